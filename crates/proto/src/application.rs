@@ -1,0 +1,126 @@
+//! The contract between the server, which owns sockets and time, and an application, which owns everything behind
+//! `environ`. `server` calls it, `wsgi` implements it; neither knows the other.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::head::{RequestHead, ResponseHead};
+
+/// An application that app threads can call.
+pub trait Application: Send + Sync {
+    /// Runs `work` once on the calling app thread and returns when it returns. Whatever the application's language
+    /// keeps per thread is made before and freed after, never per request.
+    fn with_thread(&self, work: &mut (dyn FnMut() + Send));
+
+    /// Answers one request, inside [`with_thread`](Self::with_thread).
+    ///
+    /// An error means that the application failed and that its failure is already in the error log; the server then
+    /// answers 500 if no head was sent, else ends the connection so that the client sees a broken answer.
+    fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
+}
+
+/// The application failed, and that was logged where the details were known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed;
+
+/// One request, complete unless its body is [streamed](Body::may_block).
+pub struct Request<'a> {
+    /// Method, target and fields.
+    pub head: &'a RequestHead,
+    /// The body; `None` when there is none (no framing fields, or a length of zero).
+    pub body: Option<Box<dyn Body>>,
+    /// Between whom the request travelled.
+    pub endpoints: &'a Endpoints,
+}
+
+/// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// REMOTE_ADDR: an IP address without brackets or zone; `127.0.0.1` for a peer on a unix socket.
+    pub remote_addr: String,
+    /// REMOTE_PORT: decimal; empty on a unix socket.
+    pub remote_port: String,
+    /// SERVER_NAME when the request names no host: the local address.
+    pub server_name: String,
+    /// SERVER_PORT: decimal.
+    pub server_port: String,
+    /// Whether the client spoke TLS, so that the scheme is `https`.
+    pub https: bool,
+}
+
+/// A request's body.
+pub trait Body: Send {
+    /// Bytes in the whole body; `None` when it is streamed and its length is not known (chunked).
+    fn length(&self) -> Option<u64>;
+
+    /// Reads into `buffer` as `std::io::Read::read` does: `Ok(0)` is the end of a *complete* body.
+    ///
+    /// Errors: `UnexpectedEof` when the client went away or broke the framing before the end, `TimedOut` when it was
+    /// too slow, and whatever reading the spool file gives.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether [`read`](Self::read) may wait for the network: then a bridge lets other threads run meanwhile.
+    fn may_block(&self) -> bool;
+}
+
+/// Where an answer goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and
+/// `send_file` in any mix. The server ends the message when [`Application::call`] returns.
+pub trait Response {
+    /// The application's own code begins now: whatever had to be waited for before it (an interpreter's lock) is had.
+    /// The server tells by it how long calls wait in themselves.
+    fn entered(&mut self);
+
+    /// Takes the head. `body_length` is the whole body's length in bytes if the application knows it although it set
+    /// no Content-Length, so that the message needs no chunks.
+    ///
+    /// A Content-Length field of the application frames the message: bytes past it are dropped and logged, and a
+    /// shorter body ends the connection (RFC 9112 section 6.3). Hop-by-hop fields are the server's to set.
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError>;
+
+    /// Takes bytes of the body, in order. Small ones may wait for [`flush`](Self::flush) or the end of the call.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// Sends what was written. It returns at once: what the client does not take goes to a bounded buffer, then to a
+    /// temporary file, and only past the spool's limit does the thread wait (PEP 3333, "Buffering and Streaming").
+    fn flush(&mut self) -> Result<(), SendError>;
+
+    /// Sends `length` bytes of `file` from `offset`; a file that turns out shorter ends the connection.
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError>;
+
+    /// Sends an interim answer, for example 103 (RFC 9110 section 15.2). Nothing happens for HTTP/1.0 clients.
+    fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError>;
+
+    /// Whether `start` was called, so that a status can no longer be changed.
+    fn started(&self) -> bool;
+
+    /// How many bytes of body were taken so far, before dropping any for HEAD.
+    fn body_bytes(&self) -> u64;
+}
+
+/// Why an answer cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client went away, was too slow, or the connection broke. Not the application's fault; end quietly.
+    Disconnected,
+    /// The application's own Content-Length is not a number, is repeated with another value, or was exceeded.
+    ContentLength,
+    /// The calls came in the wrong order.
+    Order,
+    /// The spool could not be written (disk full).
+    Spool,
+}
+
+impl std::fmt::Display for SendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SendError::Disconnected => "the client disconnected",
+            SendError::ContentLength => {
+                "the application's Content-Length is invalid or shorter than its body"
+            }
+            SendError::Order => "the response was used out of order",
+            SendError::Spool => "the answer could not be spooled to a temporary file",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}

@@ -1,0 +1,326 @@
+//! What a request and a response say before their bodies. One buffer holds all the text of a head; everything else
+//! is a span of it, so that a head is one allocation that is used again for the next request.
+//!
+//! Heads are filled by codecs (see `http1`) and read by the application bridge, the policies and the access log.
+
+use crate::error::InvalidHead;
+
+/// A part of a head's text: `start..end` in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of(self, text: &[u8]) -> &[u8] {
+        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+}
+
+/// The version of HTTP that the client spoke (RFC 9110 section 2.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+    /// HTTP/2
+    Http2,
+}
+
+impl Version {
+    /// As SERVER_PROTOCOL wants it (RFC 3875 section 4.1.16).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
+        }
+    }
+}
+
+/// One request's head.
+///
+/// Text is as the client sent it, save for [`path`](Self::path), which is percent-decoded. A codec promises that a
+/// complete head has a method that is a token, field names that are tokens, and field values without CR, LF, NUL.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    text: Vec<u8>,
+    method: Span,
+    target: Span,
+    path: Span,
+    query: Span,
+    authority: Span,
+    version: Version,
+    fields: Vec<(Span, Span)>,
+}
+
+impl RequestHead {
+    /// Forgets everything but keeps the memory, for the next request.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.fields.clear();
+        self.method = Span::default();
+        self.target = Span::default();
+        self.path = Span::default();
+        self.query = Span::default();
+        self.authority = Span::default();
+        self.version = Version::default();
+    }
+
+    /// Takes in text and says where it lies. Heads are capped by `Limits` far below 4 GiB; past that text is refused.
+    pub fn push_text(&mut self, bytes: &[u8]) -> Result<Span, InvalidHead> {
+        push(&mut self.text, bytes)
+    }
+
+    /// The span of `inner`, when the whole of `inner` lies `offset` bytes into `outer`.
+    pub fn sub_span(&self, outer: Span, offset: usize, length: usize) -> Result<Span, InvalidHead> {
+        let start = u32::try_from(offset).ok().and_then(|o| outer.start.checked_add(o));
+        let end = u32::try_from(length).ok().zip(start).and_then(|(l, s)| s.checked_add(l));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= outer.end => Ok(Span { start, end }),
+            _ => Err(InvalidHead::TooLong),
+        }
+    }
+
+    /// Sets the method, for example `GET`.
+    pub fn set_method(&mut self, span: Span) {
+        self.method = span;
+    }
+
+    /// Sets the request target exactly as it came.
+    pub fn set_target(&mut self, span: Span) {
+        self.target = span;
+    }
+
+    /// Sets the percent-decoded path.
+    pub fn set_path(&mut self, span: Span) {
+        self.path = span;
+    }
+
+    /// Sets the query without its `?`.
+    pub fn set_query(&mut self, span: Span) {
+        self.query = span;
+    }
+
+    /// Sets the authority: of an absolute-form target, else of the Host field (RFC 9112 section 3.2.2).
+    pub fn set_authority(&mut self, span: Span) {
+        self.authority = span;
+    }
+
+    /// Sets the protocol version.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Adds a field line. Order is kept; names may repeat.
+    pub fn push_field(&mut self, name: Span, value: Span) {
+        self.fields.push((name, value));
+    }
+
+    /// The method, for example `GET`.
+    pub fn method(&self) -> &[u8] {
+        self.method.of(&self.text)
+    }
+
+    /// The request target exactly as it came: `/a%20b?c`, `*`, or absolute-form.
+    pub fn target(&self) -> &[u8] {
+        self.target.of(&self.text)
+    }
+
+    /// The percent-decoded path; `*` for `OPTIONS *`.
+    pub fn path(&self) -> &[u8] {
+        self.path.of(&self.text)
+    }
+
+    /// The query without its `?`, still encoded; empty when there is none.
+    pub fn query(&self) -> &[u8] {
+        self.query.of(&self.text)
+    }
+
+    /// Host and optional port that the client asked for; empty when it named none (HTTP/1.0).
+    pub fn authority(&self) -> &[u8] {
+        self.authority.of(&self.text)
+    }
+
+    /// The protocol version that the client spoke.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Field lines in the order they came: name as sent, value without surrounding white space.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
+    }
+
+    /// The value of the first field of that name, in any case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Bytes of memory that the head keeps for its next use.
+    pub fn capacity_bytes(&self) -> usize {
+        self.text.capacity() + self.fields.capacity() * size_of::<(Span, Span)>()
+    }
+}
+
+/// One response's head as the application gave it, checked: nothing in it can split a message.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    text: Vec<u8>,
+    status: u16,
+    reason: Span,
+    fields: Vec<(Span, Span)>,
+}
+
+impl ResponseHead {
+    /// Forgets everything but keeps the memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.fields.clear();
+        self.status = 0;
+        self.reason = Span::default();
+    }
+
+    /// Sets the status from what PEP 3333 calls the status string: three digits, a space, a reason (`"200 OK"`). The
+    /// space and reason may be missing, as RFC 9112 section 4 lets the reason be empty.
+    ///
+    /// Errors: not three digits, a number outside 100..=999, control characters in the reason (obs-text is allowed).
+    pub fn set_status_line(&mut self, line: &[u8]) -> Result<(), InvalidHead> {
+        let (digits, rest) = line.split_at_checked(3).ok_or(InvalidHead::Status)?;
+        if !digits.iter().all(u8::is_ascii_digit) || digits.first() == Some(&b'0') {
+            return Err(InvalidHead::Status);
+        }
+        let reason = match rest.split_first() {
+            None => &[][..],
+            Some((b' ', reason)) => reason,
+            Some(_) => return Err(InvalidHead::Status),
+        };
+        if !reason.iter().all(|&byte| is_value_byte(byte)) {
+            return Err(InvalidHead::Status);
+        }
+        self.status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        self.reason = push(&mut self.text, reason)?;
+        Ok(())
+    }
+
+    /// Adds a field line.
+    ///
+    /// Errors: a name that is no token (RFC 9110 section 5.1), a value with control characters or surrounding white
+    /// space removed that still holds CR, LF or NUL (section 5.5). Nothing is added then.
+    pub fn push_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), InvalidHead> {
+        if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+            return Err(InvalidHead::FieldName);
+        }
+        if !value.iter().all(|&byte| is_value_byte(byte)) {
+            return Err(InvalidHead::FieldValue);
+        }
+        let name = push(&mut self.text, name)?;
+        let value = push(&mut self.text, value.trim_ascii())?;
+        self.fields.push((name, value));
+        Ok(())
+    }
+
+    /// The status code, 100..=999; 0 before it was set.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase; may be empty.
+    pub fn reason(&self) -> &[u8] {
+        self.reason.of(&self.text)
+    }
+
+    /// Field lines in the order they were added.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
+    }
+
+    /// The value of the first field of that name, in any case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+}
+
+fn push(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, InvalidHead> {
+    let start = u32::try_from(text.len()).map_err(|_| InvalidHead::TooLong)?;
+    let end = u32::try_from(text.len() + bytes.len()).map_err(|_| InvalidHead::TooLong)?;
+    text.extend_from_slice(bytes);
+    Ok(Span { start, end })
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+pub fn is_token_byte(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || byte.is_ascii_alphanumeric()
+}
+
+/// What a field value may hold (RFC 9110 section 5.5): HTAB, SP, VCHAR, obs-text. No other control character.
+pub fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_line_needs_three_digits() {
+        let mut head = ResponseHead::default();
+        for good in ["200 OK", "200 ", "200", "999 Odd", "404 N\u{e9}"] {
+            head.set_status_line(good.as_bytes()).unwrap();
+        }
+        for bad in
+            ["", "20", "20 OK", "2000 OK", "099 Low", "abc", "200OK", "200 a\r\nb", "200 \x7f", "+20 OK"]
+        {
+            assert!(head.set_status_line(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn response_fields_cannot_split_a_message() {
+        let mut head = ResponseHead::default();
+        head.push_field(b"X-A", b" a\tb ").unwrap();
+        assert_eq!(head.field("x-a"), Some(&b"a\tb"[..]));
+        for (name, value) in [
+            ("X A", "b"),
+            ("", "b"),
+            ("X:", "b"),
+            ("X", "a\r\nY: b"),
+            ("X", "a\nb"),
+            ("X", "\0"),
+            ("X\u{e9}", "a"),
+        ] {
+            assert!(head.push_field(name.as_bytes(), value.as_bytes()).is_err(), "{name:?} {value:?}");
+        }
+        assert_eq!(head.fields().count(), 1);
+    }
+
+    #[test]
+    fn sub_span_stays_inside() {
+        let mut head = RequestHead::default();
+        let all = head.push_text(b"GET /a").unwrap();
+        let target = head.sub_span(all, 4, 2).unwrap();
+        head.set_target(target);
+        assert_eq!(head.target(), b"/a");
+        assert!(head.sub_span(all, 4, 3).is_err());
+        assert!(head.sub_span(all, usize::MAX, 1).is_err());
+    }
+}

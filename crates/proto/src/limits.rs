@@ -1,0 +1,28 @@
+//! Every cap a codec enforces on what a peer sends. Defaults and help live in `config`, which makes these values.
+
+/// Caps on one request. All are enforced while reading, before anything is stored past them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request line in bytes, CRLF not counted; past it 414 (RFC 9112 section 3).
+    pub request_line_max_bytes: usize,
+    /// Most field lines in a head or in a trailer section; past it 431 (RFC 6585 section 5).
+    pub fields_max: usize,
+    /// Most bytes of all field lines together; past it 431. Also caps the trailer section.
+    pub fields_max_bytes: usize,
+    /// Longest body in bytes, decoded; past it 413, for chunked bodies as well.
+    pub body_max_bytes: u64,
+    /// Most bytes of chunk extensions in one body; past it 400: they carry nothing and cost parsing.
+    pub chunk_extensions_max_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request_line_max_bytes: 8 * 1024,
+            fields_max: 100,
+            fields_max_bytes: 64 * 1024,
+            body_max_bytes: 1 << 30,
+            chunk_extensions_max_bytes: 16 * 1024,
+        }
+    }
+}
