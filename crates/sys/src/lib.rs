@@ -1,0 +1,29 @@
+//! The only room that calls the operating system directly, through `libc`. Everything here has a safe face: owned
+//! descriptors, `io::Result`, no raw pointers. It knows nothing of HTTP, Python or options.
+//!
+//! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
+//! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
+//! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
+//! * [`shared`]: counters that all processes see.
+
+pub mod clock;
+pub mod listener;
+pub mod poll;
+pub mod process;
+pub mod shared;
+pub mod signals;
+pub mod stream;
+
+pub use listener::{BindError, Listener, UnixOptions};
+pub use stream::{Address, Stream};
+
+/// Calls a function of libc that reports failure with -1 and `errno`.
+macro_rules! syscall {
+    ($name:ident ( $($argument:expr),* $(,)? )) => {{
+        // SAFETY: every caller passes pointers to live values of the sizes that it names; the note beside the call
+        // says what else must hold.
+        let result = unsafe { libc::$name($($argument),*) };
+        if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+    }};
+}
+pub(crate) use syscall;

@@ -1,0 +1,90 @@
+//! Counters that a supervisor and its workers all see, and that outlive a worker's death: anonymous shared memory
+//! made before the fork.
+
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
+
+/// A table of counters: `slots` rows of `fields` each, all zero at first.
+#[derive(Debug)]
+pub struct Board {
+    cells: NonNull<AtomicU64>,
+    slots: usize,
+    fields: usize,
+}
+
+// SAFETY: the memory is mapped for the board's whole life and holds only atomics, which any thread may use.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+impl Board {
+    /// Maps a board.
+    ///
+    /// Errors: out of memory, or a size of zero.
+    pub fn new(slots: usize, fields: usize) -> io::Result<Board> {
+        let bytes = slots
+            .checked_mul(fields)
+            .and_then(|cells| cells.checked_mul(size_of::<AtomicU64>()))
+            .filter(|&bytes| bytes > 0)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the size of a board"))?;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let cells =
+            NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("the kernel mapped address zero"))?;
+        Ok(Board { cells, slots, fields })
+    }
+
+    /// One counter; `None` outside the table.
+    pub fn cell(&self, slot: usize, field: usize) -> Option<&AtomicU64> {
+        if slot >= self.slots || field >= self.fields {
+            return None;
+        }
+        // SAFETY: slot and field are inside the table, so the offset is inside the mapping.
+        let cell = unsafe { self.cells.add(slot * self.fields + field) };
+        // SAFETY: the mapping is page-aligned, starts as zeros, which is a valid atomic, and lives as long as `self`.
+        Some(unsafe { cell.as_ref() })
+    }
+
+    /// How many rows there are.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let bytes = self.slots * self.fields * size_of::<AtomicU64>();
+        // SAFETY: exactly what `new` mapped; no reference to a cell outlives `self`.
+        unsafe { libc::munmap(self.cells.as_ptr().cast(), bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn cells_are_separate_and_bounded() {
+        let board = Board::new(3, 2).unwrap();
+        board.cell(2, 1).unwrap().store(7, Ordering::Relaxed);
+        assert_eq!(board.cell(2, 0).unwrap().load(Ordering::Relaxed), 0);
+        assert_eq!(board.cell(2, 1).unwrap().load(Ordering::Relaxed), 7);
+        assert!(board.cell(3, 0).is_none());
+        assert!(board.cell(0, 2).is_none());
+        assert!(Board::new(0, 2).is_err());
+    }
+}

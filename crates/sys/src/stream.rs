@@ -1,0 +1,176 @@
+//! A connected stream socket, TCP or unix alike: the system calls are the same, so there is one type and no branch.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use socket2::{SockAddr, SockRef};
+
+use crate::syscall;
+
+/// One end of a connection; non-blocking and closed on exec.
+#[derive(Debug)]
+pub struct Stream(OwnedFd);
+
+/// Where a socket is, or whence a peer comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and port.
+    Inet(SocketAddr),
+    /// A unix socket's path; `None` when it has no name, as a client's has not.
+    Unix(Option<PathBuf>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) => address.fmt(f),
+            Address::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Address::Unix(None) => f.write_str("unix:"),
+        }
+    }
+}
+
+impl TryFrom<SockAddr> for Address {
+    type Error = io::Error;
+
+    fn try_from(address: SockAddr) -> io::Result<Self> {
+        if let Some(inet) = address.as_socket() {
+            Ok(Address::Inet(inet))
+        } else if address.is_unix() {
+            Ok(Address::Unix(address.as_pathname().map(PathBuf::from)))
+        } else {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "the socket is neither TCP nor unix"))
+        }
+    }
+}
+
+impl Stream {
+    /// Receives into `buffer`; `Ok(0)` is the end of what the peer sends.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // The buffer outlives the call, which writes at most its length.
+        count(syscall!(recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0))?)
+    }
+
+    /// Sends from `bytes`; a peer that is gone is an error, never a signal.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // The bytes outlive the call, which only reads them.
+        count(syscall!(send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL))?)
+    }
+
+    /// Sends from several slices with one call.
+    pub fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        SockRef::from(&self.0).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset`, without them passing through this process. `Ok(0)` means that
+    /// the file ends at or before `offset`.
+    #[cfg(target_os = "linux")]
+    pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
+        let mut offset = libc::off_t::try_from(offset)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "file offset out of range"))?;
+        // The offset is a local of this function and outlives the call. SIGPIPE is ignored by every worker (see
+        // `signals`), so a peer that is gone is an error here as well.
+        count(syscall!(sendfile(self.0.as_raw_fd(), file.as_raw_fd(), &raw mut offset, count_max))?)
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset`, through memory where the system has no sendfile of one shape.
+    #[cfg(not(target_os = "linux"))]
+    pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        let mut buffer = vec![0; count_max.min(64 * 1024)];
+        let file = std::fs::File::from(file.try_clone_to_owned()?);
+        let read = file.read_at(&mut buffer, offset)?;
+        buffer.truncate(read);
+        if read == 0 { Ok(0) } else { self.send(&buffer) }
+    }
+
+    /// Says that nothing more will be sent; the peer may still send.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        SockRef::from(&self.0).shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Makes the coming close a reset: the peer learns that what it got is not all.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO))
+    }
+
+    /// The address of this end.
+    pub fn local(&self) -> io::Result<Address> {
+        SockRef::from(&self.0).local_addr()?.try_into()
+    }
+
+    /// The address of the other end.
+    pub fn peer(&self) -> io::Result<Address> {
+        SockRef::from(&self.0).peer_addr()?.try_into()
+    }
+}
+
+impl From<OwnedFd> for Stream {
+    /// Takes a connected, non-blocking stream socket.
+    fn from(fd: OwnedFd) -> Self {
+        Stream(fd)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn count(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::other("a system call returned a negative count"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_gone_peer_is_an_error_and_no_signal() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        drop(theirs);
+        assert_eq!(stream.send(b"a").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stream.recv(&mut [0; 4]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_sent_and_its_end_is_zero() {
+        let mut file = tempfile();
+        file.write_all(b"0123456789").unwrap();
+        file.rewind().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::from(OwnedFd::from(ours));
+        assert_eq!(stream.send_file(file.as_fd(), 4, 100).unwrap(), 6);
+        assert_eq!(stream.send_file(file.as_fd(), 10, 100).unwrap(), 0);
+        drop(stream);
+        let mut all = String::new();
+        theirs.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "456789");
+    }
+
+    fn tempfile() -> std::fs::File {
+        let path = std::env::temp_dir().join(format!("anygate-sys-{}", std::process::id()));
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file
+    }
+}
