@@ -1,0 +1,300 @@
+//! The head of a response to bytes, and how its body must be framed: RFC 9112 sections 4, 6 and 9.
+
+use super::number;
+use crate::application::SendError;
+use crate::head::{ResponseHead, Version};
+
+/// What the server knows when an answer begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What the client speaks.
+    pub version: Version,
+    /// The request was HEAD.
+    pub head_request: bool,
+    /// Both sides let the connection stay so far.
+    pub keep_alive: bool,
+    /// The length of the whole body in bytes, where it is known without the application saying so.
+    pub body_length: Option<u64>,
+    /// The Date field's value, for answers that set none.
+    pub date: &'a [u8],
+    /// The Server field's value, for answers that set none; empty for no field.
+    pub server: &'a [u8],
+}
+
+/// How the body of a response is framed (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// Nothing may follow the head: HEAD, 204, 304.
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// Everything until the connection closes.
+    UntilClose,
+}
+
+/// What ends each chunk's data.
+pub const CHUNK_END: &[u8] = b"\r\n";
+/// What ends a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Tells a client to go on with its body (RFC 9110 section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Writes a final head to `out`. Gives how the body is framed and whether the connection may stay after it.
+///
+/// Hop-by-hop fields of the application are dropped, as PEP 3333 forbids them ("Other HTTP Features"), save that
+/// `Connection: close` is obeyed.
+///
+/// Errors: the application's Content-Length is no number, or there are two that differ.
+pub fn encode_head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    answer: &Answer<'_>,
+) -> Result<(BodyFraming, bool), SendError> {
+    let status = head.status();
+    let bodiless = status == 204 || status < 200;
+    let mut length = None;
+    let mut keep_alive = answer.keep_alive;
+    let (mut has_date, mut has_server) = (false, answer.server.is_empty());
+    status_line(out, head);
+    for (name, value) in head.fields() {
+        match own(name) {
+            Own::Application => {}
+            Own::Dropped => continue,
+            Own::Connection => {
+                let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                keep_alive &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
+                continue;
+            }
+            Own::ContentLength => {
+                let given = number(value).ok_or(SendError::ContentLength)?;
+                match length.replace(given) {
+                    Some(before) if before != given => return Err(SendError::ContentLength),
+                    Some(_) => continue,
+                    // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response
+                    // with a status code of 1xx (Informational) or 204 (No Content)."
+                    None if bodiless => continue,
+                    None => {}
+                }
+            }
+            Own::Date => has_date = true,
+            Own::Server => has_server = true,
+        }
+        field(out, name, value);
+    }
+    let framing = if bodiless || status == 304 || answer.head_request {
+        BodyFraming::Empty
+    } else if let Some(length) = length {
+        BodyFraming::Length(length)
+    } else if let Some(length) = answer.body_length {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        BodyFraming::Length(length)
+    } else if answer.version == Version::Http10 {
+        keep_alive = false;
+        BodyFraming::UntilClose
+    } else {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        BodyFraming::Chunked
+    };
+    match (keep_alive, answer.version) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, _) => {}
+    }
+    if !has_date {
+        field(out, b"Date", answer.date);
+    }
+    if !has_server {
+        field(out, b"Server", answer.server);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok((framing, keep_alive))
+}
+
+/// Writes an interim (1xx) head to `out`.
+pub fn encode_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    status_line(out, head);
+    for (name, value) in head.fields() {
+        if matches!(own(name), Own::Application) {
+            field(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the size line of a chunk of `length` bytes, which must not be zero: that would end the body.
+pub fn encode_chunk_head(out: &mut Vec<u8>, length: usize) {
+    debug_assert!(length > 0, "an empty chunk ends the body");
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (length >> (place * 4)) & 0xf;
+        out.push(b"0123456789abcdef".get(digit).copied().unwrap_or(b'0'));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Who rules a field of a response.
+enum Own {
+    Application,
+    /// The server, which sets its own or none.
+    Dropped,
+    Connection,
+    ContentLength,
+    Date,
+    Server,
+}
+
+fn own(name: &[u8]) -> Own {
+    // Every field of every answer passes here; the length rules nearly all of them out.
+    match name.len() {
+        2 if name.eq_ignore_ascii_case(b"te") => Own::Dropped,
+        4 if name.eq_ignore_ascii_case(b"date") => Own::Date,
+        6 if name.eq_ignore_ascii_case(b"server") => Own::Server,
+        7 if name.eq_ignore_ascii_case(b"trailer") || name.eq_ignore_ascii_case(b"upgrade") => Own::Dropped,
+        10 if name.eq_ignore_ascii_case(b"connection") => Own::Connection,
+        10 if name.eq_ignore_ascii_case(b"keep-alive") => Own::Dropped,
+        14 if name.eq_ignore_ascii_case(b"content-length") => Own::ContentLength,
+        16 if name.eq_ignore_ascii_case(b"proxy-connection") => Own::Dropped,
+        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Own::Dropped,
+        _ => Own::Application,
+    }
+}
+
+fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Answer<'_> = Answer {
+        version: Version::Http11,
+        head_request: false,
+        keep_alive: true,
+        body_length: None,
+        date: b"D",
+        server: b"S",
+    };
+
+    fn encode(
+        status: &str,
+        fields: &[(&str, &str)],
+        answer: Answer<'_>,
+    ) -> Result<(String, BodyFraming, bool), SendError> {
+        let mut head = ResponseHead::default();
+        head.set_status_line(status.as_bytes()).unwrap();
+        for (name, value) in fields {
+            head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let mut out = Vec::new();
+        let (framing, keep_alive) = encode_head(&mut out, &head, &answer)?;
+        Ok((String::from_utf8(out).unwrap(), framing, keep_alive))
+    }
+
+    #[test]
+    fn a_known_length_needs_no_chunks() {
+        let (text, framing, keep_alive) =
+            encode("200 OK", &[("A", "b")], Answer { body_length: Some(5), ..PLAIN }).unwrap();
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\nDate: D\r\nServer: S\r\n\r\n");
+        assert_eq!((framing, keep_alive), (BodyFraming::Length(5), true));
+    }
+
+    #[test]
+    fn an_unknown_length_is_chunked_or_ends_with_the_connection() {
+        let (text, framing, keep_alive) = encode("200 OK", &[], PLAIN).unwrap();
+        assert!(text.contains("Transfer-Encoding: chunked\r\n"));
+        assert_eq!((framing, keep_alive), (BodyFraming::Chunked, true));
+        let (text, framing, keep_alive) =
+            encode("200 OK", &[], Answer { version: Version::Http10, ..PLAIN }).unwrap();
+        assert!(text.contains("Connection: close\r\n") && !text.contains("chunked"));
+        assert_eq!((framing, keep_alive), (BodyFraming::UntilClose, false));
+    }
+
+    #[test]
+    fn nothing_follows_the_head_of_head_204_and_304() {
+        let length = [("Content-Length", "7")];
+        let (text, framing, _) = encode("200 OK", &length, Answer { head_request: true, ..PLAIN }).unwrap();
+        assert!(text.contains("Content-Length: 7\r\n") && framing == BodyFraming::Empty);
+        let (text, framing, _) = encode("304 Not Modified", &length, PLAIN).unwrap();
+        assert!(text.contains("Content-Length: 7\r\n") && framing == BodyFraming::Empty);
+        let (text, framing, _) =
+            encode("204 No Content", &length, Answer { body_length: Some(0), ..PLAIN }).unwrap();
+        assert!(
+            !text.contains("Content-Length") && !text.contains("chunked") && framing == BodyFraming::Empty
+        );
+        let (text, _, _) =
+            encode("200 OK", &[], Answer { head_request: true, body_length: Some(0), ..PLAIN }).unwrap();
+        assert!(
+            !text.contains("Content-Length"),
+            "the length of an omitted body is not the length of the resource"
+        );
+    }
+
+    #[test]
+    fn the_application_cannot_frame_the_message_otherwise() {
+        let fields = [
+            ("Transfer-Encoding", "chunked"),
+            ("Connection", "keep-alive, upgrade"),
+            ("Keep-Alive", "x"),
+            ("TE", "x"),
+            ("Trailer", "x"),
+            ("Upgrade", "x"),
+            ("Proxy-Connection", "x"),
+        ];
+        let (text, framing, keep_alive) =
+            encode("200 OK", &fields, Answer { body_length: Some(1), ..PLAIN }).unwrap();
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nDate: D\r\nServer: S\r\n\r\n");
+        assert_eq!((framing, keep_alive), (BodyFraming::Length(1), true));
+        for bad in ["", "x", "+1", "-1", "1_0", "1, 1", "99999999999999999999"] {
+            assert_eq!(
+                encode("200 OK", &[("Content-Length", bad)], PLAIN),
+                Err(SendError::ContentLength),
+                "{bad}"
+            );
+        }
+        let twice = |a, b| encode("200 OK", &[("Content-Length", a), ("content-length", b)], PLAIN);
+        assert_eq!(twice("1", "2"), Err(SendError::ContentLength));
+        assert_eq!(twice("1", "1").unwrap().0.matches("ength: 1").count(), 1);
+    }
+
+    #[test]
+    fn date_server_and_close_of_the_application_stand() {
+        let (text, _, keep_alive) = encode(
+            "200 OK",
+            &[("date", "x"), ("SERVER", "y"), ("Connection", "close"), ("Content-Length", "0")],
+            PLAIN,
+        )
+        .unwrap();
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\ndate: x\r\nSERVER: y\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        assert!(!keep_alive);
+    }
+
+    #[test]
+    fn chunk_sizes_are_hexadecimal() {
+        for (length, text) in
+            [(1, "1"), (15, "f"), (16, "10"), (255, "ff"), (65536, "10000"), (usize::MAX, "ffffffffffffffff")]
+        {
+            let mut out = Vec::new();
+            encode_chunk_head(&mut out, length);
+            assert_eq!(out, format!("{text}\r\n").as_bytes());
+        }
+    }
+}
