@@ -1,0 +1,223 @@
+//! The command line as a whole: what anygate is asked to do, from arguments, environment and files together.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::options::{self, Kind, OPTIONS};
+use crate::plan::Plan;
+use crate::settings::{Origin, Settings, Wrong};
+use crate::{VERSION, file, help};
+
+/// What anygate is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve. With warnings about settings that have no effect.
+    Serve(Box<Plan>, Vec<String>),
+    /// Show this on standard output and end.
+    Show(String),
+}
+
+/// Why anygate ends without serving.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code: 2 for wrong usage.
+    pub code: i32,
+    /// One line for standard error.
+    pub message: String,
+}
+
+impl Exit {
+    fn usage(message: String) -> Exit {
+        Exit { code: 2, message }
+    }
+}
+
+impl From<Wrong> for Exit {
+    fn from(wrong: Wrong) -> Exit {
+        Exit::usage(wrong.to_string())
+    }
+}
+
+/// Reads the command line (without the program's name), then the environment, then the file, all relative to `folder`.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(OsString, OsString)],
+    folder: &Path,
+) -> Result<Command, Exit> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let about_config = arguments.first().is_some_and(|first| first == "config");
+    if about_config {
+        arguments.remove(0);
+    }
+    let matches = grammar(about_config)
+        .try_get_matches_from(arguments)
+        .map_err(|error| refuse(&error, about_config))?;
+    if matches.get_flag("help") {
+        return Ok(Command::Show(help::short()));
+    }
+    if matches.get_flag("help_all") {
+        return Ok(Command::Show(help::long()));
+    }
+    if matches.get_flag("version") {
+        return Ok(Command::Show(format!("anygate {VERSION}\n")));
+    }
+    let (settings, warnings) = layers(&matches, environment, folder, about_config)?;
+    let plan = Plan::check(&settings, folder)?;
+    if about_config {
+        return match (matches.get_flag("print"), matches.get_flag("check")) {
+            (true, _) => Ok(Command::Show(help::print(&settings))),
+            (false, true) => Ok(Command::Show("ok\n".to_owned())),
+            (false, false) => Err(Exit::usage("config: say --print or --check".to_owned())),
+        };
+    }
+    if plan.application.target.is_none() {
+        let message =
+            "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
+        return Err(Exit::usage(message.to_owned()));
+    }
+    Ok(Command::Serve(Box::new(plan), warnings))
+}
+
+fn grammar(about_config: bool) -> clap::Command {
+    let mut command = clap::Command::new("anygate")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .arg(Arg::new("help").short('h').long("help").action(ArgAction::SetTrue))
+        .arg(Arg::new("help_all").long("help-all").action(ArgAction::SetTrue))
+        .arg(Arg::new("version").long("version").short('V').action(ArgAction::SetTrue));
+    if about_config {
+        command = command
+            .arg(Arg::new("print").long("print").action(ArgAction::SetTrue))
+            .arg(Arg::new("check").long("check").action(ArgAction::SetTrue))
+            .arg(Arg::new("file"));
+    }
+    for option in OPTIONS {
+        if option.name == "app" {
+            if !about_config {
+                command = command.arg(Arg::new("app"));
+            }
+            continue;
+        }
+        let mut arg = Arg::new(option.name).long(option.name.replace('_', "-"));
+        if let Some(short) = option.short {
+            arg = arg.short(short);
+        }
+        arg = match option.kind {
+            Kind::Flag => arg.action(ArgAction::SetTrue).overrides_with(option.name),
+            Kind::List => arg.action(ArgAction::Append).allow_hyphen_values(true),
+            _ => arg.action(ArgAction::Set).overrides_with(option.name).allow_hyphen_values(true),
+        };
+        command = command.arg(arg);
+        if option.kind == Kind::Flag {
+            let no = format!("no-{}", option.name.replace('_', "-"));
+            command = command
+                .arg(Arg::new(no.clone()).long(no).action(ArgAction::SetTrue).overrides_with(option.name));
+        }
+    }
+    command
+}
+
+fn layers(
+    matches: &ArgMatches,
+    environment: &[(OsString, OsString)],
+    folder: &Path,
+    about_config: bool,
+) -> Result<(Settings, Vec<String>), Exit> {
+    let variable = |name: &str| {
+        environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
+    };
+    let mut settings = Settings::default();
+    let mut warnings = Vec::new();
+
+    let named = about_config
+        .then(|| matches.get_one::<String>("file").cloned())
+        .flatten()
+        .or_else(|| matches.get_one::<String>("config").cloned())
+        .or_else(|| variable("ANYGATE_CONFIG"));
+    match named {
+        Some(name) => file::read(&folder.join(&name), &PathBuf::from(&name), &mut settings)?,
+        None => {
+            if let Some(path) = file::find(folder) {
+                let shown = path.strip_prefix(folder).unwrap_or(&path).to_owned();
+                file::read(&path, &shown, &mut settings)?;
+            }
+        }
+    }
+    for (key, value) in environment {
+        let Some(key) = key.to_str().filter(|key| key.starts_with("ANYGATE_")) else { continue };
+        match OPTIONS.iter().find(|option| option.variable() == key) {
+            Some(option) if option.name == "config" => {}
+            Some(option) => settings.set_text(option, &value.to_string_lossy(), Origin::Environment)?,
+            None => {
+                let nearest = options::nearest(key.trim_start_matches("ANYGATE_"));
+                let mut warning = format!("{key} in the environment sets nothing");
+                if let Some(option) = nearest {
+                    let _ = write!(warning, "; did you mean {}?", option.variable());
+                }
+                warnings.push(warning);
+            }
+        }
+    }
+    for option in OPTIONS {
+        if option.name == "config" || (option.name == "app" && about_config) {
+            continue;
+        }
+        match option.kind {
+            Kind::Flag => {
+                let no = format!("no-{}", option.name.replace('_', "-"));
+                if matches.get_flag(option.name) {
+                    settings.set_flag(option, true, Origin::CommandLine);
+                } else if matches.get_flag(&no) {
+                    settings.set_flag(option, false, Origin::CommandLine);
+                }
+            }
+            Kind::List => {
+                if let Some(items) = matches.get_many::<String>(option.name) {
+                    settings.set_list(option, items.cloned().collect(), Origin::CommandLine);
+                }
+            }
+            _ => {
+                if let Some(text) = matches.get_one::<String>(option.name) {
+                    settings.set_text(option, text, Origin::CommandLine)?;
+                }
+            }
+        }
+    }
+    Ok((settings, warnings))
+}
+
+/// Says in one line what is wrong with the command line.
+fn refuse(error: &clap::Error, about_config: bool) -> Exit {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let given = text(ContextKind::InvalidArg).unwrap_or_default();
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if given.starts_with('-') => {
+            let likely = text(ContextKind::SuggestedArg)
+                .or_else(|| options::nearest(given.trim_start_matches('-')).map(options::Opt::flag));
+            match likely {
+                Some(likely) => format!("unknown option {given}; did you mean {likely}?"),
+                None => format!("unknown option {given}; anygate --help-all lists them"),
+            }
+        }
+        ErrorKind::UnknownArgument if about_config => format!("unexpected argument {given:?}"),
+        ErrorKind::UnknownArgument => {
+            format!("unexpected argument {given:?}: only one application can be served")
+        }
+        ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
+            format!("{} needs a value", given.split(' ').next().unwrap_or(&given))
+        }
+        ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".to_owned(),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    };
+    Exit::usage(message)
+}

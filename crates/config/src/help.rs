@@ -1,0 +1,169 @@
+//! Texts made from the table: `--help`, `--help-all`, `config --print`, and the settings' documentation.
+
+use std::fmt::Write;
+
+use crate::options::{Kind, OPTIONS, Opt, Section};
+use crate::settings::{Origin, Settings};
+use crate::value::{Value, show_duration, show_size};
+
+const HEAD: &str = "\
+anygate serves a Python WSGI application.
+
+Usage: anygate [OPTIONS] APP        serve APP, for example: anygate myapp:app
+       anygate config --print       show every setting and where it comes from
+       anygate config --check       check the settings and do nothing else
+
+";
+
+/// What `--help` says: fits a screen.
+pub fn short() -> String {
+    let mut text = HEAD.to_owned();
+    rows(&mut text, OPTIONS.iter().filter(|option| option.common));
+    text.push_str("  -h, --help                   this text; --help-all shows every option\n");
+    text.push_str("      --version                show the version\n\n");
+    text.push_str("Every option can also be set in anygate.toml (or .yaml, .json) and as ANYGATE_NAME in\nthe environment.\n");
+    text
+}
+
+/// What `--help-all` says.
+pub fn long() -> String {
+    let mut text = HEAD.to_owned();
+    for section in Section::ALL {
+        let _ = writeln!(text, "{}:", section.title());
+        rows(&mut text, OPTIONS.iter().filter(|option| option.section == section));
+        text.push('\n');
+    }
+    text.push_str("A flag such as --preload is switched off again with --no-preload.\n");
+    text
+}
+
+fn rows<'a>(text: &mut String, options: impl Iterator<Item = &'a Opt>) {
+    for option in options {
+        let short = option.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        let left = match (option.name, option.kind) {
+            ("app", _) => "  APP".to_owned(),
+            (_, Kind::Flag) => format!("  {short}{}", option.flag()),
+            _ => format!("  {short}{} {}", option.flag(), option.metavar),
+        };
+        let default = match (option.default, option.kind) {
+            ("", _) | (_, Kind::Flag) => String::new(),
+            (default, _) => format!(" [{default}]"),
+        };
+        if left.len() < 30 {
+            let _ = writeln!(text, "{left:<30} {}{default}", option.help);
+        } else {
+            let _ = writeln!(text, "{left}\n{:<30} {}{default}", "", option.help);
+        }
+    }
+}
+
+/// Every setting as TOML, each with where it comes from.
+pub fn print(settings: &Settings) -> String {
+    let mut text = String::new();
+    for section in Section::ALL {
+        let _ = writeln!(text, "# {}", section.title());
+        for option in OPTIONS.iter().filter(|option| option.section == section && option.name != "config") {
+            let origin = match settings.given(option.name).map(|given| &given.origin) {
+                None | Some(Origin::Default) => "default".to_owned(),
+                Some(Origin::File(path)) => path.display().to_string(),
+                Some(Origin::Environment) => option.variable(),
+                Some(Origin::CommandLine) => "command line".to_owned(),
+                Some(Origin::Argument) => "argument".to_owned(),
+            };
+            let _ = match settings.value(option.name) {
+                None => writeln!(text, "# {} is not set", option.name),
+                Some(value) => writeln!(text, "{} = {}  # {origin}", option.name, show(option.kind, &value)),
+            };
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+fn show(kind: Kind, value: &Value) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    match (value, kind) {
+        (Value::Flag(flag), _) => flag.to_string(),
+        (Value::Text(text), _) => quoted(text),
+        (Value::List(items), _) => {
+            format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+        }
+        (Value::Number(number), Kind::Mode) => format!("\"{number:o}\""),
+        (Value::Number(bytes), Kind::Size { .. }) if *bytes >= 1024 => quoted(&show_size(*bytes)),
+        (Value::Number(number), _) => number.to_string(),
+        (Value::Duration(duration), _) => quoted(&show_duration(*duration)),
+    }
+}
+
+/// `docs/settings.md`.
+pub fn documentation() -> String {
+    let mut text = "\
+# Settings
+
+Every option can be set in four places; what stands further left outranks what stands further right:
+
+| command line | environment | file | default |
+| --- | --- | --- | --- |
+| `--body-max-bytes 10M` | `ANYGATE_BODY_MAX_BYTES=10M` | `body_max_bytes = \"10M\"` | see below |
+
+The file is the one that `--config` names, else `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder
+where anygate is started. `anygate config --print` shows every setting and where it comes from; `anygate config --check`
+checks them and exits with 2 and a line that names file, key and reason when one is wrong. From Python the same names are
+keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
+
+Sizes are in bytes or end in K, M, G or T (powers of 1024). Times are in seconds or end in ms, s, m, h or d. Lists are
+separated by commas in the environment; on the command line the option is repeated.
+
+This page is made from the table in `crates/config/src/options.rs` by `make docs`.
+"
+    .to_owned();
+    for section in Section::ALL {
+        let _ = write!(text, "\n## {}\n", section.title());
+        for option in OPTIONS.iter().filter(|option| option.section == section) {
+            let flag = match (option.name, option.short) {
+                ("app", _) => "`APP`".to_owned(),
+                (_, Some(short)) => format!("`-{short}`, `{}`", option.flag()),
+                (_, None) => format!("`{}`", option.flag()),
+            };
+            let default = match option.default {
+                "" => "not set".to_owned(),
+                default => format!("`{default}`"),
+            };
+            let _ = write!(
+                text,
+                "\n### {}\n\n{}.\n\n{flag} · `{}` · {} · default: {default} · since {}\n",
+                option.name,
+                capitalised(option.help),
+                option.variable(),
+                kind(option.kind),
+                option.since
+            );
+            if !option.details.is_empty() {
+                let _ = write!(text, "\n{}\n", option.details);
+            }
+        }
+    }
+    text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Flag => "true or false".to_owned(),
+        Kind::Text => "text".to_owned(),
+        Kind::Choice(words) => words.join(", "),
+        Kind::Path => "path".to_owned(),
+        Kind::List => "list".to_owned(),
+        Kind::Integer { min, max } if max > u64::MAX >> 2 => format!("whole number from {min}"),
+        Kind::Integer { min, max } => format!("whole number, {min} to {max}"),
+        Kind::Size { min, max } => format!("size, {} to {}", show_size(min), show_size(max)),
+        Kind::Duration => "time".to_owned(),
+        Kind::Mode => "octal".to_owned(),
+    }
+}

@@ -1,0 +1,538 @@
+//! The table of options.
+
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// As in files and Python: `body_max_bytes`. The command line writes `--body-max-bytes`, the environment
+    /// `ANYGATE_BODY_MAX_BYTES`.
+    pub name: &'static str,
+    /// Its one-letter form.
+    pub short: Option<char>,
+    /// What its value is.
+    pub kind: Kind,
+    /// What it is when nobody sets it, in the words of a file; empty for "not set".
+    pub default: &'static str,
+    /// What stands for its value in help.
+    pub metavar: &'static str,
+    /// Which part of the documentation it belongs to.
+    pub section: Section,
+    /// Shown by `--help`; the others by `--help-all`.
+    pub common: bool,
+    /// One line.
+    pub help: &'static str,
+    /// What else there is to know, for the documentation.
+    pub details: &'static str,
+    /// The version it came with.
+    pub since: &'static str,
+}
+
+/// What an option's value is, and its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Yes or no.
+    Flag,
+    /// Text.
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A path.
+    Path,
+    /// Several texts. In the environment they are separated by commas.
+    List,
+    /// A whole number.
+    Integer {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Bytes: `65536`, `64K`, `1M`, `1G`.
+    Size {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// Time: `30` (seconds), `500ms`, `30s`, `2m`, `1h`. Never zero.
+    Duration,
+    /// Permission bits in octal: `660`.
+    Mode,
+}
+
+/// A part of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// What is served.
+    Application,
+    /// Where.
+    Sockets,
+    /// By how many.
+    Processes,
+    /// What clients may send and how long they may take.
+    Limits,
+    /// What is written down.
+    Logs,
+    /// Where options come from.
+    Settings,
+}
+
+impl Section {
+    /// All of them, in order.
+    pub const ALL: [Section; 6] = [
+        Section::Application,
+        Section::Sockets,
+        Section::Processes,
+        Section::Limits,
+        Section::Logs,
+        Section::Settings,
+    ];
+
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Section::Application => "Application",
+            Section::Sockets => "Sockets",
+            Section::Processes => "Processes and threads",
+            Section::Limits => "Limits and timeouts",
+            Section::Logs => "Logs",
+            Section::Settings => "Settings",
+        }
+    }
+}
+
+const BASE: Opt = Opt {
+    name: "",
+    short: None,
+    kind: Kind::Text,
+    default: "",
+    metavar: "",
+    section: Section::Application,
+    common: false,
+    help: "",
+    details: "",
+    since: "0.1",
+};
+
+const BYTES_MAX: u64 = 1 << 50;
+
+/// Every option.
+pub const OPTIONS: &[Opt] = &[
+    Opt {
+        name: "app",
+        metavar: "APP",
+        common: true,
+        help: "what to serve: module:name, module, path/to/file.py",
+        details: "`module:name` (`myapp:app`, `project.wsgi:application`), `module` (its `application`, else its `app`), a \
+                  path to a Python file with or without `:name`, or a factory, called once: `'myapp:create_app()'`. On the \
+                  command line it is the argument without a name.",
+        ..BASE
+    },
+    Opt {
+        name: "chdir",
+        kind: Kind::Path,
+        metavar: "DIR",
+        help: "change to this folder before the application is imported",
+        details: "The folder is also where the application is looked for. Relative paths of other options are relative to \
+                  the folder where anygate was started.",
+        ..BASE
+    },
+    Opt {
+        name: "pythonpath",
+        kind: Kind::List,
+        metavar: "DIR",
+        help: "also look for modules here (repeatable)",
+        ..BASE
+    },
+    Opt {
+        name: "preload",
+        kind: Kind::Flag,
+        default: "false",
+        help: "import once, before the workers are forked",
+        details: "Workers then share the memory of what was imported. The application must not open connections or start \
+                  threads while it is imported.",
+        ..BASE
+    },
+    Opt {
+        name: "bind",
+        short: Some('b'),
+        kind: Kind::List,
+        metavar: "ADDRESS",
+        section: Section::Sockets,
+        common: true,
+        help: "listen here (repeatable): host:port, [::1]:port, unix:PATH, fd://N",
+        details: "`host:port`, `:port` (all IPv4 addresses), `port` (127.0.0.1), `[IPv6]:port`, `unix:/path/to.sock`, `fd://3` \
+                  (a listening socket that anygate inherits). Port 0 lets the system choose. When no address is given at all \
+                  it is `127.0.0.1:8000`.",
+        ..BASE
+    },
+    Opt {
+        name: "ip",
+        short: Some('i'),
+        metavar: "IP",
+        section: Section::Sockets,
+        common: true,
+        help: "listen on this address; with --port a short form of --bind",
+        details: "`--ip` and `--port` together add one address to those of `--bind`. If only one of them is given the other \
+                  is 127.0.0.1 or 8000.",
+        ..BASE
+    },
+    Opt {
+        name: "port",
+        short: Some('p'),
+        kind: Kind::Integer { min: 0, max: 65535 },
+        metavar: "PORT",
+        section: Section::Sockets,
+        common: true,
+        help: "listen on this port",
+        ..BASE
+    },
+    Opt {
+        name: "backlog",
+        kind: Kind::Integer { min: 1, max: 1 << 20 },
+        default: "2048",
+        metavar: "N",
+        section: Section::Sockets,
+        help: "connections that may wait to be accepted",
+        details: "The system may cap it (`net.core.somaxconn`).",
+        ..BASE
+    },
+    Opt {
+        name: "socket_mode",
+        kind: Kind::Mode,
+        metavar: "MODE",
+        section: Section::Sockets,
+        help: "permission bits of unix sockets, in octal",
+        details: "For example `660`. Not set: what the umask leaves.",
+        ..BASE
+    },
+    Opt {
+        name: "socket_owner",
+        metavar: "USER[:GROUP]",
+        section: Section::Sockets,
+        help: "owner of unix sockets",
+        ..BASE
+    },
+    Opt {
+        name: "workers",
+        short: Some('w'),
+        kind: Kind::Integer { min: 1, max: 1024 },
+        default: "1",
+        metavar: "N",
+        section: Section::Processes,
+        common: true,
+        help: "worker processes",
+        details: "One for each processor is a good start for applications that compute; each has its own interpreter and lock.",
+        ..BASE
+    },
+    Opt {
+        name: "threads",
+        kind: Kind::Integer { min: 1, max: 4096 },
+        default: "8",
+        metavar: "N",
+        section: Section::Processes,
+        common: true,
+        help: "threads of each worker that run the application",
+        details: "So many requests of one worker can wait for a database at the same time. Connections that are idle, slow or \
+                  still sending hold no thread. With `1`, the application is never entered by two requests at once.",
+        ..BASE
+    },
+    Opt {
+        name: "graceful_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        section: Section::Processes,
+        help: "time to finish requests when a worker is to end",
+        ..BASE
+    },
+    Opt {
+        name: "worker_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        section: Section::Processes,
+        help: "replace a worker whose own loop is silent for so long",
+        details: "This is about the worker, not about requests: a slow request does not make a worker silent.",
+        ..BASE
+    },
+    Opt {
+        name: "worker_start_timeout",
+        kind: Kind::Duration,
+        default: "60s",
+        metavar: "TIME",
+        section: Section::Processes,
+        help: "time for a worker to import the application",
+        ..BASE
+    },
+    Opt {
+        name: "user",
+        metavar: "USER",
+        section: Section::Processes,
+        help: "run workers as this user (name or number)",
+        details: "Sockets and logs are opened first. The supervisor keeps its rights, so that it can start further workers.",
+        ..BASE
+    },
+    Opt {
+        name: "group",
+        metavar: "GROUP",
+        section: Section::Processes,
+        help: "run workers as this group",
+        details: "Not set: the first group of `user`.",
+        ..BASE
+    },
+    Opt {
+        name: "umask",
+        kind: Kind::Mode,
+        metavar: "MODE",
+        section: Section::Processes,
+        help: "permission bits that files of workers do not get, in octal",
+        ..BASE
+    },
+    Opt {
+        name: "pid_file",
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Processes,
+        help: "write the supervisor's process number here",
+        ..BASE
+    },
+    Opt {
+        name: "request_line_max_bytes",
+        kind: Kind::Size { min: 64, max: 1 << 20 },
+        default: "8K",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "longest request line (414)",
+        ..BASE
+    },
+    Opt {
+        name: "fields_max",
+        kind: Kind::Integer { min: 1, max: 10_000 },
+        default: "100",
+        metavar: "N",
+        section: Section::Limits,
+        help: "most header fields of a request (431)",
+        ..BASE
+    },
+    Opt {
+        name: "fields_max_bytes",
+        kind: Kind::Size { min: 256, max: 16 << 20 },
+        default: "64K",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "most bytes of header fields together (431)",
+        ..BASE
+    },
+    Opt {
+        name: "body_max_bytes",
+        kind: Kind::Size { min: 0, max: BYTES_MAX },
+        default: "1G",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "longest request body, chunked or not (413)",
+        ..BASE
+    },
+    Opt {
+        name: "chunk_extensions_max_bytes",
+        kind: Kind::Size { min: 0, max: 1 << 20 },
+        default: "16K",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "most bytes of chunk extensions in one body (400)",
+        ..BASE
+    },
+    Opt {
+        name: "body_memory_max_bytes",
+        kind: Kind::Size { min: 0, max: 1 << 30 },
+        default: "256K",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "part of a request body kept in memory; more goes to a file",
+        ..BASE
+    },
+    Opt {
+        name: "response_memory_max_bytes",
+        kind: Kind::Size { min: 4096, max: 1 << 30 },
+        default: "256K",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "part of an answer that waits for its client in memory",
+        ..BASE
+    },
+    Opt {
+        name: "response_spool_max_bytes",
+        kind: Kind::Size { min: 1, max: BYTES_MAX },
+        default: "4G",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "part of an answer that waits in a temporary file",
+        details: "When this much waits, the thread that gives the answer waits as well.",
+        ..BASE
+    },
+    Opt {
+        name: "temp_dir",
+        kind: Kind::Path,
+        metavar: "DIR",
+        section: Section::Limits,
+        help: "folder for temporary files",
+        details: "Not set: the system's, as `TMPDIR` says. The files have no names and vanish with the worker.",
+        ..BASE
+    },
+    Opt {
+        name: "header_timeout",
+        kind: Kind::Duration,
+        default: "10s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time for a request's head, from its first byte (408)",
+        ..BASE
+    },
+    Opt {
+        name: "body_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time between two pieces of a request's body (408)",
+        ..BASE
+    },
+    Opt {
+        name: "keepalive_timeout",
+        kind: Kind::Duration,
+        default: "75s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time that a connection may be idle between requests",
+        ..BASE
+    },
+    Opt {
+        name: "write_timeout",
+        kind: Kind::Duration,
+        default: "60s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time that a client may take nothing of its answer",
+        ..BASE
+    },
+    Opt {
+        name: "requests_per_connection_max",
+        kind: Kind::Integer { min: 0, max: u64::MAX >> 1 },
+        default: "100000",
+        metavar: "N",
+        section: Section::Limits,
+        help: "requests on one connection, then it is closed; 0: no limit",
+        ..BASE
+    },
+    Opt {
+        name: "connections_max",
+        kind: Kind::Integer { min: 1, max: 1 << 24 },
+        default: "16384",
+        metavar: "N",
+        section: Section::Limits,
+        help: "open connections of one worker; more wait to be accepted",
+        ..BASE
+    },
+    Opt {
+        name: "stream_paths",
+        kind: Kind::List,
+        metavar: "PREFIX",
+        section: Section::Limits,
+        help: "pass bodies below these paths on as they arrive (repeatable)",
+        details: "Elsewhere a request body is complete before the application runs, and an answer is taken from it at once, \
+                  so that slow clients hold no thread. Below these paths the application reads the body while it arrives \
+                  and waits while the client is slow. A body that breaks off raises `OSError` there.",
+        ..BASE
+    },
+    Opt {
+        name: "server_header",
+        default: "anygate",
+        metavar: "TEXT",
+        section: Section::Limits,
+        help: "the Server field of answers; empty for none",
+        ..BASE
+    },
+    Opt {
+        name: "error_log",
+        default: "-",
+        metavar: "FILE",
+        section: Section::Logs,
+        help: "where errors and messages go; - is stderr",
+        ..BASE
+    },
+    Opt {
+        name: "log_level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug"]),
+        default: "info",
+        metavar: "LEVEL",
+        section: Section::Logs,
+        help: "how much goes there: error, warn, info, debug",
+        ..BASE
+    },
+    Opt {
+        name: "access_log",
+        metavar: "FILE",
+        section: Section::Logs,
+        common: true,
+        help: "write a line for each request; - is stdout",
+        ..BASE
+    },
+    Opt {
+        name: "access_log_format",
+        default: "combined",
+        metavar: "FORMAT",
+        section: Section::Logs,
+        help: "combined, json, or a text with %(h)s and the like",
+        details: "`combined` is Apache's. `json` is one object a line. Anything else is a format string with the atoms \
+                  `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time, `%(r)s` request line, `%(m)s` method, \
+                  `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
+                  `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
+                  seconds, milliseconds, microseconds, and seconds with decimals, `%(p)s` process, `%({name}i)s` and \
+                  `%({name}o)s` a field of the request or the answer. Every byte that is not printable is escaped.",
+        ..BASE
+    },
+    Opt {
+        name: "config",
+        short: Some('c'),
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Settings,
+        common: true,
+        help: "read options from this file: .toml, .yaml or .json",
+        details: "Not given: `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder where anygate is \
+                  started, the first that exists. This option cannot be set in a file.",
+        ..BASE
+    },
+];
+
+/// The option of that name; `-` and `_` are the same.
+pub fn find(name: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|option| same(option.name, name))
+}
+
+fn same(name: &str, given: &str) -> bool {
+    name.len() == given.len()
+        && name.bytes().zip(given.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+}
+
+/// The option whose name is most like `given`, if one is like it at all.
+pub fn nearest(given: &str) -> Option<&'static Opt> {
+    let given = given.replace('-', "_").to_lowercase();
+    OPTIONS
+        .iter()
+        .map(|option| (strsim::jaro_winkler(option.name, &given), option))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, option)| option)
+}
+
+impl Opt {
+    /// Its form on the command line: `--body-max-bytes`; `APP` for the application.
+    pub fn flag(&self) -> String {
+        if self.name == "app" { "APP".to_owned() } else { format!("--{}", self.name.replace('_', "-")) }
+    }
+
+    /// Its form in the environment.
+    pub fn variable(&self) -> String {
+        format!("ANYGATE_{}", self.name.to_uppercase())
+    }
+}

@@ -1,0 +1,444 @@
+//! Settings that were checked. Whoever holds a [`Plan`] need not check again.
+
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::settings::{Settings, Wrong};
+use crate::value::Value;
+
+/// Everything that anygate needs to know to serve.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is served.
+    pub application: ApplicationPlan,
+    /// Where; never empty.
+    pub binds: Vec<Bind>,
+    /// How the sockets are.
+    pub socket: SocketPlan,
+    /// Worker processes, at least 1.
+    pub workers: usize,
+    /// What each worker does.
+    pub server: ServerPlan,
+    /// How processes live.
+    pub process: ProcessPlan,
+    /// What is written down.
+    pub log: LogPlan,
+}
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct ApplicationPlan {
+    /// As the user wrote it; `None` when the application is an object that Python handed over.
+    pub target: Option<String>,
+    /// Folder to change to.
+    pub chdir: Option<PathBuf>,
+    /// Folders to look for modules in.
+    pub pythonpath: Vec<PathBuf>,
+    /// Import before forking.
+    pub preload: bool,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Host name or IP address (without brackets) and port.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// 0 lets the system choose.
+        port: u16,
+    },
+    /// A unix socket's path.
+    Unix(PathBuf),
+    /// An inherited descriptor.
+    Fd(i32),
+}
+
+/// How sockets are made.
+#[derive(Clone, Debug)]
+pub struct SocketPlan {
+    /// Length of the queue of connections that wait to be accepted.
+    pub backlog: u32,
+    /// Permission bits of unix sockets.
+    pub unix_mode: Option<u32>,
+    /// User and group of unix sockets, by name or number; an empty user keeps the running one.
+    pub unix_owner: Option<(String, Option<String>)>,
+}
+
+/// What one worker's server needs to know. Names are those of the options.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct ServerPlan {
+    pub threads: usize,
+    pub request_line_max_bytes: usize,
+    pub fields_max: usize,
+    pub fields_max_bytes: usize,
+    pub body_max_bytes: u64,
+    pub chunk_extensions_max_bytes: usize,
+    pub body_memory_max_bytes: usize,
+    pub response_memory_max_bytes: usize,
+    pub response_spool_max_bytes: u64,
+    pub temp_dir: Option<PathBuf>,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub keepalive_timeout: Duration,
+    pub write_timeout: Duration,
+    pub graceful_timeout: Duration,
+    pub requests_per_connection_max: u64,
+    pub connections_max: usize,
+    pub stream_paths: Vec<String>,
+    pub server_header: String,
+}
+
+/// How processes live.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct ProcessPlan {
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub umask: Option<u32>,
+    pub pid_file: Option<PathBuf>,
+    pub graceful_timeout: Duration,
+    pub worker_timeout: Duration,
+    pub worker_start_timeout: Duration,
+}
+
+/// What is written down, and where.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct LogPlan {
+    pub error_log: LogTarget,
+    pub level: LogLevel,
+    pub access_log: Option<LogTarget>,
+    pub access_log_format: AccessLogFormat,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// How much goes into the error log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the option")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// Apache's combined format.
+    Combined,
+    /// One JSON object a line.
+    Json,
+    /// Text with atoms such as `%(h)s`.
+    Format(String),
+}
+
+impl Plan {
+    /// Checks settings. Relative paths are taken from `folder`.
+    pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
+        let read = Reader { settings, folder };
+        let graceful_timeout = read.duration("graceful_timeout");
+        Ok(Plan {
+            application: ApplicationPlan {
+                target: read.text("app"),
+                chdir: read.path("chdir"),
+                pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
+                preload: read.flag("preload"),
+            },
+            binds: read.binds()?,
+            socket: SocketPlan {
+                backlog: u32::try_from(read.number("backlog")).unwrap_or(u32::MAX),
+                unix_mode: read.mode("socket_mode"),
+                unix_owner: read.owner("socket_owner")?,
+            },
+            workers: read.count("workers"),
+            server: ServerPlan {
+                threads: read.count("threads"),
+                request_line_max_bytes: read.count("request_line_max_bytes"),
+                fields_max: read.count("fields_max"),
+                fields_max_bytes: read.count("fields_max_bytes"),
+                body_max_bytes: read.number("body_max_bytes"),
+                chunk_extensions_max_bytes: read.count("chunk_extensions_max_bytes"),
+                body_memory_max_bytes: read.count("body_memory_max_bytes"),
+                response_memory_max_bytes: read.count("response_memory_max_bytes"),
+                response_spool_max_bytes: read.number("response_spool_max_bytes"),
+                temp_dir: read.folder("temp_dir")?,
+                header_timeout: read.duration("header_timeout"),
+                body_timeout: read.duration("body_timeout"),
+                keepalive_timeout: read.duration("keepalive_timeout"),
+                write_timeout: read.duration("write_timeout"),
+                graceful_timeout,
+                requests_per_connection_max: read.number("requests_per_connection_max"),
+                connections_max: read.count("connections_max"),
+                stream_paths: read.stream_paths()?,
+                server_header: read.server_header()?,
+            },
+            process: ProcessPlan {
+                user: read.text("user"),
+                group: read.text("group"),
+                umask: read.mode("umask"),
+                pid_file: read.path("pid_file"),
+                graceful_timeout,
+                worker_timeout: read.duration("worker_timeout"),
+                worker_start_timeout: read.duration("worker_start_timeout"),
+            },
+            log: LogPlan {
+                error_log: read.log("error_log", &LogTarget::Stderr).unwrap_or(LogTarget::Stderr),
+                level: match read.text("log_level").as_deref() {
+                    Some("error") => LogLevel::Error,
+                    Some("warn") => LogLevel::Warn,
+                    Some("debug") => LogLevel::Debug,
+                    _ => LogLevel::Info,
+                },
+                access_log: read.log("access_log", &LogTarget::Stdout),
+                access_log_format: match read.text("access_log_format").as_deref() {
+                    None | Some("combined") => AccessLogFormat::Combined,
+                    Some("json") => AccessLogFormat::Json,
+                    Some(format) => AccessLogFormat::Format(format.to_owned()),
+                },
+            },
+        })
+    }
+}
+
+/// Takes values of known types out of settings. The table gives every number and time a default, and reading gave each
+/// value the type of its row, so nothing can be missing here.
+struct Reader<'a> {
+    settings: &'a Settings,
+    folder: &'a Path,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        match self.settings.value(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        match self.settings.value(name) {
+            Some(Value::List(items)) => items,
+            _ => Vec::new(),
+        }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        matches!(self.settings.value(name), Some(Value::Flag(true)))
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        match self.settings.value(name) {
+            Some(Value::Number(number)) => number,
+            _ => 0,
+        }
+    }
+
+    fn count(&self, name: &str) -> usize {
+        usize::try_from(self.number(name)).unwrap_or(usize::MAX)
+    }
+
+    fn duration(&self, name: &str) -> Duration {
+        match self.settings.value(name) {
+            Some(Value::Duration(duration)) => duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn mode(&self, name: &str) -> Option<u32> {
+        match self.settings.value(name) {
+            Some(Value::Number(mode)) => u32::try_from(mode).ok(),
+            _ => None,
+        }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(|path| self.folder.join(path))
+    }
+
+    fn folder(&self, name: &'static str) -> Result<Option<PathBuf>, Wrong> {
+        match self.path(name) {
+            Some(path) if !path.is_dir() => {
+                Err(self.settings.wrong(name, &format!("{:?} is not a folder", path.display().to_string())))
+            }
+            path => Ok(path),
+        }
+    }
+
+    fn log(&self, name: &str, dash: &LogTarget) -> Option<LogTarget> {
+        match self.text(name)?.as_str() {
+            "" => None,
+            "-" => Some(dash.clone()),
+            path => Some(LogTarget::File(self.folder.join(path))),
+        }
+    }
+
+    fn owner(&self, name: &'static str) -> Result<Option<(String, Option<String>)>, Wrong> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group.to_owned())),
+            None => (text.as_str(), None),
+        };
+        if (user.is_empty() && group.is_none()) || group.as_deref() == Some("") {
+            return Err(self.settings.wrong(name, &format!("{text:?} must be USER, USER:GROUP or :GROUP")));
+        }
+        Ok(Some((user.to_owned(), group)))
+    }
+
+    fn stream_paths(&self) -> Result<Vec<String>, Wrong> {
+        let paths = self.list("stream_paths");
+        match paths.iter().find(|path| !path.starts_with('/')) {
+            Some(path) => Err(self.settings.wrong("stream_paths", &format!("{path:?} must begin with /"))),
+            None => Ok(paths),
+        }
+    }
+
+    fn server_header(&self) -> Result<String, Wrong> {
+        let text = self.text("server_header").unwrap_or_default();
+        if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            Ok(text)
+        } else {
+            Err(self.settings.wrong("server_header", &format!("{text:?} must be printable ASCII")))
+        }
+    }
+
+    fn binds(&self) -> Result<Vec<Bind>, Wrong> {
+        let mut binds = Vec::new();
+        for text in self.list("bind") {
+            let bind = bind(&text, self.folder)
+                .map_err(|reason| self.settings.wrong("bind", &format!("{text:?} {reason}")))?;
+            if binds.contains(&bind) && !matches!(bind, Bind::Tcp { port: 0, .. }) {
+                return Err(self.settings.wrong("bind", &format!("{text:?} is given twice")));
+            }
+            binds.push(bind);
+        }
+        let (ip, port) = (self.text("ip"), self.settings.value("port"));
+        if binds.is_empty() || ip.is_some() || port.is_some() {
+            let host = ip.unwrap_or_else(|| "127.0.0.1".to_owned());
+            let host =
+                host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host).to_owned();
+            if host.is_empty() || (host.contains(':') && host.parse::<Ipv6Addr>().is_err()) {
+                return Err(self
+                    .settings
+                    .wrong("ip", &format!("{host:?} must be an IP address or a host name")));
+            }
+            let port = match port {
+                Some(Value::Number(port)) => u16::try_from(port).unwrap_or(u16::MAX),
+                _ => 8000,
+            };
+            let bind = Bind::Tcp { host, port };
+            if !binds.contains(&bind) {
+                binds.push(bind);
+            }
+        }
+        Ok(binds)
+    }
+}
+
+/// Reads one address.
+fn bind(text: &str, folder: &Path) -> Result<Bind, String> {
+    const FORMS: &str = "must be host:port, [IPv6]:port, unix:PATH or fd://N";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() {
+            Err("names no path".to_owned())
+        } else {
+            Ok(Bind::Unix(folder.join(path)))
+        };
+    }
+    if let Some(number) = text.strip_prefix("fd://") {
+        return match number.parse::<u16>() {
+            Ok(number) if number > 2 => Ok(Bind::Fd(i32::from(number))),
+            _ => Err("must name a descriptor from 3 up, such as fd://3".to_owned()),
+        };
+    }
+    let address = match text.split_once("://") {
+        None => text,
+        Some(("http", address)) => address.trim_end_matches('/'),
+        Some((scheme, _)) => return Err(format!("asks for {scheme}, which is not supported; {FORMS}")),
+    };
+    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or(FORMS)?;
+        if host.parse::<Ipv6Addr>().is_err() {
+            return Err(format!("holds {host:?}, which is not an IPv6 address"));
+        }
+        (host, port.strip_prefix(':').ok_or(FORMS)?)
+    } else if let Some((host, port)) = address.rsplit_once(':') {
+        if host.contains(':') {
+            return Err("must have brackets around an IPv6 address, as in [::1]:8000".to_owned());
+        }
+        (if host.is_empty() { "0.0.0.0" } else { host }, port)
+    } else if !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit()) {
+        ("127.0.0.1", address)
+    } else {
+        return Err(FORMS.to_owned());
+    };
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(FORMS.to_owned());
+    }
+    let port = port.parse().map_err(|_| "must have a port from 0 to 65535".to_owned())?;
+    Ok(Bind::Tcp { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Result<Bind, String> {
+        Ok(Bind::Tcp { host: host.to_owned(), port })
+    }
+
+    #[test]
+    fn addresses_have_these_forms() {
+        let bind = |text| bind(text, Path::new("/site"));
+        assert_eq!(bind("127.0.0.1:8000"), tcp("127.0.0.1", 8000));
+        assert_eq!(bind("localhost:0"), tcp("localhost", 0));
+        assert_eq!(bind(":80"), tcp("0.0.0.0", 80));
+        assert_eq!(bind("8000"), tcp("127.0.0.1", 8000));
+        assert_eq!(bind("[::1]:8000"), tcp("::1", 8000));
+        assert_eq!(bind("http://a:1/"), tcp("a", 1));
+        assert_eq!(bind("unix:/run/x.sock"), Ok(Bind::Unix("/run/x.sock".into())));
+        assert_eq!(bind("unix:x.sock"), Ok(Bind::Unix("/site/x.sock".into())));
+        assert_eq!(bind("fd://3"), Ok(Bind::Fd(3)));
+        for bad in [
+            "",
+            "a",
+            "a:",
+            "a:b",
+            "a:70000",
+            "::1",
+            "[::1]",
+            "[x]:1",
+            "[::1]8000",
+            "fd://0",
+            "fd://x",
+            "unix:",
+            "scgi://a:1",
+            "a:+1",
+        ] {
+            assert!(bind(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_a_plan() {
+        let plan = Plan::check(&Settings::default(), Path::new("/")).unwrap();
+        assert_eq!(plan.binds, [Bind::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }]);
+        assert_eq!((plan.workers, plan.server.threads), (1, 8));
+        assert_eq!(plan.server.body_max_bytes, 1 << 30);
+        assert_eq!(plan.server.keepalive_timeout, Duration::from_secs(75));
+    }
+}

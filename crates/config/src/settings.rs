@@ -1,0 +1,188 @@
+//! Options as they were given: by whom, in which words. Later layers outrank earlier ones; the last word on an option
+//! keeps its origin, so that an error can name it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::options::{self, Kind, OPTIONS, Opt};
+use crate::value::Value;
+
+/// Who set an option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// The environment.
+    Environment,
+    /// The command line.
+    CommandLine,
+    /// A keyword argument of the Python API.
+    Argument,
+}
+
+/// A wrong setting: where, what, and what is allowed instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Where it was set.
+    pub origin: Origin,
+    /// In the words of its origin: a key, a flag, a variable.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::File(path) if self.name.is_empty() => write!(f, "{}: {}", path.display(), self.reason),
+            Origin::File(path) => write!(f, "{}: {}: {}", path.display(), self.name, self.reason),
+            _ => write!(f, "{}: {}", self.name, self.reason),
+        }
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// One value with its origin.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The value.
+    pub value: Value,
+    /// Who gave it.
+    pub origin: Origin,
+}
+
+/// Everything that was given.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    given: BTreeMap<&'static str, Given>,
+}
+
+impl Settings {
+    /// Sets an option from text, in a layer that outranks all before.
+    pub fn set_text(&mut self, option: &'static Opt, text: &str, origin: Origin) -> Result<(), Wrong> {
+        match option.kind.read(text) {
+            Ok(value) => {
+                self.set(option, value, origin);
+                Ok(())
+            }
+            Err(reason) => Err(wrong(option, origin, &format!("{text:?} {reason}"))),
+        }
+    }
+
+    /// Sets an option from a list of texts.
+    pub fn set_list(&mut self, option: &'static Opt, items: Vec<String>, origin: Origin) {
+        self.set(option, Value::List(items), origin);
+    }
+
+    /// Sets a flag.
+    pub fn set_flag(&mut self, option: &'static Opt, flag: bool, origin: Origin) {
+        self.set(option, Value::Flag(flag), origin);
+    }
+
+    /// Sets an option from a value of a file or of Python: strings, numbers, booleans, lists of strings.
+    pub fn set_json(&mut self, key: &str, json: &serde_json::Value, origin: Origin) -> Result<(), Wrong> {
+        let Some(option) = options::find(key).filter(|option| allowed_from(option, &origin)) else {
+            let hint = options::nearest(key)
+                .filter(|option| allowed_from(option, &origin))
+                .map_or_else(String::new, |option| format!("; did you mean {}?", option.name));
+            return Err(Wrong {
+                origin,
+                name: key.to_owned(),
+                reason: format!("there is no such option{hint}"),
+            });
+        };
+        let bad = |origin: &Origin, what: &str| {
+            Err(Wrong { origin: origin.clone(), name: key.to_owned(), reason: what.to_owned() })
+        };
+        match (json, option.kind) {
+            (serde_json::Value::Bool(flag), Kind::Flag) => self.set_flag(option, *flag, origin),
+            (serde_json::Value::String(text), Kind::List) => {
+                self.set_list(option, vec![text.clone()], origin)
+            }
+            (serde_json::Value::String(text), _) => {
+                let value = option.kind.read(text);
+                match value {
+                    Ok(value) => self.set(option, value, origin),
+                    Err(reason) => return bad(&origin, &format!("{text:?} {reason}")),
+                }
+            }
+            // A mode is octal only as text: a file that says 660 means six hundred and sixty to some readers.
+            (serde_json::Value::Number(number), Kind::Mode) => {
+                return bad(&origin, &format!("{number} must be a string of octal digits such as \"660\""));
+            }
+            (
+                serde_json::Value::Number(number),
+                Kind::Integer { .. } | Kind::Size { .. } | Kind::Duration,
+            ) => match option.kind.read(&number.to_string()) {
+                Ok(value) => self.set(option, value, origin),
+                Err(reason) => return bad(&origin, &format!("{number} {reason}")),
+            },
+            (serde_json::Value::Array(items), Kind::List) => {
+                let texts: Option<Vec<String>> =
+                    items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+                match texts {
+                    Some(texts) => self.set_list(option, texts, origin),
+                    None => return bad(&origin, "must be a list of strings"),
+                }
+            }
+            (_, kind) => return bad(&origin, &format!("must be {}", expected(kind))),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, option: &'static Opt, value: Value, origin: Origin) {
+        self.given.insert(option.name, Given { value, origin });
+    }
+
+    /// What was given for an option; `None` when nobody gave anything.
+    pub fn given(&self, name: &str) -> Option<&Given> {
+        self.given.get(name)
+    }
+
+    /// The value of an option: what was given, else its default, else `None`.
+    pub fn value(&self, name: &str) -> Option<Value> {
+        if let Some(given) = self.given.get(name) {
+            return Some(given.value.clone());
+        }
+        let option = OPTIONS.iter().find(|option| option.name == name)?;
+        if option.default.is_empty() { None } else { option.kind.read(option.default).ok() }
+    }
+
+    /// An error about an option, in the words of whoever gave it.
+    pub fn wrong(&self, name: &'static str, reason: &str) -> Wrong {
+        let origin = self.given.get(name).map_or(Origin::Default, |given| given.origin.clone());
+        match options::find(name) {
+            Some(option) => wrong(option, origin, reason),
+            None => Wrong { origin, name: name.to_owned(), reason: reason.to_owned() },
+        }
+    }
+}
+
+fn allowed_from(option: &Opt, origin: &Origin) -> bool {
+    !(option.name == "config" && matches!(origin, Origin::File(_) | Origin::Argument))
+}
+
+fn wrong(option: &Opt, origin: Origin, reason: &str) -> Wrong {
+    let name = match origin {
+        Origin::CommandLine => option.flag(),
+        Origin::Environment => option.variable(),
+        _ => option.name.to_owned(),
+    };
+    Wrong { origin, name, reason: reason.to_owned() }
+}
+
+fn expected(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flag => "true or false",
+        Kind::Text | Kind::Path | Kind::Choice(_) => "a string",
+        Kind::List => "a string or a list of strings",
+        Kind::Integer { .. } => "a whole number",
+        Kind::Size { .. } => "a size such as 65536 or \"64K\"",
+        Kind::Duration => "a time such as 30 or \"500ms\"",
+        Kind::Mode => "a string of octal digits such as \"660\"",
+    }
+}
