@@ -6,7 +6,7 @@
 //!
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
 //! * [`file`]: TOML, YAML and JSON. * [`command`]: the command line as a whole. * [`help`]: texts made from the table.
-//! * [`plan`]: the checked result.
+//! * [`plan`]: the checked result. * [`log_format`]: the grammar of access log lines.
 //!
 //! This room reads configuration files and nothing else; it opens no sockets and knows no other room.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@
 pub mod command;
 pub mod file;
 pub mod help;
+pub mod log_format;
 pub mod options;
 pub mod plan;
 pub mod settings;

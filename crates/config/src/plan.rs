@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::log_format::{self, Piece};
 use crate::settings::{Settings, Wrong};
 use crate::value::Value;
 
@@ -138,12 +139,10 @@ pub enum LogLevel {
 /// How a line of the access log looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogFormat {
-    /// Apache's combined format.
-    Combined,
     /// One JSON object a line.
     Json,
     /// Text with atoms such as `%(h)s`.
-    Format(String),
+    Text(Vec<Piece>),
 }
 
 impl Plan {
@@ -204,11 +203,7 @@ impl Plan {
                     _ => LogLevel::Info,
                 },
                 access_log: read.log("access_log", &LogTarget::Stdout),
-                access_log_format: match read.text("access_log_format").as_deref() {
-                    None | Some("combined") => AccessLogFormat::Combined,
-                    Some("json") => AccessLogFormat::Json,
-                    Some(format) => AccessLogFormat::Format(format.to_owned()),
-                },
+                access_log_format: read.access_log_format("access_log_format")?,
             },
         })
     }
@@ -284,6 +279,18 @@ impl Reader<'_> {
             "-" => Some(dash.clone()),
             path => Some(LogTarget::File(self.folder.join(path))),
         }
+    }
+
+    fn access_log_format(&self, name: &'static str) -> Result<AccessLogFormat, Wrong> {
+        let text = self.text(name);
+        let format = match text.as_deref() {
+            Some("json") => return Ok(AccessLogFormat::Json),
+            None | Some("combined") => log_format::COMBINED,
+            Some(format) => format,
+        };
+        log_format::read(format)
+            .map(AccessLogFormat::Text)
+            .map_err(|reason| self.settings.wrong(name, &format!("{format:?} {reason}")))
     }
 
     fn owner(&self, name: &'static str) -> Result<Option<(String, Option<String>)>, Wrong> {

@@ -1,0 +1,158 @@
+//! The grammar of access log formats: text with atoms such as `%(h)s`, as gunicorn spells them. Reading a format checks
+//! it; what each atom becomes for a request is `policy::access_log`'s.
+
+/// One part of a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Copied as it is.
+    Text(String),
+    /// Filled in for each request.
+    Atom(Atom),
+}
+
+/// What can be filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Atom {
+    /// `h`: the client's address.
+    RemoteAddr,
+    /// `l`: always `-`.
+    Dash,
+    /// `u`: the user of Basic credentials.
+    User,
+    /// `t`: when the request began, as `[10/Oct/2000:13:55:36 +0000]`, in UTC.
+    Time,
+    /// `r`: the request line.
+    RequestLine,
+    /// `m`: the method.
+    Method,
+    /// `U`: the path without the query.
+    Path,
+    /// `q`: the query.
+    Query,
+    /// `H`: the protocol.
+    Protocol,
+    /// `s`: the status.
+    Status,
+    /// `B`: bytes of body.
+    Bytes,
+    /// `b`: the same, or `-` for none.
+    BytesOrDash,
+    /// `f`: the Referer field.
+    Referer,
+    /// `a`: the User-Agent field.
+    UserAgent,
+    /// `T`: whole seconds that the answer took.
+    Seconds,
+    /// `M`: milliseconds.
+    Milliseconds,
+    /// `D`: microseconds.
+    Microseconds,
+    /// `L`: seconds with six decimals.
+    DecimalSeconds,
+    /// `p`: the worker's process number.
+    Pid,
+    /// `{name}i`: a field of the request.
+    RequestField(String),
+    /// `{name}o`: a field of the response.
+    ResponseField(String),
+}
+
+/// Apache's combined format.
+pub const COMBINED: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
+
+/// Reads a format.
+///
+/// Errors: an atom that does not exist or is not closed, in the words of the user.
+pub fn read(format: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = format;
+    while let Some((text, after)) = rest.split_once('%') {
+        push_text(&mut pieces, text);
+        if let Some(after) = after.strip_prefix('%') {
+            push_text(&mut pieces, "%");
+            rest = after;
+            continue;
+        }
+        let inner = after.strip_prefix('(').and_then(|after| after.split_once(")s"));
+        let Some((name, after)) = inner else {
+            return Err(format!(
+                "has a % that is not part of an atom such as %(h)s, before {after:?}; write %% for a %"
+            ));
+        };
+        pieces.push(Piece::Atom(
+            atom(name).ok_or_else(|| format!("has no atom %({name})s; see docs/settings.md"))?,
+        ));
+        rest = after;
+    }
+    push_text(&mut pieces, rest);
+    Ok(pieces)
+}
+
+fn push_text(pieces: &mut Vec<Piece>, text: &str) {
+    match pieces.last_mut() {
+        _ if text.is_empty() => {}
+        Some(Piece::Text(last)) => last.push_str(text),
+        _ => pieces.push(Piece::Text(text.to_owned())),
+    }
+}
+
+fn atom(name: &str) -> Option<Atom> {
+    Some(match name {
+        "h" => Atom::RemoteAddr,
+        "l" => Atom::Dash,
+        "u" => Atom::User,
+        "t" => Atom::Time,
+        "r" => Atom::RequestLine,
+        "m" => Atom::Method,
+        "U" => Atom::Path,
+        "q" => Atom::Query,
+        "H" => Atom::Protocol,
+        "s" => Atom::Status,
+        "B" => Atom::Bytes,
+        "b" => Atom::BytesOrDash,
+        "f" => Atom::Referer,
+        "a" => Atom::UserAgent,
+        "T" => Atom::Seconds,
+        "M" => Atom::Milliseconds,
+        "D" => Atom::Microseconds,
+        "L" => Atom::DecimalSeconds,
+        "p" => Atom::Pid,
+        _ => {
+            let (name, kind) = name.strip_prefix('{')?.split_once('}')?;
+            match kind {
+                _ if name.is_empty() => return None,
+                "i" => Atom::RequestField(name.to_owned()),
+                "o" => Atom::ResponseField(name.to_owned()),
+                _ => return None,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_text_and_atoms() {
+        let pieces = read("%(h)s 100%% \"%({X-Id}i)s\"").unwrap();
+        assert_eq!(
+            pieces,
+            [
+                Piece::Atom(Atom::RemoteAddr),
+                Piece::Text(" 100% \"".to_owned()),
+                Piece::Atom(Atom::RequestField("X-Id".to_owned())),
+                Piece::Text("\"".to_owned()),
+            ]
+        );
+        assert_eq!(read(COMBINED).unwrap().len(), 18);
+    }
+
+    #[test]
+    fn wrong_atoms_are_named() {
+        assert!(read("%(z)s").unwrap_err().contains("%(z)s"));
+        for bad in ["%", "%h", "%(h", "%({}i)s", "%({a}x)s", "100% sure"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

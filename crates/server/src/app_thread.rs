@@ -1,0 +1,178 @@
+//! The threads that enter the application. Whichever owns the reactor polls it; for each ready exchange it lends the
+//! reactor, calls the application, and takes the reactor back: a request served so costs no wake-up at all.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::{Application, Failed, Request};
+
+use crate::access_log::AccessLog;
+use crate::connection::Connection;
+use crate::date::DateCache;
+use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
+use crate::reactor::{Reactor, Rules};
+use crate::stage::{Stage, Work};
+use crate::worker::panic_text;
+
+/// Runs until the stage stops.
+pub(crate) fn run(stage: &Stage, rules: &Rules, application: &dyn Application) {
+    let mut thread = AppThread { stage, rules, application, date: DateCache::default(), calls: 0 };
+    loop {
+        let reactor = match stage.work() {
+            Work::Stop => return,
+            Work::Reactor(reactor) => Some(reactor),
+            Work::Exchange(connection) => thread.exchange(connection),
+        };
+        if let Some(reactor) = reactor {
+            thread.own(reactor);
+        }
+    }
+}
+
+struct AppThread<'a> {
+    stage: &'a Stage,
+    rules: &'a Rules,
+    application: &'a dyn Application,
+    date: DateCache,
+    calls: u32,
+}
+
+impl AppThread<'_> {
+    /// Owns the reactor until it is lost during a call, or the worker ends.
+    fn own(&mut self, mut reactor: Box<Reactor>) {
+        loop {
+            while let Some(connection) = reactor.next_ready() {
+                self.stage.lend(reactor);
+                match self.exchange(connection) {
+                    Some(returned) => reactor = returned,
+                    None => return,
+                }
+            }
+            if reactor.is_finished() {
+                return self.stage.finish(&reactor);
+            }
+            if let Err(error) = reactor.turn(None) {
+                tracing::error!("the reactor failed: {error}");
+                return self.stage.stop();
+            }
+        }
+    }
+
+    /// Answers one exchange; afterwards owns the reactor if nobody else does.
+    fn exchange(&mut self, mut connection: Box<Connection>) -> Option<Box<Reactor>> {
+        self.answer(&mut connection);
+        match self.stage.take_back() {
+            Some(mut reactor) => {
+                reactor.put_back(connection);
+                Some(reactor)
+            }
+            None => {
+                self.stage.give_back(connection);
+                None
+            }
+        }
+    }
+
+    fn answer(&mut self, connection: &mut Connection) {
+        let Some(mut exchange) = connection.exchange.take() else { return };
+        let log = self.rules.access_log.as_ref();
+        let begun = log.map(|_| Instant::now());
+        self.calls = self.calls.wrapping_add(1);
+        let options = AnswerOptions {
+            keep_alive: !self.stage.is_draining(),
+            keep_head: log.is_some_and(AccessLog::wants_response_fields),
+            measured: self.stage.pace().wants_sample(self.calls),
+        };
+        let (mut answer, head, body) =
+            Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
+        let mut stream = None;
+        let body = match body {
+            RequestBody::None => None,
+            RequestBody::Received(body) => Some(body),
+            RequestBody::Stream(body) => {
+                stream = Some(body.clone());
+                Some(Box::new(body) as _)
+            }
+        };
+        let request = Request { head, body, endpoints: &connection.endpoints };
+        // A panic in here is a fault of ours; it must stay this request's.
+        let result = catch_unwind(AssertUnwindSafe(|| self.application.call(request, &mut answer)));
+        let failed = match result {
+            Ok(result) => result == Err(Failed),
+            Err(panic) => {
+                tracing::error!("answering failed inside anygate: {}", panic_text(panic.as_ref()));
+                true
+            }
+        };
+        let finished: Finished = answer.finish(failed);
+        if let Some(waited) = finished.waited {
+            self.stage.pace().sample(waited);
+        }
+        if let (Some(log), Some(begun)) = (log, begun) {
+            log.record(&connection.endpoints, head, &finished, begun.elapsed());
+        }
+        connection.answered(&finished, stream.as_ref());
+        connection.exchange = Some(exchange);
+    }
+}
+
+/// How patient to be with calls before the reactor is handed on, learnt from how calls behave.
+///
+/// Patience costs every other client the time that a *waiting* call (a database, another service) lies on the
+/// reactor; handing it on at once costs every call two thread switches. So it pays when a twentieth of the calls wait.
+pub(crate) struct Pace {
+    /// The share of calls that wait, in 1/65536, averaged over about the last 64 samples.
+    waiting: std::sync::atomic::AtomicU32,
+}
+
+/// A call that waited longer than this waits for something, rather than being interrupted by the machine.
+const WAITED: Duration = Duration::from_micros(50);
+const WHOLE: u32 = 1 << 16;
+const EAGER_FROM: u32 = WHOLE / 20;
+/// One of so many calls is measured while calls do not wait, and while they do.
+const SAMPLE_EVERY: u32 = 16;
+const SAMPLE_EVERY_EAGER: u32 = 4;
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Pace { waiting: std::sync::atomic::AtomicU32::new(0) }
+    }
+
+    /// Whether the reactor should be handed on before each call.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.waiting.load(std::sync::atomic::Ordering::Relaxed) >= EAGER_FROM
+    }
+
+    fn wants_sample(&self, call: u32) -> bool {
+        call.is_multiple_of(if self.is_eager() { SAMPLE_EVERY_EAGER } else { SAMPLE_EVERY })
+    }
+
+    /// Takes in how long one call waited. Two threads that do so at once may lose one sample: it is an average.
+    fn sample(&self, waited: Duration) {
+        let old = self.waiting.load(std::sync::atomic::Ordering::Relaxed);
+        let new = old - old / 64 + if waited > WAITED { WHOLE / 64 } else { 0 };
+        self.waiting.store(new.min(WHOLE), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_the_calls() {
+        let pace = Pace::new();
+        for call in 0..1000 {
+            pace.sample(if call % 100 == 0 { Duration::from_millis(100) } else { Duration::ZERO });
+        }
+        assert!(!pace.is_eager(), "one waiting call in a hundred does not pay for handing on every call");
+        for _ in 0..64 {
+            pace.sample(Duration::from_micros(500));
+        }
+        assert!(pace.is_eager());
+        for _ in 0..1000 {
+            pace.sample(Duration::ZERO);
+        }
+        assert!(!pace.is_eager());
+    }
+}

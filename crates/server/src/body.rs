@@ -1,0 +1,259 @@
+//! Request bodies: read completely before the application runs (in memory, then in an unlinked file), or, for the
+//! paths that ask for it, handed on as they arrive.
+//!
+//! The reactor fills a [`BodySpool`]; the application reads a `proto::Body` made of it. An aborted upload therefore
+//! never reaches the application, unless it is streamed: then reading it is an error.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anygate_proto::application::Body;
+use anygate_proto::http1::{BodyDecoder, CONTINUE};
+use anygate_sys::poll;
+
+use crate::pipe::Pipe;
+use crate::spool;
+
+/// A body while it is being received.
+#[derive(Default)]
+pub(crate) struct BodySpool {
+    memory: Vec<u8>,
+    file: Option<(File, u64)>,
+}
+
+impl BodySpool {
+    /// Takes more of the body: into memory up to `memory_max_bytes`, else everything goes to a file in `dir`.
+    pub(crate) fn push(
+        &mut self,
+        bytes: &[u8],
+        memory_max_bytes: usize,
+        dir: Option<&Path>,
+    ) -> io::Result<()> {
+        if self.file.is_none() && self.memory.len() + bytes.len() <= memory_max_bytes {
+            self.memory.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let (file, length) = match &mut self.file {
+            Some(spooled) => spooled,
+            none => {
+                let file = spool::file(dir)?;
+                file.write_all_at(&self.memory, 0)?;
+                let length = self.memory.len() as u64;
+                self.memory = Vec::new();
+                none.insert((file, length))
+            }
+        };
+        file.write_all_at(bytes, *length)?;
+        *length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The complete body; `None` when it is empty.
+    pub(crate) fn finish(self) -> Option<Box<dyn Body>> {
+        match self.file {
+            Some((file, length)) => Some(Box::new(FileBody { file, length, position: 0 })),
+            None if self.memory.is_empty() => None,
+            None => Some(Box::new(MemoryBody { bytes: self.memory, position: 0 })),
+        }
+    }
+}
+
+struct MemoryBody {
+    bytes: Vec<u8>,
+    position: usize,
+}
+
+impl Body for MemoryBody {
+    fn length(&self) -> Option<u64> {
+        Some(self.bytes.len() as u64)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut rest = self.bytes.get(self.position..).unwrap_or_default();
+        let count = io::Read::read(&mut rest, buffer)?;
+        self.position += count;
+        Ok(count)
+    }
+
+    fn may_block(&self) -> bool {
+        false
+    }
+}
+
+struct FileBody {
+    file: File,
+    length: u64,
+    position: u64,
+}
+
+impl Body for FileBody {
+    fn length(&self) -> Option<u64> {
+        Some(self.length)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.length - self.position).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let Some(buffer) = buffer.get_mut(..wanted) else { return Ok(0) };
+        let count = self.file.read_at(buffer, self.position)?;
+        if count == 0 && wanted > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the spooled body is shorter than it was",
+            ));
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    fn may_block(&self) -> bool {
+        false
+    }
+}
+
+/// A body that is decoded from the socket while the application reads it. The connection keeps one handle, so that it
+/// knows afterwards whether the next request may follow.
+#[derive(Clone)]
+pub(crate) struct BodyStream {
+    state: Arc<Mutex<StreamState>>,
+    length: Option<u64>,
+}
+
+struct StreamState {
+    pipe: Arc<Pipe>,
+    decoder: BodyDecoder,
+    /// Received but not decoded.
+    input: Vec<u8>,
+    /// Decoded but not read by the application.
+    decoded: VecDeque<u8>,
+    timeout: Duration,
+    /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    expect_continue: bool,
+    failed: Option<io::ErrorKind>,
+    /// The exchange is over: whoever still holds the body gets an error instead of another request's bytes.
+    closed: bool,
+}
+
+impl BodyStream {
+    pub(crate) fn new(
+        pipe: Arc<Pipe>,
+        decoder: BodyDecoder,
+        input: Vec<u8>,
+        length: Option<u64>,
+        timeout: Duration,
+        expect_continue: bool,
+    ) -> Self {
+        let state = StreamState {
+            pipe,
+            decoder,
+            input,
+            decoded: VecDeque::new(),
+            timeout,
+            expect_continue,
+            failed: None,
+            closed: false,
+        };
+        BodyStream { state: Arc::new(Mutex::new(state)), length }
+    }
+
+    /// Ends the body's use. Gives what was received behind it when it was read to its end, else `None`: then the
+    /// connection cannot be used again.
+    pub(crate) fn close(&self) -> Option<Vec<u8>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        state.decoder.is_done().then(|| std::mem::take(&mut state.input))
+    }
+}
+
+impl Body for BodyStream {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Err(io::Error::other("the request is over; its body can no longer be read"));
+        }
+        let result = state.read(buffer);
+        if let Err(error) = &result {
+            state.failed = Some(error.kind());
+        }
+        result
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+}
+
+impl StreamState {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(kind) = self.failed {
+            return Err(kind.into());
+        }
+        loop {
+            self.decode()?;
+            if !self.decoded.is_empty() || self.decoder.is_done() || buffer.is_empty() {
+                return io::Read::read(&mut self.decoded, buffer);
+            }
+            self.receive()?;
+        }
+    }
+
+    /// Decodes all that was received.
+    fn decode(&mut self) -> io::Result<()> {
+        let mut at = 0;
+        while !self.decoder.is_done() {
+            let rest = self.input.get(at..).unwrap_or_default();
+            let step = self.decoder.decode(rest).map_err(|error| {
+                io::Error::new(io::ErrorKind::UnexpectedEof, format!("broken request body: {error}"))
+            })?;
+            if step.consumed == 0 {
+                break;
+            }
+            self.decoded.extend(rest.get(step.data).unwrap_or_default());
+            at += step.consumed;
+        }
+        self.input.drain(..at);
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.expect_continue) {
+            // An interim answer that cannot be sent shows at the next read.
+            let _ = self.pipe.stream().send(CONTINUE);
+        }
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.pipe.stream().recv(&mut buffer) {
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the client closed the connection inside the body",
+                    ));
+                }
+                Ok(count) => {
+                    self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !poll::wait_readable(self.pipe.stream().as_fd(), Some(self.timeout))? {
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the client sent no more of the body in time",
+                        ));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

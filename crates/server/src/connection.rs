@@ -1,0 +1,268 @@
+//! One client's connection: bytes in, exchanges out, one after another (RFC 9112 section 9.3.2: answers keep the order
+//! of their requests, so the next request of a pipeline is parsed when the answer before it was given).
+//!
+//! A connection is a value. The reactor owns it while it waits for the client; an app thread owns it while its
+//! exchange runs. It never waits and reads no clock.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anygate_proto::application::Endpoints;
+use anygate_proto::http1::{self, BodyDecoder, CONTINUE, Decoded, Framing, HeadDecoder};
+use anygate_proto::limits::Limits;
+
+use crate::body::{BodySpool, BodyStream};
+use crate::exchange::{Exchange, Finished, RequestBody};
+use crate::pipe::Pipe;
+
+/// What every connection of a worker must know to read requests.
+pub(crate) struct ReadRules {
+    pub(crate) limits: Limits,
+    pub(crate) body_memory_max_bytes: usize,
+    pub(crate) temp_dir: Option<PathBuf>,
+    pub(crate) body_timeout: Duration,
+    pub(crate) stream_paths: Vec<String>,
+    pub(crate) requests_per_connection_max: u64,
+}
+
+pub(crate) struct Connection {
+    pub(crate) token: usize,
+    pub(crate) pipe: Arc<Pipe>,
+    pub(crate) endpoints: Endpoints,
+    /// Present from the first byte of a request to the end of its answer; idle connections hold no buffers.
+    pub(crate) exchange: Option<Box<Exchange>>,
+    /// Received but not consumed: a partial head, or pipelined requests.
+    input: Vec<u8>,
+    pub(crate) state: State,
+    /// Exchanges that were answered.
+    pub(crate) served: u64,
+    /// The socket may hold bytes, or an end, that no further readiness event will tell of.
+    pub(crate) more: bool,
+}
+
+/// What a connection waits for.
+pub(crate) enum State {
+    /// The first byte of a request.
+    Idle,
+    /// The rest of a head.
+    Head(HeadDecoder),
+    /// The rest of a body.
+    Body(BodyDecoder, BodySpool),
+    /// An app thread.
+    Ready,
+    /// The client to take the answer; then another request may follow, or not.
+    Writing { keep_alive: bool },
+    /// The client to close: it was refused while it may still be sending, and closing now would reset the connection
+    /// before it reads why (RFC 9112 section 9.6).
+    Lingering,
+}
+
+/// What the reactor must do after bytes were taken in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait for more bytes.
+    Wait,
+    /// Give the exchange to an app thread.
+    Ready,
+    /// Answer with this status and close.
+    Refuse(u16),
+}
+
+impl Connection {
+    pub(crate) fn new(token: usize, pipe: Pipe, endpoints: Endpoints) -> Self {
+        Connection {
+            token,
+            pipe: Arc::new(pipe),
+            endpoints,
+            exchange: None,
+            input: Vec::new(),
+            state: State::Idle,
+            served: 0,
+            more: false,
+        }
+    }
+
+    /// Takes bytes from the client. `spare` lends exchanges.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> Next {
+        if self.input.is_empty() {
+            let (consumed, next) = self.process(bytes, rules, spare);
+            self.input.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+            return next;
+        }
+        self.input.extend_from_slice(bytes);
+        self.resume(rules, spare)
+    }
+
+    /// Goes on with what was received before.
+    pub(crate) fn resume(&mut self, rules: &ReadRules, spare: &mut Vec<Box<Exchange>>) -> Next {
+        let mut input = std::mem::take(&mut self.input);
+        let (consumed, next) = self.process(&input, rules, spare);
+        if consumed < input.len() {
+            input.drain(..consumed);
+            self.input = input;
+        }
+        next
+    }
+
+    /// Ends the exchange that an app thread answered.
+    pub(crate) fn answered(&mut self, finished: &Finished, stream: Option<&BodyStream>) -> bool {
+        self.served += 1;
+        let mut keep_alive = finished.keep_alive;
+        if let Some(stream) = stream {
+            match stream.close() {
+                Some(rest) => self.input = rest,
+                None => {
+                    keep_alive = false;
+                    self.more = true;
+                }
+            }
+            // The application read the socket itself, so events that came meanwhile say nothing.
+            self.more = true;
+        }
+        self.state = State::Writing { keep_alive };
+        keep_alive
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.more || !self.input.is_empty()
+    }
+
+    /// Bytes that were received and not yet looked at as a request.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    pub(crate) fn discard_input(&mut self) {
+        self.input = Vec::new();
+    }
+
+    fn process(&mut self, bytes: &[u8], rules: &ReadRules, spare: &mut Vec<Box<Exchange>>) -> (usize, Next) {
+        let mut consumed = 0;
+        loop {
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            match &mut self.state {
+                State::Idle => {
+                    if rest.is_empty() {
+                        return (consumed, Next::Wait);
+                    }
+                    self.exchange = Some(spare.pop().unwrap_or_default());
+                    self.state = State::Head(HeadDecoder::default());
+                }
+                State::Head(decoder) => {
+                    let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
+                    let decoded = match decoder.decode(rest, &rules.limits, &mut exchange.head) {
+                        Ok(Some(decoded)) => decoded,
+                        Ok(None) => return (consumed, Next::Wait),
+                        Err(error) => {
+                            tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
+                            return (bytes.len(), Next::Refuse(error.status()));
+                        }
+                    };
+                    consumed += decoded.consumed;
+                    match self.headed(&decoded, bytes.get(consumed..).unwrap_or_default(), rules) {
+                        Ok(taken) => consumed += taken,
+                        Err(error) => {
+                            tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
+                            return (bytes.len(), Next::Refuse(error.status()));
+                        }
+                    }
+                }
+                State::Body(decoder, spool) => {
+                    let step = match decoder.decode(rest) {
+                        Ok(step) => step,
+                        Err(error) => {
+                            tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
+                            return (bytes.len(), Next::Refuse(error.status()));
+                        }
+                    };
+                    let data = rest.get(step.data).unwrap_or_default();
+                    if let Err(error) =
+                        spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref())
+                    {
+                        tracing::error!("cannot spool a request body to a temporary file: {error}");
+                        return (bytes.len(), Next::Refuse(503));
+                    }
+                    consumed += step.consumed;
+                    if step.done {
+                        let body = std::mem::take(spool).finish();
+                        if let Some(exchange) = &mut self.exchange {
+                            exchange.body = body.map_or(RequestBody::None, RequestBody::Received);
+                        }
+                        self.state = State::Ready;
+                    } else if step.consumed == 0 {
+                        return (consumed, Next::Wait);
+                    }
+                }
+                State::Ready => return (consumed, Next::Ready),
+                State::Writing { .. } => return (consumed, Next::Wait),
+                State::Lingering => return (bytes.len(), Next::Wait),
+            }
+        }
+    }
+
+    /// A head is complete: decides how its body is received. Gives how much of `rest` was taken.
+    fn headed(&mut self, decoded: &Decoded, rest: &[u8], rules: &ReadRules) -> Result<usize, http1::Error> {
+        let Some(exchange) = &mut self.exchange else { return Ok(0) };
+        exchange.keep_alive = decoded.keep_alive
+            && (rules.requests_per_connection_max == 0
+                || self.served + 1 < rules.requests_per_connection_max);
+        exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
+        if matches!(decoded.framing, Framing::None) {
+            self.state = State::Ready;
+            return Ok(0);
+        }
+        let decoder = BodyDecoder::new(decoded.framing, &rules.limits)?;
+        let expect_continue = decoded.expect_continue && rest.is_empty();
+        if exchange.streamed {
+            let length = match decoded.framing {
+                Framing::Length(length) => Some(length),
+                Framing::None | Framing::Chunked => None,
+            };
+            let pipe = Arc::clone(&self.pipe);
+            let stream =
+                BodyStream::new(pipe, decoder, rest.to_vec(), length, rules.body_timeout, expect_continue);
+            exchange.body = RequestBody::Stream(stream);
+            self.state = State::Ready;
+            return Ok(rest.len());
+        }
+        if expect_continue {
+            // Nothing waits in the outbox between exchanges, so this may go straight to the socket. If it cannot be
+            // sent the client is gone, which the next read shows.
+            let _ = self.pipe.stream().send(CONTINUE);
+        }
+        self.state = State::Body(decoder, BodySpool::default());
+        Ok(0)
+    }
+}
+
+/// Whether `path` is one of `prefixes` or lies below one.
+fn is_streamed(prefixes: &[String], path: &[u8]) -> bool {
+    prefixes.iter().any(|prefix| {
+        let prefix = prefix.as_bytes();
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_paths_are_whole_segments() {
+        let prefixes = ["/up".to_owned(), "/raw/".to_owned()];
+        for path in ["/up", "/up/a", "/raw/", "/raw/x"] {
+            assert!(is_streamed(&prefixes, path.as_bytes()), "{path}");
+        }
+        for path in ["/", "/upper", "/raw", "/a/up"] {
+            assert!(!is_streamed(&prefixes, path.as_bytes()), "{path}");
+        }
+    }
+}

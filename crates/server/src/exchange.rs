@@ -1,0 +1,357 @@
+//! One request and its answer. The exchange keeps the memory that both need and is used again by another connection
+//! when it is over; an [`Answer`] lives while the application answers: it frames, counts and hands bytes to the pipe.
+//!
+//! What may follow an answer on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anygate_proto::application::{Body, Response, SendError};
+use anygate_proto::head::{RequestHead, ResponseHead, Version};
+use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
+use anygate_sys::clock;
+
+use crate::body::BodyStream;
+use crate::date::DateCache;
+use crate::pipe::{OutboxLimits, Pipe};
+
+/// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
+/// sent from where they lie.
+const COPY_MAX_BYTES: usize = 16 * 1024;
+/// An exchange that is used again keeps no more output memory than this.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// One request, complete or streamed, with the memory for its answer.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    pub(crate) head: RequestHead,
+    pub(crate) body: RequestBody,
+    /// Whether the client lets the connection stay after this exchange.
+    pub(crate) keep_alive: bool,
+    /// The path is one of those whose bodies are passed on as they arrive.
+    pub(crate) streamed: bool,
+    pub(crate) out: Vec<u8>,
+}
+
+impl Exchange {
+    /// Forgets the request but keeps a sensible amount of memory.
+    pub(crate) fn clear(&mut self) {
+        self.head.clear();
+        if self.head.capacity_bytes() > KEPT_BYTES {
+            self.head = RequestHead::default();
+        }
+        self.body = RequestBody::default();
+        self.out.clear();
+        self.out.shrink_to(KEPT_BYTES);
+        self.keep_alive = false;
+        self.streamed = false;
+    }
+}
+
+/// The body that the application will get.
+#[derive(Default)]
+pub(crate) enum RequestBody {
+    #[default]
+    None,
+    Received(Box<dyn Body>),
+    Stream(BodyStream),
+}
+
+/// What every answer of a worker needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct AnswerRules {
+    pub(crate) outbox: OutboxLimits,
+    /// The same, for streamed exchanges: nothing goes to a file, the thread waits for its client.
+    pub(crate) streamed_outbox: OutboxLimits,
+    pub(crate) server_header: Vec<u8>,
+}
+
+/// An answer that is being given; see `proto::application::Response` for its rules.
+pub(crate) struct Answer<'a> {
+    pipe: &'a Arc<Pipe>,
+    limits: &'a OutboxLimits,
+    server_header: &'a [u8],
+    date: &'a mut DateCache,
+    out: &'a mut Vec<u8>,
+    version: Version,
+    head_request: bool,
+    keep_alive: bool,
+    framing: Option<BodyFraming>,
+    left: u64,
+    body_bytes: u64,
+    sent_bytes: u64,
+    status: u16,
+    /// The head, kept when the access log may want a field of it.
+    kept_head: Option<ResponseHead>,
+    excess: bool,
+    /// When the application's own code began, on the clock and on this thread's processor clock, if this call is measured.
+    measure: Option<(Instant, Duration)>,
+    measured: bool,
+}
+
+/// What is left to do when an answer is given.
+pub(crate) struct Finished {
+    /// Another request may follow.
+    pub(crate) keep_alive: bool,
+    pub(crate) status: u16,
+    /// Bytes of body that were sent or wait in the outbox.
+    pub(crate) body_bytes: u64,
+    pub(crate) head: Option<ResponseHead>,
+    /// How long the call waited, not counting what it computed; if it was measured.
+    pub(crate) waited: Option<Duration>,
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn new(
+        exchange: &'a mut Exchange,
+        pipe: &'a Arc<Pipe>,
+        rules: &'a AnswerRules,
+        date: &'a mut DateCache,
+        options: AnswerOptions,
+    ) -> (Self, &'a RequestHead, RequestBody) {
+        let Exchange { head, body, keep_alive, streamed, out } = exchange;
+        let answer = Answer {
+            pipe,
+            limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
+            server_header: &rules.server_header,
+            date,
+            out,
+            version: head.version(),
+            head_request: head.method() == b"HEAD",
+            keep_alive: *keep_alive && options.keep_alive,
+            framing: None,
+            left: 0,
+            body_bytes: 0,
+            sent_bytes: 0,
+            status: 0,
+            kept_head: options.keep_head.then(ResponseHead::default),
+            excess: false,
+            measure: None,
+            measured: options.measured,
+        };
+        (answer, head, std::mem::take(body))
+    }
+
+    /// Ends the message. `failed`: the application broke off, so that the client must not take it for whole.
+    pub(crate) fn finish(mut self, failed: bool) -> Finished {
+        if self.framing.is_none() {
+            if !failed {
+                tracing::error!("the application returned without an answer");
+            }
+            self.refuse(500);
+        }
+        let whole = match self.framing {
+            Some(BodyFraming::Length(_)) if self.left > 0 && !failed => {
+                tracing::error!(
+                    "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
+                    self.body_bytes + self.left,
+                    self.body_bytes
+                );
+                false
+            }
+            Some(BodyFraming::Length(_)) => self.left == 0,
+            Some(BodyFraming::Chunked) if !failed => {
+                self.out.extend_from_slice(LAST_CHUNK);
+                true
+            }
+            Some(BodyFraming::Empty) => true,
+            Some(BodyFraming::Chunked | BodyFraming::UntilClose) | None => false,
+        };
+        // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        if failed && matches!(self.framing, Some(BodyFraming::UntilClose)) {
+            self.pipe.break_off();
+        }
+        let delivered = self.send(&[]).is_ok();
+        Finished {
+            keep_alive: self.keep_alive && whole && delivered,
+            status: self.status,
+            body_bytes: self.sent_bytes,
+            head: self.kept_head,
+            waited: self.measure.map(|(wall, processor)| {
+                wall.elapsed().saturating_sub(clock::thread_cpu().saturating_sub(processor))
+            }),
+        }
+    }
+
+    /// Answers with an error page of our own; possible while nothing was started.
+    pub(crate) fn refuse(&mut self, status: u16) {
+        let (head, body) = error_page(status);
+        let length = body.len() as u64;
+        // Nothing can fail here but the socket, and then there is nobody to tell.
+        let _ = self.start(&head, Some(length)).and_then(|()| self.write(body.as_bytes()));
+    }
+
+    fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
+        let result = self.pipe.send(self.out, more, self.limits);
+        self.out.clear();
+        result
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.sent_bytes += bytes.len() as u64;
+        if bytes.len() > COPY_MAX_BYTES {
+            return self.send(bytes);
+        }
+        self.out.extend_from_slice(bytes);
+        if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) }
+    }
+
+    /// How many of `length` more bytes the framing takes; says so once when the application gives more than it announced.
+    fn allowed(&mut self, length: u64) -> u64 {
+        if length > self.left && !self.excess {
+            self.excess = true;
+            tracing::error!("the application gave more bytes than its Content-Length; the rest is dropped");
+        }
+        let allowed = length.min(self.left);
+        self.left -= allowed;
+        allowed
+    }
+}
+
+/// How one answer differs from another.
+#[derive(Clone, Copy)]
+pub(crate) struct AnswerOptions {
+    /// The server lets the connection stay (it is not draining, and the connection's requests are not used up).
+    pub(crate) keep_alive: bool,
+    pub(crate) keep_head: bool,
+    pub(crate) measured: bool,
+}
+
+impl Response for Answer<'_> {
+    fn entered(&mut self) {
+        if self.measured {
+            self.measure = Some((Instant::now(), clock::thread_cpu()));
+        }
+    }
+
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
+        if self.framing.is_some() {
+            return Err(SendError::Order);
+        }
+        let answer = http1::Answer {
+            version: self.version,
+            head_request: self.head_request,
+            keep_alive: self.keep_alive,
+            body_length,
+            date: self.date.at(SystemTime::now()),
+            server: self.server_header,
+        };
+        let before = self.out.len();
+        match http1::encode_head(self.out, head, &answer) {
+            Ok((framing, keep_alive)) => {
+                self.framing = Some(framing);
+                self.keep_alive = keep_alive;
+            }
+            Err(error) => {
+                self.out.truncate(before);
+                return Err(error);
+            }
+        }
+        self.left = match self.framing {
+            Some(BodyFraming::Length(length)) => length,
+            _ => 0,
+        };
+        self.status = head.status();
+        if let Some(kept) = &mut self.kept_head {
+            kept.clone_from(head);
+        }
+        if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.body_bytes += bytes.len() as u64;
+        match self.framing {
+            None => Err(SendError::Order),
+            Some(BodyFraming::Empty) => Ok(()),
+            Some(BodyFraming::UntilClose) => self.put(bytes),
+            Some(BodyFraming::Length(_)) => {
+                let allowed = usize::try_from(self.allowed(bytes.len() as u64)).unwrap_or(bytes.len());
+                self.put(bytes.get(..allowed).unwrap_or(bytes))
+            }
+            Some(BodyFraming::Chunked) => {
+                http1::encode_chunk_head(self.out, bytes.len());
+                self.put(bytes)?;
+                self.out.extend_from_slice(CHUNK_END);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        if self.out.is_empty() {
+            return if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) };
+        }
+        self.send(&[])
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        self.body_bytes = self.body_bytes.saturating_add(length);
+        let length = match self.framing {
+            None => return Err(SendError::Order),
+            Some(BodyFraming::Empty) => return Ok(()),
+            Some(BodyFraming::UntilClose) => length,
+            Some(BodyFraming::Length(_)) => self.allowed(length),
+            Some(BodyFraming::Chunked) if length == 0 => 0,
+            Some(BodyFraming::Chunked) => {
+                http1::encode_chunk_head(self.out, usize::try_from(length).map_err(|_| SendError::Order)?);
+                length
+            }
+        };
+        self.sent_bytes += length;
+        self.send(&[])?;
+        self.pipe.send_file(file, offset, length, self.limits)?;
+        if matches!(self.framing, Some(BodyFraming::Chunked)) && length > 0 {
+            self.out.extend_from_slice(CHUNK_END);
+        }
+        Ok(())
+    }
+
+    fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
+        if self.framing.is_some() {
+            return Err(SendError::Order);
+        }
+        // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
+        if self.version >= Version::Http11 {
+            http1::encode_interim(self.out, head);
+            return self.send(&[]);
+        }
+        Ok(())
+    }
+
+    fn started(&self) -> bool {
+        self.framing.is_some()
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+}
+
+/// A page for an error that the server itself answers. It repeats nothing of the request, so that nothing can be
+/// reflected into a browser.
+pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
+    let reason = match status {
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    };
+    let line = format!("{status} {reason}");
+    let mut head = ResponseHead::default();
+    let built = head
+        .set_status_line(line.as_bytes())
+        .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
+    debug_assert!(built.is_ok(), "our own pages are valid");
+    (head, line + "\n")
+}

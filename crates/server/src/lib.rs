@@ -1,0 +1,35 @@
+//! One worker: listeners, the reactor that is lent, connections, bodies, app threads, drain.
+//!
+//! The heart is one rule: there is ONE [`reactor::Reactor`], a plain value that exactly one thread owns at a time.
+//! App threads (the only ones that enter the application) pass it on through the [`stage::Stage`]; a steward thread
+//! takes it when an application call is slow. Nothing here knows Python, processes or options: the application is a
+//! `proto::Application`, the limits are a `config::ServerPlan`.
+//!
+//! In reading order:
+//! * [`worker`]: what a worker is made of, starting and stopping it.
+//! * [`stage`]: where the reactor lies while its owner calls the application; ready exchanges; who wakes whom.
+//! * [`app_thread`], [`steward`]: the two kinds of threads.
+//! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
+//! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
+//! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
+//! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
+//! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
+//! * [`deadlines`], [`access_log`], [`date`].
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod app_thread;
+mod body;
+mod connection;
+mod date;
+mod deadlines;
+mod exchange;
+mod pipe;
+mod reactor;
+mod spool;
+mod stage;
+mod steward;
+mod worker;
+
+pub use access_log::{AccessLog, Reopen};
+pub use worker::{Ended, Events, Handle, Worker};

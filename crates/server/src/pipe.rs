@@ -1,0 +1,319 @@
+//! A client's socket with its outbox. The thread that answers writes through it and never waits for a slow client:
+//! what the socket does not take stays in the outbox (memory, then temporary files) and the reactor goes on sending
+//! when the socket can take more. Both may hold the pipe at once; the outbox's lock decides whose turn it is.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::SendError;
+use anygate_sys::{Stream, poll};
+
+use crate::spool;
+
+/// How much of an answer may wait for its client.
+#[derive(Clone, Debug)]
+pub(crate) struct OutboxLimits {
+    /// Bytes that wait in memory before a temporary file takes them.
+    pub(crate) memory_max_bytes: usize,
+    /// Bytes that wait in files before the writing thread must wait itself.
+    pub(crate) spool_max_bytes: u64,
+    /// How long a client may take nothing at all.
+    pub(crate) write_timeout: Duration,
+    /// Where temporary files go.
+    pub(crate) temp_dir: Option<PathBuf>,
+}
+
+/// A file of the spool is closed at this size, so that its room comes back when it was sent.
+const SPOOL_FILE_BYTES: u64 = 64 << 20;
+/// What one sendfile call may move: enough to be efficient, little enough to share the thread.
+const SEND_FILE_BYTES: u64 = 1 << 20;
+
+/// The socket and what waits for it.
+pub(crate) struct Pipe {
+    stream: Stream,
+    outbox: Mutex<Outbox>,
+    /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
+    broken: AtomicBool,
+}
+
+#[derive(Default)]
+struct Outbox {
+    queue: VecDeque<Segment>,
+    memory_bytes: usize,
+    spool_bytes: u64,
+    /// When the client last took something, while something waits.
+    progress: Option<Instant>,
+}
+
+enum Segment {
+    Memory {
+        bytes: Vec<u8>,
+        sent: usize,
+    },
+    /// Bytes that were spooled; `written` grows while the segment is the last one.
+    Spool {
+        file: File,
+        sent: u64,
+        written: u64,
+    },
+    /// A file that the application named.
+    File {
+        file: OwnedFd,
+        offset: u64,
+        left: u64,
+    },
+}
+
+/// What became of an attempt to send what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing waits.
+    Empty,
+    /// The socket takes no more now.
+    Blocked,
+    /// Nothing will ever be sent again.
+    Broken,
+}
+
+impl Pipe {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Pipe { stream, outbox: Mutex::default(), broken: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Sends `first` then `second`, or keeps what the socket does not take.
+    pub(crate) fn send(&self, first: &[u8], second: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
+        let mut outbox = self.room(limits)?;
+        let mut rest = (first, second);
+        if outbox.queue.is_empty() {
+            while !(rest.0.is_empty() && rest.1.is_empty()) {
+                match self.send_now(rest.0, rest.1) {
+                    Ok(sent) => rest = after(rest, sent),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => return Err(self.disconnect()),
+                }
+            }
+        }
+        for bytes in [rest.0, rest.1] {
+            if !bytes.is_empty() {
+                outbox.push(bytes, limits).map_err(|error| {
+                    tracing::error!("cannot spool an answer to a temporary file: {error}");
+                    self.break_off();
+                    SendError::Spool
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends `length` bytes of `file` from `offset` after what waits already.
+    pub(crate) fn send_file(
+        &self,
+        file: OwnedFd,
+        offset: u64,
+        length: u64,
+        limits: &OutboxLimits,
+    ) -> Result<(), SendError> {
+        let mut outbox = self.room(limits)?;
+        if length > 0 {
+            outbox.queue.push_back(Segment::File { file, offset, left: length });
+            outbox.progress.get_or_insert_with(Instant::now);
+        }
+        match self.flush_locked(&mut outbox) {
+            Flushed::Broken => Err(SendError::Disconnected),
+            Flushed::Empty | Flushed::Blocked => Ok(()),
+        }
+    }
+
+    /// Sends what waits, as much as the socket takes now.
+    pub(crate) fn flush(&self) -> Flushed {
+        self.flush_locked(&mut self.lock())
+    }
+
+    /// When the client last took something, if something waits for it.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.lock().progress
+    }
+
+    /// Nothing more will be sent; a thread that writes is told so.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    fn disconnect(&self) -> SendError {
+        self.break_off();
+        SendError::Disconnected
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        // A panic while the lock was held is that exchange's; the queue itself is whole after every statement.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outbox, once it has room. This is the one place where an answer makes its thread wait.
+    fn room(&self, limits: &OutboxLimits) -> Result<MutexGuard<'_, Outbox>, SendError> {
+        loop {
+            let mut outbox = self.lock();
+            if self.is_broken() {
+                return Err(SendError::Disconnected);
+            }
+            if !outbox.queue.is_empty() && self.flush_locked(&mut outbox) == Flushed::Broken {
+                return Err(SendError::Disconnected);
+            }
+            let full = match limits.spool_max_bytes {
+                0 => outbox.memory_bytes >= limits.memory_max_bytes,
+                spool_max_bytes => outbox.spool_bytes >= spool_max_bytes,
+            };
+            if !full {
+                return Ok(outbox);
+            }
+            drop(outbox);
+            match poll::wait_writable(self.stream.as_fd(), Some(limits.write_timeout)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Err(self.disconnect()),
+            }
+        }
+    }
+
+    fn send_now(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        loop {
+            let result = if second.is_empty() {
+                self.stream.send(first)
+            } else if first.is_empty() {
+                self.stream.send(second)
+            } else {
+                self.stream.send_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)])
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush_locked(&self, outbox: &mut Outbox) -> Flushed {
+        if self.is_broken() {
+            return Flushed::Broken;
+        }
+        while let Some(segment) = outbox.queue.front_mut() {
+            let sent = match segment {
+                Segment::Memory { bytes, sent } => self.send_now(bytes.get(*sent..).unwrap_or_default(), &[]),
+                Segment::Spool { file, sent, written } => {
+                    self.send_file_now(&file.as_fd(), *sent, written.saturating_sub(*sent))
+                }
+                Segment::File { file, offset, left } => self.send_file_now(&file.as_fd(), *offset, *left),
+            };
+            match sent {
+                // The file is shorter than was promised: the client must see a broken answer, not a padded one.
+                Ok(0) => {
+                    self.break_off();
+                    return Flushed::Broken;
+                }
+                Ok(count) => outbox.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(_) => {
+                    self.break_off();
+                    return Flushed::Broken;
+                }
+            }
+        }
+        Flushed::Empty
+    }
+
+    fn send_file_now(&self, file: &impl AsFd, offset: u64, left: u64) -> io::Result<usize> {
+        let count = usize::try_from(left.min(SEND_FILE_BYTES)).unwrap_or(usize::MAX);
+        loop {
+            match self.stream.send_file(file.as_fd(), offset, count) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Outbox {
+    fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) -> io::Result<()> {
+        self.progress.get_or_insert_with(Instant::now);
+        let fits = limits.spool_max_bytes == 0 || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;
+        match self.queue.back_mut() {
+            Some(Segment::Spool { file, written, .. }) if *written < SPOOL_FILE_BYTES => {
+                file.write_all_at(bytes, *written)?;
+                *written += bytes.len() as u64;
+                self.spool_bytes += bytes.len() as u64;
+            }
+            Some(Segment::Memory { bytes: tail, sent }) if fits => {
+                // What was sent leaves memory too, but is not moved out byte by byte.
+                if *sent > tail.len() / 2 {
+                    tail.drain(..*sent);
+                    *sent = 0;
+                }
+                tail.extend_from_slice(bytes);
+                self.memory_bytes += bytes.len();
+            }
+            _ if fits => {
+                self.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
+                self.memory_bytes += bytes.len();
+            }
+            _ => {
+                let file = spool::file(limits.temp_dir.as_deref())?;
+                file.write_all_at(bytes, 0)?;
+                self.queue.push_back(Segment::Spool { file, sent: 0, written: bytes.len() as u64 });
+                self.spool_bytes += bytes.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts `count` bytes of the first segment as sent.
+    fn sent(&mut self, count: usize) {
+        let wide = count as u64;
+        let done = match self.queue.front_mut() {
+            None => return,
+            Some(Segment::Memory { bytes, sent }) => {
+                *sent += count;
+                self.memory_bytes = self.memory_bytes.saturating_sub(count);
+                *sent >= bytes.len()
+            }
+            Some(Segment::Spool { sent, written, .. }) => {
+                *sent += wide;
+                self.spool_bytes = self.spool_bytes.saturating_sub(wide);
+                *sent >= *written
+            }
+            Some(Segment::File { offset, left, .. }) => {
+                *offset += wide;
+                *left = left.saturating_sub(wide);
+                *left == 0
+            }
+        };
+        if done {
+            self.queue.pop_front();
+        }
+        self.progress = (!self.queue.is_empty()).then(Instant::now);
+        if self.queue.is_empty() {
+            // An idle connection keeps no memory for its next answer.
+            self.queue = VecDeque::new();
+        }
+    }
+}
+
+/// What is left of two slices after `sent` bytes of them.
+fn after<'a>((first, second): (&'a [u8], &'a [u8]), sent: usize) -> (&'a [u8], &'a [u8]) {
+    match first.get(sent..) {
+        Some(first) => (first, second),
+        None => (&[], second.get(sent - first.len()..).unwrap_or_default()),
+    }
+}

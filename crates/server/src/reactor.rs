@@ -1,0 +1,595 @@
+//! Readiness, accepting, deadlines, and what to do with each event. A reactor is a value that one thread owns at a time
+//! (see `stage`); it never calls the application: it collects connections whose exchange is ready.
+//!
+//! Sockets are registered once, edge-triggered, for both directions, so that a request costs no registration calls.
+//! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::Endpoints;
+use anygate_sys::{Address, Listener, Stream, poll};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+
+use crate::access_log::AccessLog;
+use crate::connection::{Connection, Next, ReadRules, State};
+use crate::deadlines::Deadlines;
+use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
+use crate::pipe::{Flushed, Pipe};
+use crate::stage::Stage;
+use crate::worker::{Command, Control};
+
+/// Tokens from here up are not connections.
+const LISTENERS: usize = usize::MAX / 2;
+pub(crate) const WAKER: usize = usize::MAX - 1;
+const SIGNALS: usize = usize::MAX - 2;
+const PARENT: usize = usize::MAX - 3;
+
+/// One read takes at most this; the buffer is shared by all connections.
+const READ_BYTES: usize = 64 * 1024;
+/// A connection that keeps sending gives way to others after so many reads.
+const READS_PER_TURN: usize = 16;
+/// Connections accepted before others are served again.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long accepting pauses when the machine has no descriptors or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a refused client may go on sending before its connection is closed anyway.
+const LINGER: Duration = Duration::from_secs(2);
+/// While draining, a connection that was used so recently may have its next request on the way.
+const RECENT: Duration = Duration::from_secs(1);
+/// Exchanges kept for reuse.
+const SPARE_EXCHANGES: usize = 64;
+
+/// How long connections may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub(crate) header: Duration,
+    pub(crate) body: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) write: Duration,
+    pub(crate) graceful: Duration,
+}
+
+pub(crate) struct Reactor {
+    poll: Poll,
+    events: mio::Events,
+    listeners: Vec<Listener>,
+    accepting: bool,
+    accept_again: Option<Instant>,
+    connections: slab::Slab<Entry>,
+    connections_max: usize,
+    deadlines: Deadlines,
+    expired: Vec<usize>,
+    ready: VecDeque<Box<Connection>>,
+    /// Connections with unread bytes that no event will tell of.
+    again: VecDeque<usize>,
+    returned: Vec<Box<Connection>>,
+    spare: Vec<Box<Exchange>>,
+    scratch: Box<[u8]>,
+    now: Instant,
+    drain: Option<Instant>,
+    rules: Arc<Rules>,
+    stage: Arc<Stage>,
+    control: Arc<Control>,
+}
+
+/// What is the same for all connections of a worker.
+pub(crate) struct Rules {
+    pub(crate) read: ReadRules,
+    pub(crate) answer: AnswerRules,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) access_log: Option<AccessLog>,
+}
+
+enum Entry {
+    /// The connection waits for its client.
+    Here(Box<Connection>),
+    /// An app thread has it.
+    Out { pipe: Arc<Pipe>, more: bool },
+}
+
+impl Reactor {
+    pub(crate) fn new(
+        poll: Poll,
+        listeners: Vec<Listener>,
+        connections_max: usize,
+        rules: Arc<Rules>,
+        stage: Arc<Stage>,
+        control: Arc<Control>,
+    ) -> io::Result<Self> {
+        let now = Instant::now();
+        let mut reactor = Reactor {
+            poll,
+            events: mio::Events::with_capacity(256),
+            listeners,
+            accepting: false,
+            accept_again: None,
+            connections: slab::Slab::new(),
+            connections_max: connections_max.max(1),
+            deadlines: Deadlines::new(now),
+            expired: Vec::new(),
+            ready: VecDeque::new(),
+            again: VecDeque::new(),
+            returned: Vec::new(),
+            spare: Vec::new(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            now,
+            drain: None,
+            rules,
+            stage,
+            control,
+        };
+        reactor.register_control()?;
+        reactor.start_accepting()?;
+        Ok(reactor)
+    }
+
+    /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
+    pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
+        self.ready.pop_front()
+    }
+
+    /// Waits for events, at most `longest`, and handles them.
+    pub(crate) fn turn(&mut self, longest: Option<Duration>) -> io::Result<()> {
+        if let Some(log) = &self.rules.access_log {
+            log.flush();
+        }
+        let wait = if self.again.is_empty() { self.wait(longest) } else { Some(Duration::ZERO) };
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => result?,
+        }
+        self.now = Instant::now();
+        let mut accept = false;
+        let mut control = false;
+        let mut orphaned = false;
+        let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        for event in &events {
+            match event.token().0 {
+                WAKER | SIGNALS => control = true,
+                // Nothing is ever written into this pipe: readiness is its end, and the end of the supervisor.
+                PARENT => orphaned = true,
+                token if token >= LISTENERS => accept = true,
+                token => self.connection_event(token, event),
+            }
+        }
+        self.events = events;
+        if control {
+            self.take_back_returned();
+            if let Some(command) = self.control.command(self.rules.access_log.as_ref()) {
+                self.obey(command);
+            }
+        }
+        if orphaned {
+            tracing::warn!("the supervisor is gone; finishing what is in flight");
+            self.obey(Command::Drain);
+        }
+        for _ in 0..self.again.len() {
+            if let Some(token) = self.again.pop_front() {
+                self.read(token);
+            }
+        }
+        // Accepting comes last, so that no event of a closed connection is taken for one of its successor's.
+        if accept || self.accept_again.is_some_and(|at| at <= self.now) {
+            self.accept();
+        }
+        self.expire();
+        Ok(())
+    }
+
+    /// Takes a connection back whose exchange was answered.
+    pub(crate) fn put_back(&mut self, mut connection: Box<Connection>) {
+        let token = connection.token;
+        let Some(entry) = self.connections.get_mut(token) else {
+            debug_assert!(false, "a connection that is out keeps its place");
+            return;
+        };
+        if let Entry::Out { more, .. } = entry {
+            connection.more |= *more;
+        }
+        if let Some(mut exchange) = connection.exchange.take()
+            && self.spare.len() < SPARE_EXCHANGES
+        {
+            exchange.clear();
+            self.spare.push(exchange);
+        }
+        *entry = Entry::Here(connection);
+        self.write(token);
+    }
+
+    /// Whether the worker drained and nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.drain.is_some_and(|until| self.connections.is_empty() || until <= Instant::now())
+    }
+
+    /// Whether no connection is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// The instant of the last turn.
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
+        let until = |at: Instant| at.saturating_duration_since(self.now);
+        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    // Commands.
+
+    fn register_control(&self) -> io::Result<()> {
+        let register = |fd: Option<std::os::fd::BorrowedFd<'_>>, token| match fd {
+            Some(fd) => self.poll.registry().register(
+                &mut SourceFd(&fd.as_raw_fd()),
+                Token(token),
+                Interest::READABLE,
+            ),
+            None => Ok(()),
+        };
+        register(self.control.signals.as_ref().map(AsFd::as_fd), SIGNALS)?;
+        register(self.control.parent.as_ref().map(OwnedFd::as_fd), PARENT)
+    }
+
+    fn obey(&mut self, command: Command) {
+        self.start_draining();
+        if command == Command::Stop {
+            self.drain = Some(self.now);
+        }
+    }
+
+    /// Accepts what already waits, then no more; idle connections are closed, all others after their answer.
+    fn start_draining(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.accept();
+        self.stop_accepting();
+        self.listeners.clear();
+        let Timeouts { graceful, keepalive, .. } = self.rules.timeouts;
+        self.drain = Some(self.now + graceful);
+        self.stage.start_draining();
+        let idle: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, entry)| matches!(entry, Entry::Here(c) if matches!(c.state, State::Idle)))
+            .map(|(token, _)| token)
+            .collect();
+        for token in idle {
+            let used =
+                self.deadlines.at(token).and_then(|due| due.checked_sub(keepalive)).unwrap_or(self.now);
+            if used + RECENT <= self.now {
+                self.close(token);
+            } else {
+                self.deadlines.set(token, Some(used + RECENT));
+            }
+        }
+    }
+
+    // Accepting.
+
+    fn start_accepting(&mut self) -> io::Result<()> {
+        if !self.accepting {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                poll::register_exclusive(
+                    self.poll.registry().as_fd(),
+                    listener.as_fd(),
+                    (LISTENERS + index) as u64,
+                )?;
+            }
+            self.accepting = true;
+        }
+        Ok(())
+    }
+
+    fn stop_accepting(&mut self) {
+        if self.accepting {
+            for listener in &self.listeners {
+                if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd())) {
+                    tracing::error!("cannot stop watching {}: {error}", listener.local());
+                }
+            }
+            self.accepting = false;
+        }
+    }
+
+    fn accept(&mut self) {
+        self.accept_again = None;
+        let mut left = ACCEPTS_PER_TURN;
+        for index in 0..self.listeners.len() {
+            while left > 0 {
+                if self.connections.len() >= self.connections_max {
+                    // Others may accept; we go on when a connection ends.
+                    self.stop_accepting();
+                    return;
+                }
+                let Some(listener) = self.listeners.get(index) else { return };
+                match listener.accept() {
+                    Ok((stream, peer)) => {
+                        left -= 1;
+                        let endpoints = endpoints(&stream, &peer, listener.local());
+                        self.adopt(stream, endpoints);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The client gave up before we came to it (accept(2), "Error handling").
+                    Err(error) if is_clients_fault(&error) => left -= 1,
+                    Err(error) => {
+                        tracing::warn!("cannot accept connections for now: {error}");
+                        self.stop_accepting();
+                        self.accept_again = Some(self.now + ACCEPT_PAUSE);
+                        return;
+                    }
+                }
+            }
+        }
+        if self.drain.is_none()
+            && let Err(error) = self.start_accepting()
+        {
+            tracing::error!("cannot watch the listeners: {error}");
+            self.accept_again = Some(self.now + ACCEPT_PAUSE);
+        }
+    }
+
+    fn adopt(&mut self, stream: Stream, endpoints: Endpoints) {
+        let place = self.connections.vacant_entry();
+        let token = place.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) =
+            self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interest)
+        {
+            tracing::error!("cannot watch a connection: {error}");
+            return;
+        }
+        place.insert(Entry::Here(Box::new(Connection::new(token, Pipe::new(stream), endpoints))));
+        self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+    }
+
+    // Events.
+
+    fn connection_event(&mut self, token: usize, event: &mio::event::Event) {
+        let readable = event.is_readable() || event.is_read_closed();
+        let broken = event.is_error() || (event.is_write_closed() && event.is_read_closed());
+        match self.connections.get_mut(token) {
+            None => {}
+            Some(Entry::Out { pipe, more }) => {
+                *more |= readable;
+                if broken {
+                    pipe.break_off();
+                } else if event.is_writable() {
+                    pipe.flush();
+                }
+            }
+            Some(Entry::Here(connection)) => {
+                connection.more |= event.is_read_closed() || broken;
+                match connection.state {
+                    State::Writing { .. } => {
+                        connection.more |= readable;
+                        if event.is_writable() || broken {
+                            self.write(token);
+                        }
+                    }
+                    _ if readable || broken => self.read(token),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Reads what the client sent, as long as it is wanted.
+    fn read(&mut self, token: usize) {
+        for _ in 0..READS_PER_TURN {
+            let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+            if matches!(connection.state, State::Ready | State::Writing { .. }) {
+                return;
+            }
+            let fresh = matches!(connection.state, State::Idle);
+            match connection.pipe.stream().recv(&mut self.scratch) {
+                Ok(0) => return self.ended(token),
+                Ok(count) => {
+                    // Less than asked for means that the socket is empty, unless its end was announced as well.
+                    let all = count < self.scratch.len() && !connection.more;
+                    connection.more = !all;
+                    let bytes = self.scratch.get(..count).unwrap_or_default();
+                    let next = connection.receive(bytes, &self.rules.read, &mut self.spare);
+                    self.follow(token, next, fresh);
+                    if all {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.more = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.close(token),
+            }
+        }
+        self.again.push_back(token);
+    }
+
+    /// The client will send no more.
+    fn ended(&mut self, token: usize) {
+        // A half-open client gets no answer to half a request; whatever was whole is answered already.
+        self.close(token);
+    }
+
+    /// Does what the bytes just taken in call for. `fresh`: a new request began with them.
+    fn follow(&mut self, token: usize, next: Next, fresh: bool) {
+        let Some(Entry::Here(connection)) = self.connections.get(token) else { return };
+        let timeouts = self.rules.timeouts;
+        match next {
+            Next::Wait => match connection.state {
+                State::Head(_) if fresh => self.deadlines.set(token, Some(self.now + timeouts.header)),
+                State::Body(..) => self.deadlines.set(token, Some(self.now + timeouts.body)),
+                _ => {}
+            },
+            Next::Ready => self.take_out(token),
+            Next::Refuse(status) => self.refuse(token, status),
+        }
+    }
+
+    fn take_out(&mut self, token: usize) {
+        let Some(entry) = self.connections.get_mut(token) else { return };
+        if let Entry::Here(connection) = entry {
+            let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
+            if let Entry::Here(connection) = std::mem::replace(entry, out) {
+                self.ready.push_back(connection);
+                self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+            }
+        }
+    }
+
+    /// Sends what waits; when all is sent, goes on to the next request or the end.
+    fn write(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let State::Writing { keep_alive } = connection.state else { return };
+        match connection.pipe.flush() {
+            Flushed::Blocked => self.deadlines.set(token, Some(self.now + self.rules.timeouts.write)),
+            Flushed::Broken => self.close(token),
+            Flushed::Empty if !keep_alive => self.close_politely(token),
+            Flushed::Empty => {
+                connection.state = State::Idle;
+                let pipelined = connection.has_input();
+                let more = connection.more;
+                let wait = if self.drain.is_some() { RECENT } else { self.rules.timeouts.keepalive };
+                self.deadlines.set(token, Some(self.now + wait));
+                if pipelined {
+                    let next = connection.resume(&self.rules.read, &mut self.spare);
+                    self.follow(token, next, true);
+                }
+                if more {
+                    self.again.push_back(token);
+                }
+            }
+        }
+    }
+
+    /// Answers with an error page and closes.
+    fn refuse(&mut self, token: usize, status: u16) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let mut exchange = connection.exchange.take().unwrap_or_default();
+        let mut date = crate::date::DateCache::default();
+        let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
+        exchange.keep_alive = false;
+        let options = AnswerOptions { keep_alive: false, keep_head, measured: false };
+        let (mut answer, head, _) =
+            Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
+        answer.refuse(status);
+        let finished = answer.finish(false);
+        if let Some(log) = &self.rules.access_log {
+            log.record(&connection.endpoints, head, &finished, Duration::ZERO);
+        }
+        connection.discard_input();
+        connection.more = true;
+        connection.state = State::Writing { keep_alive: false };
+        self.write(token);
+    }
+
+    /// Closes; first lets a client that may still be sending read the answer.
+    fn close_politely(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if !connection.has_unread() {
+            return self.close(token);
+        }
+        connection.discard_input();
+        connection.state = State::Lingering;
+        if connection.pipe.stream().shutdown_write().is_err() {
+            return self.close(token);
+        }
+        self.deadlines.set(token, Some(self.now + LINGER));
+        self.again.push_back(token);
+    }
+
+    fn close(&mut self, token: usize) {
+        if let Some(Entry::Here(connection)) = self.connections.get(token) {
+            let stream = connection.pipe.stream();
+            if connection.pipe.is_broken() {
+                // Where only the close ends an answer, an orderly one would make half of it look whole. If the reset
+                // cannot be arranged the connection is dead already.
+                let _ = stream.reset_on_close();
+            }
+            let fd = stream.as_raw_fd();
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+                tracing::error!("cannot stop watching a connection: {error}");
+            }
+            self.connections.remove(token);
+            self.deadlines.set(token, None);
+            if !self.accepting && self.drain.is_none() {
+                self.accept_again =
+                    Some(self.accept_again.map_or(self.now, |at| at.min(self.now + ACCEPT_PAUSE)));
+            }
+        }
+    }
+
+    fn take_back_returned(&mut self) {
+        let mut returned = std::mem::take(&mut self.returned);
+        self.stage.take_returned(&mut returned);
+        for connection in returned.drain(..) {
+            self.put_back(connection);
+        }
+        self.returned = returned;
+    }
+
+    // Deadlines.
+
+    fn expire(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.deadlines.sweep(self.now, &mut expired);
+        for token in expired.drain(..) {
+            self.expire_one(token);
+        }
+        self.expired = expired;
+    }
+
+    fn expire_one(&mut self, token: usize) {
+        let write = self.rules.timeouts.write;
+        match self.connections.get(token) {
+            None => {}
+            Some(Entry::Out { pipe, .. }) => {
+                // Only the client can be late here; how long the application takes is not a connection's business.
+                let since = pipe.waiting_since();
+                if since.is_some_and(|since| since + write <= self.now) {
+                    pipe.break_off();
+                }
+                self.deadlines.set(token, Some(since.unwrap_or(self.now).max(self.now - write) + write));
+            }
+            Some(Entry::Here(connection)) => match connection.state {
+                // RFC 9110 section 15.5.9: 408 says that the server gave up waiting for the request.
+                State::Head(_) | State::Body(..) => self.refuse(token, 408),
+                State::Idle | State::Writing { .. } | State::Lingering | State::Ready => self.close(token),
+            },
+        }
+    }
+}
+
+fn is_clients_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// The meta-variables of a connection. A peer on a unix socket is this machine itself.
+fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints {
+    let (remote_addr, remote_port) = match peer {
+        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
+        Address::Unix(_) => ("127.0.0.1".to_owned(), String::new()),
+    };
+    let local = match listening {
+        Address::Inet(address) if address.ip().is_unspecified() => stream.local().ok(),
+        _ => None,
+    };
+    let (server_name, server_port) = match local.as_ref().unwrap_or(listening) {
+        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
+        Address::Unix(_) => ("localhost".to_owned(), "80".to_owned()),
+    };
+    Endpoints { remote_addr, remote_port, server_name, server_port, https: false }
+}

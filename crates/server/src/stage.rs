@@ -1,0 +1,273 @@
+//! Where the reactor lies while its owner calls the application, and who wakes whom.
+//!
+//! Exactly one of these is true at any time: an app thread owns the reactor, the steward owns it, or it lies in the
+//! slot. An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
+//! steward watches [`Stage::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
+//! thread, or takes it itself when none is idle.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::app_thread::Pace;
+use crate::connection::Connection;
+use crate::reactor::Reactor;
+
+pub(crate) struct Stage {
+    floor: Mutex<Floor>,
+    /// Idle app threads wait here.
+    app_threads: Condvar,
+    /// The steward waits here while nothing can be slow.
+    steward: Condvar,
+    /// Connections whose thread lost the reactor while it called; their exchange is over.
+    returned: Mutex<Vec<Box<Connection>>>,
+    /// Interrupts whoever waits in the reactor.
+    waker: Waker,
+    pace: Pace,
+    draining: AtomicBool,
+    /// Nothing was cut off at the end.
+    drained: AtomicBool,
+}
+
+#[derive(Default)]
+struct Floor {
+    slot: Option<Box<Reactor>>,
+    /// An idle thread is meant to take the reactor from the slot.
+    offered: bool,
+    /// Connections with a ready exchange that no thread was free for.
+    ready: VecDeque<Box<Connection>>,
+    /// App threads that wait for something to do.
+    idle: usize,
+    /// How often the reactor was lent.
+    lends: u64,
+    /// The steward waits until it is woken.
+    steward_parked: bool,
+    stopped: bool,
+}
+
+/// What an app thread may do next.
+pub(crate) enum Work {
+    /// Own the reactor.
+    Reactor(Box<Reactor>),
+    /// Answer this connection's exchange.
+    Exchange(Box<Connection>),
+    /// End.
+    Stop,
+}
+
+/// What the steward sees.
+pub(crate) enum Watched {
+    /// Nothing is slow.
+    Fine,
+    /// The same lend as at the last look; an idle thread was told to take the reactor.
+    Offered,
+    /// The same lend as at the last look and no app thread is idle: the steward must run the reactor.
+    Taken(Box<Reactor>),
+    /// The worker has stopped.
+    Stopped,
+}
+
+/// One look of the steward at the stage.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Look {
+    lends: u64,
+    lent: bool,
+}
+
+impl Stage {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Stage {
+            floor: Mutex::default(),
+            app_threads: Condvar::new(),
+            steward: Condvar::new(),
+            returned: Mutex::default(),
+            waker,
+            pace: Pace::new(),
+            draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+        }
+    }
+
+    /// How calls behave.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// No further request is taken on any connection.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Everything was answered before the end.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
+    // What app threads do.
+
+    /// Waits for something to do.
+    pub(crate) fn work(&self) -> Work {
+        let mut floor = self.lock();
+        loop {
+            if floor.stopped {
+                return Work::Stop;
+            }
+            if let Some(connection) = floor.ready.pop_front() {
+                return Work::Exchange(connection);
+            }
+            if floor.offered
+                && let Some(reactor) = floor.slot.take()
+            {
+                floor.offered = false;
+                return Work::Reactor(reactor);
+            }
+            floor.idle += 1;
+            floor = self.app_threads.wait(floor).unwrap_or_else(PoisonError::into_inner);
+            floor.idle -= 1;
+        }
+    }
+
+    /// Leaves the reactor in the slot while its owner calls the application. Where calls tend to wait, an idle thread is
+    /// told to take it at once.
+    pub(crate) fn lend(&self, reactor: Box<Reactor>) {
+        let mut floor = self.lock();
+        floor.slot = Some(reactor);
+        floor.lends = floor.lends.wrapping_add(1);
+        let hand_on = floor.idle > 0 && self.pace.is_eager();
+        floor.offered = hand_on;
+        let wake_steward = std::mem::take(&mut floor.steward_parked);
+        drop(floor);
+        if hand_on {
+            self.app_threads.notify_one();
+        }
+        if wake_steward {
+            self.steward.notify_one();
+        }
+    }
+
+    /// Takes the reactor back, if nobody else did.
+    pub(crate) fn take_back(&self) -> Option<Box<Reactor>> {
+        let mut floor = self.lock();
+        floor.offered = false;
+        floor.slot.take()
+    }
+
+    /// Returns a connection to a reactor that somebody else owns now.
+    pub(crate) fn give_back(&self, connection: Box<Connection>) {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.wake();
+    }
+
+    // What the reactor's owner does.
+
+    /// Takes the connections that were given back.
+    pub(crate) fn take_returned(&self, into: &mut Vec<Box<Connection>>) {
+        into.append(&mut self.returned.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Interrupts the owner of the reactor, who may be waiting in it.
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!("cannot wake the reactor: {error}");
+        }
+    }
+
+    /// From now on answers close their connections.
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the worker, whose reactor has nothing left to do or no time to do it.
+    pub(crate) fn finish(&self, reactor: &Reactor) {
+        self.drained.store(reactor.is_empty(), Ordering::Release);
+        self.stop();
+    }
+
+    /// Ends all threads: every app thread stops when its call returns.
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.app_threads.notify_all();
+        self.steward.notify_one();
+    }
+
+    // What the steward does.
+
+    /// Offers the reactor to an idle app thread.
+    pub(crate) fn offer(&self, reactor: Box<Reactor>) {
+        let mut floor = self.lock();
+        floor.slot = Some(reactor);
+        floor.offered = true;
+        drop(floor);
+        self.app_threads.notify_one();
+    }
+
+    /// Passes on ready exchanges, or the reactor itself if a thread is idle; gives the reactor back when all are busy.
+    pub(crate) fn distribute(&self, mut reactor: Box<Reactor>) -> Option<Box<Reactor>> {
+        let mut floor = self.lock();
+        if floor.idle > 0 && floor.ready.is_empty() {
+            drop(floor);
+            self.offer(reactor);
+            return None;
+        }
+        while let Some(connection) = reactor.next_ready() {
+            floor.ready.push_back(connection);
+        }
+        let wakes = floor.ready.len().min(floor.idle);
+        drop(floor);
+        for _ in 0..wakes {
+            self.app_threads.notify_one();
+        }
+        Some(reactor)
+    }
+
+    /// Looks whether the reactor has been lent since the last look.
+    pub(crate) fn watch(&self, last: &mut Look) -> Watched {
+        let mut floor = self.lock();
+        if floor.stopped {
+            return Watched::Stopped;
+        }
+        let look = Look { lends: floor.lends, lent: floor.slot.is_some() };
+        let stuck = look.lent && last.lent && look.lends == last.lends;
+        *last = look;
+        if !stuck {
+            return Watched::Fine;
+        }
+        if floor.idle > 0 {
+            floor.offered = true;
+            drop(floor);
+            self.app_threads.notify_one();
+            return Watched::Offered;
+        }
+        match floor.slot.take() {
+            Some(reactor) => Watched::Taken(reactor),
+            None => Watched::Fine,
+        }
+    }
+
+    /// Waits until the reactor is lent, the worker stops, or `longest` has passed. Nothing can be slow meanwhile: the
+    /// owner of the reactor waits in it for clients.
+    pub(crate) fn park_steward(&self, longest: Duration) {
+        let mut floor = self.lock();
+        if floor.stopped || floor.slot.is_some() {
+            return;
+        }
+        floor.steward_parked = true;
+        let (mut floor, _) =
+            self.steward.wait_timeout(floor, longest).unwrap_or_else(PoisonError::into_inner);
+        floor.steward_parked = false;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Look {
+    /// Whether the reactor was lent between two looks.
+    pub(crate) fn busier_than(self, earlier: Look) -> bool {
+        self.lends != earlier.lends || self.lent
+    }
+}

@@ -1,0 +1,73 @@
+//! The steward: the one thread of a worker that never enters the application. It notices that the reactor has been
+//! lent for too long and sees to it that somebody runs it: an idle app thread, or, when all are busy, itself. (The
+//! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::stage::{Look, Stage, Watched};
+use crate::worker::Events;
+
+/// Between two looks: as often as this while slow calls are about,
+const LOOK_MIN: Duration = Duration::from_micros(100);
+/// as rarely as this while there are none.
+const LOOK_MAX: Duration = Duration::from_millis(1);
+/// Looks without any lend before the steward sleeps until the next one.
+const IDLE_LOOKS: u32 = 50;
+/// How often the keeper hears that we live.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Watches until the worker ends.
+///
+/// Errors: the poll itself fails while the steward runs the reactor.
+pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
+    let mut look = Look::default();
+    let mut pause = LOOK_MAX;
+    let mut idle_looks = 0;
+    let mut beaten: Option<Instant> = None;
+    let mut draining = false;
+    loop {
+        let now = Instant::now();
+        if beaten.is_none_or(|at| at + BEAT <= now) {
+            events.beat();
+            beaten = Some(now);
+        }
+        if stage.is_draining() && !draining {
+            draining = true;
+            events.draining();
+        }
+        let before = look;
+        match stage.watch(&mut look) {
+            Watched::Stopped => return Ok(()),
+            Watched::Fine => {
+                pause = (pause + pause / 16).min(LOOK_MAX);
+                idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 };
+            }
+            Watched::Offered => {
+                pause = LOOK_MIN;
+                idle_looks = 0;
+            }
+            Watched::Taken(mut reactor) => {
+                pause = LOOK_MIN;
+                idle_looks = 0;
+                while let Some(kept) = stage.distribute(reactor) {
+                    reactor = kept;
+                    if reactor.is_finished() {
+                        stage.finish(&reactor);
+                        return Ok(());
+                    }
+                    reactor.turn(Some(BEAT))?;
+                    if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
+                        events.beat();
+                        beaten = Some(reactor.now());
+                    }
+                }
+            }
+        }
+        if idle_looks >= IDLE_LOOKS {
+            stage.park_steward(BEAT);
+        } else {
+            std::thread::sleep(pause);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What a worker is made of, starting and stopping it.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anygate_config::ServerPlan;
+use anygate_proto::application::Application;
+use anygate_proto::limits::Limits;
+use anygate_sys::Listener;
+use anygate_sys::signals::{Signal, Signals};
+use mio::{Poll, Token, Waker};
+
+use crate::access_log::AccessLog;
+use crate::app_thread;
+use crate::connection::ReadRules;
+use crate::exchange::AnswerRules;
+use crate::pipe::OutboxLimits;
+use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
+use crate::stage::Stage;
+use crate::steward;
+
+/// One worker, ready to run. The caller's thread becomes the steward.
+pub struct Worker {
+    stage: Arc<Stage>,
+    reactor: Box<Reactor>,
+    rules: Arc<Rules>,
+    application: Arc<dyn Application>,
+    threads: usize,
+}
+
+/// What a worker tells its keeper.
+pub trait Events: Send {
+    /// The worker's own loop is alive; called about once a second.
+    fn beat(&mut self);
+    /// The worker stopped accepting and finishes what it has.
+    fn draining(&mut self);
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything in flight was answered.
+    Drained,
+    /// Some exchanges or connections were cut off, because the time to drain was over or a stop was demanded.
+    CutOff,
+}
+
+/// Stops a running worker from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    stage: Arc<Stage>,
+    control: Arc<Control>,
+}
+
+impl Handle {
+    /// Stops accepting, finishes what is in flight, then ends.
+    pub fn drain(&self) {
+        self.control.demand(Command::Drain);
+        self.stage.wake();
+    }
+
+    /// Ends now; connections are cut off.
+    pub fn stop(&self) {
+        self.control.demand(Command::Stop);
+        self.stage.wake();
+    }
+}
+
+/// What a worker can be told. Later ones outrank earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Command {
+    Drain = 1,
+    Stop = 2,
+}
+
+/// Where commands come from: a [`Handle`], signals, or the death of the supervisor.
+pub(crate) struct Control {
+    demanded: AtomicU8,
+    pub(crate) signals: Option<Signals>,
+    pub(crate) parent: Option<OwnedFd>,
+}
+
+impl Control {
+    fn demand(&self, command: Command) {
+        self.demanded.fetch_max(command as u8, Ordering::AcqRel);
+    }
+
+    /// What was demanded so far. A second signal to end outranks the first.
+    pub(crate) fn command(&self, log: Option<&AccessLog>) -> Option<Command> {
+        for signal in self.signals.as_ref().map(Signals::take).unwrap_or_default() {
+            match signal {
+                Signal::Term | Signal::Int | Signal::Quit => match self.demanded.load(Ordering::Acquire) {
+                    0 => self.demand(Command::Drain),
+                    _ => self.demand(Command::Stop),
+                },
+                Signal::Usr1 => {
+                    if let Some(log) = log {
+                        log.reopen();
+                    }
+                }
+                _ => {}
+            }
+        }
+        match self.demanded.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Command::Drain),
+            _ => Some(Command::Stop),
+        }
+    }
+}
+
+impl Worker {
+    /// Prepares a worker. Nothing is accepted before [`run`](Self::run), but clients may already connect.
+    ///
+    /// `signals` and `parent` (readable when the supervisor is gone) make it obey a supervisor; an embedded worker has
+    /// neither and is stopped through its handle.
+    ///
+    /// Errors: whatever the system says to making a poll or watching the listeners.
+    pub fn new(
+        plan: &ServerPlan,
+        listeners: Vec<Listener>,
+        application: Arc<dyn Application>,
+        access_log: Option<AccessLog>,
+        signals: Option<Signals>,
+        parent: Option<OwnedFd>,
+    ) -> io::Result<(Worker, Handle)> {
+        let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
+        let rules = Arc::new(rules(plan, access_log));
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), Token(WAKER))?;
+        let stage = Arc::new(Stage::new(waker));
+        let reactor = Box::new(Reactor::new(
+            poll,
+            listeners,
+            plan.connections_max,
+            Arc::clone(&rules),
+            Arc::clone(&stage),
+            Arc::clone(&control),
+        )?);
+        let handle = Handle { stage: Arc::clone(&stage), control: Arc::clone(&control) };
+        Ok((Worker { stage, reactor, rules, application, threads: plan.threads.max(1) }, handle))
+    }
+
+    /// Serves until told to end. App threads that are still inside the application when the time to drain is over are
+    /// left behind: the caller is expected to end the process, or to live with them.
+    ///
+    /// Errors: a thread cannot be started, or the poll itself fails.
+    pub fn run(self, events: &mut dyn Events) -> io::Result<Ended> {
+        let Worker { stage, reactor, rules, application, threads } = self;
+        let mut handles = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (floor, rules, application) =
+                (Arc::clone(&stage), Arc::clone(&rules), Arc::clone(&application));
+            let work = move || {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    application.with_thread(&mut || app_thread::run(&floor, &rules, application.as_ref()));
+                }));
+                if let Err(panic) = outcome {
+                    // The reactor may be lost with this thread: this worker cannot go on, its successor can.
+                    tracing::error!("an app thread failed: {}", panic_text(panic.as_ref()));
+                    floor.stop();
+                }
+            };
+            match thread::Builder::new().name(format!("app-{index}")).spawn(work) {
+                Ok(handle) => handles.push(handle),
+                Err(error) => {
+                    stage.stop();
+                    return Err(error);
+                }
+            }
+        }
+        stage.offer(reactor);
+        steward::run(&stage, events)?;
+        let patience = Instant::now() + Duration::from_millis(200);
+        let mut left = handles;
+        while !left.is_empty() && Instant::now() < patience {
+            left.retain(|handle| !handle.is_finished());
+            thread::sleep(Duration::from_millis(1));
+        }
+        if let Some(log) = &rules.access_log {
+            log.flush();
+        }
+        Ok(if left.is_empty() && stage.is_drained() { Ended::Drained } else { Ended::CutOff })
+    }
+}
+
+fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
+    let outbox = OutboxLimits {
+        memory_max_bytes: plan.response_memory_max_bytes,
+        spool_max_bytes: plan.response_spool_max_bytes,
+        write_timeout: plan.write_timeout,
+        temp_dir: plan.temp_dir.clone(),
+    };
+    Rules {
+        read: ReadRules {
+            limits: Limits {
+                request_line_max_bytes: plan.request_line_max_bytes,
+                fields_max: plan.fields_max,
+                fields_max_bytes: plan.fields_max_bytes,
+                body_max_bytes: plan.body_max_bytes,
+                chunk_extensions_max_bytes: plan.chunk_extensions_max_bytes,
+            },
+            body_memory_max_bytes: plan.body_memory_max_bytes,
+            temp_dir: plan.temp_dir.clone(),
+            body_timeout: plan.body_timeout,
+            stream_paths: plan.stream_paths.clone(),
+            requests_per_connection_max: plan.requests_per_connection_max,
+        },
+        answer: AnswerRules {
+            streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
+            outbox,
+            server_header: plan.server_header.clone().into_bytes(),
+        },
+        timeouts: Timeouts {
+            header: plan.header_timeout,
+            body: plan.body_timeout,
+            keepalive: plan.keepalive_timeout,
+            write: plan.write_timeout,
+            graceful: plan.graceful_timeout,
+        },
+        access_log,
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
