@@ -142,7 +142,7 @@ impl<'a> Answer<'a> {
             self.refuse(500);
         }
         let whole = match self.framing {
-            Some(BodyFraming::Length(_)) if self.left > 0 && !failed => {
+            Some(BodyFraming::Length(_)) if self.left > 0 && !failed && !self.pipe.is_broken() => {
                 tracing::error!(
                     "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
                     self.body_bytes + self.left,

@@ -91,11 +91,12 @@ impl Control {
         self.demanded.fetch_max(command as u8, Ordering::AcqRel);
     }
 
-    /// What was demanded so far. A second signal to end outranks the first.
+    /// What was demanded so far. A second TERM outranks the first; Ctrl-C reaches a whole
+    /// terminal group and is the supervisor's to pass on.
     pub(crate) fn command(&self, log: Option<&AccessLog>) -> Option<Command> {
         for signal in self.signals.as_ref().map(Signals::take).unwrap_or_default() {
             match signal {
-                Signal::Term | Signal::Int | Signal::Quit => match self.demanded.load(Ordering::Acquire) {
+                Signal::Term => match self.demanded.load(Ordering::Acquire) {
                     0 => self.demand(Command::Drain),
                     _ => self.demand(Command::Stop),
                 },

@@ -1,1 +1,22 @@
-//! (room under construction)
+//! The process tree: one supervisor, which opens the sockets and starts, watches, replaces and ends workers. It runs no
+//! application code and knows neither HTTP nor Python: what a worker does is handed in as a [`WorkerBody`].
+//!
+//! * [`sockets`]: what the binds of a plan become. * [`tree`]: the supervisor's loop.
+//! * [`children`]: the workers it has. * [`worker`]: what a worker is given. * [`pace`]: how soon to replace the dead.
+//! * [`pid_file`]. * [`inherit`]: what passes to the next program when a preloaded application is reloaded.
+#![forbid(unsafe_code)]
+
+mod children;
+pub mod inherit;
+mod pace;
+mod pid_file;
+pub mod sockets;
+mod tree;
+pub mod worker;
+
+pub use pid_file::PidFile;
+pub use tree::{Exit, Supervisor};
+pub use worker::{WorkerBody, WorkerContext};
+
+/// A worker ends with this when the application cannot be loaded: then another try is no use.
+pub const APPLICATION_FAILED: i32 = 3;

@@ -30,14 +30,10 @@ pub fn wait_writable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Resul
 fn wait(fd: BorrowedFd<'_>, events: libc::c_short, longest: Option<Duration>) -> io::Result<bool> {
     let until = longest.and_then(|longest| Instant::now().checked_add(longest));
     loop {
-        let millis = until.map_or(-1, |until| {
-            let left = until.saturating_duration_since(Instant::now());
-            // Rounded up, so that a wait is never cut to zero and spun on.
-            libc::c_int::try_from(left.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
-        });
+        let left = until.map_or(-1, |until| millis(until.saturating_duration_since(Instant::now())));
         let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
         // One structure, a local that outlives the call.
-        match syscall!(poll(&raw mut poll, 1, millis)) {
+        match syscall!(poll(&raw mut poll, 1, left)) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -46,12 +42,40 @@ fn wait(fd: BorrowedFd<'_>, events: libc::c_short, longest: Option<Duration>) ->
     }
 }
 
+/// Waits until one of `fds` can be read, has ended or failed, or `longest` has passed, or a signal came.
+pub fn wait_any_readable(fds: &[BorrowedFd<'_>], longest: Option<Duration>) -> io::Result<()> {
+    let mut polls: Vec<libc::pollfd> =
+        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    let count = libc::nfds_t::try_from(polls.len()).unwrap_or(libc::nfds_t::MAX);
+    // The structures are a local that outlives the call; the count is theirs.
+    match syscall!(poll(polls.as_mut_ptr(), count, longest.map_or(-1, millis))) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Rounded up, so that a wait is never cut to zero and spun on.
+fn millis(wait: Duration) -> libc::c_int {
+    libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_first_of_several_ends_a_wait() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (quiet, _other) = UnixStream::pair().unwrap();
+        theirs.write_all(b"x").unwrap();
+        let begun = Instant::now();
+        wait_any_readable(&[quiet.as_fd(), ours.as_fd()], Some(Duration::from_secs(20))).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        wait_any_readable(&[quiet.as_fd()], Some(Duration::from_millis(1))).unwrap();
+    }
 
     #[test]
     fn waiting_ends_with_data_or_time() {

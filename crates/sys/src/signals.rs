@@ -161,6 +161,33 @@ fn set_handler(number: libc::c_int, handler: libc::sighandler_t) -> io::Result<(
     Ok(())
 }
 
+/// Signals that come while this lives wait. Around a fork it keeps a signal for the child from being taken for one to
+/// its parent, whose handler the child has until it installs its own.
+pub struct Held(libc::sigset_t);
+
+impl Held {
+    /// Holds all signals for the calling thread.
+    pub fn all() -> io::Result<Held> {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        // The set is a local that outlives the call.
+        syscall!(sigfillset(all.as_mut_ptr()))?;
+        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+        // Both sets are locals that outlive the call; the first was filled, the second is.
+        match syscall!(pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()))? {
+            // SAFETY: the call succeeded, so it filled the set.
+            0 => Ok(Held(unsafe { before.assume_init() })),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: the set is the thread's own former mask; SIG_SETMASK with a valid set cannot fail.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
 /// A pipe whose ends are closed on exec: (read, write).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = io::pipe()?;

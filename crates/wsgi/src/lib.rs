@@ -1,1 +1,18 @@
-//! (room under construction)
+//! The bridge to Python: one request in, one answer out, PEP 3333 clause by clause. It knows `proto` and nothing of
+//! sockets, threads or processes.
+//!
+//! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
+//! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
+//! * [`start_response`]: the callable, its rules, and `write()`. * [`file_wrapper`]: files without copying.
+//! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
+
+mod application;
+mod environ;
+mod errors;
+pub mod ffi;
+mod file_wrapper;
+mod input;
+mod start_response;
+
+pub use application::{Options, WsgiApplication};
+pub use errors::ErrorSink;

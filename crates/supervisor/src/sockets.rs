@@ -1,0 +1,157 @@
+//! Opens the sockets of a plan, before anything else starts. All or none: the first that fails ends it.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+use anygate_config::{Bind, SocketPlan};
+use anygate_sys::{BindError, Listener, UnixOptions, process};
+
+/// Opens every bind.
+///
+/// Errors: one line that says which bind failed, why, and what to do.
+pub fn open(binds: &[Bind], plan: &SocketPlan) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for bind in binds {
+        match open_one(bind, plan) {
+            Ok(opened) => listeners.extend(opened),
+            Err(error) => {
+                close(&listeners);
+                return Err(error);
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Removes the files of unix sockets. The sockets close with their last owner.
+pub fn close(listeners: &[Listener]) {
+    for listener in listeners {
+        if let Err(error) = listener.remove_file() {
+            tracing::warn!("cannot remove the socket {}: {error}", listener.local());
+        }
+    }
+}
+
+fn open_one(bind: &Bind, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
+    match bind {
+        Bind::Tcp { host, port } => tcp(host, *port, plan.backlog),
+        Bind::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
+        Bind::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
+            format!("cannot listen on fd://{number}: {error}; who starts anygate must open it")
+        }),
+    }
+}
+
+/// A name may stand for several addresses (`localhost`: IPv4 and IPv6); all that this machine has are bound.
+fn tcp(host: &str, port: u16, backlog: u32) -> Result<Vec<Listener>, String> {
+    let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let addresses: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot listen on {shown}: {host:?} has no address here: {error}"))?
+        .collect();
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut failure = None;
+    let mut port = port;
+    for mut address in addresses {
+        // With port 0 the second family takes the port that the system chose for the first.
+        address.set_port(port);
+        match Listener::bind_tcp(address, backlog) {
+            Ok(listener) => {
+                if let anygate_sys::Address::Inet(local) = listener.local() {
+                    port = local.port();
+                }
+                listeners.push(listener);
+            }
+            Err(error) if is_absent(&error) => failure = Some(error),
+            Err(error) => return Err(tcp_error(&shown, port, &error)),
+        }
+    }
+    match failure {
+        Some(error) if listeners.is_empty() => Err(tcp_error(&shown, port, &error)),
+        _ => Ok(listeners),
+    }
+}
+
+/// The machine does not have this address, or not this family.
+fn is_absent(error: &BindError) -> bool {
+    matches!(error, BindError::System(error)
+        if matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported))
+}
+
+fn tcp_error(shown: &str, port: u16, error: &BindError) -> String {
+    let advice = match error {
+        BindError::System(error) => match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; stop what uses it or choose another with --port",
+            std::io::ErrorKind::AddrNotAvailable => "; see `ip address` for those it has",
+            std::io::ErrorKind::PermissionDenied if port < 1024 => {
+                "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another with --port"
+            }
+            _ => "",
+        },
+        _ => "",
+    };
+    format!("cannot listen on {shown}: {error}{advice}")
+}
+
+fn unix(path: &Path, plan: &SocketPlan) -> Result<Listener, String> {
+    let shown = path.display();
+    let mut options = UnixOptions { mode: plan.unix_mode, uid: None, gid: None };
+    if let Some((user, group)) = &plan.unix_owner {
+        let unknown = |kind: &str, name: &str| format!("socket_owner: there is no {kind} {name:?}");
+        if !user.is_empty() {
+            let found = process::user(user).map_err(|error| format!("socket_owner: {error}"))?;
+            options.uid = Some(found.ok_or_else(|| unknown("user", user))?.uid);
+        }
+        if let Some(group) = group {
+            let found = process::group(group).map_err(|error| format!("socket_owner: {error}"))?;
+            options.gid = Some(found.ok_or_else(|| unknown("group", group))?);
+        }
+    }
+    Listener::bind_unix(path, options, plan.backlog).map_err(|error| {
+        let advice = match &error {
+            BindError::Live => "; stop it or choose another path",
+            BindError::NotASocket => "; remove it or choose another path",
+            _ => "",
+        };
+        format!("cannot listen on unix:{shown}: {error}{advice}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: SocketPlan = SocketPlan { backlog: 8, unix_mode: None, unix_owner: None };
+
+    fn local(port: u16) -> Bind {
+        Bind::Tcp { host: "127.0.0.1".to_owned(), port }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_advice() {
+        let first = open(&[local(0)], &PLAN).unwrap();
+        let anygate_sys::Address::Inet(address) = first[0].local() else { panic!() };
+        let error = open(&[local(address.port())], &PLAN).unwrap_err();
+        assert!(
+            error.contains(&address.to_string()) && error.contains("in use") && error.contains("--port"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nothing_stays_when_one_of_several_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let wrong = Bind::Unix(dir.path().join("missing/b.sock"));
+        assert!(open(&[Bind::Unix(path.clone()), wrong], &PLAN).is_err());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn unknown_owners_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = SocketPlan { unix_owner: Some(("nobody-such".to_owned(), None)), ..PLAN };
+        let error = open(&[Bind::Unix(dir.path().join("a.sock"))], &plan).unwrap_err();
+        assert!(error.contains("nobody-such"), "{error}");
+    }
+}

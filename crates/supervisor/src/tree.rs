@@ -1,0 +1,336 @@
+//! The supervisor's loop: signals, ends of workers, news from them, and times that are up. One thread, no application
+//! code: whatever an application does, this goes on.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anygate_config::ProcessPlan;
+use anygate_sys::process::{self, Ended, Fork, Pid};
+use anygate_sys::signals::{Held, Signal, Signals};
+use anygate_sys::{Listener, poll};
+
+use crate::children::{Child, Children, Stage, was_starting};
+use crate::pace::Pace;
+use crate::worker::{Report, WorkerBody, WorkerContext, live};
+use crate::{APPLICATION_FAILED, inherit, sockets};
+
+/// What a worker watches. The others are taken notice of, so that they do not end it: Ctrl-C reaches every process of
+/// a terminal, and it is for the supervisor to pass on.
+const WORKER_SIGNALS: [Signal; 6] =
+    [Signal::Term, Signal::Int, Signal::Quit, Signal::Hup, Signal::Usr1, Signal::Ttin];
+const SUPERVISOR_SIGNALS: [Signal; 8] = [
+    Signal::Term,
+    Signal::Int,
+    Signal::Quit,
+    Signal::Hup,
+    Signal::Usr1,
+    Signal::Ttin,
+    Signal::Ttou,
+    Signal::Chld,
+];
+
+/// How the supervisor ended: the exit code of the program.
+pub type Exit = i32;
+
+/// The supervisor of one tree.
+pub struct Supervisor<'a> {
+    plan: &'a ProcessPlan,
+    body: &'a mut dyn WorkerBody,
+    listeners: Vec<Listener>,
+    signals: Signals,
+    children: Children,
+    /// Workers that there should be.
+    target: usize,
+    generation: u64,
+    phase: Phase,
+    pace: Pace,
+    /// Dead workers are not replaced before.
+    replace_at: Option<Instant>,
+    reload_again: bool,
+    news: (io::PipeReader, io::PipeWriter),
+    /// Workers hold the read end, which ends when the supervisor does.
+    lifeline: (OwnedFd, OwnedFd),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The very first workers get ready.
+    Starting,
+    Serving,
+    /// A new generation gets ready beside the old one.
+    Reloading,
+    /// All finish. The code is the program's.
+    Ending(Exit),
+}
+
+impl<'a> Supervisor<'a> {
+    /// Prepares a supervisor of `workers` workers on `listeners`. Signals are watched from now on.
+    ///
+    /// Errors: whatever the system says to pipes, shared memory and signal handlers.
+    pub fn new(
+        plan: &'a ProcessPlan,
+        workers: usize,
+        listeners: Vec<Listener>,
+        body: &'a mut dyn WorkerBody,
+    ) -> io::Result<Self> {
+        let news = io::pipe()?;
+        let (read, write) = anygate_sys::signals::pipe()?;
+        Ok(Supervisor {
+            plan,
+            body,
+            listeners,
+            signals: Signals::install(&SUPERVISOR_SIGNALS)?,
+            children: Children::new()?,
+            target: workers.max(1),
+            generation: 1,
+            phase: Phase::Starting,
+            pace: Pace::default(),
+            replace_at: None,
+            reload_again: false,
+            news,
+            lifeline: (read, write),
+        })
+    }
+
+    /// Takes over the workers of the program that this process was before: they finish when ours are ready.
+    /// `lifeline` is what keeps them from taking their supervisor for dead.
+    pub fn take_over(&mut self, workers: &[Pid], lifeline: OwnedFd) {
+        for &pid in workers {
+            self.children.add(pid, None, 0, Stage::Ready(Instant::now()));
+        }
+        self.lifeline.1 = lifeline;
+        self.phase = Phase::Reloading;
+    }
+
+    /// Runs until the tree has ended. In a worker's process it does not return.
+    pub fn run(mut self) -> Exit {
+        loop {
+            match self.turn() {
+                Ok(None) => {}
+                Ok(Some(exit)) => {
+                    sockets::close(&self.listeners);
+                    return exit;
+                }
+                Err(error) => {
+                    tracing::error!("the supervisor cannot go on: {error}");
+                    self.children.kill(|_| true);
+                    sockets::close(&self.listeners);
+                    return 1;
+                }
+            }
+            if let Some(slot) = self.spawn_missing() {
+                self.become_worker(slot);
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<Option<Exit>> {
+        let now = Instant::now();
+        self.children.look(now);
+        if let Some(exit) = self.settle(now) {
+            return Ok(Some(exit));
+        }
+        let due = self.children.enforce(now, self.plan.worker_start_timeout, self.plan.worker_timeout);
+        let missing = self.is_short().then_some(self.replace_at).flatten();
+        let wait = if self.is_short() && missing.is_none() {
+            Some(Duration::ZERO)
+        } else {
+            due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now))
+        };
+        poll::wait_any_readable(&[self.signals.as_fd(), self.news.0.as_fd()], wait)?;
+        if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
+            // Only that there is news matters; the board says what.
+            let mut bytes = [0; 256];
+            let _count = self.news.0.read(&mut bytes)?;
+        }
+        for signal in self.signals.take() {
+            self.obey(signal);
+        }
+        self.children.look(Instant::now());
+        while let Some((pid, ended)) = process::reap()? {
+            if let Some(child) = self.children.remove(pid) {
+                self.bury(&child, ended);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on to the next phase when what it waits for is there.
+    fn settle(&mut self, now: Instant) -> Option<Exit> {
+        match self.phase {
+            Phase::Ending(exit) => return self.children.is_empty().then_some(exit),
+            Phase::Serving => {}
+            Phase::Starting | Phase::Reloading => {
+                if self.children.ready(self.generation) >= self.target {
+                    if self.phase == Phase::Starting {
+                        self.body.serving(&self.listeners);
+                    } else {
+                        tracing::info!("reloaded: {} new workers serve, the old ones finish", self.target);
+                    }
+                    self.phase = Phase::Serving;
+                    let generation = self.generation;
+                    self.children
+                        .retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
+                }
+            }
+        }
+        if self.phase == Phase::Serving && std::mem::take(&mut self.reload_again) {
+            self.reload();
+        }
+        None
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        match (signal, self.phase) {
+            (Signal::Term | Signal::Int | Signal::Quit, Phase::Ending(_)) => {
+                tracing::warn!("ending at once");
+                self.children.kill(|_| true);
+            }
+            (Signal::Term | Signal::Int | Signal::Quit, _) => {
+                tracing::info!("ending: workers finish what they have; a second signal cuts them off");
+                self.end(0);
+            }
+            (Signal::Hup, Phase::Serving) => self.reload(),
+            (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
+            (Signal::Usr1, _) => {
+                self.body.reopen_logs();
+                self.children.signal_all(Signal::Usr1);
+            }
+            (Signal::Ttin, Phase::Serving) => {
+                self.target += 1;
+                tracing::info!("one worker more: {}", self.target);
+            }
+            (Signal::Ttou, Phase::Serving) if self.target > 1 => {
+                self.target -= 1;
+                tracing::info!("one worker less: {}", self.target);
+                let last =
+                    self.children.iter().filter(|child| !matches!(child.stage, Stage::Retiring(_))).last();
+                if let Some(pid) = last.map(|child| child.pid) {
+                    let until = Instant::now() + self.plan.graceful_timeout;
+                    self.children.retire(until, |child| child.pid == pid);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, exit: Exit) {
+        self.phase = Phase::Ending(exit);
+        self.children.retire(Instant::now() + self.plan.graceful_timeout, |_| true);
+    }
+
+    /// Starts a new generation beside the old one.
+    fn reload(&mut self) {
+        if let Some(command) = self.body.restart_command() {
+            tracing::info!("reloading: this process starts afresh");
+            let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+            let workers = self.children.iter().map(|child| child.pid).collect();
+            let error = inherit::become_program(&command, &sockets, &self.lifeline.1, workers);
+            tracing::error!("cannot start afresh, going on with the old workers: {error}");
+            return;
+        }
+        tracing::info!("reloading: starting {} new workers", self.target);
+        self.generation += 1;
+        self.phase = Phase::Reloading;
+        self.replace_at = None;
+    }
+
+    /// A worker ended: decides what that means.
+    fn bury(&mut self, child: &Child, ended: Ended) {
+        let pid = child.pid;
+        let starting = was_starting(&self.children.board(), child) && !matches!(child.stage, Stage::Ready(_));
+        if matches!(child.stage, Stage::Retiring(_)) || matches!(self.phase, Phase::Ending(_)) {
+            if ended != Ended::Exited(0) {
+                tracing::warn!("worker {pid} ended with {ended}");
+            }
+            return;
+        }
+        if starting && self.phase == Phase::Reloading && child.generation == self.generation {
+            tracing::error!(
+                "worker {pid} ended with {ended} before it was ready: not reloaded, the old workers go on"
+            );
+            let failed = self.generation;
+            self.children
+                .retire(Instant::now() + self.plan.graceful_timeout, |child| child.generation == failed);
+            // The generation that serves is whichever is left.
+            let old = self
+                .children
+                .iter()
+                .filter(|child| child.generation != failed)
+                .map(|child| child.generation)
+                .max();
+            self.generation = old.unwrap_or(failed);
+            self.phase = Phase::Serving;
+            return;
+        }
+        if starting && self.phase == Phase::Starting && ended == Ended::Exited(APPLICATION_FAILED) {
+            // The worker has said why.
+            self.end(APPLICATION_FAILED);
+            return;
+        }
+        let ready = match child.stage {
+            Stage::Ready(since) if !starting => Some(since.elapsed()),
+            _ => None,
+        };
+        let pause = self.pace.after_death(ready);
+        self.replace_at = (!pause.is_zero()).then(|| Instant::now() + pause);
+        if pause.is_zero() {
+            tracing::warn!("worker {pid} ended with {ended}; another one takes its place");
+        } else {
+            tracing::error!(
+                "worker {pid} ended with {ended} soon after its start; the next one starts in {pause:?}"
+            );
+        }
+    }
+
+    /// Whether workers are missing.
+    fn is_short(&self) -> bool {
+        !matches!(self.phase, Phase::Ending(_)) && self.children.active(self.generation) < self.target
+    }
+
+    /// Starts the workers that are missing, if it is time; gives a slot in the new process.
+    fn spawn_missing(&mut self) -> Option<usize> {
+        while self.is_short() && self.replace_at.is_none_or(|at| at <= Instant::now()) {
+            let Some(slot) = self.children.free_slot() else {
+                tracing::error!("there are too many workers that do not end");
+                self.replace_at = Some(Instant::now() + Duration::from_secs(1));
+                return None;
+            };
+            let held = Held::all();
+            let forked = held.and_then(|held| match self.body.fork() {
+                // The child lets signals through when its own handlers are there.
+                Ok(Fork::Child) => {
+                    let signals = Signals::install(&WORKER_SIGNALS);
+                    drop(held);
+                    signals.map(|signals| {
+                        self.signals = signals;
+                        Fork::Child
+                    })
+                }
+                forked => forked,
+            });
+            match forked {
+                Ok(Fork::Child) => return Some(slot),
+                Ok(Fork::Parent(pid)) => {
+                    self.children.add(pid, Some(slot), self.generation, Stage::Starting(Instant::now()));
+                    self.replace_at = None;
+                }
+                Err(error) => {
+                    tracing::error!("cannot start a worker, trying again soon: {error}");
+                    self.replace_at = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+        }
+        None
+    }
+
+    /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
+    fn become_worker(self, slot: usize) -> ! {
+        let Supervisor { body, listeners, signals, children, news, lifeline, .. } = self;
+        let report = Report { board: children.board(), slot, news: news.1 };
+        drop(news.0);
+        drop(lifeline.1);
+        live(body, WorkerContext { listeners, signals, parent: lifeline.0, report })
+    }
+}

@@ -1,0 +1,187 @@
+//! Calls the application and carries its answer to the server (PEP 3333, "The Server/Gateway Side").
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use anygate_proto::application::{Application, Failed, Request, Response};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::environ::Environs;
+use crate::errors::{ErrorSink, ErrorStream};
+use crate::file_wrapper::{FileRest, FileWrapper};
+use crate::start_response::{Call, StartResponse};
+
+/// What an application is told about its server.
+pub struct Options {
+    /// SERVER_SOFTWARE.
+    pub software: String,
+    /// `wsgi.multithread`: another thread of this process may call the same application.
+    pub multithread: bool,
+    /// `wsgi.multiprocess`: another process may.
+    pub multiprocess: bool,
+    /// Where `wsgi.errors` goes.
+    pub errors: ErrorSink,
+}
+
+/// A WSGI application that a server can call.
+pub struct WsgiApplication {
+    callable: Py<PyAny>,
+    environs: Environs,
+}
+
+impl WsgiApplication {
+    /// Wraps `callable`.
+    ///
+    /// Errors: what making Python objects gives, such as out of memory.
+    pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
+        let template = PyDict::new(py);
+        template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
+        template.set_item("SERVER_SOFTWARE", options.software)?;
+        template.set_item("wsgi.version", (1, 0))?;
+        template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
+        template.set_item("wsgi.multithread", options.multithread)?;
+        template.set_item("wsgi.multiprocess", options.multiprocess)?;
+        template.set_item("wsgi.run_once", false)?;
+        template.set_item("wsgi.input_terminated", true)?;
+        template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+        Ok(WsgiApplication { callable, environs: Environs::new(py, template)? })
+    }
+
+    fn answer(&self, py: Python<'_>, request: Request<'_>, call: &Arc<Call>) -> PyResult<()> {
+        let environ = self.environs.make(py, request)?;
+        let start_response = Bound::new(py, StartResponse { call: Arc::clone(call) })?;
+        let iterable = self.callable.bind(py).call1((environ, start_response))?;
+        if let Ok(list) = iterable.cast_exact::<PyList>() {
+            return blocks(call, list.len(), |index| list.get_item(index));
+        }
+        if let Ok(tuple) = iterable.cast_exact::<PyTuple>() {
+            return blocks(call, tuple.len(), |index| tuple.get_item(index));
+        }
+        let delivered = deliver(py, call, &iterable);
+        // PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
+        // that method upon completion of the current request, whether the request was completed normally, or terminated
+        // early due to an application error during iteration or an early disconnect of the browser."
+        let closed = iterable.getattr_opt("close").and_then(|close| match close {
+            Some(close) => close.call0().map(|_| ()),
+            None => Ok(()),
+        });
+        match (delivered, closed) {
+            (Err(error), Err(second)) => {
+                log(py, &second, "close() of its answer failed as well");
+                Err(error)
+            }
+            (Ok(()), Err(error)) => {
+                // The answer is whole; the client need not suffer.
+                log(py, &error, "close() of its answer failed");
+                Ok(())
+            }
+            (delivered, Ok(())) => delivered,
+        }
+    }
+}
+
+impl Application for WsgiApplication {
+    fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
+        // One thread state for the thread's whole life: calls only take and leave the lock.
+        Python::attach(|py| py.detach(work));
+    }
+
+    fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
+        Python::attach(|py| {
+            response.entered();
+            let head = request.head;
+            let call = Arc::new(Call::default());
+            let result = call.response.during(response, || self.answer(py, request, &call));
+            match result {
+                Ok(()) => Ok(()),
+                // The client went away; the application was only told so.
+                Err(_) if call.is_disconnected() => Err(Failed),
+                Err(error) => {
+                    let method = head.method().escape_ascii();
+                    log(py, &error, &format!("{method} {} failed", head.target().escape_ascii()));
+                    Err(Failed)
+                }
+            }
+        })
+    }
+}
+
+/// Sends blocks that are all there: nothing is gained by sending each as it comes.
+fn blocks<'py>(
+    call: &Call,
+    count: usize,
+    block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let mut total = 0;
+    for index in 0..count {
+        total += bytes(&block(index)?)?.as_bytes().len() as u64;
+    }
+    call.start(Some(total))?;
+    for index in 0..count {
+        call.write(bytes(&block(index)?)?)?;
+    }
+    Ok(())
+}
+
+/// Sends each block as the application yields it (PEP 3333: "must not delay the transmission of any block").
+fn deliver(py: Python<'_>, call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
+        && let Some(rest) = wrapper.get().rest(py)?
+    {
+        return send_file(py, call, rest);
+    }
+    if iterable.is_instance_of::<PyBytes>() {
+        let message = "the application returned bytes; return a list of bytes, such as [body]";
+        return Err(PyTypeError::new_err(message));
+    }
+    let mut first = true;
+    for block in iterable.try_iter()? {
+        let block = block?;
+        let block = bytes(&block)?;
+        let length = block.as_bytes().len();
+        if length == 0 {
+            continue;
+        }
+        // PEP 3333: "if the server [...] knows that len(iterable) is 1, then it can compute the length".
+        let whole = first && iterable.len().is_ok_and(|count| count == 1);
+        first = false;
+        call.start(whole.then_some(length as u64))?;
+        call.write(block)?;
+        call.flush(py)?;
+    }
+    call.start(Some(0))
+}
+
+fn send_file(py: Python<'_>, call: &Call, rest: FileRest) -> PyResult<()> {
+    let FileRest { file, offset, length } = rest;
+    let announced = call.content_length();
+    call.start(Some(length))?;
+    // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken answer.
+    let length = announced.map_or(length, |announced| announced.min(length));
+    py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))
+}
+
+fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+    block.cast::<PyBytes>().map_err(|_| {
+        PyTypeError::new_err(format!("the application must yield bytes, not {}", block.get_type()))
+    })
+}
+
+/// Writes an exception with its traceback to the error log.
+fn log(py: Python<'_>, error: &PyErr, what: &str) {
+    let format = || -> PyResult<String> {
+        let lines = py
+            .import("traceback")?
+            .call_method1("format_exception", (error.get_type(py), error.value(py), error.traceback(py)))?;
+        let mut text = String::new();
+        for line in lines.try_iter()? {
+            text.push_str(&line?.extract::<String>()?);
+        }
+        Ok(text)
+    };
+    // Formatting runs the application's own code (`__str__`, `__repr__`) and may fail like any of it.
+    let text = format().unwrap_or_else(|_| format!("{} (its traceback cannot be shown)", error.get_type(py)));
+    py.detach(|| tracing::error!("the application failed: {what}\n{}", text.trim_end()));
+}

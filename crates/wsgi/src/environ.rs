@@ -1,0 +1,257 @@
+//! `environ`: one dictionary for each request (PEP 3333, "environ Variables"; RFC 3875 section 4.1). What is the same
+//! for all requests is copied from a template; keys are made once.
+
+use std::collections::HashMap;
+
+use anygate_proto::application::Request;
+use anygate_proto::head::{RequestHead, Version};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::ffi::latin1;
+use crate::input::InputStream;
+
+/// Field names that clients and front servers send most, in the spelling of HTTP/1.1 clients; the lower case that others
+/// send is added.
+const COMMON_FIELDS: &[&str] = &[
+    "Accept",
+    "Accept-Charset",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Access-Control-Request-Headers",
+    "Access-Control-Request-Method",
+    "Authorization",
+    "Cache-Control",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Cookie",
+    "DNT",
+    "Date",
+    "Expect",
+    "Forwarded",
+    "Host",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Keep-Alive",
+    "Origin",
+    "Pragma",
+    "Priority",
+    "Proxy",
+    "Range",
+    "Referer",
+    "Sec-CH-UA",
+    "Sec-CH-UA-Mobile",
+    "Sec-CH-UA-Platform",
+    "Sec-Fetch-Dest",
+    "Sec-Fetch-Mode",
+    "Sec-Fetch-Site",
+    "Sec-Fetch-User",
+    "TE",
+    "Traceparent",
+    "Transfer-Encoding",
+    "Upgrade-Insecure-Requests",
+    "User-Agent",
+    "Via",
+    "X-CSRF-Token",
+    "X-CSRFToken",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "X-Request-ID",
+    "X-Requested-With",
+];
+
+/// What becomes of a field.
+enum Place {
+    /// The application does not see it.
+    Nowhere,
+    /// A key of the dictionary.
+    Key(Py<PyString>),
+}
+
+/// Makes environs.
+pub(crate) struct Environs {
+    template: Py<PyDict>,
+    empty_input: Py<InputStream>,
+    names: Names,
+    places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
+    methods: Vec<(&'static [u8], Py<PyString>)>,
+    versions: [Py<PyString>; 3],
+    schemes: [Py<PyString>; 2],
+}
+
+macro_rules! names {
+    ($($field:ident = $name:literal,)*) => {
+        struct Names { $($field: Py<PyString>,)* }
+
+        impl Names {
+            fn new(py: Python<'_>) -> Self {
+                Names { $($field: PyString::intern(py, $name).unbind(),)* }
+            }
+        }
+    };
+}
+
+names! {
+    request_method = "REQUEST_METHOD",
+    script_name = "SCRIPT_NAME",
+    path_info = "PATH_INFO",
+    query_string = "QUERY_STRING",
+    request_uri = "REQUEST_URI",
+    raw_uri = "RAW_URI",
+    content_length = "CONTENT_LENGTH",
+    http_host = "HTTP_HOST",
+    http_cookie = "HTTP_COOKIE",
+    server_name = "SERVER_NAME",
+    server_port = "SERVER_PORT",
+    server_protocol = "SERVER_PROTOCOL",
+    remote_addr = "REMOTE_ADDR",
+    remote_port = "REMOTE_PORT",
+    url_scheme = "wsgi.url_scheme",
+    input = "wsgi.input",
+}
+
+impl Environs {
+    /// `template` holds what is the same for every request.
+    pub(crate) fn new(py: Python<'_>, template: Bound<'_, PyDict>) -> PyResult<Self> {
+        let names = Names::new(py);
+        template.set_item(&names.script_name, "")?;
+        let mut places = HashMap::default();
+        for name in COMMON_FIELDS {
+            for name in [name.as_bytes().to_vec(), name.to_ascii_lowercase().into_bytes()] {
+                let place = place(py, &name)?;
+                places.insert(name.into_boxed_slice(), place);
+            }
+        }
+        let text = |text: &str| PyString::intern(py, text).unbind();
+        let methods = ["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
+        Ok(Environs {
+            template: template.unbind(),
+            empty_input: Py::new(py, InputStream::new(None))?,
+            names,
+            places,
+            methods: methods.iter().map(|method| (method.as_bytes(), text(method))).collect(),
+            versions: [Version::Http10, Version::Http11, Version::Http2]
+                .map(|version| text(version.as_str())),
+            schemes: [text("http"), text("https")],
+        })
+    }
+
+    /// The dictionary of one request.
+    pub(crate) fn make<'py>(&self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let Request { head, body, endpoints } = request;
+        let names = &self.names;
+        let environ = self.template.bind(py).copy()?;
+        match self.methods.iter().find(|(method, _)| *method == head.method()) {
+            Some((_, method)) => environ.set_item(&names.request_method, method)?,
+            None => environ.set_item(&names.request_method, latin1(py, head.method())?)?,
+        }
+        environ.set_item(&names.path_info, latin1(py, head.path())?)?;
+        environ.set_item(&names.query_string, latin1(py, head.query())?)?;
+        let target = latin1(py, head.target())?;
+        environ.set_item(&names.raw_uri, &target)?;
+        environ.set_item(&names.request_uri, target)?;
+        let [http10, http11, http2] = &self.versions;
+        let version = match head.version() {
+            Version::Http10 => http10,
+            Version::Http11 => http11,
+            Version::Http2 => http2,
+        };
+        environ.set_item(&names.server_protocol, version)?;
+        environ.set_item(&names.server_name, &endpoints.server_name)?;
+        environ.set_item(&names.server_port, &endpoints.server_port)?;
+        environ.set_item(&names.remote_addr, &endpoints.remote_addr)?;
+        if !endpoints.remote_port.is_empty() {
+            environ.set_item(&names.remote_port, &endpoints.remote_port)?;
+        }
+        let [http, https] = &self.schemes;
+        environ.set_item(&names.url_scheme, if endpoints.https { https } else { http })?;
+        if endpoints.https {
+            environ.set_item("HTTPS", "on")?;
+        }
+        let framed = self.fields(&environ, head)?;
+        // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.
+        if !head.authority().is_empty() {
+            environ.set_item(&names.http_host, latin1(py, head.authority())?)?;
+        }
+        // The length is that of the body as it was received, so it is true for chunked bodies too.
+        match body {
+            Some(body) => {
+                if let Some(length) = body.length() {
+                    environ.set_item(&names.content_length, length.to_string())?;
+                }
+                environ.set_item(&names.input, Bound::new(py, InputStream::new(Some(body)))?)?;
+            }
+            None => {
+                if framed {
+                    environ.set_item(&names.content_length, "0")?;
+                }
+                environ.set_item(&names.input, &self.empty_input)?;
+            }
+        }
+        Ok(environ)
+    }
+
+    /// Adds the fields; says whether the request named a length, be it zero.
+    fn fields(&self, environ: &Bound<'_, PyDict>, head: &RequestHead) -> PyResult<bool> {
+        let py = environ.py();
+        let mut framed = false;
+        for (name, value) in head.fields() {
+            let fresh;
+            let place = match self.places.get(name) {
+                Some(place) => place,
+                None => {
+                    fresh = place(py, name)?;
+                    &fresh
+                }
+            };
+            let Place::Key(key) = place else {
+                framed |= is_framing(name);
+                continue;
+            };
+            let value = latin1(py, value)?;
+            // RFC 9110 section 5.3: repeated fields are one, with commas; cookies are joined as RFC 6265 section 5.4 writes
+            // them.
+            match environ.get_item(key)? {
+                None => environ.set_item(key, value)?,
+                Some(before) => {
+                    let separator = if key.is(&self.names.http_cookie) { "; " } else { ", " };
+                    environ.set_item(key, before.add(separator)?.add(value)?)?;
+                }
+            }
+        }
+        Ok(framed)
+    }
+}
+
+/// Where a field goes.
+///
+/// Names with `_` go nowhere, since `X_User` would be taken for `X-User`; nor does `Proxy`, which would become HTTP_PROXY
+/// (CVE-2016-1000110). Framing is the server's affair, and the host is set from the request's authority.
+fn place(py: Python<'_>, name: &[u8]) -> PyResult<Place> {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    if name.contains(&b'_') || is("proxy") || is("host") || is_framing(name) {
+        return Ok(Place::Nowhere);
+    }
+    if is("content-type") {
+        return Ok(Place::Key(PyString::intern(py, "CONTENT_TYPE").unbind()));
+    }
+    let mut key = b"HTTP_".to_vec();
+    key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
+    let key = match std::str::from_utf8(&key) {
+        Ok(text) => PyString::intern(py, text),
+        Err(_) => latin1(py, &key)?,
+    };
+    Ok(Place::Key(key.unbind()))
+}
+
+fn is_framing(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
+}

@@ -1,0 +1,137 @@
+//! The only unsafe code of the bridge.
+
+use std::fs::File;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use anygate_proto::application::Response;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::types::string::PyStringData;
+
+/// Bytes as Python's "native string" of PEP 3333: each byte is the character of that number (ISO-8859-1).
+///
+/// Errors: out of memory.
+pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+    // SAFETY: the pointer and length are of one slice, which is only read; NULL asks for strict errors, which Latin-1
+    // has none of.
+    let text = unsafe { ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null()) };
+    // SAFETY: the call gives a new reference, or NULL with an exception set.
+    let text = unsafe { Bound::from_owned_ptr_or_err(py, text) }?;
+    Ok(text.cast_into()?)
+}
+
+/// The bytes of a native string; `None` when a character is above U+00FF.
+pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
+    // SAFETY: the interpreters that we build for keep the layout that this relies on (it is tested below), and a string
+    // never changes. A string is kept in the narrowest form, so only Latin-1 text has one byte a character.
+    match unsafe { text.data() } {
+        Ok(PyStringData::Ucs1(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// Another owner for the open file that `fd` names.
+pub(crate) fn duplicate(fd: RawFd) -> Option<File> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the borrow ends with this function; a number that names no open file makes the call fail, and nothing is
+    // closed by a borrow.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned().ok().map(File::from)
+}
+
+type ErasedResponse = NonNull<dyn Response + Send>;
+
+/// A response that Python objects may use as long as its call lasts: `write()` is an object that an application can
+/// keep, but the response it writes to lives on the stack of an app thread.
+#[derive(Default)]
+pub(crate) struct Loan(Mutex<Option<Lent>>);
+
+struct Lent(ErasedResponse);
+
+// SAFETY: the response is `Send`, and the mutex around the pointer lets one thread at a time use it.
+unsafe impl Send for Lent {}
+
+/// Ends the loan however the work ends.
+struct EndOfLoan<'a>(&'a Loan);
+
+impl Drop for EndOfLoan<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Loan {
+    /// Lends `response` while `work` runs. When it has returned nobody uses the response any more.
+    ///
+    /// Whoever calls [`with`](Self::with) must not wait for the interpreter inside it, since the end of the loan waits
+    /// for them while it is attached.
+    pub(crate) fn during<R>(&self, response: &mut (dyn Response + Send), work: impl FnOnce() -> R) -> R {
+        // SAFETY: only the lifetime changes. The pointer is used by `with` alone, under the mutex, and is gone before
+        // this function returns or unwinds (`EndOfLoan`), that is before the borrow of `response` ends.
+        let erased = unsafe {
+            std::mem::transmute::<NonNull<dyn Response + Send + '_>, ErasedResponse>(NonNull::from(response))
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lent(erased));
+        let _end = EndOfLoan(self);
+        work()
+    }
+
+    /// Uses the response; `None` when its call is over.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
+        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = lent.as_mut()?;
+        // SAFETY: `during` has not ended, since that takes the mutex which we hold, so the response is alive; and the
+        // mutex makes this the only reference.
+        Some(work(unsafe { lent.0.as_mut() }))
+    }
+}
+
+/// What the interpreter must do around a fork of its process. Called by the thread that forks, attached throughout.
+pub fn before_fork(_py: Python<'_>) {
+    // SAFETY: the calling thread is attached, as the argument proves.
+    unsafe { ffi::PyOS_BeforeFork() }
+}
+
+/// See [`before_fork`]; in the old process, also when the fork failed.
+pub fn after_fork_in_parent(_py: Python<'_>) {
+    // SAFETY: as above; this thread called `before_fork`.
+    unsafe { ffi::PyOS_AfterFork_Parent() }
+}
+
+/// See [`before_fork`]; in the new process.
+pub fn after_fork_in_child(_py: Python<'_>) {
+    // SAFETY: as above; this is the thread that forked, the only one that the child has.
+    unsafe { ffi::PyOS_AfterFork_Child() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_strings_are_bytes_and_back() {
+        Python::initialize();
+        Python::attach(|py| {
+            let all: Vec<u8> = (0..=255).collect();
+            for bytes in [&b""[..], b"GET", &all] {
+                let text = latin1(py, bytes).unwrap();
+                assert_eq!(latin1_bytes(&text), Some(bytes));
+            }
+            assert_eq!(latin1_bytes(&PyString::new(py, "a\u{100}")), None);
+            assert_eq!(latin1_bytes(&PyString::new(py, "\u{1f600}")), None);
+        });
+    }
+
+    #[test]
+    fn descriptors_that_are_not_open_have_no_owner() {
+        assert!(duplicate(-1).is_none());
+        assert!(duplicate(1_000_000).is_none());
+        assert!(duplicate(0).is_some() || duplicate(1).is_some() || duplicate(2).is_some());
+    }
+}

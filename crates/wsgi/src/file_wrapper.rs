@@ -1,0 +1,92 @@
+//! `wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling"): an iterable over a file-like object, and
+//! the file behind it when the kernel can send it by itself.
+
+use std::fs::File;
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::ffi;
+
+/// The wrapper. It is a plain iterable for middleware; returned to the server as it is, its file is sent by the kernel.
+#[pyclass(frozen, module = "anygate")]
+pub(crate) struct FileWrapper {
+    filelike: Py<PyAny>,
+    block_bytes: isize,
+}
+
+#[pymethods]
+impl FileWrapper {
+    #[new]
+    #[pyo3(signature = (filelike, blksize = 65536, /))]
+    fn new(filelike: Py<PyAny>, blksize: isize) -> Self {
+        FileWrapper { filelike, block_bytes: blksize }
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let block = self.filelike.bind(py).call_method1("read", (self.block_bytes,))?;
+        Ok(block.is_truthy()?.then_some(block))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.filelike.bind(py).getattr_opt("close")? {
+            Some(close) => close.call0().map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rest of a regular file.
+pub(crate) struct FileRest {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// The classes whose bytes are those of their descriptor. A GzipFile, for one, has a descriptor but other bytes.
+static RAW: PyOnceLock<[Py<PyType>; 4]> = PyOnceLock::new();
+
+fn raw_classes(py: Python<'_>) -> PyResult<&[Py<PyType>; 4]> {
+    RAW.get_or_try_init(py, || {
+        let io = py.import("io")?;
+        let class = |module: &Bound<'_, PyModule>, name| -> PyResult<Py<PyType>> {
+            Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind())
+        };
+        Ok([
+            class(&io, "FileIO")?,
+            class(&io, "BufferedReader")?,
+            class(&io, "BufferedRandom")?,
+            class(&py.import("tempfile")?, "_TemporaryFileWrapper")?,
+        ])
+    })
+}
+
+impl FileWrapper {
+    /// The file from its current position to its end, if it is a regular file of the system; else `None`, and the wrapper
+    /// is iterated like any other.
+    pub(crate) fn rest(&self, py: Python<'_>) -> PyResult<Option<FileRest>> {
+        let [file_io, reader, random, temporary] = raw_classes(py)?;
+        let mut filelike = self.filelike.bind(py).clone();
+        if filelike.is_exact_instance(temporary.bind(py)) {
+            filelike = filelike.getattr("file")?;
+        }
+        let buffered =
+            filelike.is_exact_instance(reader.bind(py)) || filelike.is_exact_instance(random.bind(py));
+        let raw = if buffered { filelike.getattr("raw")? } else { filelike.clone() };
+        if !raw.is_exact_instance(file_io.bind(py)) {
+            return Ok(None);
+        }
+        let Some(file) = ffi::duplicate(raw.call_method0("fileno")?.extract()?) else { return Ok(None) };
+        let Ok(metadata) = file.metadata() else { return Ok(None) };
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let offset: u64 = filelike.call_method0("tell")?.extract()?;
+        Ok(Some(FileRest { file, offset, length: metadata.len().saturating_sub(offset) }))
+    }
+}

@@ -1,0 +1,272 @@
+//! `wsgi.input`: the request's body as a file (PEP 3333, "Input and Error Streams"). A body was received completely
+//! before the application runs, unless its path is streamed; then reading may wait, and a client that breaks off is an
+//! OSError, never a short body.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use anygate_proto::application::Body;
+use pyo3::exceptions::{PyMemoryError, PyOSError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+/// What one refill for `readline` reads.
+const REFILL_BYTES: usize = 16 * 1024;
+
+/// The stream; without a body it is always at its end.
+#[pyclass(frozen, module = "anygate")]
+pub(crate) struct InputStream {
+    reader: Option<Mutex<Reader>>,
+}
+
+struct Reader {
+    body: Box<dyn Body>,
+    /// Read from the body and not yet taken: what follows a line.
+    buffer: Vec<u8>,
+    start: usize,
+    /// Bytes that the body still has, if it says.
+    left: Option<u64>,
+}
+
+impl InputStream {
+    pub(crate) fn new(body: Option<Box<dyn Body>>) -> Self {
+        let reader =
+            body.map(|body| Mutex::new(Reader { left: body.length(), body, buffer: Vec::new(), start: 0 }));
+        InputStream { reader }
+    }
+
+    /// Runs `work` on the reader; other threads run meanwhile if it may wait for the network.
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Reader) -> io::Result<T> + Send,
+    ) -> PyResult<Option<T>> {
+        let Some(reader) = &self.reader else { return Ok(None) };
+        // Waiting for the lock happens detached as well: another thread may hold it while it waits for the network.
+        let result = py.detach(|| work(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)));
+        result.map(Some).map_err(error)
+    }
+
+    fn line<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let most = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX);
+        let line = self.with(py, |reader| reader.line(most))?;
+        Ok(PyBytes::new(py, line.as_deref().unwrap_or_default()))
+    }
+}
+
+/// What reading a body's failure is in Python: always an OSError.
+fn error(error: io::Error) -> PyErr {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => PyMemoryError::new_err(()),
+        io::ErrorKind::TimedOut => error.into(),
+        _ if error.raw_os_error().is_some() => error.into(),
+        _ => PyOSError::new_err(error.to_string()),
+    }
+}
+
+#[pymethods]
+impl InputStream {
+    #[pyo3(signature = (size = None, /))]
+    fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let most = size.and_then(|size| usize::try_from(size).ok());
+        let Some(reader) = &self.reader else { return Ok(PyBytes::new(py, b"")) };
+        // A body that is here is read straight into the object that Python gets.
+        let known = {
+            let reader = py.detach(|| reader.lock().unwrap_or_else(PoisonError::into_inner).known());
+            reader.map(|known| most.map_or(known, |most| most.min(known)))
+        };
+        match known {
+            Some(length) => {
+                PyBytes::new_with(py, length, |bytes| self.with(py, |reader| reader.fill(bytes)).map(|_| ()))
+            }
+            None => {
+                let bytes = self.with(py, |reader| reader.some(most))?;
+                Ok(PyBytes::new(py, bytes.as_deref().unwrap_or_default()))
+            }
+        }
+    }
+
+    #[pyo3(signature = (size = None, /))]
+    fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        self.line(py, size)
+    }
+
+    #[pyo3(signature = (hint = None, /))]
+    fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
+        let enough = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|&hint| hint > 0);
+        let lines = PyList::empty(py);
+        let mut total = 0;
+        loop {
+            let line = self.line(py, None)?;
+            let length = line.as_bytes().len();
+            if length == 0 {
+                return Ok(lines);
+            }
+            total += length;
+            lines.append(line)?;
+            if enough.is_some_and(|enough| total >= enough) {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let line = self.line(py, None)?;
+        Ok((!line.as_bytes().is_empty()).then_some(line))
+    }
+}
+
+impl Reader {
+    /// Bytes that are left, if the body is here completely.
+    fn known(&self) -> Option<usize> {
+        if self.body.may_block() {
+            return None;
+        }
+        let left = usize::try_from(self.left?).ok()?;
+        (self.buffer.len() - self.start).checked_add(left)
+    }
+
+    fn buffered(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Fills all of `bytes`, of which the body has at least as many.
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.read(rest)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `most` bytes, as many as the body has; all of them for `None`.
+    fn some(&mut self, most: Option<usize>) -> io::Result<Vec<u8>> {
+        let most = most.unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        while bytes.len() < most {
+            let begun = bytes.len();
+            let piece = REFILL_BYTES.max(begun).min(most - begun);
+            bytes.try_reserve(piece).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            bytes.resize(begun + piece, 0);
+            let count = self.read(bytes.get_mut(begun..).unwrap_or_default())?;
+            bytes.truncate(begun + count);
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// One line with its line feed, but at most `most` bytes.
+    fn line(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            let buffered = self.buffered();
+            let fresh = buffered.get(searched..).unwrap_or_default();
+            let line = fresh.iter().position(|&byte| byte == b'\n').map(|at| searched + at + 1);
+            let length = line.unwrap_or(buffered.len()).min(most);
+            searched = buffered.len();
+            if line.is_some() || length == most || !self.refill()? {
+                let line = self.buffered().get(..length).unwrap_or_default().to_vec();
+                self.start += length;
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Reads more behind what is buffered; `false` at the end.
+    fn refill(&mut self) -> io::Result<bool> {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        let end = self.buffer.len();
+        self.buffer.resize(end + REFILL_BYTES, 0);
+        let result = self.body.read(self.buffer.get_mut(end..).unwrap_or_default());
+        let count = *result.as_ref().unwrap_or(&0);
+        self.buffer.truncate(end + count);
+        self.count_down(count);
+        result.map(|count| count > 0)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut buffered = self.buffered();
+        if !buffered.is_empty() {
+            let count = io::Read::read(&mut buffered, bytes)?;
+            self.start += count;
+            return Ok(count);
+        }
+        let count = self.body.read(bytes)?;
+        self.count_down(count);
+        Ok(count)
+    }
+
+    fn count_down(&mut self, count: usize) {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Slow(&'static [u8], bool);
+
+    impl Body for Slow {
+        fn length(&self) -> Option<u64> {
+            (!self.1).then_some(self.0.len() as u64)
+        }
+
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let (now, later) = self.0.split_at(self.0.len().min(buffer.len()).min(3));
+            self.0 = later;
+            buffer[..now.len()].copy_from_slice(now);
+            Ok(now.len())
+        }
+
+        fn may_block(&self) -> bool {
+            self.1
+        }
+    }
+
+    #[test]
+    fn reading_and_lines_mix_like_in_a_file() {
+        Python::initialize();
+        Python::attach(|py| {
+            for streamed in [false, true] {
+                let input = InputStream::new(Some(Box::new(Slow(b"one\ntwo two\n\nlast", streamed))));
+                let bytes = |result: PyResult<Bound<'_, PyBytes>>| result.unwrap().as_bytes().to_vec();
+                assert_eq!(bytes(input.readline(py, None)), b"one\n");
+                assert_eq!(bytes(input.readline(py, Some(2))), b"tw");
+                assert_eq!(bytes(input.read(py, Some(3))), b"o t");
+                assert_eq!(bytes(input.read(py, Some(0))), b"");
+                assert_eq!(bytes(input.readline(py, Some(-1))), b"wo\n");
+                assert_eq!(bytes(input.readline(py, Some(0))), b"");
+                assert_eq!(input.readlines(py, Some(1)).unwrap().len(), 1);
+                assert_eq!(bytes(input.read(py, Some(-1))), b"last");
+                assert_eq!(bytes(input.read(py, None)), b"");
+                assert!(input.__next__(py).unwrap().is_none());
+            }
+        });
+    }
+
+    #[test]
+    fn a_missing_body_is_at_its_end() {
+        Python::initialize();
+        Python::attach(|py| {
+            let input = InputStream::new(None);
+            assert_eq!(input.read(py, Some(7)).unwrap().as_bytes(), b"");
+            assert_eq!(input.readline(py, None).unwrap().as_bytes(), b"");
+            assert_eq!(input.readlines(py, None).unwrap().len(), 0);
+        });
+    }
+}

@@ -1,0 +1,217 @@
+//! `start_response` and the `write` callable that it gives (PEP 3333, "The start_response() Callable").
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anygate_proto::application::{Response, SendError};
+use anygate_proto::error::InvalidHead;
+use anygate_proto::head::ResponseHead;
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use crate::ffi::{Loan, latin1_bytes};
+
+/// Items up to this size are copied without letting other threads run; longer ones may take a while.
+const COPY_BYTES: usize = 16 * 1024;
+
+/// One answer while the application gives it. Python objects share it; what they can reach of the response ends with
+/// the call.
+#[derive(Default)]
+pub(crate) struct Call {
+    pub(crate) response: Loan,
+    head: Mutex<Option<ResponseHead>>,
+    disconnected: AtomicBool,
+}
+
+impl Call {
+    /// Whether the client went away before the end.
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Relaxed)
+    }
+
+    /// Whether the head was sent, so that it cannot be replaced.
+    fn is_started(&self) -> PyResult<bool> {
+        self.response.with(|response| response.started()).ok_or_else(over)
+    }
+
+    /// The announced length, if the application set one that is a number.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        let head = self.head();
+        std::str::from_utf8(head.as_ref()?.field("content-length")?).ok()?.parse().ok()
+    }
+
+    /// Sends the head if it was not sent; `body_length` as in [`Response::start`].
+    pub(crate) fn start(&self, body_length: Option<u64>) -> PyResult<()> {
+        if self.is_started()? {
+            return Ok(());
+        }
+        let head = self.head();
+        let Some(head) = head.as_ref() else {
+            // PEP 3333: "the application must invoke the start_response() callable before the iterable yields its first body".
+            let message = "the application gave a body, or ended, without calling start_response()";
+            return Err(PyAssertionError::new_err(message));
+        };
+        self.on_response(|response| response.start(head, body_length))
+    }
+
+    /// Takes bytes of the body.
+    pub(crate) fn write(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let (py, bytes) = (bytes.py(), bytes.as_bytes());
+        if bytes.len() <= COPY_BYTES {
+            return self.on_response(|response| response.write(bytes));
+        }
+        py.detach(|| self.on_response(|response| response.write(bytes)))
+    }
+
+    /// Sends what was taken.
+    pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.on_response(|response| response.flush()))
+    }
+
+    pub(crate) fn on_response(
+        &self,
+        work: impl FnOnce(&mut (dyn Response + Send)) -> Result<(), SendError>,
+    ) -> PyResult<()> {
+        match self.response.with(work) {
+            None => Err(over()),
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => {
+                if error == SendError::Disconnected {
+                    self.disconnected.store(true, Ordering::Relaxed);
+                }
+                Err(send_error(error))
+            }
+        }
+    }
+
+    fn head(&self) -> MutexGuard<'_, Option<ResponseHead>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn over() -> PyErr {
+    PyRuntimeError::new_err("the request is over; its response can no longer be used")
+}
+
+/// What a failure to send is in Python.
+fn send_error(error: SendError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        SendError::Disconnected => PyBrokenPipeError::new_err(text),
+        SendError::ContentLength => PyValueError::new_err(text),
+        SendError::Order => PyRuntimeError::new_err(text),
+        SendError::Spool => PyOSError::new_err(text),
+    }
+}
+
+/// The callable that an application gets.
+#[pyclass(frozen, module = "anygate")]
+pub(crate) struct StartResponse {
+    pub(crate) call: Arc<Call>,
+}
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, response_headers, exc_info = None, /))]
+    fn __call__(
+        &self,
+        status: &Bound<'_, PyAny>,
+        response_headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Write> {
+        let call = &self.call;
+        if let Some(exc_info) = exc_info {
+            // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
+            // raise an error, and should re-raise using the exc_info tuple".
+            if call.is_started()? {
+                return Err(reraised(exc_info)?);
+            }
+        } else if call.head().is_some() {
+            // PEP 3333: "it is a fatal error to call start_response without the exc_info argument if start_response has
+            // already been called within the current invocation of the application".
+            let message = "start_response() was called twice; pass exc_info to replace the headers";
+            return Err(PyAssertionError::new_err(message));
+        }
+        let head = head(status, response_headers)?;
+        *call.head() = Some(head);
+        Ok(Write { call: Arc::clone(call) })
+    }
+}
+
+fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let (_class, value, traceback): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
+        exc_info.cast::<PyTuple>()?.extract()?;
+    let value = value.call_method1("with_traceback", (traceback,))?;
+    Ok(PyErr::from_value(value))
+}
+
+fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
+    let mut head = ResponseHead::default();
+    let line = native(status, "the status")?;
+    let line = latin1_bytes(line).ok_or_else(|| not_latin1("the status", status))?;
+    head.set_status_line(line).map_err(|error| invalid(error, status))?;
+    if head.status() < 200 {
+        let message = format!("{status:?} is an interim status; an application answers with a final one");
+        return Err(PyValueError::new_err(message));
+    }
+    // PEP 3333: "it must be a Python list; i.e. type(response_headers) is ListType". A subclass does no harm.
+    let headers = headers.cast::<PyList>().map_err(|_| {
+        let class = headers.get_type();
+        PyTypeError::new_err(format!("the headers must be a list of (name, value) tuples, not {class}"))
+    })?;
+    for header in headers.iter() {
+        let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+        let Some(pair) = pair else {
+            return Err(PyTypeError::new_err(format!(
+                "a header must be a (name, value) tuple, not {header:?}"
+            )));
+        };
+        let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
+        let name_bytes = latin1_bytes(native(&name, "a header name")?)
+            .ok_or_else(|| not_latin1("a header name", &name))?;
+        let value_bytes = latin1_bytes(native(&value, "a header value")?)
+            .ok_or_else(|| not_latin1("a header value", &value))?;
+        head.push_field(name_bytes, value_bytes).map_err(|error| invalid(error, &header))?;
+    }
+    Ok(head)
+}
+
+fn native<'a, 'py>(value: &'a Bound<'py, PyAny>, what: &str) -> PyResult<&'a Bound<'py, PyString>> {
+    value.cast::<PyString>().map_err(|_| {
+        let class = value.get_type();
+        PyTypeError::new_err(format!("{what} must be a str, not {value:?} of {class}"))
+    })
+}
+
+fn not_latin1(what: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyValueError::new_err(format!("{what} {value:?} has characters outside ISO-8859-1"))
+}
+
+fn invalid(error: InvalidHead, value: &Bound<'_, PyAny>) -> PyErr {
+    PyValueError::new_err(format!("{error}, not {value:?}"))
+}
+
+/// The `write` callable (PEP 3333, "The write() Callable").
+#[pyclass(frozen, module = "anygate")]
+pub(crate) struct Write {
+    call: Arc<Call>,
+}
+
+#[pymethods]
+impl Write {
+    #[pyo3(signature = (data, /))]
+    fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = data
+            .cast::<PyBytes>()
+            .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
+        self.call.start(None)?;
+        if !bytes.as_bytes().is_empty() {
+            self.call.write(bytes)?;
+            self.call.flush(data.py())?;
+        }
+        Ok(())
+    }
+}
