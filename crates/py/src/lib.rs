@@ -1,1 +1,24 @@
-//! (room under construction)
+//! `anygate._anygate`: ties everything together for Python. It has no opinions of its own.
+//!
+//! * [`launch`]: the command line and `anygate.serve`. * [`body`]: what a worker does. * [`embedded`]: a server inside
+//!   a running program. * [`logs`]: the error log and the access log. * [`settings`]: keyword arguments.
+#![forbid(unsafe_code)]
+
+mod body;
+mod embedded;
+mod launch;
+mod logs;
+mod settings;
+
+/// The native half of anygate. Use the package `anygate`.
+#[pyo3::pymodule(gil_used = true)]
+mod _anygate {
+    #[pymodule_export]
+    use super::embedded::Server;
+    #[pymodule_export]
+    use super::launch::{main, serve};
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = anygate_config::VERSION;
+}

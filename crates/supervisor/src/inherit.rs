@@ -1,12 +1,13 @@
 //! What passes from one program to the next in the same process, when a preloaded application is reloaded: sockets stay
 //! open, workers go on until the new ones are ready. It travels in the environment.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
 use anygate_sys::process::{self, Pid};
+
+use crate::worker::Restart;
 
 /// The variable.
 pub const VARIABLE: &str = "ANYGATE_INHERIT";
@@ -45,14 +46,14 @@ impl Inherited {
     }
 }
 
-/// Becomes the program that `command` names. Returns only if that fails.
+/// Becomes another program. Returns only if that fails.
 pub(crate) fn become_program(
-    command: &[OsString],
+    restart: &Restart,
     sockets: &[BorrowedFd<'_>],
     lifeline: &OwnedFd,
     workers: Vec<Pid>,
 ) -> io::Error {
-    let Some((program, arguments)) = command.split_first() else {
+    let Some((program, arguments)) = restart.command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no program to become");
     };
     for fd in sockets.iter().copied().chain([lifeline.as_fd()]) {
@@ -65,7 +66,11 @@ pub(crate) fn become_program(
         lifeline: lifeline.as_raw_fd(),
         workers,
     };
-    std::process::Command::new(program).args(arguments).env(VARIABLE, inherited.text()).exec()
+    std::process::Command::new(program)
+        .args(arguments)
+        .current_dir(&restart.folder)
+        .env(VARIABLE, inherited.text())
+        .exec()
 }
 
 #[cfg(test)]

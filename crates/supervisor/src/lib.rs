@@ -12,11 +12,11 @@ mod pace;
 mod pid_file;
 pub mod sockets;
 mod tree;
-pub mod worker;
+mod worker;
 
 pub use pid_file::PidFile;
 pub use tree::{Exit, Supervisor};
-pub use worker::{WorkerBody, WorkerContext};
+pub use worker::{Report, Restart, WorkerBody, WorkerContext};
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;

@@ -222,11 +222,11 @@ impl<'a> Supervisor<'a> {
 
     /// Starts a new generation beside the old one.
     fn reload(&mut self) {
-        if let Some(command) = self.body.restart_command() {
+        if let Some(restart) = self.body.restart() {
             tracing::info!("reloading: this process starts afresh");
             let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             let workers = self.children.iter().map(|child| child.pid).collect();
-            let error = inherit::become_program(&command, &sockets, &self.lifeline.1, workers);
+            let error = inherit::become_program(&restart, &sockets, &self.lifeline.1, workers);
             tracing::error!("cannot start afresh, going on with the old workers: {error}");
             return;
         }

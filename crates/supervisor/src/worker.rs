@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,9 +26,17 @@ pub trait WorkerBody {
     /// Goes on in fresh log files; in the supervisor.
     fn reopen_logs(&mut self);
 
-    /// The program and arguments that start anygate as it was started, when reloading needs a new program because this
-    /// process has the application in it (`preload`).
-    fn restart_command(&self) -> Option<Vec<OsString>>;
+    /// How to start anygate as it was started, when reloading needs a new program because this process has the
+    /// application in it (`preload`).
+    fn restart(&self) -> Option<Restart>;
+}
+
+/// A program to become.
+pub struct Restart {
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Where it starts.
+    pub folder: PathBuf,
 }
 
 /// A worker's means.

@@ -1,0 +1,208 @@
+//! What a worker does, and what the supervisor needs of Python.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anygate_config::{LogTarget, Plan, VERSION};
+use anygate_server::{Ended, Events, Worker};
+use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
+use anygate_sys::process::{self, Fork, User};
+use anygate_sys::{Address, Listener};
+use anygate_wsgi::{Options, WsgiApplication, ffi};
+use pyo3::prelude::*;
+
+use crate::logs;
+
+/// Everything that passes from the launch to the workers.
+pub(crate) struct Body {
+    pub(crate) plan: Arc<Plan>,
+    /// The application, if it is here before the fork.
+    pub(crate) application: Option<Py<PyAny>>,
+    pub(crate) access_log: Option<(LogTarget, File)>,
+    /// Whom workers run as.
+    pub(crate) user: Option<User>,
+    pub(crate) group: Option<u32>,
+    /// How this program was started, if it can be started so again.
+    pub(crate) command: Option<Vec<OsString>>,
+    pub(crate) folder: PathBuf,
+}
+
+impl WorkerBody for Body {
+    fn fork(&mut self) -> io::Result<Fork> {
+        Python::attach(|py| {
+            ffi::before_fork(py);
+            let forked = process::fork();
+            match forked {
+                Ok(Fork::Child) => ffi::after_fork_in_child(py),
+                Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
+            }
+            forked
+        })
+    }
+
+    fn work(&mut self, context: WorkerContext) -> i32 {
+        match self.serve(context) {
+            Ok(()) => 0,
+            Err(Failure::Application) => APPLICATION_FAILED,
+            Err(Failure::Server(error)) => {
+                tracing::error!("the worker cannot go on: {error}");
+                1
+            }
+        }
+    }
+
+    fn serving(&mut self, listeners: &[Listener]) {
+        let urls: Vec<String> = listeners.iter().map(|listener| url(listener.local())).collect();
+        let target = self.plan.application.target.as_deref().unwrap_or("an application");
+        let (workers, threads) = (self.plan.workers, self.plan.server.threads);
+        tracing::info!(
+            "anygate {VERSION} serves {target} on {} with {} of {}; Ctrl-C ends it",
+            urls.join(" and "),
+            counted(workers, "worker"),
+            counted(threads, "thread"),
+        );
+    }
+
+    fn reopen_logs(&mut self) {
+        logs::reopen();
+    }
+
+    fn restart(&self) -> Option<Restart> {
+        if !self.plan.application.preload {
+            return None;
+        }
+        let command = self.command.clone()?;
+        Some(Restart { command, folder: self.folder.clone() })
+    }
+}
+
+enum Failure {
+    /// It could not be loaded, and that was said.
+    Application,
+    Server(String),
+}
+
+impl Body {
+    fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
+        let WorkerContext { listeners, signals, parent, mut report } = context;
+        self.drop_rights().map_err(Failure::Server)?;
+        let application = Python::attach(|py| {
+            let callable = match self.application.take() {
+                Some(application) => application,
+                None => load(py, &self.plan).ok_or(Failure::Application)?,
+            };
+            wsgi(py, callable, &self.plan, self.plan.workers > 1).map_err(|error| Failure::Server(error.to_string()))
+        })?;
+        let access_log = self
+            .access_log
+            .take()
+            .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
+        let server = |error: io::Error| Failure::Server(error.to_string());
+        let (worker, _handle) = Worker::new(
+            &self.plan.server,
+            listeners,
+            Arc::new(application),
+            access_log,
+            Some(signals),
+            Some(parent),
+        )
+        .map_err(server)?;
+        report.ready();
+        let ended = worker.run(&mut Reporting(report)).map_err(server)?;
+        if ended == Ended::CutOff {
+            tracing::warn!("the worker ended before everything was answered");
+        }
+        Python::attach(say_goodbye);
+        Ok(())
+    }
+
+    fn drop_rights(&self) -> Result<(), String> {
+        let refused = |error: io::Error| format!("cannot run as the user or group that was asked for: {error}");
+        if let Some(user) = &self.user {
+            process::become_user(user, self.group).map_err(refused)?;
+        } else if let Some(group) = self.group {
+            process::become_group(group).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads the application; says why when it cannot.
+pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
+    let target = plan.application.target.as_deref()?;
+    let loaded = py.import("anygate.importer").and_then(|importer| {
+        importer.call_method1("load", (target, &plan.application.pythonpath))
+    });
+    match loaded {
+        Ok(application) => Some(application.unbind()),
+        Err(error) => {
+            // The importer's own errors say everything in their message; any other is a traceback.
+            let text = py
+                .import("anygate.importer")
+                .and_then(|importer| importer.call_method1("explain", (target, error.value(py))))
+                .and_then(|text| text.extract::<String>())
+                .unwrap_or_else(|_| format!("cannot load {target}: {error}"));
+            tracing::error!("{text}");
+            None
+        }
+    }
+}
+
+/// Makes the bridge to a callable.
+pub(crate) fn wsgi(
+    py: Python<'_>,
+    callable: Py<PyAny>,
+    plan: &Plan,
+    multiprocess: bool,
+) -> PyResult<WsgiApplication> {
+    let options = Options {
+        software: format!("anygate/{VERSION}"),
+        multithread: plan.server.threads > 1,
+        multiprocess,
+        errors: Arc::new(logs::write_raw),
+    };
+    WsgiApplication::new(py, callable, options)
+}
+
+/// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.
+fn say_goodbye(py: Python<'_>) {
+    let run = |module: &str, function: &str| -> PyResult<()> {
+        py.import(module)?.call_method0(function)?;
+        Ok(())
+    };
+    if let Err(error) = run("atexit", "_run_exitfuncs") {
+        tracing::error!("a function registered with atexit failed: {error}");
+    }
+    for stream in ["stdout", "stderr"] {
+        let flushed = py.import("sys").and_then(|sys| sys.getattr(stream)).and_then(|stream| stream.call_method0("flush"));
+        // A stream that is closed, or None, has nothing to lose.
+        drop(flushed);
+    }
+}
+
+struct Reporting(Report);
+
+impl Events for Reporting {
+    fn beat(&mut self) {
+        self.0.beat();
+    }
+
+    fn draining(&mut self) {
+        self.0.draining();
+    }
+}
+
+/// The address of a listener as a URL.
+pub(crate) fn url(address: &Address) -> String {
+    match address {
+        Address::Inet(address) => format!("http://{address}"),
+        Address::Unix(_) => address.to_string(),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

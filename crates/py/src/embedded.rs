@@ -1,0 +1,104 @@
+//! A server inside a running program: one worker on a thread of this process.
+
+use std::env;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use anygate_config::Plan;
+use anygate_server::{Ended, Events, Handle, Worker};
+use anygate_supervisor::sockets;
+use anygate_sys::Listener;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::body::{url, wsgi};
+use crate::{logs, settings};
+
+/// The native half of `anygate.Server`, which documents it.
+#[pyclass(frozen, subclass, module = "anygate._anygate")]
+pub(crate) struct Server {
+    application: Py<PyAny>,
+    plan: Plan,
+    running: Mutex<Option<Running>>,
+    urls: Mutex<Vec<String>>,
+}
+
+struct Running {
+    handle: Handle,
+    thread: JoinHandle<std::io::Result<Ended>>,
+    listeners: Vec<Listener>,
+}
+
+#[pymethods]
+impl Server {
+    #[new]
+    #[pyo3(signature = (app, **options))]
+    fn new(app: Py<PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let settings = settings::from_keywords(options)?;
+        let plan = Plan::check(&settings, &env::current_dir()?)
+            .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        if plan.workers > 1 {
+            let message = "workers: a Server is one worker inside this process; anygate.serve() starts more";
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_some() {
+            return Err(PyRuntimeError::new_err("the server is running already"));
+        }
+        logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
+        let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
+        let listeners = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
+        let application = wsgi(py, self.application.clone_ref(py), &self.plan, false)?;
+        let access_log =
+            access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
+        let shared = listeners.iter().map(Listener::try_clone).collect::<Result<Vec<_>, _>>()?;
+        let (worker, handle) = Worker::new(
+            &self.plan.server,
+            shared,
+            std::sync::Arc::new(application),
+            access_log,
+            None,
+            None,
+        )?;
+        let thread = thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
+        *self.urls.lock().unwrap_or_else(PoisonError::into_inner) =
+            listeners.iter().map(|listener| url(listener.local())).collect();
+        *running = Some(Running { handle, thread, listeners });
+        Ok(())
+    }
+
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let ended = py.detach(|| {
+            // The lock is held for this line only: nobody waits for it while a worker drains.
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(Running { handle, thread, listeners }) = running else { return Ok(None) };
+            sockets::close(&listeners);
+            drop(listeners);
+            handle.drain();
+            thread.join().map(Some).map_err(|_| ())
+        });
+        match ended {
+            Ok(None | Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(error))) => Err(error.into()),
+            Err(()) => Err(PyRuntimeError::new_err("the server's thread failed; the error log says why")),
+        }
+    }
+
+    #[getter]
+    fn urls(&self) -> Vec<String> {
+        self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Nobody watches an embedded worker.
+struct Silent;
+
+impl Events for Silent {
+    fn beat(&mut self) {}
+    fn draining(&mut self) {}
+}

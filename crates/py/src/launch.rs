@@ -1,0 +1,218 @@
+//! From the command line, or `anygate.serve`, to a running tree of processes.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anygate_config::{Command, Plan, parse};
+use anygate_supervisor::inherit::{self, Inherited};
+use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
+use anygate_sys::{Listener, process, signals};
+use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::body::{Body, load};
+use crate::{logs, settings};
+
+/// Why nothing runs: an exit code and one line for the user.
+struct Refusal(i32, String);
+
+impl Refusal {
+    /// A wrong setting.
+    fn usage(message: impl Into<String>) -> Self {
+        Refusal(2, message.into())
+    }
+
+    /// The machine says no.
+    fn machine(message: impl Into<String>) -> Self {
+        Refusal(1, message.into())
+    }
+}
+
+/// Runs the command line `arguments` (without the program's name). Gives the exit code.
+#[pyfunction]
+pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
+    let environment: Vec<_> = env::vars_os().collect();
+    let folder = match env::current_dir() {
+        Ok(folder) => folder,
+        Err(error) => return complain(&Refusal::machine(format!("the current folder cannot be used: {error}"))),
+    };
+    let command = match parse(arguments, &environment, &folder) {
+        Ok(Command::Show(text)) => {
+            // A reader that went away (`anygate --help | head -1`) has what it wanted.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            return 0;
+        }
+        Ok(Command::Serve(plan, warnings)) => {
+            for warning in warnings {
+                eprintln!("anygate: warning: {warning}");
+            }
+            plan
+        }
+        Err(exit) => return complain(&Refusal(exit.code, exit.message)),
+    };
+    match launch(py, *command, None, folder) {
+        Ok(code) => code,
+        Err(refusal) => complain(&refusal),
+    }
+}
+
+fn complain(refusal: &Refusal) -> i32 {
+    if !refusal.1.is_empty() {
+        eprintln!("anygate: error: {}", refusal.1);
+    }
+    refusal.0
+}
+
+/// Serves `app` (a callable, or a target such as "myapp:app") until told to end by a signal.
+#[pyfunction]
+#[pyo3(signature = (app, **options))]
+pub(crate) fn serve(py: Python<'_>, app: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let folder = env::current_dir()?;
+    let settings = settings::from_keywords(options)?;
+    let mut plan =
+        Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+    let application = match app.extract::<String>() {
+        Ok(target) => {
+            plan.application.target = Some(target);
+            None
+        }
+        Err(_) => Some(app.clone().unbind()),
+    };
+    match launch(py, plan, application, folder) {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(PySystemExit::new_err(code)),
+        Err(Refusal(2, message)) => Err(PyValueError::new_err(message)),
+        Err(Refusal(APPLICATION_FAILED, _)) => Err(PySystemExit::new_err(APPLICATION_FAILED)),
+        Err(Refusal(_, message)) => Err(PyOSError::new_err(message)),
+    }
+}
+
+fn launch(py: Python<'_>, plan: Plan, application: Option<Py<PyAny>>, folder: PathBuf) -> Result<i32, Refusal> {
+    let plan = Arc::new(plan);
+    logs::start(&plan.log).map_err(Refusal::machine)?;
+    let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
+    let (user, group) = whom(&plan)?;
+    if let Some(chdir) = &plan.application.chdir {
+        env::set_current_dir(chdir)
+            .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))?;
+    }
+    if let Err(error) = process::raise_file_limit() {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
+    if let Some(umask) = plan.process.umask {
+        process::set_umask(umask);
+    }
+    let inherited = inherited(py);
+    let listeners = match &inherited {
+        Some(inherited) => adopt(inherited)?,
+        None => sockets::open(&plan.binds, &plan.socket).map_err(Refusal::machine)?,
+    };
+    let started = prepare(py, &plan, application, inherited.is_some());
+    let (application, pid_file) = match started {
+        Ok(started) => started,
+        Err(refusal) => {
+            sockets::close(&listeners);
+            return Err(refusal);
+        }
+    };
+    let mut body = Body {
+        command: restart_command(py),
+        access_log,
+        application,
+        user,
+        group,
+        folder,
+        plan: Arc::clone(&plan),
+    };
+    let code = py.detach(|| {
+        let mut supervisor = Supervisor::new(&plan.process, plan.workers, listeners, &mut body)
+            .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
+        if let Some(inherited) = &inherited {
+            let lifeline = signals::adopt_pipe(inherited.lifeline)
+                .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
+            supervisor.take_over(&inherited.workers, lifeline);
+        }
+        Ok(supervisor.run())
+    })?;
+    drop(pid_file);
+    Ok(code)
+}
+
+/// The user and group that workers are to become.
+fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
+    let machine = |error: std::io::Error| Refusal::machine(error.to_string());
+    let mut user = None;
+    if let Some(name) = &plan.process.user {
+        user = process::user(name).map_err(machine)?;
+        if user.is_none() {
+            return Err(Refusal::usage(format!("user: there is no user {name:?}")));
+        }
+    }
+    let mut group = None;
+    if let Some(name) = &plan.process.group {
+        group = process::group(name).map_err(machine)?;
+        if group.is_none() {
+            return Err(Refusal::usage(format!("group: there is no group {name:?}")));
+        }
+    }
+    if (user.is_some() || group.is_some()) && !process::is_root() {
+        return Err(Refusal::usage("user, group: only root can run workers as someone else; start anygate as root"));
+    }
+    Ok((user, group))
+}
+
+/// What the program before left for us, taken out of the environment so that nobody else takes it for theirs.
+fn inherited(py: Python<'_>) -> Option<Inherited> {
+    let text = env::var(inherit::VARIABLE).ok()?;
+    // Python's view of the environment is the one that can be changed safely.
+    let removed = py
+        .import("os")
+        .and_then(|os| os.getattr("environ"))
+        .and_then(|environ| environ.call_method1("pop", (inherit::VARIABLE, py.None())));
+    if let Err(error) = removed {
+        tracing::warn!("cannot remove {} from the environment: {error}", inherit::VARIABLE);
+    }
+    Inherited::read(&text)
+}
+
+fn adopt(inherited: &Inherited) -> Result<Vec<Listener>, Refusal> {
+    inherited
+        .sockets
+        .iter()
+        .map(|&fd| {
+            Listener::adopt(fd).map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))
+        })
+        .collect()
+}
+
+/// Loads the application if it is to be here before workers are, and writes the pid file.
+fn prepare(
+    py: Python<'_>,
+    plan: &Plan,
+    application: Option<Py<PyAny>>,
+    reloaded: bool,
+) -> Result<(Option<Py<PyAny>>, Option<PidFile>), Refusal> {
+    let pid_file =
+        plan.process.pid_file.clone().map(PidFile::write).transpose().map_err(Refusal::machine)?;
+    let application = match application {
+        None if plan.application.preload => match load(py, plan) {
+            None if !reloaded => return Err(Refusal(APPLICATION_FAILED, String::new())),
+            // The old workers go on; our own will say that they have no application.
+            loaded => loaded,
+        },
+        given => given,
+    };
+    Ok((application, pid_file))
+}
+
+/// The interpreter with the arguments that it was started with.
+fn restart_command(py: Python<'_>) -> Option<Vec<OsString>> {
+    let sys = py.import("sys").ok()?;
+    let mut command: Vec<OsString> = sys.getattr("orig_argv").ok()?.extract().ok()?;
+    let program: OsString = sys.getattr("executable").ok()?.extract().ok()?;
+    *command.first_mut()? = program;
+    Some(command)
+}

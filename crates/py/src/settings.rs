@@ -1,0 +1,53 @@
+//! Keyword arguments as settings.
+
+use anygate_config::{Origin, Settings};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use serde_json::Value;
+
+/// Reads `{"port": 0, "bind": ["unix:x"]}`. `None` leaves an option as it is.
+///
+/// Errors: TypeError for an option that does not exist, ValueError for a value that it cannot have; both name it.
+pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Settings> {
+    let mut settings = Settings::default();
+    for (key, value) in keywords.into_iter().flat_map(|keywords| keywords.iter()) {
+        if value.is_none() {
+            continue;
+        }
+        let key: String = key.extract()?;
+        if key == "app" || anygate_config::options::find(&key).is_none_or(|option| option.name == "config") {
+            let hint = anygate_config::options::nearest(&key)
+                .map_or_else(String::new, |option| format!("; did you mean {}?", option.name));
+            return Err(PyTypeError::new_err(format!("there is no option {key}{hint}")));
+        }
+        let json = json(&value).ok_or_else(|| {
+            PyTypeError::new_err(format!("{key}: a {} is no value of an option", value.get_type()))
+        })?;
+        settings
+            .set_json(&key, &json, Origin::Argument)
+            .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+    }
+    Ok(settings)
+}
+
+fn json(value: &Bound<'_, PyAny>) -> Option<Value> {
+    if value.is_instance_of::<PyBool>() {
+        return value.extract().ok().map(Value::Bool);
+    }
+    if value.is_instance_of::<PyInt>() {
+        return value.extract::<i64>().ok().map(Value::from);
+    }
+    if value.is_instance_of::<PyFloat>() {
+        return value.extract::<f64>().ok().map(Value::from);
+    }
+    if value.is_instance_of::<PyString>() {
+        return value.extract().ok().map(Value::String);
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let items: Option<Vec<Value>> = value.try_iter().ok()?.map(|item| json(&item.ok()?)).collect();
+        return items.map(Value::Array);
+    }
+    // Paths.
+    value.call_method0("__fspath__").ok()?.extract().ok().map(Value::String)
+}

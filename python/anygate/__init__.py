@@ -1,0 +1,18 @@
+"""Serve a Python WSGI application.
+
+From the shell: ``anygate myapp:app``. From Python::
+
+    import anygate
+
+    anygate.serve(app, port=8000, workers=2)
+
+    with anygate.Server(app, port=0) as server:
+        print(server.url)
+
+Every option of the command line is a keyword argument here; ``docs/settings.md`` lists them.
+"""
+
+from anygate._anygate import __version__
+from anygate.server import Server, serve
+
+__all__ = ["Server", "__version__", "serve"]

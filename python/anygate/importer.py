@@ -1,0 +1,177 @@
+"""Finding the application that a target names.
+
+A target is ``module``, ``module:name``, ``module:name.of.attribute``, ``module:factory("argument")``, or a path to a file in
+place of the module. Without a name, ``application`` and then ``app`` is looked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+DEFAULT_NAMES = ("application", "app")
+
+
+class LoadError(Exception):
+    """The application cannot be found or used; the message says what the user typed and what to do."""
+
+
+def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Callable[..., Any]:
+    """Return the application that ``target`` names.
+
+    The current folder and ``pythonpath`` become importable, as for ``python -m``.
+
+    Raises LoadError when there is no such module or attribute, or it is no WSGI application, and whatever the
+    application's own code raises while it is imported.
+    """
+    source, _, expression = target.partition(":")
+    if not source:
+        raise LoadError(f"{target!r} names no module; write it as module:name, for example myapp:app")
+    for folder in reversed([os.fspath(path) for path in pythonpath] or []):
+        _make_importable(folder)
+    if source.endswith(".py") or os.sep in source:
+        module = _import_file(source)
+    else:
+        _make_importable(os.getcwd())
+        module = _import_module(source)
+    found = _evaluate(module, source, expression) if expression else _default(module, source)
+    return _checked(found, target)
+
+
+def explain(target: str, error: BaseException) -> str:
+    """Say in words for a user why ``target`` was not loaded: one line, or the traceback of the application's own code."""
+    if isinstance(error, LoadError):
+        return f"cannot load {target}: {error}"
+    frames = traceback.TracebackException.from_exception(error)
+    own = [
+        frame
+        for frame in frames.stack
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
+    ]
+    if own:
+        frames.stack = traceback.StackSummary.from_list(own)
+    text = "".join(frames.format()).rstrip()
+    return f"cannot load {target}: it raised {type(error).__name__} while it was imported\n{text}"
+
+
+def _make_importable(folder: str) -> None:
+    folder = os.path.abspath(folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only the target itself is the user's typing error; what it imports in turn is a fault of its code.
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        missing = error.name
+    except ValueError:
+        missing = name
+    hint = _nearest(missing, _modules_here())
+    raise LoadError(f"there is no module {missing!r} in {os.getcwd()} or on the Python path{hint}")
+
+
+def _modules_here() -> list[str]:
+    names = []
+    for entry in os.scandir(os.getcwd()):
+        stem, extension = os.path.splitext(entry.name)
+        if extension == ".py" or (entry.is_dir() and os.path.exists(os.path.join(entry.path, "__init__.py"))):
+            names.append(stem)
+    return names
+
+
+def _import_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise LoadError(f"there is no file {path!r} in {os.getcwd()}")
+    folder, file = os.path.split(os.path.abspath(path))
+    name = os.path.splitext(file)[0]
+    _make_importable(folder)
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) != os.path.join(folder, file):
+        # A file may be called like a module that is in use, such as site.py.
+        name = f"anygate_application_{name}"
+    spec = importlib.util.spec_from_file_location(name, os.path.join(folder, file))
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{path!r} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _default(module: ModuleType, source: str) -> Any:
+    for name in DEFAULT_NAMES:
+        if hasattr(module, name):
+            return getattr(module, name)
+    callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    hint = f"; name one, for example {source}:{callables[0]}" if callables else ""
+    raise LoadError(f"{source!r} has neither 'application' nor 'app'{hint}")
+
+
+def _evaluate(module: ModuleType, source: str, expression: str) -> Any:
+    try:
+        node = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise LoadError(f"{expression!r} is neither a name nor a call such as create_app()") from None
+    if not isinstance(node, ast.Call):
+        return _attribute(module, source, node, expression)
+    factory = _attribute(module, source, node.func, expression)
+    try:
+        arguments = [ast.literal_eval(argument) for argument in node.args]
+        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+    except ValueError:
+        raise LoadError(f"the arguments in {expression!r} must be literals, such as 'text', 1 or True") from None
+    if not callable(factory):
+        raise LoadError(f"{ast.unparse(node.func)!r} in {source!r} is a {type(factory).__name__}, which cannot be called")
+    return factory(*arguments, **keywords)
+
+
+def _attribute(module: ModuleType, source: str, node: ast.expr, expression: str) -> Any:
+    if isinstance(node, ast.Name):
+        holder, name = module, node.id
+    elif isinstance(node, ast.Attribute):
+        holder, name = _attribute(module, source, node.value, expression), node.attr
+    else:
+        raise LoadError(f"{expression!r} is neither a name nor a call such as create_app()")
+    try:
+        return getattr(holder, name)
+    except AttributeError:
+        hint = _nearest(name, [other for other in dir(holder) if not other.startswith("_")])
+        raise LoadError(f"{source!r} has no attribute {name!r}{hint}") from None
+
+
+def _nearest(name: str, others: list[str]) -> str:
+    near = difflib.get_close_matches(name, others, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _checked(application: Any, target: str) -> Callable[..., Any]:
+    if not callable(application):
+        raise LoadError(f"it is a {type(application).__name__}, not a WSGI application, which can be called")
+    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(getattr(application, "__call__", None)):  # noqa: B004
+        raise LoadError("it is an asynchronous (ASGI) application; anygate serves WSGI applications")
+    if inspect.isfunction(application):
+        try:
+            inspect.signature(application).bind({}, None)
+        except TypeError:
+            hint = ""
+            if not [p for p in inspect.signature(application).parameters.values() if p.default is p.empty]:
+                hint = f"; if it is a factory, call it: {target}()"
+            raise LoadError(f"it does not take the two arguments of a WSGI application{hint}") from None
+    return application  # type: ignore[no-any-return]

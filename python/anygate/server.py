@@ -1,0 +1,67 @@
+"""Serving from a Python program."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from os import PathLike
+from types import TracebackType
+from typing import Any
+
+from anygate import _anygate
+
+#: A WSGI application as PEP 3333 describes it; ``wsgiref.types.WSGIApplication`` is the precise type.
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+#: What an option can be: see ``docs/settings.md``.
+Option = str | int | float | bool | list[str] | tuple[str, ...] | PathLike[str] | None
+
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGPIPE")
+
+
+def serve(app: Application | str, **options: Option) -> None:
+    """Serve ``app`` with a supervisor and worker processes until a signal ends it.
+
+    ``app`` is a WSGI callable, or a target such as ``"myapp:app"``, which can be reloaded by SIGHUP.
+
+    Raises TypeError for an option that does not exist, ValueError for a value that it cannot have, OSError when an
+    address or a log cannot be opened, and SystemExit(3) when the application cannot be loaded. The process's signal
+    handlers are put back at the end if this runs in the main thread.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in _SIGNALS)}
+    try:
+        _anygate.serve(app, **options)
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+class Server(_anygate.Server):
+    """A server inside this program: one worker, with threads of its own, until :meth:`stop`.
+
+    ``Server(app, port=0)`` lets the system choose a port, which :attr:`url` tells. Options are those of the command
+    line; ``workers`` must be 1. Raises as :func:`serve` does.
+    """
+
+    @property
+    def url(self) -> str:
+        """The first address, such as ``http://127.0.0.1:8000``; ``""`` before the first :meth:`start`."""
+        return self.urls[0] if self.urls else ""
+
+    def __enter__(self) -> Server:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
