@@ -1,8 +1,10 @@
 //! The contract between the server, which owns sockets and time, and an application, which owns everything behind
 //! `environ`. `server` calls it, `wsgi` implements it; neither knows the other.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use crate::head::{RequestHead, ResponseHead};
 
@@ -34,18 +36,36 @@ pub struct Request<'a> {
 }
 
 /// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Endpoints {
     /// REMOTE_ADDR: an IP address without brackets or zone; `127.0.0.1` for a peer on a unix socket.
     pub remote_addr: String,
     /// REMOTE_PORT: decimal; empty on a unix socket.
     pub remote_port: String,
-    /// SERVER_NAME when the request names no host: the local address.
+    /// SERVER_NAME: the local address. It is not taken from the request, which can claim any host.
     pub server_name: String,
     /// SERVER_PORT: decimal.
     pub server_port: String,
     /// Whether the client spoke TLS, so that the scheme is `https`.
     pub https: bool,
+    /// What the application keeps for the connection.
+    pub kept: Kept,
+}
+
+/// What an application keeps as long as a connection lives, such as texts that it has converted already.
+#[derive(Debug, Default)]
+pub struct Kept(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Kept {
+    /// What was kept, if it is a `T`.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.get()?.downcast_ref()
+    }
+
+    /// Keeps `value`; the first one stays.
+    pub fn set<T: Any + Send + Sync>(&self, value: T) {
+        self.0.get_or_init(|| Box::new(value));
+    }
 }
 
 /// A request's body.

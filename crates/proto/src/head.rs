@@ -176,6 +176,11 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// An empty head, which holds no memory.
+    pub const fn new() -> Self {
+        ResponseHead { text: Vec::new(), status: 0, reason: Span { start: 0, end: 0 }, fields: Vec::new() }
+    }
+
     /// Forgets everything but keeps the memory.
     pub fn clear(&mut self) {
         self.text.clear();

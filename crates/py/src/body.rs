@@ -94,7 +94,8 @@ impl Body {
                 Some(application) => application,
                 None => load(py, &self.plan).ok_or(Failure::Application)?,
             };
-            wsgi(py, callable, &self.plan, self.plan.workers > 1).map_err(|error| Failure::Server(error.to_string()))
+            wsgi(py, callable, &self.plan, self.plan.workers > 1)
+                .map_err(|error| Failure::Server(error.to_string()))
         })?;
         let access_log = self
             .access_log
@@ -120,7 +121,8 @@ impl Body {
     }
 
     fn drop_rights(&self) -> Result<(), String> {
-        let refused = |error: io::Error| format!("cannot run as the user or group that was asked for: {error}");
+        let refused =
+            |error: io::Error| format!("cannot run as the user or group that was asked for: {error}");
         if let Some(user) = &self.user {
             process::become_user(user, self.group).map_err(refused)?;
         } else if let Some(group) = self.group {
@@ -133,9 +135,9 @@ impl Body {
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
     let target = plan.application.target.as_deref()?;
-    let loaded = py.import("anygate.importer").and_then(|importer| {
-        importer.call_method1("load", (target, &plan.application.pythonpath))
-    });
+    let loaded = py
+        .import("anygate.importer")
+        .and_then(|importer| importer.call_method1("load", (target, &plan.application.pythonpath)));
     match loaded {
         Ok(application) => Some(application.unbind()),
         Err(error) => {
@@ -177,7 +179,10 @@ fn say_goodbye(py: Python<'_>) {
         tracing::error!("a function registered with atexit failed: {error}");
     }
     for stream in ["stdout", "stderr"] {
-        let flushed = py.import("sys").and_then(|sys| sys.getattr(stream)).and_then(|stream| stream.call_method0("flush"));
+        let flushed = py
+            .import("sys")
+            .and_then(|sys| sys.getattr(stream))
+            .and_then(|stream| stream.call_method0("flush"));
         // A stream that is closed, or None, has nothing to lose.
         drop(flushed);
     }

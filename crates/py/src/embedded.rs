@@ -57,15 +57,10 @@ impl Server {
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = listeners.iter().map(Listener::try_clone).collect::<Result<Vec<_>, _>>()?;
-        let (worker, handle) = Worker::new(
-            &self.plan.server,
-            shared,
-            std::sync::Arc::new(application),
-            access_log,
-            None,
-            None,
-        )?;
-        let thread = thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
+        let (worker, handle) =
+            Worker::new(&self.plan.server, shared, std::sync::Arc::new(application), access_log, None, None)?;
+        let thread =
+            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) =
             listeners.iter().map(|listener| url(listener.local())).collect();
         *running = Some(Running { handle, thread, listeners });

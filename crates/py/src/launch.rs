@@ -37,7 +37,9 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     let environment: Vec<_> = env::vars_os().collect();
     let folder = match env::current_dir() {
         Ok(folder) => folder,
-        Err(error) => return complain(&Refusal::machine(format!("the current folder cannot be used: {error}"))),
+        Err(error) => {
+            return complain(&Refusal::machine(format!("the current folder cannot be used: {error}")));
+        }
     };
     let command = match parse(arguments, &environment, &folder) {
         Ok(Command::Show(text)) => {
@@ -69,7 +71,11 @@ fn complain(refusal: &Refusal) -> i32 {
 /// Serves `app` (a callable, or a target such as "myapp:app") until told to end by a signal.
 #[pyfunction]
 #[pyo3(signature = (app, **options))]
-pub(crate) fn serve(py: Python<'_>, app: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+pub(crate) fn serve(
+    py: Python<'_>,
+    app: &Bound<'_, PyAny>,
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
     let folder = env::current_dir()?;
     let settings = settings::from_keywords(options)?;
     let mut plan =
@@ -90,14 +96,20 @@ pub(crate) fn serve(py: Python<'_>, app: &Bound<'_, PyAny>, options: Option<&Bou
     }
 }
 
-fn launch(py: Python<'_>, plan: Plan, application: Option<Py<PyAny>>, folder: PathBuf) -> Result<i32, Refusal> {
+fn launch(
+    py: Python<'_>,
+    plan: Plan,
+    application: Option<Py<PyAny>>,
+    folder: PathBuf,
+) -> Result<i32, Refusal> {
     let plan = Arc::new(plan);
     logs::start(&plan.log).map_err(Refusal::machine)?;
     let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
     let (user, group) = whom(&plan)?;
     if let Some(chdir) = &plan.application.chdir {
-        env::set_current_dir(chdir)
-            .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))?;
+        env::set_current_dir(chdir).map_err(|error| {
+            Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display()))
+        })?;
     }
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");
@@ -159,7 +171,9 @@ fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
         }
     }
     if (user.is_some() || group.is_some()) && !process::is_root() {
-        return Err(Refusal::usage("user, group: only root can run workers as someone else; start anygate as root"));
+        return Err(Refusal::usage(
+            "user, group: only root can run workers as someone else; start anygate as root",
+        ));
     }
     Ok((user, group))
 }
@@ -183,7 +197,8 @@ fn adopt(inherited: &Inherited) -> Result<Vec<Listener>, Refusal> {
         .sockets
         .iter()
         .map(|&fd| {
-            Listener::adopt(fd).map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))
+            Listener::adopt(fd)
+                .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))
         })
         .collect()
 }
@@ -195,8 +210,7 @@ fn prepare(
     application: Option<Py<PyAny>>,
     reloaded: bool,
 ) -> Result<(Option<Py<PyAny>>, Option<PidFile>), Refusal> {
-    let pid_file =
-        plan.process.pid_file.clone().map(PidFile::write).transpose().map_err(Refusal::machine)?;
+    let pid_file = plan.process.pid_file.clone().map(PidFile::write).transpose().map_err(Refusal::machine)?;
     let application = match application {
         None if plan.application.preload => match load(py, plan) {
             None if !reloaded => return Err(Refusal(APPLICATION_FAILED, String::new())),

@@ -42,12 +42,14 @@ impl AppThread<'_> {
     fn own(&mut self, mut reactor: Box<Reactor>) {
         loop {
             while let Some(connection) = reactor.next_ready() {
+                reactor.send_due();
                 self.stage.lend(reactor);
                 match self.exchange(connection) {
                     Some(returned) => reactor = returned,
                     None => return,
                 }
             }
+            reactor.send_unsent();
             if reactor.is_finished() {
                 return self.stage.finish(&reactor);
             }
@@ -67,6 +69,7 @@ impl AppThread<'_> {
                 Some(reactor)
             }
             None => {
+                connection.send_rest(&self.rules.answer.outbox);
                 self.stage.give_back(connection);
                 None
             }
@@ -130,7 +133,7 @@ const WAITED: Duration = Duration::from_micros(50);
 const WHOLE: u32 = 1 << 16;
 const EAGER_FROM: u32 = WHOLE / 20;
 /// One of so many calls is measured while calls do not wait, and while they do.
-const SAMPLE_EVERY: u32 = 16;
+const SAMPLE_EVERY: u32 = 32;
 const SAMPLE_EVERY_EAGER: u32 = 4;
 
 impl Pace {

@@ -14,7 +14,7 @@ use anygate_proto::limits::Limits;
 
 use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Exchange, Finished, RequestBody};
-use crate::pipe::Pipe;
+use crate::pipe::{OutboxLimits, Pipe};
 
 /// What every connection of a worker must know to read requests.
 pub(crate) struct ReadRules {
@@ -132,6 +132,16 @@ impl Connection {
     /// Whether the client may still be sending what nobody will read.
     pub(crate) fn has_unread(&self) -> bool {
         self.more || !self.input.is_empty()
+    }
+
+    /// Sends what an answer left to send. A client that is gone shows in the pipe.
+    pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
+        if let Some(exchange) = &mut self.exchange
+            && !exchange.out.is_empty()
+        {
+            let _ = self.pipe.send(&exchange.out, &[], limits);
+            exchange.out.clear();
+        }
     }
 
     /// Bytes that were received and not yet looked at as a request.

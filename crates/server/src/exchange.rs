@@ -133,7 +133,10 @@ impl<'a> Answer<'a> {
         (answer, head, std::mem::take(body))
     }
 
-    /// Ends the message. `failed`: the application broke off, so that the client must not take it for whole.
+    /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application
+    /// broke off, so that the client must not take it for whole.
+    ///
+    /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
     pub(crate) fn finish(mut self, failed: bool) -> Finished {
         if self.framing.is_none() {
             if !failed {
@@ -162,9 +165,8 @@ impl<'a> Answer<'a> {
         if failed && matches!(self.framing, Some(BodyFraming::UntilClose)) {
             self.pipe.break_off();
         }
-        let delivered = self.send(&[]).is_ok();
         Finished {
-            keep_alive: self.keep_alive && whole && delivered,
+            keep_alive: self.keep_alive && whole,
             status: self.status,
             body_bytes: self.sent_bytes,
             head: self.kept_head,

@@ -41,6 +41,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(2);
 /// While draining, a connection that was used so recently may have its next request on the way.
 const RECENT: Duration = Duration::from_secs(1);
+/// Answers of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
+/// the cost of a short answer. None waits for its neighbours longer than this, except behind a slow call, where the
+/// steward sends it.
+const UNSENT_MAX: Duration = Duration::from_micros(50);
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 64;
 
@@ -67,6 +71,9 @@ pub(crate) struct Reactor {
     ready: VecDeque<Box<Connection>>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
+    /// Connections whose answers are complete but not sent, and since when there are any.
+    unsent: Vec<usize>,
+    unsent_since: Instant,
     returned: Vec<Box<Connection>>,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
@@ -114,6 +121,8 @@ impl Reactor {
             expired: Vec::new(),
             ready: VecDeque::new(),
             again: VecDeque::new(),
+            unsent: Vec::new(),
+            unsent_since: now,
             returned: Vec::new(),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -135,6 +144,7 @@ impl Reactor {
 
     /// Waits for events, at most `longest`, and handles them.
     pub(crate) fn turn(&mut self, longest: Option<Duration>) -> io::Result<()> {
+        self.send_unsent();
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
@@ -191,14 +201,36 @@ impl Reactor {
         if let Entry::Out { more, .. } = entry {
             connection.more |= *more;
         }
-        if let Some(mut exchange) = connection.exchange.take()
-            && self.spare.len() < SPARE_EXCHANGES
-        {
-            exchange.clear();
-            self.spare.push(exchange);
-        }
         *entry = Entry::Here(connection);
-        self.write(token);
+        if self.unsent.is_empty() {
+            self.unsent_since = Instant::now();
+        }
+        self.unsent.push(token);
+    }
+
+    /// Sends the answers that wait, if they have waited long enough.
+    pub(crate) fn send_due(&mut self) {
+        if !self.unsent.is_empty() && self.unsent_since.elapsed() >= UNSENT_MAX {
+            self.send_unsent();
+        }
+    }
+
+    /// Sends the answers that wait.
+    pub(crate) fn send_unsent(&mut self) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for token in unsent.drain(..) {
+            if let Some(Entry::Here(connection)) = self.connections.get_mut(token) {
+                connection.send_rest(&self.rules.answer.outbox);
+                if let Some(mut exchange) = connection.exchange.take()
+                    && self.spare.len() < SPARE_EXCHANGES
+                {
+                    exchange.clear();
+                    self.spare.push(exchange);
+                }
+                self.write(token);
+            }
+        }
+        self.unsent = unsent;
     }
 
     /// Whether the worker drained and nothing is left to do.
@@ -591,5 +623,5 @@ fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints 
         Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
         Address::Unix(_) => ("localhost".to_owned(), "80".to_owned()),
     };
-    Endpoints { remote_addr, remote_port, server_name, server_port, https: false }
+    Endpoints { remote_addr, remote_port, server_name, server_port, https: false, ..Endpoints::default() }
 }

@@ -50,6 +50,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
             Watched::Taken(mut reactor) => {
                 pause = LOOK_MIN;
                 idle_looks = 0;
+                reactor.send_unsent();
                 while let Some(kept) = stage.distribute(reactor) {
                     reactor = kept;
                     if reactor.is_finished() {

@@ -1,7 +1,6 @@
 //! Calls the application and carries its answer to the server (PEP 3333, "The Server/Gateway Side").
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use anygate_proto::application::{Application, Failed, Request, Response};
 use pyo3::exceptions::PyTypeError;
@@ -49,9 +48,9 @@ impl WsgiApplication {
         Ok(WsgiApplication { callable, environs: Environs::new(py, template)? })
     }
 
-    fn answer(&self, py: Python<'_>, request: Request<'_>, call: &Arc<Call>) -> PyResult<()> {
+    fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
+        let (py, call) = (start_response.py(), &start_response.get().call);
         let environ = self.environs.make(py, request)?;
-        let start_response = Bound::new(py, StartResponse { call: Arc::clone(call) })?;
         let iterable = self.callable.bind(py).call1((environ, start_response))?;
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return blocks(call, list.len(), |index| list.get_item(index));
@@ -92,8 +91,13 @@ impl Application for WsgiApplication {
         Python::attach(|py| {
             response.entered();
             let head = request.head;
-            let call = Arc::new(Call::default());
-            let result = call.response.during(response, || self.answer(py, request, &call));
+            let start_response = Bound::new(py, StartResponse::default()).map_err(|error| {
+                log(py, &error, "there is no memory for a request");
+                Failed
+            })?;
+            let call = &start_response.get().call;
+            let result = call.response.during(response, || self.answer(request, &start_response));
+            call.end();
             match result {
                 Ok(()) => Ok(()),
                 // The client went away; the application was only told so.

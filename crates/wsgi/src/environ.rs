@@ -1,9 +1,9 @@
 //! `environ`: one dictionary for each request (PEP 3333, "environ Variables"; RFC 3875 section 4.1). What is the same
-//! for all requests is copied from a template; keys are made once.
+//! for all requests, and for all of a connection, is copied from a template; keys are made once.
 
 use std::collections::HashMap;
 
-use anygate_proto::application::Request;
+use anygate_proto::application::{Endpoints, Request};
 use anygate_proto::head::{RequestHead, Version};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -79,13 +79,13 @@ enum Place {
 /// Makes environs.
 pub(crate) struct Environs {
     template: Py<PyDict>,
-    empty_input: Py<InputStream>,
     names: Names,
     places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
     methods: Vec<(&'static [u8], Py<PyString>)>,
-    versions: [Py<PyString>; 3],
-    schemes: [Py<PyString>; 2],
 }
+
+/// The template of one connection's requests, kept with the connection.
+struct ConnectionTemplate(Py<PyDict>);
 
 macro_rules! names {
     ($($field:ident = $name:literal,)*) => {
@@ -101,7 +101,6 @@ macro_rules! names {
 
 names! {
     request_method = "REQUEST_METHOD",
-    script_name = "SCRIPT_NAME",
     path_info = "PATH_INFO",
     query_string = "QUERY_STRING",
     request_uri = "REQUEST_URI",
@@ -109,12 +108,7 @@ names! {
     content_length = "CONTENT_LENGTH",
     http_host = "HTTP_HOST",
     http_cookie = "HTTP_COOKIE",
-    server_name = "SERVER_NAME",
-    server_port = "SERVER_PORT",
     server_protocol = "SERVER_PROTOCOL",
-    remote_addr = "REMOTE_ADDR",
-    remote_port = "REMOTE_PORT",
-    url_scheme = "wsgi.url_scheme",
     input = "wsgi.input",
 }
 
@@ -122,7 +116,6 @@ impl Environs {
     /// `template` holds what is the same for every request.
     pub(crate) fn new(py: Python<'_>, template: Bound<'_, PyDict>) -> PyResult<Self> {
         let names = Names::new(py);
-        template.set_item(&names.script_name, "")?;
         let mut places = HashMap::default();
         for name in COMMON_FIELDS {
             for name in [name.as_bytes().to_vec(), name.to_ascii_lowercase().into_bytes()] {
@@ -131,16 +124,21 @@ impl Environs {
             }
         }
         let text = |text: &str| PyString::intern(py, text).unbind();
-        let methods = ["GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
+        // What most requests have is in the template, so that only the difference must be set.
+        template.set_item(&names.request_method, text("GET"))?;
+        template.set_item("SCRIPT_NAME", "")?;
+        template.set_item(&names.path_info, "/")?;
+        template.set_item(&names.query_string, "")?;
+        template.set_item(&names.request_uri, "/")?;
+        template.set_item(&names.raw_uri, "/")?;
+        template.set_item(&names.server_protocol, text(Version::Http11.as_str()))?;
+        template.set_item(&names.input, Bound::new(py, InputStream::new(None))?)?;
+        let methods = ["POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
         Ok(Environs {
             template: template.unbind(),
-            empty_input: Py::new(py, InputStream::new(None))?,
             names,
             places,
             methods: methods.iter().map(|method| (method.as_bytes(), text(method))).collect(),
-            versions: [Version::Http10, Version::Http11, Version::Http2]
-                .map(|version| text(version.as_str())),
-            schemes: [text("http"), text("https")],
         })
     }
 
@@ -148,33 +146,34 @@ impl Environs {
     pub(crate) fn make<'py>(&self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
         let Request { head, body, endpoints } = request;
         let names = &self.names;
-        let environ = self.template.bind(py).copy()?;
-        match self.methods.iter().find(|(method, _)| *method == head.method()) {
-            Some((_, method)) => environ.set_item(&names.request_method, method)?,
-            None => environ.set_item(&names.request_method, latin1(py, head.method())?)?,
-        }
-        environ.set_item(&names.path_info, latin1(py, head.path())?)?;
-        environ.set_item(&names.query_string, latin1(py, head.query())?)?;
-        let target = latin1(py, head.target())?;
-        environ.set_item(&names.raw_uri, &target)?;
-        environ.set_item(&names.request_uri, target)?;
-        let [http10, http11, http2] = &self.versions;
-        let version = match head.version() {
-            Version::Http10 => http10,
-            Version::Http11 => http11,
-            Version::Http2 => http2,
+        let environ = match endpoints.kept.get::<ConnectionTemplate>() {
+            Some(template) => template.0.bind(py).copy()?,
+            None => {
+                let template = self.connection_template(py, endpoints)?;
+                let environ = template.copy()?;
+                endpoints.kept.set(ConnectionTemplate(template.unbind()));
+                environ
+            }
         };
-        environ.set_item(&names.server_protocol, version)?;
-        environ.set_item(&names.server_name, &endpoints.server_name)?;
-        environ.set_item(&names.server_port, &endpoints.server_port)?;
-        environ.set_item(&names.remote_addr, &endpoints.remote_addr)?;
-        if !endpoints.remote_port.is_empty() {
-            environ.set_item(&names.remote_port, &endpoints.remote_port)?;
+        if head.method() != b"GET" {
+            match self.methods.iter().find(|(method, _)| *method == head.method()) {
+                Some((_, method)) => environ.set_item(&names.request_method, method)?,
+                None => environ.set_item(&names.request_method, latin1(py, head.method())?)?,
+            }
         }
-        let [http, https] = &self.schemes;
-        environ.set_item(&names.url_scheme, if endpoints.https { https } else { http })?;
-        if endpoints.https {
-            environ.set_item("HTTPS", "on")?;
+        if head.version() != Version::Http11 {
+            environ.set_item(&names.server_protocol, PyString::intern(py, head.version().as_str()))?;
+        }
+        if head.target() != b"/" {
+            let target = latin1(py, head.target())?;
+            environ.set_item(&names.raw_uri, &target)?;
+            environ.set_item(&names.request_uri, &target)?;
+            if head.path() == head.target() {
+                environ.set_item(&names.path_info, target)?;
+            } else {
+                environ.set_item(&names.path_info, latin1(py, head.path())?)?;
+                environ.set_item(&names.query_string, latin1(py, head.query())?)?;
+            }
         }
         let framed = self.fields(&environ, head)?;
         // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.
@@ -189,14 +188,30 @@ impl Environs {
                 }
                 environ.set_item(&names.input, Bound::new(py, InputStream::new(Some(body)))?)?;
             }
-            None => {
-                if framed {
-                    environ.set_item(&names.content_length, "0")?;
-                }
-                environ.set_item(&names.input, &self.empty_input)?;
-            }
+            None if framed => environ.set_item(&names.content_length, "0")?,
+            None => {}
         }
         Ok(environ)
+    }
+
+    /// What is the same for every request of a connection.
+    fn connection_template<'py>(
+        &self,
+        py: Python<'py>,
+        endpoints: &Endpoints,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let template = self.template.bind(py).copy()?;
+        template.set_item("SERVER_NAME", &endpoints.server_name)?;
+        template.set_item("SERVER_PORT", &endpoints.server_port)?;
+        template.set_item("REMOTE_ADDR", &endpoints.remote_addr)?;
+        if !endpoints.remote_port.is_empty() {
+            template.set_item("REMOTE_PORT", &endpoints.remote_port)?;
+        }
+        template.set_item("wsgi.url_scheme", if endpoints.https { "https" } else { "http" })?;
+        if endpoints.https {
+            template.set_item("HTTPS", "on")?;
+        }
+        Ok(template)
     }
 
     /// Adds the fields; says whether the request named a length, be it zero.

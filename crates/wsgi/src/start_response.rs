@@ -1,7 +1,8 @@
 //! `start_response` and the `write` callable that it gives (PEP 3333, "The start_response() Callable").
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
@@ -87,9 +88,21 @@ impl Call {
         }
     }
 
+    /// Ends the answer: the memory of its head is used by the thread's next one.
+    pub(crate) fn end(&self) {
+        if let Some(mut head) = self.head().take() {
+            head.clear();
+            SPARE_HEAD.set(head);
+        }
+    }
+
     fn head(&self) -> MutexGuard<'_, Option<ResponseHead>> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+thread_local! {
+    static SPARE_HEAD: Cell<ResponseHead> = const { Cell::new(ResponseHead::new()) };
 }
 
 fn over() -> PyErr {
@@ -109,20 +122,21 @@ fn send_error(error: SendError) -> PyErr {
 
 /// The callable that an application gets.
 #[pyclass(frozen, module = "anygate")]
+#[derive(Default)]
 pub(crate) struct StartResponse {
-    pub(crate) call: Arc<Call>,
+    pub(crate) call: Call,
 }
 
 #[pymethods]
 impl StartResponse {
     #[pyo3(signature = (status, response_headers, exc_info = None, /))]
     fn __call__(
-        &self,
+        slf: &Bound<'_, Self>,
         status: &Bound<'_, PyAny>,
         response_headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
-        let call = &self.call;
+        let call = &slf.get().call;
         if let Some(exc_info) = exc_info {
             // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
             // raise an error, and should re-raise using the exc_info tuple".
@@ -137,7 +151,7 @@ impl StartResponse {
         }
         let head = head(status, response_headers)?;
         *call.head() = Some(head);
-        Ok(Write { call: Arc::clone(call) })
+        Ok(Write { start_response: slf.clone().unbind() })
     }
 }
 
@@ -149,7 +163,8 @@ fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
 }
 
 fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
-    let mut head = ResponseHead::default();
+    let mut head = SPARE_HEAD.take();
+    head.clear();
     let line = native(status, "the status")?;
     let line = latin1_bytes(line).ok_or_else(|| not_latin1("the status", status))?;
     head.set_status_line(line).map_err(|error| invalid(error, status))?;
@@ -197,7 +212,7 @@ fn invalid(error: InvalidHead, value: &Bound<'_, PyAny>) -> PyErr {
 /// The `write` callable (PEP 3333, "The write() Callable").
 #[pyclass(frozen, module = "anygate")]
 pub(crate) struct Write {
-    call: Arc<Call>,
+    start_response: Py<StartResponse>,
 }
 
 #[pymethods]
@@ -207,10 +222,11 @@ impl Write {
         let bytes = data
             .cast::<PyBytes>()
             .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
-        self.call.start(None)?;
+        let call = &self.start_response.get().call;
+        call.start(None)?;
         if !bytes.as_bytes().is_empty() {
-            self.call.write(bytes)?;
-            self.call.flush(data.py())?;
+            call.write(bytes)?;
+            call.flush(data.py())?;
         }
         Ok(())
     }
