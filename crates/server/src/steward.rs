@@ -5,11 +5,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use anygate_sys::clock;
+
 use crate::stage::{Look, Stage, Watched};
 use crate::worker::Events;
 
-/// Between two looks: as often as this while slow calls are about,
-const LOOK_MIN: Duration = Duration::from_micros(100);
+/// Between two looks: as often as this while slow calls are about, and for so long after the last,
+const LOOK_MIN: Duration = Duration::from_micros(50);
+const ALERT: Duration = Duration::from_millis(100);
 /// as rarely as this while there are none.
 const LOOK_MAX: Duration = Duration::from_millis(1);
 /// Looks without any lend before the steward sleeps until the next one.
@@ -21,8 +24,12 @@ const BEAT: Duration = Duration::from_secs(1);
 ///
 /// Errors: the poll itself fails while the steward runs the reactor.
 pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
+    if let Err(error) = clock::sleep_precisely() {
+        tracing::debug!("sleeps are imprecise: {error}");
+    }
     let mut look = Look::default();
     let mut pause = LOOK_MAX;
+    let mut alert_until = Instant::now();
     let mut idle_looks = 0;
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
@@ -40,15 +47,19 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         match stage.watch(&mut look) {
             Watched::Stopped => return Ok(()),
             Watched::Fine => {
-                pause = (pause + pause / 16).min(LOOK_MAX);
+                if now >= alert_until {
+                    pause = (pause + pause / 16).min(LOOK_MAX);
+                }
                 idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 };
             }
             Watched::Offered => {
                 pause = LOOK_MIN;
+                alert_until = now + ALERT;
                 idle_looks = 0;
             }
             Watched::Taken(mut reactor) => {
                 pause = LOOK_MIN;
+                alert_until = now + ALERT;
                 idle_looks = 0;
                 reactor.send_unsent();
                 while let Some(kept) = stage.distribute(reactor) {
