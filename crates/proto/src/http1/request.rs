@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::target::{self, Target};
 use super::{Error, number};
-use crate::head::{RequestHead, Version};
+use crate::head::{RequestHead, Span, Version};
 use crate::limits::Limits;
 
 /// Reads one head, whatever pieces it comes in. What was looked at is not looked at again, so that a head that comes
@@ -154,6 +154,9 @@ fn read<'b>(
     head.clear();
     let all = head.push_text(text).map_err(too_long)?;
     let span = |head: &RequestHead, part: &[u8]| {
+        if part.is_empty() {
+            return Ok(Span::default());
+        }
         // The parts are slices of `text`, so the difference of their addresses is their place in it.
         let offset = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
         head.sub_span(all, offset, part.len()).map_err(too_long)
@@ -211,7 +214,9 @@ fn version_error(text: &[u8]) -> Error {
     let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
     match line.rsplit(|&byte| byte == b' ').next() {
         Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            if major.is_ascii_digit()
+                && minor.is_ascii_digit()
+                && !matches!((major, minor), (b'1', b'0' | b'1')) =>
         {
             Error::Version
         }
