@@ -1,7 +1,7 @@
 """Finding the application that a target names.
 
-A target is ``module``, ``module:name``, ``module:name.of.attribute``, ``module:factory("argument")``, or a path to a file in
-place of the module. Without a name, ``application`` and then ``app`` is looked for.
+A target is ``module``, ``module:name``, ``module:name.of.attribute``, ``module:factory("argument")``, or a path to a file
+in place of the module. Without a name, ``application`` and then ``app`` is looked for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
 
 
 def explain(target: str, error: BaseException) -> str:
-    """Say in words for a user why ``target`` was not loaded: one line, or the traceback of the application's own code."""
+    """Say why ``target`` was not loaded: in one line, or with the traceback of the application's own code."""
     if isinstance(error, LoadError):
         return f"cannot load {target}: {error}"
     frames = traceback.TracebackException.from_exception(error)
@@ -138,7 +138,9 @@ def _evaluate(module: ModuleType, source: str, expression: str) -> Any:
     except ValueError:
         raise LoadError(f"the arguments in {expression!r} must be literals, such as 'text', 1 or True") from None
     if not callable(factory):
-        raise LoadError(f"{ast.unparse(node.func)!r} in {source!r} is a {type(factory).__name__}, which cannot be called")
+        raise LoadError(
+            f"{ast.unparse(node.func)!r} in {source!r} is a {type(factory).__name__}, which cannot be called"
+        )
     return factory(*arguments, **keywords)
 
 

@@ -19,9 +19,9 @@ Usage: anygate [OPTIONS] APP        serve APP, for example: anygate myapp:app
 pub fn short() -> String {
     let mut text = HEAD.to_owned();
     rows(&mut text, OPTIONS.iter().filter(|option| option.common));
-    text.push_str("  -h, --help                   this text; --help-all shows every option\n");
-    text.push_str("      --version                show the version\n\n");
-    text.push_str("Every option can also be set in anygate.toml (or .yaml, .json) and as ANYGATE_NAME in\nthe environment.\n");
+    text.push_str("  -h, --help                 this text; --help-all shows every option\n");
+    text.push_str("      --version              show the version\n\n");
+    text.push_str("Options can also stand in anygate.toml (or .yaml, .json) and in the environment,\nas ANYGATE_NAME.\n");
     text
 }
 
@@ -49,10 +49,10 @@ fn rows<'a>(text: &mut String, options: impl Iterator<Item = &'a Opt>) {
             ("", _) | (_, Kind::Flag) => String::new(),
             (default, _) => format!(" [{default}]"),
         };
-        if left.len() < 30 {
-            let _ = writeln!(text, "{left:<30} {}{default}", option.help);
+        if left.len() < 28 {
+            let _ = writeln!(text, "{left:<28} {}{default}", option.help);
         } else {
-            let _ = writeln!(text, "{left}\n{:<30} {}{default}", "", option.help);
+            let _ = writeln!(text, "{left}\n{:<28} {}{default}", "", option.help);
         }
     }
 }

@@ -121,7 +121,7 @@ pub const OPTIONS: &[Opt] = &[
         name: "app",
         metavar: "APP",
         common: true,
-        help: "what to serve: module:name, module, path/to/file.py",
+        help: "module:name, module, or path/to/file.py",
         details: "`module:name` (`myapp:app`, `project.wsgi:application`), `module` (its `application`, else its `app`), a \
                   path to a Python file with or without `:name`, or a factory, called once: `'myapp:create_app()'`. On the \
                   command line it is the argument without a name.",
@@ -131,6 +131,7 @@ pub const OPTIONS: &[Opt] = &[
         name: "chdir",
         kind: Kind::Path,
         metavar: "DIR",
+        common: true,
         help: "change to this folder before the application is imported",
         details: "The folder is also where the application is looked for. Relative paths of other options are relative to \
                   the folder where anygate was started.",
@@ -147,6 +148,7 @@ pub const OPTIONS: &[Opt] = &[
         name: "preload",
         kind: Kind::Flag,
         default: "false",
+        common: true,
         help: "import once, before the workers are forked",
         details: "Workers then share the memory of what was imported. The application must not open connections or start \
                   threads while it is imported.",
@@ -159,7 +161,7 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "ADDRESS",
         section: Section::Sockets,
         common: true,
-        help: "listen here (repeatable): host:port, [::1]:port, unix:PATH, fd://N",
+        help: "host:port, unix:PATH or fd://N (repeatable)",
         details: "`host:port`, `:port` (all IPv4 addresses), `port` (127.0.0.1), `[IPv6]:port`, `unix:/path/to.sock`, `fd://3` \
                   (a listening socket that anygate inherits). Port 0 lets the system choose. When no address is given at all \
                   it is `127.0.0.1:8000`.",
@@ -171,7 +173,7 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "IP",
         section: Section::Sockets,
         common: true,
-        help: "listen on this address; with --port a short form of --bind",
+        help: "listen on this address, with --port",
         details: "`--ip` and `--port` together add one address to those of `--bind`. If only one of them is given the other \
                   is 127.0.0.1 or 8000.",
         ..BASE
@@ -231,7 +233,7 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "N",
         section: Section::Processes,
         common: true,
-        help: "threads of each worker that run the application",
+        help: "application threads of each worker",
         details: "So many requests of one worker can wait for a database at the same time. Connections that are idle, slow or \
                   still sending hold no thread. With `1`, the application is never entered by two requests at once.",
         ..BASE
@@ -497,7 +499,7 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "FILE",
         section: Section::Settings,
         common: true,
-        help: "read options from this file: .toml, .yaml or .json",
+        help: "read options from a .toml, .yaml or .json file",
         details: "Not given: `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder where anygate is \
                   started, the first that exists. This option cannot be set in a file.",
         ..BASE

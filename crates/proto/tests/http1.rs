@@ -1,6 +1,8 @@
 //! The corpus of HTTP/1 messages against the decoder: whole, byte by byte, in any two pieces, and in random pieces. The
 //! first property of a codec is that any split of the same bytes gives the same messages.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
+
 use anygate_proto::head::RequestHead;
 use anygate_proto::http1::{BodyDecoder, Error, HeadDecoder};
 use anygate_proto::limits::Limits;

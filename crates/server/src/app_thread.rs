@@ -49,7 +49,6 @@ impl AppThread<'_> {
                     None => return,
                 }
             }
-            reactor.send_unsent();
             if reactor.is_finished() {
                 return self.stage.finish(&reactor);
             }

@@ -148,7 +148,9 @@ impl Reactor {
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
-        let wait = if self.again.is_empty() { self.wait(longest) } else { Some(Duration::ZERO) };
+        // What was sent may have made room for the next request of a pipeline.
+        let busy = !self.again.is_empty() || !self.ready.is_empty();
+        let wait = if busy { Some(Duration::ZERO) } else { self.wait(longest) };
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
@@ -219,18 +221,22 @@ impl Reactor {
     pub(crate) fn send_unsent(&mut self) {
         let mut unsent = std::mem::take(&mut self.unsent);
         for token in unsent.drain(..) {
-            if let Some(Entry::Here(connection)) = self.connections.get_mut(token) {
-                connection.send_rest(&self.rules.answer.outbox);
-                if let Some(mut exchange) = connection.exchange.take()
-                    && self.spare.len() < SPARE_EXCHANGES
-                {
-                    exchange.clear();
-                    self.spare.push(exchange);
-                }
-                self.write(token);
-            }
+            self.send(token);
         }
         self.unsent = unsent;
+    }
+
+    /// Sends an answer that is complete, and goes on to what follows it.
+    fn send(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        connection.send_rest(&self.rules.answer.outbox);
+        if let Some(mut exchange) = connection.exchange.take()
+            && self.spare.len() < SPARE_EXCHANGES
+        {
+            exchange.clear();
+            self.spare.push(exchange);
+        }
+        self.write(token);
     }
 
     /// Whether the worker drained and nothing is left to do.
@@ -519,10 +525,11 @@ impl Reactor {
         if let Some(log) = &self.rules.access_log {
             log.record(&connection.endpoints, head, &finished, Duration::ZERO);
         }
+        connection.exchange = Some(exchange);
         connection.discard_input();
         connection.more = true;
         connection.state = State::Writing { keep_alive: false };
-        self.write(token);
+        self.send(token);
     }
 
     /// Closes; first lets a client that may still be sending read the answer.
@@ -596,7 +603,11 @@ impl Reactor {
             Some(Entry::Here(connection)) => match connection.state {
                 // RFC 9110 section 15.5.9: 408 says that the server gave up waiting for the request.
                 State::Head(_) | State::Body(..) => self.refuse(token, 408),
-                State::Idle | State::Writing { .. } | State::Lingering | State::Ready => self.close(token),
+                State::Writing { .. } => {
+                    connection.pipe.break_off();
+                    self.close(token);
+                }
+                State::Idle | State::Lingering | State::Ready => self.close(token),
             },
         }
     }

@@ -61,7 +61,6 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                 pause = LOOK_MIN;
                 alert_until = now + ALERT;
                 idle_looks = 0;
-                reactor.send_unsent();
                 while let Some(kept) = stage.distribute(reactor) {
                     reactor = kept;
                     if reactor.is_finished() {

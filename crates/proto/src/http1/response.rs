@@ -83,14 +83,18 @@ pub fn encode_head(
         }
         field(out, name, value);
     }
-    let framing = if bodiless || status == 304 || answer.head_request {
+    let framing = if bodiless || status == 304 {
+        BodyFraming::Empty
+    } else if answer.head_request {
+        // The length that GET would have; zero only says that the application made no body for HEAD.
+        if let (None, Some(length @ 1..)) = (length, answer.body_length) {
+            content_length(out, length);
+        }
         BodyFraming::Empty
     } else if let Some(length) = length {
         BodyFraming::Length(length)
     } else if let Some(length) = answer.body_length {
-        out.extend_from_slice(b"Content-Length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        content_length(out, length);
         BodyFraming::Length(length)
     } else if answer.version == Version::Http10 {
         keep_alive = false;
@@ -107,7 +111,7 @@ pub fn encode_head(
     if !has_date {
         field(out, b"Date", answer.date);
     }
-    if !has_server {
+    if !has_server && !answer.server.is_empty() {
         field(out, b"Server", answer.server);
     }
     out.extend_from_slice(b"\r\n");
@@ -169,6 +173,10 @@ fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
+}
+
+fn content_length(out: &mut Vec<u8>, length: u64) {
+    field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -1,0 +1,66 @@
+# make serve   build, install into .venv and serve the demo application on http://127.0.0.1:8000
+# make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
+# make bench   measure against other servers (bench/README.md); make fuzz: fuzz each codec for minutes
+# make docs    write docs/settings.md anew; make format; make clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FUZZ_SECONDS ?= 120
+BENCH_ARGUMENTS ?=
+
+RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: serve test lint rust-test python-test fuzz bench docs format clean
+
+serve: $(VENV)/installed
+	cd examples/demo && ../../$(BIN)/anygate app:application
+
+test: lint rust-test python-test
+	$(MAKE) fuzz FUZZ_SECONDS=5
+
+# The environment for building: maturin and, for tests, what pyproject.toml names.
+$(BIN)/maturin:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
+
+$(VENV)/installed: $(BIN)/maturin $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	touch $@
+
+$(VENV)/tools: $(BIN)/maturin pyproject.toml
+	$(BIN)/python -m pip install --quiet --group lint --group test
+	touch $@
+
+lint: $(VENV)/installed $(VENV)/tools
+	cargo fmt --all --check
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check --quiet python tests bench examples
+	$(BIN)/ruff format --quiet --check python tests bench examples
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/python -m mypy.stubtest --concise anygate._anygate
+
+# The bridge's unit tests start an interpreter inside the test program, which needs Python's shared library.
+rust-test: $(BIN)/maturin
+	$(BIN)/python scripts/rust_tests.py
+
+python-test: $(VENV)/installed $(VENV)/tools
+	$(BIN)/python -m pytest
+
+fuzz: $(BIN)/maturin
+	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+bench: $(VENV)/installed
+	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)
+
+docs:
+	cargo run --quiet --package anygate-config --example settings_docs > docs/settings.md.new
+	mv docs/settings.md.new docs/settings.md
+
+format: $(VENV)/tools
+	cargo fmt --all
+	$(BIN)/ruff check --fix --quiet python tests bench examples
+	$(BIN)/ruff format --quiet python tests bench examples
+
+clean:
+	rm -rf target $(VENV) fuzz/target

@@ -1,0 +1,22 @@
+"""Run the Rust tests with the interpreter that runs this.
+
+The bridge's unit tests start an interpreter inside the test program. Where Python has no shared library to link (a static
+build) they are left out, which is said; the Python tests go through the same code.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+
+environment = dict(os.environ, PYO3_PYTHON=sys.executable)
+command = ["cargo", "test", "--quiet", "--workspace"]
+if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+    folders = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(folder for folder in folders if folder)
+    # The interpreter inside the test program finds its standard library by this.
+    environment["PYTHONHOME"] = sys.base_prefix
+else:
+    print("rust tests: this Python has no shared library; the unit tests of anygate-wsgi are left out", file=sys.stderr)
+    command += ["--exclude", "anygate-wsgi", "--exclude", "anygate-py"]
+sys.exit(subprocess.run(command, env=environment, check=False).returncode)

@@ -1,0 +1,486 @@
+"""Small applications, one for each path, that show what a server does to its application."""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from wsgiref.validate import validator
+
+CLOSED = []
+ROUTES = {}
+
+
+def route(function):
+    ROUTES["/" + function.__name__] = function
+    return function
+
+
+def text(start_response, body, status="200 OK", fields=()):
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), *fields])
+    return [body]
+
+
+def application(environ, start_response):
+    return ROUTES.get(environ["PATH_INFO"], echo)(environ, start_response)
+
+
+class Closing:
+    """An iterable that notes how often it was closed."""
+
+    def __init__(self, name, blocks):
+        self.name, self.blocks = name, blocks
+
+    def __iter__(self):
+        return iter(self.blocks)
+
+    def close(self):
+        CLOSED.append(self.name)
+
+
+@route
+def echo(environ, start_response):
+    """The environ and the body as JSON."""
+    body = environ["wsgi.input"].read()
+    seen = {key: value for key, value in environ.items() if isinstance(value, (str, bool, tuple))}
+    seen["body"] = body.decode("latin-1")
+    seen["pid"] = os.getpid()
+    return text(start_response, json.dumps(seen).encode())
+
+
+@route
+def closed(environ, start_response):
+    return text(start_response, json.dumps(CLOSED).encode())
+
+
+@route
+def pid(environ, start_response):
+    return text(start_response, str(os.getpid()).encode())
+
+
+@route
+def sleep(environ, start_response):
+    time.sleep(float(environ["QUERY_STRING"]))
+    return text(start_response, str(os.getpid()).encode())
+
+
+@route
+def threads(environ, start_response):
+    return text(start_response, threading.current_thread().name.encode())
+
+
+# Answers.
+
+
+@route
+def chunks(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"one"
+    yield b""
+    yield b"two"
+
+
+@route
+def late_start(environ, start_response):
+    """start_response inside a generator, before the first block."""
+    start_response("201 Created", [("X-Late", "yes")])
+    yield b"late"
+
+
+@route
+def nothing(environ, start_response):
+    start_response("200 OK", [("X-Empty", "yes")])
+    return []
+
+
+@route
+def no_content(environ, start_response):
+    start_response("204 No Content", [])
+    return [b"this must not be sent"]
+
+
+@route
+def not_modified(environ, start_response):
+    start_response("304 Not Modified", [("ETag", '"a"'), ("Content-Length", "400")])
+    return [b"this must not be sent"]
+
+
+@route
+def writer(environ, start_response):
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    write(b"written ")
+    write(b"")
+    write(b"first, ")
+    return [b"returned last"]
+
+
+@route
+def kept_writer(environ, start_response):
+    """Keeps write() and uses it when the request is over."""
+    ROUTES.setdefault("kept", start_response("200 OK", []))
+    return [b"kept"]
+
+
+@route
+def use_kept_writer(environ, start_response):
+    try:
+        ROUTES["kept"](b"injected")
+    except RuntimeError as error:
+        return text(start_response, str(error).encode())
+    return text(start_response, b"it worked")
+
+
+@route
+def too_long(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello", b" and more"]
+
+
+@route
+def too_short(environ, start_response):
+    start_response("200 OK", [("Content-Length", "50")])
+    return [b"hello"]
+
+
+@route
+def closing(environ, start_response):
+    start_response("200 OK", [])
+    return Closing(environ["QUERY_STRING"], [b"a", b"b"])
+
+
+@route
+def closing_fails(environ, start_response):
+    class Failing(Closing):
+        def close(self):
+            super().close()
+            raise ValueError("close failed")
+
+    start_response("200 OK", [("Content-Length", "2")])
+    return Failing(environ["QUERY_STRING"], [b"a", b"b"])
+
+
+@route
+def endless(environ, start_response):
+    start_response("200 OK", [])
+
+    def blocks():
+        while True:
+            yield b"x" * 65536
+
+    return Closing(environ["QUERY_STRING"], blocks())
+
+
+@route
+def slow_blocks(environ, start_response):
+    """A block a tenth of a second, for as many as the query says."""
+    start_response("200 OK", [])
+    for number in range(int(environ["QUERY_STRING"])):
+        yield f"{number}\n".encode()
+        time.sleep(0.1)
+
+
+@route
+def large(environ, start_response):
+    count = int(environ["QUERY_STRING"])
+    return text(start_response, b"0123456789abcdef" * (count // 16))
+
+
+@route
+def fields(environ, start_response):
+    start_response(
+        "200 Fine & dandy", [("X-One", "1"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Caf", "caf\xe9")]
+    )
+    return [b"ok"]
+
+
+@route
+def hop_by_hop(environ, start_response):
+    start_response(
+        "200 OK",
+        [
+            ("Connection", "keep-alive"),
+            ("Transfer-Encoding", "chunked"),
+            ("Keep-Alive", "x"),
+            ("Upgrade", "x"),
+            ("X-A", "1"),
+        ],
+    )
+    return [b"ok"]
+
+
+@route
+def own_fields(environ, start_response):
+    start_response("200 OK", [("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("Server", "mine"), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+@route
+def says_close(environ, start_response):
+    start_response("200 OK", [("Connection", "close"), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+@route
+def one_block(environ, start_response):
+    """len() is 1, so the length is known although nobody said it."""
+
+    class One:
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            return iter([b"just one"])
+
+    start_response("200 OK", [])
+    return One()
+
+
+# Files.
+
+
+@route
+def file(environ, start_response):
+    """Serve the file that the query names, from the offset behind a comma."""
+    name, _, offset = environ["QUERY_STRING"].partition(",")
+    handle = open(name, "rb")
+    handle.seek(int(offset or 0))
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return environ["wsgi.file_wrapper"](handle)
+
+
+@route
+def file_with_length(environ, start_response):
+    name, _, length = environ["QUERY_STRING"].partition(",")
+    start_response("200 OK", [("Content-Length", length)])
+    return environ["wsgi.file_wrapper"](open(name, "rb"), 8192)
+
+
+@route
+def temporary_file(environ, start_response):
+    handle = tempfile.TemporaryFile()
+    handle.write(b"temporary")
+    handle.seek(4)
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](handle)
+
+
+@route
+def file_like(environ, start_response):
+    import io
+
+    class Noted(io.BytesIO):
+        def close(self):
+            CLOSED.append("file_like")
+            super().close()
+
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](Noted(b"y" * 100_000), 1000)
+
+
+@route
+def compressed_file(environ, start_response):
+    """A file whose bytes are not those of its descriptor."""
+    import gzip
+
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](gzip.open(environ["QUERY_STRING"], "rb"))
+
+
+# Input.
+
+
+@route
+def read_input(environ, start_response):
+    """Read the body as the query says: a list of calls such as readline(3)."""
+    stream, results = environ["wsgi.input"], []
+    for call in environ["QUERY_STRING"].split(";"):
+        name, _, argument = call.partition("(")
+        argument = argument.rstrip(")")
+        if name == "iterate":
+            value = list(stream)
+        else:
+            value = getattr(stream, name)(*([int(argument)] if argument else []))
+        results.append([item.decode() for item in value] if isinstance(value, list) else value.decode())
+    return text(start_response, json.dumps(results).encode())
+
+
+@route
+def count_input(environ, start_response):
+    total = 0
+    while block := environ["wsgi.input"].read(65536):
+        total += len(block)
+    return text(start_response, f"{total} {environ.get('CONTENT_LENGTH')}".encode())
+
+
+@route
+def ignore_input(environ, start_response):
+    return text(start_response, b"ignored")
+
+
+@route
+def streamed(environ, start_response):
+    """Note what reading a body that breaks off raises."""
+    try:
+        data = environ["wsgi.input"].read()
+        CLOSED.append(f"read {len(data)}")
+    except OSError as error:
+        CLOSED.append(f"OSError {type(error).__name__} {error}")
+        raise
+    return text(start_response, data[:100])
+
+
+@route
+def errors(environ, start_response):
+    environ["wsgi.errors"].write("a line for the log \u2713\n")
+    environ["wsgi.errors"].writelines(["two ", "parts\n"])
+    environ["wsgi.errors"].flush()
+    print("printed", file=sys.stdout, flush=True)
+    return text(start_response, b"ok")
+
+
+# Failures.
+
+
+@route
+def raises(environ, start_response):
+    raise ValueError("before start_response")
+
+
+@route
+def raises_after_start(environ, start_response):
+    start_response("200 OK", [("X-Gone", "1")])
+    raise ValueError("after start_response")
+
+
+@route
+def raises_in_first_block(environ, start_response):
+    start_response("200 OK", [])
+    raise ValueError("in the first block")
+    yield b""
+
+
+@route
+def raises_between_blocks(environ, start_response):
+    start_response("200 OK", [] if environ["QUERY_STRING"] != "length" else [("Content-Length", "100")])
+
+    def blocks():
+        yield b"some of it"
+        raise ValueError("between blocks")
+
+    return Closing("raises_between_blocks", blocks())
+
+
+@route
+def replaces_headers(environ, start_response):
+    start_response("200 OK", [("X-Old", "1")])
+    try:
+        raise ValueError("replaced")
+    except ValueError:
+        start_response("500 Replaced", [("X-New", "1"), ("Content-Length", "3")], sys.exc_info())
+        return [b"new"]
+
+
+@route
+def replaces_too_late(environ, start_response):
+    write = start_response("200 OK", [("X-Old", "1")])
+    write(b"sent")
+    try:
+        raise ValueError("too late")
+    except ValueError:
+        start_response("500 Replaced", [], sys.exc_info())
+        return [b"never"]
+
+
+def raising(exception):
+    def fail(environ, start_response):
+        raise exception
+
+    return fail
+
+
+for exception in (SystemExit(3), KeyboardInterrupt(), MemoryError(), GeneratorExit(), StopIteration()):
+    ROUTES["/" + type(exception).__name__] = raising(exception)
+
+
+@route
+def RecursionError_(environ, start_response):
+    return RecursionError_(environ, start_response)
+
+
+@route
+def unprintable(environ, start_response):
+    class Unprintable(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+    raise Unprintable
+
+
+def answering(status="200 OK", headers=(), body=(b"x",)):
+    def answer(environ, start_response):
+        start_response(status, headers)
+        return body
+
+    return answer
+
+
+BAD_ANSWERS = {
+    "status_20": answering(status="20"),
+    "status_2000": answering(status="2000 OK"),
+    "status_text": answering(status="OK"),
+    "status_int": answering(status=200),
+    "status_crlf": answering(status="200 OK\r\nX-Injected: 1"),
+    "status_control": answering(status="200 O\x07K"),
+    "status_not_latin1": answering(status="200 \u2713"),
+    "status_informational": answering(status="100 Continue"),
+    "headers_tuple": answering(headers=(("A", "b"),)),
+    "headers_none": answering(headers=None),
+    "header_not_a_pair": answering(headers=[("A", "b", "c")]),
+    "header_list": answering(headers=[["A", "b"]]),
+    "header_int": answering(headers=[("A", 1)]),
+    "header_bytes": answering(headers=[(b"A", "b")]),
+    "header_crlf": answering(headers=[("A", "b\r\nX-Injected: 1")]),
+    "header_lf": answering(headers=[("A", "b\nX-Injected: 1")]),
+    "header_nul": answering(headers=[("A", "b\0")]),
+    "header_not_latin1": answering(headers=[("A", "\u2713")]),
+    "header_name_space": answering(headers=[("A B", "b")]),
+    "header_name_colon": answering(headers=[("A:", "b")]),
+    "header_name_empty": answering(headers=[("", "b")]),
+    "header_name_not_latin1": answering(headers=[("\u2713", "b")]),
+    "length_text": answering(headers=[("Content-Length", "x")]),
+    "length_plus": answering(headers=[("Content-Length", "+1")]),
+    "length_twice": answering(headers=[("Content-Length", "1"), ("Content-Length", "2")]),
+    "body_str": answering(body=["text"]),
+    "body_text": answering(body="text"),
+    "body_bytes": answering(body=b"bytes"),
+    "body_none": answering(body=None),
+    "body_int": answering(body=[1]),
+    "body_later_str": answering(body=(item for item in ["text"])),
+}
+ROUTES.update({"/bad/" + name: function for name, function in BAD_ANSWERS.items()})
+
+
+@route
+def no_start(environ, start_response):
+    return [b"without a head"]
+
+
+@route
+def starts_twice(environ, start_response):
+    start_response("200 OK", [])
+    start_response("200 OK", [])
+    return [b"x"]
+
+
+# The validator of the standard library.
+
+
+def _validated(environ, start_response):
+    stream = environ["wsgi.input"]
+    body = stream.read(int(environ.get("CONTENT_LENGTH") or 0)) if environ.get("CONTENT_LENGTH") else b""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"valid ", body]
+
+
+ROUTES["/valid"] = validator(_validated)

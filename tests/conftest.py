@@ -1,0 +1,178 @@
+"""Fixtures: anygate as a process, and raw connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from wire import Connection
+
+APPS = Path(__file__).parent / "apps"
+ANYGATE = Path(sys.executable).parent / "anygate"
+PATIENCE = 30
+
+
+class Served:
+    """A running anygate."""
+
+    def __init__(self, arguments, folder, environment=None, pass_fds=(), command=None):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
+        self.errors = folder / f"stderr-{time.monotonic_ns()}"
+        self.output = self.errors.with_name(self.errors.name.replace("stderr", "stdout"))
+        with self.errors.open("wb") as errors, self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in (command or [ANYGATE])] + [str(argument) for argument in arguments],
+                cwd=folder,
+                env={**clean, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                pass_fds=pass_fds,
+            )
+        self.pid = self.process.pid
+
+    def log(self):
+        return self.errors.read_text(errors="replace")
+
+    def stdout(self):
+        return self.output.read_text(errors="replace")
+
+    def wait_until(self, condition, what):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.01)
+        pytest.fail(f"not within {PATIENCE} s: {what}\n{self.log()}")
+
+    def wait_for_log(self, text, count=1):
+        self.wait_until(lambda: self.log().count(text) >= count, f"{text!r} in the log")
+
+    def wait_ready(self):
+        def ready():
+            if self.process.poll() is not None:
+                pytest.fail(f"anygate ended with {self.process.returncode} before it was ready\n{self.log()}")
+            return " serves " in self.log()
+
+        self.wait_until(ready, "ready")
+        return self
+
+    @property
+    def addresses(self):
+        """Where it listens, as it says: (host, port) or a path."""
+        banner = re.search(r" serves .* on (\S.*) with \d+ workers? of ", self.log())
+        found = []
+        for url in banner[1].split(" and "):
+            if url.startswith("unix:"):
+                found.append(url.removeprefix("unix:"))
+            else:
+                host, _, port = url.removeprefix("http://").rpartition(":")
+                found.append((host.strip("[]"), int(port)))
+        return found
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    @property
+    def url(self):
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    def connect(self, address=None):
+        return Connection(address or self.address)
+
+    def get(self, target="/", fields=(), method="GET", body=b""):
+        with self.connect() as connection:
+            return connection.ask(method, target, fields, body)
+
+    def workers(self):
+        """The processes below the supervisor."""
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
+        )
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        text = children.read_text() if children.exists() else found.stdout
+        return sorted(int(pid) for pid in text.split())
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def terminate(self, number=signal.SIGTERM):
+        """End it; give the exit code."""
+        if self.process.poll() is None:
+            self.send_signal(number)
+        return self.wait()
+
+    def wait(self):
+        return self.process.wait(PATIENCE)
+
+    def kill(self):
+        """Clean up whatever is left."""
+        if self.process.poll() is None:
+            workers = self.workers()
+            self.process.kill()
+            self.process.wait()
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Start anygate with arguments, in a temporary folder; does not wait."""
+    running = []
+
+    def start(*arguments, folder=tmp_path, **options):
+        running.append(Served(arguments, folder, **options))
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.kill()
+
+
+@pytest.fixture
+def serve(launch):
+    """Start anygate with arguments on a free port, and wait until it serves."""
+
+    def start(*arguments, **options):
+        bound = any(str(argument) in ("--bind", "-b", "--port", "-p") for argument in arguments)
+        return launch(*arguments, *([] if bound else ["--port", "0"]), **options).wait_ready()
+
+    return start
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run anygate to its end; give code, output, errors."""
+
+    def start(*arguments, environment=None, folder=tmp_path, command=None):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
+        return subprocess.run(
+            [str(part) for part in (command or [ANYGATE])] + [str(argument) for argument in arguments],
+            cwd=folder,
+            env={**clean, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def echo(tmp_path_factory):
+    """One server for all tests that need nothing special: tests/apps/contract.py."""
+    served = Served([APPS / "contract.py", "--port", "0"], tmp_path_factory.mktemp("echo")).wait_ready()
+    yield served
+    served.kill()

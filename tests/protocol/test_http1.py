@@ -1,0 +1,342 @@
+"""HTTP/1.1 on the wire: RFC 9110 and RFC 9112."""
+
+import re
+import socket
+import time
+
+import pytest
+
+GET = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_connection_serves_many_requests(echo):
+    with echo.connect() as connection:
+        for number in range(50):
+            assert connection.ask("GET", f"/echo?{number}").json["QUERY_STRING"] == str(number)
+
+
+def test_pipelined_answers_keep_the_order_of_their_requests(echo):
+    with echo.connect() as connection:
+        wires = [f"GET /echo?{number} HTTP/1.1\r\nHost: a\r\n\r\n" for number in range(40)]
+        wires[3] = "GET /sleep?0.2 HTTP/1.1\r\nHost: a\r\n\r\n"
+        body = "GET / HTTP/1.1\r\nHost: smuggled\r\n\r\n"
+        wires[7] = f"POST /echo?7 HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        connection.send("".join(wires))
+        for number in range(40):
+            answer = connection.answer()
+            if number != 3:
+                assert answer.json["QUERY_STRING"] == str(number)
+
+
+def test_head_has_the_fields_of_get_and_no_body(echo):
+    with echo.connect() as connection:
+        head = connection.ask("HEAD", "/large?4096")
+        assert head["content-length"] == "4096"
+        assert connection.ask("GET", "/pid").status == 200
+
+
+@pytest.mark.parametrize("path", ["/no_content", "/not_modified"])
+def test_204_and_304_have_no_body(echo, path):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", path)
+        assert answer.status in (204, 304)
+        assert answer["transfer-encoding"] is None
+        if answer.status == 204:
+            assert answer["content-length"] is None
+        assert connection.ask("GET", "/pid").status == 200
+
+
+def test_an_answer_without_length_is_chunked(echo):
+    answer = echo.get("/chunks")
+    assert answer["transfer-encoding"] == "chunked"
+    assert answer["content-length"] is None
+    assert answer.chunks == [b"one", b"two"]
+
+
+def test_an_http_1_0_client_gets_no_chunks_and_a_close(echo):
+    with echo.connect() as connection:
+        connection.send("GET /chunks HTTP/1.0\r\n\r\n")
+        answer = connection.answer()
+        assert answer["transfer-encoding"] is None
+        assert answer.body == b"onetwo"
+        assert connection.is_closed()
+
+
+def test_an_http_1_0_client_may_keep_the_connection(echo):
+    with echo.connect() as connection:
+        for _ in range(3):
+            connection.send("GET /pid HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            answer = connection.answer()
+            assert answer["connection"] == "keep-alive"
+            assert answer["content-length"]
+
+
+def test_connection_close_is_obeyed_and_said(echo):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", "/pid", [("Connection", "close")])
+        assert answer["connection"] == "close"
+        assert connection.is_closed()
+
+
+def test_an_application_can_close_the_connection(echo):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", "/says_close")
+        assert answer["connection"] == "close"
+        assert connection.is_closed()
+
+
+def test_options_asterisk_reaches_the_application(echo):
+    answer = echo.get("*", method="OPTIONS")
+    assert answer.json["PATH_INFO"] == "*"
+
+
+def test_expect_100_continue_is_answered_before_the_body(echo):
+    with echo.connect() as connection:
+        connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.head().status == 100
+        connection.send("hello")
+        assert connection.answer().json["body"] == "hello"
+
+
+def test_expect_100_continue_with_a_body_that_is_there_gets_no_interim_answer(echo):
+    with echo.connect() as connection:
+        connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
+        assert connection.answer().status == 200
+
+
+def test_expect_100_continue_of_an_http_1_0_client_is_ignored(echo):
+    with echo.connect() as connection:
+        connection.send("POST /echo HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        connection.send("hello")
+        assert connection.answer().json["body"] == "hello"
+
+
+def test_an_expected_body_that_is_too_large_is_refused_before_it_is_sent(serve):
+    from conftest import APPS
+
+    served = serve(APPS / "contract.py", "--body-max-bytes", "100")
+    with served.connect() as connection:
+        connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.answer().status == 413
+        assert connection.is_closed()
+
+
+def test_bytes_behind_a_refused_request_are_not_executed(echo):
+    with echo.connect() as connection:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n" + GET)
+        assert connection.answer().status == 400
+        assert connection.is_closed()
+
+
+def test_an_unread_body_is_never_taken_for_a_request(echo):
+    with echo.connect() as connection:
+        assert connection.ask("POST", "/ignore_input", body=GET).body == b"ignored"
+        assert connection.ask("GET", "/echo?next").json["QUERY_STRING"] == "next"
+
+
+def test_answers_have_date_and_server(echo):
+    answer = echo.get("/pid")
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", answer["date"])
+    assert answer["server"] == "anygate"
+
+
+def test_an_application_may_set_date_and_server_itself(echo):
+    answer = echo.get("/own_fields")
+    assert answer.names().count("date") == 1
+    assert answer["date"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert answer.names().count("server") == 1
+    assert answer["server"] == "mine"
+
+
+def test_hop_by_hop_fields_of_an_application_are_the_servers(echo):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", "/hop_by_hop")
+        assert answer.body == b"ok"
+        assert "keep-alive" not in answer.names()
+        assert "upgrade" not in answer.names()
+        assert answer["x-a"] == "1"
+        assert connection.ask("GET", "/pid").status == 200
+
+
+def test_an_answer_that_is_too_long_is_cut_at_its_content_length(echo):
+    with echo.connect() as connection:
+        assert connection.ask("GET", "/too_long").body == b"hello"
+        assert connection.ask("GET", "/echo?next").json["QUERY_STRING"] == "next"
+
+
+def test_an_answer_that_is_too_short_ends_the_connection(echo):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", "/too_short")
+        assert answer.body == b"hello"
+        assert not answer.whole
+    echo.wait_for_log("announced 50 bytes with Content-Length and gave 5")
+
+
+def test_error_pages_repeat_nothing_of_the_request(echo):
+    with echo.connect() as connection:
+        connection.send("GET /<script>alert(1)</script> HTTP/9.9\r\nHost: <b>\r\n\r\n")
+        answer = connection.answer()
+        assert answer.status == 505
+        assert b"script" not in answer.body
+        assert answer["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_a_client_that_shuts_its_sending_side_still_gets_its_answer(echo):
+    with echo.connect() as connection:
+        connection.send("GET /sleep?0.2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.answer().status == 200
+        assert connection.is_closed()
+
+
+def test_half_a_request_and_a_close_reach_no_application(echo):
+    before = echo.get("/closed").json
+    with echo.connect() as connection:
+        connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.is_closed()
+    assert echo.get("/closed").json == before
+
+
+def test_a_large_answer_arrives_whole_at_a_slow_reader(echo):
+    with echo.connect() as connection:
+        connection.send(b"GET /large?30000000 HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+        time.sleep(0.3)
+        answer = connection.answer()
+        assert answer.whole
+        assert answer.body == b"0123456789abcdef" * (30_000_000 // 16)
+        assert connection.answer().status == 200
+
+
+class TestLimits:
+    """Each limit by its name, small."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def limited(cls, tmp_path_factory):
+        from conftest import APPS, Served
+
+        options = {
+            "request-line-max-bytes": 64,
+            "fields-max": 5,
+            "fields-max-bytes": 256,
+            "body-max-bytes": 1000,
+            "chunk-extensions-max-bytes": 20,
+            "header-timeout": "500ms",
+            "body-timeout": "500ms",
+            "keepalive-timeout": "500ms",
+            "write-timeout": "500ms",
+            "requests-per-connection-max": 3,
+            "threads": 1,
+            "response-memory-max-bytes": 65536,
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        served = Served([APPS / "contract.py", "--port", "0", *arguments], tmp_path_factory.mktemp("limited"))
+        yield served.wait_ready()
+        served.kill()
+
+    @pytest.mark.parametrize(
+        ("wire", "status"),
+        [
+            ("GET /" + "a" * 60 + " HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            ("GET / HTTP/1.1\r\nHost: a\r\n" + "X: a\r\n" * 5 + "\r\n", 431),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: " + "a" * 300 + "\r\n\r\n", 431),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + "64\r\n" + "a" * 100 + "\r\n" * 1,
+                None,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + "a" * 30 + "\r\nb\r\n0\r\n\r\n",
+                400,
+            ),
+        ],
+    )
+    def test_sizes(self, limited, wire, status):
+        with limited.connect() as connection:
+            connection.send(wire)
+            if status is None:
+                # A hundred bytes at a time, for ever: the limit holds for chunked bodies too.
+                for _ in range(20):
+                    connection.send("64\r\n" + "a" * 100 + "\r\n")
+                status = 413
+            assert connection.answer().status == status
+            assert connection.is_closed()
+
+    def test_a_body_of_exactly_the_limit_is_taken(self, limited):
+        assert limited.get("/count_input", method="POST", body=b"a" * 1000).body == b"1000 1000"
+
+    def test_a_slow_head_gets_408(self, limited):
+        with limited.connect() as connection:
+            connection.send("GET / HTTP/1.1\r\n")
+            begun = time.monotonic()
+            assert connection.answer().status == 408
+            assert connection.is_closed()
+            assert time.monotonic() - begun > 0.3
+
+    def test_a_head_that_drips_gets_408_all_the_same(self, limited):
+        with limited.connect() as connection:
+            begun = time.monotonic()
+            connection.send("GET / HTTP/1.1\r\nX: ")
+            connection.socket.settimeout(0.1)
+            while time.monotonic() - begun < 10:
+                try:
+                    connection.send("a")
+                    connection.more()
+                    break
+                except TimeoutError:
+                    continue
+            connection.socket.settimeout(10)
+            assert connection.answer().status == 408
+
+    def test_a_slow_body_gets_408(self, limited):
+        with limited.connect() as connection:
+            connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\na")
+            assert connection.answer().status == 408
+            assert connection.is_closed()
+
+    def test_a_connection_without_a_request_is_closed(self, limited):
+        with limited.connect() as connection:
+            assert connection.is_closed()
+
+    def test_an_idle_connection_is_closed(self, limited):
+        with limited.connect() as connection:
+            assert connection.ask("GET", "/pid").status == 200
+            assert connection.is_closed()
+
+    def test_a_connection_ends_after_its_last_request(self, limited):
+        with limited.connect() as connection:
+            assert connection.ask("GET", "/pid")["connection"] is None
+            assert connection.ask("GET", "/pid")["connection"] is None
+            assert connection.ask("GET", "/pid")["connection"] == "close"
+            assert connection.is_closed()
+
+    def test_slow_clients_hold_no_thread(self, limited):
+        """One thread, and four kinds of clients that take their time: others are served at once."""
+        slow = [limited.connect() for _ in range(40)]
+        try:
+            for number, connection in enumerate(slow):
+                if number % 4 == 1:
+                    connection.send("GET / HTTP/1.1\r\n")
+                elif number % 4 == 2:
+                    connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\na")
+                elif number % 4 == 3:
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    connection.send("GET /large?8000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+            begun = time.monotonic()
+            assert limited.get("/pid").status == 200
+            assert time.monotonic() - begun < 0.5
+        finally:
+            for connection in slow:
+                connection.close()
+
+    def test_a_client_that_takes_nothing_is_cut_off(self, limited):
+        with limited.connect() as connection:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.send("GET /large?64000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(2)
+            try:
+                received = connection.rest()
+            except ConnectionError:
+                received = connection.buffer
+            assert len(received) < 64_000_000

@@ -1,0 +1,147 @@
+"""A client that sends the bytes it is given and shows the bytes that come back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Answer:
+    """One response."""
+
+    status: int
+    reason: str
+    version: str
+    fields: list[tuple[str, str]]
+    body: bytes = b""
+    whole: bool = True
+    chunks: list[bytes] = field(default_factory=list)
+
+    def __getitem__(self, name):
+        found = [value for key, value in self.fields if key.lower() == name.lower()]
+        return ", ".join(found) if found else None
+
+    def names(self):
+        return [key.lower() for key, _ in self.fields]
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class Connection:
+    """A connection to (host, port), or to the path of a unix socket."""
+
+    def __init__(self, address, timeout=20):
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        )
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout)
+        self.socket.connect(address)
+        if family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.socket.close()
+
+    def reset(self):
+        """Close with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode("latin-1"))
+        return self
+
+    def ask(self, method="GET", target="/", fields=(), body=b"", version="HTTP/1.1"):
+        lines = [f"{method} {target} {version}", "Host: test", *(f"{name}: {value}" for name, value in fields)]
+        if body and not any(name.lower() in ("content-length", "transfer-encoding") for name, _ in fields):
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        return self.answer(head_request=method == "HEAD")
+
+    def more(self):
+        data = self.socket.recv(65536)
+        self.buffer += data
+        return bool(data)
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            if not self.more():
+                raise ConnectionError(f"closed inside a line: {self.buffer!r}")
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line.decode("latin-1")
+
+    def take(self, count):
+        """As many bytes, or fewer if the server closes."""
+        data = bytearray(self.buffer)
+        while len(data) < count and (more := self.socket.recv(65536)):
+            data += more
+        self.buffer = bytes(data[count:])
+        return bytes(data[:count])
+
+    def rest(self):
+        """Everything until the server closes."""
+        while self.more():
+            pass
+        data, self.buffer = self.buffer, b""
+        return data
+
+    def is_closed(self):
+        """Whether the server closes without sending more."""
+        return self.rest() == b""
+
+    def head(self):
+        version, status, reason = self.line().split(" ", 2)
+        fields = []
+        while line := self.line():
+            name, _, value = line.partition(":")
+            fields.append((name, value.strip()))
+        return Answer(int(status), reason, version, fields)
+
+    def answer(self, head_request=False):
+        """One response, framed as RFC 9112 section 6.3 says; `whole` tells whether its end came."""
+        answer = self.head()
+        if head_request or answer.status < 200 or answer.status in (204, 304):
+            return answer
+        if answer["transfer-encoding"]:
+            while True:
+                try:
+                    size = int(self.line().split(";")[0], 16)
+                except ConnectionError:
+                    answer.whole = False
+                    return answer
+                if size == 0:
+                    assert self.line() == ""
+                    return answer
+                chunk = self.take(size)
+                answer.chunks.append(chunk)
+                answer.body += chunk
+                if len(chunk) < size or self.take(2) != b"\r\n":
+                    answer.whole = False
+                    return answer
+        if answer["content-length"] is not None:
+            length = int(answer["content-length"])
+            answer.body = self.take(length)
+            answer.whole = len(answer.body) == length
+            return answer
+        try:
+            answer.body = self.rest()
+        except ConnectionError:
+            answer.body, self.buffer = self.buffer, b""
+            answer.whole = False
+        return answer

@@ -1,0 +1,406 @@
+"""PEP 3333, clause by clause, with the applications of tests/apps/contract.py."""
+
+import gzip
+import json
+import time
+
+import pytest
+
+
+def test_environ_has_what_pep_3333_names(echo):
+    seen = echo.get(
+        "/echo/a%20b?c=d&e", fields=[("X-Custom", "1"), ("Content-Type", "text/x")], method="POST", body=b"abc"
+    ).json
+    host, port = echo.address
+    assert seen["REQUEST_METHOD"] == "POST"
+    assert seen["SCRIPT_NAME"] == ""
+    assert seen["PATH_INFO"] == "/echo/a b"
+    assert seen["QUERY_STRING"] == "c=d&e"
+    assert seen["CONTENT_TYPE"] == "text/x"
+    assert seen["CONTENT_LENGTH"] == "3"
+    assert seen["SERVER_NAME"] == host
+    assert seen["SERVER_PORT"] == str(port)
+    assert seen["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert seen["HTTP_X_CUSTOM"] == "1"
+    assert seen["HTTP_HOST"] == "test"
+    assert seen["REMOTE_ADDR"] == "127.0.0.1"
+    assert int(seen["REMOTE_PORT"]) > 0
+    assert seen["REQUEST_URI"] == seen["RAW_URI"] == "/echo/a%20b?c=d&e"
+    assert seen["GATEWAY_INTERFACE"] == "CGI/1.1"
+    assert seen["SERVER_SOFTWARE"].startswith("anygate/")
+    assert seen["wsgi.version"] == [1, 0]
+    assert seen["wsgi.url_scheme"] == "http"
+    assert seen["wsgi.multithread"] is True
+    assert seen["wsgi.multiprocess"] is False
+    assert seen["wsgi.run_once"] is False
+    assert seen["wsgi.input_terminated"] is True
+
+
+def test_nothing_of_the_process_environment_is_in_environ(serve):
+    from conftest import APPS
+
+    served = serve(APPS / "contract.py", environment={"SECRET_OF_THE_SHELL": "1"})
+    seen = served.get("/echo").json
+    assert "SECRET_OF_THE_SHELL" not in seen
+    assert "PATH" not in seen
+
+
+def test_a_path_is_latin_1_text_of_utf_8_bytes(echo):
+    seen = echo.get("/caf%C3%A9").json
+    assert seen["PATH_INFO"].encode("latin-1").decode() == "/café"
+
+
+def test_names_with_underscores_and_proxy_are_dropped(echo):
+    fields = [
+        ("X_User", "spoofed"),
+        ("X-User", "real"),
+        ("Proxy", "http://evil"),
+        ("Content_Length", "9"),
+        ("X_user", "2"),
+    ]
+    seen = echo.get("/echo", fields=fields).json
+    assert seen["HTTP_X_USER"] == "real"
+    assert "HTTP_PROXY" not in seen
+    assert "CONTENT_LENGTH" not in seen
+
+
+def test_repeated_fields_are_joined(echo):
+    fields = [("X-A", "1"), ("x-a", "2"), ("Cookie", "a=1"), ("Cookie", "b=2"), ("Accept", "*/*"), ("X-A", "3")]
+    seen = echo.get("/echo", fields=fields).json
+    assert seen["HTTP_X_A"] == "1, 2, 3"
+    assert seen["HTTP_COOKIE"] == "a=1; b=2"
+
+
+def test_the_length_of_a_chunked_body_is_known(echo):
+    wire = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
+    seen = echo.get("/echo", fields=[("Transfer-Encoding", "chunked")], method="POST", body=wire).json
+    assert seen["body"] == "abcdefg"
+    assert seen["CONTENT_LENGTH"] == "7"
+    assert "HTTP_TRANSFER_ENCODING" not in seen
+
+
+def test_an_announced_empty_body_has_length_zero(echo):
+    assert echo.get("/echo", fields=[("Content-Length", "0")], method="POST").json["CONTENT_LENGTH"] == "0"
+    assert "CONTENT_LENGTH" not in echo.get("/echo").json
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "body", "expected"),
+    [
+        ("GET", [], b"", b"valid "),
+        ("POST", [("Content-Type", "text/plain")], b"body", b"valid body"),
+        ("POST", [("Transfer-Encoding", "chunked")], b"4\r\nbody\r\n0\r\n\r\n", b"valid body"),
+    ],
+)
+def test_the_validator_of_the_standard_library_is_content(echo, method, fields, body, expected):
+    answer = echo.get("/valid", fields=fields, method=method, body=body)
+    assert (answer.status, answer.body) == (200, expected)
+
+
+def test_the_validator_is_content_with_head(echo):
+    assert echo.get("/valid", method="HEAD").status == 200
+
+
+class TestInput:
+    BODY = b"one\ntwo two\n\nlast without end"
+
+    @pytest.mark.parametrize(
+        ("calls", "expected"),
+        [
+            ("read", ["one\ntwo two\n\nlast without end"]),
+            ("read(-1)", ["one\ntwo two\n\nlast without end"]),
+            ("read(3);read(0);read(2);read(1000);read(1)", ["one", "", "\nt", "wo two\n\nlast without end", ""]),
+            ("readline;readline;readline;readline;readline", ["one\n", "two two\n", "\n", "last without end", ""]),
+            ("readline(2);readline(2);readline(0);readline(-1)", ["on", "e\n", "", "two two\n"]),
+            ("readlines", [["one\n", "two two\n", "\n", "last without end"]]),
+            ("readlines(5);readlines", [["one\n", "two two\n"], ["\n", "last without end"]]),
+            ("iterate;read", [["one\n", "two two\n", "\n", "last without end"], ""]),
+            ("readline;read(4);readline;read", ["one\n", "two ", "two\n", "\nlast without end"]),
+        ],
+    )
+    def test_reads_like_a_file(self, echo, calls, expected):
+        assert echo.get(f"/read_input?{calls}", method="POST", body=self.BODY).json == expected
+
+    def test_without_a_body_it_is_empty(self, echo):
+        assert echo.get("/read_input?read;readline;readlines;iterate;read(5)").json == ["", "", [], [], ""]
+
+    @pytest.mark.parametrize("size", [1, 65535, 65536, 262144, 262145, 5_000_000])
+    def test_bodies_of_any_size_arrive_whole(self, echo, size):
+        """The larger ones go through a temporary file."""
+        assert echo.get("/count_input", method="POST", body=b"x" * size).body == f"{size} {size}".encode()
+
+    def test_a_chunked_body_of_many_tiny_chunks_arrives(self, echo):
+        wire = b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n"
+        answer = echo.get("/count_input", fields=[("Transfer-Encoding", "chunked")], method="POST", body=wire)
+        assert answer.body == b"50000 50000"
+
+
+class TestStreamedInput:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def streaming(cls, tmp_path_factory):
+        from conftest import APPS, Served
+
+        arguments = [
+            APPS / "contract.py",
+            "--port",
+            "0",
+            "--stream-paths",
+            "/streamed",
+            "--stream-paths",
+            "/read_input",
+        ]
+        served = Served([*arguments, "--body-timeout", "500ms"], tmp_path_factory.mktemp("streaming"))
+        yield served.wait_ready()
+        served.kill()
+
+    def outcome(self, served):
+        served.wait_until(lambda: served.get("/closed").json, "the application to note what it read")
+        return served.get("/closed").json[-1]
+
+    def test_a_whole_body_is_read_and_the_connection_stays(self, streaming):
+        with streaming.connect() as connection:
+            assert connection.ask("POST", "/streamed", body=b"hello").body == b"hello"
+            assert (
+                connection.ask("POST", "/streamed", [("Transfer-Encoding", "chunked")], b"2\r\nhi\r\n0\r\n\r\n").body
+                == b"hi"
+            )
+            assert connection.ask("GET", "/pid").status == 200
+
+    def test_lines_can_be_read(self, streaming):
+        answer = streaming.get("/read_input?readline;readline;read", method="POST", body=b"a\nb\nc\nd")
+        assert answer.json == ["a\n", "b\n", "c\nd"]
+
+    def test_a_body_that_breaks_off_raises_oserror(self, streaming):
+        with streaming.connect() as connection:
+            connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
+        streaming.wait_until(
+            lambda: "closed the connection inside the body" in str(streaming.get("/closed").json), "an OSError"
+        )
+
+    def test_broken_chunks_raise_oserror(self, streaming):
+        with streaming.connect() as connection:
+            connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX")
+            connection.answer()
+        assert "broken request body" in self.outcome(streaming)
+
+    def test_a_body_that_is_too_slow_raises_timeouterror(self, streaming):
+        with streaming.connect() as connection:
+            connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
+            assert connection.answer().status == 500
+        assert "TimeoutError" in self.outcome(streaming)
+
+    def test_expect_100_continue_is_sent_when_the_application_reads(self, streaming):
+        with streaming.connect() as connection:
+            connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.head().status == 100
+            connection.send("hi")
+            assert connection.answer().body == b"hi"
+
+
+class TestAnswers:
+    def test_start_response_may_be_called_in_a_generator(self, echo):
+        answer = echo.get("/late_start")
+        assert (answer.status, answer["x-late"], answer.body) == (201, "yes", b"late")
+
+    def test_an_empty_answer_has_a_head(self, echo):
+        answer = echo.get("/nothing")
+        assert (answer.status, answer["x-empty"], answer["content-length"]) == (200, "yes", "0")
+
+    def test_write_sends_at_once_and_before_what_is_returned(self, echo):
+        assert echo.get("/writer").body == b"written first, returned last"
+
+    def test_a_write_that_outlives_its_request_is_an_error(self, echo):
+        assert echo.get("/kept_writer").body == b"kept"
+        assert b"the request is over" in echo.get("/use_kept_writer").body
+
+    def test_the_status_keeps_its_reason_and_fields_their_order(self, echo):
+        answer = echo.get("/fields")
+        assert answer.reason == "Fine & dandy"
+        assert [pair for pair in answer.fields if pair[0] not in ("Date", "Server", "Content-Length")] == [
+            ("X-One", "1"),
+            ("Set-Cookie", "a=1"),
+            ("Set-Cookie", "b=2"),
+            ("X-Caf", "caf\xe9"),
+        ]
+
+    def test_a_block_is_sent_before_the_next_is_made(self, echo):
+        with echo.connect() as connection:
+            connection.send("GET /slow_blocks?5 HTTP/1.1\r\nHost: a\r\n\r\n")
+            begun = time.monotonic()
+            connection.head()
+            assert connection.line() == "2"
+            first = time.monotonic() - begun
+            assert first < 0.4
+
+    def test_a_single_block_has_a_length(self, echo):
+        answer = echo.get("/one_block")
+        assert answer["content-length"] == "8"
+        assert answer.body == b"just one"
+
+
+class TestClose:
+    def closed(self, echo, name):
+        return echo.get("/closed").json.count(name)
+
+    def test_close_is_called_once(self, echo):
+        assert echo.get("/closing?once").body == b"ab"
+        assert self.closed(echo, "once") == 1
+
+    def test_close_is_called_after_head(self, echo):
+        echo.get("/closing?head", method="HEAD")
+        assert self.closed(echo, "head") == 1
+
+    def test_close_is_called_when_the_client_disconnects(self, echo):
+        with echo.connect() as connection:
+            connection.send("GET /endless?gone HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.take(100_000)
+            connection.reset()
+        echo.wait_until(lambda: self.closed(echo, "gone") == 1, "close() after a disconnect")
+
+    def test_close_is_called_when_iterating_fails(self, echo):
+        before = self.closed(echo, "raises_between_blocks")
+        echo.get("/raises_between_blocks")
+        assert self.closed(echo, "raises_between_blocks") == before + 1
+
+    def test_a_close_that_fails_spoils_no_answer(self, echo):
+        with echo.connect() as connection:
+            assert connection.ask("GET", "/closing_fails?failing").body == b"ab"
+            assert connection.ask("GET", "/pid").status == 200
+        assert self.closed(echo, "failing") == 1
+        echo.wait_for_log("ValueError: close failed")
+
+
+class TestFiles:
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_bytes(bytes(range(256)) * 10_000)
+        return path
+
+    def test_a_file_is_sent_whole(self, echo, path):
+        answer = echo.get(f"/file?{path}")
+        assert answer["content-length"] == str(path.stat().st_size)
+        assert answer.body == path.read_bytes()
+
+    def test_a_file_is_sent_from_its_position(self, echo, path):
+        answer = echo.get(f"/file?{path},2559000")
+        assert answer.body == path.read_bytes()[2559000:]
+
+    def test_a_file_ends_at_the_announced_length(self, echo, path):
+        with echo.connect() as connection:
+            assert connection.ask("GET", f"/file_with_length?{path},1000").body == path.read_bytes()[:1000]
+            assert connection.ask("GET", "/pid").status == 200
+
+    def test_a_file_shorter_than_announced_breaks_the_answer(self, echo, path):
+        answer = echo.get(f"/file_with_length?{path},9999999")
+        assert len(answer.body) == path.stat().st_size
+        assert not answer.whole
+
+    def test_head_sends_no_file(self, echo, path):
+        with echo.connect() as connection:
+            assert connection.ask("HEAD", f"/file?{path}")["content-length"] == str(path.stat().st_size)
+            assert connection.ask("GET", "/pid").status == 200
+
+    def test_an_empty_file_is_an_empty_answer(self, echo, tmp_path):
+        (tmp_path / "empty").touch()
+        assert echo.get(f"/file?{tmp_path / 'empty'}").body == b""
+
+    def test_temporary_files_work(self, echo):
+        assert echo.get("/temporary_file").body == b"orary"
+
+    def test_what_only_looks_like_a_file_is_read_and_closed(self, echo):
+        assert echo.get("/file_like").body == b"y" * 100_000
+        assert "file_like" in echo.get("/closed").json
+
+    def test_a_file_with_other_bytes_than_its_descriptor_is_read(self, echo, tmp_path):
+        path = tmp_path / "file.gz"
+        path.write_bytes(gzip.compress(b"unpacked"))
+        assert echo.get(f"/compressed_file?{path}").body == b"unpacked"
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("path", "log"),
+        [
+            ("/raises", "ValueError: before start_response"),
+            ("/raises_after_start", "ValueError: after start_response"),
+            ("/raises_in_first_block", "ValueError: in the first block"),
+            ("/SystemExit", "SystemExit: 3"),
+            ("/KeyboardInterrupt", "KeyboardInterrupt"),
+            ("/MemoryError", "MemoryError"),
+            ("/GeneratorExit", "GeneratorExit"),
+            ("/StopIteration", "StopIteration"),
+            ("/RecursionError_", "RecursionError: maximum recursion depth exceeded"),
+            ("/unprintable", "Unprintable"),
+            ("/no_start", "without calling start_response()"),
+            ("/starts_twice", "start_response() was called twice"),
+        ],
+    )
+    def test_an_exception_is_a_500_with_a_traceback_in_the_log(self, echo, path, log):
+        worker = echo.get("/pid").body
+        with echo.connect() as connection:
+            answer = connection.ask("GET", path)
+            assert answer.status == 500
+            assert b"Error\n" in answer.body
+            assert "x-gone" not in answer.names()
+            assert connection.ask("GET", "/pid").body == worker
+        echo.wait_for_log(log)
+        assert f"the application failed: GET {path} failed" in echo.log()
+
+    def bad():
+        import sys
+
+        from conftest import APPS
+
+        sys.path.insert(0, str(APPS))
+        import contract
+
+        return sorted(contract.BAD_ANSWERS)
+
+    @pytest.mark.parametrize("name", bad())
+    def test_an_answer_that_breaks_the_rules_is_a_500_and_leaks_nothing(self, echo, name):
+        worker = echo.get("/pid").body
+        with echo.connect() as connection:
+            answer = connection.ask("GET", f"/bad/{name}")
+            assert answer.status == 500
+            assert "x-injected" not in answer.names()
+            assert connection.ask("GET", "/pid").body == worker
+        echo.wait_for_log(f"GET /bad/{name} failed")
+
+    @pytest.mark.parametrize("query", ["chunked", "length"])
+    def test_an_answer_that_fails_on_the_way_is_visibly_broken(self, echo, query):
+        with echo.connect() as connection:
+            answer = connection.ask("GET", f"/raises_between_blocks?{query}")
+            assert answer.body == b"some of it"
+            assert not answer.whole
+            assert connection.is_closed()
+
+    def test_an_http_1_0_answer_that_fails_on_the_way_is_reset(self, echo):
+        with echo.connect() as connection:
+            connection.send("GET /raises_between_blocks HTTP/1.0\r\n\r\n")
+            assert not connection.answer().whole
+
+    def test_exc_info_replaces_headers_that_were_not_sent(self, echo):
+        answer = echo.get("/replaces_headers")
+        assert (answer.status, answer.reason, answer.body) == (500, "Replaced", b"new")
+        assert "x-old" not in answer.names()
+        assert answer["x-new"] == "1"
+
+    def test_exc_info_re_raises_when_headers_were_sent(self, echo):
+        answer = echo.get("/replaces_too_late")
+        assert answer.status == 200
+        assert answer.body == b"sent"
+        assert not answer.whole
+        echo.wait_for_log("ValueError: too late")
+
+    def test_wsgi_errors_goes_to_the_error_log(self, echo):
+        assert echo.get("/errors").body == b"ok"
+        echo.wait_for_log("a line for the log \u2713\ntwo parts\n")
+        assert "printed\n" in echo.stdout()
+
+
+def test_app_threads_are_named_and_at_most_as_many_as_asked_for(echo):
+    names = {echo.get("/threads").text for _ in range(20)}
+    assert json.dumps(sorted(names))
+    assert len(names) <= 8
