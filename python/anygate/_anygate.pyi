@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 __all__ = ["Server", "__version__", "main", "serve"]
 
 __version__: str
@@ -8,6 +10,7 @@ __version__: str
 def main(arguments: Sequence[str]) -> int: ...
 def serve(app: Any, **options: Any) -> None: ...
 
+@disjoint_base
 class Server:
     def __new__(cls, app: Any, **options: Any) -> Server: ...
     def start(self) -> None: ...

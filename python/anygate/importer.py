@@ -1,7 +1,7 @@
 """Finding the application that a target names.
 
-A target is ``module``, ``module:name``, ``module:name.of.attribute``, ``module:factory("argument")``, or a path to a file
-in place of the module. Without a name, ``application`` and then ``app`` is looked for.
+A target is ``module``, ``module:name``, ``module:name.of.attribute``, ``module:factory("argument")``, or a path to a
+file in place of the module. Without a name, ``application`` and then ``app`` is looked for.
 """
 
 from __future__ import annotations

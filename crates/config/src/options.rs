@@ -132,7 +132,7 @@ pub const OPTIONS: &[Opt] = &[
         kind: Kind::Path,
         metavar: "DIR",
         common: true,
-        help: "change to this folder before the application is imported",
+        help: "change to this folder first",
         details: "The folder is also where the application is looked for. Relative paths of other options are relative to \
                   the folder where anygate was started.",
         ..BASE

@@ -71,6 +71,7 @@ pub struct SocketPlan {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct ServerPlan {
+    pub workers: usize,
     pub threads: usize,
     pub request_line_max_bytes: usize,
     pub fields_max: usize,
@@ -165,6 +166,7 @@ impl Plan {
             },
             workers: read.count("workers"),
             server: ServerPlan {
+                workers: read.count("workers"),
                 threads: read.count("threads"),
                 request_line_max_bytes: read.count("request_line_max_bytes"),
                 fields_max: read.count("fields_max"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anygate_config::{Command, Plan, parse};
 use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
-use anygate_sys::{Listener, process, signals};
+use anygate_sys::process;
 use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -119,7 +119,9 @@ fn launch(
     }
     let inherited = inherited(py);
     let listeners = match &inherited {
-        Some(inherited) => adopt(inherited)?,
+        Some(inherited) => inherited
+            .listeners()
+            .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?,
         None => sockets::open(&plan.binds, &plan.socket).map_err(Refusal::machine)?,
     };
     let started = prepare(py, &plan, application, inherited.is_some());
@@ -143,7 +145,7 @@ fn launch(
         let mut supervisor = Supervisor::new(&plan.process, plan.workers, listeners, &mut body)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
         if let Some(inherited) = &inherited {
-            let lifeline = signals::adopt_pipe(inherited.lifeline)
+            let lifeline = process::take_over(inherited.lifeline)
                 .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
             supervisor.take_over(&inherited.workers, lifeline);
         }
@@ -190,17 +192,6 @@ fn inherited(py: Python<'_>) -> Option<Inherited> {
         tracing::warn!("cannot remove {} from the environment: {error}", inherit::VARIABLE);
     }
     Inherited::read(&text)
-}
-
-fn adopt(inherited: &Inherited) -> Result<Vec<Listener>, Refusal> {
-    inherited
-        .sockets
-        .iter()
-        .map(|&fd| {
-            Listener::adopt(fd)
-                .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))
-        })
-        .collect()
 }
 
 /// Loads the application if it is to be here before workers are, and writes the pid file.

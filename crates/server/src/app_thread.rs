@@ -40,6 +40,7 @@ struct AppThread<'a> {
 impl AppThread<'_> {
     /// Owns the reactor until it is lost during a call, or the worker ends.
     fn own(&mut self, mut reactor: Box<Reactor>) {
+        reactor.set_busy(false);
         loop {
             while let Some(connection) = reactor.next_ready() {
                 reactor.send_due();
@@ -81,7 +82,7 @@ impl AppThread<'_> {
         let begun = log.map(|_| Instant::now());
         self.calls = self.calls.wrapping_add(1);
         let options = AnswerOptions {
-            keep_alive: !self.stage.is_draining(),
+            draining: self.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
         };

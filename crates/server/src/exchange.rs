@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_proto::application::{Body, Response, SendError};
@@ -77,6 +78,7 @@ pub(crate) struct Answer<'a> {
     version: Version,
     head_request: bool,
     keep_alive: bool,
+    draining: &'a AtomicBool,
     framing: Option<BodyFraming>,
     left: u64,
     body_bytes: u64,
@@ -108,7 +110,7 @@ impl<'a> Answer<'a> {
         pipe: &'a Arc<Pipe>,
         rules: &'a AnswerRules,
         date: &'a mut DateCache,
-        options: AnswerOptions,
+        options: AnswerOptions<'a>,
     ) -> (Self, &'a RequestHead, RequestBody) {
         let Exchange { head, body, keep_alive, streamed, out } = exchange;
         let answer = Answer {
@@ -119,7 +121,8 @@ impl<'a> Answer<'a> {
             out,
             version: head.version(),
             head_request: head.method() == b"HEAD",
-            keep_alive: *keep_alive && options.keep_alive,
+            keep_alive: *keep_alive,
+            draining: options.draining,
             framing: None,
             left: 0,
             body_bytes: 0,
@@ -213,9 +216,9 @@ impl<'a> Answer<'a> {
 
 /// How one answer differs from another.
 #[derive(Clone, Copy)]
-pub(crate) struct AnswerOptions {
-    /// The server lets the connection stay (it is not draining, and the connection's requests are not used up).
-    pub(crate) keep_alive: bool,
+pub(crate) struct AnswerOptions<'a> {
+    /// The worker is draining, so that connections end with their answers; looked at as late as possible.
+    pub(crate) draining: &'a AtomicBool,
     pub(crate) keep_head: bool,
     pub(crate) measured: bool,
 }
@@ -234,7 +237,7 @@ impl Response for Answer<'_> {
         let answer = http1::Answer {
             version: self.version,
             head_request: self.head_request,
-            keep_alive: self.keep_alive,
+            keep_alive: self.keep_alive && !self.draining.load(Ordering::Relaxed),
             body_length,
             date: self.date.at(SystemTime::now()),
             server: self.server_header,

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::Endpoints;
@@ -33,8 +34,11 @@ const PARENT: usize = usize::MAX - 3;
 const READ_BYTES: usize = 64 * 1024;
 /// A connection that keeps sending gives way to others after so many reads.
 const READS_PER_TURN: usize = 16;
-/// Connections accepted before others are served again.
+/// Connections accepted before others are served again; fewer where another worker could take them.
 const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN_SHARED: usize = 4;
+/// How long a worker whose threads are all busy leaves new connections to other workers.
+const RELUCTANCE: Duration = Duration::from_millis(5);
 /// How long accepting pauses when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a refused client may go on sending before its connection is closed anyway.
@@ -64,6 +68,8 @@ pub(crate) struct Reactor {
     listeners: Vec<Listener>,
     accepting: bool,
     accept_again: Option<Instant>,
+    /// Every app thread is busy: other workers may take new connections first.
+    reluctant: bool,
     connections: slab::Slab<Entry>,
     connections_max: usize,
     deadlines: Deadlines,
@@ -90,6 +96,8 @@ pub(crate) struct Rules {
     pub(crate) answer: AnswerRules,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: Option<AccessLog>,
+    /// Other workers listen on the same sockets.
+    pub(crate) shared: bool,
 }
 
 enum Entry {
@@ -115,6 +123,7 @@ impl Reactor {
             listeners,
             accepting: false,
             accept_again: None,
+            reluctant: false,
             connections: slab::Slab::new(),
             connections_max: connections_max.max(1),
             deadlines: Deadlines::new(now),
@@ -145,6 +154,9 @@ impl Reactor {
     /// Waits for events, at most `longest`, and handles them.
     pub(crate) fn turn(&mut self, longest: Option<Duration>) -> io::Result<()> {
         self.send_unsent();
+        if self.is_finished() {
+            return Ok(());
+        }
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
@@ -292,18 +304,21 @@ impl Reactor {
         self.accept();
         self.stop_accepting();
         self.listeners.clear();
-        let Timeouts { graceful, keepalive, .. } = self.rules.timeouts;
+        let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
         self.drain = Some(self.now + graceful);
         self.stage.start_draining();
-        let idle: Vec<usize> = self
+        let idle: Vec<(usize, Duration)> = self
             .connections
             .iter()
-            .filter(|(_, entry)| matches!(entry, Entry::Here(c) if matches!(c.state, State::Idle)))
-            .map(|(token, _)| token)
+            .filter_map(|(token, entry)| match entry {
+                Entry::Here(connection) if matches!(connection.state, State::Idle) => {
+                    Some((token, if connection.served == 0 { header } else { keepalive }))
+                }
+                Entry::Here(_) | Entry::Out { .. } => None,
+            })
             .collect();
-        for token in idle {
-            let used =
-                self.deadlines.at(token).and_then(|due| due.checked_sub(keepalive)).unwrap_or(self.now);
+        for (token, allowed) in idle {
+            let used = self.deadlines.at(token).and_then(|due| due.checked_sub(allowed)).unwrap_or(self.now);
             if used + RECENT <= self.now {
                 self.close(token);
             } else {
@@ -313,6 +328,21 @@ impl Reactor {
     }
 
     // Accepting.
+
+    /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one only looks at them
+    /// from time to time, so that a connection goes to a worker that can serve it at once.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if !self.rules.shared || busy == self.reluctant || self.drain.is_some() {
+            return;
+        }
+        self.reluctant = busy;
+        if busy {
+            self.stop_accepting();
+            self.accept_again = Some(self.now + RELUCTANCE);
+        } else {
+            self.accept_again = Some(self.now);
+        }
+    }
 
     fn start_accepting(&mut self) -> io::Result<()> {
         if !self.accepting {
@@ -341,7 +371,7 @@ impl Reactor {
 
     fn accept(&mut self) {
         self.accept_again = None;
-        let mut left = ACCEPTS_PER_TURN;
+        let mut left = if self.rules.shared { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
         for index in 0..self.listeners.len() {
             while left > 0 {
                 if self.connections.len() >= self.connections_max {
@@ -517,7 +547,7 @@ impl Reactor {
         let mut date = crate::date::DateCache::default();
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
         exchange.keep_alive = false;
-        let options = AnswerOptions { keep_alive: false, keep_head, measured: false };
+        let options = AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false };
         let (mut answer, head, _) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         answer.refuse(status);

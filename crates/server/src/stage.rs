@@ -96,9 +96,9 @@ impl Stage {
         &self.pace
     }
 
-    /// No further request is taken on any connection.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Whether connections end with their answers.
+    pub(crate) fn draining(&self) -> &AtomicBool {
+        &self.draining
     }
 
     /// Everything was answered before the end.

@@ -3,6 +3,7 @@
 //! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anygate_sys::clock;
@@ -39,7 +40,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
             events.beat();
             beaten = Some(now);
         }
-        if stage.is_draining() && !draining {
+        if stage.draining().load(Ordering::Relaxed) && !draining {
             draining = true;
             events.draining();
         }
@@ -61,6 +62,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                 pause = LOOK_MIN;
                 alert_until = now + ALERT;
                 idle_looks = 0;
+                reactor.set_busy(true);
                 while let Some(kept) = stage.distribute(reactor) {
                     reactor = kept;
                     if reactor.is_finished() {

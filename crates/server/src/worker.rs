@@ -226,6 +226,7 @@ fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
             graceful: plan.graceful_timeout,
         },
         access_log,
+        shared: plan.workers > 1,
     }
 }
 

@@ -1,11 +1,16 @@
 //! What passes from one program to the next in the same process, when a preloaded application is reloaded: sockets stay
 //! open, workers go on until the new ones are ready. It travels in the environment.
 
+use std::ffi::OsString;
+use std::fmt::Write;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 use anygate_sys::process::{self, Pid};
+use anygate_sys::{BindError, Listener};
 
 use crate::worker::Restart;
 
@@ -15,8 +20,8 @@ pub const VARIABLE: &str = "ANYGATE_INHERIT";
 /// Everything that the next program needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
-    /// Listening sockets, in the order of the binds.
-    pub sockets: Vec<RawFd>,
+    /// Listening sockets, in the order of the binds, with the path of a unix socket whose file is ours.
+    pub sockets: Vec<(RawFd, Option<PathBuf>)>,
     /// The write end of the pipe whose end tells old workers that their supervisor is gone.
     pub lifeline: RawFd,
     /// Workers of the program before.
@@ -34,7 +39,20 @@ impl Inherited {
         let numbers = |part: &str| -> Option<Vec<i32>> {
             part.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().ok()).collect()
         };
-        let sockets = numbers(parts.next()?)?;
+        let socket = |item: &str| -> Option<(RawFd, Option<PathBuf>)> {
+            let (fd, path) = item.split_once('=')?;
+            let path = (!path.is_empty()).then(|| bytes(path)).map(|path| path.map(OsString::from_vec));
+            Some((
+                fd.parse().ok()?,
+                match path {
+                    None => None,
+                    Some(path) => Some(path?.into()),
+                },
+            ))
+        };
+        let sockets: Option<Vec<_>> =
+            parts.next()?.split(',').filter(|item| !item.is_empty()).map(socket).collect();
+        let sockets = sockets?;
         let lifeline = parts.next()?.parse().ok()?;
         let workers = numbers(parts.next()?)?;
         parts.next().is_none().then_some(Inherited { sockets, lifeline, workers })
@@ -42,27 +60,60 @@ impl Inherited {
 
     fn text(&self) -> String {
         let list = |numbers: &[i32]| numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-        format!("{};{};{};{}", std::process::id(), list(&self.sockets), self.lifeline, list(&self.workers))
+        let mut sockets = String::new();
+        for (fd, path) in &self.sockets {
+            let _ = write!(sockets, "{fd}=");
+            for byte in path.as_ref().map(|path| path.as_os_str().as_bytes()).unwrap_or_default() {
+                let _ = write!(sockets, "{byte:02x}");
+            }
+            sockets.push(',');
+        }
+        format!("{};{sockets};{};{}", std::process::id(), self.lifeline, list(&self.workers))
     }
+
+    /// Takes the sockets over.
+    ///
+    /// Errors: one of them is not what it was.
+    pub fn listeners(&self) -> Result<Vec<Listener>, BindError> {
+        let listener = |(fd, path): &(RawFd, Option<PathBuf>)| {
+            let listener = Listener::from_fd(process::take_over(*fd)?)?;
+            Ok(match path {
+                Some(path) => listener.made_at(path)?,
+                None => listener,
+            })
+        };
+        self.sockets.iter().map(listener).collect()
+    }
+}
+
+/// A path's bytes out of hexadecimal digits, which need no care in any environment.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 /// Becomes another program. Returns only if that fails.
 pub(crate) fn become_program(
     restart: &Restart,
-    sockets: &[BorrowedFd<'_>],
+    listeners: &[Listener],
     lifeline: &OwnedFd,
     workers: Vec<Pid>,
 ) -> io::Error {
     let Some((program, arguments)) = restart.command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no program to become");
     };
-    for fd in sockets.iter().copied().chain([lifeline.as_fd()]) {
+    for fd in listeners.iter().map(AsFd::as_fd).chain([lifeline.as_fd()]) {
         if let Err(error) = process::keep_on_exec(fd) {
             return error;
         }
     }
     let inherited = Inherited {
-        sockets: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        sockets: listeners
+            .iter()
+            .map(|listener| (listener.as_raw_fd(), listener.made().map(PathBuf::from)))
+            .collect(),
         lifeline: lifeline.as_raw_fd(),
         workers,
     };
@@ -79,7 +130,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_only_by_the_same_process() {
-        let inherited = Inherited { sockets: vec![3, 4], lifeline: 9, workers: vec![70_000] };
+        let inherited = Inherited {
+            sockets: vec![(3, None), (4, Some("/run/a;b,c=d".into()))],
+            lifeline: 9,
+            workers: vec![70_000],
+        };
         assert_eq!(Inherited::read(&inherited.text()), Some(inherited));
         let empty = Inherited { sockets: vec![], lifeline: 3, workers: vec![] };
         assert_eq!(Inherited::read(&empty.text()), Some(empty));

@@ -51,6 +51,8 @@ pub struct Supervisor<'a> {
     news: (io::PipeReader, io::PipeWriter),
     /// Workers hold the read end, which ends when the supervisor does.
     lifeline: (OwnedFd, OwnedFd),
+    /// The same for the workers of the program before.
+    old_lifeline: Option<OwnedFd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl<'a> Supervisor<'a> {
             reload_again: false,
             news,
             lifeline: (read, write),
+            old_lifeline: None,
         })
     }
 
@@ -99,7 +102,7 @@ impl<'a> Supervisor<'a> {
         for &pid in workers {
             self.children.add(pid, None, 0, Stage::Ready(Instant::now()));
         }
-        self.lifeline.1 = lifeline;
+        self.old_lifeline = Some(lifeline);
         self.phase = Phase::Reloading;
     }
 
@@ -224,9 +227,8 @@ impl<'a> Supervisor<'a> {
     fn reload(&mut self) {
         if let Some(restart) = self.body.restart() {
             tracing::info!("reloading: this process starts afresh");
-            let sockets: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             let workers = self.children.iter().map(|child| child.pid).collect();
-            let error = inherit::become_program(&restart, &sockets, &self.lifeline.1, workers);
+            let error = inherit::become_program(&restart, &self.listeners, &self.lifeline.1, workers);
             tracing::error!("cannot start afresh, going on with the old workers: {error}");
             return;
         }
@@ -327,10 +329,11 @@ impl<'a> Supervisor<'a> {
 
     /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
     fn become_worker(self, slot: usize) -> ! {
-        let Supervisor { body, listeners, signals, children, news, lifeline, .. } = self;
+        let Supervisor { body, listeners, signals, children, news, lifeline, old_lifeline, .. } = self;
         let report = Report { board: children.board(), slot, news: news.1 };
         drop(news.0);
         drop(lifeline.1);
+        drop(old_lifeline);
         live(body, WorkerContext { listeners, signals, parent: lifeline.0, report })
     }
 }

@@ -138,11 +138,21 @@ impl Listener {
         if let Some(mode) = options.mode {
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
+        Ok(Self::listen(socket, backlog)?.made_at(path)?)
+    }
+
+    /// Makes the socket's file this process's own, to be removed at the end: it made the file, or the program before
+    /// did in its name.
+    pub fn made_at(mut self, path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
-        let mut listener = Self::listen(socket, backlog)?;
-        listener.made =
-            Some(SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() });
-        Ok(listener)
+        self.local = Address::Unix(Some(path.to_owned()));
+        self.made = Some(SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() });
+        Ok(self)
+    }
+
+    /// The path of the socket's file, if this process made it.
+    pub fn made(&self) -> Option<&Path> {
+        self.made.as_ref().map(|made| made.path.as_path())
     }
 
     fn listen(socket: Socket, backlog: u32) -> io::Result<Self> {

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::signals::Signal;
 use crate::syscall;
@@ -234,6 +234,16 @@ pub fn keep_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // Integers only, on a descriptor that is open.
     syscall!(fcntl(fd.as_raw_fd(), libc::F_SETFD, 0))?;
     Ok(())
+}
+
+/// Takes over a descriptor that the program before left open for this one; it is closed on exec from now on.
+///
+/// Errors: the number names no open descriptor.
+pub fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
+    // fcntl with integers only; it fails when nothing is open there.
+    syscall!(fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))?;
+    // SAFETY: the number is open and was left for us by name, so nobody else in this program owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether this process may do everything.

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -192,16 +192,6 @@ impl Drop for Held {
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = io::pipe()?;
     Ok((read.into(), write.into()))
-}
-
-/// Takes over the end of a pipe that the program before left open.
-///
-/// Errors: the number names no open descriptor.
-pub fn adopt_pipe(fd: RawFd) -> io::Result<OwnedFd> {
-    // fcntl with integers only; it fails when nothing is open there. The end is closed on exec from now on.
-    syscall!(fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))?;
-    // SAFETY: the number is open and was left for us by name, so nobody else in this program owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -1,0 +1,179 @@
+"""Options from the command line, the environment and files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tomllib
+
+APP = """
+import json, os
+def app(environ, start_response):
+    body = json.dumps({"length": environ.get("CONTENT_LENGTH"), "threads": environ["wsgi.multithread"]}).encode()
+    start_response("200 OK", [])
+    return [body]
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def shown(run, site, *arguments, **environment):
+    ended = run("config", "--print", *arguments, folder=site, environment=environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_command_line_outranks_the_environment_outranks_the_file(run, site):
+    (site / "anygate.toml").write_text("workers = 2\nthreads = 3\nport = 4000\n")
+    text = shown(run, site, "--workers", "9", ANYGATE_WORKERS="5", ANYGATE_THREADS="6")
+    assert "workers = 9  # command line" in text
+    assert "threads = 6  # ANYGATE_THREADS" in text
+    assert "port = 4000  # anygate.toml" in text
+    assert 'graceful_timeout = "30s"  # default' in text
+    assert tomllib.loads(text)["workers"] == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("anygate.toml", 'app = "app:app"\nbind = ["127.0.0.1:0"]\nthreads = 1\nbody_max_bytes = "1K"\n'),
+        ("anygate.yaml", 'app: "app:app"\nbind: ["127.0.0.1:0"]\nthreads: 1\nbody_max_bytes: 1K\n'),
+        ("anygate.yml", "app: app:app\nbind: 127.0.0.1:0\nthreads: 1\nbody-max-bytes: 1024\n"),
+        ("anygate.json", '{"app": "app:app", "bind": ["127.0.0.1:0"], "threads": 1, "body_max_bytes": 1024}'),
+    ],
+)
+def test_a_site_can_stand_in_a_file(launch, site, name, text):
+    (site / name).write_text(text)
+    served = launch(folder=site).wait_ready()
+    assert served.get().json["threads"] is False
+    assert served.get(method="POST", body=b"x" * 1024).json["length"] == "1024"
+    assert served.get(method="POST", body=b"x" * 1025).status == 413
+
+
+def test_a_file_can_be_named(launch, site):
+    (site / "other.conf.toml").write_text('app = "app:app"\nport = 0\n')
+    assert launch("--config", "other.conf.toml", folder=site).wait_ready().get().status == 200
+    assert launch(folder=site, environment={"ANYGATE_CONFIG": "other.conf.toml"}).wait_ready().get().status == 200
+
+
+def test_a_site_can_stand_in_the_environment(launch, site):
+    served = launch(folder=site, environment={"ANYGATE_APP": "app:app", "ANYGATE_BIND": "127.0.0.1:0, 127.0.0.1:0"})
+    assert len(served.wait_ready().addresses) == 2
+
+
+def test_check_is_silent_about_good_settings(run, site):
+    (site / "anygate.toml").write_text("workers = 2\n")
+    ended = run("config", "--check", folder=site)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workers = 0", "anygate.toml: workers: 0 must be a whole number from 1 to 1024"),
+        ("wrokers = 2", "anygate.toml: wrokers: there is no such option; did you mean workers?"),
+        ("workers = [1]", "anygate.toml: workers: must be a whole number"),
+        ("port = 'http'", 'anygate.toml: port: "http" must be a whole number from 0 to 65535'),
+        ("body_max_bytes = 'many'", 'anygate.toml: body_max_bytes: "many" must be'),
+        ("graceful_timeout = '0s'", 'anygate.toml: graceful_timeout: "0s" must be'),
+        ("bind = ['scgi://a:1']", 'anygate.toml: bind: "scgi://a:1" asks for scgi'),
+        ("socket_mode = 660", "anygate.toml: socket_mode: 660 must be a string of octal digits"),
+        ("access_log_format = '%(z)s'", 'anygate.toml: access_log_format: "%(z)s" has no atom %(z)s'),
+        ("temp_dir = 'missing'", "anygate.toml: temp_dir: "),
+        ("stream_paths = ['up']", 'anygate.toml: stream_paths: "up" must begin with /'),
+        ("config = 'x'", "anygate.toml: config: there is no such option"),
+        ("workers = ", "anygate.toml: "),
+    ],
+)
+def test_check_names_file_key_and_reason(run, site, text, message):
+    (site / "anygate.toml").write_text(text)
+    ended = run("config", "--check", folder=site)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert message in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--wrokers", "2", "app:app"], {}, "unknown option --wrokers; did you mean --workers?"),
+        (["--zzz", "app:app"], {}, "unknown option --zzz; anygate --help-all lists them"),
+        (["--workers", "none", "app:app"], {}, '--workers: "none" must be a whole number from 1 to 1024'),
+        (["--workers"], {}, "--workers needs a value"),
+        (["app:app", "other:app"], {}, 'unexpected argument "other:app"'),
+        (["--port", "70000", "app:app"], {}, '--port: "70000" must be a whole number from 0 to 65535'),
+        (["--bind", "nowhere", "app:app"], {}, '--bind: "nowhere" must be host:port, [IPv6]:port, unix:PATH or fd://N'),
+        (["--config", "missing.toml", "app:app"], {}, "missing.toml: "),
+        (["app:app"], {"ANYGATE_PORT": "x"}, 'ANYGATE_PORT: "x" must be a whole number'),
+        ([], {}, "nothing to serve: name the application, for example: anygate myapp:app"),
+        (["--user", "nobody-such", "app:app"], {}, 'user: there is no user "nobody-such"'),
+        (["--chdir", "missing", "app:app"], {}, "chdir: cannot change to"),
+        (["config"], {}, "config: say --print or --check"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run, site, arguments, environment, message):
+    ended = run(*arguments, folder=site, environment=environment)
+    assert ended.returncode == 2
+    assert f"anygate: error: {message}" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_variable_that_sets_nothing_is_mentioned(launch, site):
+    served = launch("app:app", "--port", "0", folder=site, environment={"ANYGATE_WORKRES": "2"})
+    served.wait_ready()
+    assert "warning: ANYGATE_WORKRES in the environment sets nothing; did you mean ANYGATE_WORKERS?" in served.log()
+
+
+def test_help_fits_a_screen_and_help_all_has_everything(run):
+    text = run("--help").stdout
+    assert len(text.splitlines()) <= 24
+    assert max(map(len, text.splitlines())) <= 80
+    assert "--help-all" in text
+    everything = run("--help-all").stdout
+    options = tomllib.loads(run("config", "--print").stdout)
+    for name in options:
+        assert f"--{name.replace('_', '-')}" in everything or name == "app"
+
+
+def test_every_option_can_be_set_in_three_ways(run, site):
+    """The table is the only list: what --print shows can be given back on the command line and by variable."""
+    text = run("config", "--print", folder=site).stdout
+    defaults = tomllib.loads(text)
+    assert len(defaults) > 20
+    for name, value in defaults.items():
+        if name == "app":
+            continue
+        given = json.dumps(value) if not isinstance(value, str) else value
+        if isinstance(value, bool):
+            arguments = [f"--{name.replace('_', '-')}" if value else f"--no-{name.replace('_', '-')}"]
+        elif isinstance(value, list):
+            continue
+        else:
+            arguments = [f"--{name.replace('_', '-')}", given]
+        by_line = run("config", "--print", *arguments, folder=site)
+        assert f"{name} = " in by_line.stdout, (name, by_line.stderr)
+        assert "# command line" in by_line.stdout, name
+        by_variable = run("config", "--print", folder=site, environment={f"ANYGATE_{name.upper()}": given})
+        assert f"# ANYGATE_{name.upper()}" in by_variable.stdout, (name, by_variable.stderr)
+
+
+def test_version(run):
+    import anygate
+
+    assert run("--version").stdout == f"anygate {anygate.__version__}\n"
+
+
+def test_the_documentation_of_settings_is_fresh():
+    """`make docs` writes it from the table."""
+    import subprocess
+
+    root = Path(__file__).parents[2]
+    command = ["cargo", "run", "--quiet", "--package", "anygate-config", "--example", "settings_docs"]
+    made = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, env=os.environ)
+    assert (root / "docs" / "settings.md").read_text() == made.stdout

@@ -1,0 +1,129 @@
+"""What can be served, and how it is named."""
+
+import sys
+
+import pytest
+
+APP = """
+def {name}(environ, start_response):
+    start_response("200 OK", [])
+    return [b"{text}"]
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "both.py").write_text(
+        APP.format(name="app", text="app") + APP.format(name="application", text="application")
+    )
+    (tmp_path / "only_app.py").write_text(APP.format(name="app", text="only app"))
+    (tmp_path / "factory.py").write_text(
+        "def create_app(text='made', *, loud=False):\n"
+        "    def app(environ, start_response):\n"
+        "        start_response('200 OK', [])\n"
+        "        return [(text.upper() if loud else text).encode()]\n"
+        "    return app\n"
+        "class holder:\n"
+        "    app = create_app('held')\n"
+    )
+    package = tmp_path / "project"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "wsgi.py").write_text(APP.format(name="application", text="project"))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "far.py").write_text("import near\napp = near.app\n")
+    (other / "near.py").write_text(APP.format(name="app", text="far"))
+    (other / "json.py").write_text(APP.format(name="app", text="named like a module"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (["both:app"], b"app"),
+        (["both"], b"application"),
+        (["only_app"], b"only app"),
+        (["only_app.py"], b"only app"),
+        (["elsewhere/far.py"], b"far"),
+        (["elsewhere/far.py:app"], b"far"),
+        (["elsewhere/json.py"], b"named like a module"),
+        (["factory:create_app()"], b"made"),
+        (["factory:create_app('x', loud=True)"], b"X"),
+        (["factory:holder.app"], b"held"),
+        (["project.wsgi"], b"project"),
+        (["project.wsgi:application"], b"project"),
+        (["--chdir", "elsewhere", "far:app"], b"far"),
+        (["--pythonpath", "elsewhere", "far:app"], b"far"),
+        (["both:app", "--preload"], b"app"),
+        (["both:app", "--workers", "2", "--threads", "1"], b"app"),
+    ],
+)
+def test_targets(serve, site, arguments, body):
+    assert serve(*arguments, folder=site).get().body == body
+
+
+def test_python_m_anygate_is_the_same(serve, site):
+    served = serve("both:app", folder=site, command=[sys.executable, "-m", "anygate"])
+    assert served.get().body == b"app"
+
+
+def test_an_absolute_path_works_from_anywhere(serve, site, tmp_path_factory):
+    assert serve(site / "only_app.py", folder=tmp_path_factory.mktemp("away")).get().body == b"only app"
+
+
+class TestMistakes:
+    """One clear line, what to do, and exit code 3; nothing is left behind."""
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("bohh:app", "there is no module 'bohh' in {folder} or on the Python path; did you mean 'both'?"),
+            ("project.wsgo", "there is no module 'project.wsgo'"),
+            ("both:ap", "'both' has no attribute 'ap'; did you mean 'app'?"),
+            ("missing.py", "there is no file 'missing.py' in {folder}"),
+            ("empty", "'empty' has neither 'application' nor 'app'"),
+            ("values:number", "it is a int, not a WSGI application, which can be called"),
+            ("values:number()", "'number' in 'values' is a int, which cannot be called"),
+            ("factory:create_app(x)", "must be literals"),
+            ("factory:1 +", "neither a name nor a call"),
+            ("factory:create_app", "if it is a factory, call it: factory:create_app()"),
+            ("values:asgi", "asynchronous (ASGI)"),
+            (":app", "names no module"),
+        ],
+    )
+    @pytest.mark.parametrize("preload", [False, True])
+    def test_the_message_names_what_was_typed(self, run, site, target, message, preload):
+        (site / "empty.py").touch()
+        (site / "values.py").write_text("number = 1\nasync def asgi(scope, receive, send): ...\n")
+        ended = run(target, "--port", "0", *(["--preload"] if preload else []), folder=site)
+        assert ended.returncode == 3
+        assert f"cannot load {target}: " in ended.stderr
+        assert message.format(folder=site) in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1
+        assert " serves values" not in ended.stderr
+
+    @pytest.mark.parametrize(
+        ("code", "error"),
+        [
+            ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+            ("1 / 0", "ZeroDivisionError: division by zero"),
+            ("def broken(:", "SyntaxError"),
+            ("raise SystemExit(7)", "SystemExit: 7"),
+        ],
+    )
+    def test_a_failing_import_shows_its_own_traceback(self, run, site, code, error):
+        (site / "failing.py").write_text(f"# first line\n{code}\n")
+        ended = run("failing:app", "--port", "0", folder=site)
+        assert ended.returncode == 3
+        assert error in ended.stderr
+        assert 'failing.py", line 2' in ended.stderr
+        assert "importer.py" not in ended.stderr
+        assert "<frozen importlib" not in ended.stderr
+
+    def test_a_factory_that_fails_shows_its_own_traceback(self, run, site):
+        (site / "failing.py").write_text("def create():\n    raise KeyError('SECRET')\n")
+        ended = run("failing:create()", "--port", "0", folder=site)
+        assert ended.returncode == 3
+        assert "KeyError: 'SECRET'" in ended.stderr

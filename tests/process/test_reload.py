@@ -1,0 +1,131 @@
+"""SIGHUP: new code without a failed request."""
+
+import signal
+import threading
+import time
+
+import pytest
+from conftest import APPS
+
+
+def write(folder, version, extra=""):
+    (folder / "app.py").write_text(
+        f"{extra}\nimport time\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/slow': time.sleep(1)\n"
+        f"    start_response('200 OK', [])\n    return [b'version {version}']\n"
+    )
+
+
+@pytest.fixture
+def site(tmp_path):
+    write(tmp_path, 1)
+    return tmp_path
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+class TestReload:
+    def test_new_code_is_served(self, serve, site, preload):
+        served = serve("app:app", "--workers", "2", *preload)
+        pid = served.pid
+        old = served.workers()
+        assert served.get().body == b"version 1"
+        for version in (2, 3):
+            write(site, version)
+            served.send_signal(signal.SIGHUP)
+            served.wait_for_log("reloaded: 2 new workers serve", version - 1)
+            served.wait_until(lambda: len(served.workers()) == 2, "the old workers to leave")
+            assert served.get().text == f"version {version}"
+        assert served.process.poll() is None
+        assert served.pid == pid
+        assert not set(old) & set(served.workers())
+        assert served.terminate() == 0
+
+    def test_no_request_fails_under_load(self, serve, site, preload):
+        served = serve("app:app", "--workers", "2", *preload)
+        stop, failures, answers = threading.Event(), [], []
+
+        def client(keep):
+            connection = None
+            while not stop.is_set():
+                try:
+                    connection = connection or served.connect()
+                    answer = connection.ask("GET", "/")
+                    answers.append(answer.text)
+                    if answer["connection"] == "close" or not keep:
+                        connection.close()
+                        connection = None
+                except Exception as error:
+                    failures.append(repr(error))
+                    connection = None
+
+        clients = [threading.Thread(target=client, args=(number % 2 == 0,)) for number in range(6)]
+        for thread in clients:
+            thread.start()
+        for version in range(2, 6):
+            write(site, version)
+            served.send_signal(signal.SIGHUP)
+            served.wait_for_log("reloaded: 2 new workers serve", version - 1)
+            time.sleep(0.3)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert failures == []
+        assert "version 5" in answers
+        assert len(answers) > 200
+
+    def test_a_request_in_flight_is_finished_by_the_old_worker(self, serve, site, preload):
+        served = serve("app:app", *preload)
+        with served.connect() as connection:
+            connection.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.2)
+            write(site, 2)
+            served.send_signal(signal.SIGHUP)
+            assert connection.answer().body == b"version 1"
+        served.wait_for_log("reloaded")
+        assert served.get().body == b"version 2"
+
+    def test_code_that_does_not_import_leaves_the_old_running(self, serve, site, preload):
+        served = serve("app:app", *preload)
+        worker = served.workers()
+        write(site, 2, extra="1 / 0")
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("not reloaded, the old workers go on")
+        served.wait_for_log("ZeroDivisionError")
+        time.sleep(0.3)
+        assert served.workers() == worker
+        assert served.get().body == b"version 1"
+        write(site, 3)
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("reloaded: 1 new workers serve")
+        assert served.get().body == b"version 3"
+        assert served.terminate() == 0
+
+
+def test_a_reload_during_a_reload_comes_after_it(serve, site):
+    served = serve("app:app", "--workers", "2")
+    for number in range(1, 4):
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("reloading: starting", min(number, 2))
+    served.wait_for_log("reloaded", 2)
+    served.wait_until(lambda: len(served.workers()) == 2, "the old workers to leave")
+    assert served.get().status == 200
+
+
+def test_unix_sockets_survive_a_preloaded_reload(launch, site):
+    served = launch("app:app", "--preload", "--bind", "unix:a.sock").wait_ready()
+    write(site, 2)
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded")
+    with served.connect() as connection:
+        assert connection.ask("GET", "/").body == b"version 2"
+    assert served.terminate() == 0
+    assert not (site / "a.sock").exists()
+
+
+def test_the_contract_application_reloads(serve):
+    served = serve(APPS / "contract.py")
+    before = served.get("/pid").text
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded")
+    assert served.get("/pid").text != before
