@@ -31,7 +31,10 @@ def test_as_many_workers_as_asked_for_share_the_work(serve):
     served = serve(CONTRACT, "--workers", "3", "--threads", "1")
     assert len(served.workers()) == 3
     begun = time.monotonic()
-    sleepers = [served.connect().send("GET /sleep?1 HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(3)]
+    sleepers = []
+    for _ in range(3):
+        sleepers.append(served.connect().send("GET /sleep?1 HTTP/1.1\r\nHost: a\r\n\r\n"))
+        time.sleep(0.1)
     assert {sleeper.answer().text for sleeper in sleepers} == {str(pid) for pid in served.workers()}
     assert time.monotonic() - begun < 2
     assert served.get("/echo").json["wsgi.multiprocess"] is True

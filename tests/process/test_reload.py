@@ -83,6 +83,7 @@ class TestReload:
             served.send_signal(signal.SIGHUP)
             assert connection.answer().body == b"version 1"
         served.wait_for_log("reloaded")
+        served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 2"
 
     def test_code_that_does_not_import_leaves_the_old_running(self, serve, site, preload):
@@ -98,6 +99,7 @@ class TestReload:
         write(site, 3)
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("reloaded: 1 new workers serve")
+        served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 3"
         assert served.terminate() == 0
 
@@ -117,6 +119,7 @@ def test_unix_sockets_survive_a_preloaded_reload(launch, site):
     write(site, 2)
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded")
+    served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
     with served.connect() as connection:
         assert connection.ask("GET", "/").body == b"version 2"
     assert served.terminate() == 0
@@ -128,4 +131,5 @@ def test_the_contract_application_reloads(serve):
     before = served.get("/pid").text
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded")
+    served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
     assert served.get("/pid").text != before

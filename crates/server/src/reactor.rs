@@ -34,9 +34,9 @@ const PARENT: usize = usize::MAX - 3;
 const READ_BYTES: usize = 64 * 1024;
 /// A connection that keeps sending gives way to others after so many reads.
 const READS_PER_TURN: usize = 16;
-/// Connections accepted before others are served again; fewer where another worker could take them.
+/// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
-const ACCEPTS_PER_TURN_SHARED: usize = 4;
+const ACCEPTS_PER_TURN_SHARED: usize = 1;
 /// How long a worker whose threads are all busy leaves new connections to other workers.
 const RELUCTANCE: Duration = Duration::from_millis(5);
 /// How long accepting pauses when the machine has no descriptors or memory left.

@@ -1,0 +1,184 @@
+"""anygate.Server and anygate.serve: serving from a Python program."""
+
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import anygate
+import pytest
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello from here"]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return answer.read()
+
+
+def test_a_server_serves_inside_a_with_block():
+    with anygate.Server(hello, port=0) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert get(server.url) == b"hello from here"
+        url = server.url
+    with pytest.raises(OSError, match="refused"):
+        get(url)
+
+
+def test_a_server_can_be_started_again():
+    server = anygate.Server(hello, port=0)
+    assert server.url == ""
+    for _ in range(2):
+        server.start()
+        assert get(server.url) == b"hello from here"
+        server.stop()
+    server.stop()
+
+
+def test_starting_twice_is_an_error():
+    with anygate.Server(hello, port=0) as server, pytest.raises(RuntimeError, match="running already"):
+        server.start()
+
+
+def test_the_application_is_the_very_object_with_its_state():
+    calls = []
+
+    def app(environ, start_response):
+        calls.append(environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    with anygate.Server(app, port=0) as server:
+        get(server.url + "/one")
+        get(server.url + "/two")
+    assert calls == ["/one", "/two"]
+
+
+def test_two_servers_live_side_by_side():
+    with anygate.Server(hello, port=0) as one, anygate.Server(hello, port=0, threads=2) as two:
+        assert get(one.url) == get(two.url) == b"hello from here"
+        assert one.url != two.url
+
+
+def test_stop_waits_for_requests_in_flight():
+    def slow(environ, start_response):
+        time.sleep(0.5)
+        return hello(environ, start_response)
+
+    server = anygate.Server(slow, port=0)
+    server.start()
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(get(server.url)))
+    client.start()
+    time.sleep(0.2)
+    server.stop()
+    client.join()
+    assert answers == [b"hello from here"]
+
+
+def test_a_unix_socket_is_removed(tmp_path):
+    path = tmp_path / "a.sock"
+    with anygate.Server(hello, bind=[f"unix:{path}"]) as server:
+        assert server.url == f"unix:{path}"
+        assert path.exists()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"prot": 1}, TypeError, "there is no option prot; did you mean port"),
+        ({"app": "x"}, TypeError, "app"),
+        ({"port": "http"}, ValueError, 'port: "http" must be a whole number from 0 to 65535'),
+        ({"port": 70000}, ValueError, "port: 70000 must be"),
+        ({"threads": 0}, ValueError, "threads: 0 must be"),
+        ({"port": object()}, TypeError, "port: a <class 'object'> is no value of an option"),
+        ({"workers": 2}, ValueError, r"anygate\.serve\(\) starts more"),
+        ({"bind": "scgi://x"}, ValueError, "asks for scgi"),
+    ],
+)
+def test_wrong_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        anygate.Server(hello, **options)
+
+
+def test_a_port_in_use_is_an_oserror():
+    with anygate.Server(hello, port=0) as server:
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: the address is in use"):
+            anygate.Server(hello, port=port).start()
+
+
+def test_options_may_be_paths_numbers_and_lists(tmp_path):
+    log = tmp_path / "access.log"
+    options = {"bind": ("127.0.0.1:0",), "access_log": log, "keepalive_timeout": 1.5, "preload": False, "user": None}
+    with anygate.Server(hello, **options) as server:
+        get(server.url)
+    assert '"GET / HTTP/1.1" 200 15' in log.read_text()
+
+
+SERVE = """
+import signal, sys
+import anygate
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+
+if __name__ == "__main__":
+    before = signal.getsignal(signal.SIGINT)
+    anygate.serve({app}, port=0, workers=2)
+    assert signal.getsignal(signal.SIGINT) is before
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize("target", ["app", "'main:app'"])
+def test_serve_runs_until_a_signal_and_returns(launch, tmp_path, target):
+    (tmp_path / "main.py").write_text(SERVE.replace("{app}", target))
+    served = launch(command=[sys.executable, "main.py"]).wait_ready()
+    assert served.get().body == b"served"
+    assert len(served.workers()) == 2
+    assert served.terminate() == 0
+    assert served.stdout() == "went on\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("anygate.serve('missing_module:app', port=0)", "SystemExit: 3"),
+        ("anygate.serve(print, prot=0)", "TypeError: there is no option prot"),
+        ("anygate.serve(print, bind='192.0.2.1:0')", "OSError: cannot listen on 192.0.2.1:0"),
+    ],
+)
+def test_serve_raises(tmp_path, call, error):
+    code = f"import anygate, traceback\ntry:\n    {call}\nexcept BaseException:\n    traceback.print_exc()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert error in ended.stderr
+
+
+def test_the_package_is_typed(tmp_path):
+    (tmp_path / "typed.py").write_text(
+        "import anygate\n"
+        "from wsgiref.types import StartResponse, WSGIEnvironment\n\n"
+        "def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:\n"
+        "    start_response('200 OK', [])\n    return [b'']\n\n"
+        "with anygate.Server(app, port=0) as server:\n    url: str = server.url\n"
+        "anygate.serve(app, port=1, preload=True)\n"
+        "reveal_type(server)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "typed.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Success" in ended.stdout, ended.stdout
+    assert 'Revealed type is "anygate.server.Server"' in ended.stdout
