@@ -1,0 +1,28 @@
+def index():
+    """The guest book: a form with an upload, and what was written so far."""
+    form = SQLFORM(db.entry)
+    if form.process().accepted:
+        redirect(URL("index"))
+    return dict(form=form, entries=db(db.entry).select())
+
+
+def download():
+    return response.download(request, db)
+
+
+def counter():
+    session.count = (session.count or 0) + 1
+    return str(session.count)
+
+
+def client():
+    return "%s %s %s" % (request.client, request.env.request_method, request.env.remote_addr)
+
+
+def fails():
+    raise RuntimeError("inside a web2py controller")
+
+
+def raw():
+    """The length of a body that is no form."""
+    return str(len(request.body.read()))

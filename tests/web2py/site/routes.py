@@ -1,0 +1,1 @@
+routers = dict(BASE=dict(default_application="guestbook"))
