@@ -35,8 +35,8 @@ $(VENV)/tools: $(BIN)/maturin pyproject.toml
 lint: $(VENV)/installed $(VENV)/tools
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --quiet -- -D warnings
-	$(BIN)/ruff check --quiet python tests bench examples
-	$(BIN)/ruff format --quiet --check python tests bench examples
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m mypy.stubtest --concise anygate._anygate
 
@@ -59,8 +59,8 @@ docs:
 
 format: $(VENV)/tools
 	cargo fmt --all
-	$(BIN)/ruff check --fix --quiet python tests bench examples
-	$(BIN)/ruff format --quiet python tests bench examples
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
 
 clean:
 	rm -rf target $(VENV) fuzz/target

@@ -1,7 +1,7 @@
 """Build the fuzz targets and run each for a while, from the corpus.
 
-A crash leaves its input in fuzz/artifacts and ends this with 1. Needs a C++ compiler for libFuzzer, which is installed on
-Debian when this runs as root.
+A crash leaves its input in fuzz/artifacts and ends this with 1. Needs a C++ compiler for libFuzzer, which is installed
+on Debian when this runs as root.
 """
 
 import argparse

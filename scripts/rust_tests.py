@@ -1,7 +1,7 @@
 """Run the Rust tests with the interpreter that runs this.
 
-The bridge's unit tests start an interpreter inside the test program. Where Python has no shared library to link (a static
-build) they are left out, which is said; the Python tests go through the same code.
+The bridge's unit tests start an interpreter inside the test program. Where Python has no shared library to link (a
+static build) they are left out, which is said; the Python tests go through the same code.
 """
 
 import os

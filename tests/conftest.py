@@ -22,9 +22,9 @@ PATIENCE = 30
 class Served:
     """A running anygate."""
 
-    def __init__(self, arguments, folder, environment=None, pass_fds=(), command=None):
+    def __init__(self, arguments, folder, environment=None, pass_fds=(), command=None, logs=None):
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
-        self.errors = folder / f"stderr-{time.monotonic_ns()}"
+        self.errors = (logs or folder) / f"stderr-{time.monotonic_ns()}"
         self.output = self.errors.with_name(self.errors.name.replace("stderr", "stdout"))
         with self.errors.open("wb") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -132,7 +132,7 @@ def launch(tmp_path):
     running = []
 
     def start(*arguments, folder=tmp_path, **options):
-        running.append(Served(arguments, folder, **options))
+        running.append(Served(arguments, folder, logs=tmp_path, **options))
         return running[-1]
 
     yield start

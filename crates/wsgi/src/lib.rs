@@ -6,9 +6,12 @@
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`file_wrapper`]: files without copying.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
 
+#![deny(unsafe_code)]
+
 mod application;
 mod environ;
 mod errors;
+#[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;
 mod input;

@@ -1,0 +1,19 @@
+"""The applications that do nothing but what is measured."""
+
+import time
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
+    return [b"Hello, World!"]
+
+
+def mixed(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.1)
+    return hello(environ, start_response)
+
+
+def waiting(environ, start_response):
+    time.sleep(0.0005)
+    return hello(environ, start_response)

@@ -1,0 +1,413 @@
+"""Measure anygate against other WSGI servers in one run; see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+CACHE = FOLDER / ".cache"
+PYTHON = CACHE / "venv" / "bin" / "python"
+BIN = PYTHON.parent
+ANYGATE = Path(sys.executable).parent / "anygate"
+SERVER_CORE, LOAD_CORE = "0", "1"
+
+BJOERN = (
+    "import sys, bjoern, importlib; m, a, p = sys.argv[1:]; "
+    "bjoern.run(getattr(importlib.import_module(m), a), '127.0.0.1', int(p))"
+)
+FASTWSGI = (
+    "import sys, fastwsgi, importlib; m, a, p = sys.argv[1:]; "
+    "fastwsgi.run(wsgi_app=getattr(importlib.import_module(m), a), host='127.0.0.1', port=int(p), loglevel=0)"
+)
+
+
+def anygate(module, name, port, threads):
+    return [
+        ANYGATE,
+        f"{module}:{name}",
+        "--port",
+        port,
+        "--threads",
+        threads,
+        "--connections-max",
+        20000,
+        "--log-level",
+        "error",
+    ]
+
+
+def bjoern(module, name, port, threads):
+    return [PYTHON, "-c", BJOERN, module, name, port]
+
+
+def fastwsgi(module, name, port, threads):
+    return [PYTHON, "-c", FASTWSGI, module, name, port]
+
+
+def granian(module, name, port, threads):
+    target = [f"{module}:{name}", "--interface", "wsgi", "--port", port, "--workers", 1, "--blocking-threads", threads]
+    return [BIN / "granian", *target, "--no-ws", "--log-level", "error", "--backlog", 16384]
+
+
+def gunicorn(module, name, port, threads):
+    options = ["--worker-class", "gthread", "--threads", threads, "--workers", 1, "--keep-alive", 75]
+    return [
+        BIN / "gunicorn",
+        f"{module}:{name}",
+        "--bind",
+        f"127.0.0.1:{port}",
+        *options,
+        "--worker-connections",
+        20000,
+    ]
+
+
+def uwsgi(module, name, port, threads):
+    options = ["--http11-socket", f"127.0.0.1:{port}", "--module", f"{module}:{name}", "--master", "--processes", 1]
+    more = ["--disable-logging", "--listen", 1024, "--virtualenv", CACHE / "venv", "--die-on-term", "--need-app"]
+    return [BIN / "uwsgi", *options, *more, *(["--threads", threads] if threads > 1 else [])]
+
+
+def waitress(module, name, port, threads):
+    options = [f"--listen=127.0.0.1:{port}", f"--threads={threads}", "--connection-limit=20000", "--backlog=4096"]
+    return [BIN / "waitress-serve", *options, f"{module}:{name}"]
+
+
+@dataclass
+class Server:
+    """A server with a number of threads, and what it did."""
+
+    make: object
+    threads: int
+    figures: list = field(default_factory=list)
+
+    @property
+    def name(self):
+        alone = self.make in (bjoern, fastwsgi)
+        return self.make.__name__ if alone else f"{self.make.__name__}, {self.threads} thread{'s' * (self.threads > 1)}"
+
+
+ONE = [Server(make, 1) for make in (anygate, bjoern, fastwsgi, granian, uwsgi)]
+EIGHT = [Server(make, 8) for make in (anygate, granian, uwsgi, gunicorn, waitress)]
+
+
+class Running:
+    """A server process, pinned to its core."""
+
+    def __init__(self, server, module, name):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = ["taskset", "-c", SERVER_CORE, *server.make(module, name, self.port, server.threads)]
+        self.command = [str(part) for part in command]
+        self.log = (CACHE / "server.log").open("w+b")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER / "apps"), *site_packages(server)])}
+        self.begun = time.perf_counter()
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=FOLDER / "apps",
+            env=environment,
+            stdout=self.log,
+            stderr=self.log,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def wait(self, path):
+        until = time.perf_counter() + 30
+        while time.perf_counter() < until:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+                    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                    if connection.recv(100).startswith(b"HTTP/1.1 200"):
+                        return time.perf_counter() - self.begun
+            except OSError:
+                pass
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.002)
+        self.log.seek(0)
+        raise SystemExit(f"{' '.join(self.command)}\ndid not answer:\n{self.log.read().decode(errors='replace')}")
+
+    def processes(self):
+        found, queue = [], [self.process.pid]
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                queue += [int(child) for child in (task / "children").read_text().split()]
+        return found
+
+    def processor(self):
+        """Seconds on the processor (user, system), of all processes."""
+        user = system = exact = 0
+        for pid in self.processes():
+            values = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            user, system = user + int(values[11]), system + int(values[12])
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                exact += int((task / "schedstat").read_text().split()[0])
+        return user, system, exact / 1e9
+
+    def memory(self):
+        """Bytes that the processes have to themselves or share among each other (PSS)."""
+        total = 0
+        for pid in self.processes():
+            total += int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) * 1024
+        return total
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+
+
+def site_packages(server):
+    """anygate runs in its own environment; Flask is taken from that of the others, so that all serve the same."""
+    return (
+        [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if server.make is anygate else []
+    )
+
+
+def seconds(text):
+    value, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()
+    return float(value) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
+
+
+def load(running, connections, path, duration, script=None):
+    """Put load on a server; give its figures."""
+    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency"]
+    command += ["-s", str(script)] if script else []
+    user, system, exact = running.processor()
+    ended = subprocess.run(
+        [*command, f"http://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
+    )
+    user_after, system_after, exact_after = running.processor()
+    text = ended.stdout
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    ticks = max(user_after - user + system_after - system, 1)
+    spent = (exact_after - exact) / requests * 1e6
+    errors = re.search(r"Socket errors: (.*)|Non-2xx or 3xx responses: (.*)", text)
+    return {
+        "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
+        "p50": seconds(re.search(r"50%\s+(\S+)", text)[1]) * 1e3,
+        "p99": seconds(re.search(r"99%\s+(\S+)", text)[1]) * 1e3,
+        "cpu": spent,
+        "user": spent * (user_after - user) / ticks,
+        "sys": spent * (system_after - system) / ticks,
+        "memory": running.memory() / 1e6,
+        "errors": errors[0] if errors else "",
+    }
+
+
+def throughput(servers, module, name, path, connections, options, script=None):
+    """Rounds over all servers in turn, each a fresh process."""
+    for server in servers:
+        server.figures.clear()
+    for number in range(options.rounds):
+        # Every round begins with another server, so that none always has the machine at its best.
+        for server in servers[number % len(servers) :] + servers[: number % len(servers)]:
+            with Running(server, module, name) as running:
+                running.wait(path)
+                load(running, connections, path, 1, script)
+                server.figures.append(load(running, connections, path, options.seconds, script))
+                print(
+                    f"  {server.name}: {server.figures[-1]['rps']:.0f}/s, {server.figures[-1]['cpu']:.1f} us",
+                    flush=True,
+                )
+    return [(server.name, {key: middle(server, key) for key in server.figures[0]}) for server in servers]
+
+
+def middle(server, key):
+    values = [figure[key] for figure in server.figures]
+    return statistics.median(values) if key != "errors" else "; ".join(sorted({value for value in values if value}))
+
+
+def throughput_table(rows):
+    best_rps = max(row["rps"] for name, row in rows if not name.startswith("anygate"))
+    best_cpu = min(row["cpu"] for name, row in rows if not name.startswith("anygate"))
+    lines = [
+        "| server | requests/s | of the best peer | p50 ms | p99 ms "
+        "| CPU µs/request | of the best peer | user | sys | memory MB |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for name, row in rows:
+        note = f" ({row['errors']})" if row["errors"] else ""
+        lines.append(
+            f"| {name}{note} | {row['rps']:.0f} | {row['rps'] / best_rps:.2f} | {row['p50']:.2f} | {row['p99']:.2f} "
+            f"| {row['cpu']:.2f} | {row['cpu'] / best_cpu:.2f} | {row['user']:.2f} | {row['sys']:.2f} "
+            f"| {row['memory']:.1f} |"
+        )
+    return lines
+
+
+def hello(options):
+    servers = [*ONE, EIGHT[0], *EIGHT[1:]]
+    return throughput_table(throughput(servers, "plain", "hello", "/", 32, options))
+
+
+def flask(options):
+    servers = [*ONE, EIGHT[0], *EIGHT[1:]]
+    return throughput_table(throughput(servers, "flask_app", "app", "/users/7", 32, options))
+
+
+def mixed(options):
+    servers = [*EIGHT, *(server for server in ONE if server.make in (bjoern, fastwsgi))]
+    return throughput_table(throughput(servers, "plain", "mixed", "/fast", 16, options, FOLDER / "mixed.lua"))
+
+
+def waiting(options):
+    servers = [*EIGHT, *(server for server in ONE if server.make in (bjoern, fastwsgi))]
+    return throughput_table(throughput(servers, "plain", "waiting", "/", 32, options))
+
+
+def idle(options):
+    """Memory of idle connections, and one active client before and among them."""
+    count = 10_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(count + 500, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),) * 2)
+    lines = [
+        "| server | connections held | KiB each | p99 ms of one client alone | p99 ms among them |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    for server in [EIGHT[0], EIGHT[1], ONE[1], EIGHT[4]]:
+        alone, among, each, held = [], [], [], 0
+        for _ in range(options.rounds):
+            with Running(server, "plain", "hello") as running:
+                running.wait("/")
+                alone.append(load(running, 1, "/", options.seconds)["p99"])
+                before = running.memory()
+                connections = []
+                for _ in range(count):
+                    try:
+                        connection = socket.create_connection(("127.0.0.1", running.port), 5)
+                        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                        connections.append(connection)
+                    except OSError:
+                        break
+                held = sum(1 for connection in connections if answered(connection))
+                each.append((running.memory() - before) / max(held, 1) / 1024)
+                among.append(load(running, 1, "/", options.seconds)["p99"])
+                for connection in connections:
+                    connection.close()
+        print(f"  {server.name}: {held} held", flush=True)
+        middle_of = statistics.median
+        lines.append(
+            f"| {server.name} | {held} | {middle_of(each):.2f} | {middle_of(alone):.3f} | {middle_of(among):.3f} |"
+        )
+    return lines
+
+
+def answered(connection):
+    try:
+        connection.settimeout(5)
+        return connection.recv(4096).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def start(options):
+    lines = [
+        "| server | start to first answer, ms | importing the application alone, ms | over it, ms |",
+        "| --- | --: | --: | --: |",
+    ]
+    imports = []
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER / "apps")}
+    for _ in range(options.rounds + 2):
+        begun = time.perf_counter()
+        subprocess.run(["taskset", "-c", SERVER_CORE, PYTHON, "-c", "import flask_app"], env=environment, check=True)
+        imports.append(time.perf_counter() - begun)
+    alone = statistics.median(imports)
+    for server in [EIGHT[0], *ONE[1:], *EIGHT[3:]]:
+        times = []
+        for _ in range(options.rounds + 2):
+            with Running(server, "flask_app", "app") as running:
+                times.append(running.wait("/users/7"))
+        whole = statistics.median(times)
+        print(f"  {server.name}: {whole * 1e3:.0f} ms", flush=True)
+        lines.append(f"| {server.name} | {whole * 1e3:.0f} | {alone * 1e3:.0f} | {(whole - alone) * 1e3:.0f} |")
+    return lines
+
+
+WORKLOADS = {
+    "hello": ("hello: 13 bytes, 32 connections", hello),
+    "flask": ("flask: a route that answers JSON, 32 connections", flask),
+    "mixed": ("mixed: 1 % sleeps 100 ms, 16 connections", mixed),
+    "waiting": ("waiting: every request sleeps 0.5 ms, 32 connections", waiting),
+    "idle": ("idle: 10 000 connections that do nothing", idle),
+    "start": ("start: from the command to the first answer of the Flask application", start),
+}
+
+
+def prepare():
+    """Install the other servers and wrk."""
+    if shutil.which("wrk") is None or not Path("/usr/include/ev.h").exists():
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk", "libev-dev", "gcc", "libc6-dev"], check=True)
+    stamp = CACHE / "requirements.txt"
+    wanted = (FOLDER / "requirements.txt").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        CACHE.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
+        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", FOLDER / "requirements.txt"], check=True)
+        stamp.write_text(wanted)
+
+
+def heading(options):
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    version = subprocess.run([ANYGATE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    revision = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    peers = ", ".join(line.replace("==", " ") for line in (FOLDER / "requirements.txt").read_text().split())
+    return [
+        f"# {datetime.date.today().isoformat()}",
+        "",
+        f"{version} ({revision.stdout.strip()}); {peers}; Python {platform.python_version()}.",
+        f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}. Server on core "
+        f"{SERVER_CORE}, wrk on core {LOAD_CORE}; {options.rounds} rounds of {options.seconds} s, medians.",
+        "",
+        f'Command: `make bench BENCH_ARGUMENTS="--rounds {options.rounds} --seconds {options.seconds} '
+        f'--workloads {options.workloads}"`',
+    ]
+
+
+def main():
+    """Measure, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    options = parser.parse_args()
+    prepare()
+    lines = heading(options)
+    for workload in options.workloads.split(","):
+        title, measure = WORKLOADS[workload]
+        print(title, flush=True)
+        lines += ["", f"## {title}", "", *measure(options)]
+    results = FOLDER / "results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d-%H%M}.md"
+    results.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    print(f"\nwritten to {results.relative_to(FOLDER.parent)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What the documentation shows is what happens."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def site(tmp_path):
+    app = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'myapp']\n"
+    (tmp_path / "myapp.py").write_text(app + "def create_app():\n    return app\n")
+    (tmp_path / "path/to").mkdir(parents=True)
+    (tmp_path / "path/to/app.py").write_text(app)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/wsgi.py").write_text(app.replace("app(", "application("))
+    return tmp_path
+
+
+def commands():
+    text = next(block for block in blocks("sh") if "anygate myapp:app " in block)
+    return [line.split("#")[0].strip() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_readme_work(launch, site, command):
+    command = command.replace("0.0.0.0:8000", "127.0.0.1:0").replace("/run/", f"{site}/")
+    if "--bind" not in command:
+        command += " --port 0"
+    anygate = Path(sys.executable).parent / "anygate"
+    served = launch(command=["sh", "-c", command.replace("anygate", f"exec {anygate}", 1)]).wait_ready()
+    assert served.get().body == b"myapp"
+
+
+def test_the_file_of_the_readme_is_valid(run, site):
+    (text,) = blocks("toml")
+    assert tomllib.loads(text)["workers"] == 4
+    (site / "anygate.toml").write_text(text)
+    assert run("config", "--check", folder=site).returncode == 0
+
+
+def test_the_python_of_the_readme_works(launch, site):
+    (text,) = blocks("python")
+    text = "from myapp import app\n" + text.replace("port=8000", "port=0").replace("anygate.serve", "# anygate.serve")
+    ended = subprocess.run(
+        [sys.executable, "-c", text], cwd=site, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ended.stdout.startswith("http://127.0.0.1:")
+
+
+def test_the_demo_application_greets(launch):
+    served = launch("app:application", "--port", "0", folder=ROOT / "examples" / "demo").wait_ready()
+    page = served.get()
+    assert page.status == 200
+    assert "anygate works" in page.text
+    assert "wsgi.input" in page.text
+    form = [("Content-Type", "application/x-www-form-urlencoded")]
+    assert "Hello, &lt;Eve&gt;!" in served.get("/", form, "POST", b"name=%3CEve%3E").text
+    assert served.get("/nowhere").status == 404
+    assert served.terminate(signal.SIGINT) == 0
+
+
+def test_exit_codes_and_signals_of_the_readme_are_those_of_the_tests():
+    """Each is tested where it belongs; this keeps the table from growing beyond them."""
+    assert set(re.findall(r"^\| ([A-Z0-9, ]+) \|", README, re.MULTILINE)) == {
+        "TERM, INT, QUIT",
+        "HUP",
+        "USR1",
+        "TTIN, TTOU",
+    }
