@@ -11,21 +11,14 @@ use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
 use crate::reactor::{Reactor, Rules};
-use crate::stage::{Stage, Work};
+use crate::stage::Stage;
 use crate::worker::panic_text;
 
 /// Runs until the stage stops.
 pub(crate) fn run(stage: &Stage, rules: &Rules, application: &dyn Application) {
     let mut thread = AppThread { stage, rules, application, date: DateCache::default(), calls: 0 };
-    loop {
-        let reactor = match stage.work() {
-            Work::Stop => return,
-            Work::Reactor(reactor) => Some(reactor),
-            Work::Exchange(connection) => thread.exchange(connection),
-        };
-        if let Some(reactor) = reactor {
-            thread.own(reactor);
-        }
+    while let Some(reactor) = stage.wait_for_reactor() {
+        thread.own(reactor);
     }
 }
 
@@ -50,10 +43,12 @@ impl AppThread<'_> {
                     None => return,
                 }
             }
+            reactor.send_unsent();
             if reactor.is_finished() {
                 return self.stage.finish(&reactor);
             }
-            if let Err(error) = reactor.turn(None) {
+            // What was sent may have made room for the next request of a pipeline; others have their turn before it.
+            if let Err(error) = reactor.turn(reactor.has_ready().then_some(Duration::ZERO)) {
                 tracing::error!("the reactor failed: {error}");
                 return self.stage.stop();
             }

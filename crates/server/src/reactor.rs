@@ -151,6 +151,11 @@ impl Reactor {
         self.ready.pop_front()
     }
 
+    /// Whether an exchange waits for an app thread.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Waits for events, at most `longest`, and handles them.
     pub(crate) fn turn(&mut self, longest: Option<Duration>) -> io::Result<()> {
         self.send_unsent();
@@ -160,9 +165,7 @@ impl Reactor {
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
-        // What was sent may have made room for the next request of a pipeline.
-        let busy = !self.again.is_empty() || !self.ready.is_empty();
-        let wait = if busy { Some(Duration::ZERO) } else { self.wait(longest) };
+        let wait = if self.again.is_empty() { self.wait(longest) } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,

@@ -3,9 +3,9 @@
 //! Exactly one of these is true at any time: an app thread owns the reactor, the steward owns it, or it lies in the
 //! slot. An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
 //! steward watches [`Stage::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
-//! thread, or takes it itself when none is idle.
+//! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: whoever
+//! is to answer one owns it first.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,8 +37,8 @@ struct Floor {
     slot: Option<Box<Reactor>>,
     /// An idle thread is meant to take the reactor from the slot.
     offered: bool,
-    /// Connections with a ready exchange that no thread was free for.
-    ready: VecDeque<Box<Connection>>,
+    /// The steward runs the reactor.
+    stewarded: bool,
     /// App threads that wait for something to do.
     idle: usize,
     /// How often the reactor was lent.
@@ -46,16 +46,6 @@ struct Floor {
     /// The steward waits until it is woken.
     steward_parked: bool,
     stopped: bool,
-}
-
-/// What an app thread may do next.
-pub(crate) enum Work {
-    /// Own the reactor.
-    Reactor(Box<Reactor>),
-    /// Answer this connection's exchange.
-    Exchange(Box<Connection>),
-    /// End.
-    Stop,
 }
 
 /// What the steward sees.
@@ -108,23 +98,24 @@ impl Stage {
 
     // What app threads do.
 
-    /// Waits for something to do.
-    pub(crate) fn work(&self) -> Work {
+    /// Waits until the reactor is to be owned; `None` when the worker has stopped.
+    pub(crate) fn wait_for_reactor(&self) -> Option<Box<Reactor>> {
         let mut floor = self.lock();
         loop {
             if floor.stopped {
-                return Work::Stop;
-            }
-            if let Some(connection) = floor.ready.pop_front() {
-                return Work::Exchange(connection);
+                return None;
             }
             if floor.offered
                 && let Some(reactor) = floor.slot.take()
             {
                 floor.offered = false;
-                return Work::Reactor(reactor);
+                return Some(reactor);
             }
             floor.idle += 1;
+            if floor.stewarded {
+                // The steward only waits for a thread to have nothing to do.
+                self.wake();
+            }
             floor = self.app_threads.wait(floor).unwrap_or_else(PoisonError::into_inner);
             floor.idle -= 1;
         }
@@ -195,32 +186,23 @@ impl Stage {
 
     // What the steward does.
 
-    /// Offers the reactor to an idle app thread.
+    /// Offers the reactor to an app thread.
     pub(crate) fn offer(&self, reactor: Box<Reactor>) {
         let mut floor = self.lock();
         floor.slot = Some(reactor);
         floor.offered = true;
+        floor.stewarded = false;
         drop(floor);
         self.app_threads.notify_one();
     }
 
-    /// Passes on ready exchanges, or the reactor itself if a thread is idle; gives the reactor back when all are busy.
-    pub(crate) fn distribute(&self, mut reactor: Box<Reactor>) -> Option<Box<Reactor>> {
-        let mut floor = self.lock();
-        if floor.idle > 0 && floor.ready.is_empty() {
-            drop(floor);
-            self.offer(reactor);
-            return None;
+    /// Offers the reactor if an app thread is idle; else gives it back.
+    pub(crate) fn offer_if_idle(&self, reactor: Box<Reactor>) -> Option<Box<Reactor>> {
+        if self.lock().idle == 0 {
+            return Some(reactor);
         }
-        while let Some(connection) = reactor.next_ready() {
-            floor.ready.push_back(connection);
-        }
-        let wakes = floor.ready.len().min(floor.idle);
-        drop(floor);
-        for _ in 0..wakes {
-            self.app_threads.notify_one();
-        }
-        Some(reactor)
+        self.offer(reactor);
+        None
     }
 
     /// Looks whether the reactor has been lent since the last look.
@@ -242,7 +224,10 @@ impl Stage {
             return Watched::Offered;
         }
         match floor.slot.take() {
-            Some(reactor) => Watched::Taken(reactor),
+            Some(reactor) => {
+                floor.stewarded = true;
+                Watched::Taken(reactor)
+            }
             None => Watched::Fine,
         }
     }

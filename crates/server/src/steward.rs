@@ -63,7 +63,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                 alert_until = now + ALERT;
                 idle_looks = 0;
                 reactor.set_busy(true);
-                while let Some(kept) = stage.distribute(reactor) {
+                while let Some(kept) = stage.offer_if_idle(reactor) {
                     reactor = kept;
                     if reactor.is_finished() {
                         stage.finish(&reactor);
