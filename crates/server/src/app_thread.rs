@@ -103,74 +103,13 @@ impl AppThread<'_> {
             }
         };
         let finished: Finished = answer.finish(failed);
-        if let Some(waited) = finished.waited {
-            self.stage.pace().sample(waited);
+        if let Some(sample) = finished.sample {
+            self.stage.pace().sample(sample);
         }
         if let (Some(log), Some(begun)) = (log, begun) {
             log.record(&connection.endpoints, head, &finished, begun.elapsed());
         }
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
-    }
-}
-
-/// How patient to be with calls before the reactor is handed on, learnt from how calls behave.
-///
-/// Patience costs every other client the time that a *waiting* call (a database, another service) lies on the
-/// reactor; handing it on at once costs every call two thread switches. So it pays when a twentieth of the calls wait.
-pub(crate) struct Pace {
-    /// The share of calls that wait, in 1/65536, averaged over about the last 64 samples.
-    waiting: std::sync::atomic::AtomicU32,
-}
-
-/// A call that waited longer than this waits for something, rather than being interrupted by the machine.
-const WAITED: Duration = Duration::from_micros(50);
-const WHOLE: u32 = 1 << 16;
-const EAGER_FROM: u32 = WHOLE / 20;
-/// One of so many calls is measured while calls do not wait, and while they do.
-const SAMPLE_EVERY: u32 = 32;
-const SAMPLE_EVERY_EAGER: u32 = 4;
-
-impl Pace {
-    pub(crate) fn new() -> Self {
-        Pace { waiting: std::sync::atomic::AtomicU32::new(0) }
-    }
-
-    /// Whether the reactor should be handed on before each call.
-    pub(crate) fn is_eager(&self) -> bool {
-        self.waiting.load(std::sync::atomic::Ordering::Relaxed) >= EAGER_FROM
-    }
-
-    fn wants_sample(&self, call: u32) -> bool {
-        call.is_multiple_of(if self.is_eager() { SAMPLE_EVERY_EAGER } else { SAMPLE_EVERY })
-    }
-
-    /// Takes in how long one call waited. Two threads that do so at once may lose one sample: it is an average.
-    fn sample(&self, waited: Duration) {
-        let old = self.waiting.load(std::sync::atomic::Ordering::Relaxed);
-        let new = old - old / 64 + if waited > WAITED { WHOLE / 64 } else { 0 };
-        self.waiting.store(new.min(WHOLE), std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_follows_the_calls() {
-        let pace = Pace::new();
-        for call in 0..1000 {
-            pace.sample(if call % 100 == 0 { Duration::from_millis(100) } else { Duration::ZERO });
-        }
-        assert!(!pace.is_eager(), "one waiting call in a hundred does not pay for handing on every call");
-        for _ in 0..64 {
-            pace.sample(Duration::from_micros(500));
-        }
-        assert!(pace.is_eager());
-        for _ in 0..1000 {
-            pace.sample(Duration::ZERO);
-        }
-        assert!(!pace.is_eager());
     }
 }

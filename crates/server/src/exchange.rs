@@ -6,15 +6,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use anygate_proto::application::{Body, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
-use anygate_sys::clock;
 
 use crate::body::BodyStream;
 use crate::date::DateCache;
+use crate::pace::{Begun, Sample};
 use crate::pipe::{OutboxLimits, Pipe};
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
@@ -87,8 +87,8 @@ pub(crate) struct Answer<'a> {
     /// The head, kept when the access log may want a field of it.
     kept_head: Option<ResponseHead>,
     excess: bool,
-    /// When the application's own code began, on the clock and on this thread's processor clock, if this call is measured.
-    measure: Option<(Instant, Duration)>,
+    /// The beginning of the application's own code, if this call is measured.
+    begun: Option<Begun>,
     measured: bool,
 }
 
@@ -100,8 +100,8 @@ pub(crate) struct Finished {
     /// Bytes of body that were sent or wait in the outbox.
     pub(crate) body_bytes: u64,
     pub(crate) head: Option<ResponseHead>,
-    /// How long the call waited, not counting what it computed; if it was measured.
-    pub(crate) waited: Option<Duration>,
+    /// How the call behaved, if it was measured.
+    pub(crate) sample: Option<Sample>,
 }
 
 impl<'a> Answer<'a> {
@@ -130,7 +130,7 @@ impl<'a> Answer<'a> {
             status: 0,
             kept_head: options.keep_head.then(ResponseHead::default),
             excess: false,
-            measure: None,
+            begun: None,
             measured: options.measured,
         };
         (answer, head, std::mem::take(body))
@@ -173,9 +173,7 @@ impl<'a> Answer<'a> {
             status: self.status,
             body_bytes: self.sent_bytes,
             head: self.kept_head,
-            waited: self.measure.map(|(wall, processor)| {
-                wall.elapsed().saturating_sub(clock::thread_cpu().saturating_sub(processor))
-            }),
+            sample: self.begun.as_ref().map(Begun::ended),
         }
     }
 
@@ -226,7 +224,7 @@ pub(crate) struct AnswerOptions<'a> {
 impl Response for Answer<'_> {
     fn entered(&mut self) {
         if self.measured {
-            self.measure = Some((Instant::now(), clock::thread_cpu()));
+            self.begun = Some(Begun::now());
         }
     }
 

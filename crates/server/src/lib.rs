@@ -8,7 +8,7 @@
 //! In reading order:
 //! * [`worker`]: what a worker is made of, starting and stopping it.
 //! * [`stage`]: where the reactor lies while its owner calls the application; ready exchanges; who wakes whom.
-//! * [`app_thread`], [`steward`]: the two kinds of threads.
+//! * [`app_thread`], [`steward`]: the two kinds of threads. * [`pace`]: when one hands the reactor to the next.
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
@@ -24,6 +24,7 @@ mod connection;
 mod date;
 mod deadlines;
 mod exchange;
+mod pace;
 mod pipe;
 mod reactor;
 mod spool;

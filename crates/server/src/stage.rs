@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use mio::Waker;
 
-use crate::app_thread::Pace;
 use crate::connection::Connection;
+use crate::pace::Pace;
 use crate::reactor::Reactor;
 
 pub(crate) struct Stage {
@@ -75,7 +75,7 @@ impl Stage {
             steward: Condvar::new(),
             returned: Mutex::default(),
             waker,
-            pace: Pace::new(),
+            pace: Pace::default(),
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
         }

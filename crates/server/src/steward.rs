@@ -11,11 +11,13 @@ use anygate_sys::clock;
 use crate::stage::{Look, Stage, Watched};
 use crate::worker::Events;
 
-/// Between two looks: as often as this while slow calls are about, and for so long after the last,
-const LOOK_MIN: Duration = Duration::from_micros(50);
-const ALERT: Duration = Duration::from_millis(100);
-/// as rarely as this while there are none.
-const LOOK_MAX: Duration = Duration::from_millis(1);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(1);
+/// The same on alert: after a slow call, so long, to learn from every call whether waiting is their habit,
+const LOOK_ON_ALERT: Duration = Duration::from_micros(50);
+const ALERT: Duration = Duration::from_millis(50);
+/// and not again for so long: calls that compute are slow too, and looking closely at them costs more than it helps.
+const CALM: Duration = Duration::from_secs(1);
 /// Looks without any lend before the steward sleeps until the next one.
 const IDLE_LOOKS: u32 = 50;
 /// How often the keeper hears that we live.
@@ -29,8 +31,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         tracing::debug!("sleeps are imprecise: {error}");
     }
     let mut look = Look::default();
-    let mut pause = LOOK_MAX;
-    let mut alert_until = Instant::now();
+    let mut alert = Alert { until: None, calm_until: Instant::now() };
     let mut idle_looks = 0;
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
@@ -44,23 +45,17 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
             draining = true;
             events.draining();
         }
+        alert.end(stage, now);
         let before = look;
         match stage.watch(&mut look) {
             Watched::Stopped => return Ok(()),
-            Watched::Fine => {
-                if now >= alert_until {
-                    pause = (pause + pause / 16).min(LOOK_MAX);
-                }
-                idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 };
-            }
+            Watched::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
             Watched::Offered => {
-                pause = LOOK_MIN;
-                alert_until = now + ALERT;
+                alert.raise(stage, now);
                 idle_looks = 0;
             }
             Watched::Taken(mut reactor) => {
-                pause = LOOK_MIN;
-                alert_until = now + ALERT;
+                alert.raise(stage, now);
                 idle_looks = 0;
                 reactor.set_busy(true);
                 while let Some(kept) = stage.offer_if_idle(reactor) {
@@ -80,7 +75,31 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         if idle_looks >= IDLE_LOOKS {
             stage.park_steward(BEAT);
         } else {
-            std::thread::sleep(pause);
+            std::thread::sleep(if alert.until.is_some() { LOOK_ON_ALERT } else { LOOK });
+        }
+    }
+}
+
+/// Whether to look closely at calls.
+struct Alert {
+    until: Option<Instant>,
+    calm_until: Instant,
+}
+
+impl Alert {
+    /// A call was slow.
+    fn raise(&mut self, stage: &Stage, now: Instant) {
+        // Where the reactor is handed on before each call nothing is gained by looking sooner.
+        if self.until.is_none() && now >= self.calm_until && !stage.pace().is_eager() {
+            self.until = Some(now + ALERT);
+            stage.pace().set_alert(true);
+        }
+    }
+
+    fn end(&mut self, stage: &Stage, now: Instant) {
+        if self.until.is_some_and(|until| until <= now) {
+            *self = Alert { until: None, calm_until: now + CALM };
+            stage.pace().set_alert(false);
         }
     }
 }

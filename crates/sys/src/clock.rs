@@ -6,17 +6,32 @@ use std::time::Duration;
 
 use crate::syscall;
 
-/// How long this thread has run on a processor, in user and kernel mode.
-pub fn thread_cpu() -> Duration {
-    let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: `time` has room for one timespec and outlives the call.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) };
-    if result != 0 {
-        return Duration::ZERO;
+/// What a thread has used of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadUsage {
+    /// How long it ran, in user and kernel mode.
+    pub cpu: Duration,
+    /// How often it gave up the processor of itself, to wait for something.
+    pub voluntary_switches: i64,
+}
+
+/// What the calling thread has used so far (getrusage(2)).
+pub fn thread_usage() -> ThreadUsage {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // The structure is a local that outlives the call.
+    if syscall!(getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr())).is_err() {
+        return ThreadUsage::default();
     }
     // SAFETY: the call succeeded, so it filled the whole structure.
-    let time = unsafe { time.assume_init() };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    let usage = unsafe { usage.assume_init() };
+    let duration = |time: libc::timeval| {
+        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0)) + Duration::from_micros(micros)
+    };
+    ThreadUsage {
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+        voluntary_switches: usage.ru_nvcsw,
+    }
 }
 
 /// Lets short sleeps of this thread end when they should; by default the kernel may add 50 µs to save power
@@ -33,9 +48,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sleeping_takes_no_processor_time() {
-        let before = thread_cpu();
+    fn sleeping_takes_no_processor_time_but_a_switch() {
+        let before = thread_usage();
         std::thread::sleep(Duration::from_millis(30));
-        assert!(thread_cpu() - before < Duration::from_millis(20));
+        let after = thread_usage();
+        assert!(after.cpu - before.cpu < Duration::from_millis(20));
+        assert!(after.voluntary_switches > before.voluntary_switches);
     }
 }
