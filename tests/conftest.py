@@ -96,12 +96,7 @@ class Served:
 
     def workers(self):
         """The processes below the supervisor."""
-        found = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
-        )
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        text = children.read_text() if children.exists() else found.stdout
-        return sorted(int(pid) for pid in text.split())
+        return sorted(int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
 
     def send_signal(self, number):
         os.kill(self.pid, number)

@@ -222,10 +222,10 @@ class TestLimits:
             "fields-max-bytes": 256,
             "body-max-bytes": 1000,
             "chunk-extensions-max-bytes": 20,
-            "header-timeout": "500ms",
-            "body-timeout": "500ms",
-            "keepalive-timeout": "500ms",
-            "write-timeout": "500ms",
+            "header-timeout": "1s",
+            "body-timeout": "1s",
+            "keepalive-timeout": "1s",
+            "write-timeout": "1s",
             "requests-per-connection-max": 3,
             "threads": 1,
             "response-memory-max-bytes": 65536,
@@ -272,7 +272,7 @@ class TestLimits:
             begun = time.monotonic()
             assert connection.answer().status == 408
             assert connection.is_closed()
-            assert time.monotonic() - begun > 0.3
+            assert time.monotonic() - begun > 0.8
 
     def test_a_head_that_drips_gets_408_all_the_same(self, limited):
         with limited.connect() as connection:
@@ -325,7 +325,8 @@ class TestLimits:
                     connection.send("GET /large?8000000 HTTP/1.1\r\nHost: a\r\n\r\n")
             begun = time.monotonic()
             assert limited.get("/pid").status == 200
-            assert time.monotonic() - begun < 0.5
+            # Sooner than the first of them is given up.
+            assert time.monotonic() - begun < 1
         finally:
             for connection in slow:
                 connection.close()
@@ -334,7 +335,7 @@ class TestLimits:
         with limited.connect() as connection:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.send("GET /large?64000000 HTTP/1.1\r\nHost: a\r\n\r\n")
-            time.sleep(2)
+            time.sleep(3)
             try:
                 received = connection.rest()
             except ConnectionError:
