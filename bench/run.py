@@ -220,6 +220,32 @@ def load(running, connections, path, duration, script=None):
     }
 
 
+def stolen():
+    """Ticks of all processors that the host gave to others, and all ticks."""
+    values = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return values[7], sum(values)
+
+
+STOLEN = []
+
+
+def undisturbed(options, measure):
+    """Repeat a measurement while the host takes the processors away; keep the least disturbed one."""
+    until = time.perf_counter() + options.patience
+    best = None
+    while True:
+        stolen_before, all_before = stolen()
+        figures = measure()
+        stolen_after, all_after = stolen()
+        share = (stolen_after - stolen_before) / max(all_after - all_before, 1)
+        if best is None or share < best[0]:
+            best = (share, figures)
+        if best[0] <= options.stolen_max or time.perf_counter() > until:
+            STOLEN.append(best[0])
+            return best[1]
+        time.sleep(2)
+
+
 def throughput(servers, module, name, path, connections, options, script=None):
     """Rounds over all servers in turn, each a fresh process."""
     for server in servers:
@@ -230,7 +256,9 @@ def throughput(servers, module, name, path, connections, options, script=None):
             with Running(server, module, name) as running:
                 running.wait(path)
                 load(running, connections, path, 1, script)
-                server.figures.append(load(running, connections, path, options.seconds, script))
+                server.figures.append(
+                    undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
+                )
                 print(
                     f"  {server.name}: {server.figures[-1]['rps']:.0f}/s, {server.figures[-1]['cpu']:.1f} us",
                     flush=True,
@@ -396,13 +424,19 @@ def main():
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--stolen-max", type=float, default=0.02, help="repeat while the host takes a larger share")
+    parser.add_argument("--patience", type=float, default=30, help="seconds to repeat one measurement")
     options = parser.parse_args()
     prepare()
     lines = heading(options)
     for workload in options.workloads.split(","):
         title, measure = WORKLOADS[workload]
         print(title, flush=True)
+        STOLEN.clear()
         lines += ["", f"## {title}", "", *measure(options)]
+        if STOLEN:
+            worst, middle_one = max(STOLEN), statistics.median(STOLEN)
+            lines += ["", f"Processor time that the host gave to others: median {middle_one:.1%}, worst {worst:.1%}."]
     results = FOLDER / "results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d-%H%M}.md"
     results.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
