@@ -1,0 +1,147 @@
+//! Taking in connections: as many as there is room for, and leaving them to other workers while this one is busy.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use anygate_proto::application::Endpoints;
+use anygate_sys::{Address, Stream, poll};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{Entry, LISTENERS, Reactor};
+use crate::connection::Connection;
+use crate::pipe::Pipe;
+
+/// Connections accepted before others are served again; one where another worker could take the next.
+const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN_SHARED: usize = 1;
+/// How long a worker whose threads are all busy leaves new connections to other workers.
+const RELUCTANCE: Duration = Duration::from_millis(5);
+/// How long accepting pauses when the machine has no descriptors or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Reactor {
+    /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one only looks at them
+    /// from time to time, so that a connection goes to a worker that can serve it at once.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        if !self.rules.shared || busy == self.reluctant || self.drain.is_some() {
+            return;
+        }
+        self.reluctant = busy;
+        if busy {
+            self.stop_accepting();
+            self.accept_again = Some(self.now + RELUCTANCE);
+        } else {
+            self.accept_again = Some(self.now);
+        }
+    }
+
+    /// A connection has ended: if there was no room for more, there is now.
+    pub(super) fn accept_again(&mut self) {
+        if !self.accepting && self.drain.is_none() {
+            self.accept_again =
+                Some(self.accept_again.map_or(self.now, |at| at.min(self.now + ACCEPT_PAUSE)));
+        }
+    }
+
+    pub(super) fn start_accepting(&mut self) -> io::Result<()> {
+        if !self.accepting {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                poll::register_exclusive(
+                    self.poll.registry().as_fd(),
+                    listener.as_fd(),
+                    (LISTENERS + index) as u64,
+                )?;
+            }
+            self.accepting = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_accepting(&mut self) {
+        if self.accepting {
+            for listener in &self.listeners {
+                if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd())) {
+                    tracing::error!("cannot stop watching {}: {error}", listener.local());
+                }
+            }
+            self.accepting = false;
+        }
+    }
+
+    pub(super) fn accept(&mut self) {
+        self.accept_again = None;
+        let mut left = if self.rules.shared { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
+        for index in 0..self.listeners.len() {
+            while left > 0 {
+                if self.connections.len() >= self.connections_max {
+                    // Others may accept; we go on when a connection ends.
+                    self.stop_accepting();
+                    return;
+                }
+                let Some(listener) = self.listeners.get(index) else { return };
+                match listener.accept() {
+                    Ok((stream, peer)) => {
+                        left -= 1;
+                        let endpoints = endpoints(&stream, &peer, listener.local());
+                        self.adopt(stream, endpoints);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The client gave up before we came to it (accept(2), "Error handling").
+                    Err(error) if is_clients_fault(&error) => left -= 1,
+                    Err(error) => {
+                        tracing::warn!("cannot accept connections for now: {error}");
+                        self.stop_accepting();
+                        self.accept_again = Some(self.now + ACCEPT_PAUSE);
+                        return;
+                    }
+                }
+            }
+        }
+        if self.drain.is_none()
+            && let Err(error) = self.start_accepting()
+        {
+            tracing::error!("cannot watch the listeners: {error}");
+            self.accept_again = Some(self.now + ACCEPT_PAUSE);
+        }
+    }
+
+    fn adopt(&mut self, stream: Stream, endpoints: Endpoints) {
+        let place = self.connections.vacant_entry();
+        let token = place.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) =
+            self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interest)
+        {
+            tracing::error!("cannot watch a connection: {error}");
+            return;
+        }
+        place.insert(Entry::Here(Box::new(Connection::new(token, Pipe::new(stream), endpoints))));
+        self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+    }
+}
+
+fn is_clients_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// The meta-variables of a connection. A peer on a unix socket is this machine itself.
+fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints {
+    let (remote_addr, remote_port) = match peer {
+        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
+        Address::Unix(_) => ("127.0.0.1".to_owned(), String::new()),
+    };
+    let local = match listening {
+        Address::Inet(address) if address.ip().is_unspecified() => stream.local().ok(),
+        _ => None,
+    };
+    let (server_name, server_port) = match local.as_ref().unwrap_or(listening) {
+        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
+        Address::Unix(_) => ("localhost".to_owned(), "80".to_owned()),
+    };
+    Endpoints { remote_addr, remote_port, server_name, server_port, https: false, ..Endpoints::default() }
+}
