@@ -210,8 +210,8 @@ def load(running, connections, path, duration, script=None):
     errors = re.search(r"Socket errors: (.*)|Non-2xx or 3xx responses: (.*)", text)
     return {
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
-        "p50": seconds(re.search(r"50%\s+(\S+)", text)[1]) * 1e3,
-        "p99": seconds(re.search(r"99%\s+(\S+)", text)[1]) * 1e3,
+        "p50": seconds(re.search(r"^\s+50%\s+(\S+)", text, re.MULTILINE)[1]) * 1e3,
+        "p99": seconds(re.search(r"^\s+99%\s+(\S+)", text, re.MULTILINE)[1]) * 1e3,
         "cpu": spent,
         "user": spent * (user_after - user) / ticks,
         "sys": spent * (system_after - system) / ticks,
