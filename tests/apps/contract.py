@@ -161,6 +161,24 @@ def closing_fails(environ, start_response):
 
 
 @route
+def closing_waits(environ, start_response):
+    """close() waits for the file that the query names."""
+
+    class Waiting(Closing):
+        def close(self):
+            until = time.monotonic() + 10
+            while not os.path.exists(self.name):
+                if time.monotonic() > until:
+                    self.name = "waited in vain"
+                    break
+                time.sleep(0.01)
+            super().close()
+
+    start_response("200 OK", [("Content-Length", "2")])
+    return Waiting(environ["QUERY_STRING"], [b"a", b"b"])
+
+
+@route
 def endless(environ, start_response):
     start_response("200 OK", [])
 

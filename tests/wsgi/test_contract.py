@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from conftest import APPS
 
 
 def test_environ_has_what_pep_3333_names(echo):
@@ -139,7 +140,7 @@ class TestStreamedInput:
     @pytest.fixture(scope="class")
     @classmethod
     def streaming(cls, tmp_path_factory):
-        from conftest import APPS, Served
+        from conftest import Served
 
         arguments = [
             APPS / "contract.py",
@@ -263,6 +264,21 @@ class TestClose:
         echo.get("/raises_between_blocks")
         assert self.closed(echo, "raises_between_blocks") == before + 1
 
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_a_whole_answer_does_not_wait_for_close(self, serve, tmp_path, threads):
+        served = serve(APPS / "contract.py", "--threads", threads)
+        sign = tmp_path / "sign"
+        with served.connect() as connection:
+            assert connection.ask("GET", f"/closing_waits?{sign}").body == b"ab"
+            sign.touch()
+            assert connection.ask("GET", "/closed").json == [str(sign)]
+
+    def test_whole_answers_of_a_batch_all_arrive(self, echo):
+        with echo.connect() as first, echo.connect() as second:
+            for connection in (first, second, first, second):
+                connection.send("GET /one_block HTTP/1.1\r\nHost: a\r\nX-More: 1\r\n\r\n" * 3)
+            assert [connection.answer().body for connection in (first, second) * 6] == [b"just one"] * 12
+
     def test_a_close_that_fails_spoils_no_answer(self, echo):
         with echo.connect() as connection:
             assert connection.ask("GET", "/closing_fails?failing").body == b"ab"
@@ -350,8 +366,6 @@ class TestFailures:
 
     def bad():
         import sys
-
-        from conftest import APPS
 
         sys.path.insert(0, str(APPS))
         import contract

@@ -104,6 +104,10 @@ pub trait Response {
     /// temporary file, and only past the spool's limit does the thread wait (PEP 3333, "Buffering and Streaming").
     fn flush(&mut self) -> Result<(), SendError>;
 
+    /// Instead of [`flush`](Self::flush): whether what was written may wait for the end of the call. It may when it
+    /// completes the message and the server sends it even if the call goes on for long. Never waits.
+    fn hold_back(&mut self) -> bool;
+
     /// Sends `length` bytes of `file` from `offset`; a file that turns out shorter ends the connection.
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError>;
 

@@ -33,6 +33,7 @@ struct AppThread<'a> {
 impl AppThread<'_> {
     /// Owns the reactor until it is lost during a call, or the worker ends.
     fn own(&mut self, mut reactor: Box<Reactor>) {
+        reactor.taken_over();
         reactor.set_busy(false);
         loop {
             while let Some(connection) = reactor.next_ready() {

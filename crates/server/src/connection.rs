@@ -136,9 +136,11 @@ impl Connection {
 
     /// Sends what an answer left to send. A client that is gone shows in the pipe.
     pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
-        if let Some(exchange) = &mut self.exchange
-            && !exchange.out.is_empty()
-        {
+        let Some(exchange) = &mut self.exchange else { return };
+        if std::mem::take(&mut exchange.held) {
+            self.pipe.take_held(&mut exchange.out);
+        }
+        if !exchange.out.is_empty() {
             let _ = self.pipe.send(&exchange.out, &[], limits);
             exchange.out.clear();
         }

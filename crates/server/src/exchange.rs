@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
     /// The path is one of those whose bodies are passed on as they arrive.
     pub(crate) streamed: bool,
     pub(crate) out: Vec<u8>,
+    /// The pipe holds the end of the answer back.
+    pub(crate) held: bool,
 }
 
 impl Exchange {
@@ -47,6 +49,7 @@ impl Exchange {
         self.out.shrink_to(KEPT_BYTES);
         self.keep_alive = false;
         self.streamed = false;
+        self.held = false;
     }
 }
 
@@ -75,6 +78,7 @@ pub(crate) struct Answer<'a> {
     server_header: &'a [u8],
     date: &'a mut DateCache,
     out: &'a mut Vec<u8>,
+    held: &'a mut bool,
     version: Version,
     head_request: bool,
     keep_alive: bool,
@@ -112,13 +116,14 @@ impl<'a> Answer<'a> {
         date: &'a mut DateCache,
         options: AnswerOptions<'a>,
     ) -> (Self, &'a RequestHead, RequestBody) {
-        let Exchange { head, body, keep_alive, streamed, out } = exchange;
+        let Exchange { head, body, keep_alive, streamed, out, held } = exchange;
         let answer = Answer {
             pipe,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
             server_header: &rules.server_header,
             date,
             out,
+            held,
             version: head.version(),
             head_request: head.method() == b"HEAD",
             keep_alive: *keep_alive,
@@ -289,6 +294,13 @@ impl Response for Answer<'_> {
             return if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) };
         }
         self.send(&[])
+    }
+
+    fn hold_back(&mut self) -> bool {
+        let whole =
+            matches!(self.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty)) && self.left == 0;
+        *self.held |= whole && !self.out.is_empty() && self.pipe.hold_back(self.out);
+        *self.held
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {

@@ -46,6 +46,10 @@ pub(crate) struct Pipe {
 #[derive(Default)]
 struct Outbox {
     queue: VecDeque<Segment>,
+    /// The end of an answer, which its thread will send when its call is over, together with other answers.
+    held: Vec<u8>,
+    /// Nothing may be held back, since the thread that called has lost the reactor.
+    prompt: bool,
     memory_bytes: usize,
     spool_bytes: u64,
     /// When the client last took something, while something waits.
@@ -114,6 +118,37 @@ impl Pipe {
             }
         }
         Ok(())
+    }
+
+    /// Takes the end of an answer, to be sent after the call; not when bytes before it still wait, or when nobody would
+    /// send it while the call goes on.
+    pub(crate) fn hold_back(&self, bytes: &mut Vec<u8>) -> bool {
+        let mut outbox = self.lock();
+        let may = !outbox.prompt && outbox.held.is_empty() && outbox.queue.is_empty() && !self.is_broken();
+        if may {
+            std::mem::swap(&mut outbox.held, bytes);
+        }
+        may
+    }
+
+    /// Gives back what is held, before anything that `bytes` has.
+    pub(crate) fn take_held(&self, bytes: &mut Vec<u8>) {
+        let mut held = std::mem::take(&mut self.lock().held);
+        held.append(bytes);
+        *bytes = held;
+    }
+
+    /// Whether what is held may stay until the call is over. If not it is sent now.
+    pub(crate) fn set_prompt(&self, prompt: bool) {
+        let mut outbox = self.lock();
+        outbox.prompt = prompt;
+        if prompt && !outbox.held.is_empty() {
+            let bytes = std::mem::take(&mut outbox.held);
+            outbox.memory_bytes += bytes.len();
+            outbox.progress.get_or_insert_with(Instant::now);
+            outbox.queue.push_back(Segment::Memory { bytes, sent: 0 });
+            self.flush_locked(&mut outbox);
+        }
     }
 
     /// Sends `length` bytes of `file` from `offset` after what waits already.

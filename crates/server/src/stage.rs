@@ -52,9 +52,9 @@ struct Floor {
 pub(crate) enum Watched {
     /// Nothing is slow.
     Fine,
-    /// The same lend as at the last look; an idle thread was told to take the reactor.
+    /// The reactor has been lent for too long; an idle thread was told to take it.
     Offered,
-    /// The same lend as at the last look and no app thread is idle: the steward must run the reactor.
+    /// The reactor has been lent for too long and no app thread is idle: the steward must run the reactor.
     Taken(Box<Reactor>),
     /// The worker has stopped.
     Stopped,
@@ -205,16 +205,14 @@ impl Stage {
         None
     }
 
-    /// Looks whether the reactor has been lent since the last look.
-    pub(crate) fn watch(&self, last: &mut Look) -> Watched {
+    /// Looks whether the reactor has been lent, and for longer than `slow`.
+    pub(crate) fn watch(&self, look: &mut Look, slow: Duration) -> Watched {
         let mut floor = self.lock();
         if floor.stopped {
             return Watched::Stopped;
         }
-        let look = Look { lends: floor.lends, lent: floor.slot.is_some() };
-        let stuck = look.lent && last.lent && look.lends == last.lends;
-        *last = look;
-        if !stuck {
+        *look = Look { lends: floor.lends, lent: floor.slot.is_some() };
+        if floor.slot.as_ref().is_none_or(|reactor| reactor.lent_since().elapsed() < slow) {
             return Watched::Fine;
         }
         if floor.idle > 0 {

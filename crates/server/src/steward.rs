@@ -6,20 +6,19 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anygate_sys::clock;
-
 use crate::stage::{Look, Stage, Watched};
 use crate::worker::Events;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(1);
-/// The same on alert: after a slow call, so long, to learn from every call whether waiting is their habit,
-const LOOK_ON_ALERT: Duration = Duration::from_micros(50);
+/// A call that takes longer is slow; the first look comes after so long,
+const SLOW: Duration = Duration::from_millis(1);
+/// and every further one after twice the time, up to this.
+const PAUSE_MAX: Duration = Duration::from_millis(4);
+/// After a slow call, so long, every call is measured, to learn whether waiting is their habit,
 const ALERT: Duration = Duration::from_millis(50);
-/// and not again for so long: calls that compute are slow too, and looking closely at them costs more than it helps.
+/// and not again for so long: calls that compute are slow too, and measuring them costs more than it helps.
 const CALM: Duration = Duration::from_secs(1);
 /// Looks without any lend before the steward sleeps until the next one.
-const IDLE_LOOKS: u32 = 50;
+const IDLE_LOOKS: u32 = 12;
 /// How often the keeper hears that we live.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -27,12 +26,10 @@ const BEAT: Duration = Duration::from_secs(1);
 ///
 /// Errors: the poll itself fails while the steward runs the reactor.
 pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
-    if let Err(error) = clock::sleep_precisely() {
-        tracing::debug!("sleeps are imprecise: {error}");
-    }
     let mut look = Look::default();
     let mut alert = Alert { until: None, calm_until: Instant::now() };
     let mut idle_looks = 0;
+    let mut pause = SLOW;
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
     loop {
@@ -47,16 +44,17 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         }
         alert.end(stage, now);
         let before = look;
-        match stage.watch(&mut look) {
+        match stage.watch(&mut look, SLOW) {
             Watched::Stopped => return Ok(()),
             Watched::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
             Watched::Offered => {
                 alert.raise(stage, now);
-                idle_looks = 0;
+                (idle_looks, pause) = (0, SLOW);
             }
             Watched::Taken(mut reactor) => {
                 alert.raise(stage, now);
-                idle_looks = 0;
+                (idle_looks, pause) = (0, SLOW);
+                reactor.taken_over();
                 reactor.set_busy(true);
                 while let Some(kept) = stage.offer_if_idle(reactor) {
                     reactor = kept;
@@ -74,13 +72,15 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         }
         if idle_looks >= IDLE_LOOKS {
             stage.park_steward(BEAT);
+            pause = SLOW;
         } else {
-            std::thread::sleep(if alert.until.is_some() { LOOK_ON_ALERT } else { LOOK });
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
-/// Whether to look closely at calls.
+/// Whether to measure every call.
 struct Alert {
     until: Option<Instant>,
     calm_until: Instant,
@@ -89,7 +89,7 @@ struct Alert {
 impl Alert {
     /// A call was slow.
     fn raise(&mut self, stage: &Stage, now: Instant) {
-        // Where the reactor is handed on before each call nothing is gained by looking sooner.
+        // Where the reactor is handed on before each call the habit is known.
         if self.until.is_none() && now >= self.calm_until && !stage.pace().is_eager() {
             self.until = Some(now + ALERT);
             stage.pace().set_alert(true);

@@ -1,6 +1,5 @@
-//! Time of the calling thread: what it spent on a processor, and how precisely it sleeps.
+//! Time of the calling thread: what it spent on a processor.
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -32,15 +31,6 @@ pub fn thread_usage() -> ThreadUsage {
         cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
         voluntary_switches: usage.ru_nvcsw,
     }
-}
-
-/// Lets short sleeps of this thread end when they should; by default the kernel may add 50 µs to save power
-/// (PR_SET_TIMERSLACK, prctl(2)).
-#[cfg(target_os = "linux")]
-pub fn sleep_precisely() -> io::Result<()> {
-    // Integers only.
-    syscall!(prctl(libc::PR_SET_TIMERSLACK, 1_000 as libc::c_ulong))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ impl Call {
 
     /// Sends what was taken.
     pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
+            return Ok(());
+        }
         py.detach(|| self.on_response(|response| response.flush()))
     }
 

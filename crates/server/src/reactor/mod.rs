@@ -40,9 +40,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// While draining, a connection that was used so recently may have its next request on the way.
 const RECENT: Duration = Duration::from_secs(1);
 /// Answers of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
-/// the cost of a short answer. None waits for its neighbours longer than this, except behind a slow call, where the
-/// steward sends it.
-const UNSENT_MAX: Duration = Duration::from_micros(50);
+/// the cost of a short answer. None waits for its neighbours longer than this, provided that the next call takes no
+/// longer than the last one; behind a slow call the steward sends it.
+const UNSENT_MAX: Duration = Duration::from_millis(1);
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 64;
 
@@ -74,6 +74,9 @@ pub(crate) struct Reactor {
     /// Connections whose answers are complete but not sent, and since when there are any.
     unsent: Vec<usize>,
     unsent_since: Instant,
+    /// The connection whose call began last, and when.
+    lent_for: Option<usize>,
+    lent_since: Instant,
     returned: Vec<Box<Connection>>,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
@@ -126,6 +129,8 @@ impl Reactor {
             again: VecDeque::new(),
             unsent: Vec::new(),
             unsent_since: now,
+            lent_for: None,
+            lent_since: now,
             returned: Vec::new(),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -142,7 +147,23 @@ impl Reactor {
 
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
-        self.ready.pop_front()
+        let connection = self.ready.pop_front()?;
+        self.lent_for = Some(connection.token);
+        Some(connection)
+    }
+
+    /// When the reactor was lent, if it is.
+    pub(crate) fn lent_since(&self) -> Instant {
+        self.lent_since
+    }
+
+    /// To be called by whoever takes the reactor from a thread that lent it: that thread's answers are now its own to send.
+    pub(crate) fn taken_over(&mut self) {
+        if let Some(Entry::Out { pipe, .. }) =
+            self.lent_for.take().and_then(|token| self.connections.get(token))
+        {
+            pipe.set_prompt(true);
+        }
     }
 
     /// Whether an exchange waits for an app thread.
@@ -213,15 +234,21 @@ impl Reactor {
             connection.more |= *more;
         }
         *entry = Entry::Here(connection);
+        self.lent_for = None;
         if self.unsent.is_empty() {
             self.unsent_since = Instant::now();
         }
         self.unsent.push(token);
     }
 
-    /// Sends the answers that wait, if they have waited long enough.
+    /// Before a call: sends the answers that would have waited too long after it.
     pub(crate) fn send_due(&mut self) {
-        if !self.unsent.is_empty() && self.unsent_since.elapsed() >= UNSENT_MAX {
+        let now = Instant::now();
+        let last_call = now - self.lent_since;
+        self.lent_since = now;
+        // Where calls wait, the processor has time for short batches.
+        let may_wait = now - self.unsent_since + last_call < UNSENT_MAX && !self.stage.pace().is_eager();
+        if !self.unsent.is_empty() && !may_wait {
             self.send_unsent();
         }
     }
@@ -503,6 +530,7 @@ impl Reactor {
         let mut returned = std::mem::take(&mut self.returned);
         self.stage.take_returned(&mut returned);
         for connection in returned.drain(..) {
+            connection.pipe.set_prompt(false);
             self.put_back(connection);
         }
         self.returned = returned;
