@@ -165,7 +165,11 @@ class Running:
         """Bytes that the processes have to themselves or share among each other (PSS)."""
         total = 0
         for pid in self.processes():
-            total += int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) * 1024
+            try:
+                total += int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) * 1024
+            except OSError:
+                # It ended in the meantime, as a worker that its own master replaces.
+                continue
         return total
 
     def __enter__(self):
@@ -429,6 +433,7 @@ def main():
     options = parser.parse_args()
     prepare()
     lines = heading(options)
+    results = FOLDER / "results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d-%H%M}.md"
     for workload in options.workloads.split(","):
         title, measure = WORKLOADS[workload]
         print(title, flush=True)
@@ -437,8 +442,7 @@ def main():
         if STOLEN:
             worst, middle_one = max(STOLEN), statistics.median(STOLEN)
             lines += ["", f"Processor time that the host gave to others: median {middle_one:.1%}, worst {worst:.1%}."]
-    results = FOLDER / "results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d-%H%M}.md"
-    results.write_text("\n".join(lines) + "\n")
+        results.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     print(f"\nwritten to {results.relative_to(FOLDER.parent)}")
 

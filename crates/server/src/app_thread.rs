@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::{Application, Failed, Request};
+use anygate_sys::clock;
 
 use crate::access_log::AccessLog;
 use crate::connection::Connection;
@@ -16,6 +17,10 @@ use crate::worker::panic_text;
 
 /// Runs until the stage stops.
 pub(crate) fn run(stage: &Stage, rules: &Rules, application: &dyn Application) {
+    // What calls wait for is to be noticed at once, be it a timer.
+    if let Err(error) = clock::sleep_precisely() {
+        tracing::debug!("sleeps are imprecise: {error}");
+    }
     let mut thread = AppThread { stage, rules, application, date: DateCache::default(), calls: 0 };
     while let Some(reactor) = stage.wait_for_reactor() {
         thread.own(reactor);
@@ -42,6 +47,9 @@ impl AppThread<'_> {
                 match self.exchange(connection) {
                     Some(returned) => reactor = returned,
                     None => return,
+                }
+                if reactor.is_behind() {
+                    break;
                 }
             }
             reactor.send_unsent();
