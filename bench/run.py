@@ -434,6 +434,7 @@ def main():
     prepare()
     lines = heading(options)
     results = FOLDER / "results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d-%H%M}.md"
+    results.parent.mkdir(exist_ok=True)
     for workload in options.workloads.split(","):
         title, measure = WORKLOADS[workload]
         print(title, flush=True)
