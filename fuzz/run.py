@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent / "tests"))
+
+import gateways  # noqa: E402
+
 CORPUS = FOLDER.parent / "tests" / "corpus"
 FLAGS = [
     "--cfg=fuzzing",
@@ -44,6 +48,13 @@ def seeds(target):
                 wire = case["wire"].encode("latin-1")
                 if len(wire) < 4096:
                     yield bytes([len(wire) // 2 % 256]) + wire
+    elif target == "gateways":
+        cases = json.loads((CORPUS / "gateways" / "valid.json").read_text())
+        for case in cases:
+            yield from (bytes([number, 40]) + wire for number, wire in enumerate(gateways.pack_all(case)))
+        for case in json.loads((CORPUS / "gateways" / "invalid.json").read_text()):
+            number = ["scgi", "uwsgi", "fastcgi", "proxy"].index(case["codec"])
+            yield bytes([number, 10]) + case["wire"].encode("latin-1")
     elif target == "http1_response":
         yield from RESPONSES
     else:

@@ -46,8 +46,12 @@ pub struct Endpoints {
     pub server_name: String,
     /// SERVER_PORT: decimal.
     pub server_port: String,
+    /// The peer is on a unix socket.
+    pub unix: bool,
     /// Whether the client spoke TLS, so that the scheme is `https`.
     pub https: bool,
+    /// They are those of one request only, not of all requests of a connection.
+    pub of_one_request: bool,
     /// What the application keeps for the connection.
     pub kept: Kept,
 }

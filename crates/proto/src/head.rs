@@ -28,6 +28,8 @@ pub enum Version {
     Http11,
     /// HTTP/2
     Http2,
+    /// HTTP/3, which only a front server can speak to a client of ours.
+    Http3,
 }
 
 impl Version {
@@ -37,6 +39,7 @@ impl Version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2.0",
+            Version::Http3 => "HTTP/3.0",
         }
     }
 }
@@ -50,11 +53,13 @@ pub struct RequestHead {
     text: Vec<u8>,
     method: Span,
     target: Span,
+    script_name: Span,
     path: Span,
     query: Span,
     authority: Span,
     version: Version,
     fields: Vec<(Span, Span)>,
+    variables: Vec<(Span, Span)>,
 }
 
 impl RequestHead {
@@ -62,8 +67,10 @@ impl RequestHead {
     pub fn clear(&mut self) {
         self.text.clear();
         self.fields.clear();
+        self.variables.clear();
         self.method = Span::default();
         self.target = Span::default();
+        self.script_name = Span::default();
         self.path = Span::default();
         self.query = Span::default();
         self.authority = Span::default();
@@ -95,6 +102,11 @@ impl RequestHead {
         self.target = span;
     }
 
+    /// Sets where the application is mounted.
+    pub fn set_script_name(&mut self, span: Span) {
+        self.script_name = span;
+    }
+
     /// Sets the percent-decoded path.
     pub fn set_path(&mut self, span: Span) {
         self.path = span;
@@ -120,6 +132,17 @@ impl RequestHead {
         self.fields.push((name, value));
     }
 
+    /// Adds a variable of a front server.
+    pub fn push_variable(&mut self, name: Span, value: Span) {
+        self.variables.push((name, value));
+    }
+
+    /// Removes the fields whose names are not wanted.
+    pub fn retain_fields(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        let text = &self.text;
+        self.fields.retain(|(name, _)| wanted(name.of(text)));
+    }
+
     /// The method, for example `GET`.
     pub fn method(&self) -> &[u8] {
         self.method.of(&self.text)
@@ -128,6 +151,11 @@ impl RequestHead {
     /// The request target exactly as it came: `/a%20b?c`, `*`, or absolute-form.
     pub fn target(&self) -> &[u8] {
         self.target.of(&self.text)
+    }
+
+    /// Where the application is mounted, percent-decoded; empty at the root. It precedes [`path`](Self::path).
+    pub fn script_name(&self) -> &[u8] {
+        self.script_name.of(&self.text)
     }
 
     /// The percent-decoded path; `*` for `OPTIONS *`.
@@ -158,6 +186,11 @@ impl RequestHead {
     /// The value of the first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Variables that a front server added, such as `REMOTE_USER`, in order; names may repeat.
+    pub fn variables(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.variables.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
     }
 
     /// Bytes of memory that the head keeps for its next use.

@@ -9,10 +9,17 @@
 //! * [`limits`]: every cap a codec enforces, by name.
 //! * [`error`]: what went wrong and whose fault it is.
 //! * [`http1`]: RFC 9112.
+//! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
+//! * [`proxy`]: what a forwarder says about a connection before its first request.
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod cgi;
 pub mod error;
+pub mod fastcgi;
 pub mod head;
 pub mod http1;
 pub mod limits;
+pub mod proxy;
+pub mod scgi;
+pub mod uwsgi;

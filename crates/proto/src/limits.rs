@@ -15,6 +15,18 @@ pub struct Limits {
     pub chunk_extensions_max_bytes: usize,
 }
 
+impl Limits {
+    /// Most bytes of all CGI variables of a request: they carry a request line and fields.
+    pub fn variables_max_bytes(&self) -> usize {
+        self.request_line_max_bytes.saturating_add(self.fields_max_bytes)
+    }
+
+    /// Most CGI variables of a request: a field each, and what front servers add.
+    pub fn variables_max(&self) -> usize {
+        self.fields_max.saturating_add(100)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

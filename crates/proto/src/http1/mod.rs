@@ -10,8 +10,8 @@
 
 mod body;
 mod request;
-mod response;
-mod target;
+pub(crate) mod response;
+pub(crate) mod target;
 
 use std::fmt;
 
@@ -115,7 +115,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// A number of RFC 9110 section 8.6, `1*DIGIT`. Rust's own parser takes a plus sign, which no proxy does.
-fn number(text: &[u8]) -> Option<u64> {
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -203,7 +203,7 @@ fn read<'b>(
         framing: seen.framing(version)?,
         keep_alive: match version {
             Version::Http10 => seen.keep_alive && !seen.close,
-            Version::Http11 | Version::Http2 => !seen.close,
+            Version::Http11 | Version::Http2 | Version::Http3 => !seen.close,
         },
         expect_continue: seen.expect_continue,
     })

@@ -141,7 +141,7 @@ pub fn encode_chunk_head(out: &mut Vec<u8>, length: usize) {
 }
 
 /// Who rules a field of a response.
-enum Own {
+pub(crate) enum Own {
     Application,
     /// The server, which sets its own or none.
     Dropped,
@@ -151,7 +151,7 @@ enum Own {
     Server,
 }
 
-fn own(name: &[u8]) -> Own {
+pub(crate) fn own(name: &[u8]) -> Own {
     // Every field of every answer passes here; the length rules nearly all of them out.
     match name.len() {
         2 if name.eq_ignore_ascii_case(b"te") => Own::Dropped,
@@ -175,11 +175,11 @@ fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn content_length(out: &mut Vec<u8>, length: u64) {
+pub(crate) fn content_length(out: &mut Vec<u8>, length: u64) {
     field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }
 
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -4,18 +4,18 @@ use super::Error;
 
 /// The parts of a target, as sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'t> {
+pub(crate) struct Target<'t> {
     /// Of an absolute-form only.
-    pub(super) authority: Option<&'t str>,
-    pub(super) path: &'t str,
-    pub(super) query: &'t str,
+    pub(crate) authority: Option<&'t str>,
+    pub(crate) path: &'t str,
+    pub(crate) query: &'t str,
 }
 
 /// Takes a target apart.
 ///
 /// Errors: not one of the forms that an origin server serves, or a byte that no URI may hold (RFC 3986: neither
 /// controls nor bytes beyond ASCII), or a fragment, which a client never sends.
-pub(super) fn parse<'t>(method: &str, target: &'t str) -> Result<Target<'t>, Error> {
+pub(crate) fn parse<'t>(method: &str, target: &'t str) -> Result<Target<'t>, Error> {
     if method == "CONNECT" {
         return Err(Error::Connect);
     }
@@ -57,7 +57,7 @@ fn split_query(target: &str) -> (&str, &str) {
 }
 
 /// Checks `uri-host [ ":" port ]` (RFC 9110 section 7.2), not empty: section 4.2.1 wants a URI with an empty host refused.
-pub(super) fn check_host(host: &[u8]) -> Result<(), Error> {
+pub(crate) fn check_host(host: &[u8]) -> Result<(), Error> {
     let (name, port) = match host.split_first() {
         Some((b'[', rest)) => {
             let end = rest.iter().position(|&byte| byte == b']').ok_or(Error::Host)?;
@@ -115,7 +115,7 @@ fn is_host_byte(byte: u8) -> bool {
 
 /// Decodes `%XX`. A percent sign without two hexadecimal digits stays as it is, as in every WSGI server; a path with
 /// NUL is refused, because everything behind us that is written in C would cut it there.
-pub(super) fn percent_decode(path: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn percent_decode(path: &str) -> Result<Vec<u8>, Error> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -139,7 +139,7 @@ pub(super) fn percent_decode(path: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// The value of one hexadecimal digit.
-pub(super) fn hex(digit: u8) -> Option<u8> {
+pub(crate) fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),

@@ -1,0 +1,565 @@
+//! CGI meta-variables to a request's head, and a response's head to CGI text (RFC 3875). SCGI, FastCGI and uwsgi carry
+//! these variables too, each in its own packing; what they mean is said here, once.
+//!
+//! Front servers agree on names, not on contents: an empty CONTENT_LENGTH, a PATH_INFO that holds nothing because the
+//! whole path is in SCRIPT_NAME, a REMOTE_ADDR of `unix:`. The application sees none of that: what comes out is the head
+//! that the same request has over HTTP.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::application::{Endpoints, SendError};
+use crate::error::{Blame, InvalidHead};
+use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
+use crate::http1::response::{BodyFraming, Own, content_length, field, own};
+use crate::http1::{number, target};
+
+/// How SCRIPT_NAME and PATH_INFO are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mount {
+    /// The variables are taken as they are if they make up the path of the request; else, and when PATH_INFO is empty, the
+    /// application is at the root and PATH_INFO is the path that the client asked for. Front servers that know only one of
+    /// the two (nginx's stock parameters, mod_proxy_scgi, mod_proxy_fcgi, lighttpd) are so understood.
+    #[default]
+    Automatic,
+    /// The variables are always taken as they are (RFC 3875): for programs that a CGI server starts.
+    AsGiven,
+    /// The application is at this prefix, such as `/app`, whatever the variables say. Paths outside it have an empty
+    /// SCRIPT_NAME.
+    At(Vec<u8>),
+}
+
+/// What variables say besides the head.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Bytes of the body; `None` when the variables do not say.
+    pub length: Option<u64>,
+    /// Between whom the request travelled.
+    pub endpoints: Endpoints,
+}
+
+/// What is wrong with variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// REQUEST_METHOD is missing or is no token.
+    Method,
+    /// REQUEST_URI, or the path that stands for it, holds a byte that no URI may.
+    Target,
+    /// A name or a value holds a control character.
+    Variable,
+    /// CONTENT_LENGTH is repeated or not a plain number.
+    ContentLength,
+    /// HTTP_HOST is repeated or no host.
+    Host,
+    /// More variables, or more bytes of them, than the limits.
+    TooLarge,
+}
+
+impl Error {
+    /// The status that the client gets.
+    pub fn status(self) -> u16 {
+        match self {
+            Error::TooLarge => 431,
+            _ => 400,
+        }
+    }
+
+    /// Whose fault it is: always the peer's.
+    pub fn blame(self) -> Blame {
+        Blame::Peer
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Method => "missing or invalid REQUEST_METHOD",
+            Error::Target => "invalid REQUEST_URI",
+            Error::Variable => "a variable holds a control character",
+            Error::ContentLength => "invalid or repeated CONTENT_LENGTH",
+            Error::Host => "repeated or invalid HTTP_HOST",
+            Error::TooLarge => "too many or too large variables",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<InvalidHead> for Error {
+    fn from(_: InvalidHead) -> Self {
+        Error::TooLarge
+    }
+}
+
+/// The variables that have a meaning of their own.
+#[derive(Default)]
+struct Known<'v> {
+    method: Option<&'v [u8]>,
+    protocol: &'v [u8],
+    request_uri: &'v [u8],
+    query: Option<&'v [u8]>,
+    script_name: &'v [u8],
+    path_info: &'v [u8],
+    content_length: Option<&'v [u8]>,
+    content_type: &'v [u8],
+    host: Option<&'v [u8]>,
+    remote_addr: &'v [u8],
+    remote_port: &'v [u8],
+    server_name: &'v [u8],
+    server_port: &'v [u8],
+    https: bool,
+}
+
+/// Fills `head` from variables.
+///
+/// `fallback` are the ends of the connection that they came over, for what they leave out. Names may repeat: the last
+/// one counts, save for fields, which are joined as they are over HTTP, and for CONTENT_LENGTH, where two readings would
+/// be two messages.
+pub fn decode<'v>(
+    variables: impl Iterator<Item = (&'v [u8], &'v [u8])>,
+    mount: &Mount,
+    fallback: &Endpoints,
+    head: &mut RequestHead,
+) -> Result<Decoded, Error> {
+    head.clear();
+    let mut known = Known::default();
+    for (name, value) in variables {
+        if !value.iter().all(|&byte| is_value_byte(byte)) {
+            return Err(Error::Variable);
+        }
+        match name {
+            b"REQUEST_METHOD" => known.method = Some(value),
+            b"SERVER_PROTOCOL" => known.protocol = value,
+            b"REQUEST_URI" => known.request_uri = value,
+            b"QUERY_STRING" => known.query = Some(value),
+            b"SCRIPT_NAME" => known.script_name = value,
+            b"PATH_INFO" => known.path_info = value,
+            b"CONTENT_LENGTH" => {
+                if known.content_length.replace(value).is_some() {
+                    return Err(Error::ContentLength);
+                }
+            }
+            b"CONTENT_TYPE" => known.content_type = value,
+            b"REMOTE_ADDR" => known.remote_addr = value,
+            b"REMOTE_PORT" => known.remote_port = value,
+            b"SERVER_NAME" => known.server_name = value,
+            b"SERVER_PORT" => known.server_port = value,
+            b"HTTPS" => known.https |= value.eq_ignore_ascii_case(b"on") || value == b"1",
+            b"REQUEST_SCHEME" | b"UWSGI_SCHEME" => known.https |= value.eq_ignore_ascii_case(b"https"),
+            // A second Content-Type or Content-Length under a field's name would be a second reading of the message, and the
+            // coding was the front server's to undo.
+            b"HTTP_CONTENT_LENGTH" | b"HTTP_CONTENT_TYPE" | b"HTTP_TRANSFER_ENCODING" => {}
+            b"HTTP_HOST" => {
+                if known.host.replace(value).is_some() {
+                    return Err(Error::Host);
+                }
+                push_field(head, b"Host", value)?;
+            }
+            _ => match name.strip_prefix(b"HTTP_") {
+                Some(name) => field_of(head, name, value)?,
+                None => extra(head, name, value)?,
+            },
+        }
+    }
+    request(&known, mount, head)?;
+    if !known.content_type.is_empty() {
+        push_field(head, b"Content-Type", known.content_type)?;
+    }
+    let length = match known.content_length {
+        None | Some(b"") => None,
+        Some(digits) => Some(number(digits).ok_or(Error::ContentLength)?),
+    };
+    if let Some(digits) = known.content_length.filter(|digits| !digits.is_empty()) {
+        push_field(head, b"Content-Length", digits)?;
+    }
+    Ok(Decoded { length, endpoints: endpoints(&known, fallback) })
+}
+
+/// The request line's part of the head.
+fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(), Error> {
+    let method = known.method.filter(|method| !method.is_empty()).ok_or(Error::Method)?;
+    if !method.iter().all(|&byte| is_token_byte(byte)) {
+        return Err(Error::Method);
+    }
+    let method_text = std::str::from_utf8(method).map_err(|_| Error::Method)?;
+    let span = head.push_text(method)?;
+    head.set_method(span);
+    head.set_version(match known.protocol {
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', b'2', ..] => Version::Http2,
+        [b'H', b'T', b'T', b'P', b'/', b'3', ..] => Version::Http3,
+        _ => Version::Http11,
+    });
+
+    let given = [known.script_name, known.path_info].concat();
+    let built;
+    let uri = if known.request_uri.is_empty() {
+        built = uri(&given, known.query.unwrap_or_default());
+        built.as_slice()
+    } else {
+        known.request_uri
+    };
+    let uri = std::str::from_utf8(uri).map_err(|_| Error::Target)?;
+    let parts = target::parse(method_text, uri).map_err(|_| Error::Target)?;
+    let asked = target::percent_decode(parts.path).map_err(|_| Error::Target)?;
+
+    let span = head.push_text(uri.as_bytes())?;
+    head.set_target(span);
+    let span = head.push_text(known.query.unwrap_or(parts.query.as_bytes()))?;
+    head.set_query(span);
+    match (known.host, parts.authority) {
+        (_, Some(authority)) => {
+            let span = head.push_text(authority.as_bytes())?;
+            head.set_authority(span);
+        }
+        (Some(host), None) if !host.is_empty() => {
+            target::check_host(host).map_err(|_| Error::Host)?;
+            let span = head.push_text(host)?;
+            head.set_authority(span);
+        }
+        (_, None) => {}
+    }
+
+    let (script_name, path_info) = match mount {
+        Mount::AsGiven => (known.script_name, known.path_info),
+        Mount::Automatic if known.path_info.is_empty() => (&[][..], asked.as_slice()),
+        Mount::Automatic if known.path_info == asked => (&[][..], known.path_info),
+        Mount::Automatic => (known.script_name, known.path_info),
+        Mount::At(prefix) => split(&asked, prefix),
+    };
+    let span = head.push_text(script_name)?;
+    head.set_script_name(span);
+    let span = head.push_text(path_info)?;
+    head.set_path(span);
+    Ok(())
+}
+
+/// Takes a mount point off a path: whole segments only.
+pub fn split<'p>(path: &'p [u8], prefix: &[u8]) -> (&'p [u8], &'p [u8]) {
+    match path.strip_prefix(prefix) {
+        Some(rest) if rest.is_empty() || rest.starts_with(b"/") => {
+            path.split_at_checked(prefix.len()).unwrap_or((&[], path))
+        }
+        _ => (&[], path),
+    }
+}
+
+/// The target that a path and a query stand for.
+fn uri(path: &[u8], query: &[u8]) -> Vec<u8> {
+    let mut uri = Vec::with_capacity(path.len() + query.len() + 1);
+    if !path.starts_with(b"/") && path != b"*" {
+        uri.push(b'/');
+    }
+    for &byte in path {
+        if byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#') {
+            uri.push(byte);
+        } else {
+            uri.push(b'%');
+            for digit in [byte >> 4, byte & 15] {
+                uri.push(b"0123456789ABCDEF".get(usize::from(digit)).copied().unwrap_or_default());
+            }
+        }
+    }
+    if !query.is_empty() {
+        uri.push(b'?');
+        uri.extend_from_slice(query);
+    }
+    uri
+}
+
+/// `ACCEPT_LANGUAGE` to `accept-language`. A front server has already decided which of two spellings counts.
+fn field_of(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+        return Err(Error::Variable);
+    }
+    let name: Vec<u8> =
+        name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }).collect();
+    push_field(head, &name, value)
+}
+
+fn push_field(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    let name = head.push_text(name)?;
+    let value = head.push_text(value.trim_ascii())?;
+    head.push_field(name, value);
+    Ok(())
+}
+
+/// Keeps what a site's front server adds, such as REMOTE_USER or SSL_CLIENT_S_DN. What would name the server, or make
+/// uWSGI load code (UWSGI_FILE and its like), is not for the application.
+fn extra(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    const OURS: [&[u8]; 4] = [b"SCGI", b"GATEWAY_INTERFACE", b"SERVER_SOFTWARE", b"RAW_URI"];
+    let named = name.first().is_some_and(u8::is_ascii_uppercase)
+        && name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
+    if named && !OURS.contains(&name) && !name.starts_with(b"UWSGI_") {
+        let (name, value): (Span, Span) = (head.push_text(name)?, head.push_text(value)?);
+        head.push_variable(name, value);
+    }
+    Ok(())
+}
+
+fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
+    let port = |text: &[u8], other: &str| match number(text).and_then(|port| u16::try_from(port).ok()) {
+        Some(port) => port.to_string(),
+        None => other.to_owned(),
+    };
+    let (remote_addr, remote_port) = match address(known.remote_addr) {
+        Some(address) => (address, port(known.remote_port, "")),
+        // A front server that itself was reached over a unix socket has no address to tell.
+        None => (fallback.remote_addr.clone(), fallback.remote_port.clone()),
+    };
+    let server_name = match std::str::from_utf8(known.server_name) {
+        Ok(name) if target::check_host(name.as_bytes()).is_ok() => name.to_owned(),
+        _ => fallback.server_name.clone(),
+    };
+    Endpoints {
+        remote_addr,
+        remote_port,
+        server_name,
+        server_port: port(known.server_port, &fallback.server_port),
+        // With an address the client is somebody behind the front server.
+        unix: fallback.unix && address(known.remote_addr).is_none(),
+        https: known.https || fallback.https,
+        of_one_request: true,
+        ..Endpoints::default()
+    }
+}
+
+/// Whether `text` is a host with an optional port (RFC 9110 section 7.2).
+pub fn is_host(text: &[u8]) -> bool {
+    target::check_host(text).is_ok()
+}
+
+/// An IP address as REMOTE_ADDR wants it: no brackets, no zone, IPv4 written as IPv4. `None` for anything else.
+pub fn address(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let text = text.split_once('%').map_or(text, |(address, _zone)| address);
+    Some(text.parse::<IpAddr>().ok()?.to_canonical().to_string())
+}
+
+/// How an answer's first line says its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusForm {
+    /// `Status: 200 OK` (RFC 3875 section 6.3.3): CGI, SCGI, FastCGI.
+    Field,
+    /// `HTTP/1.1 200 OK`: what Apache wants to hear over the uwsgi protocol.
+    Line,
+}
+
+/// Writes a final head to `out`. Gives how the body is framed: by its length, or by the end of the answer.
+///
+/// `body_length` is the length of the whole body in bytes, where it is known without the application saying so.
+///
+/// Errors: the application's Content-Length is no number, or there are two that differ.
+pub fn encode_head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    form: StatusForm,
+    head_request: bool,
+    body_length: Option<u64>,
+) -> Result<BodyFraming, SendError> {
+    let status = head.status();
+    let bodiless = status == 204 || status < 200;
+    let mut length = None;
+    out.extend_from_slice(match form {
+        StatusForm::Field => b"Status: ",
+        StatusForm::Line => b"HTTP/1.1 ",
+    });
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in head.fields() {
+        match own(name) {
+            Own::Application | Own::Date | Own::Server => {}
+            Own::Dropped | Own::Connection => continue,
+            Own::ContentLength => {
+                let given = number(value).ok_or(SendError::ContentLength)?;
+                match length.replace(given) {
+                    Some(before) if before != given => return Err(SendError::ContentLength),
+                    Some(_) => continue,
+                    None if bodiless => continue,
+                    None => {}
+                }
+            }
+        }
+        // The front server would take it for the status of the whole answer.
+        if form == StatusForm::Field && name.eq_ignore_ascii_case(b"status") {
+            continue;
+        }
+        field(out, name, value);
+    }
+    let framing = if bodiless || status == 304 {
+        BodyFraming::Empty
+    } else if head_request {
+        if let (None, Some(length @ 1..)) = (length, body_length) {
+            content_length(out, length);
+        }
+        BodyFraming::Empty
+    } else if let Some(length) = length {
+        BodyFraming::Length(length)
+    } else if let Some(length) = body_length {
+        content_length(out, length);
+        BodyFraming::Length(length)
+    } else {
+        BodyFraming::UntilClose
+    };
+    out.extend_from_slice(b"\r\n");
+    Ok(framing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> Endpoints {
+        Endpoints {
+            remote_addr: "192.0.2.1".to_owned(),
+            remote_port: "5".to_owned(),
+            server_name: "192.0.2.9".to_owned(),
+            server_port: "4000".to_owned(),
+            ..Endpoints::default()
+        }
+    }
+
+    fn read(mount: &Mount, variables: &[(&str, &str)]) -> Result<(Decoded, RequestHead), Error> {
+        let mut head = RequestHead::default();
+        let variables = variables.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let decoded = decode(variables, mount, &ends(), &mut head)?;
+        Ok((decoded, head))
+    }
+
+    fn paths(mount: &Mount, variables: &[(&str, &str)]) -> (String, String) {
+        let all = [&[("REQUEST_METHOD", "GET")], variables].concat();
+        let (_, head) = read(mount, &all).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (text(head.script_name()), text(head.path()))
+    }
+
+    #[test]
+    fn the_path_is_rebuilt_where_a_front_server_leaves_it_empty() {
+        let at_root = |path: &str| (String::new(), path.to_owned());
+        let auto = |variables: &[(&str, &str)]| paths(&Mount::Automatic, variables);
+        // nginx, scgi_params
+        assert_eq!(auto(&[("REQUEST_URI", "/a%20b?c"), ("DOCUMENT_URI", "/a b")]), at_root("/a b"));
+        // nginx, fastcgi_params; mod_proxy_scgi; mod_proxy_fcgi
+        assert_eq!(auto(&[("REQUEST_URI", "/a?b"), ("SCRIPT_NAME", "/a")]), at_root("/a"));
+        // nginx, uwsgi_params
+        assert_eq!(auto(&[("REQUEST_URI", "/a"), ("PATH_INFO", "/a")]), at_root("/a"));
+        // lighttpd, after url.rewrite-once to /handler_web2py.scgi
+        let rewritten =
+            [("REQUEST_URI", "/a/b"), ("SCRIPT_NAME", "/handler_web2py.scgi"), ("PATH_INFO", "/a/b")];
+        assert_eq!(auto(&rewritten), at_root("/a/b"));
+        // mod_cgi, mod_proxy_uwsgi below a prefix
+        let below = [("REQUEST_URI", "/app/x"), ("SCRIPT_NAME", "/app"), ("PATH_INFO", "/x")];
+        assert_eq!(auto(&below), ("/app".to_owned(), "/x".to_owned()));
+        // no REQUEST_URI at all
+        assert_eq!(auto(&[("SCRIPT_NAME", "/a b")]), at_root("/a b"));
+    }
+
+    #[test]
+    fn a_mount_can_be_forced() {
+        let at = |path: &str| paths(&Mount::At(b"/app".to_vec()), &[("REQUEST_URI", path)]);
+        assert_eq!(at("/app/x"), ("/app".to_owned(), "/x".to_owned()));
+        assert_eq!(at("/app"), ("/app".to_owned(), String::new()));
+        assert_eq!(at("/apple"), (String::new(), "/apple".to_owned()));
+        let program = [("REQUEST_URI", "/cgi-bin/a"), ("SCRIPT_NAME", "/cgi-bin/a")];
+        assert_eq!(paths(&Mount::AsGiven, &program), ("/cgi-bin/a".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn variables_become_what_the_request_was() {
+        let (decoded, head) = read(
+            &Mount::Automatic,
+            &[
+                ("CONTENT_LENGTH", "5"),
+                ("REQUEST_METHOD", "POST"),
+                ("REQUEST_URI", "/a?b=c"),
+                ("QUERY_STRING", "b=c"),
+                ("SERVER_PROTOCOL", "HTTP/2.0"),
+                ("CONTENT_TYPE", "text/plain"),
+                ("HTTP_CONTENT_TYPE", "text/evil"),
+                ("HTTP_HOST", "example.org:8"),
+                ("HTTP_X_A", " 1"),
+                ("REMOTE_ADDR", "::ffff:10.0.0.1"),
+                ("REMOTE_PORT", "77"),
+                ("SERVER_NAME", ""),
+                ("SERVER_PORT", "80"),
+                ("HTTPS", "on"),
+                ("REMOTE_USER", "me"),
+                ("UWSGI_FILE", "/evil.py"),
+                ("wsgi.input", "x"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(decoded.length, Some(5));
+        let ends = decoded.endpoints;
+        assert_eq!((ends.remote_addr.as_str(), ends.remote_port.as_str()), ("10.0.0.1", "77"));
+        assert_eq!((ends.server_name.as_str(), ends.server_port.as_str()), ("192.0.2.9", "80"));
+        assert!(ends.https);
+        assert_eq!((head.method(), head.version()), (&b"POST"[..], Version::Http2));
+        assert_eq!(
+            (head.path(), head.query(), head.authority()),
+            (&b"/a"[..], &b"b=c"[..], &b"example.org:8"[..])
+        );
+        assert_eq!(head.field("x-a"), Some(&b"1"[..]));
+        assert_eq!(head.field("content-type"), Some(&b"text/plain"[..]));
+        let extras: Vec<_> = head.variables().collect();
+        assert_eq!(extras, [(&b"REMOTE_USER"[..], &b"me"[..])]);
+    }
+
+    #[test]
+    fn empty_and_odd_values_are_no_surprise() {
+        let (decoded, head) = read(
+            &Mount::Automatic,
+            &[
+                ("REQUEST_METHOD", "GET"),
+                ("CONTENT_LENGTH", ""),
+                ("CONTENT_TYPE", ""),
+                ("REMOTE_ADDR", "unix:"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((decoded.length, decoded.endpoints.remote_addr.as_str()), (None, "192.0.2.1"));
+        assert_eq!((head.path(), head.target(), head.fields().count()), (&b"/"[..], &b"/"[..], 0));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let get = ("REQUEST_METHOD", "GET");
+        for (variables, error) in [
+            (vec![], Error::Method),
+            (vec![("REQUEST_METHOD", "G T")], Error::Method),
+            (vec![get, ("CONTENT_LENGTH", "+5")], Error::ContentLength),
+            (vec![get, ("CONTENT_LENGTH", "-1")], Error::ContentLength),
+            (vec![get, ("CONTENT_LENGTH", "5"), ("CONTENT_LENGTH", "5")], Error::ContentLength),
+            (vec![get, ("HTTP_HOST", "a"), ("HTTP_HOST", "b")], Error::Host),
+            (vec![get, ("HTTP_HOST", "a/b")], Error::Host),
+            (vec![get, ("HTTP_X", "a\r\nb")], Error::Variable),
+            (vec![get, ("HTTP_X Y", "a")], Error::Variable),
+            (vec![get, ("REQUEST_URI", "/a b")], Error::Target),
+            (vec![get, ("REQUEST_URI", "/%00")], Error::Target),
+        ] {
+            assert_eq!(read(&Mount::Automatic, &variables).map(|_| ()).unwrap_err(), error, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn answers_have_a_status_and_no_hop_by_hop_fields() {
+        let mut head = ResponseHead::new();
+        head.set_status_line(b"404 Not Found").unwrap();
+        for (name, value) in [("X-A", "1"), ("Connection", "close"), ("Status", "200 OK"), ("Date", "now")] {
+            head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let mut out = Vec::new();
+        let framing = encode_head(&mut out, &head, StatusForm::Field, false, Some(3)).unwrap();
+        assert_eq!(framing, BodyFraming::Length(3));
+        assert_eq!(out, b"Status: 404 Not Found\r\nX-A: 1\r\nDate: now\r\nContent-Length: 3\r\n\r\n");
+        out.clear();
+        assert_eq!(
+            encode_head(&mut out, &head, StatusForm::Line, false, None).unwrap(),
+            BodyFraming::UntilClose
+        );
+        assert!(out.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+    }
+}

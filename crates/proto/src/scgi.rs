@@ -1,0 +1,131 @@
+//! SCGI: a netstring of variables, then the body (<https://python.ca/scgi/protocol.txt>).
+
+use std::fmt;
+
+use crate::error::Blame;
+use crate::limits::Limits;
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// It does not begin with a length and a colon, or the length has a leading zero.
+    Length,
+    /// The variables are more than the limits allow.
+    TooLarge,
+    /// No comma ends the variables.
+    End,
+    /// A variable is not a name and a value, each ended by NUL; or a name is empty.
+    Variable,
+    /// CONTENT_LENGTH is not the first variable.
+    ContentLengthFirst,
+    /// There is no variable SCGI with the value 1.
+    Version,
+}
+
+impl Error {
+    /// Whose fault it is: always the peer's.
+    pub fn blame(self) -> Blame {
+        Blame::Peer
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Length => "not SCGI: it does not begin with a length and a colon",
+            Error::TooLarge => "the SCGI variables are larger than the limits",
+            Error::End => "no comma ends the SCGI variables",
+            Error::Variable => "an SCGI variable is not a name and a value",
+            Error::ContentLengthFirst => "CONTENT_LENGTH is not the first SCGI variable",
+            Error::Version => "the variable SCGI is not 1",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The variables of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'b> {
+    variables: &'b [u8],
+    /// Bytes of the packet before its body.
+    pub consumed: usize,
+}
+
+impl<'b> Packet<'b> {
+    /// Names and values in order.
+    pub fn variables(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        let mut rest = self.variables;
+        std::iter::from_fn(move || {
+            let (name, after) = until_nul(rest)?;
+            let (value, after) = until_nul(after)?;
+            rest = after;
+            Some((name, value))
+        })
+    }
+}
+
+/// Finds the variables in `bytes`, which hold everything received. `None`: not all of them are there yet.
+pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>, Error> {
+    let limit = limits.variables_max_bytes();
+    let mut length = 0usize;
+    let mut digits = 0;
+    let start = loop {
+        match bytes.get(digits) {
+            None => return Ok(None),
+            Some(b':') if digits > 0 => break digits + 1,
+            // A length of zero has no CONTENT_LENGTH, so no number begins with a zero.
+            Some(byte @ b'0'..=b'9') if digits > 0 || *byte != b'0' => {
+                length = length * 10 + usize::from(byte - b'0');
+                if length > limit {
+                    return Err(Error::TooLarge);
+                }
+            }
+            Some(_) => return Err(Error::Length),
+        }
+        digits += 1;
+    };
+    let Some((variables, rest)) = bytes.get(start..).and_then(|rest| rest.split_at_checked(length)) else {
+        return Ok(None);
+    };
+    match rest.first() {
+        None => return Ok(None),
+        Some(b',') => {}
+        Some(_) => return Err(Error::End),
+    }
+    check(variables, limits)?;
+    Ok(Some(Packet { variables, consumed: start + length + 1 }))
+}
+
+fn check(variables: &[u8], limits: &Limits) -> Result<(), Error> {
+    let mut rest = variables;
+    let mut count = 0;
+    let mut version = false;
+    while !rest.is_empty() {
+        let (name, after) = until_nul(rest).ok_or(Error::Variable)?;
+        let (value, after) = until_nul(after).ok_or(Error::Variable)?;
+        if name.is_empty() {
+            return Err(Error::Variable);
+        }
+        if count == 0 && name != b"CONTENT_LENGTH" {
+            return Err(Error::ContentLengthFirst);
+        }
+        count += 1;
+        if count > limits.variables_max() {
+            return Err(Error::TooLarge);
+        }
+        if name == b"SCGI" {
+            version = value == b"1";
+            if !version {
+                return Err(Error::Version);
+            }
+        }
+        rest = after;
+    }
+    if version { Ok(()) } else { Err(Error::Version) }
+}
+
+fn until_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(0, bytes)?;
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
+}

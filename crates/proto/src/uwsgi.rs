@@ -1,0 +1,114 @@
+//! The uwsgi protocol: a packet of variables, then the body
+//! (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
+//!
+//! Only requests of WSGI applications are served (modifier1 0). Other modifiers make uWSGI evaluate code or send mail;
+//! here they are refused, whoever sends them.
+
+use std::fmt;
+
+use crate::error::Blame;
+use crate::limits::Limits;
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// modifier1 is neither 0 nor 100 (ping).
+    Modifier(u8),
+    /// The variables are more than the limits allow.
+    TooLarge,
+    /// The length of a name or a value points past the end of the packet, or a name is empty.
+    Variable,
+}
+
+impl Error {
+    /// Whose fault it is: always the peer's.
+    pub fn blame(self) -> Blame {
+        Blame::Peer
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Modifier(modifier) => {
+                write!(
+                    f,
+                    "not a request of the uwsgi protocol, or one with modifier1 {modifier}; only 0 is served"
+                )
+            }
+            Error::TooLarge => f.write_str("the uwsgi variables are larger than the limits"),
+            Error::Variable => f.write_str("a uwsgi variable is longer than its packet"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet<'b> {
+    /// A request.
+    Request {
+        /// Names and values, packed; see [`variables`].
+        variables: &'b [u8],
+        /// Bytes of the packet before its body.
+        consumed: usize,
+    },
+    /// Whether we live. [`PONG`] is the answer.
+    Ping,
+}
+
+/// The answer to a ping.
+pub const PONG: &[u8] = &[100, 0, 0, 1];
+
+const PING: u8 = 100;
+
+/// Finds the variables in `bytes`, which hold everything received. `None`: not all of them are there yet.
+pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>, Error> {
+    match bytes.first() {
+        None => return Ok(None),
+        Some(&(0 | PING)) => {}
+        Some(&modifier) => return Err(Error::Modifier(modifier)),
+    }
+    let Some(&[modifier, low, high, _modifier2]) = bytes.first_chunk::<4>() else { return Ok(None) };
+    if modifier == PING {
+        return Ok(Some(Packet::Ping));
+    }
+    let length = usize::from(u16::from_le_bytes([low, high]));
+    if length > limits.variables_max_bytes() {
+        return Err(Error::TooLarge);
+    }
+    let Some(packet) = bytes.get(4..4 + length) else { return Ok(None) };
+    let mut rest = packet;
+    let mut count = 0;
+    while !rest.is_empty() {
+        let (name, after) = text(rest).ok_or(Error::Variable)?;
+        let (_, after) = text(after).ok_or(Error::Variable)?;
+        count += 1;
+        if name.is_empty() {
+            return Err(Error::Variable);
+        }
+        if count > limits.variables_max() {
+            return Err(Error::TooLarge);
+        }
+        rest = after;
+    }
+    Ok(Some(Packet::Request { variables: packet, consumed: 4 + length }))
+}
+
+/// Names and values of a request's packet, in order.
+pub fn variables(packet: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = packet;
+    std::iter::from_fn(move || {
+        let (name, after) = text(rest)?;
+        let (value, after) = text(after)?;
+        rest = after;
+        Some((name, value))
+    })
+}
+
+/// A text behind its length in 16 bits, low byte first; and what follows it.
+fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(length)))
+}
