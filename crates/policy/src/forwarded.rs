@@ -1,0 +1,432 @@
+//! Who the client is, when trusted proxies are in between: Forwarded (RFC 7239) and X-Forwarded-*.
+//!
+//! Every proxy adds to the right what it saw. So the list is read from the right, as long as the address that said
+//! something is trusted; the first one that is not is the client. Whatever stands further left the client may have made up:
+//! it is removed, and from peers that are not trusted everything is.
+
+use std::net::IpAddr;
+
+use anygate_config::{ForwardedHeader, TrustedProxy};
+use anygate_proto::application::Endpoints;
+use anygate_proto::cgi;
+use anygate_proto::head::RequestHead;
+
+/// Which peers are believed, and about what.
+#[derive(Clone, Debug, Default)]
+pub struct Forwarding {
+    proxies: Vec<TrustedProxy>,
+    header: ForwardedHeader,
+}
+
+/// What proxies say of one request.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Claims {
+    client: Option<Client>,
+    https: Option<bool>,
+    host: Option<String>,
+    port: Option<u16>,
+    prefix: Option<String>,
+    /// The believed part of the list of addresses, as it was written.
+    believed: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Client {
+    address: String,
+    port: Option<u16>,
+}
+
+impl Forwarding {
+    /// Believes these.
+    pub fn new(proxies: Vec<TrustedProxy>, header: ForwardedHeader) -> Self {
+        Forwarding { proxies, header }
+    }
+
+    /// Whether whoever connected from there is believed.
+    pub fn trusts(&self, ends: &Endpoints) -> bool {
+        if ends.unix && self.proxies.contains(&TrustedProxy::Unix) {
+            return true;
+        }
+        !ends.unix && ends.remote_addr.parse().is_ok_and(|address| self.trusts_address(address))
+    }
+
+    fn trusts_address(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|proxy| match *proxy {
+            TrustedProxy::Unix => false,
+            TrustedProxy::Network(network, bits) => match (network, address.to_canonical()) {
+                (IpAddr::V4(network), IpAddr::V4(address)) => {
+                    let apart = network.to_bits() ^ address.to_bits();
+                    apart.leading_zeros() >= u32::from(bits)
+                }
+                (IpAddr::V6(network), IpAddr::V6(address)) => {
+                    let apart = network.to_bits() ^ address.to_bits();
+                    apart.leading_zeros() >= u32::from(bits)
+                }
+                _ => false,
+            },
+        })
+    }
+
+    /// Puts a request's head right. Gives the ends between which the request really travelled, if proxies know better than
+    /// `ends`.
+    pub fn apply(&self, head: &mut RequestHead, ends: &Endpoints) -> Option<Endpoints> {
+        if !head.fields().any(|(name, _)| is_claim(name)) {
+            return None;
+        }
+        let claims = self.trusts(ends).then(|| match self.header {
+            ForwardedHeader::XForwarded => self.x_forwarded(head),
+            ForwardedHeader::Forwarded => self.forwarded(head),
+        });
+        let Some(claims) = claims else {
+            head.retain_fields(|name| !is_claim(name));
+            return None;
+        };
+        let list = match self.header {
+            ForwardedHeader::XForwarded => "x-forwarded-for",
+            ForwardedHeader::Forwarded => "forwarded",
+        };
+        let believed = |name: &[u8]| match self.header {
+            ForwardedHeader::XForwarded => {
+                !name.eq_ignore_ascii_case(b"forwarded") && !name.eq_ignore_ascii_case(list.as_bytes())
+            }
+            ForwardedHeader::Forwarded => !is_claim(name),
+        };
+        head.retain_fields(believed);
+        // Heads are far below the size that spans can say, so this cannot fail; a field the less does no harm if it does.
+        if !claims.believed.is_empty() {
+            let _ = head.push_text(list.as_bytes()).and_then(|name| {
+                let value = head.push_text(claims.believed.as_bytes())?;
+                head.push_field(name, value);
+                Ok(())
+            });
+        }
+        if let Some(host) = &claims.host
+            && let Ok(span) = head.push_text(host.as_bytes())
+        {
+            head.set_authority(span);
+        }
+        if let Some(prefix) = &claims.prefix
+            && let Ok(span) = head.push_text(&[prefix.as_bytes(), head.script_name()].concat())
+        {
+            head.set_script_name(span);
+        }
+        Some(claims.endpoints(ends))
+    }
+
+    fn x_forwarded(&self, head: &RequestHead) -> Claims {
+        let mut list = list(head, "x-forwarded-for");
+        let known = self.known(list.iter().map(|item| Some(item.as_str())));
+        let believed = list.split_off(list.len() - known.count);
+        let last = |name| self::list(head, name).pop();
+        // Where every proxy adds its word to a list, that of the client's own connection is as far from the right as the
+        // client is.
+        let mut schemes = self::list(head, "x-forwarded-proto");
+        let scheme = match schemes.len().checked_sub(known.count) {
+            Some(place) if known.count > 0 && schemes.len() > 1 => Some(schemes.swap_remove(place)),
+            _ => schemes.pop(),
+        };
+        Claims {
+            client: known.client,
+            https: scheme.and_then(|scheme| is_https(&scheme)),
+            host: last("x-forwarded-host").filter(|host| cgi::is_host(host.as_bytes())),
+            port: last("x-forwarded-port").and_then(|port| port.parse().ok()),
+            prefix: last("x-forwarded-prefix").and_then(|prefix| clean_prefix(&prefix)),
+            believed: believed.join(", "),
+        }
+    }
+
+    /// RFC 7239 section 4: elements between commas, pairs between semicolons, values that may be quoted.
+    fn forwarded(&self, head: &RequestHead) -> Claims {
+        let mut elements = list(head, "forwarded");
+        let parameters: Vec<Vec<(String, String)>> = elements.iter().map(|element| pairs(element)).collect();
+        let value = |pairs: &[(String, String)], name: &str| {
+            pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+        };
+        let names: Vec<Option<String>> = parameters.iter().map(|pairs| value(pairs, "for")).collect();
+        let known = self.known(names.iter().map(Option::as_deref));
+        let start = elements.len() - known.count;
+        // What the proxy next to the client says of its own connection.
+        let said = parameters.get(start).map(Vec::as_slice).unwrap_or_default();
+        Claims {
+            client: known.client,
+            https: value(said, "proto").and_then(|scheme| is_https(&scheme)),
+            host: value(said, "host").filter(|host| cgi::is_host(host.as_bytes())),
+            port: None,
+            prefix: None,
+            believed: elements.split_off(start).join(", "),
+        }
+    }
+
+    /// Reads addresses from the right.
+    fn known<'n>(&self, names: impl DoubleEndedIterator<Item = Option<&'n str>>) -> Known {
+        let mut known = Known { client: None, count: 0 };
+        for name in names.rev() {
+            // `unknown` and names that a proxy made up (RFC 7239 section 6) say nothing about the client, nor does what is
+            // no address at all: the proxy that said so is the last that is known.
+            let Some(client) = name.and_then(client) else { break };
+            known.count += 1;
+            let trusted = client.address.parse().is_ok_and(|address| self.trusts_address(address));
+            known.client = Some(client);
+            if !trusted {
+                break;
+            }
+        }
+        known
+    }
+}
+
+struct Known {
+    client: Option<Client>,
+    /// How many items of the list, from the right, are believed.
+    count: usize,
+}
+
+impl Claims {
+    fn endpoints(self, ends: &Endpoints) -> Endpoints {
+        let https = self.https.unwrap_or(ends.https);
+        let host_port = || {
+            let (_, port) = self.host.as_deref()?.rsplit_once(':')?;
+            port.parse::<u16>().ok()
+        };
+        let spoken_to = self.https.is_some() || self.host.is_some();
+        let server_port = match self.port.or_else(host_port) {
+            Some(port) => port.to_string(),
+            None if spoken_to => if https { "443" } else { "80" }.to_owned(),
+            None => ends.server_port.clone(),
+        };
+        let (remote_addr, remote_port) = match self.client {
+            Some(client) => (client.address, client.port.map(|port| port.to_string()).unwrap_or_default()),
+            None => (ends.remote_addr.clone(), ends.remote_port.clone()),
+        };
+        Endpoints {
+            remote_addr,
+            remote_port,
+            server_name: ends.server_name.clone(),
+            server_port,
+            https,
+            unix: ends.unix,
+            of_one_request: true,
+            ..Endpoints::default()
+        }
+    }
+}
+
+/// Whether a field says something about the client that only a proxy can know.
+fn is_claim(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'f' | b'F') => name.eq_ignore_ascii_case(b"forwarded"),
+        Some(b'x' | b'X') => {
+            name.eq_ignore_ascii_case(b"x-real-ip")
+                || name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+        }
+        _ => false,
+    }
+}
+
+/// The items of a list field, over all of its lines.
+fn list(head: &RequestHead, name: &str) -> Vec<String> {
+    let mut items = Vec::new();
+    for (_, value) in head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())) {
+        let mut item = String::new();
+        let mut quoted = false;
+        // Bytes beyond ASCII are no part of an address, a host or a scheme.
+        for byte in value.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }) {
+            quoted ^= byte == '"';
+            if byte == ',' && !quoted {
+                items.push(std::mem::take(&mut item).trim().to_owned());
+            } else {
+                item.push(byte);
+            }
+        }
+        items.push(item.trim().to_owned());
+    }
+    items
+}
+
+/// The parameters of one element of Forwarded: names in lower case, values without quotes.
+fn pairs(element: &str) -> Vec<(String, String)> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        Some((name.trim().to_ascii_lowercase(), value.to_owned()))
+    };
+    element.split(';').filter_map(pair).collect()
+}
+
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`.
+fn client(text: &str) -> Option<Client> {
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once(']')?;
+            (address, rest.strip_prefix(':'))
+        }
+        None => match text.split_once(':') {
+            Some((address, port)) if !port.contains(':') => (address, Some(port)),
+            _ => (text, None),
+        },
+    };
+    Some(Client { address: cgi::address(address.as_bytes())?, port: port.and_then(|port| port.parse().ok()) })
+}
+
+fn is_https(scheme: &str) -> Option<bool> {
+    let is = |other: &str| scheme.eq_ignore_ascii_case(other);
+    if is("https") || is("wss") {
+        Some(true)
+    } else if is("http") || is("ws") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// A path that can precede all others, without the slash at its end.
+fn clean_prefix(prefix: &str) -> Option<String> {
+    let prefix = prefix.trim_end_matches('/');
+    let plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
+    (plain && prefix.starts_with('/') && !prefix.contains("//") && !prefix.contains("/."))
+        .then(|| prefix.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarding(proxies: &[&str], header: ForwardedHeader) -> Forwarding {
+        let proxy = |text: &&str| match text.split_once('/') {
+            Some((network, bits)) => TrustedProxy::Network(network.parse().unwrap(), bits.parse().unwrap()),
+            None => TrustedProxy::Unix,
+        };
+        Forwarding::new(proxies.iter().map(proxy).collect(), header)
+    }
+
+    fn head(fields: &[(&str, &str)]) -> RequestHead {
+        let mut head = RequestHead::default();
+        for (name, value) in fields {
+            let name = head.push_text(name.as_bytes()).unwrap();
+            let value = head.push_text(value.as_bytes()).unwrap();
+            head.push_field(name, value);
+        }
+        head
+    }
+
+    fn from(address: &str) -> Endpoints {
+        Endpoints {
+            remote_addr: address.to_owned(),
+            remote_port: "9".to_owned(),
+            server_port: "8000".to_owned(),
+            ..Endpoints::default()
+        }
+    }
+
+    const TRUSTED: [&str; 2] = ["10.0.0.0/8", "fd00::/8"];
+
+    fn client_of(list: &str) -> (String, String) {
+        let mut head = head(&[("X-Forwarded-For", list)]);
+        let ends =
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+        let left = head.field("x-forwarded-for").unwrap_or_default();
+        (ends.remote_addr, String::from_utf8(left.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_address_that_is_not_trusted() {
+        for (list, client, believed) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("127.0.0.1, 192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("127.0.0.1, 192.0.2.1, 10.0.0.7", "192.0.2.1", "192.0.2.1, 10.0.0.7"),
+            ("10.0.0.8, 10.0.0.7", "10.0.0.8", "10.0.0.8, 10.0.0.7"),
+            ("192.0.2.1:4711", "192.0.2.1", "192.0.2.1:4711"),
+            ("[2001:db8::1]:80, fd00::1", "2001:db8::1", "[2001:db8::1]:80, fd00::1"),
+            ("2001:db8::1", "2001:db8::1", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1"),
+            ("192.0.2.1, unknown", "10.0.0.1", ""),
+            ("192.0.2.1, <script>", "10.0.0.1", ""),
+            ("192.0.2.1, nonsense, 10.0.0.7", "10.0.0.7", "10.0.0.7"),
+            ("", "10.0.0.1", ""),
+        ] {
+            assert_eq!(client_of(list), (client.to_owned(), believed.to_owned()), "{list}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let mut head = head(&[("X-Forwarded-For", "127.0.0.1"), ("x-forwarded-for", "192.0.2.1")]);
+        let ends = forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1"));
+        assert_eq!(ends.unwrap().remote_addr, "192.0.2.1");
+    }
+
+    #[test]
+    fn nobody_else_is_believed() {
+        let fields = [
+            ("X-Forwarded-For", "127.0.0.1"),
+            ("X-Real-IP", "127.0.0.1"),
+            ("Forwarded", "for=127.0.0.1"),
+            ("X-A", "1"),
+        ];
+        for (proxies, unix) in [(&TRUSTED[..], false), (&[], false), (&["unix"], false), (&TRUSTED[..], true)]
+        {
+            let mut head = head(&fields);
+            let ends = Endpoints { unix, ..from("127.0.0.1") };
+            assert!(forwarding(proxies, ForwardedHeader::XForwarded).apply(&mut head, &ends).is_none());
+            assert_eq!(head.fields().map(|(name, _)| name).collect::<Vec<_>>(), [b"X-A"]);
+        }
+        let unix = Endpoints { unix: true, ..from("127.0.0.1") };
+        let mut head = head(&[("X-Forwarded-For", "192.0.2.1")]);
+        let ends = forwarding(&["unix"], ForwardedHeader::XForwarded).apply(&mut head, &unix).unwrap();
+        assert_eq!(ends.remote_addr, "192.0.2.1");
+    }
+
+    #[test]
+    fn scheme_host_port_and_prefix_follow() {
+        let mut head = head(&[
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "example.org"),
+            ("X-Forwarded-Prefix", "/app/"),
+            ("Forwarded", "for=127.0.0.1"),
+        ]);
+        let ends =
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+        assert!(ends.https);
+        assert_eq!((ends.server_port.as_str(), ends.remote_port.as_str()), ("443", ""));
+        assert_eq!((head.authority(), head.script_name()), (&b"example.org"[..], &b"/app"[..]));
+        assert_eq!(head.field("forwarded"), None);
+    }
+
+    #[test]
+    fn a_list_of_schemes_belongs_to_the_list_of_addresses() {
+        let mut head =
+            head(&[("X-Forwarded-For", "192.0.2.1, 10.0.0.7"), ("X-Forwarded-Proto", "https, http")]);
+        let ends =
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+        assert!(ends.https);
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_writes_it() {
+        let list = r#"for=127.0.0.1, For="[2001:db8::1]:4711";proto=HTTPS;host="example.org:8443";by=_x, for=10.0.0.7"#;
+        let mut head = head(&[("Forwarded", list), ("X-Forwarded-For", "127.0.0.1")]);
+        let ends =
+            forwarding(&TRUSTED, ForwardedHeader::Forwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+        assert_eq!((ends.remote_addr.as_str(), ends.remote_port.as_str()), ("2001:db8::1", "4711"));
+        assert_eq!((ends.https, ends.server_port.as_str()), (true, "8443"));
+        assert_eq!(head.authority(), b"example.org:8443");
+        assert_eq!(head.field("x-forwarded-for"), None);
+        let believed = head.field("forwarded").unwrap();
+        assert!(believed.starts_with(b"For=\"[2001:db8::1]:4711\"") && believed.ends_with(b"for=10.0.0.7"));
+    }
+
+    #[test]
+    fn odd_hosts_and_prefixes_are_not_taken() {
+        let mut head = head(&[
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Host", "a/b"),
+            ("X-Forwarded-Prefix", "//evil.example"),
+        ]);
+        let ends =
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+        assert_eq!((head.authority(), head.script_name()), (&b""[..], &b""[..]));
+        assert_eq!(ends.server_port, "8000");
+    }
+}
