@@ -22,8 +22,8 @@ pub mod value;
 
 pub use command::{Command, Exit, parse};
 pub use plan::{
-    AccessLogFormat, ApplicationPlan, Bind, LogLevel, LogPlan, LogTarget, Plan, ProcessPlan, ServerPlan,
-    SocketPlan,
+    AccessLogFormat, ApplicationPlan, Bind, BindAddress, ForwardedHeader, LogLevel, LogPlan, LogTarget,
+    Mount, Plan, ProcessPlan, Protocol, ServerPlan, SocketPlan, TrustedProxy,
 };
 pub use settings::{Origin, Settings};
 

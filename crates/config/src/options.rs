@@ -161,10 +161,67 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "ADDRESS",
         section: Section::Sockets,
         common: true,
-        help: "host:port, unix:PATH or fd://N (repeatable)",
+        help: "[scgi://]host:port, unix:PATH, fd://N (repeatable)",
         details: "`host:port`, `:port` (all IPv4 addresses), `port` (127.0.0.1), `[IPv6]:port`, `unix:/path/to.sock`, `fd://3` \
                   (a listening socket that anygate inherits). Port 0 lets the system choose. When no address is given at all \
-                  it is `127.0.0.1:8000`.",
+                  it is `127.0.0.1:8000`. What is spoken there is HTTP, or the protocol before the address: `scgi://host:port`, \
+                  `fastcgi://host:port`, `uwsgi://host:port`, and so `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
+        ..BASE
+    },
+    Opt {
+        name: "scgi",
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Sockets,
+        common: true,
+        help: "listen for SCGI on 127.0.0.1:4000",
+        details: "A short form of `--bind scgi://127.0.0.1:4000`; `--ip` and `--port` then name that address.",
+        ..BASE
+    },
+    Opt {
+        name: "script_name",
+        metavar: "auto|given|PATH",
+        default: "auto",
+        section: Section::Application,
+        help: "where the application is mounted",
+        details: "What SCRIPT_NAME is, and what PATH_INFO is without. `/app`: requests below `/app` have that SCRIPT_NAME, over \
+                  every protocol. `auto`: over HTTP the application is at the root; a front server's SCRIPT_NAME and PATH_INFO \
+                  count if together they make up the path of the request, and are rebuilt from it if PATH_INFO is empty or is \
+                  the whole path. `given`: the front server's variables count as they are.",
+        ..BASE
+    },
+    Opt {
+        name: "trusted_proxies",
+        kind: Kind::List,
+        metavar: "ADDRESS",
+        section: Section::Sockets,
+        help: "peers that may say who their client is (repeatable)",
+        details: "IP addresses, networks (`10.0.0.0/8`, `fd00::/8`) and `unix` (any peer on a unix socket). What they say in \
+                  the fields of `forwarded_header` becomes REMOTE_ADDR, wsgi.url_scheme, HTTP_HOST, SERVER_PORT and SCRIPT_NAME: \
+                  the client is the right-most address that is not itself a trusted proxy. From anybody else Forwarded, \
+                  X-Forwarded-* and X-Real-IP are removed.",
+        ..BASE
+    },
+    Opt {
+        name: "forwarded_header",
+        kind: Kind::Choice(&["x-forwarded", "forwarded"]),
+        default: "x-forwarded",
+        metavar: "KIND",
+        section: Section::Sockets,
+        help: "which header trusted proxies set: x-forwarded or forwarded",
+        details: "Only one kind is believed, because a proxy that sets one passes on what its client wrote into the other. The \
+                  other kind is removed. `x-forwarded`: X-Forwarded-For, -Proto, -Host, -Port and -Prefix. `forwarded`: \
+                  Forwarded (RFC 7239).",
+        ..BASE
+    },
+    Opt {
+        name: "proxy_protocol",
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Sockets,
+        help: "trusted proxies begin with a PROXY preface (v1, v2)",
+        details: "Connections from `trusted_proxies` must begin with a preface of the PROXY protocol, which says who the client \
+                  is. Connections from anybody else must not.",
         ..BASE
     },
     Opt {

@@ -1,6 +1,6 @@
 //! Settings that were checked. Whoever holds a [`Plan`] need not check again.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,9 +40,52 @@ pub struct ApplicationPlan {
     pub preload: bool,
 }
 
-/// One address to listen on.
+/// One address to listen on, and what is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
+pub struct Bind {
+    /// What clients, or the front server, speak.
+    pub protocol: Protocol,
+    /// Where.
+    pub address: BindAddress,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// SCGI.
+    Scgi,
+    /// FastCGI, as a responder.
+    FastCgi,
+    /// The uwsgi protocol.
+    Uwsgi,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 4] = [Protocol::Http, Protocol::Scgi, Protocol::FastCgi, Protocol::Uwsgi];
+
+    /// The scheme of its addresses.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Scgi => "scgi",
+            Protocol::FastCgi => "fastcgi",
+            Protocol::Uwsgi => "uwsgi",
+        }
+    }
+
+    /// The protocol of a scheme.
+    pub fn of_scheme(scheme: &str) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == scheme)
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindAddress {
     /// Host name or IP address (without brackets) and port.
     Tcp {
         /// A name or an address.
@@ -91,6 +134,41 @@ pub struct ServerPlan {
     pub connections_max: usize,
     pub stream_paths: Vec<String>,
     pub server_header: String,
+    pub script_name: Mount,
+    pub trusted_proxies: Vec<TrustedProxy>,
+    pub forwarded_header: ForwardedHeader,
+    pub proxy_protocol: bool,
+}
+
+/// Where the application is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mount {
+    /// What a front server says counts if it fits the path of the request.
+    #[default]
+    Automatic,
+    /// What a front server says counts.
+    AsGiven,
+    /// At this path, which begins with a slash and does not end in one.
+    At(String),
+}
+
+/// Peers that may say who their client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// All on unix sockets.
+    Unix,
+    /// Those whose address begins with the first bits of this one.
+    Network(IpAddr, u8),
+}
+
+/// Which fields trusted proxies set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// X-Forwarded-For, -Proto, -Host, -Port, -Prefix.
+    #[default]
+    XForwarded,
+    /// Forwarded (RFC 7239).
+    Forwarded,
 }
 
 /// How processes live.
@@ -186,6 +264,13 @@ impl Plan {
                 connections_max: read.count("connections_max"),
                 stream_paths: read.stream_paths()?,
                 server_header: read.server_header()?,
+                script_name: read.mount("script_name")?,
+                trusted_proxies: read.trusted_proxies("trusted_proxies")?,
+                forwarded_header: match read.text("forwarded_header").as_deref() {
+                    Some("forwarded") => ForwardedHeader::Forwarded,
+                    _ => ForwardedHeader::XForwarded,
+                },
+                proxy_protocol: read.proxy_protocol("proxy_protocol")?,
             },
             process: ProcessPlan {
                 user: read.text("user"),
@@ -324,18 +409,55 @@ impl Reader<'_> {
         }
     }
 
+    fn mount(&self, name: &'static str) -> Result<Mount, Wrong> {
+        match self.text(name).as_deref() {
+            None | Some("auto") => Ok(Mount::Automatic),
+            Some("given") => Ok(Mount::AsGiven),
+            Some(path)
+                if path.starts_with('/') && !path.contains("//") && !path.contains(['%', '?', '#']) =>
+            {
+                Ok(match path.trim_end_matches('/') {
+                    "" => Mount::Automatic,
+                    path => Mount::At(path.to_owned()),
+                })
+            }
+            Some(text) => Err(self
+                .settings
+                .wrong(name, &format!("{text:?} must be auto, given or a path such as /app"))),
+        }
+    }
+
+    fn trusted_proxies(&self, name: &'static str) -> Result<Vec<TrustedProxy>, Wrong> {
+        let read = |text: &String| {
+            trusted_proxy(text).ok_or_else(|| {
+                let forms = "must be an IP address, a network such as 10.0.0.0/8, or unix";
+                self.settings.wrong(name, &format!("{text:?} {forms}"))
+            })
+        };
+        self.list(name).iter().map(read).collect()
+    }
+
+    fn proxy_protocol(&self, name: &'static str) -> Result<bool, Wrong> {
+        let on = self.flag(name);
+        if on && self.list("trusted_proxies").is_empty() {
+            return Err(self.settings.wrong(name, "needs trusted_proxies: whose preface is to be believed"));
+        }
+        Ok(on)
+    }
+
     fn binds(&self) -> Result<Vec<Bind>, Wrong> {
         let mut binds = Vec::new();
         for text in self.list("bind") {
             let bind = bind(&text, self.folder)
                 .map_err(|reason| self.settings.wrong("bind", &format!("{text:?} {reason}")))?;
-            if binds.contains(&bind) && !matches!(bind, Bind::Tcp { port: 0, .. }) {
+            if binds.contains(&bind) && !matches!(bind.address, BindAddress::Tcp { port: 0, .. }) {
                 return Err(self.settings.wrong("bind", &format!("{text:?} is given twice")));
             }
             binds.push(bind);
         }
         let (ip, port) = (self.text("ip"), self.settings.value("port"));
-        if binds.is_empty() || ip.is_some() || port.is_some() {
+        let protocol = if self.flag("scgi") { Protocol::Scgi } else { Protocol::Http };
+        if binds.is_empty() || ip.is_some() || port.is_some() || protocol != Protocol::Http {
             let host = ip.unwrap_or_else(|| "127.0.0.1".to_owned());
             let host =
                 host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host).to_owned();
@@ -346,9 +468,10 @@ impl Reader<'_> {
             }
             let port = match port {
                 Some(Value::Number(port)) => u16::try_from(port).unwrap_or(u16::MAX),
-                _ => 8000,
+                _ if protocol == Protocol::Scgi => SCGI_PORT,
+                _ => HTTP_PORT,
             };
-            let bind = Bind::Tcp { host, port };
+            let bind = Bind { protocol, address: BindAddress::Tcp { host, port } };
             if !binds.contains(&bind) {
                 binds.push(bind);
             }
@@ -357,49 +480,101 @@ impl Reader<'_> {
     }
 }
 
-/// Reads one address.
+/// Reads `10.0.0.1`, `10.0.0.0/8`, `unix`. Bits of the address behind the network's must not be set: whoever writes them
+/// means another network.
+fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
+    if text == "unix" {
+        return Some(TrustedProxy::Unix);
+    }
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) if !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (address, Some(bits.parse::<u8>().ok()?))
+        }
+        Some(_) => return None,
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(width);
+    let value = match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let host_bits = width.checked_sub(bits)?;
+    let rest = 1u128.checked_shl(u32::from(host_bits)).map_or(u128::MAX, |bit| bit - 1);
+    (value & rest == 0).then_some(TrustedProxy::Network(address, bits))
+}
+
+const HTTP_PORT: u16 = 8000;
+/// That of web2py's `scgihandler.py`, and of the examples of front servers.
+const SCGI_PORT: u16 = 4000;
+
+/// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`.
 fn bind(text: &str, folder: &Path) -> Result<Bind, String> {
-    const FORMS: &str = "must be host:port, [IPv6]:port, unix:PATH or fd://N";
+    let scheme_end = text.find("://").or_else(|| text.find("+unix:")).or_else(|| text.find("+fd:"));
+    let (protocol, rest) = match scheme_end.and_then(|end| text.split_at_checked(end)) {
+        None | Some(("fd" | "unix", _)) => (Protocol::Http, text),
+        Some((scheme, rest)) => {
+            let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+            let protocol = Protocol::of_scheme(scheme).ok_or_else(|| {
+                let all = Protocol::ALL.map(Protocol::scheme).join(", ");
+                format!("asks for {scheme}, which is not supported; the protocols are {all}")
+            })?;
+            match (kind, rest) {
+                ("", rest) => match rest.strip_prefix("://") {
+                    Some(address) => (protocol, address.trim_end_matches('/')),
+                    None => (protocol, rest.trim_start_matches('+')),
+                },
+                ("unix" | "fd", _) => (protocol, text.get(scheme.len() + 1..).unwrap_or_default()),
+                _ => {
+                    return Err(format!(
+                        "must be {scheme}://host:port, {scheme}+unix:PATH or {scheme}+fd://N"
+                    ));
+                }
+            }
+        }
+    };
+    Ok(Bind { protocol, address: bind_address(rest, folder)? })
+}
+
+fn bind_address(text: &str, folder: &Path) -> Result<BindAddress, String> {
+    const FORMS: &str =
+        "must be host:port, [IPv6]:port, unix:PATH or fd://N, with a protocol before it if it is not HTTP";
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         return if path.is_empty() {
             Err("names no path".to_owned())
         } else {
-            Ok(Bind::Unix(folder.join(path)))
+            Ok(BindAddress::Unix(folder.join(path)))
         };
     }
     if let Some(number) = text.strip_prefix("fd://") {
         return match number.parse::<u16>() {
-            Ok(number) if number > 2 => Ok(Bind::Fd(i32::from(number))),
+            Ok(number) if number > 2 => Ok(BindAddress::Fd(i32::from(number))),
             _ => Err("must name a descriptor from 3 up, such as fd://3".to_owned()),
         };
     }
-    let address = match text.split_once("://") {
-        None => text,
-        Some(("http", address)) => address.trim_end_matches('/'),
-        Some((scheme, _)) => return Err(format!("asks for {scheme}, which is not supported; {FORMS}")),
-    };
-    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or(FORMS)?;
         if host.parse::<Ipv6Addr>().is_err() {
             return Err(format!("holds {host:?}, which is not an IPv6 address"));
         }
         (host, port.strip_prefix(':').ok_or(FORMS)?)
-    } else if let Some((host, port)) = address.rsplit_once(':') {
+    } else if let Some((host, port)) = text.rsplit_once(':') {
         if host.contains(':') {
             return Err("must have brackets around an IPv6 address, as in [::1]:8000".to_owned());
         }
         (if host.is_empty() { "0.0.0.0" } else { host }, port)
-    } else if !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit()) {
-        ("127.0.0.1", address)
+    } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        ("127.0.0.1", text)
     } else {
         return Err(FORMS.to_owned());
     };
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+    if host.contains(['+', '/']) || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(FORMS.to_owned());
     }
     let port = port.parse().map_err(|_| "must have a port from 0 to 65535".to_owned())?;
-    Ok(Bind::Tcp { host: host.to_owned(), port })
+    Ok(BindAddress::Tcp { host: host.to_owned(), port })
 }
 
 #[cfg(test)]
@@ -407,7 +582,11 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Result<Bind, String> {
-        Ok(Bind::Tcp { host: host.to_owned(), port })
+        Ok(http(BindAddress::Tcp { host: host.to_owned(), port }))
+    }
+
+    fn http(address: BindAddress) -> Bind {
+        Bind { protocol: Protocol::Http, address }
     }
 
     #[test]
@@ -419,9 +598,18 @@ mod tests {
         assert_eq!(bind("8000"), tcp("127.0.0.1", 8000));
         assert_eq!(bind("[::1]:8000"), tcp("::1", 8000));
         assert_eq!(bind("http://a:1/"), tcp("a", 1));
-        assert_eq!(bind("unix:/run/x.sock"), Ok(Bind::Unix("/run/x.sock".into())));
-        assert_eq!(bind("unix:x.sock"), Ok(Bind::Unix("/site/x.sock".into())));
-        assert_eq!(bind("fd://3"), Ok(Bind::Fd(3)));
+        let unix = |path: &str| BindAddress::Unix(path.into());
+        assert_eq!(bind("unix:/run/x.sock"), Ok(http(unix("/run/x.sock"))));
+        assert_eq!(bind("unix:///run/x.sock"), Ok(http(unix("/run/x.sock"))));
+        assert_eq!(bind("unix:x.sock"), Ok(http(unix("/site/x.sock"))));
+        assert_eq!(bind("http+unix:x.sock"), Ok(http(unix("/site/x.sock"))));
+        assert_eq!(bind("fd://3"), Ok(http(BindAddress::Fd(3))));
+        let spoken = |protocol, address| Ok(Bind { protocol, address });
+        let local = BindAddress::Tcp { host: "127.0.0.1".to_owned(), port: 4000 };
+        assert_eq!(bind("scgi://127.0.0.1:4000"), spoken(Protocol::Scgi, local));
+        assert_eq!(bind("fastcgi+unix:/run/x.sock"), spoken(Protocol::FastCgi, unix("/run/x.sock")));
+        assert_eq!(bind("fastcgi+unix:///run/x"), spoken(Protocol::FastCgi, unix("/run/x")));
+        assert_eq!(bind("uwsgi+fd://3"), spoken(Protocol::Uwsgi, BindAddress::Fd(3)));
         for bad in [
             "",
             "a",
@@ -435,7 +623,11 @@ mod tests {
             "fd://0",
             "fd://x",
             "unix:",
-            "scgi://a:1",
+            "ftp://a:1",
+            "scgi+udp:1",
+            "scgi+udp://a:1",
+            "scgi://",
+            "ftp+unix:/x",
             "a:+1",
         ] {
             assert!(bind(bad).is_err(), "{bad}");
@@ -443,9 +635,25 @@ mod tests {
     }
 
     #[test]
+    fn trusted_proxies_are_networks() {
+        let network = |text: &str, bits| Some(TrustedProxy::Network(text.parse().unwrap(), bits));
+        assert_eq!(trusted_proxy("10.0.0.0/8"), network("10.0.0.0", 8));
+        assert_eq!(trusted_proxy("10.1.2.3"), network("10.1.2.3", 32));
+        assert_eq!(trusted_proxy("0.0.0.0/0"), network("0.0.0.0", 0));
+        assert_eq!(trusted_proxy("::/0"), network("::", 0));
+        assert_eq!(trusted_proxy("fd00::/8"), network("fd00::", 8));
+        assert_eq!(trusted_proxy("unix"), Some(TrustedProxy::Unix));
+        for bad in
+            ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "localhost", "fd00::/129", "*"]
+        {
+            assert_eq!(trusted_proxy(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_a_plan() {
         let plan = Plan::check(&Settings::default(), Path::new("/")).unwrap();
-        assert_eq!(plan.binds, [Bind::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }]);
+        assert_eq!(plan.binds, [tcp("127.0.0.1", 8000).unwrap()]);
         assert_eq!((plan.workers, plan.server.threads), (1, 8));
         assert_eq!(plan.server.body_max_bytes, 1 << 30);
         assert_eq!(plan.server.keepalive_timeout, Duration::from_secs(75));

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anygate_config::{LogTarget, Plan, VERSION};
 use anygate_server::{Ended, Events, Worker};
+use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
 use anygate_sys::process::{self, Fork, User};
-use anygate_sys::{Address, Listener};
 use anygate_wsgi::{Options, WsgiApplication, ffi};
 use pyo3::prelude::*;
 
@@ -54,8 +54,8 @@ impl WorkerBody for Body {
         }
     }
 
-    fn serving(&mut self, listeners: &[Listener]) {
-        let urls: Vec<String> = listeners.iter().map(|listener| url(listener.local())).collect();
+    fn serving(&mut self, sockets: &[Socket]) {
+        let urls: Vec<String> = sockets.iter().map(Socket::url).collect();
         let target = self.plan.application.target.as_deref().unwrap_or("an application");
         let (workers, threads) = (self.plan.workers, self.plan.server.threads);
         tracing::info!(
@@ -87,7 +87,7 @@ enum Failure {
 
 impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
-        let WorkerContext { listeners, signals, parent, mut report } = context;
+        let WorkerContext { sockets, signals, parent, mut report } = context;
         self.drop_rights().map_err(Failure::Server)?;
         let application = Python::attach(|py| {
             let callable = match self.application.take() {
@@ -104,7 +104,7 @@ impl Body {
         let server = |error: io::Error| Failure::Server(error.to_string());
         let (worker, _handle) = Worker::new(
             &self.plan.server,
-            listeners,
+            sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect(),
             Arc::new(application),
             access_log,
             Some(signals),
@@ -197,14 +197,6 @@ impl Events for Reporting {
 
     fn draining(&mut self) {
         self.0.draining();
-    }
-}
-
-/// The address of a listener as a URL.
-pub(crate) fn url(address: &Address) -> String {
-    match address {
-        Address::Inet(address) => format!("http://{address}"),
-        Address::Unix(_) => address.to_string(),
     }
 }
 

@@ -6,13 +6,12 @@ use std::thread::{self, JoinHandle};
 
 use anygate_config::Plan;
 use anygate_server::{Ended, Events, Handle, Worker};
-use anygate_supervisor::sockets;
-use anygate_sys::Listener;
+use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{url, wsgi};
+use crate::body::wsgi;
 use crate::{logs, settings};
 
 /// The native half of `anygate.Server`, which documents it.
@@ -27,7 +26,7 @@ pub(crate) struct Server {
 struct Running {
     handle: Handle,
     thread: JoinHandle<std::io::Result<Ended>>,
-    listeners: Vec<Listener>,
+    sockets: Vec<Socket>,
 }
 
 #[pymethods]
@@ -52,18 +51,18 @@ impl Server {
         }
         logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
-        let listeners = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
+        let sockets = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
-        let shared = listeners.iter().map(Listener::try_clone).collect::<Result<Vec<_>, _>>()?;
+        let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
+        let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
         let (worker, handle) =
             Worker::new(&self.plan.server, shared, std::sync::Arc::new(application), access_log, None, None)?;
         let thread =
             thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
-        *self.urls.lock().unwrap_or_else(PoisonError::into_inner) =
-            listeners.iter().map(|listener| url(listener.local())).collect();
-        *running = Some(Running { handle, thread, listeners });
+        *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();
+        *running = Some(Running { handle, thread, sockets });
         Ok(())
     }
 
@@ -71,9 +70,9 @@ impl Server {
         let ended = py.detach(|| {
             // The lock is held for this line only: nobody waits for it while a worker drains.
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let Some(Running { handle, thread, listeners }) = running else { return Ok(None) };
-            sockets::close(&listeners);
-            drop(listeners);
+            let Some(Running { handle, thread, sockets }) = running else { return Ok(None) };
+            sockets::close(&sockets);
+            drop(sockets);
             handle.drain();
             thread.join().map(Some).map_err(|_| ())
         });

@@ -118,9 +118,9 @@ fn launch(
         process::set_umask(umask);
     }
     let inherited = inherited(py);
-    let listeners = match &inherited {
+    let sockets = match &inherited {
         Some(inherited) => inherited
-            .listeners()
+            .sockets()
             .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?,
         None => sockets::open(&plan.binds, &plan.socket).map_err(Refusal::machine)?,
     };
@@ -128,7 +128,7 @@ fn launch(
     let (application, pid_file) = match started {
         Ok(started) => started,
         Err(refusal) => {
-            sockets::close(&listeners);
+            sockets::close(&sockets);
             return Err(refusal);
         }
     };
@@ -142,7 +142,7 @@ fn launch(
         plan: Arc::clone(&plan),
     };
     let code = py.detach(|| {
-        let mut supervisor = Supervisor::new(&plan.process, plan.workers, listeners, &mut body)
+        let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
         if let Some(inherited) = &inherited {
             let lifeline = process::take_over(inherited.lifeline)

@@ -90,7 +90,7 @@ impl AppThread<'_> {
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
         };
-        let (mut answer, head, body) =
+        let (mut answer, head, body, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
         let mut stream = None;
         let body = match body {
@@ -101,7 +101,8 @@ impl AppThread<'_> {
                 Some(Box::new(body) as _)
             }
         };
-        let request = Request { head, body, endpoints: &connection.endpoints };
+        let endpoints = endpoints.unwrap_or(&connection.endpoints);
+        let request = Request { head, body, endpoints };
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| self.application.call(request, &mut answer)));
         let failed = match result {
@@ -116,7 +117,7 @@ impl AppThread<'_> {
             self.stage.pace().sample(sample);
         }
         if let (Some(log), Some(begun)) = (log, begun) {
-            log.record(&connection.endpoints, head, &finished, begun.elapsed());
+            log.record(endpoints, head, &finished, begun.elapsed());
         }
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);

@@ -8,13 +8,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anygate_config::Protocol;
+use anygate_policy::forwarded::Forwarding;
 use anygate_proto::application::Endpoints;
-use anygate_proto::http1::{self, BodyDecoder, CONTINUE, Decoded, Framing, HeadDecoder};
+use anygate_proto::cgi::{self, Mount};
+use anygate_proto::error::InvalidHead;
+use anygate_proto::head::RequestHead;
+use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
 use anygate_proto::limits::Limits;
+use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::body::{BodySpool, BodyStream};
-use crate::exchange::{Exchange, Finished, RequestBody};
+use crate::exchange::{Exchange, Finished, Form, RequestBody};
 use crate::pipe::{OutboxLimits, Pipe};
+use crate::streams::{Arrived, Streams};
 
 /// What every connection of a worker must know to read requests.
 pub(crate) struct ReadRules {
@@ -24,12 +31,21 @@ pub(crate) struct ReadRules {
     pub(crate) body_timeout: Duration,
     pub(crate) stream_paths: Vec<String>,
     pub(crate) requests_per_connection_max: u64,
+    pub(crate) mount: Mount,
+    pub(crate) forwarding: Forwarding,
+    /// Trusted peers begin with a PROXY preface.
+    pub(crate) proxy_protocol: bool,
 }
 
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) endpoints: Endpoints,
+    pub(crate) protocol: Protocol,
+    /// A PROXY preface comes before anything else.
+    preface: bool,
+    /// What FastCGI requests consist of so far.
+    streams: Option<Box<Streams>>,
     /// Present from the first byte of a request to the end of its answer; idle connections hold no buffers.
     pub(crate) exchange: Option<Box<Exchange>>,
     /// Received but not consumed: a partial head, or pipelined requests.
@@ -47,6 +63,10 @@ pub(crate) enum State {
     Idle,
     /// The rest of a head.
     Head(HeadDecoder),
+    /// The rest of a packet of variables (SCGI, uwsgi).
+    Packet,
+    /// FastCGI records; whether the last ones were of a body.
+    Records { body: bool },
     /// The rest of a body.
     Body(BodyDecoder, BodySpool),
     /// An app thread.
@@ -67,14 +87,28 @@ pub(crate) enum Next {
     Ready,
     /// Answer with this status and close.
     Refuse(u16),
+    /// Close without an answer, and say why: the peer does not speak the protocol.
+    Broken(String),
+    /// Close: nothing more is to be said.
+    Close,
 }
 
 impl Connection {
-    pub(crate) fn new(token: usize, pipe: Pipe, endpoints: Endpoints) -> Self {
+    /// `preface`: the peer begins by saying who its client is.
+    pub(crate) fn new(
+        token: usize,
+        pipe: Pipe,
+        endpoints: Endpoints,
+        protocol: Protocol,
+        preface: bool,
+    ) -> Self {
         Connection {
             token,
             pipe: Arc::new(pipe),
             endpoints,
+            protocol,
+            preface,
+            streams: None,
             exchange: None,
             input: Vec::new(),
             state: State::Idle,
@@ -164,8 +198,36 @@ impl Connection {
                     if rest.is_empty() {
                         return (consumed, Next::Wait);
                     }
-                    self.exchange = Some(spare.pop().unwrap_or_default());
-                    self.state = State::Head(HeadDecoder::default());
+                    if self.preface {
+                        match self.introduced(rest) {
+                            Ok(0) => return (consumed, Next::Wait),
+                            Ok(taken) => consumed += taken,
+                            Err(next) => return (bytes.len(), next),
+                        }
+                        continue;
+                    }
+                    self.state = match self.protocol {
+                        Protocol::Http => {
+                            self.exchange = Some(spare.pop().unwrap_or_default());
+                            State::Head(HeadDecoder::default())
+                        }
+                        Protocol::Scgi | Protocol::Uwsgi => State::Packet,
+                        Protocol::FastCgi => State::Records { body: false },
+                    };
+                }
+                State::Packet => match self.packet(rest, rules, spare) {
+                    Ok(0) => return (consumed, Next::Wait),
+                    Ok(taken) => consumed += taken,
+                    Err(next) => return (bytes.len(), next),
+                },
+                State::Records { .. } => {
+                    let (taken, arrived) = self.records(rest, rules, spare);
+                    consumed += taken;
+                    match arrived {
+                        Ok(()) if taken == 0 => return (consumed, Next::Wait),
+                        Ok(()) => {}
+                        Err(next) => return (bytes.len(), next),
+                    }
                 }
                 State::Head(decoder) => {
                     let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
@@ -178,12 +240,11 @@ impl Connection {
                         }
                     };
                     consumed += decoded.consumed;
-                    match self.headed(&decoded, bytes.get(consumed..).unwrap_or_default(), rules) {
+                    exchange.keep_alive = decoded.keep_alive;
+                    let rest = bytes.get(consumed..).unwrap_or_default();
+                    match self.headed(decoded.framing, decoded.expect_continue, rest, rules) {
                         Ok(taken) => consumed += taken,
-                        Err(error) => {
-                            tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
-                            return (bytes.len(), Next::Refuse(error.status()));
-                        }
+                        Err(next) => return (bytes.len(), next),
                     }
                 }
                 State::Body(decoder, spool) => {
@@ -219,21 +280,141 @@ impl Connection {
         }
     }
 
+    /// Takes a PROXY preface: the connection's ends are those of the client. Gives how much was taken; 0 if more is needed.
+    fn introduced(&mut self, bytes: &[u8]) -> Result<usize, Next> {
+        let preface = match proxy::decode(bytes) {
+            Ok(Some(preface)) => preface,
+            Ok(None) => return Ok(0),
+            Err(error) => return Err(Next::Broken(error.to_string())),
+        };
+        self.preface = false;
+        if let Some(forwarded) = preface.forwarded {
+            let ((client, client_port), (server, server_port)) = (forwarded.source, forwarded.destination);
+            self.endpoints = Endpoints {
+                remote_addr: client.to_canonical().to_string(),
+                remote_port: client_port.to_string(),
+                server_name: server.to_canonical().to_string(),
+                server_port: server_port.to_string(),
+                https: forwarded.https,
+                ..Endpoints::default()
+            };
+        }
+        Ok(preface.consumed)
+    }
+
+    /// Takes a packet of variables. Gives how much was taken; 0 if more is needed.
+    fn packet(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> Result<usize, Next> {
+        let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        let (head, ends) = (&mut exchange.head, &self.endpoints);
+        let (consumed, decoded) = if self.protocol == Protocol::Scgi {
+            match scgi::decode(bytes, &rules.limits) {
+                Ok(Some(packet)) => {
+                    (packet.consumed, cgi::decode(packet.variables(), &rules.mount, ends, head))
+                }
+                Ok(None) => return Ok(0),
+                Err(error) => return Err(Next::Broken(error.to_string())),
+            }
+        } else {
+            match uwsgi::decode(bytes, &rules.limits) {
+                Ok(Some(uwsgi::Packet::Request { variables, consumed })) => {
+                    (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
+                }
+                Ok(Some(uwsgi::Packet::Ping)) => {
+                    // Whoever asks only wants to know whether somebody answers; if it has gone there is nobody to tell.
+                    let _ = self.pipe.stream().send(uwsgi::PONG);
+                    return Err(Next::Close);
+                }
+                Ok(None) => return Ok(0),
+                Err(error) => return Err(Next::Broken(error.to_string())),
+            }
+        };
+        exchange.set_form(self.protocol);
+        let decoded = decoded.map_err(|error| {
+            tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
+            Next::Refuse(error.status())
+        })?;
+        exchange.endpoints = Some(Box::new(decoded.endpoints));
+        exchange.keep_alive = false;
+        let framing = match decoded.length {
+            None | Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+        };
+        let taken = self.headed(framing, false, bytes.get(consumed..).unwrap_or_default(), rules)?;
+        Ok(consumed + taken)
+    }
+
+    /// Takes FastCGI records. Gives how much was taken; 0 if more is needed.
+    fn records(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> (usize, Result<(), Next>) {
+        let streams = self.streams.get_or_insert_default();
+        let (taken, arrived) = match streams.receive(bytes, rules, &self.endpoints, spare) {
+            Ok(received) => received,
+            Err(error) => return (bytes.len(), Err(Next::Broken(error.to_string()))),
+        };
+        self.state = if streams.is_idle() && taken > 0 {
+            State::Idle
+        } else {
+            State::Records { body: streams.has_body() }
+        };
+        let arrived = match arrived {
+            Arrived::Nothing => Ok(()),
+            Arrived::Request(exchange) => {
+                self.exchange = Some(exchange);
+                self.headed(Framing::None, false, &[], rules).map(|_| ())
+            }
+            Arrived::Refused(exchange, status) => {
+                self.exchange = Some(exchange);
+                Err(Next::Refuse(status))
+            }
+            // Nothing waits in the outbox between answers, so this goes straight to the socket, and it is far smaller than
+            // the socket's own buffer.
+            Arrived::Reply { record, keep } => match self.pipe.stream().send(&record) {
+                Ok(sent) if sent == record.len() && keep => Ok(()),
+                _ => Err(Next::Close),
+            },
+        };
+        (taken, arrived)
+    }
+
     /// A head is complete: decides how its body is received. Gives how much of `rest` was taken.
-    fn headed(&mut self, decoded: &Decoded, rest: &[u8], rules: &ReadRules) -> Result<usize, http1::Error> {
+    fn headed(
+        &mut self,
+        framing: Framing,
+        expect_continue: bool,
+        rest: &[u8],
+        rules: &ReadRules,
+    ) -> Result<usize, Next> {
         let Some(exchange) = &mut self.exchange else { return Ok(0) };
-        exchange.keep_alive = decoded.keep_alive
-            && (rules.requests_per_connection_max == 0
-                || self.served + 1 < rules.requests_per_connection_max);
+        exchange.keep_alive &=
+            rules.requests_per_connection_max == 0 || self.served + 1 < rules.requests_per_connection_max;
+        if let (Mount::At(prefix), Form::Http) = (&rules.mount, exchange.form) {
+            mount(&mut exchange.head, prefix).map_err(|_| Next::Refuse(431))?;
+        }
+        let ends = exchange.endpoints.as_deref().unwrap_or(&self.endpoints);
+        if let Some(ends) = rules.forwarding.apply(&mut exchange.head, ends) {
+            exchange.endpoints = Some(Box::new(ends));
+        }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
-        if matches!(decoded.framing, Framing::None) {
+        if matches!(framing, Framing::None) {
             self.state = State::Ready;
             return Ok(0);
         }
-        let decoder = BodyDecoder::new(decoded.framing, &rules.limits)?;
-        let expect_continue = decoded.expect_continue && rest.is_empty();
+        let decoder = BodyDecoder::new(framing, &rules.limits).map_err(|error| {
+            tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
+            Next::Refuse(error.status())
+        })?;
+        let expect_continue = expect_continue && rest.is_empty();
         if exchange.streamed {
-            let length = match decoded.framing {
+            let length = match framing {
                 Framing::Length(length) => Some(length),
                 Framing::None | Framing::Chunked => None,
             };
@@ -252,6 +433,17 @@ impl Connection {
         self.state = State::Body(decoder, BodySpool::default());
         Ok(0)
     }
+}
+
+/// Takes the mount point off an HTTP request's path.
+fn mount(head: &mut RequestHead, prefix: &[u8]) -> Result<(), InvalidHead> {
+    let (script_name, path) = cgi::split(head.path(), prefix);
+    let (script_name, path) = (script_name.to_vec(), path.to_vec());
+    let span = head.push_text(&script_name)?;
+    head.set_script_name(span);
+    let span = head.push_text(&path)?;
+    head.set_path(span);
+    Ok(())
 }
 
 /// Whether `path` is one of `prefixes` or lies below one.

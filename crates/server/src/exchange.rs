@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use anygate_proto::application::{Body, Response, SendError};
+use anygate_config::Protocol;
+use anygate_proto::application::{Body, Endpoints, Response, SendError};
+use anygate_proto::cgi::{self, StatusForm};
+use anygate_proto::fastcgi;
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 
 use crate::body::BodyStream;
 use crate::date::DateCache;
 use crate::pace::{Begun, Sample};
-use crate::pipe::{OutboxLimits, Pipe};
+use crate::pipe::{FilePart, OutboxLimits, Pipe, Records};
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
 /// sent from where they lie.
@@ -28,6 +31,10 @@ const KEPT_BYTES: usize = 64 * 1024;
 pub(crate) struct Exchange {
     pub(crate) head: RequestHead,
     pub(crate) body: RequestBody,
+    /// Between whom the request travelled, where the connection's own ends do not say.
+    pub(crate) endpoints: Option<Box<Endpoints>>,
+    /// How the answer is written.
+    pub(crate) form: Form,
     /// Whether the client lets the connection stay after this exchange.
     pub(crate) keep_alive: bool,
     /// The path is one of those whose bodies are passed on as they arrive.
@@ -38,6 +45,17 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// Says how the answer is to be written.
+    pub(crate) fn set_form(&mut self, protocol: Protocol) {
+        match protocol {
+            Protocol::Http => self.form = Form::Http,
+            Protocol::Scgi => self.form = Form::Cgi(StatusForm::Field),
+            Protocol::Uwsgi => self.form = Form::Cgi(StatusForm::Line),
+            // Each of its requests knows its number already.
+            Protocol::FastCgi => {}
+        }
+    }
+
     /// Forgets the request but keeps a sensible amount of memory.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
@@ -45,12 +63,26 @@ impl Exchange {
             self.head = RequestHead::default();
         }
         self.body = RequestBody::default();
+        self.endpoints = None;
+        self.form = Form::default();
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES);
         self.keep_alive = false;
         self.streamed = false;
         self.held = false;
     }
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// An HTTP/1 message.
+    #[default]
+    Http,
+    /// CGI text; its end is that of the connection.
+    Cgi(StatusForm),
+    /// CGI text in the records of one FastCGI request.
+    FastCgi { id: u16 },
 }
 
 /// The body that the application will get.
@@ -79,6 +111,7 @@ pub(crate) struct Answer<'a> {
     date: &'a mut DateCache,
     out: &'a mut Vec<u8>,
     held: &'a mut bool,
+    form: Form,
     version: Version,
     head_request: bool,
     keep_alive: bool,
@@ -115,8 +148,8 @@ impl<'a> Answer<'a> {
         rules: &'a AnswerRules,
         date: &'a mut DateCache,
         options: AnswerOptions<'a>,
-    ) -> (Self, &'a RequestHead, RequestBody) {
-        let Exchange { head, body, keep_alive, streamed, out, held } = exchange;
+    ) -> (Self, &'a RequestHead, RequestBody, Option<&'a Endpoints>) {
+        let Exchange { head, body, endpoints, form, keep_alive, streamed, out, held } = exchange;
         let answer = Answer {
             pipe,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
@@ -124,6 +157,7 @@ impl<'a> Answer<'a> {
             date,
             out,
             held,
+            form: *form,
             version: head.version(),
             head_request: head.method() == b"HEAD",
             keep_alive: *keep_alive,
@@ -138,7 +172,7 @@ impl<'a> Answer<'a> {
             begun: None,
             measured: options.measured,
         };
-        (answer, head, std::mem::take(body))
+        (answer, head, std::mem::take(body), endpoints.as_deref())
     }
 
     /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application
@@ -167,11 +201,18 @@ impl<'a> Answer<'a> {
                 true
             }
             Some(BodyFraming::Empty) => true,
-            Some(BodyFraming::Chunked | BodyFraming::UntilClose) | None => false,
+            // Its records say where a FastCGI answer ends.
+            Some(BodyFraming::UntilClose) => !failed && matches!(self.form, Form::FastCgi { .. }),
+            Some(BodyFraming::Chunked) | None => false,
         };
         // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
         if failed && matches!(self.framing, Some(BodyFraming::UntilClose)) {
             self.pipe.break_off();
+        }
+        if let Form::FastCgi { id } = self.form
+            && whole
+        {
+            fastcgi::encode_end(self.out, id);
         }
         Finished {
             keep_alive: self.keep_alive && whole,
@@ -190,6 +231,39 @@ impl<'a> Answer<'a> {
         let _ = self.start(&head, Some(length)).and_then(|()| self.write(body.as_bytes()));
     }
 
+    /// Writes the head. Gives how the body is framed and whether the connection may stay.
+    fn encode(
+        &mut self,
+        head: &ResponseHead,
+        body_length: Option<u64>,
+    ) -> Result<(BodyFraming, bool), SendError> {
+        let keep_alive = self.keep_alive && !self.draining.load(Ordering::Relaxed);
+        match self.form {
+            Form::Http => {
+                let answer = http1::Answer {
+                    version: self.version,
+                    head_request: self.head_request,
+                    keep_alive,
+                    body_length,
+                    date: self.date.at(SystemTime::now()),
+                    server: self.server_header,
+                };
+                http1::encode_head(self.out, head, &answer)
+            }
+            Form::Cgi(form) => {
+                let framing = cgi::encode_head(self.out, head, form, self.head_request, body_length)?;
+                Ok((framing, false))
+            }
+            Form::FastCgi { id } => {
+                let mut text = Vec::new();
+                let framing =
+                    cgi::encode_head(&mut text, head, StatusForm::Field, self.head_request, body_length)?;
+                fastcgi::encode_stdout(self.out, id, &text);
+                Ok((framing, keep_alive))
+            }
+        }
+    }
+
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
         let result = self.pipe.send(self.out, more, self.limits);
         self.out.clear();
@@ -198,6 +272,10 @@ impl<'a> Answer<'a> {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.sent_bytes += bytes.len() as u64;
+        if let Form::FastCgi { id } = self.form {
+            fastcgi::encode_stdout(self.out, id, bytes);
+            return if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) };
+        }
         if bytes.len() > COPY_MAX_BYTES {
             return self.send(bytes);
         }
@@ -237,16 +315,8 @@ impl Response for Answer<'_> {
         if self.framing.is_some() {
             return Err(SendError::Order);
         }
-        let answer = http1::Answer {
-            version: self.version,
-            head_request: self.head_request,
-            keep_alive: self.keep_alive && !self.draining.load(Ordering::Relaxed),
-            body_length,
-            date: self.date.at(SystemTime::now()),
-            server: self.server_header,
-        };
         let before = self.out.len();
-        match http1::encode_head(self.out, head, &answer) {
+        match self.encode(head, body_length) {
             Ok((framing, keep_alive)) => {
                 self.framing = Some(framing);
                 self.keep_alive = keep_alive;
@@ -318,7 +388,11 @@ impl Response for Answer<'_> {
         };
         self.sent_bytes += length;
         self.send(&[])?;
-        self.pipe.send_file(file, offset, length, self.limits)?;
+        let records = match self.form {
+            Form::FastCgi { id } => Some(Records::new(id)),
+            Form::Http | Form::Cgi(_) => None,
+        };
+        self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
         if matches!(self.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }
@@ -330,7 +404,7 @@ impl Response for Answer<'_> {
             return Err(SendError::Order);
         }
         // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
-        if self.version >= Version::Http11 {
+        if self.version >= Version::Http11 && self.form == Form::Http {
             http1::encode_interim(self.out, head);
             return self.send(&[]);
         }

@@ -11,6 +11,7 @@
 //! * [`app_thread`], [`steward`]: the two kinds of threads. * [`pace`]: when one hands the reactor to the next.
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
+//! * [`streams`]: FastCGI requests that come interleaved; [`complaints`]: peers that break their protocol.
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
@@ -20,6 +21,7 @@
 mod access_log;
 mod app_thread;
 mod body;
+mod complaints;
 mod connection;
 mod date;
 mod deadlines;
@@ -30,6 +32,7 @@ mod reactor;
 mod spool;
 mod stage;
 mod steward;
+mod streams;
 mod worker;
 
 pub use access_log::{AccessLog, Reopen};

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::SendError;
+use anygate_proto::fastcgi;
 use anygate_sys::{Stream, poll};
 
 use crate::spool;
@@ -68,11 +69,45 @@ enum Segment {
         written: u64,
     },
     /// A file that the application named.
-    File {
-        file: OwnedFd,
-        offset: u64,
-        left: u64,
-    },
+    File(FilePart),
+}
+
+/// A part of a file, to be sent from where it lies.
+pub(crate) struct FilePart {
+    pub(crate) file: OwnedFd,
+    pub(crate) offset: u64,
+    pub(crate) left: u64,
+    /// In FastCGI records, or as it is.
+    pub(crate) records: Option<Records>,
+}
+
+/// The FastCGI record in which a part of a file is being sent.
+pub(crate) struct Records {
+    id: u16,
+    header: [u8; fastcgi::HEADER_BYTES],
+    header_sent: usize,
+    content_left: usize,
+}
+
+impl Records {
+    pub(crate) fn new(id: u16) -> Self {
+        Records {
+            id,
+            header: [0; fastcgi::HEADER_BYTES],
+            header_sent: fastcgi::HEADER_BYTES,
+            content_left: 0,
+        }
+    }
+
+    /// What is still to be sent of the record's header; begins the next record when the last one is through.
+    fn header(&mut self, left: u64) -> &[u8] {
+        if self.content_left == 0 && self.header_sent == self.header.len() {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(fastcgi::CONTENT_MAX_BYTES);
+            self.header = fastcgi::stdout_header(self.id, length);
+            (self.header_sent, self.content_left) = (0, length);
+        }
+        self.header.get(self.header_sent..).unwrap_or_default()
+    }
 }
 
 /// What became of an attempt to send what waits.
@@ -151,17 +186,11 @@ impl Pipe {
         }
     }
 
-    /// Sends `length` bytes of `file` from `offset` after what waits already.
-    pub(crate) fn send_file(
-        &self,
-        file: OwnedFd,
-        offset: u64,
-        length: u64,
-        limits: &OutboxLimits,
-    ) -> Result<(), SendError> {
+    /// Sends a part of a file after what waits already.
+    pub(crate) fn send_file(&self, part: FilePart, limits: &OutboxLimits) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
-        if length > 0 {
-            outbox.queue.push_back(Segment::File { file, offset, left: length });
+        if part.left > 0 {
+            outbox.queue.push_back(Segment::File(part));
             outbox.progress.get_or_insert_with(Instant::now);
         }
         match self.flush_locked(&mut outbox) {
@@ -250,7 +279,19 @@ impl Pipe {
                 Segment::Spool { file, sent, written } => {
                     self.send_file_now(&file.as_fd(), *sent, written.saturating_sub(*sent))
                 }
-                Segment::File { file, offset, left } => self.send_file_now(&file.as_fd(), *offset, *left),
+                Segment::File(FilePart { file, offset, left, records }) => match records {
+                    None => self.send_file_now(&file.as_fd(), *offset, *left),
+                    Some(records) => match records.header(*left) {
+                        [] => self.send_file_now(&file.as_fd(), *offset, records.content_left as u64),
+                        header => match self.send_now(header, &[]) {
+                            Ok(sent) => {
+                                records.header_sent += sent;
+                                continue;
+                            }
+                            Err(error) => Err(error),
+                        },
+                    },
+                },
             };
             match sent {
                 // The file is shorter than was promised: the client must see a broken answer, not a padded one.
@@ -328,9 +369,12 @@ impl Outbox {
                 self.spool_bytes = self.spool_bytes.saturating_sub(wide);
                 *sent >= *written
             }
-            Some(Segment::File { offset, left, .. }) => {
+            Some(Segment::File(FilePart { offset, left, records, .. })) => {
                 *offset += wide;
                 *left = left.saturating_sub(wide);
+                if let Some(records) = records {
+                    records.content_left = records.content_left.saturating_sub(count);
+                }
                 *left == 0
             }
         };

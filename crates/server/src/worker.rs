@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anygate_config::ServerPlan;
+use anygate_config::{self as config, Protocol, ServerPlan};
+use anygate_policy::forwarded::Forwarding;
 use anygate_proto::application::Application;
+use anygate_proto::cgi;
 use anygate_proto::limits::Limits;
 use anygate_sys::Listener;
 use anygate_sys::signals::{Signal, Signals};
@@ -125,7 +127,7 @@ impl Worker {
     /// Errors: whatever the system says to making a poll or watching the listeners.
     pub fn new(
         plan: &ServerPlan,
-        listeners: Vec<Listener>,
+        listeners: Vec<(Protocol, Listener)>,
         application: Arc<dyn Application>,
         access_log: Option<AccessLog>,
         signals: Option<Signals>,
@@ -212,6 +214,13 @@ fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
             body_timeout: plan.body_timeout,
             stream_paths: plan.stream_paths.clone(),
             requests_per_connection_max: plan.requests_per_connection_max,
+            mount: match &plan.script_name {
+                config::Mount::Automatic => cgi::Mount::Automatic,
+                config::Mount::AsGiven => cgi::Mount::AsGiven,
+                config::Mount::At(path) => cgi::Mount::At(path.clone().into_bytes()),
+            },
+            forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
+            proxy_protocol: plan.proxy_protocol,
         },
         answer: AnswerRules {
             streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },

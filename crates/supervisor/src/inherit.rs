@@ -9,9 +9,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
+use anygate_config::Protocol;
 use anygate_sys::process::{self, Pid};
 use anygate_sys::{BindError, Listener};
 
+use crate::sockets::Socket;
 use crate::worker::Restart;
 
 /// The variable.
@@ -20,8 +22,8 @@ pub const VARIABLE: &str = "ANYGATE_INHERIT";
 /// Everything that the next program needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
-    /// Listening sockets, in the order of the binds, with the path of a unix socket whose file is ours.
-    pub sockets: Vec<(RawFd, Option<PathBuf>)>,
+    /// Listening sockets, in the order of the binds: what is spoken there, and the path of a unix socket whose file is ours.
+    pub sockets: Vec<(Protocol, RawFd, Option<PathBuf>)>,
     /// The write end of the pipe whose end tells old workers that their supervisor is gone.
     pub lifeline: RawFd,
     /// Workers of the program before.
@@ -39,10 +41,12 @@ impl Inherited {
         let numbers = |part: &str| -> Option<Vec<i32>> {
             part.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().ok()).collect()
         };
-        let socket = |item: &str| -> Option<(RawFd, Option<PathBuf>)> {
+        let socket = |item: &str| -> Option<(Protocol, RawFd, Option<PathBuf>)> {
+            let (protocol, item) = item.split_once(':')?;
             let (fd, path) = item.split_once('=')?;
             let path = (!path.is_empty()).then(|| bytes(path)).map(|path| path.map(OsString::from_vec));
             Some((
+                Protocol::of_scheme(protocol)?,
                 fd.parse().ok()?,
                 match path {
                     None => None,
@@ -61,8 +65,8 @@ impl Inherited {
     fn text(&self) -> String {
         let list = |numbers: &[i32]| numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
         let mut sockets = String::new();
-        for (fd, path) in &self.sockets {
-            let _ = write!(sockets, "{fd}=");
+        for (protocol, fd, path) in &self.sockets {
+            let _ = write!(sockets, "{}:{fd}=", protocol.scheme());
             for byte in path.as_ref().map(|path| path.as_os_str().as_bytes()).unwrap_or_default() {
                 let _ = write!(sockets, "{byte:02x}");
             }
@@ -74,15 +78,16 @@ impl Inherited {
     /// Takes the sockets over.
     ///
     /// Errors: one of them is not what it was.
-    pub fn listeners(&self) -> Result<Vec<Listener>, BindError> {
-        let listener = |(fd, path): &(RawFd, Option<PathBuf>)| {
+    pub fn sockets(&self) -> Result<Vec<Socket>, BindError> {
+        let socket = |(protocol, fd, path): &(Protocol, RawFd, Option<PathBuf>)| {
             let listener = Listener::from_fd(process::take_over(*fd)?)?;
-            Ok(match path {
+            let listener = match path {
                 Some(path) => listener.made_at(path)?,
                 None => listener,
-            })
+            };
+            Ok(Socket { protocol: *protocol, listener })
         };
-        self.sockets.iter().map(listener).collect()
+        self.sockets.iter().map(socket).collect()
     }
 }
 
@@ -97,22 +102,24 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
 /// Becomes another program. Returns only if that fails.
 pub(crate) fn become_program(
     restart: &Restart,
-    listeners: &[Listener],
+    sockets: &[Socket],
     lifeline: &OwnedFd,
     workers: Vec<Pid>,
 ) -> io::Error {
     let Some((program, arguments)) = restart.command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no program to become");
     };
-    for fd in listeners.iter().map(AsFd::as_fd).chain([lifeline.as_fd()]) {
+    for fd in sockets.iter().map(|socket| socket.listener.as_fd()).chain([lifeline.as_fd()]) {
         if let Err(error) = process::keep_on_exec(fd) {
             return error;
         }
     }
     let inherited = Inherited {
-        sockets: listeners
+        sockets: sockets
             .iter()
-            .map(|listener| (listener.as_raw_fd(), listener.made().map(PathBuf::from)))
+            .map(|Socket { protocol, listener }| {
+                (*protocol, listener.as_raw_fd(), listener.made().map(PathBuf::from))
+            })
             .collect(),
         lifeline: lifeline.as_raw_fd(),
         workers,
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_only_by_the_same_process() {
         let inherited = Inherited {
-            sockets: vec![(3, None), (4, Some("/run/a;b,c=d".into()))],
+            sockets: vec![(Protocol::Http, 3, None), (Protocol::Scgi, 4, Some("/run/a;b,c=d:e".into()))],
             lifeline: 9,
             workers: vec![70_000],
         };

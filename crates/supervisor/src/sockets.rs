@@ -3,40 +3,62 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use anygate_config::{Bind, SocketPlan};
-use anygate_sys::{BindError, Listener, UnixOptions, process};
+use anygate_config::{Bind, BindAddress, Protocol, SocketPlan};
+use anygate_sys::{Address, BindError, Listener, UnixOptions, process};
+
+/// A listening socket, and what is spoken there.
+#[derive(Debug)]
+pub struct Socket {
+    /// What clients, or the front server, speak.
+    pub protocol: Protocol,
+    /// The socket.
+    pub listener: Listener,
+}
+
+impl Socket {
+    /// The address as a URL: `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi+unix:/run/x.sock`.
+    pub fn url(&self) -> String {
+        let (scheme, address) = (self.protocol.scheme(), self.listener.local());
+        match (address, self.protocol) {
+            (Address::Inet(address), _) => format!("{scheme}://{address}"),
+            (Address::Unix(_), Protocol::Http) => address.to_string(),
+            (Address::Unix(_), _) => format!("{scheme}+{address}"),
+        }
+    }
+}
 
 /// Opens every bind.
 ///
 /// Errors: one line that says which bind failed, why, and what to do.
-pub fn open(binds: &[Bind], plan: &SocketPlan) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
+pub fn open(binds: &[Bind], plan: &SocketPlan) -> Result<Vec<Socket>, String> {
+    let mut sockets = Vec::new();
     for bind in binds {
-        match open_one(bind, plan) {
-            Ok(opened) => listeners.extend(opened),
+        let protocol = bind.protocol;
+        match open_one(&bind.address, plan) {
+            Ok(opened) => sockets.extend(opened.into_iter().map(|listener| Socket { protocol, listener })),
             Err(error) => {
-                close(&listeners);
+                close(&sockets);
                 return Err(error);
             }
         }
     }
-    Ok(listeners)
+    Ok(sockets)
 }
 
 /// Removes the files of unix sockets. The sockets close with their last owner.
-pub fn close(listeners: &[Listener]) {
-    for listener in listeners {
+pub fn close(sockets: &[Socket]) {
+    for Socket { listener, .. } in sockets {
         if let Err(error) = listener.remove_file() {
             tracing::warn!("cannot remove the socket {}: {error}", listener.local());
         }
     }
 }
 
-fn open_one(bind: &Bind, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
-    match bind {
-        Bind::Tcp { host, port } => tcp(host, *port, plan.backlog),
-        Bind::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
-        Bind::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
+fn open_one(address: &BindAddress, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
+    match address {
+        BindAddress::Tcp { host, port } => tcp(host, *port, plan.backlog),
+        BindAddress::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
+        BindAddress::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
             format!("cannot listen on fd://{number}: {error}; who starts anygate must open it")
         }),
     }
@@ -57,7 +79,7 @@ fn tcp(host: &str, port: u16, backlog: u32) -> Result<Vec<Listener>, String> {
         address.set_port(port);
         match Listener::bind_tcp(address, backlog) {
             Ok(listener) => {
-                if let anygate_sys::Address::Inet(local) = listener.local() {
+                if let Address::Inet(local) = listener.local() {
                     port = local.port();
                 }
                 listeners.push(listener);
@@ -123,14 +145,18 @@ mod tests {
 
     const PLAN: SocketPlan = SocketPlan { backlog: 8, unix_mode: None, unix_owner: None };
 
+    fn http(address: BindAddress) -> Bind {
+        Bind { protocol: Protocol::Http, address }
+    }
+
     fn local(port: u16) -> Bind {
-        Bind::Tcp { host: "127.0.0.1".to_owned(), port }
+        http(BindAddress::Tcp { host: "127.0.0.1".to_owned(), port })
     }
 
     #[test]
     fn a_port_in_use_is_named_with_advice() {
         let first = open(&[local(0)], &PLAN).unwrap();
-        let anygate_sys::Address::Inet(address) = first[0].local() else { panic!() };
+        let Address::Inet(address) = first[0].listener.local() else { panic!() };
         let error = open(&[local(address.port())], &PLAN).unwrap_err();
         assert!(
             error.contains(&address.to_string()) && error.contains("in use") && error.contains("--port"),
@@ -142,8 +168,8 @@ mod tests {
     fn nothing_stays_when_one_of_several_fails() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let wrong = Bind::Unix(dir.path().join("missing/b.sock"));
-        assert!(open(&[Bind::Unix(path.clone()), wrong], &PLAN).is_err());
+        let wrong = http(BindAddress::Unix(dir.path().join("missing/b.sock")));
+        assert!(open(&[http(BindAddress::Unix(path.clone())), wrong], &PLAN).is_err());
         assert!(!path.exists());
     }
 
@@ -151,7 +177,7 @@ mod tests {
     fn unknown_owners_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let plan = SocketPlan { unix_owner: Some(("nobody-such".to_owned(), None)), ..PLAN };
-        let error = open(&[Bind::Unix(dir.path().join("a.sock"))], &plan).unwrap_err();
+        let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan).unwrap_err();
         assert!(error.contains("nobody-such"), "{error}");
     }
 }

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anygate_config::ProcessPlan;
+use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Fork, Pid};
 use anygate_sys::signals::{Held, Signal, Signals};
-use anygate_sys::{Listener, poll};
 
 use crate::children::{Child, Children, Stage, was_starting};
 use crate::pace::Pace;
+use crate::sockets::Socket;
 use crate::worker::{Report, WorkerBody, WorkerContext, live};
 use crate::{APPLICATION_FAILED, inherit, sockets};
 
@@ -37,7 +38,7 @@ pub type Exit = i32;
 pub struct Supervisor<'a> {
     plan: &'a ProcessPlan,
     body: &'a mut dyn WorkerBody,
-    listeners: Vec<Listener>,
+    sockets: Vec<Socket>,
     signals: Signals,
     children: Children,
     /// Workers that there should be.
@@ -67,13 +68,13 @@ enum Phase {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Prepares a supervisor of `workers` workers on `listeners`. Signals are watched from now on.
+    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on.
     ///
     /// Errors: whatever the system says to pipes, shared memory and signal handlers.
     pub fn new(
         plan: &'a ProcessPlan,
         workers: usize,
-        listeners: Vec<Listener>,
+        sockets: Vec<Socket>,
         body: &'a mut dyn WorkerBody,
     ) -> io::Result<Self> {
         let news = io::pipe()?;
@@ -81,7 +82,7 @@ impl<'a> Supervisor<'a> {
         Ok(Supervisor {
             plan,
             body,
-            listeners,
+            sockets,
             signals: Signals::install(&SUPERVISOR_SIGNALS)?,
             children: Children::new()?,
             target: workers.max(1),
@@ -112,13 +113,13 @@ impl<'a> Supervisor<'a> {
             match self.turn() {
                 Ok(None) => {}
                 Ok(Some(exit)) => {
-                    sockets::close(&self.listeners);
+                    sockets::close(&self.sockets);
                     return exit;
                 }
                 Err(error) => {
                     tracing::error!("the supervisor cannot go on: {error}");
                     self.children.kill(|_| true);
-                    sockets::close(&self.listeners);
+                    sockets::close(&self.sockets);
                     return 1;
                 }
             }
@@ -167,7 +168,7 @@ impl<'a> Supervisor<'a> {
             Phase::Starting | Phase::Reloading => {
                 if self.children.ready(self.generation) >= self.target {
                     if self.phase == Phase::Starting {
-                        self.body.serving(&self.listeners);
+                        self.body.serving(&self.sockets);
                     } else {
                         tracing::info!("reloaded: {} new workers serve, the old ones finish", self.target);
                     }
@@ -228,7 +229,7 @@ impl<'a> Supervisor<'a> {
         if let Some(restart) = self.body.restart() {
             tracing::info!("reloading: this process starts afresh");
             let workers = self.children.iter().map(|child| child.pid).collect();
-            let error = inherit::become_program(&restart, &self.listeners, &self.lifeline.1, workers);
+            let error = inherit::become_program(&restart, &self.sockets, &self.lifeline.1, workers);
             tracing::error!("cannot start afresh, going on with the old workers: {error}");
             return;
         }
@@ -329,11 +330,11 @@ impl<'a> Supervisor<'a> {
 
     /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
     fn become_worker(self, slot: usize) -> ! {
-        let Supervisor { body, listeners, signals, children, news, lifeline, old_lifeline, .. } = self;
+        let Supervisor { body, sockets, signals, children, news, lifeline, old_lifeline, .. } = self;
         let report = Report { board: children.board(), slot, news: news.1 };
         drop(news.0);
         drop(lifeline.1);
         drop(old_lifeline);
-        live(body, WorkerContext { listeners, signals, parent: lifeline.0, report })
+        live(body, WorkerContext { sockets, signals, parent: lifeline.0, report })
     }
 }

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use anygate_sys::process;
 use anygate_sys::process::Fork;
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signals;
-use anygate_sys::{Listener, process};
+
+use crate::sockets::Socket;
 
 /// What workers are made of. Nothing of it runs in the supervisor except where it says so.
 pub trait WorkerBody {
@@ -21,7 +23,7 @@ pub trait WorkerBody {
     fn work(&mut self, context: WorkerContext) -> i32;
 
     /// The first workers are ready; in the supervisor, once.
-    fn serving(&mut self, listeners: &[Listener]);
+    fn serving(&mut self, sockets: &[Socket]);
 
     /// Goes on in fresh log files; in the supervisor.
     fn reopen_logs(&mut self);
@@ -42,7 +44,7 @@ pub struct Restart {
 /// A worker's means.
 pub struct WorkerContext {
     /// The sockets, shared with the other workers.
-    pub listeners: Vec<Listener>,
+    pub sockets: Vec<Socket>,
     /// What the supervisor tells by signals.
     pub signals: Signals,
     /// Ends when the supervisor does.

@@ -101,6 +101,7 @@ macro_rules! names {
 
 names! {
     request_method = "REQUEST_METHOD",
+    script_name = "SCRIPT_NAME",
     path_info = "PATH_INFO",
     query_string = "QUERY_STRING",
     request_uri = "REQUEST_URI",
@@ -126,7 +127,7 @@ impl Environs {
         let text = |text: &str| PyString::intern(py, text).unbind();
         // What most requests have is in the template, so that only the difference must be set.
         template.set_item(&names.request_method, text("GET"))?;
-        template.set_item("SCRIPT_NAME", "")?;
+        template.set_item(&names.script_name, "")?;
         template.set_item(&names.path_info, "/")?;
         template.set_item(&names.query_string, "")?;
         template.set_item(&names.request_uri, "/")?;
@@ -148,6 +149,7 @@ impl Environs {
         let names = &self.names;
         let environ = match endpoints.kept.get::<ConnectionTemplate>() {
             Some(template) => template.0.bind(py).copy()?,
+            None if endpoints.of_one_request => self.connection_template(py, endpoints)?,
             None => {
                 let template = self.connection_template(py, endpoints)?;
                 let environ = template.copy()?;
@@ -170,10 +172,19 @@ impl Environs {
             environ.set_item(&names.request_uri, &target)?;
             if head.path() == head.target() {
                 environ.set_item(&names.path_info, target)?;
-            } else {
-                environ.set_item(&names.path_info, latin1(py, head.path())?)?;
-                environ.set_item(&names.query_string, latin1(py, head.query())?)?;
             }
+        }
+        if head.path() != head.target() {
+            environ.set_item(&names.path_info, latin1(py, head.path())?)?;
+        }
+        if !head.query().is_empty() {
+            environ.set_item(&names.query_string, latin1(py, head.query())?)?;
+        }
+        if !head.script_name().is_empty() {
+            environ.set_item(&names.script_name, latin1(py, head.script_name())?)?;
+        }
+        for (name, value) in head.variables() {
+            environ.set_item(latin1(py, name)?, latin1(py, value)?)?;
         }
         let framed = self.fields(&environ, head)?;
         // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use anygate_config::Protocol;
 use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Stream, poll};
 use mio::unix::SourceFd;
@@ -47,7 +48,7 @@ impl Reactor {
 
     pub(super) fn start_accepting(&mut self) -> io::Result<()> {
         if !self.accepting {
-            for (index, listener) in self.listeners.iter().enumerate() {
+            for (index, (_, listener)) in self.listeners.iter().enumerate() {
                 poll::register_exclusive(
                     self.poll.registry().as_fd(),
                     listener.as_fd(),
@@ -61,7 +62,7 @@ impl Reactor {
 
     pub(super) fn stop_accepting(&mut self) {
         if self.accepting {
-            for listener in &self.listeners {
+            for (_, listener) in &self.listeners {
                 if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd())) {
                     tracing::error!("cannot stop watching {}: {error}", listener.local());
                 }
@@ -80,12 +81,12 @@ impl Reactor {
                     self.stop_accepting();
                     return;
                 }
-                let Some(listener) = self.listeners.get(index) else { return };
+                let Some((protocol, listener)) = self.listeners.get(index) else { return };
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         left -= 1;
                         let endpoints = endpoints(&stream, &peer, listener.local());
-                        self.adopt(stream, endpoints);
+                        self.adopt(*protocol, stream, endpoints);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // The client gave up before we came to it (accept(2), "Error handling").
@@ -107,7 +108,7 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, stream: Stream, endpoints: Endpoints) {
+    fn adopt(&mut self, protocol: Protocol, stream: Stream, endpoints: Endpoints) {
         let place = self.connections.vacant_entry();
         let token = place.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -117,7 +118,9 @@ impl Reactor {
             tracing::error!("cannot watch a connection: {error}");
             return;
         }
-        place.insert(Entry::Here(Box::new(Connection::new(token, Pipe::new(stream), endpoints))));
+        let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
+        let connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
+        place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
     }
 }
@@ -143,5 +146,6 @@ fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints 
         Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
         Address::Unix(_) => ("localhost".to_owned(), "80".to_owned()),
     };
-    Endpoints { remote_addr, remote_port, server_name, server_port, https: false, ..Endpoints::default() }
+    let unix = matches!(peer, Address::Unix(_));
+    Endpoints { remote_addr, remote_port, server_name, server_port, unix, ..Endpoints::default() }
 }

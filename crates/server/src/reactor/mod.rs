@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use anygate_config::Protocol;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
+use crate::complaints::Complaints;
 use crate::connection::{Connection, Next, ReadRules, State};
 use crate::deadlines::Deadlines;
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
@@ -61,7 +63,7 @@ pub(crate) struct Timeouts {
 pub(crate) struct Reactor {
     poll: Poll,
     events: mio::Events,
-    listeners: Vec<Listener>,
+    listeners: Vec<(Protocol, Listener)>,
     accepting: bool,
     accept_again: Option<Instant>,
     /// Every app thread is busy: other workers may take new connections first.
@@ -80,6 +82,7 @@ pub(crate) struct Reactor {
     lent_for: Option<usize>,
     lent_since: Instant,
     returned: Vec<Box<Connection>>,
+    complaints: Complaints,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
     now: Instant,
@@ -109,7 +112,7 @@ enum Entry {
 impl Reactor {
     pub(crate) fn new(
         poll: Poll,
-        listeners: Vec<Listener>,
+        listeners: Vec<(Protocol, Listener)>,
         connections_max: usize,
         rules: Arc<Rules>,
         stage: Arc<Stage>,
@@ -134,6 +137,7 @@ impl Reactor {
             lent_for: None,
             lent_since: now,
             returned: Vec::new(),
+            complaints: Complaints::default(),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
@@ -434,12 +438,21 @@ impl Reactor {
         let timeouts = self.rules.timeouts;
         match next {
             Next::Wait => match connection.state {
-                State::Head(_) if fresh => self.deadlines.set(token, Some(self.now + timeouts.header)),
-                State::Body(..) => self.deadlines.set(token, Some(self.now + timeouts.body)),
+                State::Head(_) | State::Packet | State::Records { body: false } if fresh => {
+                    self.deadlines.set(token, Some(self.now + timeouts.header))
+                }
+                State::Body(..) | State::Records { body: true } => {
+                    self.deadlines.set(token, Some(self.now + timeouts.body))
+                }
                 _ => {}
             },
             Next::Ready => self.take_out(token),
             Next::Refuse(status) => self.refuse(token, status),
+            Next::Broken(reason) => {
+                self.complaints.add(self.now, &connection.endpoints, &reason);
+                self.close(token);
+            }
+            Next::Close => self.close(token),
         }
     }
 
@@ -486,13 +499,14 @@ impl Reactor {
         let mut date = crate::date::DateCache::default();
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
         exchange.keep_alive = false;
+        exchange.set_form(connection.protocol);
         let options = AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false };
-        let (mut answer, head, _) =
+        let (mut answer, head, _, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         answer.refuse(status);
         let finished = answer.finish(false);
         if let Some(log) = &self.rules.access_log {
-            log.record(&connection.endpoints, head, &finished, Duration::ZERO);
+            log.record(endpoints.unwrap_or(&connection.endpoints), head, &finished, Duration::ZERO);
         }
         connection.exchange = Some(exchange);
         connection.discard_input();
@@ -569,12 +583,12 @@ impl Reactor {
             }
             Some(Entry::Here(connection)) => match connection.state {
                 // RFC 9110 section 15.5.9: 408 says that the server gave up waiting for the request.
-                State::Head(_) | State::Body(..) => self.refuse(token, 408),
+                State::Head(_) | State::Packet | State::Body(..) => self.refuse(token, 408),
                 State::Writing { .. } => {
                     connection.pipe.break_off();
                     self.close(token);
                 }
-                State::Idle | State::Lingering | State::Ready => self.close(token),
+                State::Idle | State::Records { .. } | State::Lingering | State::Ready => self.close(token),
             },
         }
     }

@@ -1,0 +1,127 @@
+//! The FastCGI requests of one connection while they are received, each with its own body.
+
+use anygate_proto::application::Endpoints;
+use anygate_proto::cgi;
+use anygate_proto::fastcgi::{self, Decoder, Event};
+
+use crate::body::BodySpool;
+use crate::connection::ReadRules;
+use crate::exchange::{Exchange, Form, RequestBody};
+
+/// Requests that are not complete.
+#[derive(Default)]
+pub(crate) struct Streams {
+    decoder: Decoder,
+    open: Vec<Stream>,
+}
+
+struct Stream {
+    id: u16,
+    exchange: Box<Exchange>,
+    spool: BodySpool,
+    received: u64,
+    announced: Option<u64>,
+}
+
+/// What came of some bytes.
+pub(crate) enum Arrived {
+    /// Nothing yet.
+    Nothing,
+    /// A request is complete.
+    Request(Box<Exchange>),
+    /// A request is to be answered with this status.
+    Refused(Box<Exchange>, u16),
+    /// A record is to be sent back; whether the connection stays after it.
+    Reply { record: Vec<u8>, keep: bool },
+}
+
+impl Streams {
+    /// Whether nothing is being received.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.decoder.is_idle()
+    }
+
+    /// Whether a body is being received.
+    pub(crate) fn has_body(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Takes bytes in; gives how many and what came of them. `ends` are those of the connection.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        ends: &Endpoints,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> Result<(usize, Arrived), fastcgi::Error> {
+        let (taken, event) = self.decoder.decode(bytes, &rules.limits)?;
+        let arrived = match event {
+            Event::More => Arrived::Nothing,
+            Event::Reply(record) => Arrived::Reply { record, keep: true },
+            Event::Head { id, keep, variables } => {
+                let mut exchange: Box<Exchange> = spare.pop().unwrap_or_default();
+                exchange.form = Form::FastCgi { id };
+                exchange.keep_alive = keep;
+                match cgi::decode(fastcgi::variables(&variables), &rules.mount, ends, &mut exchange.head) {
+                    Ok(decoded) => {
+                        exchange.endpoints = Some(Box::new(decoded.endpoints));
+                        let (spool, announced) = (BodySpool::default(), decoded.length);
+                        self.open.push(Stream { id, exchange, spool, received: 0, announced });
+                        Arrived::Nothing
+                    }
+                    Err(error) => {
+                        tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
+                        Arrived::Refused(exchange, error.status())
+                    }
+                }
+            }
+            Event::Body { id, data } => self.body(id, bytes.get(data).unwrap_or_default(), rules),
+            Event::End { id } => match self.take(id) {
+                None => Arrived::Nothing,
+                // Less than was announced: the client went away on the way, and the application must not take it for all.
+                Some(Stream { exchange, announced: Some(announced), received, .. })
+                    if received != announced =>
+                {
+                    Arrived::Refused(exchange, 400)
+                }
+                Some(Stream { mut exchange, spool, .. }) => {
+                    exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
+                    Arrived::Request(exchange)
+                }
+            },
+            Event::Aborted { id, keep } => {
+                self.take(id);
+                let mut record = Vec::new();
+                fastcgi::encode_end(&mut record, id);
+                Arrived::Reply { record, keep }
+            }
+        };
+        Ok((taken, arrived))
+    }
+
+    fn body(&mut self, id: u16, data: &[u8], rules: &ReadRules) -> Arrived {
+        let Some(stream) = self.open.iter_mut().find(|stream| stream.id == id) else {
+            return Arrived::Nothing;
+        };
+        stream.received = stream.received.saturating_add(data.len() as u64);
+        let status = if stream.received > rules.limits.body_max_bytes {
+            413
+        } else if stream.announced.is_some_and(|announced| stream.received > announced) {
+            400
+        } else {
+            match stream.spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
+                Ok(()) => return Arrived::Nothing,
+                Err(error) => {
+                    tracing::error!("cannot spool a request body to a temporary file: {error}");
+                    503
+                }
+            }
+        };
+        self.take(id).map_or(Arrived::Nothing, |stream| Arrived::Refused(stream.exchange, status))
+    }
+
+    fn take(&mut self, id: u16) -> Option<Stream> {
+        let place = self.open.iter().position(|stream| stream.id == id)?;
+        Some(self.open.swap_remove(place))
+    }
+}
