@@ -71,10 +71,10 @@ class Served:
         banner = re.search(r" serves .* on (\S.*) with \d+ workers? of ", self.log())
         found = []
         for url in banner[1].split(" and "):
-            if url.startswith("unix:"):
-                found.append(url.removeprefix("unix:"))
+            if "unix:" in url:
+                found.append(url.partition("unix:")[2])
             else:
-                host, _, port = url.removeprefix("http://").rpartition(":")
+                host, _, port = url.partition("://")[2].rpartition(":")
                 found.append((host.strip("[]"), int(port)))
         return found
 

@@ -81,7 +81,7 @@ def test_check_is_silent_about_good_settings(run, site):
         ("port = 'http'", 'anygate.toml: port: "http" must be a whole number from 0 to 65535'),
         ("body_max_bytes = 'many'", 'anygate.toml: body_max_bytes: "many" must be'),
         ("graceful_timeout = '0s'", 'anygate.toml: graceful_timeout: "0s" must be'),
-        ("bind = ['scgi://a:1']", 'anygate.toml: bind: "scgi://a:1" asks for scgi'),
+        ("bind = ['ajp://a:1']", 'anygate.toml: bind: "ajp://a:1" asks for ajp'),
         ("socket_mode = 660", "anygate.toml: socket_mode: 660 must be a string of octal digits"),
         ("access_log_format = '%(z)s'", 'anygate.toml: access_log_format: "%(z)s" has no atom %(z)s'),
         ("temp_dir = 'missing'", "anygate.toml: temp_dir: "),

@@ -97,7 +97,7 @@ def test_a_unix_socket_is_removed(tmp_path):
         ({"threads": 0}, ValueError, "threads: 0 must be"),
         ({"port": object()}, TypeError, "port: a <class 'object'> is no value of an option"),
         ({"workers": 2}, ValueError, r"anygate\.serve\(\) starts more"),
-        ({"bind": "scgi://x"}, ValueError, "asks for scgi"),
+        ({"bind": "ajp://x:1"}, ValueError, "asks for ajp"),
     ],
 )
 def test_wrong_options_are_named(options, error, message):
