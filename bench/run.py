@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import re
@@ -338,7 +339,11 @@ def idle(options):
                         break
                 held = sum(1 for connection in connections if answered(connection))
                 each.append((running.memory() - before) / max(held, 1) / 1024)
-                among.append(load(running, 1, "/", options.seconds)["p99"])
+                try:
+                    among.append(load(running, 1, "/", options.seconds)["p99"])
+                except subprocess.CalledProcessError:
+                    # It takes no more connections.
+                    among.append(math.inf)
                 for connection in connections:
                     connection.close()
         print(f"  {server.name}: {held} held", flush=True)
