@@ -17,6 +17,8 @@ use crate::{VERSION, file, help};
 pub enum Command {
     /// Serve. With warnings about settings that have no effect.
     Serve(Box<Plan>, Vec<String>),
+    /// Answer one request as the program of a CGI server.
+    Cgi(Box<Plan>),
     /// Show this on standard output and end.
     Show(String),
 }
@@ -50,7 +52,8 @@ pub fn parse(
 ) -> Result<Command, Exit> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let about_config = arguments.first().is_some_and(|first| first == "config");
-    if about_config {
+    let cgi = arguments.first().is_some_and(|first| first == "cgi");
+    if about_config || cgi {
         arguments.remove(0);
     }
     let matches = grammar(about_config)
@@ -78,6 +81,9 @@ pub fn parse(
         let message =
             "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
         return Err(Exit::usage(message.to_owned()));
+    }
+    if cgi {
+        return Ok(Command::Cgi(Box::new(plan)));
     }
     Ok(Command::Serve(Box::new(plan), warnings))
 }

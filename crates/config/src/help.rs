@@ -12,6 +12,7 @@ anygate serves a Python WSGI application.
 Usage: anygate [OPTIONS] APP        serve APP, for example: anygate myapp:app
        anygate config --print       show every setting and where it comes from
        anygate config --check       check the settings and do nothing else
+       anygate cgi APP              answer one request of a CGI server
 
 ";
 

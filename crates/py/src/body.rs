@@ -94,7 +94,7 @@ impl Body {
                 Some(application) => application,
                 None => load(py, &self.plan).ok_or(Failure::Application)?,
             };
-            wsgi(py, callable, &self.plan, self.plan.workers > 1)
+            wsgi(py, callable, &self.plan, self.plan.workers > 1, false)
                 .map_err(|error| Failure::Server(error.to_string()))
         })?;
         let access_log = self
@@ -159,18 +159,20 @@ pub(crate) fn wsgi(
     callable: Py<PyAny>,
     plan: &Plan,
     multiprocess: bool,
+    run_once: bool,
 ) -> PyResult<WsgiApplication> {
     let options = Options {
         software: format!("anygate/{VERSION}"),
-        multithread: plan.server.threads > 1,
+        multithread: plan.server.threads > 1 && !run_once,
         multiprocess,
+        run_once,
         errors: Arc::new(logs::write_raw),
     };
     WsgiApplication::new(py, callable, options)
 }
 
 /// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.
-fn say_goodbye(py: Python<'_>) {
+pub(crate) fn say_goodbye(py: Python<'_>) {
     let run = |module: &str, function: &str| -> PyResult<()> {
         py.import(module)?.call_method0(function)?;
         Ok(())

@@ -52,7 +52,7 @@ impl Server {
         logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
         let sockets = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
-        let application = wsgi(py, self.application.clone_ref(py), &self.plan, false)?;
+        let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));

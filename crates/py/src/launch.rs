@@ -14,20 +14,25 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, load};
-use crate::{logs, settings};
+use crate::{cgi, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
-struct Refusal(i32, String);
+pub(crate) struct Refusal(i32, String);
 
 impl Refusal {
     /// A wrong setting.
-    fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Refusal(2, message.into())
     }
 
     /// The machine says no.
-    fn machine(message: impl Into<String>) -> Self {
+    pub(crate) fn machine(message: impl Into<String>) -> Self {
         Refusal(1, message.into())
+    }
+
+    /// The application cannot be loaded, and that was said.
+    pub(crate) fn application() -> Self {
+        Refusal(APPLICATION_FAILED, String::new())
     }
 }
 
@@ -52,6 +57,12 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
                 eprintln!("anygate: warning: {warning}");
             }
             plan
+        }
+        Ok(Command::Cgi(plan)) => {
+            return match cgi::run(py, &plan) {
+                Ok(code) => code,
+                Err(refusal) => complain(&refusal),
+            };
         }
         Err(exit) => return complain(&Refusal(exit.code, exit.message)),
     };

@@ -16,11 +16,13 @@
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
 //! * [`deadlines`], [`access_log`], [`date`].
+//! * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
 
 mod access_log;
 mod app_thread;
 mod body;
+pub mod cgi;
 mod complaints;
 mod connection;
 mod date;

@@ -20,6 +20,8 @@ pub struct Options {
     pub multithread: bool,
     /// `wsgi.multiprocess`: another process may.
     pub multiprocess: bool,
+    /// `wsgi.run_once`: this process serves one request only.
+    pub run_once: bool,
     /// Where `wsgi.errors` goes.
     pub errors: ErrorSink,
 }
@@ -42,7 +44,7 @@ impl WsgiApplication {
         template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
         template.set_item("wsgi.multithread", options.multithread)?;
         template.set_item("wsgi.multiprocess", options.multiprocess)?;
-        template.set_item("wsgi.run_once", false)?;
+        template.set_item("wsgi.run_once", options.run_once)?;
         template.set_item("wsgi.input_terminated", true)?;
         template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
         Ok(WsgiApplication { callable, environs: Environs::new(py, template)? })

@@ -1,0 +1,238 @@
+//! One request by one process: what a CGI server starts (RFC 3875). The request is in the environment and on standard
+//! input, the answer goes to standard output, and then the process is over.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
+use anygate_proto::cgi::{self, Mount, StatusForm};
+use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_proto::http1::BodyFraming;
+
+use crate::exchange::error_page;
+
+/// Variables of the environment that say something about the request. Others are the machine's, and not the
+/// application's to see in `environ`.
+const VARIABLES: [&str; 25] = [
+    "AUTH_TYPE",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "DOCUMENT_ROOT",
+    "HTTPS",
+    "PATH_INFO",
+    "PATH_TRANSLATED",
+    "QUERY_STRING",
+    "REMOTE_ADDR",
+    "REMOTE_HOST",
+    "REMOTE_IDENT",
+    "REMOTE_PORT",
+    "REMOTE_USER",
+    "REQUEST_METHOD",
+    "REQUEST_SCHEME",
+    "REQUEST_URI",
+    "SCRIPT_FILENAME",
+    "SCRIPT_NAME",
+    "SERVER_ADDR",
+    "SERVER_ADMIN",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "UNIQUE_ID",
+    "REDIRECT_STATUS",
+];
+
+/// Whether a variable of the environment belongs to a request.
+fn is_of_request(name: &[u8]) -> bool {
+    name.starts_with(b"HTTP_")
+        || name.starts_with(b"SSL_")
+        || VARIABLES.iter().any(|known| known.as_bytes() == name)
+}
+
+/// Answers the request that `environment` describes. Inside [`Application::with_thread`] of the application.
+///
+/// Errors: standard output cannot be written.
+pub fn answer(
+    application: &dyn Application,
+    environment: &[(Vec<u8>, Vec<u8>)],
+    mount: &Mount,
+    body_max_bytes: u64,
+    input: impl Read + Send + 'static,
+    output: &mut (impl Write + Send),
+) -> io::Result<()> {
+    let variables = environment.iter().filter(|(name, _)| is_of_request(name));
+    let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let nobody = Endpoints {
+        remote_addr: "127.0.0.1".to_owned(),
+        server_name: "localhost".to_owned(),
+        server_port: "80".to_owned(),
+        ..Endpoints::default()
+    };
+    let mut head = RequestHead::default();
+    let decoded = cgi::decode(variables, mount, &nobody, &mut head);
+    let mut answer = CgiAnswer {
+        output,
+        head_request: head.method() == b"HEAD",
+        framing: None,
+        left: 0,
+        body_bytes: 0,
+        excess: false,
+    };
+    let (status, decoded) = match decoded {
+        Ok(decoded) if decoded.length.is_some_and(|length| length > body_max_bytes) => (413, None),
+        Ok(decoded) => (500, Some(decoded)),
+        Err(error) => {
+            tracing::error!("refused a request: {error}");
+            (error.status(), None)
+        }
+    };
+    let failed = match decoded {
+        None => true,
+        Some(decoded) => {
+            let length = decoded.length.filter(|&length| length > 0);
+            let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
+            let request = Request { head: &head, body, endpoints: &decoded.endpoints };
+            application.call(request, &mut answer).is_err()
+        }
+    };
+    if failed && !answer.started() {
+        let (head, page) = error_page(status);
+        // If it cannot be sent, flushing says why.
+        let _ = answer.start(&head, Some(page.len() as u64)).and_then(|()| answer.write(page.as_bytes()));
+    }
+    if answer.left > 0 {
+        tracing::error!(
+            "the application announced {} bytes more with Content-Length than it gave",
+            answer.left
+        );
+    }
+    answer.output.flush()
+}
+
+/// Standard input, as far as the request goes.
+struct InputBody<R> {
+    input: R,
+    length: u64,
+    left: u64,
+}
+
+impl<R: Read + Send> Body for InputBody<R> {
+    fn length(&self) -> Option<u64> {
+        Some(self.length)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.input.read(buffer.get_mut(..most).unwrap_or_default())?;
+        if count == 0 && most > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the client closed the connection inside the body",
+            ));
+        }
+        self.left = self.left.saturating_sub(count as u64);
+        Ok(count)
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+}
+
+struct CgiAnswer<'a, W> {
+    output: &'a mut W,
+    head_request: bool,
+    framing: Option<BodyFraming>,
+    left: u64,
+    body_bytes: u64,
+    excess: bool,
+}
+
+impl<W: Write> CgiAnswer<'_, W> {
+    /// How many of `length` more bytes may be sent.
+    fn allowed(&mut self, length: u64) -> Result<u64, SendError> {
+        self.body_bytes = self.body_bytes.saturating_add(length);
+        match self.framing {
+            None => Err(SendError::Order),
+            Some(BodyFraming::Empty) => Ok(0),
+            Some(BodyFraming::UntilClose | BodyFraming::Chunked) => Ok(length),
+            Some(BodyFraming::Length(_)) => {
+                if length > self.left && !self.excess {
+                    self.excess = true;
+                    tracing::error!(
+                        "the application gave more bytes than its Content-Length; the rest is dropped"
+                    );
+                }
+                let allowed = length.min(self.left);
+                self.left -= allowed;
+                Ok(allowed)
+            }
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.output.write_all(bytes).map_err(|_| SendError::Disconnected)
+    }
+}
+
+impl<W: Write> Response for CgiAnswer<'_, W> {
+    fn entered(&mut self) {}
+
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
+        if self.framing.is_some() {
+            return Err(SendError::Order);
+        }
+        let mut text = Vec::new();
+        let framing = cgi::encode_head(&mut text, head, StatusForm::Field, self.head_request, body_length)?;
+        self.framing = Some(framing);
+        if let BodyFraming::Length(length) = framing {
+            self.left = length;
+        }
+        self.put(&text)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        let allowed = usize::try_from(self.allowed(bytes.len() as u64)?).unwrap_or(bytes.len());
+        self.put(bytes.get(..allowed).unwrap_or(bytes))
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.output.flush().map_err(|_| SendError::Disconnected)
+    }
+
+    fn hold_back(&mut self) -> bool {
+        false
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        let file = File::from(file);
+        let (mut at, mut left) = (offset, self.allowed(length)?);
+        let mut buffer = vec![0; 64 * 1024];
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            match file.read_at(buffer.get_mut(..most).unwrap_or_default(), at) {
+                // Shorter than was promised: the answer ends here and is seen to be broken.
+                Ok(0) | Err(_) => return Err(SendError::Disconnected),
+                Ok(count) => {
+                    self.put(buffer.get(..count).unwrap_or_default())?;
+                    at += count as u64;
+                    left = left.saturating_sub(count as u64);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn interim(&mut self, _head: &ResponseHead) -> Result<(), SendError> {
+        if self.framing.is_some() { Err(SendError::Order) } else { Ok(()) }
+    }
+
+    fn started(&self) -> bool {
+        self.framing.is_some()
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+}

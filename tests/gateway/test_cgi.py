@@ -1,0 +1,125 @@
+"""`anygate cgi`: one request in the environment and on standard input."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import ANYGATE, APPS
+from gateways import cgi_answer
+
+
+def request(method="GET", path="/echo", query="", **more):
+    """What a CGI server puts into the environment (RFC 3875)."""
+    return {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "/cgi-bin/app",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REQUEST_URI": "/cgi-bin/app" + path + ("?" + query if query else ""),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "example.org",
+        "SERVER_PORT": "80",
+        "REMOTE_ADDR": "192.0.2.7",
+        "HTTP_HOST": "example.org",
+        **more,
+    }
+
+
+@pytest.fixture
+def cgi(tmp_path):
+    """Run the program as a CGI server does; give the ended process."""
+
+    def start(variables, body=b"", app=APPS / "contract.py", arguments=()):
+        return subprocess.run(
+            [ANYGATE, "cgi", app, *arguments],
+            env={"PATH": os.environ["PATH"], "SECRET": "of the machine", **variables},
+            input=body,
+            capture_output=True,
+            cwd=tmp_path,
+            timeout=30,
+            check=False,
+        )
+
+    return start
+
+
+def test_a_page(cgi):
+    ended = cgi(request(query="a=b"))
+    assert ended.returncode == 0
+    status, fields, body = cgi_answer(ended.stdout)
+    seen = json.loads(body)
+    assert status == 200
+    assert fields["content-length"] == [str(len(body))]
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("/cgi-bin/app", "/echo", "a=b")
+    assert (seen["REMOTE_ADDR"], seen["SERVER_NAME"], seen["HTTP_HOST"]) == ("192.0.2.7", "example.org", "example.org")
+    assert seen["wsgi.run_once"] is True
+    assert seen["wsgi.multiprocess"] is True
+    assert seen["wsgi.multithread"] is False
+
+
+def test_nothing_of_the_machine_is_in_environ(cgi):
+    seen = json.loads(cgi_answer(cgi(request(HTTP_PROXY="http://evil")).stdout)[2])
+    assert not {"SECRET", "PATH", "HTTP_PROXY", "GATEWAY_INTERFACE_"} & set(seen)
+
+
+def test_the_program_itself_can_be_asked_for(cgi):
+    variables = request(path="")
+    del variables["PATH_INFO"]
+    seen = json.loads(cgi_answer(cgi(variables).stdout)[2])
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/cgi-bin/app", "")
+
+
+def test_a_form(cgi):
+    ended = cgi(request("POST", CONTENT_LENGTH="3", CONTENT_TYPE="text/x"), b"a=b and what is not of it")
+    seen = json.loads(cgi_answer(ended.stdout)[2])
+    assert (seen["body"], seen["CONTENT_LENGTH"], seen["CONTENT_TYPE"]) == ("a=b", "3", "text/x")
+
+
+def test_a_file(cgi, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    _, fields, body = cgi_answer(cgi(request(path="/file", query=str(path))).stdout)
+    assert fields["content-length"] == ["256000"]
+    assert body == path.read_bytes()
+
+
+def test_head_has_no_body(cgi):
+    assert cgi_answer(cgi(request("HEAD", "/large", "1600")).stdout)[1:] == (
+        {"content-type": ["text/plain"], "content-length": ["1600"]},
+        b"",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "status"),
+    [
+        (request(path="/raises"), 500),
+        (request("G T"), 400),
+        (request(CONTENT_LENGTH="-1"), 400),
+        (request("POST", CONTENT_LENGTH="999999999999"), 413),
+    ],
+)
+def test_failures_have_a_status(cgi, variables, status):
+    assert cgi_answer(cgi(variables).stdout)[0] == status
+
+
+def test_a_body_that_breaks_off_is_an_error_of_the_client(cgi):
+    ended = cgi(request("POST", CONTENT_LENGTH="9"), b"abc")
+    assert cgi_answer(ended.stdout)[0] == 500
+    assert b"closed the connection inside the body" in ended.stderr
+
+
+def test_without_a_request_it_says_who_starts_it(cgi):
+    ended = cgi({})
+    assert ended.returncode == 2
+    assert b"REQUEST_METHOD" in ended.stderr
+    assert ended.stdout == b""
+
+
+def test_an_application_that_cannot_be_loaded_is_named(cgi):
+    ended = cgi(request(), app="nowhere:app")
+    assert ended.returncode == 3
+    assert b"nowhere" in ended.stderr
+    assert ended.stdout == b""
