@@ -265,7 +265,8 @@ def throughput(servers, module, name, path, connections, options, script=None):
                     undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
                 )
                 print(
-                    f"  {server.name}: {server.figures[-1]['rps']:.0f}/s, {server.figures[-1]['cpu']:.1f} us",
+                    f"  {server.name}: {server.figures[-1]['rps']:.0f}/s, {server.figures[-1]['cpu']:.1f} us, "
+                    f"p50 {server.figures[-1]['p50']:.2f} ms",
                     flush=True,
                 )
     return [(server.name, {key: middle(server, key) for key in server.figures[0]}) for server in servers]
