@@ -11,7 +11,7 @@ BENCH_ARGUMENTS ?=
 
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: serve test lint rust-test python-test fuzz bench docs format clean
+.PHONY: serve test packages lint rust-test python-test fuzz bench docs format clean
 
 serve: $(VENV)/installed
 	cd examples/demo && ../../$(BIN)/anygate app:application
@@ -44,7 +44,11 @@ lint: $(VENV)/installed $(VENV)/tools
 rust-test: $(BIN)/maturin
 	$(BIN)/python scripts/rust_tests.py
 
-python-test: $(VENV)/installed $(VENV)/tools
+# Real front servers, from Debian.
+packages:
+	$(PYTHON) scripts/packages.py
+
+python-test: $(VENV)/installed $(VENV)/tools packages
 	$(BIN)/python -m pytest
 
 fuzz: $(BIN)/maturin

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from conftest import ANYGATE, APPS
+from fronts import Site
 from gateways import cgi_answer
 
 
@@ -123,3 +124,22 @@ def test_an_application_that_cannot_be_loaded_is_named(cgi):
     assert ended.returncode == 3
     assert b"nowhere" in ended.stderr
     assert ended.stdout == b""
+
+
+def test_apache_starts_it_for_each_request():
+    site = Site()
+    try:
+        programs = site.folder / "cgi-bin"
+        programs.mkdir()
+        program = programs / "app"
+        program.write_text(f"#!/bin/sh\nexec anygate cgi {APPS / 'contract.py'} --chdir ..\n")
+        program.chmod(0o755)
+        site.start_front("apache", "cgi")
+        seen = site.seen("GET", "/app/echo/x%20y?a=b")
+        assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("/app", "/echo/x y", "a=b")
+        assert seen["REMOTE_ADDR"] == "127.0.0.1"
+        seen = site.seen("POST", "/app/echo", b"a=b")
+        assert (seen["body"], seen["CONTENT_LENGTH"]) == ("a=b", "3")
+        assert site.ask("GET", "/app/raises")[0] == 500
+    finally:
+        site.stop()

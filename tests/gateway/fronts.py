@@ -1,0 +1,130 @@
+"""A site behind a real front server, with a configuration of deploy/ as it is."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ANYGATE, APPS, Served
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+PORT = 8080
+BACK_ENDS = (4000, 4001, 4002)
+SEARCH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(port, process, log):
+    until = time.monotonic() + 20
+    while time.monotonic() < until and process.poll() is None:
+        if listens(port):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"nothing listens on {port}\n{log.read_text(errors='replace')}")
+
+
+class Site:
+    """A folder with a site, its back ends, and a front server."""
+
+    def __init__(self):
+        # Front servers that run as root hand over to users who may not look into the folders of pytest.
+        self.folder = Path(tempfile.mkdtemp(prefix="anygate-site-"))
+        self.folder.chmod(0o755)
+        (self.folder / "tmp").mkdir()
+        (self.folder / "tmp").chmod(0o777)
+        static = self.folder / "applications" / "welcome" / "static"
+        static.mkdir(parents=True)
+        (static / "hello.txt").write_text("a static file\n")
+        (self.folder / "applications" / "welcome" / "secret.txt").write_text("not for the world\n")
+        self.front = None
+        self.back_ends = []
+        self.log = self.folder / "front.log"
+
+    def start_back_ends(self, protocol):
+        options = ("--trusted-proxies", "127.0.0.1") if protocol == "http" else ()
+        for port in BACK_ENDS:
+            assert not listens(port), f"port {port} is in use"
+            arguments = [APPS / "contract.py", "--bind", f"{protocol}://127.0.0.1:{port}", *options]
+            self.back_ends.append(Served(arguments, self.folder))
+        for back_end in self.back_ends:
+            back_end.wait_ready()
+
+    def start_front(self, name, protocol):
+        assert not listens(PORT), f"port {PORT} is in use"
+        configuration = DEPLOY / name / f"{protocol}.conf"
+        command = {
+            "nginx": ["nginx", "-p", self.folder, "-c", configuration],
+            "lighttpd": ["lighttpd", "-D", "-f", configuration],
+            "apache": ["apache2", "-d", self.folder, "-f", configuration, "-D", "FOREGROUND"],
+        }[name]
+        program = shutil.which(command[0], path=SEARCH)
+        assert program, f"{command[0]} is not installed; make test installs it"
+        environment = {**os.environ, "PATH": os.pathsep.join([str(ANYGATE.parent), SEARCH])}
+        with self.log.open("wb") as log:
+            self.front = subprocess.Popen(
+                [program, *map(str, command[1:])], cwd=self.folder, env=environment, stdout=log, stderr=log
+            )
+        wait_for(PORT, self.front, self.log)
+
+    def stop(self):
+        if self.front:
+            self.front.send_signal(signal.SIGTERM)
+            try:
+                self.front.wait(10)
+            except subprocess.TimeoutExpired:
+                self.front.kill()
+                self.front.wait()
+        for back_end in self.back_ends:
+            back_end.kill()
+        shutil.rmtree(self.folder)
+
+    def ask(self, method="GET", target="/echo", body=None, fields=None, **options):
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+        try:
+            connection.request(method, target, body, fields or {}, **options)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def seen(self, *arguments, **options):
+        status, _, body = self.ask(*arguments, **options)
+        assert status == 200, (status, body, self.log.read_text(errors="replace"))
+        return json.loads(body)
+
+    def under_load(self, disturb, seconds=2.0):
+        """Ask with several clients while something happens; give the statuses."""
+        statuses, ended = [], threading.Event()
+
+        def client():
+            while not ended.is_set():
+                try:
+                    statuses.append(self.ask("GET", "/pid")[0])
+                except OSError as error:
+                    statuses.append(repr(error))
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        time.sleep(seconds / 2)
+        disturb()
+        time.sleep(seconds / 2)
+        ended.set()
+        for thread in clients:
+            thread.join()
+        return statuses
