@@ -88,6 +88,68 @@ def waitress(module, name, port, threads):
     return [BIN / "waitress-serve", *options, f"{module}:{name}"]
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+# Back ends of a front server: the port is the path of a unix socket.
+
+
+def anygate_gateway(protocol):
+    def make(module, name, path, threads):
+        return [
+            ANYGATE,
+            f"{module}:{name}",
+            "--bind",
+            f"{protocol}+unix:{path}",
+            "--threads",
+            threads,
+            "--log-level",
+            "error",
+        ]
+
+    return make
+
+
+def uwsgi_gateway(option):
+    def make(module, name, path, threads):
+        options = [option, path, "--module", f"{module}:{name}", "--master", "--processes", 1, "--chmod-socket=666"]
+        return [
+            BIN / "uwsgi",
+            *options,
+            "--disable-logging",
+            "--listen",
+            1024,
+            "--virtualenv",
+            CACHE / "venv",
+            "--die-on-term",
+        ]
+
+    return make
+
+
+FLUP = (
+    "import sys, importlib; from flup.server.fcgi import WSGIServer; m, a, p = sys.argv[1:]; "
+    "WSGIServer(getattr(importlib.import_module(m), a), bindAddress=p, umask=0).run()"
+)
+WSGITOOLS = (
+    "import sys, os, importlib; from wsgitools.scgi.asynchronous import SCGIServer; m, a, p = sys.argv[1:]; "
+    "SCGIServer(getattr(importlib.import_module(m), a), p, interface='').serve_forever()"
+)
+
+
+def flup(module, name, path, threads):
+    return [PYTHON, "-c", FLUP, module, name, path]
+
+
+def wsgitools(module, name, port, threads):
+    # It listens on TCP only.
+    code = WSGITOOLS.replace("p, interface=''", "int(p), interface='127.0.0.1'")
+    return [PYTHON, "-c", code, module, name, port]
+
+
 @dataclass
 class Server:
     """A server with a number of threads, and what it did."""
@@ -109,10 +171,8 @@ EIGHT = [Server(make, 8) for make in (anygate, granian, uwsgi, gunicorn, waitres
 class Running:
     """A server process, pinned to its core."""
 
-    def __init__(self, server, module, name):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def __init__(self, server, module, name, place=None):
+        self.port = place or free_port()
         command = ["taskset", "-c", SERVER_CORE, *server.make(module, name, self.port, server.threads)]
         self.command = [str(part) for part in command]
         self.log = (CACHE / "server.log").open("w+b")
@@ -192,6 +252,59 @@ def site_packages(server):
     return (
         [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if server.make is anygate else []
     )
+
+
+class Behind(Running):
+    """A back end behind nginx, which shares the core of the load."""
+
+    def __init__(self, server, module, name, protocol, keep):
+        folder = CACHE / "front"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        place = free_port() if server.make is wsgitools else folder / "back-end.sock"
+        super().__init__(server, module, name, place)
+        self.port = free_port()
+        upstream = f"127.0.0.1:{place}" if server.make is wsgitools else f"unix:{place}"
+        (folder / "nginx.conf").write_text(
+            FRONT.format(
+                upstream=upstream,
+                port=self.port,
+                protocol=protocol,
+                keep="keepalive 32;" if keep else "",
+                kept=f"{protocol}_keep_conn on;" if keep else "",
+            )
+        )
+        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        self.front = subprocess.Popen(
+            ["taskset", "-c", LOAD_CORE, nginx, "-p", folder, "-c", folder / "nginx.conf"],
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+    def __exit__(self, *arguments):
+        self.front.terminate()
+        self.front.wait(10)
+        super().__exit__(*arguments)
+
+
+FRONT = """
+daemon off;
+user root;
+pid nginx.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    fastcgi_temp_path tmp; scgi_temp_path tmp; uwsgi_temp_path tmp; proxy_temp_path tmp; client_body_temp_path tmp;
+    fastcgi_buffers 16 16k; scgi_buffers 16 16k; uwsgi_buffers 16 16k;
+    keepalive_requests 1000000;
+    upstream back_end {{ server {upstream}; {keep} }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ include /etc/nginx/{protocol}_params; {kept} {protocol}_pass back_end; }}
+    }}
+}}
+"""
 
 
 def seconds(text):
@@ -315,6 +428,61 @@ def waiting(options):
     return throughput_table(throughput(servers, "plain", "waiting", "/", 32, options))
 
 
+def gateways(options):
+    """Back ends behind the same nginx, over unix sockets."""
+    pairs = [
+        ("uwsgi", [("anygate", anygate_gateway("uwsgi"), False), ("uwsgi", uwsgi_gateway("--uwsgi-socket"), False)]),
+        (
+            "scgi",
+            [
+                ("anygate", anygate_gateway("scgi"), False),
+                ("uwsgi", uwsgi_gateway("--scgi-socket"), False),
+                ("wsgitools (TCP)", wsgitools, False),
+            ],
+        ),
+        (
+            "fastcgi",
+            [
+                ("anygate", anygate_gateway("fastcgi"), False),
+                ("anygate, connections kept", anygate_gateway("fastcgi"), True),
+                ("uwsgi", uwsgi_gateway("--fastcgi-socket"), False),
+                ("flup", flup, False),
+            ],
+        ),
+    ]
+    lines = [
+        "| protocol | answer | back end | requests/s | of uwsgi | CPU µs/request of the back end | of uwsgi | p99 ms |",
+        "| --- | --- | --- | --: | --: | --: | --: | --: |",
+    ]
+    for protocol, back_ends in pairs:
+        for answer, name in (("13 bytes", "hello"), ("100 KB", "large")):
+            figures = {title: [] for title, _, _ in back_ends}
+            for _ in range(options.rounds):
+                for title, make, keep in back_ends:
+                    with Behind(Server(make, 1), "plain", name, protocol, keep) as running:
+                        running.wait("/")
+                        load(running, 32, "/", 1)
+                        figure = undisturbed(options, lambda running=running: load(running, 32, "/", options.seconds))
+                        figures[title].append(figure)
+                        print(
+                            f"  {protocol}, {answer}, {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us",
+                            flush=True,
+                        )
+            rows = {
+                title: {key: statistics.median(figure[key] for figure in rounds) for key in ("rps", "cpu", "p99")}
+                for title, rounds in figures.items()
+            }
+            peer = rows["uwsgi"]
+            for title, row in rows.items():
+                notes = "; ".join(sorted({figure["errors"] for figure in figures[title] if figure["errors"]}))
+                lines.append(
+                    f"| {protocol} | {answer} | {title}{f' ({notes})' if notes else ''} | {row['rps']:.0f} "
+                    f"| {row['rps'] / peer['rps']:.2f} | {row['cpu']:.2f} | {row['cpu'] / peer['cpu']:.2f} "
+                    f"| {row['p99']:.2f} |"
+                )
+    return lines
+
+
 def idle(options):
     """Memory of idle connections, and one active client before and among them."""
     count = 10_000
@@ -391,6 +559,7 @@ WORKLOADS = {
     "flask": ("flask: a route that answers JSON, 32 connections", flask),
     "mixed": ("mixed: 1 % sleeps 100 ms, 16 connections", mixed),
     "waiting": ("waiting: every request sleeps 0.5 ms, 32 connections", waiting),
+    "gateways": ("gateways: behind nginx over unix sockets, 32 connections, 1 thread", gateways),
     "idle": ("idle: 10 000 connections that do nothing", idle),
     "start": ("start: from the command to the first answer of the Flask application", start),
 }
@@ -400,6 +569,7 @@ def prepare():
     """Install the other servers and wrk."""
     if shutil.which("wrk") is None or not Path("/usr/include/ev.h").exists():
         subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk", "libev-dev", "gcc", "libc6-dev"], check=True)
+    subprocess.run([sys.executable, FOLDER.parent / "scripts" / "packages.py"], check=True)
     stamp = CACHE / "requirements.txt"
     wanted = (FOLDER / "requirements.txt").read_text()
     if not stamp.exists() or stamp.read_text() != wanted:

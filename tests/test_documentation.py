@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gateways
 import pytest
 import tomllib
 
@@ -35,12 +36,19 @@ def commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_the_commands_of_the_readme_work(launch, site, command):
-    command = command.replace("0.0.0.0:8000", "127.0.0.1:0").replace("/run/", f"{site}/")
+    command = re.sub(r"\b[0-9.]+:(8000|3031)\b", "127.0.0.1:0", command).replace("/run/", f"{site}/")
     if "--bind" not in command:
         command += " --port 0"
     anygate = Path(sys.executable).parent / "anygate"
     served = launch(command=["sh", "-c", command.replace("anygate", f"exec {anygate}", 1)]).wait_ready()
-    assert served.get().body == b"myapp"
+    if "--scgi" in command:
+        variables = [("CONTENT_LENGTH", "0"), ("SCGI", "1"), ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/")]
+        with served.connect() as connection:
+            connection.send(gateways.scgi(variables))
+            assert gateways.cgi_answer(connection.rest())[2] == b"myapp"
+    else:
+        with served.connect(served.addresses[-1 if "fastcgi" in command else 0]) as connection:
+            assert connection.ask().body == b"myapp"
 
 
 def test_the_file_of_the_readme_is_valid(run, site):

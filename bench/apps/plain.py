@@ -2,10 +2,17 @@
 
 import time
 
+LARGE = b"x" * 100_000
+
 
 def hello(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
     return [b"Hello, World!"]
+
+
+def large(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(LARGE)))])
+    return [LARGE]
 
 
 def mixed(environ, start_response):

@@ -64,9 +64,15 @@ class Site:
         for back_end in self.back_ends:
             back_end.wait_ready()
 
-    def start_front(self, name, protocol):
+    def start_front(self, name, protocol, edit=None):
+        """Start it with a file of deploy/, or with what `edit` makes of its text."""
         assert not listens(PORT), f"port {PORT} is in use"
         configuration = DEPLOY / name / f"{protocol}.conf"
+        if edit:
+            folder = self.folder / "edited"
+            shutil.copytree(configuration.parent, folder)
+            configuration = folder / configuration.name
+            configuration.write_text(edit(configuration.read_text()))
         command = {
             "nginx": ["nginx", "-p", self.folder, "-c", configuration],
             "lighttpd": ["lighttpd", "-D", "-f", configuration],

@@ -460,7 +460,14 @@ class TestForwarded:
         served = serve(APPS / "contract.py", *options)
         return served.get("/echo", fields).json
 
-    def test_nobody_is_believed_by_default(self, serve):
+    def test_nobody_is_believed_by_default_and_that_is_said_once(self, serve):
+        served = serve(APPS / "contract.py")
+        for _ in range(3):
+            assert "HTTP_X_FORWARDED_FOR" not in served.get("/echo", [("X-Forwarded-For", "192.0.2.1")]).json
+        served.wait_for_log("--trusted-proxies")
+        assert served.log().count("--trusted-proxies") == 1
+
+    def test_every_claim_is_removed(self, serve):
         fields = [("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=192.0.2.1")]
         seen = self.seen(serve, [*fields, ("X-Real-IP", "192.0.2.1")])
         assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("127.0.0.1", "http")

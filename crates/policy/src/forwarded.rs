@@ -18,6 +18,17 @@ pub struct Forwarding {
     header: ForwardedHeader,
 }
 
+/// What became of a request.
+#[derive(Debug)]
+pub enum Applied {
+    /// Nobody said anything about its client.
+    Nothing,
+    /// Somebody did who is not believed; the fields are gone.
+    Removed,
+    /// It travelled between these ends.
+    Believed(Endpoints),
+}
+
 /// What proxies say of one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Claims {
@@ -40,6 +51,11 @@ impl Forwarding {
     /// Believes these.
     pub fn new(proxies: Vec<TrustedProxy>, header: ForwardedHeader) -> Self {
         Forwarding { proxies, header }
+    }
+
+    /// Whether nobody is believed.
+    pub fn is_empty(&self) -> bool {
+        self.proxies.is_empty()
     }
 
     /// Whether whoever connected from there is believed.
@@ -67,11 +83,10 @@ impl Forwarding {
         })
     }
 
-    /// Puts a request's head right. Gives the ends between which the request really travelled, if proxies know better than
-    /// `ends`.
-    pub fn apply(&self, head: &mut RequestHead, ends: &Endpoints) -> Option<Endpoints> {
+    /// Puts a request's head right. `ends`: whom it came from.
+    pub fn apply(&self, head: &mut RequestHead, ends: &Endpoints) -> Applied {
         if !head.fields().any(|(name, _)| is_claim(name)) {
-            return None;
+            return Applied::Nothing;
         }
         let claims = self.trusts(ends).then(|| match self.header {
             ForwardedHeader::XForwarded => self.x_forwarded(head),
@@ -79,7 +94,7 @@ impl Forwarding {
         });
         let Some(claims) = claims else {
             head.retain_fields(|name| !is_claim(name));
-            return None;
+            return Applied::Removed;
         };
         let list = match self.header {
             ForwardedHeader::XForwarded => "x-forwarded-for",
@@ -110,7 +125,7 @@ impl Forwarding {
         {
             head.set_script_name(span);
         }
-        Some(claims.endpoints(ends))
+        Applied::Believed(claims.endpoints(ends))
     }
 
     fn x_forwarded(&self, head: &RequestHead) -> Claims {
@@ -319,12 +334,21 @@ mod tests {
         }
     }
 
+    impl Applied {
+        fn believed(self) -> Endpoints {
+            match self {
+                Applied::Believed(ends) => ends,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     const TRUSTED: [&str; 2] = ["10.0.0.0/8", "fd00::/8"];
 
     fn client_of(list: &str) -> (String, String) {
         let mut head = head(&[("X-Forwarded-For", list)]);
         let ends =
-            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         let left = head.field("x-forwarded-for").unwrap_or_default();
         (ends.remote_addr, String::from_utf8(left.to_vec()).unwrap())
     }
@@ -353,7 +377,7 @@ mod tests {
     fn several_lines_are_one_list() {
         let mut head = head(&[("X-Forwarded-For", "127.0.0.1"), ("x-forwarded-for", "192.0.2.1")]);
         let ends = forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1"));
-        assert_eq!(ends.unwrap().remote_addr, "192.0.2.1");
+        assert_eq!(ends.believed().remote_addr, "192.0.2.1");
     }
 
     #[test]
@@ -368,12 +392,13 @@ mod tests {
         {
             let mut head = head(&fields);
             let ends = Endpoints { unix, ..from("127.0.0.1") };
-            assert!(forwarding(proxies, ForwardedHeader::XForwarded).apply(&mut head, &ends).is_none());
+            let applied = forwarding(proxies, ForwardedHeader::XForwarded).apply(&mut head, &ends);
+            assert!(matches!(applied, Applied::Removed), "{applied:?}");
             assert_eq!(head.fields().map(|(name, _)| name).collect::<Vec<_>>(), [b"X-A"]);
         }
         let unix = Endpoints { unix: true, ..from("127.0.0.1") };
         let mut head = head(&[("X-Forwarded-For", "192.0.2.1")]);
-        let ends = forwarding(&["unix"], ForwardedHeader::XForwarded).apply(&mut head, &unix).unwrap();
+        let ends = forwarding(&["unix"], ForwardedHeader::XForwarded).apply(&mut head, &unix).believed();
         assert_eq!(ends.remote_addr, "192.0.2.1");
     }
 
@@ -387,7 +412,7 @@ mod tests {
             ("Forwarded", "for=127.0.0.1"),
         ]);
         let ends =
-            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         assert!(ends.https);
         assert_eq!((ends.server_port.as_str(), ends.remote_port.as_str()), ("443", ""));
         assert_eq!((head.authority(), head.script_name()), (&b"example.org"[..], &b"/app"[..]));
@@ -399,7 +424,7 @@ mod tests {
         let mut head =
             head(&[("X-Forwarded-For", "192.0.2.1, 10.0.0.7"), ("X-Forwarded-Proto", "https, http")]);
         let ends =
-            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         assert!(ends.https);
     }
 
@@ -408,7 +433,7 @@ mod tests {
         let list = r#"for=127.0.0.1, For="[2001:db8::1]:4711";proto=HTTPS;host="example.org:8443";by=_x, for=10.0.0.7"#;
         let mut head = head(&[("Forwarded", list), ("X-Forwarded-For", "127.0.0.1")]);
         let ends =
-            forwarding(&TRUSTED, ForwardedHeader::Forwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+            forwarding(&TRUSTED, ForwardedHeader::Forwarded).apply(&mut head, &from("10.0.0.1")).believed();
         assert_eq!((ends.remote_addr.as_str(), ends.remote_port.as_str()), ("2001:db8::1", "4711"));
         assert_eq!((ends.https, ends.server_port.as_str()), (true, "8443"));
         assert_eq!(head.authority(), b"example.org:8443");
@@ -425,7 +450,7 @@ mod tests {
             ("X-Forwarded-Prefix", "//evil.example"),
         ]);
         let ends =
-            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).unwrap();
+            forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         assert_eq!((head.authority(), head.script_name()), (&b""[..], &b""[..]));
         assert_eq!(ends.server_port, "8000");
     }

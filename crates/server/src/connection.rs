@@ -5,11 +5,11 @@
 //! exchange runs. It never waits and reads no clock.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anygate_config::Protocol;
-use anygate_policy::forwarded::Forwarding;
+use anygate_policy::forwarded::{Applied, Forwarding};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
@@ -22,6 +22,9 @@ use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Exchange, Finished, Form, RequestBody};
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::streams::{Arrived, Streams};
+
+/// Said once: a proxy may be in front that nobody named.
+static UNTRUSTED: Once = Once::new();
 
 /// What every connection of a worker must know to read requests.
 pub(crate) struct ReadRules {
@@ -400,8 +403,17 @@ impl Connection {
             mount(&mut exchange.head, prefix).map_err(|_| Next::Refuse(431))?;
         }
         let ends = exchange.endpoints.as_deref().unwrap_or(&self.endpoints);
-        if let Some(ends) = rules.forwarding.apply(&mut exchange.head, ends) {
-            exchange.endpoints = Some(Box::new(ends));
+        match rules.forwarding.apply(&mut exchange.head, ends) {
+            Applied::Nothing => {}
+            Applied::Removed if rules.forwarding.is_empty() => UNTRUSTED.call_once(|| {
+                tracing::info!(
+                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
+                     --trusted-proxies",
+                    if ends.unix { "a unix socket" } else { ends.remote_addr.as_str() }
+                );
+            }),
+            Applied::Removed => {}
+            Applied::Believed(ends) => exchange.endpoints = Some(Box::new(ends)),
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         if matches!(framing, Framing::None) {
