@@ -191,17 +191,23 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
         _ => Version::Http11,
     });
 
-    let given = [known.script_name, known.path_info].concat();
     let built;
     let uri = if known.request_uri.is_empty() {
-        built = uri(&given, known.query.unwrap_or_default());
+        let path = [known.script_name, known.path_info].concat();
+        built = uri(&path, known.query.unwrap_or_default());
         built.as_slice()
     } else {
         known.request_uri
     };
     let uri = std::str::from_utf8(uri).map_err(|_| Error::Target)?;
     let parts = target::parse(method_text, uri).map_err(|_| Error::Target)?;
-    let asked = target::percent_decode(parts.path).map_err(|_| Error::Target)?;
+    let decoded;
+    let asked = if parts.path.contains('%') {
+        decoded = target::percent_decode(parts.path).map_err(|_| Error::Target)?;
+        decoded.as_slice()
+    } else {
+        parts.path.as_bytes()
+    };
 
     let span = head.push_text(uri.as_bytes())?;
     head.set_target(span);
@@ -222,10 +228,10 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
 
     let (script_name, path_info) = match mount {
         Mount::AsGiven => (known.script_name, known.path_info),
-        Mount::Automatic if known.path_info.is_empty() => (&[][..], asked.as_slice()),
+        Mount::Automatic if known.path_info.is_empty() => (&[][..], asked),
         Mount::Automatic if known.path_info == asked => (&[][..], known.path_info),
         Mount::Automatic => (known.script_name, known.path_info),
-        Mount::At(prefix) => split(&asked, prefix),
+        Mount::At(prefix) => split(asked, prefix),
     };
     let span = head.push_text(script_name)?;
     head.set_script_name(span);
@@ -272,9 +278,11 @@ fn field_of(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Err
     if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
         return Err(Error::Variable);
     }
-    let name: Vec<u8> =
-        name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }).collect();
-    push_field(head, &name, value)
+    let lower = |&byte: &u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let name = head.push_bytes(name.iter().map(lower))?;
+    let value = head.push_text(value.trim_ascii())?;
+    head.push_field(name, value);
+    Ok(())
 }
 
 fn push_field(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {

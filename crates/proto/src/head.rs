@@ -82,6 +82,14 @@ impl RequestHead {
         push(&mut self.text, bytes)
     }
 
+    /// Takes in a text byte by byte.
+    pub fn push_bytes(&mut self, bytes: impl Iterator<Item = u8>) -> Result<Span, InvalidHead> {
+        let start = u32::try_from(self.text.len()).map_err(|_| InvalidHead::TooLong)?;
+        self.text.extend(bytes);
+        let end = u32::try_from(self.text.len()).map_err(|_| InvalidHead::TooLong)?;
+        Ok(Span { start, end })
+    }
+
     /// The span of `inner`, when the whole of `inner` lies `offset` bytes into `outer`.
     pub fn sub_span(&self, outer: Span, offset: usize, length: usize) -> Result<Span, InvalidHead> {
         let start = u32::try_from(offset).ok().and_then(|o| outer.start.checked_add(o));

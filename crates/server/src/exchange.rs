@@ -273,6 +273,13 @@ impl<'a> Answer<'a> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.sent_bytes += bytes.len() as u64;
         if let Form::FastCgi { id } = self.form {
+            if bytes.len() > COPY_MAX_BYTES {
+                for content in bytes.chunks(fastcgi::CONTENT_MAX_BYTES) {
+                    self.out.extend_from_slice(&fastcgi::stdout_header(id, content.len()));
+                    self.send(content)?;
+                }
+                return Ok(());
+            }
             fastcgi::encode_stdout(self.out, id, bytes);
             return if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) };
         }

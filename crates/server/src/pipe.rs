@@ -42,6 +42,8 @@ pub(crate) struct Pipe {
     outbox: Mutex<Outbox>,
     /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
     broken: AtomicBool,
+    /// The reactor hears of what happens to the socket.
+    watched: AtomicBool,
 }
 
 #[derive(Default)]
@@ -123,7 +125,12 @@ pub(crate) enum Flushed {
 
 impl Pipe {
     pub(crate) fn new(stream: Stream) -> Self {
-        Pipe { stream, outbox: Mutex::default(), broken: AtomicBool::new(false) }
+        Pipe {
+            stream,
+            outbox: Mutex::default(),
+            broken: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -216,6 +223,14 @@ impl Pipe {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_watched(&self) {
+        self.watched.store(true, Ordering::Relaxed);
     }
 
     fn disconnect(&self) -> SendError {

@@ -68,6 +68,23 @@ const COMMON_FIELDS: &[&str] = &[
     "X-Requested-With",
 ];
 
+/// Variables that front servers add most. No field has such a name, since names with `_` go nowhere.
+const COMMON_VARIABLES: &[&str] = &[
+    "AUTH_TYPE",
+    "CONTEXT_DOCUMENT_ROOT",
+    "CONTEXT_PREFIX",
+    "DOCUMENT_ROOT",
+    "DOCUMENT_URI",
+    "PATH_TRANSLATED",
+    "REDIRECT_STATUS",
+    "REDIRECT_URI",
+    "REMOTE_USER",
+    "SCRIPT_FILENAME",
+    "SERVER_ADDR",
+    "SERVER_ADMIN",
+    "SERVER_SIGNATURE",
+];
+
 /// What becomes of a field.
 enum Place {
     /// The application does not see it.
@@ -110,6 +127,12 @@ names! {
     http_host = "HTTP_HOST",
     http_cookie = "HTTP_COOKIE",
     server_protocol = "SERVER_PROTOCOL",
+    server_name = "SERVER_NAME",
+    server_port = "SERVER_PORT",
+    remote_addr = "REMOTE_ADDR",
+    remote_port = "REMOTE_PORT",
+    url_scheme = "wsgi.url_scheme",
+    https = "HTTPS",
     input = "wsgi.input",
 }
 
@@ -124,6 +147,9 @@ impl Environs {
                 places.insert(name.into_boxed_slice(), place);
             }
         }
+        for name in COMMON_VARIABLES {
+            places.insert(name.as_bytes().into(), Place::Key(PyString::intern(py, name).unbind()));
+        }
         let text = |text: &str| PyString::intern(py, text).unbind();
         // What most requests have is in the template, so that only the difference must be set.
         template.set_item(&names.request_method, text("GET"))?;
@@ -133,6 +159,7 @@ impl Environs {
         template.set_item(&names.request_uri, "/")?;
         template.set_item(&names.raw_uri, "/")?;
         template.set_item(&names.server_protocol, text(Version::Http11.as_str()))?;
+        template.set_item(&names.url_scheme, text("http"))?;
         template.set_item(&names.input, Bound::new(py, InputStream::new(None))?)?;
         let methods = ["POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
         Ok(Environs {
@@ -184,7 +211,10 @@ impl Environs {
             environ.set_item(&names.script_name, latin1(py, head.script_name())?)?;
         }
         for (name, value) in head.variables() {
-            environ.set_item(latin1(py, name)?, latin1(py, value)?)?;
+            match self.places.get(name) {
+                Some(Place::Key(key)) => environ.set_item(key, latin1(py, value)?)?,
+                _ => environ.set_item(latin1(py, name)?, latin1(py, value)?)?,
+            }
         }
         let framed = self.fields(&environ, head)?;
         // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.
@@ -212,15 +242,16 @@ impl Environs {
         endpoints: &Endpoints,
     ) -> PyResult<Bound<'py, PyDict>> {
         let template = self.template.bind(py).copy()?;
-        template.set_item("SERVER_NAME", &endpoints.server_name)?;
-        template.set_item("SERVER_PORT", &endpoints.server_port)?;
-        template.set_item("REMOTE_ADDR", &endpoints.remote_addr)?;
+        let names = &self.names;
+        template.set_item(&names.server_name, &endpoints.server_name)?;
+        template.set_item(&names.server_port, &endpoints.server_port)?;
+        template.set_item(&names.remote_addr, &endpoints.remote_addr)?;
         if !endpoints.remote_port.is_empty() {
-            template.set_item("REMOTE_PORT", &endpoints.remote_port)?;
+            template.set_item(&names.remote_port, &endpoints.remote_port)?;
         }
-        template.set_item("wsgi.url_scheme", if endpoints.https { "https" } else { "http" })?;
         if endpoints.https {
-            template.set_item("HTTPS", "on")?;
+            template.set_item(&names.url_scheme, "https")?;
+            template.set_item(&names.https, "on")?;
         }
         Ok(template)
     }

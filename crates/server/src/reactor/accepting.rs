@@ -8,7 +8,6 @@ use anygate_config::Protocol;
 use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Stream, poll};
 use mio::unix::SourceFd;
-use mio::{Interest, Token};
 
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
@@ -111,17 +110,12 @@ impl Reactor {
     fn adopt(&mut self, protocol: Protocol, stream: Stream, endpoints: Endpoints) {
         let place = self.connections.vacant_entry();
         let token = place.key();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(token), interest)
-        {
-            tracing::error!("cannot watch a connection: {error}");
-            return;
-        }
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
         let connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+        // Most clients have sent their request by now, and those of gateways close after its answer: they need no watching.
+        self.read(token);
     }
 }
 

@@ -171,10 +171,10 @@ impl Reactor {
 
     /// To be called by whoever takes the reactor from a thread that lent it: that thread's answers are now its own to send.
     pub(crate) fn taken_over(&mut self) {
-        if let Some(Entry::Out { pipe, .. }) =
-            self.lent_for.take().and_then(|token| self.connections.get(token))
-        {
+        let Some(token) = self.lent_for.take() else { return };
+        if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
             pipe.set_prompt(true);
+            self.watch(token);
         }
     }
 
@@ -412,18 +412,45 @@ impl Reactor {
                     let next = connection.receive(bytes, &self.rules.read, &mut self.spare);
                     self.follow(token, next, fresh);
                     if all {
-                        return;
+                        return self.watch_waiting(token);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     connection.more = false;
-                    return;
+                    return self.watch_waiting(token);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.close(token),
             }
         }
         self.again.push_back(token);
+    }
+
+    /// Watches a connection that waits for its client.
+    fn watch_waiting(&mut self, token: usize) {
+        if let Some(Entry::Here(connection)) = self.connections.get(token)
+            && !matches!(connection.state, State::Ready | State::Writing { .. })
+        {
+            self.watch(token);
+        }
+    }
+
+    /// From now on tells of what happens to a connection's socket. What is the case already is told of first.
+    fn watch(&mut self, token: usize) {
+        let pipe = match self.connections.get(token) {
+            Some(Entry::Here(connection)) => &connection.pipe,
+            Some(Entry::Out { pipe, .. }) => pipe,
+            None => return,
+        };
+        if pipe.is_watched() {
+            return;
+        }
+        pipe.set_watched();
+        let (fd, interest) = (pipe.stream().as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest) {
+            tracing::error!("cannot watch a connection: {error}");
+            pipe.break_off();
+        }
     }
 
     /// The client will send no more.
@@ -472,7 +499,10 @@ impl Reactor {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let State::Writing { keep_alive } = connection.state else { return };
         match connection.pipe.flush() {
-            Flushed::Blocked => self.deadlines.set(token, Some(self.now + self.rules.timeouts.write)),
+            Flushed::Blocked => {
+                self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+                self.watch(token);
+            }
             Flushed::Broken => self.close(token),
             Flushed::Empty if !keep_alive => self.close_politely(token),
             Flushed::Empty => {
@@ -481,6 +511,8 @@ impl Reactor {
                 let more = connection.more;
                 let wait = if self.drain.is_some() { RECENT } else { self.rules.timeouts.keepalive };
                 self.deadlines.set(token, Some(self.now + wait));
+                self.watch(token);
+                let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
                 if pipelined {
                     let next = connection.resume(&self.rules.read, &mut self.spare);
                     self.follow(token, next, true);
@@ -539,7 +571,9 @@ impl Reactor {
                 let _ = stream.reset_on_close();
             }
             let fd = stream.as_raw_fd();
-            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            if connection.pipe.is_watched()
+                && let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd))
+            {
                 tracing::error!("cannot stop watching a connection: {error}");
             }
             self.connections.remove(token);
