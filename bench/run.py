@@ -135,8 +135,9 @@ FLUP = (
     "WSGIServer(getattr(importlib.import_module(m), a), bindAddress=p, umask=0).run()"
 )
 WSGITOOLS = (
-    "import sys, os, importlib; from wsgitools.scgi.asynchronous import SCGIServer; m, a, p = sys.argv[1:]; "
-    "SCGIServer(getattr(importlib.import_module(m), a), p, interface='').serve_forever()"
+    "import sys, importlib; from wsgitools.scgi.forkpool import SCGIServer; m, a, p = sys.argv[1:]; "
+    "SCGIServer(getattr(importlib.import_module(m), a), int(p), interface='127.0.0.1', minworkers=1, maxworkers=1, "
+    "maxrequests=10**9).run()"
 )
 
 
@@ -146,8 +147,7 @@ def flup(module, name, path, threads):
 
 def wsgitools(module, name, port, threads):
     # It listens on TCP only.
-    code = WSGITOOLS.replace("p, interface=''", "int(p), interface='127.0.0.1'")
-    return [PYTHON, "-c", code, module, name, port]
+    return [PYTHON, "-c", WSGITOOLS, module, name, port]
 
 
 @dataclass

@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from conftest import APPS
 
 GET = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -112,8 +113,6 @@ def test_expect_100_continue_of_an_http_1_0_client_is_ignored(echo):
 
 
 def test_an_expected_body_that_is_too_large_is_refused_before_it_is_sent(serve):
-    from conftest import APPS
-
     served = serve(APPS / "contract.py", "--body-max-bytes", "100")
     with served.connect() as connection:
         connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\nExpect: 100-continue\r\n\r\n")
@@ -189,6 +188,19 @@ def test_a_client_that_shuts_its_sending_side_still_gets_its_answer(echo):
         assert connection.is_closed()
 
 
+def test_a_client_that_sends_on_after_its_last_request_still_gets_the_answer(serve):
+    """A close with bytes unread is a reset, and a reset may take the answer with it (RFC 9112 section 9.6)."""
+    served = serve(APPS / "contract.py", "--threads", "1")
+    with served.connect() as slow, served.connect() as eager:
+        slow.send("GET /sleep?0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.2)
+        eager.send("GET /large?160000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        time.sleep(0.1)
+        eager.send(b"x" * 1000)
+        assert slow.answer().status == 200
+        assert eager.rest().endswith(b"0123456789abcdef")
+
+
 def test_half_a_request_and_a_close_reach_no_application(echo):
     before = echo.get("/closed").json
     with echo.connect() as connection:
@@ -214,7 +226,7 @@ class TestLimits:
     @pytest.fixture(scope="class")
     @classmethod
     def limited(cls, tmp_path_factory):
-        from conftest import APPS, Served
+        from conftest import Served
 
         options = {
             "request-line-max-bytes": 64,

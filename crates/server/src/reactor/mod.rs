@@ -550,7 +550,12 @@ impl Reactor {
     /// Closes; first lets a client that may still be sending read the answer.
     fn close_politely(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
-        if !connection.has_unread() {
+        // Nobody told us what a connection that was not watched has sent since. Front servers send nothing.
+        let unread = connection.has_unread()
+            || (!connection.pipe.is_watched()
+                && connection.protocol == Protocol::Http
+                && connection.pipe.stream().recv(&mut self.scratch).is_ok_and(|count| count > 0));
+        if !unread {
             return self.close(token);
         }
         connection.discard_input();
