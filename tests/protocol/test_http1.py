@@ -1,6 +1,8 @@
 """HTTP/1.1 on the wire: RFC 9110 and RFC 9112."""
 
+import os
 import re
+import signal
 import socket
 import time
 
@@ -191,13 +193,19 @@ def test_a_client_that_shuts_its_sending_side_still_gets_its_answer(echo):
 def test_a_client_that_sends_on_after_its_last_request_still_gets_the_answer(serve):
     """A close with bytes unread is a reset, and a reset may take the answer with it (RFC 9112 section 9.6)."""
     served = serve(APPS / "contract.py", "--threads", "1")
-    with served.connect() as slow, served.connect() as eager:
+    (worker,) = served.workers()
+    with served.connect() as slow:
         slow.send("GET /sleep?0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
         time.sleep(0.2)
+        # The request is there when the connection is accepted, and waits for the only thread.
+        os.kill(worker, signal.SIGSTOP)
+        eager = served.connect()
         eager.send("GET /large?160000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        os.kill(worker, signal.SIGCONT)
         time.sleep(0.1)
         eager.send(b"x" * 1000)
         assert slow.answer().status == 200
+    with eager:
         assert eager.rest().endswith(b"0123456789abcdef")
 
 
