@@ -244,9 +244,11 @@ fn list(head: &RequestHead, name: &str) -> Vec<String> {
     for (_, value) in head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())) {
         let mut item = String::new();
         let mut quoted = false;
+        // A quote that nothing closes is the client's doing, and must not swallow what a proxy wrote behind it.
+        let quotes = value.iter().filter(|&&byte| byte == b'"').count() % 2 == 0;
         // Bytes beyond ASCII are no part of an address, a host or a scheme.
         for byte in value.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }) {
-            quoted ^= byte == '"';
+            quoted ^= quotes && byte == '"';
             if byte == ',' && !quoted {
                 items.push(std::mem::take(&mut item).trim().to_owned());
             } else {
@@ -368,6 +370,9 @@ mod tests {
             ("192.0.2.1, <script>", "10.0.0.1", ""),
             ("192.0.2.1, nonsense, 10.0.0.7", "10.0.0.7", "10.0.0.7"),
             ("", "10.0.0.1", ""),
+            // A client that opens a quote does not become the proxy behind which it sits.
+            ("\", 192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("\"a, 127.0.0.1, 192.0.2.1, 10.0.0.7", "192.0.2.1", "192.0.2.1, 10.0.0.7"),
         ] {
             assert_eq!(client_of(list), (client.to_owned(), believed.to_owned()), "{list}");
         }
@@ -440,6 +445,19 @@ mod tests {
         assert_eq!(head.field("x-forwarded-for"), None);
         let believed = head.field("forwarded").unwrap();
         assert!(believed.starts_with(b"For=\"[2001:db8::1]:4711\"") && believed.ends_with(b"for=10.0.0.7"));
+    }
+
+    #[test]
+    fn a_quote_that_a_client_opens_hides_nothing() {
+        for list in
+            [r#"for="x, for=192.0.2.1"#, r#"for="x, for="192.0.2.1""#, r#"for="\", for="192.0.2.1:4711""#]
+        {
+            let mut head = head(&[("Forwarded", list)]);
+            let ends = forwarding(&TRUSTED, ForwardedHeader::Forwarded)
+                .apply(&mut head, &from("10.0.0.1"))
+                .believed();
+            assert_eq!(ends.remote_addr, "192.0.2.1", "{list}");
+        }
     }
 
     #[test]
