@@ -9,9 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::application::{Endpoints, SendError};
-use crate::error::{Blame, InvalidHead};
+use crate::error::InvalidHead;
 use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
-use crate::http1::response::{BodyFraming, Own, content_length, field, own};
+use crate::http1::response::{BodyFraming, Length, Own, field, own};
 use crate::http1::{number, target};
 
 /// How SCRIPT_NAME and PATH_INFO are found.
@@ -62,11 +62,6 @@ impl Error {
             Error::TooLarge => 431,
             _ => 400,
         }
-    }
-
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
     }
 }
 
@@ -366,14 +361,12 @@ pub fn encode_head(
     head_request: bool,
     body_length: Option<u64>,
 ) -> Result<BodyFraming, SendError> {
-    let status = head.status();
-    let bodiless = status == 204 || status < 200;
-    let mut length = None;
+    let mut length = Length::new(head.status());
     out.extend_from_slice(match form {
         StatusForm::Field => b"Status: ",
         StatusForm::Line => b"HTTP/1.1 ",
     });
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
@@ -381,15 +374,8 @@ pub fn encode_head(
         match own(name) {
             Own::Application | Own::Date | Own::Server => {}
             Own::Dropped | Own::Connection => continue,
-            Own::ContentLength => {
-                let given = number(value).ok_or(SendError::ContentLength)?;
-                match length.replace(given) {
-                    Some(before) if before != given => return Err(SendError::ContentLength),
-                    Some(_) => continue,
-                    None if bodiless => continue,
-                    None => {}
-                }
-            }
+            Own::ContentLength if length.is_news(value)? => {}
+            Own::ContentLength => continue,
         }
         // The front server would take it for the status of the whole answer.
         if form == StatusForm::Field && name.eq_ignore_ascii_case(b"status") {
@@ -397,21 +383,7 @@ pub fn encode_head(
         }
         field(out, name, value);
     }
-    let framing = if bodiless || status == 304 {
-        BodyFraming::Empty
-    } else if head_request {
-        if let (None, Some(length @ 1..)) = (length, body_length) {
-            content_length(out, length);
-        }
-        BodyFraming::Empty
-    } else if let Some(length) = length {
-        BodyFraming::Length(length)
-    } else if let Some(length) = body_length {
-        content_length(out, length);
-        BodyFraming::Length(length)
-    } else {
-        BodyFraming::UntilClose
-    };
+    let framing = length.framing(out, head_request, body_length).unwrap_or(BodyFraming::UntilClose);
     out.extend_from_slice(b"\r\n");
     Ok(framing)
 }

@@ -1,20 +1,7 @@
-//! What can go wrong between bytes and messages, and whose fault it is. Small enums without allocation: context is
-//! added where a human will read it.
+//! What can be wrong with parts of a message, whatever the gateway. Each codec has its own small enum beside it; none
+//! allocates: context is added where a human will read it.
 
 use std::fmt;
-
-/// Whose fault an error is. It decides the status, the log level and whether the connection survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The client or the front server sent something wrong.
-    Peer,
-    /// The application broke its contract.
-    Application,
-    /// The site's settings forbid it or are wrong.
-    Configuration,
-    /// A fault of anygate or of the machine.
-    Server,
-}
 
 /// A head that cannot be built from these parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::error::Blame;
 use crate::limits::Limits;
+use crate::pairs;
 
 const VERSION: u8 = 1;
 
@@ -51,13 +51,6 @@ pub enum Error {
     Variables,
     /// A body began before its variables ended.
     Order,
-}
-
-impl Error {
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
-    }
 }
 
 impl fmt::Display for Error {
@@ -237,7 +230,7 @@ impl Decoder {
             (PARAMS, Some(place)) if record.empty => match self.requests.get_mut(place) {
                 Some(request) if !request.has_head => {
                     let packed = std::mem::take(&mut request.variables);
-                    check(&packed, limits)?;
+                    pairs::check(&packed, limits, pair).map_err(|_| Error::Variables)?;
                     request.has_head = true;
                     Ok(Event::Head { id: request.id, keep: request.keep, variables: packed })
                 }
@@ -280,29 +273,9 @@ impl Decoder {
     }
 }
 
-/// Checks that packed variables are whole names and values within the limits.
-fn check(packed: &[u8], limits: &Limits) -> Result<(), Error> {
-    let mut rest = packed;
-    let mut count = 0;
-    while !rest.is_empty() {
-        let (name, _, after) = pair(rest).ok_or(Error::Variables)?;
-        count += 1;
-        if name.is_empty() || count > limits.variables_max() {
-            return Err(Error::Variables);
-        }
-        rest = after;
-    }
-    Ok(())
-}
-
 /// Names and values of packed variables, in order.
 pub fn variables(packed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = packed;
-    std::iter::from_fn(move || {
-        let (name, value, after) = pair(rest)?;
-        rest = after;
-        Some((name, value))
-    })
+    pairs::iter(packed, pair)
 }
 
 /// Section 3.4: both lengths, then both texts; and what follows them.

@@ -1,13 +1,13 @@
 //! Bytes to messages and back: the codecs of every gateway, and the contract between a gateway and an application.
 //!
 //! Nothing here does I/O, reads a clock, starts a thread or is unsafe. A codec is a function of bytes: it gets a
-//! slice, its limits and, if it must, the time; it returns a message, "not yet", or an error with blame.
+//! slice, its limits and, if it must, the time; it returns a message, "not yet", or an error.
 //!
 //! In reading order:
 //! * [`head`]: what one request and one response say before their bodies, whatever the gateway.
 //! * [`application`]: the contract: what the server hands to an application, and what it may do with the answer.
 //! * [`limits`]: every cap a codec enforces, by name.
-//! * [`error`]: what went wrong and whose fault it is.
+//! * [`error`]: what can be wrong with parts of a message.
 //! * [`http1`]: RFC 9112.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`proxy`]: what a forwarder says about a connection before its first request.
@@ -20,6 +20,7 @@ pub mod fastcgi;
 pub mod head;
 pub mod http1;
 pub mod limits;
+mod pairs;
 pub mod proxy;
 pub mod scgi;
 pub mod uwsgi;

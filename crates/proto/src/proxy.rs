@@ -4,8 +4,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::error::Blame;
-
 /// The client and the address that it connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
@@ -33,13 +31,6 @@ pub enum Error {
     Missing,
     /// It is malformed, or longer than any can be.
     Malformed,
-}
-
-impl Error {
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
-    }
 }
 
 impl fmt::Display for Error {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::error::Blame;
 use crate::limits::Limits;
+use crate::pairs::{self, Fault};
 
 /// What is wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +20,6 @@ pub enum Error {
     ContentLengthFirst,
     /// There is no variable SCGI with the value 1.
     Version,
-}
-
-impl Error {
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
-    }
 }
 
 impl fmt::Display for Error {
@@ -55,13 +48,7 @@ pub struct Packet<'b> {
 impl<'b> Packet<'b> {
     /// Names and values in order.
     pub fn variables(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        let mut rest = self.variables;
-        std::iter::from_fn(move || {
-            let (name, after) = until_nul(rest)?;
-            let (value, after) = until_nul(after)?;
-            rest = after;
-            Some((name, value))
-        })
+        pairs::iter(self.variables, pair)
     }
 }
 
@@ -98,31 +85,27 @@ pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>
 }
 
 fn check(variables: &[u8], limits: &Limits) -> Result<(), Error> {
-    let mut rest = variables;
-    let mut count = 0;
-    let mut version = false;
-    while !rest.is_empty() {
-        let (name, after) = until_nul(rest).ok_or(Error::Variable)?;
-        let (value, after) = until_nul(after).ok_or(Error::Variable)?;
-        if name.is_empty() {
-            return Err(Error::Variable);
-        }
-        if count == 0 && name != b"CONTENT_LENGTH" {
-            return Err(Error::ContentLengthFirst);
-        }
-        count += 1;
-        if count > limits.variables_max() {
-            return Err(Error::TooLarge);
-        }
-        if name == b"SCGI" {
-            version = value == b"1";
-            if !version {
-                return Err(Error::Version);
-            }
-        }
-        rest = after;
+    pairs::check(variables, limits, pair).map_err(|fault| match fault {
+        Fault::Malformed => Error::Variable,
+        Fault::TooMany => Error::TooLarge,
+    })?;
+    let mut names = pairs::iter(variables, pair);
+    if names.next().is_none_or(|(name, _)| name != b"CONTENT_LENGTH") {
+        return Err(Error::ContentLengthFirst);
     }
-    if version { Ok(()) } else { Err(Error::Version) }
+    let mut versions = names.filter(|(name, _)| name == b"SCGI").map(|(_, value)| value).peekable();
+    if versions.peek().is_some() && versions.all(|version| version == b"1") {
+        Ok(())
+    } else {
+        Err(Error::Version)
+    }
+}
+
+/// A name and a value, each ended by NUL; and what follows them.
+fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, rest) = until_nul(bytes)?;
+    let (value, rest) = until_nul(rest)?;
+    Some((name, value, rest))
 }
 
 fn until_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use crate::error::Blame;
 use crate::limits::Limits;
+use crate::pairs::{self, Fault};
 
 /// What is wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +18,6 @@ pub enum Error {
     TooLarge,
     /// The length of a name or a value points past the end of the packet, or a name is empty.
     Variable,
-}
-
-impl Error {
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
-    }
 }
 
 impl fmt::Display for Error {
@@ -79,32 +72,23 @@ pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>
         return Err(Error::TooLarge);
     }
     let Some(packet) = bytes.get(4..4 + length) else { return Ok(None) };
-    let mut rest = packet;
-    let mut count = 0;
-    while !rest.is_empty() {
-        let (name, after) = text(rest).ok_or(Error::Variable)?;
-        let (_, after) = text(after).ok_or(Error::Variable)?;
-        count += 1;
-        if name.is_empty() {
-            return Err(Error::Variable);
-        }
-        if count > limits.variables_max() {
-            return Err(Error::TooLarge);
-        }
-        rest = after;
-    }
+    pairs::check(packet, limits, pair).map_err(|fault| match fault {
+        Fault::Malformed => Error::Variable,
+        Fault::TooMany => Error::TooLarge,
+    })?;
     Ok(Some(Packet::Request { variables: packet, consumed: 4 + length }))
 }
 
 /// Names and values of a request's packet, in order.
 pub fn variables(packet: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = packet;
-    std::iter::from_fn(move || {
-        let (name, after) = text(rest)?;
-        let (value, after) = text(after)?;
-        rest = after;
-        Some((name, value))
-    })
+    pairs::iter(packet, pair)
+}
+
+/// A name and a value; and what follows them.
+fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, rest) = text(bytes)?;
+    let (value, rest) = text(rest)?;
+    Some((name, value, rest))
 }
 
 /// A text behind its length in 16 bits, low byte first; and what follows it.

@@ -15,8 +15,6 @@ pub(crate) mod target;
 
 use std::fmt;
 
-use crate::error::Blame;
-
 pub use body::{BodyDecoder, Step};
 pub use request::{Decoded, Framing, HeadDecoder};
 pub use response::{
@@ -81,11 +79,6 @@ impl Error {
             Error::Connect | Error::TransferCoding => 501,
             Error::Version => 505,
         }
-    }
-
-    /// Whose fault it is: always the peer's.
-    pub fn blame(self) -> Blame {
-        Blame::Peer
     }
 }
 

@@ -52,9 +52,7 @@ pub fn encode_head(
     head: &ResponseHead,
     answer: &Answer<'_>,
 ) -> Result<(BodyFraming, bool), SendError> {
-    let status = head.status();
-    let bodiless = status == 204 || status < 200;
-    let mut length = None;
+    let mut length = Length::new(head.status());
     let mut keep_alive = answer.keep_alive;
     let (mut has_date, mut has_server) = (false, answer.server.is_empty());
     status_line(out, head);
@@ -67,35 +65,15 @@ pub fn encode_head(
                 keep_alive &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
                 continue;
             }
-            Own::ContentLength => {
-                let given = number(value).ok_or(SendError::ContentLength)?;
-                match length.replace(given) {
-                    Some(before) if before != given => return Err(SendError::ContentLength),
-                    Some(_) => continue,
-                    // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response
-                    // with a status code of 1xx (Informational) or 204 (No Content)."
-                    None if bodiless => continue,
-                    None => {}
-                }
-            }
+            Own::ContentLength if length.is_news(value)? => {}
+            Own::ContentLength => continue,
             Own::Date => has_date = true,
             Own::Server => has_server = true,
         }
         field(out, name, value);
     }
-    let framing = if bodiless || status == 304 {
-        BodyFraming::Empty
-    } else if answer.head_request {
-        // The length that GET would have; zero only says that the application made no body for HEAD.
-        if let (None, Some(length @ 1..)) = (length, answer.body_length) {
-            content_length(out, length);
-        }
-        BodyFraming::Empty
-    } else if let Some(length) = length {
-        BodyFraming::Length(length)
-    } else if let Some(length) = answer.body_length {
-        content_length(out, length);
-        BodyFraming::Length(length)
+    let framing = if let Some(framing) = length.framing(out, answer.head_request, answer.body_length) {
+        framing
     } else if answer.version == Version::Http10 {
         keep_alive = false;
         BodyFraming::UntilClose
@@ -175,7 +153,58 @@ fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
-pub(crate) fn content_length(out: &mut Vec<u8>, length: u64) {
+/// The length of one answer's body, as far as fields and the server know it.
+pub(crate) struct Length {
+    status: u16,
+    given: Option<u64>,
+}
+
+impl Length {
+    pub(crate) fn new(status: u16) -> Length {
+        Length { status, given: None }
+    }
+
+    /// Takes in a Content-Length of the application; gives whether the client is to see it.
+    pub(crate) fn is_news(&mut self, value: &[u8]) -> Result<bool, SendError> {
+        let given = number(value).ok_or(SendError::ContentLength)?;
+        match self.given.replace(given) {
+            Some(before) if before != given => Err(SendError::ContentLength),
+            Some(_) => Ok(false),
+            // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
+            // code of 1xx (Informational) or 204 (No Content)."
+            None => Ok(!self.is_bodiless()),
+        }
+    }
+
+    /// How the body is framed, `None` if nothing tells its length. `body_length` is used, and written to `out`, where
+    /// the application gave none.
+    pub(crate) fn framing(
+        &self,
+        out: &mut Vec<u8>,
+        head_request: bool,
+        body_length: Option<u64>,
+    ) -> Option<BodyFraming> {
+        if self.is_bodiless() || self.status == 304 {
+            return Some(BodyFraming::Empty);
+        }
+        match (self.given, body_length) {
+            // Without a body, zero only says that the application made none for HEAD.
+            (None, Some(length)) if !head_request || length > 0 => content_length(out, length),
+            _ => {}
+        }
+        if head_request {
+            Some(BodyFraming::Empty)
+        } else {
+            self.given.or(body_length).map(BodyFraming::Length)
+        }
+    }
+
+    fn is_bodiless(&self) -> bool {
+        self.status == 204 || self.status < 200
+    }
+}
+
+fn content_length(out: &mut Vec<u8>, length: u64) {
     field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }
 
