@@ -364,6 +364,15 @@ def undisturbed(options, measure):
         time.sleep(2)
 
 
+def one_round(running, title, path, connections, options, script=None):
+    """One server's figures, after a second to warm up."""
+    running.wait(path)
+    load(running, connections, path, 1, script)
+    figure = undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
+    print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us, p50 {figure['p50']:.2f} ms", flush=True)
+    return figure
+
+
 def throughput(servers, module, name, path, connections, options, script=None):
     """Rounds over all servers in turn, each a fresh process."""
     for server in servers:
@@ -372,16 +381,7 @@ def throughput(servers, module, name, path, connections, options, script=None):
         # Every round begins with another server, so that none always has the machine at its best.
         for server in servers[number % len(servers) :] + servers[: number % len(servers)]:
             with Running(server, module, name) as running:
-                running.wait(path)
-                load(running, connections, path, 1, script)
-                server.figures.append(
-                    undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
-                )
-                print(
-                    f"  {server.name}: {server.figures[-1]['rps']:.0f}/s, {server.figures[-1]['cpu']:.1f} us, "
-                    f"p50 {server.figures[-1]['p50']:.2f} ms",
-                    flush=True,
-                )
+                server.figures.append(one_round(running, server.name, path, connections, options, script))
     return [(server.name, {key: middle(server, key) for key in server.figures[0]}) for server in servers]
 
 
@@ -460,14 +460,8 @@ def gateways(options):
             for _ in range(options.rounds):
                 for title, make, keep in back_ends:
                     with Behind(Server(make, 1), "plain", name, protocol, keep) as running:
-                        running.wait("/")
-                        load(running, 32, "/", 1)
-                        figure = undisturbed(options, lambda running=running: load(running, 32, "/", options.seconds))
-                        figures[title].append(figure)
-                        print(
-                            f"  {protocol}, {answer}, {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us",
-                            flush=True,
-                        )
+                        label = f"{protocol}, {answer}, {title}"
+                        figures[title].append(one_round(running, label, "/", 32, options))
             rows = {
                 title: {key: statistics.median(figure[key] for figure in rounds) for key in ("rps", "cpu", "p99")}
                 for title, rounds in figures.items()

@@ -113,6 +113,21 @@ class Site:
         assert status == 200, (status, body, self.log.read_text(errors="replace"))
         return json.loads(body)
 
+    def hold_slow_clients(self, count, head, rest):
+        """Let clients stop inside their bodies; others are served meanwhile, and then they are, too."""
+        slow = [socket.create_connection(("127.0.0.1", PORT), 20) for _ in range(count)]
+        try:
+            for connection in slow:
+                connection.sendall(head)
+            assert self.ask("GET", "/pid")[0] == 200
+            for connection in slow:
+                connection.sendall(rest)
+            for connection in slow:
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        finally:
+            for connection in slow:
+                connection.close()
+
     def under_load(self, disturb, seconds=2.0):
         """Ask with several clients while something happens; give the statuses."""
         statuses, ended = [], threading.Event()

@@ -4,10 +4,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 
 import pytest
-from fronts import PORT, Site
+from fronts import Site
 
 PAIRS = [
     (front, protocol) for front in ("nginx", "lighttpd", "apache") for protocol in ("scgi", "fastcgi", "uwsgi", "http")
@@ -86,18 +85,7 @@ def test_a_client_that_sends_chunks(site):
 
 
 def test_slow_clients_hold_nothing(site):
-    slow = [socket.create_connection(("127.0.0.1", PORT), 20) for _ in range(40)]
-    try:
-        for connection in slow:
-            connection.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
-        assert site.ask("GET", "/pid")[0] == 200
-        for connection in slow:
-            connection.sendall(b"67890")
-        for connection in slow:
-            assert connection.recv(100).startswith(b"HTTP/1.1 200")
-    finally:
-        for connection in slow:
-            connection.close()
+    site.hold_slow_clients(40, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345", b"67890")
 
 
 def test_a_reload_under_load_fails_nobody(site):

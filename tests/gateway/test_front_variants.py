@@ -44,18 +44,8 @@ def test_nginx_that_passes_bodies_on_as_they_come(edited, protocol, name):
     answer = site.ask("POST", "/count_input", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
     assert (answer[0], answer[2]) == (200, b"500000 500000")
     # Bodies that are still on their way hold no thread of the three times eight.
-    slow = [socket.create_connection(("127.0.0.1", PORT), 20) for _ in range(40)]
-    try:
-        for connection in slow:
-            connection.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n")
-        assert site.ask("GET", "/pid")[0] == 200
-        for connection in slow:
-            connection.sendall(b"0\r\n\r\n")
-        for connection in slow:
-            assert connection.recv(100).startswith(b"HTTP/1.1 200")
-    finally:
-        for connection in slow:
-            connection.close()
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n"
+    site.hold_slow_clients(40, head, b"0\r\n\r\n")
 
 
 def test_a_client_that_gives_up_reaches_no_application(edited):

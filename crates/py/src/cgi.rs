@@ -4,13 +4,12 @@ use std::env;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStringExt;
 
-use anygate_config::{Mount, Plan};
+use anygate_config::Plan;
 use anygate_proto::application::Application;
-use anygate_proto::cgi;
 use pyo3::prelude::*;
 
 use crate::body::{load, say_goodbye, wsgi};
-use crate::launch::Refusal;
+use crate::launch::{Refusal, change_folder};
 use crate::logs;
 
 /// Answers the request of this process. Gives the exit code.
@@ -21,11 +20,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
         return Err(Refusal::usage(message));
     }
     logs::start(&plan.log).map_err(Refusal::machine)?;
-    if let Some(chdir) = &plan.application.chdir {
-        env::set_current_dir(chdir).map_err(|error| {
-            Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display()))
-        })?;
-    }
+    change_folder(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     // A client's field Proxy must not become the proxy of the application's own requests (CVE-2016-1000110).
@@ -34,11 +29,6 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
         Ok(())
     };
     forget(py).map_err(|error| Refusal::machine(error.to_string()))?;
-    let mount = match &plan.server.script_name {
-        Mount::Automatic | Mount::AsGiven => cgi::Mount::AsGiven,
-        Mount::At(path) => cgi::Mount::At(path.clone().into_bytes()),
-    };
-    let body_max_bytes = plan.server.body_max_bytes;
     let mut output = BufWriter::with_capacity(64 * 1024, io::stdout());
     let Some(callable) = load(py, plan) else {
         return Err(Refusal::application());
@@ -51,8 +41,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
             ended = anygate_server::cgi::answer(
                 &application,
                 &environment,
-                &mount,
-                body_max_bytes,
+                &plan.server,
                 io::stdin(),
                 &mut output,
             );

@@ -117,11 +117,7 @@ fn launch(
     logs::start(&plan.log).map_err(Refusal::machine)?;
     let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
     let (user, group) = whom(&plan)?;
-    if let Some(chdir) = &plan.application.chdir {
-        env::set_current_dir(chdir).map_err(|error| {
-            Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display()))
-        })?;
-    }
+    change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");
     }
@@ -164,6 +160,13 @@ fn launch(
     })?;
     drop(pid_file);
     Ok(code)
+}
+
+/// Goes to where the application wants to be.
+pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
+    let Some(chdir) = &plan.application.chdir else { return Ok(()) };
+    env::set_current_dir(chdir)
+        .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))
 }
 
 /// The user and group that workers are to become.

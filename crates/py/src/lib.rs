@@ -1,7 +1,8 @@
 //! `anygate._anygate`: ties everything together for Python. It has no opinions of its own.
 //!
 //! * [`launch`]: the command line and `anygate.serve`. * [`body`]: what a worker does. * [`embedded`]: a server inside
-//!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log. * [`settings`]: keyword arguments.
+//!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
+//! * [`settings`]: keyword arguments.
 #![forbid(unsafe_code)]
 
 mod body;

@@ -6,12 +6,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use anygate_config::{self as config, ServerPlan};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 
-use crate::exchange::error_page;
+use crate::exchange::{Announced, error_page};
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
 /// application's to see in `environ`.
@@ -43,6 +44,15 @@ const VARIABLES: [&str; 25] = [
     "REDIRECT_STATUS",
 ];
 
+/// Where the site's settings say that the application is.
+pub(crate) fn mount(setting: &config::Mount) -> Mount {
+    match setting {
+        config::Mount::Automatic => Mount::Automatic,
+        config::Mount::AsGiven => Mount::AsGiven,
+        config::Mount::At(path) => Mount::At(path.clone().into_bytes()),
+    }
+}
+
 /// Whether a variable of the environment belongs to a request.
 fn is_of_request(name: &[u8]) -> bool {
     name.starts_with(b"HTTP_")
@@ -56,8 +66,7 @@ fn is_of_request(name: &[u8]) -> bool {
 pub fn answer(
     application: &dyn Application,
     environment: &[(Vec<u8>, Vec<u8>)],
-    mount: &Mount,
-    body_max_bytes: u64,
+    plan: &ServerPlan,
     input: impl Read + Send + 'static,
     output: &mut (impl Write + Send),
 ) -> io::Result<()> {
@@ -69,18 +78,22 @@ pub fn answer(
         server_port: "80".to_owned(),
         ..Endpoints::default()
     };
+    // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
+    let mount = match mount(&plan.script_name) {
+        Mount::Automatic => Mount::AsGiven,
+        mount => mount,
+    };
     let mut head = RequestHead::default();
-    let decoded = cgi::decode(variables, mount, &nobody, &mut head);
+    let decoded = cgi::decode(variables, &mount, &nobody, &mut head);
     let mut answer = CgiAnswer {
         output,
         head_request: head.method() == b"HEAD",
         framing: None,
-        left: 0,
+        announced: Announced::default(),
         body_bytes: 0,
-        excess: false,
     };
     let (status, decoded) = match decoded {
-        Ok(decoded) if decoded.length.is_some_and(|length| length > body_max_bytes) => (413, None),
+        Ok(decoded) if decoded.length.is_some_and(|length| length > plan.body_max_bytes) => (413, None),
         Ok(decoded) => (500, Some(decoded)),
         Err(error) => {
             tracing::error!("refused a request: {error}");
@@ -101,10 +114,10 @@ pub fn answer(
         // If it cannot be sent, flushing says why.
         let _ = answer.start(&head, Some(page.len() as u64)).and_then(|()| answer.write(page.as_bytes()));
     }
-    if answer.left > 0 {
+    if answer.announced.left > 0 {
         tracing::error!(
             "the application announced {} bytes more with Content-Length than it gave",
-            answer.left
+            answer.announced.left
         );
     }
     answer.output.flush()
@@ -144,9 +157,8 @@ struct CgiAnswer<'a, W> {
     output: &'a mut W,
     head_request: bool,
     framing: Option<BodyFraming>,
-    left: u64,
+    announced: Announced,
     body_bytes: u64,
-    excess: bool,
 }
 
 impl<W: Write> CgiAnswer<'_, W> {
@@ -157,17 +169,7 @@ impl<W: Write> CgiAnswer<'_, W> {
             None => Err(SendError::Order),
             Some(BodyFraming::Empty) => Ok(0),
             Some(BodyFraming::UntilClose | BodyFraming::Chunked) => Ok(length),
-            Some(BodyFraming::Length(_)) => {
-                if length > self.left && !self.excess {
-                    self.excess = true;
-                    tracing::error!(
-                        "the application gave more bytes than its Content-Length; the rest is dropped"
-                    );
-                }
-                let allowed = length.min(self.left);
-                self.left -= allowed;
-                Ok(allowed)
-            }
+            Some(BodyFraming::Length(_)) => Ok(self.announced.take(length)),
         }
     }
 
@@ -186,9 +188,7 @@ impl<W: Write> Response for CgiAnswer<'_, W> {
         let mut text = Vec::new();
         let framing = cgi::encode_head(&mut text, head, StatusForm::Field, self.head_request, body_length)?;
         self.framing = Some(framing);
-        if let BodyFraming::Length(length) = framing {
-            self.left = length;
-        }
+        self.announced = Announced::new(self.framing);
         self.put(&text)
     }
 

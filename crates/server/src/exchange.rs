@@ -103,6 +103,31 @@ pub(crate) struct AnswerRules {
     pub(crate) server_header: Vec<u8>,
 }
 
+/// What the application announced with Content-Length and has not yet given.
+#[derive(Default)]
+pub(crate) struct Announced {
+    pub(crate) left: u64,
+    exceeded: bool,
+}
+
+impl Announced {
+    pub(crate) fn new(framing: Option<BodyFraming>) -> Announced {
+        let left = if let Some(BodyFraming::Length(length)) = framing { length } else { 0 };
+        Announced { left, exceeded: false }
+    }
+
+    /// How many of `length` more bytes may be sent; says so once when the application gives more than it announced.
+    pub(crate) fn take(&mut self, length: u64) -> u64 {
+        if length > self.left && !self.exceeded {
+            self.exceeded = true;
+            tracing::error!("the application gave more bytes than its Content-Length; the rest is dropped");
+        }
+        let taken = length.min(self.left);
+        self.left -= taken;
+        taken
+    }
+}
+
 /// An answer that is being given; see `proto::application::Response` for its rules.
 pub(crate) struct Answer<'a> {
     pipe: &'a Arc<Pipe>,
@@ -117,13 +142,12 @@ pub(crate) struct Answer<'a> {
     keep_alive: bool,
     draining: &'a AtomicBool,
     framing: Option<BodyFraming>,
-    left: u64,
+    announced: Announced,
     body_bytes: u64,
     sent_bytes: u64,
     status: u16,
     /// The head, kept when the access log may want a field of it.
     kept_head: Option<ResponseHead>,
-    excess: bool,
     /// The beginning of the application's own code, if this call is measured.
     begun: Option<Begun>,
     measured: bool,
@@ -163,12 +187,11 @@ impl<'a> Answer<'a> {
             keep_alive: *keep_alive,
             draining: options.draining,
             framing: None,
-            left: 0,
+            announced: Announced::default(),
             body_bytes: 0,
             sent_bytes: 0,
             status: 0,
             kept_head: options.keep_head.then(ResponseHead::default),
-            excess: false,
             begun: None,
             measured: options.measured,
         };
@@ -187,15 +210,15 @@ impl<'a> Answer<'a> {
             self.refuse(500);
         }
         let whole = match self.framing {
-            Some(BodyFraming::Length(_)) if self.left > 0 && !failed && !self.pipe.is_broken() => {
+            Some(BodyFraming::Length(_)) if self.announced.left > 0 && !failed && !self.pipe.is_broken() => {
                 tracing::error!(
                     "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
-                    self.body_bytes + self.left,
+                    self.body_bytes + self.announced.left,
                     self.body_bytes
                 );
                 false
             }
-            Some(BodyFraming::Length(_)) => self.left == 0,
+            Some(BodyFraming::Length(_)) => self.announced.left == 0,
             Some(BodyFraming::Chunked) if !failed => {
                 self.out.extend_from_slice(LAST_CHUNK);
                 true
@@ -289,17 +312,6 @@ impl<'a> Answer<'a> {
         self.out.extend_from_slice(bytes);
         if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) }
     }
-
-    /// How many of `length` more bytes the framing takes; says so once when the application gives more than it announced.
-    fn allowed(&mut self, length: u64) -> u64 {
-        if length > self.left && !self.excess {
-            self.excess = true;
-            tracing::error!("the application gave more bytes than its Content-Length; the rest is dropped");
-        }
-        let allowed = length.min(self.left);
-        self.left -= allowed;
-        allowed
-    }
 }
 
 /// How one answer differs from another.
@@ -333,10 +345,7 @@ impl Response for Answer<'_> {
                 return Err(error);
             }
         }
-        self.left = match self.framing {
-            Some(BodyFraming::Length(length)) => length,
-            _ => 0,
-        };
+        self.announced = Announced::new(self.framing);
         self.status = head.status();
         if let Some(kept) = &mut self.kept_head {
             kept.clone_from(head);
@@ -354,7 +363,7 @@ impl Response for Answer<'_> {
             Some(BodyFraming::Empty) => Ok(()),
             Some(BodyFraming::UntilClose) => self.put(bytes),
             Some(BodyFraming::Length(_)) => {
-                let allowed = usize::try_from(self.allowed(bytes.len() as u64)).unwrap_or(bytes.len());
+                let allowed = usize::try_from(self.announced.take(bytes.len() as u64)).unwrap_or(bytes.len());
                 self.put(bytes.get(..allowed).unwrap_or(bytes))
             }
             Some(BodyFraming::Chunked) => {
@@ -374,8 +383,8 @@ impl Response for Answer<'_> {
     }
 
     fn hold_back(&mut self) -> bool {
-        let whole =
-            matches!(self.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty)) && self.left == 0;
+        let whole = matches!(self.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty))
+            && self.announced.left == 0;
         *self.held |= whole && !self.out.is_empty() && self.pipe.hold_back(self.out);
         *self.held
     }
@@ -386,7 +395,7 @@ impl Response for Answer<'_> {
             None => return Err(SendError::Order),
             Some(BodyFraming::Empty) => return Ok(()),
             Some(BodyFraming::UntilClose) => length,
-            Some(BodyFraming::Length(_)) => self.allowed(length),
+            Some(BodyFraming::Length(_)) => self.announced.take(length),
             Some(BodyFraming::Chunked) if length == 0 => 0,
             Some(BodyFraming::Chunked) => {
                 http1::encode_chunk_head(self.out, usize::try_from(length).map_err(|_| SendError::Order)?);

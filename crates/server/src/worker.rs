@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anygate_config::{self as config, Protocol, ServerPlan};
+use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::forwarded::Forwarding;
 use anygate_proto::application::Application;
-use anygate_proto::cgi;
 use anygate_proto::limits::Limits;
 use anygate_sys::Listener;
 use anygate_sys::signals::{Signal, Signals};
@@ -20,6 +19,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::app_thread;
+use crate::cgi;
 use crate::connection::ReadRules;
 use crate::exchange::AnswerRules;
 use crate::pipe::OutboxLimits;
@@ -214,11 +214,7 @@ fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
             body_timeout: plan.body_timeout,
             stream_paths: plan.stream_paths.clone(),
             requests_per_connection_max: plan.requests_per_connection_max,
-            mount: match &plan.script_name {
-                config::Mount::Automatic => cgi::Mount::Automatic,
-                config::Mount::AsGiven => cgi::Mount::AsGiven,
-                config::Mount::At(path) => cgi::Mount::At(path.clone().into_bytes()),
-            },
+            mount: cgi::mount(&plan.script_name),
             forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
             proxy_protocol: plan.proxy_protocol,
         },

@@ -1,7 +1,8 @@
 //! Readiness, accepting, deadlines, and what to do with each event. A reactor is a value that one thread owns at a time
 //! (see `stage`); it never calls the application: it collects connections whose exchange is ready.
 //!
-//! Sockets are registered once, edge-triggered, for both directions, so that a request costs no registration calls.
+//! A socket is read when it is accepted and registered when it first has to wait; then once, edge-triggered, for both
+//! directions, so that further requests cost no registration calls.
 //! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
 
 mod accepting;
