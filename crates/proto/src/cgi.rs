@@ -302,10 +302,13 @@ fn extra(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error>
 
 fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
     let port = |text: &[u8], other: &str| match number(text).and_then(|port| u16::try_from(port).ok()) {
-        Some(port) => port.to_string(),
+        Some(port) => itoa::Buffer::new().format(port).to_owned(),
         None => other.to_owned(),
     };
-    let (remote_addr, remote_port) = match address(known.remote_addr) {
+    let client = address(known.remote_addr);
+    // With an address the client is somebody behind the front server.
+    let unix = fallback.unix && client.is_none();
+    let (remote_addr, remote_port) = match client {
         Some(address) => (address, port(known.remote_port, "")),
         // A front server that itself was reached over a unix socket has no address to tell.
         None => (fallback.remote_addr.clone(), fallback.remote_port.clone()),
@@ -319,8 +322,7 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         remote_port,
         server_name,
         server_port: port(known.server_port, &fallback.server_port),
-        // With an address the client is somebody behind the front server.
-        unix: fallback.unix && address(known.remote_addr).is_none(),
+        unix,
         https: known.https || fallback.https,
         of_one_request: true,
         ..Endpoints::default()
@@ -337,7 +339,11 @@ pub fn address(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let text = text.split_once('%').map_or(text, |(address, _zone)| address);
-    Some(text.parse::<IpAddr>().ok()?.to_canonical().to_string())
+    Some(match text.parse::<IpAddr>().ok()? {
+        // Only one text is read as this address.
+        IpAddr::V4(_) => text.to_owned(),
+        address @ IpAddr::V6(_) => address.to_canonical().to_string(),
+    })
 }
 
 /// How an answer's first line says its status.

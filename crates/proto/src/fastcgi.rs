@@ -230,7 +230,7 @@ impl Decoder {
             (PARAMS, Some(place)) if record.empty => match self.requests.get_mut(place) {
                 Some(request) if !request.has_head => {
                     let packed = std::mem::take(&mut request.variables);
-                    pairs::check(&packed, limits, pair).map_err(|_| Error::Variables)?;
+                    pairs::check(&packed, limits, pair, |_, _| {}).map_err(|_| Error::Variables)?;
                     request.has_head = true;
                     Ok(Event::Head { id: request.id, keep: request.keep, variables: packed })
                 }

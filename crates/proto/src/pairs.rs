@@ -11,16 +11,17 @@ pub(crate) enum Fault {
     TooMany,
 }
 
-/// Checks that `packed` is whole pairs within the limits.
+/// Checks that `packed` is whole pairs within the limits, and shows each.
 pub(crate) fn check(
     packed: &[u8],
     limits: &Limits,
     take: impl Fn(&[u8]) -> Option<(&[u8], &[u8], &[u8])>,
+    mut see: impl FnMut(&[u8], &[u8]),
 ) -> Result<(), Fault> {
     let mut rest = packed;
     let mut count = 0;
     while !rest.is_empty() {
-        let (name, _, after) = take(rest).ok_or(Fault::Malformed)?;
+        let (name, value, after) = take(rest).ok_or(Fault::Malformed)?;
         count += 1;
         if name.is_empty() {
             return Err(Fault::Malformed);
@@ -28,6 +29,7 @@ pub(crate) fn check(
         if count > limits.variables_max() {
             return Err(Fault::TooMany);
         }
+        see(name, value);
         rest = after;
     }
     Ok(())

@@ -85,19 +85,23 @@ pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>
 }
 
 fn check(variables: &[u8], limits: &Limits) -> Result<(), Error> {
-    pairs::check(variables, limits, pair).map_err(|fault| match fault {
+    let mut length_first = None;
+    let (mut versions, mut all_one) = (0, true);
+    let see = |name: &[u8], value: &[u8]| {
+        length_first.get_or_insert(name == b"CONTENT_LENGTH");
+        if name == b"SCGI" {
+            versions += 1;
+            all_one &= value == b"1";
+        }
+    };
+    pairs::check(variables, limits, pair, see).map_err(|fault| match fault {
         Fault::Malformed => Error::Variable,
         Fault::TooMany => Error::TooLarge,
     })?;
-    let mut names = pairs::iter(variables, pair);
-    if names.next().is_none_or(|(name, _)| name != b"CONTENT_LENGTH") {
-        return Err(Error::ContentLengthFirst);
-    }
-    let mut versions = names.filter(|(name, _)| name == b"SCGI").map(|(_, value)| value).peekable();
-    if versions.peek().is_some() && versions.all(|version| version == b"1") {
-        Ok(())
-    } else {
-        Err(Error::Version)
+    match (length_first, versions) {
+        (Some(true), 1..) if all_one => Ok(()),
+        (Some(true), _) => Err(Error::Version),
+        _ => Err(Error::ContentLengthFirst),
     }
 }
 
@@ -109,6 +113,6 @@ fn pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 fn until_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
+    let end = bytes.iter().position(|&byte| byte == 0)?;
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }

@@ -72,7 +72,7 @@ pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>
         return Err(Error::TooLarge);
     }
     let Some(packet) = bytes.get(4..4 + length) else { return Ok(None) };
-    pairs::check(packet, limits, pair).map_err(|fault| match fault {
+    pairs::check(packet, limits, pair, |_, _| {}).map_err(|fault| match fault {
         Fault::Malformed => Error::Variable,
         Fault::TooMany => Error::TooLarge,
     })?;
