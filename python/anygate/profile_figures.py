@@ -167,7 +167,7 @@ def _profile(content: bytes) -> list[Row]:
         raise ValueError("not a profile")
     try:
         stats: dict[Any, Any] = marshal.loads(content)
-        return [
+        rows = [
             Row(
                 _function(function),
                 int(primitive_calls),
@@ -181,6 +181,10 @@ def _profile(content: bytes) -> list[Row]:
     except Exception as error:
         # Damaged bytes fail in many ways: EOFError, ValueError, TypeError, MemoryError, AttributeError and more.
         raise ValueError(f"not a profile ({type(error).__name__})") from None
+    if not rows:
+        # Every profile has at least the call that ended it.
+        raise ValueError("the profile is empty")
+    return rows
 
 
 def _function(key: Any) -> Function:

@@ -220,10 +220,10 @@ def _notices(figures: Figures, view: View) -> list[str]:
 EMPTY = '<p class="empty">No request was profiled yet. Send some to the application, then load this page again.</p>'
 
 _STYLE = """
-:root { --ground: #fff; --ink: #1c1f23; --muted: #667079; --line: #e3e6e9; --link: #0b5cad; --bar: #ffe3bf;
+:root { --ground: #fff; --ink: #1c1f23; --muted: #667079; --line: #e3e6e9; --link: #0b5cad; --bar: #f7b65e;
   --hover: #f6f7f8; --warn: #fff4d6; --box-s: 88%; --box-l: 76%; --plain-box: #dfe3e6; --edge: #fff; }
 @media (prefers-color-scheme: dark) {
-  :root { --ground: #15181b; --ink: #e4e7ea; --muted: #98a2ab; --line: #2c3136; --link: #7db8f5; --bar: #573a16;
+  :root { --ground: #15181b; --ink: #e4e7ea; --muted: #98a2ab; --line: #2c3136; --link: #7db8f5; --bar: #a8671a;
     --hover: #1d2125; --warn: #3a3013; --box-s: 46%; --box-l: 30%; --plain-box: #343a40; --edge: #15181b; }
 }
 * { box-sizing: border-box; }
@@ -249,6 +249,7 @@ code, .name { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaV
   font-size: .9em; }
 table { width: 100%; border-collapse: collapse; }
 th, td { padding: .4rem .75rem; text-align: right; vertical-align: top; font-weight: 400; white-space: nowrap; }
+td { width: 9.5rem; }
 th:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: anywhere; }
 tr > :last-child { padding-right: 0; }
 thead th { position: sticky; top: 0; background: var(--ground); box-shadow: inset 0 -1px var(--line);
@@ -259,8 +260,8 @@ thead [aria-sort=ascending] a::after { content: " \\2191"; }
 tbody tr { border-bottom: 1px solid var(--line); }
 tbody tr:hover { background: var(--hover); }
 td small { color: var(--muted); }
-td[style] { background: linear-gradient(var(--bar), var(--bar)) right .75rem bottom .22rem /
-  calc(var(--share) * .82) 3px no-repeat; }
+td[style] { background: linear-gradient(var(--bar), var(--bar)) right .75rem top 1.95rem /
+  calc(var(--share) * .82) 4px no-repeat; }
 .place { display: block; color: var(--muted); font-size: .8rem; }
 .more, .empty, footer { color: var(--muted); }
 .empty { padding: 3rem 0; text-align: center; }
@@ -271,12 +272,17 @@ footer { margin-top: 2rem; font-size: .8rem; overflow-wrap: anywhere; }
   tr { display: grid; grid-template-columns: 1fr 1.2fr 1.4fr 1.1fr; padding: .5rem 0; }
   thead { position: sticky; top: 0; z-index: 1; display: block; background: var(--ground);
     box-shadow: inset 0 -1px var(--line); }
-  thead th { position: static; box-shadow: none; background: none; }
-  th, td, td:last-child { padding: 0; }
+  thead tr { display: flex; gap: 1.1rem; padding: .6rem 0; }
+  thead th, thead th:first-child { position: static; box-shadow: none; background: none; margin: 0; }
+  thead th:last-child { display: none; }
+  th, td, td:last-child { padding: 0; width: auto; }
   th:first-child { grid-column: 1 / -1; margin-bottom: .2rem; }
   td::before { content: attr(data-label); display: block; color: var(--muted); font-size: .7rem; }
   td { font-size: .9rem; padding-bottom: .35rem; }
-  td[style] { background-position: right 0 bottom .1rem; }
+  td small { display: block; }
+  td[style] { background-position: right 0 bottom 0; background-size: calc(var(--share) * .9) 3px; }
+  header { position: relative; }
+  header form { position: absolute; top: .3rem; right: 0; }
 }
 .hint { margin: 0 0 .75rem; color: var(--muted); }
 .graph { position: relative; }

@@ -1,0 +1,520 @@
+"""anygate.profiler: each request leaves a profile, and a page shows what they add up to."""
+
+import cProfile
+import io
+import json
+import logging
+import os
+import pstats
+import re
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+from anygate.flame import boxes
+from anygate.profile_figures import Figures
+from anygate.profiler import Profiler
+
+HOME = "127.0.0.1"
+ABROAD = "192.0.2.7"
+
+
+def inner_work(n):
+    return sum(i * i for i in range(n))
+
+
+def outer_work():
+    return inner_work(2000) + inner_work(1000)
+
+
+def application(environ, start_response):
+    outer_work()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"the application answers"]
+
+
+class Answer:
+    def __init__(self, app, path="/", query="", method="GET", remote=HOME, **environ):
+        environ = {
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": method,
+            "REMOTE_ADDR": remote,
+            "wsgi.input": io.BytesIO(),
+            "SCRIPT_NAME": "",
+            **environ,
+        }
+        setup_testing_defaults(environ)
+
+        def start_response(status, headers, exc_info=None):
+            self.status = int(status.split()[0])
+            self.headers = dict(headers)
+
+        iterable = app(environ, start_response)
+        self.body = b"".join(iterable)
+        if hasattr(iterable, "close"):
+            iterable.close()
+        self.text = self.body.decode("utf-8", "replace")
+
+
+def profiles(folder):
+    return sorted(folder.glob("req_*.prof"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "profiles"
+
+
+@pytest.fixture
+def profiler(folder):
+    return Profiler(application, folder)
+
+
+@pytest.fixture
+def used(profiler):
+    for _ in range(3):
+        assert Answer(profiler).body == b"the application answers"
+    return profiler
+
+
+def test_each_request_leaves_one_profile_that_pstats_loads(used, folder):
+    assert len(profiles(folder)) == 3
+    assert re.fullmatch(r"req_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f-]{17}\.prof", profiles(folder)[0].name)
+    names = {name for _, _, name in pstats.Stats(str(profiles(folder)[0])).stats}
+    assert {"application", "outer_work", "inner_work"} <= names
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_the_iterable_of_the_application_is_passed_on_untouched(folder):
+    class Body:
+        def __iter__(self):
+            return iter([b"x"])
+
+        def close(self):
+            pass
+
+    body = Body()
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return body
+
+    assert Profiler(app, folder)({"PATH_INFO": "/"}, lambda *_: None) is body
+
+
+def test_an_exception_passes_and_its_request_is_profiled(folder):
+    def app(environ, start_response):
+        outer_work()
+        raise LookupError("mine")
+
+    profiler = Profiler(app, folder)
+    for _ in range(2):
+        with pytest.raises(LookupError, match="mine"):
+            Answer(profiler)
+    assert len(profiles(folder)) == 2
+    assert sys.getprofile() is None
+
+
+def test_threads_take_turns(profiler, folder):
+    errors = []
+    waiting = iter(range(100))
+    lock = threading.Lock()
+
+    def client():
+        while True:
+            with lock:
+                if next(waiting, None) is None:
+                    return
+            try:
+                assert Answer(profiler).status == 200
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(profiles(folder)) == 100
+    assert (profiler.unprofiled, profiler.write_failures) == (0, 0)
+    assert json.loads(Answer(profiler, "/__profile__", "format=json").body)["requests"] == 100
+
+
+def test_an_application_that_calls_itself_is_one_profile(folder):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/outer":
+            return profiler({**environ, "PATH_INFO": "/inner"}, start_response)
+        return application(environ, start_response)
+
+    profiler = Profiler(app, folder)
+    assert Answer(profiler, "/outer").status == 200
+    assert len(profiles(folder)) == 1
+
+
+def test_a_request_that_waits_too_long_runs_unprofiled(folder, caplog):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/outer":
+            # Like a request over HTTP to another thread of the same server.
+            thread = threading.Thread(target=lambda: inner.append(Answer(profiler, "/inner").status))
+            thread.start()
+            thread.join()
+        return application(environ, start_response)
+
+    inner = []
+    profiler = Profiler(app, folder)
+    profiler.wait_max_seconds = 0.05
+    assert Answer(profiler, "/outer").status == 200
+    assert inner == [200]
+    assert profiler.unprofiled == 1
+    assert len(profiles(folder)) == 1
+    assert "waited longer" in caplog.text
+
+
+def test_beside_another_profiling_tool_requests_run_unprofiled_and_it_is_said_once(profiler, folder, caplog):
+    other = cProfile.Profile()
+    other.enable()
+    try:
+        answers = [Answer(profiler).status for _ in range(3)]
+    finally:
+        other.disable()
+    assert answers == [200, 200, 200]
+    assert profiles(folder) == []
+    assert profiler.unprofiled == 3
+    assert [record.levelno for record in caplog.records if record.name == "anygate.profiler"] == [logging.WARNING]
+    assert any(name == "outer_work" for _, _, name in pstats.Stats(other).stats)
+    assert "3 requests ran unprofiled" in Answer(profiler, "/__profile__").text
+    assert Answer(profiler).status == 200
+    assert len(profiles(folder)) == 1
+
+
+def test_a_profile_that_cannot_be_written_does_not_hurt_the_request(profiler, folder, caplog):
+    folder.rmdir()
+    assert [Answer(profiler).status for _ in range(3)] == [200, 200, 200]
+    assert profiler.write_failures == 3
+    assert len([record for record in caplog.records if record.name == "anygate.profiler"]) == 1
+    page = Answer(profiler, "/__profile__")
+    assert page.status == 200
+    assert "could not write 3 profiles" in page.text
+    assert str(folder) in page.text
+    folder.mkdir()
+    Answer(profiler)
+    assert "is left out" not in Answer(profiler, "/__profile__").text
+
+
+def test_an_unusable_folder_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/below'.*name a folder that"):
+        Profiler(application, tmp_path / "file" / "below")
+
+
+def test_a_trusted_entry_that_is_no_network_is_an_error(folder):
+    with pytest.raises(ValueError, match=r"10\.0\.0\.1/8"):
+        Profiler(application, folder, trusted=["10.0.0.1/8"])
+
+
+@pytest.mark.parametrize("remote", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_trusted_addresses_see_the_page(used, remote):
+    assert "<h1>Profile</h1>" in Answer(used, "/__profile__", remote=remote).text
+
+
+@pytest.mark.parametrize(
+    "remote", [ABROAD, "", "unix:", "localhost", "::2", "::ffff:192.0.2.7", "127.0.0.1, 192.0.2.7"]
+)
+@pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame", "/__profile__/clear"])
+def test_to_all_others_there_is_no_page(used, folder, remote, path):
+    answer = Answer(used, path, method="POST", remote=remote, HTTP_X_FORWARDED_FOR=HOME)
+    assert answer.body == b"the application answers"
+    assert len(profiles(folder)) == 4
+
+
+def test_the_trusted_networks_can_be_chosen(folder):
+    profiler = Profiler(application, folder, trusted=["192.0.2.0/24"])
+    assert "<h1>Profile</h1>" in Answer(profiler, "/__profile__", remote=ABROAD).text
+    assert Answer(profiler, "/__profile__", remote=HOME).body == b"the application answers"
+
+
+def test_paths_that_only_begin_like_the_page_belong_to_the_application(used):
+    assert Answer(used, "/__profile__x").body == b"the application answers"
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/__profile__", ""),
+        ("/__profile__/", "sort=own&limit=5"),
+        ("/__profile__", "format=json"),
+        ("/__profile__", "download"),
+        ("/__profile__/flame", ""),
+        ("/__profile__/nowhere", ""),
+        ("/__profile__", "sort=nonsense"),
+    ],
+)
+def test_answers_keep_to_wsgi_and_carry_their_headers(used, folder, path, query):
+    answer = Answer(validator(used), path, query)
+    assert int(answer.headers["Content-Length"]) == len(answer.body)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Content-Security-Policy"] == (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    assert len(profiles(folder)) == 3, "the page itself is not profiled"
+    head = Answer(validator(used), path, query, method="HEAD")
+    assert (head.status, head.body) == (answer.status, b"")
+
+
+@pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame"])
+def test_pages_name_no_outside_address(used, path):
+    assert "//" not in re.sub(r"<script>.*?</script>", "", Answer(used, path).text, flags=re.DOTALL)
+    assert "http" not in Answer(used, path).text
+
+
+def test_unknown_pages_are_404_and_other_methods_405(used):
+    assert Answer(used, "/__profile__/nowhere").status == 404
+    refused = Answer(used, "/__profile__", method="DELETE")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
+    refused = Answer(used, "/__profile__/clear")
+    assert (refused.status, refused.headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("query", ["sort=nonsense", "limit=0", "limit=-1", "limit=many", "format=xml"])
+def test_a_query_that_cannot_be_met_is_400_and_says_why(used, query):
+    answer = Answer(used, "/__profile__", query)
+    assert answer.status == 400
+    assert query.split("=")[0] + "=" in answer.text
+
+
+def test_json_adds_up_the_files_of_all_processes(used, folder):
+    elsewhere = Profiler(application, folder)
+    Answer(elsewhere)
+    answer = Answer(used, "/__profile__", "format=json")
+    assert answer.headers["Content-Type"] == "application/json"
+    figures = json.loads(answer.body)
+    rows = {row["function"]: row for row in figures["functions"]}
+    assert figures["requests"] == 4
+    assert rows["application"]["calls"] == 4
+    assert rows["inner_work"]["calls"] == 8
+    assert rows["inner_work"]["file"] == __file__
+    assert rows["inner_work"]["line"] == inner_work.__code__.co_firstlineno
+    assert figures["total_seconds"] == pytest.approx(rows["application"]["cumulative_seconds"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        ("calls", lambda row: -row["calls"]),
+        ("own", lambda row: -row["own_seconds"]),
+        ("cumulative", lambda row: -row["cumulative_seconds"]),
+        ("name", lambda row: row["function"].lower()),
+    ],
+)
+def test_functions_are_sorted_and_limited(used, sort, key):
+    rows = json.loads(Answer(used, "/__profile__", f"format=json&sort={sort}").body)["functions"]
+    assert [key(row) for row in rows] == sorted(key(row) for row in rows)
+    first = json.loads(Answer(used, "/__profile__", f"format=json&sort={sort}&limit=2").body)["functions"]
+    assert first == rows[:2]
+    page = Answer(used, "/__profile__", f"sort={sort}&limit=2").text
+    assert page.count("<tr>") == 1 + 2
+    assert re.search(rf'aria-sort=\w+><a href="\?sort={sort}&amp;limit=2">', page)
+
+
+def test_a_refresh_reads_new_files_only(folder, profiler, monkeypatch):
+    figures = Figures(folder)
+    for count in (1, 2):
+        Answer(profiler)
+        figures.refresh()
+        assert figures.requests == count
+    monkeypatch.setattr("anygate.profile_figures._profile", lambda content: pytest.fail("read again"))
+    figures.refresh()
+    assert figures.requests == 2
+
+
+def test_files_deleted_meanwhile_no_longer_count(used, folder):
+    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 3
+    profiles(folder)[0].unlink()
+    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no profile", b"{", b"{\xff\xff", b"{0", b"{N0", b"{i\x01\x00\x00\x00i\x01\x00\x00\x000"]
+)
+def test_a_file_that_is_no_profile_is_skipped_and_named(used, folder, content):
+    (folder / "req_<bad>.prof").write_bytes(content)
+    good = profiles(folder)[1].read_bytes()
+    (folder / "req_cut.prof").write_bytes(good[: len(good) // 2])
+    figures = json.loads(Answer(used, "/__profile__", "format=json").body)
+    assert figures["requests"] == 3
+    assert set(figures["skipped"]) >= {"req_cut.prof"}
+    page = Answer(used, "/__profile__").text
+    assert "req_cut.prof</code> is left out" in page
+    assert "<bad>" not in page
+    assert "req_&lt;bad&gt;.prof</code> is left out" in page
+
+
+def test_the_download_is_the_merged_profile(used, tmp_path):
+    answer = Answer(used, "/__profile__", "download")
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="wsgi.prof"'
+    (tmp_path / "down.prof").write_bytes(answer.body)
+    merged = pstats.Stats(str(tmp_path / "down.prof"))
+    calls = {name: figures[1] for (_, _, name), figures in merged.stats.items()}
+    assert (calls["application"], calls["outer_work"], calls["inner_work"]) == (3, 3, 6)
+    reference = pstats.Stats(*map(str, profiles(used.folder)))
+    assert merged.total_calls == reference.total_calls
+    assert merged.total_tt == pytest.approx(reference.total_tt)
+    assert {key: set(row[4]) for key, row in merged.stats.items()} == {
+        key: set(row[4]) for key, row in reference.stats.items()
+    }
+
+
+def test_without_profiles_the_pages_say_so(profiler):
+    assert "No request was profiled yet" in Answer(profiler, "/__profile__").text
+    assert "No request was profiled yet" in Answer(profiler, "/__profile__/flame").text
+    assert Answer(profiler, "/__profile__", "download").status == 404
+
+
+def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
+    (folder / "wsgi.prof").write_bytes(b"kept")
+    assert Answer(used, "/__profile__").status == 200
+    answer = Answer(
+        validator(used),
+        "/__profile__/clear",
+        method="POST",
+        HTTP_HOST="here:8000",
+        HTTP_ORIGIN="http://here:8000",
+        SCRIPT_NAME="/mounted",
+    )
+    assert (answer.status, answer.headers["Location"]) == (303, "/mounted/__profile__")
+    assert profiles(folder) == []
+    assert (folder / "wsgi.prof").exists()
+    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_ORIGIN": "http://here:8001"},
+        {"HTTP_ORIGIN": "http://[broken"},
+        {"HTTP_REFERER": "https://evil.example/here:8000"},
+        {"HTTP_ORIGIN": "https://evil.example", "HTTP_REFERER": "http://here:8000/"},
+    ],
+)
+def test_another_site_cannot_clear(used, folder, environ):
+    answer = Answer(used, "/__profile__/clear", method="POST", HTTP_HOST="here:8000", **environ)
+    assert answer.status == 403
+    assert len(profiles(folder)) == 3
+
+
+def flame_of(profiler):
+    page = Answer(profiler, "/__profile__/flame").text
+    return ElementTree.fromstring(page[page.index('<svg id="flame"') : page.rindex("</svg>") + len("</svg>")])
+
+
+def test_the_flame_graph_is_xml_and_shows_the_functions_of_the_application(used):
+    titles = [title.text for title in flame_of(used).iter("title")]
+    place = f"{__file__}:{inner_work.__code__.co_firstlineno}"
+    assert titles[0].startswith("all requests (3)")
+    assert any(re.match(rf"inner_work · {re.escape(place)} · [\d.,]+\s\S+, [\d.]+%$", title) for title in titles)
+
+
+def test_odd_names_are_escaped(folder):
+    source = compile("def f(): return sum(range(20000))", "<b>&\"'\x01\udcff.py", "exec")
+    names = {}
+    exec(source, names)
+
+    def app(environ, start_response):
+        names["f"]()
+        return application(environ, start_response)
+
+    profiler = Profiler(app, folder)
+    Answer(profiler)
+    assert any("<b>&\"'" in title.text for title in flame_of(profiler).iter("title"))
+    assert "<b>" not in Answer(profiler, "/__profile__").text
+    assert Answer(profiler, "/__profile__", "format=json").status == 200
+
+
+def test_boxes_lie_within_the_box_above_and_recursion_is_cut(folder):
+    def even(n):
+        time.sleep(0.0002)
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n != 0 and even(n - 1)
+
+    def app(environ, start_response):
+        even(int(environ["QUERY_STRING"]))
+        odd(3)
+        return application(environ, start_response)
+
+    profiler = Profiler(app, folder)
+    for depth in (0, 7, 30):
+        Answer(profiler, query=str(depth))
+    figures = Figures(folder)
+    figures.refresh()
+    laid = boxes(figures)
+    assert laid[0].width == 1.0
+    assert laid[0].seconds == pytest.approx(figures.total_seconds, rel=0.05)
+    levels = {}
+    for box in laid:
+        levels.setdefault(box.depth, []).append(box)
+        assert box.width >= 0.001
+        assert len(box.above) == box.depth, "no function is above itself"
+    for depth, level in levels.items():
+        end = 0.0
+        for box in sorted(level, key=lambda box: box.left):
+            assert box.left >= end - 1e-9, "boxes do not overlap"
+            end = box.left + box.width
+            if depth:
+                assert any(
+                    box.left >= upper.left - 1e-9 and end <= upper.left + upper.width + 1e-9
+                    for upper in levels[depth - 1]
+                )
+
+
+def test_a_function_that_is_its_own_caller_is_a_root(folder):
+    def app(environ, start_response):
+        time.sleep(0.001)
+        if environ["n"] > 0:
+            return app({**environ, "n": environ["n"] - 1}, start_response)
+        return application(environ, start_response)
+
+    Answer(Profiler(app, folder), n=3)
+    figures = Figures(folder)
+    figures.refresh()
+    assert next(box.function[2] for box in boxes(figures) if box.depth == 1) == "app"
+
+
+def test_the_total_is_written_at_exit(folder, tmp_path):
+    program = (
+        "import sys, anygate.profiler as p\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return []\n"
+        "profiler = p.Profiler(app, sys.argv[1])\n"
+        "for _ in range(int(sys.argv[2])): profiler({'PATH_INFO': '/'}, lambda status, headers: None)\n"
+    )
+
+    def run(count):
+        return subprocess.Popen([sys.executable, "-c", program, folder, str(count)], env=os.environ, cwd=tmp_path)
+
+    assert run(0).wait(timeout=60) == 0
+    assert not (folder / "wsgi.prof").exists()
+    # Several workers that end at once.
+    workers = [run(5) for _ in range(4)]
+    assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0, 0]
+    stats = pstats.Stats(str(folder / "wsgi.prof")).stats
+    assert [row[1] for (_, _, name), row in stats.items() if name == "app"] == [20]
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_write_total_tells_where_it_wrote(used, folder):
+    assert used.write_total() == folder / "wsgi.prof"
+    assert Profiler(application, folder / "empty").write_total() is None
