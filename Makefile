@@ -32,6 +32,11 @@ $(VENV)/tools: $(BIN)/maturin pyproject.toml
 	$(BIN)/python -m pip install --quiet --group lint --group test
 	touch $@
 
+# Every server that anygate starts by name.
+$(VENV)/servers: $(BIN)/maturin pyproject.toml | packages
+	$(BIN)/python -m pip install --quiet --group servers
+	touch $@
+
 lint: $(VENV)/installed $(VENV)/tools
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -48,7 +53,7 @@ rust-test: $(BIN)/maturin
 packages:
 	$(PYTHON) scripts/packages.py
 
-python-test: $(VENV)/installed $(VENV)/tools packages
+python-test: $(VENV)/installed $(VENV)/tools packages $(VENV)/servers
 	$(BIN)/python -m pytest
 
 fuzz: $(BIN)/maturin

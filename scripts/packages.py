@@ -1,11 +1,21 @@
-"""Install the Debian packages that the tests need: real front servers. Nothing happens if they are there."""
+"""Install the Debian packages that the tests need: front servers, and what others are built with."""
 
 import os
 import shutil
 import subprocess
 import sys
 
-PROGRAMS = {"nginx": "nginx-light", "lighttpd": "lighttpd", "apache2": "apache2-bin", "/etc/mime.types": "media-types"}
+PROGRAMS = {
+    "nginx": "nginx-light",
+    "lighttpd": "lighttpd",
+    "apache2": "apache2-bin",
+    "/etc/mime.types": "media-types",
+    # To build other servers from their packages, and to run them.
+    "gcc": "gcc",
+    "apxs": "apache2-dev",
+    "/usr/include/ev.h": "libev-dev",
+    "/usr/share/doc/libuv1": "libuv1",
+}
 
 
 def main() -> int:

@@ -13,6 +13,6 @@ Every option of the command line is a keyword argument here; ``docs/settings.md`
 """
 
 from anygate._anygate import __version__
-from anygate.server import Server, serve
+from anygate.server import Server, run, serve
 
-__all__ = ["Server", "__version__", "serve"]
+__all__ = ["Server", "__version__", "run", "serve"]

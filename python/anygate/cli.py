@@ -7,4 +7,14 @@ from anygate import _anygate
 
 def main() -> int:
     """Run the command line of this process; return the exit code."""
-    return _anygate.main(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments == ["servers"]:
+        from anygate.servers import table
+
+        sys.stdout.write(table())
+        return 0
+    if arguments[:1] == ["web2py"]:
+        from anygate.web2py import command
+
+        return command(arguments[1:])
+    return _anygate.main(arguments)

@@ -40,6 +40,34 @@ def serve(app: Application | str, **options: Option) -> None:
                 signal.signal(number, handler)
 
 
+def run(
+    servername: str = "native",
+    ip: str = "127.0.0.1",
+    port: int | str = 8000,
+    softcron: bool = True,
+    logging: bool = False,
+    profiler: str | None = None,
+    options: Any = None,
+    app: str | None = None,
+) -> None:
+    """Serve with a server by name, as ``run`` of web2py's ``anyserver.py`` did, until a signal ends it.
+
+    What is served is ``app``, a target such as ``"myapp:app"``, or else the web2py site in the current folder.
+    ``options.workers`` counts, if there is such an attribute.
+
+    Raises SystemExit with the exit code of the command line if it cannot be served.
+    """
+    arguments = ["-s", servername, "-i", str(ip), "-p", str(port)]
+    arguments += ["--logging"] if logging else []
+    arguments += ["--profiler", profiler] if profiler else []
+    workers = getattr(options, "workers", None)
+    arguments += ["--workers", str(workers)] if workers else []
+    arguments += [app] if app is not None else ["--web2py", "."]
+    code = _anygate.main(arguments)
+    if code != 0:
+        raise SystemExit(code)
+
+
 class Server(_anygate.Server):
     """A server inside this program: one worker, with threads of its own, until :meth:`stop`.
 

@@ -17,10 +17,24 @@ use crate::{VERSION, file, help};
 pub enum Command {
     /// Serve. With warnings about settings that have no effect.
     Serve(Box<Plan>, Vec<String>),
+    /// Serve with a server of another package.
+    Elsewhere(Box<Elsewhere>),
     /// Answer one request as the program of a CGI server.
     Cgi(Box<Plan>),
     /// Show this on standard output and end.
     Show(String),
+}
+
+/// What a server of another package is to do.
+#[derive(Debug)]
+pub struct Elsewhere {
+    /// Its name, as the user wrote it.
+    pub server: String,
+    /// Options that somebody set, by name, with the words of whoever set them: what the server cannot do is refused with
+    /// these.
+    pub given: Vec<(&'static str, String)>,
+    /// The checked settings.
+    pub plan: Plan,
 }
 
 /// Why anygate ends without serving.
@@ -82,6 +96,14 @@ pub fn parse(
             "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
         return Err(Exit::usage(message.to_owned()));
     }
+    if plan.application.server != "native" && !cgi {
+        let given = OPTIONS.iter().filter_map(|option| {
+            Some((option.name, settings.named(option, &settings.given(option.name)?.origin)))
+        });
+        let given = given.collect();
+        let server = plan.application.server.clone();
+        return Ok(Command::Elsewhere(Box::new(Elsewhere { server, given, plan })));
+    }
     if cgi {
         return Ok(Command::Cgi(Box::new(plan)));
     }
@@ -113,6 +135,12 @@ fn grammar(about_config: bool) -> clap::Command {
         let mut arg = Arg::new(option.name).long(option.name.replace('_', "-"));
         if let Some(short) = option.short {
             arg = arg.short(short);
+        }
+        if let Some(short) = option.old_short {
+            arg = arg.short_alias(short);
+        }
+        if option.name.contains('_') {
+            arg = arg.alias(option.name);
         }
         arg = match option.kind {
             Kind::Flag => arg.action(ArgAction::SetTrue).overrides_with(option.name),

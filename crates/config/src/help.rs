@@ -9,10 +9,11 @@ use crate::value::{Value, show_duration, show_size};
 const HEAD: &str = "\
 anygate serves a Python WSGI application.
 
-Usage: anygate [OPTIONS] APP        serve APP, for example: anygate myapp:app
-       anygate config --print       show every setting and where it comes from
-       anygate config --check       check the settings and do nothing else
-       anygate cgi APP              answer one request of a CGI server
+Usage: anygate [OPTIONS] APP     serve APP, for example: anygate myapp:app
+       anygate servers           show what -s can name
+       anygate config --print    show every setting (--check: only check them)
+       anygate cgi APP           answer one request of a CGI server
+       anygate web2py init       write handler files into a web2py site
 
 ";
 
@@ -22,7 +23,7 @@ pub fn short() -> String {
     rows(&mut text, OPTIONS.iter().filter(|option| option.common));
     text.push_str("  -h, --help                 this text; --help-all shows every option\n");
     text.push_str("      --version              show the version\n\n");
-    text.push_str("Options can also stand in anygate.toml (or .yaml, .json) and in the environment,\nas ANYGATE_NAME.\n");
+    text.push_str("Options can also stand in anygate.toml and, as ANYGATE_NAME, in the environment.\n");
     text
 }
 

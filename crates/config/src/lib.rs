@@ -20,7 +20,7 @@ pub mod plan;
 pub mod settings;
 pub mod value;
 
-pub use command::{Command, Exit, parse};
+pub use command::{Command, Elsewhere, Exit, parse};
 pub use plan::{
     AccessLogFormat, ApplicationPlan, Bind, BindAddress, ForwardedHeader, LogLevel, LogPlan, LogTarget,
     Mount, Plan, ProcessPlan, Protocol, ServerPlan, SocketPlan, TrustedProxy,

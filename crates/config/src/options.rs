@@ -8,6 +8,8 @@ pub struct Opt {
     pub name: &'static str,
     /// Its one-letter form.
     pub short: Option<char>,
+    /// Another one-letter form, which an older program had.
+    pub old_short: Option<char>,
     /// What its value is.
     pub kind: Kind,
     /// What it is when nobody sets it, in the words of a file; empty for "not set".
@@ -103,6 +105,7 @@ impl Section {
 const BASE: Opt = Opt {
     name: "",
     short: None,
+    old_short: None,
     kind: Kind::Text,
     default: "",
     metavar: "",
@@ -128,10 +131,42 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
-        name: "chdir",
+        name: "server",
+        short: Some('s'),
+        default: "native",
+        metavar: "NAME",
+        common: true,
+        help: "serve with this server",
+        details: "`native` is anygate's own. Any other is a server from another package, such as `gunicorn` or `waitress`, \
+                  started with the same options; what it cannot do is refused by name. See \
+                  [the guide](guide/other-servers.md).",
+        ..BASE
+    },
+    Opt {
+        name: "web2py",
         kind: Kind::Path,
         metavar: "DIR",
         common: true,
+        help: "serve the web2py site in this folder",
+        details: "Takes the place of APP. It is also what happens when anygate is started inside a web2py folder without \
+                  APP. Front servers on the same machine are trusted then (`trusted_proxies` is `127.0.0.1`, `::1` and `unix` \
+                  unless it is set), because web2py takes whoever seems to come from this machine for its administrator. See \
+                  [the guide](guide/web2py.md).",
+        ..BASE
+    },
+    Opt {
+        name: "password",
+        short: Some('a'),
+        metavar: "PASSWORD",
+        help: "web2py's administrator password, for this port",
+        details: "Written, hashed, to `parameters_<port>.py` in the site's folder, readable by its owner only. `<recycle>` keeps the \
+                  last one, `<random>` makes one up and prints it, `<pam_user:NAME>` asks PAM for that user's.",
+        ..BASE
+    },
+    Opt {
+        name: "chdir",
+        kind: Kind::Path,
+        metavar: "DIR",
         help: "change to this folder first",
         details: "The folder is also where the application is looked for. Relative paths of other options are relative to \
                   the folder where anygate was started.",
@@ -148,7 +183,6 @@ pub const OPTIONS: &[Opt] = &[
         name: "preload",
         kind: Kind::Flag,
         default: "false",
-        common: true,
         help: "import once, before the workers are forked",
         details: "Workers then share the memory of what was imported. The application must not open connections or start \
                   threads while it is imported.",
@@ -173,7 +207,6 @@ pub const OPTIONS: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         section: Section::Sockets,
-        common: true,
         help: "listen for SCGI on 127.0.0.1:4000",
         details: "A short form of `--bind scgi://127.0.0.1:4000`; `--ip` and `--port` then name that address.",
         ..BASE
@@ -269,6 +302,24 @@ pub const OPTIONS: &[Opt] = &[
         metavar: "USER[:GROUP]",
         section: Section::Sockets,
         help: "owner of unix sockets",
+        ..BASE
+    },
+    Opt {
+        name: "ssl_certificate",
+        short: Some('c'),
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Sockets,
+        help: "certificate (PEM) for TLS, under servers that have it",
+        ..BASE
+    },
+    Opt {
+        name: "ssl_private_key",
+        short: Some('k'),
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Sockets,
+        help: "its private key (PEM)",
         ..BASE
     },
     Opt {
@@ -528,6 +579,30 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "logging",
+        short: Some('l'),
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Logs,
+        common: true,
+        help: "write a line for each request to httpserver.log",
+        details: "Short for `--access-log httpserver.log --access-log-format web2py`. Under other servers, too.",
+        ..BASE
+    },
+    Opt {
+        name: "profiler",
+        short: Some('P'),
+        old_short: Some('F'),
+        kind: Kind::Path,
+        metavar: "DIR",
+        section: Section::Logs,
+        common: true,
+        help: "profile each request; see /__profile__",
+        details: "Each request's figures become `req_<uuid>.prof`; `/__profile__` shows them together to clients on this machine, \
+                  and `wsgi.prof` has their sum when a worker ends. Requests run one at a time in each worker.",
+        ..BASE
+    },
+    Opt {
         name: "access_log",
         metavar: "FILE",
         section: Section::Logs,
@@ -540,8 +615,9 @@ pub const OPTIONS: &[Opt] = &[
         default: "combined",
         metavar: "FORMAT",
         section: Section::Logs,
-        help: "combined, json, or a text with %(h)s and the like",
-        details: "`combined` is Apache's. `json` is one object a line. Anything else is a format string with the atoms \
+        help: "combined, json, web2py, or a text with %(h)s and the like",
+        details: "`combined` is Apache's. `json` is one object a line. `web2py` is the line of its \
+                  `httpserver.log`: client, local time, method, path, protocol, status, seconds. Anything else is a format string with the atoms \
                   `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time, `%(r)s` request line, `%(m)s` method, \
                   `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
                   `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
@@ -551,7 +627,6 @@ pub const OPTIONS: &[Opt] = &[
     },
     Opt {
         name: "config",
-        short: Some('c'),
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Settings,

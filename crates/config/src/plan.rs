@@ -32,6 +32,18 @@ pub struct Plan {
 pub struct ApplicationPlan {
     /// As the user wrote it; `None` when the application is an object that Python handed over.
     pub target: Option<String>,
+    /// Which server is to serve it; `native` is our own.
+    pub server: String,
+    /// Somebody asked for that server by name.
+    pub server_named: bool,
+    /// The web2py site that is served, with its folder's full path.
+    pub web2py: Option<PathBuf>,
+    /// The password of its administrator.
+    pub password: Option<String>,
+    /// Where each request's profile goes.
+    pub profiler: Option<PathBuf>,
+    /// Certificate and private key, for servers that do TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// Folder to change to.
     pub chdir: Option<PathBuf>,
     /// Folders to look for modules in.
@@ -220,6 +232,8 @@ pub enum LogLevel {
 pub enum AccessLogFormat {
     /// One JSON object a line.
     Json,
+    /// As in web2py's `httpserver.log`.
+    Web2py,
     /// Text with atoms such as `%(h)s`.
     Text(Vec<Piece>),
 }
@@ -229,10 +243,17 @@ impl Plan {
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
         let read = Reader { settings, folder };
         let graceful_timeout = read.duration("graceful_timeout");
+        let web2py = read.web2py()?;
         Ok(Plan {
             application: ApplicationPlan {
-                target: read.text("app"),
-                chdir: read.path("chdir"),
+                target: read.target()?,
+                server: read.text("server").unwrap_or_default(),
+                server_named: settings.given("server").is_some(),
+                chdir: web2py.clone().or_else(|| read.path("chdir")),
+                web2py,
+                password: read.password()?,
+                profiler: read.path("profiler"),
+                certificate: read.certificate()?,
                 pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
                 preload: read.flag("preload"),
             },
@@ -289,7 +310,10 @@ impl Plan {
                     Some("debug") => LogLevel::Debug,
                     _ => LogLevel::Info,
                 },
-                access_log: read.log("access_log", &LogTarget::Stdout),
+                access_log: match read.log("access_log", &LogTarget::Stdout) {
+                    None if read.flag("logging") => Some(LogTarget::File(read.httpserver_log())),
+                    target => target,
+                },
                 access_log_format: read.access_log_format("access_log_format")?,
             },
         })
@@ -348,7 +372,8 @@ impl Reader<'_> {
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
-        self.text(name).map(|path| self.folder.join(path))
+        // Taking a path apart and together again drops each `.` of it.
+        self.text(name).map(|path| self.folder.join(path).components().collect())
     }
 
     fn folder(&self, name: &'static str) -> Result<Option<PathBuf>, Wrong> {
@@ -372,12 +397,84 @@ impl Reader<'_> {
         let text = self.text(name);
         let format = match text.as_deref() {
             Some("json") => return Ok(AccessLogFormat::Json),
+            Some("web2py") => return Ok(AccessLogFormat::Web2py),
+            _ if self.flag("logging") && self.settings.given(name).is_none() => {
+                return Ok(AccessLogFormat::Web2py);
+            }
             None | Some("combined") => log_format::COMBINED,
             Some(format) => format,
         };
         log_format::read(format)
             .map(AccessLogFormat::Text)
             .map_err(|reason| self.settings.wrong(name, &format!("{format:?} {reason}")))
+    }
+
+    /// The folder of the web2py site, if one is served.
+    fn web2py(&self) -> Result<Option<PathBuf>, Wrong> {
+        let is_site = |folder: &Path| folder.join("applications").is_dir();
+        match self.path("web2py") {
+            Some(folder) if !is_site(&folder) => Err(self.settings.wrong(
+                "web2py",
+                &format!(
+                    "{:?} is no web2py site: it has no folder applications",
+                    folder.display().to_string()
+                ),
+            )),
+            Some(folder) if self.text("app").is_some() => Err(self.settings.wrong(
+                "web2py",
+                &format!("{:?} and APP are two things to serve", folder.display().to_string()),
+            )),
+            Some(folder) => Ok(Some(folder)),
+            // Started inside a site, without anything else to serve.
+            None if self.text("app").is_none() => {
+                let folder = self.path("chdir").unwrap_or_else(|| self.folder.to_owned());
+                let marks = ["web2py.py", "gluon", "wsgihandler.py"];
+                let found = is_site(&folder) && marks.iter().any(|mark| folder.join(mark).exists());
+                Ok(found.then_some(folder))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn target(&self) -> Result<Option<String>, Wrong> {
+        Ok(match self.web2py()? {
+            Some(_) => Some(WEB2PY_TARGET.to_owned()),
+            None => self.text("app"),
+        })
+    }
+
+    fn password(&self) -> Result<Option<String>, Wrong> {
+        let password = self.text("password");
+        if password.is_some() && self.web2py()?.is_none() {
+            return Err(self.settings.wrong("password", "is for web2py sites, and none is served"));
+        }
+        Ok(password)
+    }
+
+    fn certificate(&self) -> Result<Option<(PathBuf, PathBuf)>, Wrong> {
+        let (certificate, key) = ("ssl_certificate", "ssl_private_key");
+        for name in [certificate, key] {
+            if let Some(path) = self.path(name).filter(|path| !path.is_file()) {
+                return Err(self
+                    .settings
+                    .wrong(name, &format!("there is no file {:?}", path.display().to_string())));
+            }
+        }
+        match (self.path(certificate), self.path(key)) {
+            (None, None) => Ok(None),
+            (Some(_), _) | (_, Some(_)) if self.text("server").as_deref() == Some("native") => Err(self
+                .settings
+                .wrong(certificate, "the native server has no TLS yet; put a front server before it")),
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (Some(_), None) => Err(self.settings.wrong(certificate, "needs its key: ssl_private_key")),
+            (None, Some(_)) => Err(self.settings.wrong(key, "needs its certificate: ssl_certificate")),
+        }
+    }
+
+    /// Where web2py keeps it: in the site's folder.
+    fn httpserver_log(&self) -> PathBuf {
+        let site = self.web2py().ok().flatten().or_else(|| self.path("chdir"));
+        site.unwrap_or_else(|| self.folder.to_owned()).join("httpserver.log")
     }
 
     fn owner(&self, name: &'static str) -> Result<Option<(String, Option<String>)>, Wrong> {
@@ -428,6 +525,9 @@ impl Reader<'_> {
     }
 
     fn trusted_proxies(&self, name: &'static str) -> Result<Vec<TrustedProxy>, Wrong> {
+        if self.web2py()?.is_some() && self.settings.given(name).is_none() {
+            return Ok(["127.0.0.1", "::1", "unix"].into_iter().filter_map(trusted_proxy).collect());
+        }
         let read = |text: &String| {
             trusted_proxy(text).ok_or_else(|| {
                 let forms = "must be an IP address, a network such as 10.0.0.0/8, or unix";
@@ -505,6 +605,8 @@ fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
     (value & rest == 0).then_some(TrustedProxy::Network(address, bits))
 }
 
+/// What is loaded for a web2py site.
+const WEB2PY_TARGET: &str = "anygate.web2py:application()";
 const HTTP_PORT: u16 = 8000;
 /// That of web2py's `scgihandler.py`, and of the examples of front servers.
 const SCGI_PORT: u16 = 4000;

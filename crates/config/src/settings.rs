@@ -152,6 +152,16 @@ impl Settings {
         if option.default.is_empty() { None } else { option.kind.read(option.default).ok() }
     }
 
+    /// What an option is called by whoever set it.
+    pub fn named(&self, option: &Opt, origin: &Origin) -> String {
+        match origin {
+            Origin::CommandLine => option.flag(),
+            Origin::Environment => option.variable(),
+            Origin::File(path) => format!("{} in {}", option.name, path.display()),
+            Origin::Default | Origin::Argument => option.name.to_owned(),
+        }
+    }
+
     /// An error about an option, in the words of whoever gave it.
     pub fn wrong(&self, name: &'static str, reason: &str) -> Wrong {
         let origin = self.given.get(name).map_or(Origin::Default, |given| given.origin.clone());

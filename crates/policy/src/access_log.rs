@@ -45,7 +45,7 @@ impl Formatter {
     /// Whether lines hold fields of responses, so that heads must be kept until the end.
     pub fn wants_response_fields(&self) -> bool {
         match &self.format {
-            AccessLogFormat::Json => false,
+            AccessLogFormat::Json | AccessLogFormat::Web2py => false,
             AccessLogFormat::Text(pieces) => {
                 pieces.iter().any(|piece| matches!(piece, Piece::Atom(Atom::ResponseField(_))))
             }
@@ -56,6 +56,7 @@ impl Formatter {
     pub fn line(&self, line: &mut Vec<u8>, record: &Record<'_>) {
         match &self.format {
             AccessLogFormat::Json => json(line, record, self.pid),
+            AccessLogFormat::Web2py => web2py(line, record),
             AccessLogFormat::Text(pieces) => {
                 for piece in pieces {
                     match piece {
@@ -103,6 +104,30 @@ impl Formatter {
             }
         }
     }
+}
+
+/// As `gluon.main.appfactory` writes it. Its readers split at commas, so those of a path are escaped.
+fn web2py(line: &mut Vec<u8>, record: &Record<'_>) {
+    line.extend_from_slice(record.endpoints.remote_addr.as_bytes());
+    line.extend_from_slice(b", ");
+    let time = jiff::Timestamp::try_from(record.time).unwrap_or_default();
+    let local = time.to_zoned(jiff::tz::TimeZone::system());
+    line.extend_from_slice(local.strftime("%Y-%m-%d %H:%M:%S").to_string().as_bytes());
+    line.extend_from_slice(b", ");
+    escape_or_dash(line, Some(record.head.method()));
+    line.extend_from_slice(b", ");
+    for (place, part) in record.head.path().split(|&byte| byte == b',').enumerate() {
+        if place > 0 {
+            line.extend_from_slice(b"%2C");
+        }
+        escape(line, part);
+    }
+    line.extend_from_slice(b", ");
+    line.extend_from_slice(record.head.version().as_str().as_bytes());
+    line.extend_from_slice(b", ");
+    number(line, u64::from(record.status));
+    line.extend_from_slice(b", ");
+    decimal_seconds(line, record.duration);
 }
 
 fn json(line: &mut Vec<u8>, record: &Record<'_>, pid: u32) {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anygate_config::{LogTarget, Plan, VERSION};
+use anygate_config::{ApplicationPlan, LogTarget, Plan, VERSION};
 use anygate_server::{Ended, Events, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
@@ -56,7 +56,11 @@ impl WorkerBody for Body {
 
     fn serving(&mut self, sockets: &[Socket]) {
         let urls: Vec<String> = sockets.iter().map(Socket::url).collect();
-        let target = self.plan.application.target.as_deref().unwrap_or("an application");
+        let target = match &self.plan.application {
+            ApplicationPlan { web2py: Some(site), .. } => format!("the web2py site {}", site.display()),
+            ApplicationPlan { target: Some(target), .. } => target.clone(),
+            _ => "an application".to_owned(),
+        };
         let (workers, threads) = (self.plan.workers, self.plan.server.threads);
         tracing::info!(
             "anygate {VERSION} serves {target} on {} with {} of {}; Ctrl-C ends it",
@@ -161,6 +165,12 @@ pub(crate) fn wsgi(
     multiprocess: bool,
     run_once: bool,
 ) -> PyResult<WsgiApplication> {
+    let callable = match &plan.application.profiler {
+        Some(folder) => {
+            py.import("anygate.profiler")?.getattr("Profiler")?.call1((callable, folder))?.unbind()
+        }
+        None => callable,
+    };
     let options = Options {
         software: format!("anygate/{VERSION}"),
         multithread: plan.server.threads > 1 && !run_once,

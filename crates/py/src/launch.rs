@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, load};
-use crate::{cgi, logs, settings};
+use crate::{cgi, elsewhere, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(i32, String);
@@ -57,6 +57,12 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
                 eprintln!("anygate: warning: {warning}");
             }
             plan
+        }
+        Ok(Command::Elsewhere(task)) => {
+            return match elsewhere::run(py, &task) {
+                Ok(code) => code,
+                Err(refusal) => complain(&refusal),
+            };
         }
         Ok(Command::Cgi(plan)) => {
             return match cgi::run(py, &plan) {
@@ -117,6 +123,10 @@ fn launch(
     logs::start(&plan.log).map_err(Refusal::machine)?;
     let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
     let (user, group) = whom(&plan)?;
+    if plan.application.server_named {
+        println!("{}", elsewhere::announcement("native", &plan));
+    }
+    elsewhere::save_password(py, &plan)?;
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");

@@ -1,0 +1,121 @@
+//! Servers of other packages: what was asked for is handed to `anygate.servers`, which knows them. Also what belongs to
+//! web2py alone and is done once, before anything is served.
+
+use anygate_config::{Bind, BindAddress, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use crate::launch::Refusal;
+
+/// Serves with another server. Gives the exit code.
+pub(crate) fn run(py: Python<'_>, task: &Elsewhere) -> Result<i32, Refusal> {
+    save_password(py, &task.plan)?;
+    let task = describe(task)?;
+    py.import("anygate.servers")
+        .and_then(|servers| servers.call_method1("launch", (task.to_string(),))?.extract())
+        .map_err(|error| Refusal::machine(error.to_string()))
+}
+
+/// What web2py's `anyserver.py` says at its start.
+pub(crate) fn announcement(server: &str, plan: &Plan) -> String {
+    let addresses: Vec<String> = plan.binds.iter().map(|bind| address(&bind.address)).collect();
+    format!("starting {server} on {}...", addresses.join(" and "))
+}
+
+fn address(address: &BindAddress) -> String {
+    match address {
+        BindAddress::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        BindAddress::Tcp { host, port } => format!("{host}:{port}"),
+        BindAddress::Unix(path) => format!("unix:{}", path.display()),
+        BindAddress::Fd(number) => format!("fd://{number}"),
+    }
+}
+
+fn describe(task: &Elsewhere) -> Result<Value, Refusal> {
+    let Elsewhere { server, given, plan } = task;
+    let [bind] = plan.binds.as_slice() else {
+        return Err(Refusal::usage(format!(
+            "{server} listens on one address; {} are given: leave one, or serve natively",
+            plan.binds.len()
+        )));
+    };
+    let Bind { protocol, address: bound } = bind;
+    let (host, port, unix) = match bound {
+        BindAddress::Tcp { host, port } => (Some(host), Some(port), None),
+        BindAddress::Unix(path) => (None, None, Some(path)),
+        BindAddress::Fd(number) => {
+            return Err(Refusal::usage(format!(
+                "fd://{number}: only the native server takes over descriptors"
+            )));
+        }
+    };
+    let application = &plan.application;
+    let set = |name: &str| given.iter().any(|(option, _)| *option == name);
+    let log = |target: &LogTarget| match target {
+        LogTarget::Stdout | LogTarget::Stderr => "-".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    };
+    // The short form for web2py's log is no option of the other server: the line is written around the application.
+    let own_log = set("access_log").then_some(plan.log.access_log.as_ref()).flatten();
+    let web2py_log = plan.log.access_log.as_ref().filter(|_| set("logging") && !set("access_log"));
+    let (certificate, key) = application.certificate.clone().unzip();
+    Ok(json!({
+        "server": server,
+        "given": given.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "announcement": announcement(server, plan),
+        "target": application.target,
+        "chdir": application.chdir,
+        "pythonpath": application.pythonpath,
+        "web2py": application.web2py,
+        "profiler": application.profiler,
+        "protocol": (*protocol != Protocol::Http).then(|| protocol.scheme()),
+        "host": host,
+        "port": port,
+        "unix": unix,
+        "workers": set("workers").then_some(plan.workers),
+        "threads": set("threads").then_some(plan.server.threads),
+        "certificate": certificate,
+        "key": key,
+        "access_log": own_log.map(log),
+        "web2py_log": web2py_log.map(log),
+        "log_level": set("log_level").then_some(match plan.log.level {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warning",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+        }),
+    }))
+}
+
+/// Writes the administrator's password of a web2py site, for each port that it is served on.
+pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> {
+    let (Some(site), Some(password)) = (&plan.application.web2py, &plan.application.password) else {
+        return Ok(());
+    };
+    let mut ports: Vec<u16> = plan
+        .binds
+        .iter()
+        .filter_map(|bind| match &bind.address {
+            BindAddress::Tcp { port, .. } => Some(*port),
+            BindAddress::Unix(_) | BindAddress::Fd(_) => None,
+        })
+        .collect();
+    if ports.contains(&0) {
+        return Err(Refusal::usage("password: belongs to a port, and port 0 is not known before the start"));
+    }
+    if ports.is_empty() {
+        // Behind a front server, the site's port is that server's.
+        ports = vec![80, 443];
+    }
+    py.import("anygate.web2py")
+        .and_then(|web2py| web2py.call_method1("save_password", (site, password, ports)))
+        .map(|_| ())
+        .map_err(|error| {
+            if error.is_instance_of::<PyValueError>(py) {
+                Refusal::usage(format!("password: {}", error.value(py)))
+            } else {
+                Refusal::machine(format!("password: {}", error.value(py)))
+            }
+        })
+}

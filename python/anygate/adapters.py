@@ -1,0 +1,618 @@
+"""How each server is started, and what it can do: the registry behind ``anygate -s NAME`` and ``anygate servers``.
+
+An adapter is a function of a :class:`anygate.servers.Task`; it returns when its server has ended. What was asked for
+and is not in ``supports`` never reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from anygate.servers import CannotServe, Server, Task, program
+
+#: All servers by name, in the order of the table.
+SERVERS: dict[str, Server] = {}
+
+Adapter = Callable[[Task], object]
+
+#: What several of them break, by the request of tests/servers that shows it.
+LOSES_CHUNKED = {"chunked": "chunked bodies arrive empty"}
+PATH_AS_UTF8 = {"get": "PATH_INFO is UTF-8 text, not Latin-1"}
+
+
+def server(*names: str, supports: str = "", **known: Any) -> Callable[[Adapter], Adapter]:
+    """Register an adapter under each of ``names``; the fields are those of :class:`anygate.servers.Server`."""
+
+    def register(run: Adapter) -> Adapter:
+        for name in names:
+            SERVERS[name] = Server(name, run, supports=frozenset(supports.split()), **known)
+        return run
+
+    return register
+
+
+SERVERS["native"] = Server(
+    "native",
+    None,
+    concurrency="processes, threads",
+    protocols=("http", "scgi", "fastcgi", "uwsgi", "cgi"),
+    supports=frozenset({"workers", "threads", "unix", "access_log", "log_level"}),
+)
+
+
+@server("wsgiref", state="alive; for development", breaks=LOSES_CHUNKED)
+def wsgiref(task: Task) -> None:
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log_request(self, *arguments: object) -> None:
+            pass
+
+    class Here(WSGIServer):
+        def server_bind(self) -> None:
+            # The parent's asks a name server who we are.
+            super(WSGIServer, self).server_bind()
+            self.server_name, self.server_port = task.address
+            self.setup_environ()
+
+    host, port = task.address
+    with make_server(host, port, task.application, server_class=Here, handler_class=Quiet) as made:
+        made.serve_forever()
+
+
+def rocket_server(task: Task, application: Any) -> None:
+    from rocket3 import Rocket3
+
+    interface: tuple[Any, ...] = task.address
+    if task.certificate:
+        interface += (task.key, task.certificate)
+    threads = task.threads or 10
+    Rocket3(interface, "wsgi", {"wsgi_app": application}, min_threads=min(threads, 10), max_threads=threads).start()
+
+
+@server(
+    "rocket",
+    "rocket3",
+    package="rocket3",
+    concurrency="threads",
+    supports="threads tls",
+    breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
+)
+def rocket(task: Task) -> None:
+    rocket_server(task, task.application)
+
+
+@server(
+    "rocket_with_repoze_profiler",
+    package="repoze.profile",
+    module="repoze",
+    concurrency="threads",
+    supports="threads tls",
+    breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
+)
+def rocket_with_repoze_profiler(task: Task) -> None:
+    from repoze.profile import AccumulatingProfileMiddleware
+
+    rocket_server(
+        task,
+        AccumulatingProfileMiddleware(
+            task.application,
+            log_filename="wsgi.prof",
+            discard_first_request=True,
+            flush_at_shutdown=True,
+            path="/__profile__",
+        ),
+    )
+
+
+@server(
+    "gunicorn",
+    package="gunicorn",
+    concurrency="processes, threads",
+    supports="workers threads tls unix access_log log_level",
+)
+def gunicorn(task: Task) -> None:
+    from gunicorn.app.base import BaseApplication
+
+    class Gunicorn(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            settings = {
+                "bind": task.bind,
+                "workers": task.workers,
+                "threads": task.threads,
+                "worker_class": "gthread" if task.threads else None,
+                "certfile": task.certificate,
+                "keyfile": task.key,
+                "accesslog": task.access_log,
+                "loglevel": task.log_level or "warning",
+                "control_socket_disable": True,
+            }
+            for name, value in settings.items():
+                if value is not None and name in self.cfg.settings:
+                    self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            return task.application
+
+    Gunicorn().run()
+
+
+@server(
+    "uwsgi",
+    package="uwsgi",
+    module="",
+    concurrency="processes, threads",
+    protocols=("http", "uwsgi", "scgi", "fastcgi"),
+    supports="workers threads tls unix access_log",
+    state="maintained, no longer developed",
+    breaks=LOSES_CHUNKED,
+)
+def uwsgi(task: Task) -> None:
+    where = task.unix or task.bind
+    if task.certificate:
+        # The server that ends TLS is another process, in front of the workers.
+        sockets = [f"--https={where},{task.certificate},{task.key}"]
+    else:
+        sockets = [f"--{'http' if task.protocol is None else task.protocol}-socket={where}"]
+    execute(
+        [
+            program("uwsgi") or "uwsgi",
+            *sockets,
+            f"--module={task.export()}",
+            f"--virtualenv={sys.prefix}",
+            "--master",
+            "--die-on-term",
+            "--need-app",
+            "--enable-threads",
+            "--buffer-size=65535",
+            "--http-chunked-input" if task.protocol is None and not task.certificate else "",
+            f"--processes={task.workers or 1}",
+            f"--threads={task.threads}" if task.threads else "",
+            "--disable-logging" if task.access_log is None else "",
+            f"--logto={task.access_log}" if task.access_log not in (None, "-") else "",
+        ]
+    )
+
+
+@server("waitress", package="waitress", concurrency="threads", supports="threads unix")
+def waitress(task: Task) -> None:
+    from waitress import serve
+
+    place = {"unix_socket": task.unix} if task.unix else dict(zip(("host", "port"), task.address, strict=True))
+    serve(task.application, threads=task.threads or 4, _quiet=True, **place)
+
+
+@server("gevent", package="gevent", concurrency="greenlets, as many as workers", supports="workers tls unix")
+def gevent(task: Task) -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    from gevent import pywsgi, socket
+    from gevent.pool import Pool
+
+    place: Any = task.address
+    if task.unix:
+        place = socket.socket(socket.AF_UNIX)
+        bind_unix(place, task.unix)
+    tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else {}
+    spawn = Pool(task.workers) if task.workers else "default"
+    pywsgi.WSGIServer(place, task.application, spawn=spawn, log=None, **tls).serve_forever()
+
+
+@server(
+    "eventlet",
+    package="eventlet",
+    concurrency="greenlets, as many as workers",
+    supports="workers tls unix",
+    state="deprecated by its authors",
+    breaks=LOSES_CHUNKED,
+)
+def eventlet(task: Task) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        # The table says it.
+        warnings.simplefilter("ignore")
+        import eventlet as library
+
+    library.monkey_patch()
+    from eventlet import wsgi
+    from eventlet.green import socket
+
+    if task.unix:
+        listener = socket.socket(socket.AF_UNIX)
+        bind_unix(listener, task.unix)
+    else:
+        listener = library.listen(task.address)
+    if task.certificate:
+        listener = library.wrap_ssl(listener, certfile=task.certificate, keyfile=task.key, server_side=True)
+    wsgi.server(listener, task.application, max_size=task.workers, log_output=False)
+
+
+@server(
+    "tornado",
+    package="tornado",
+    concurrency="processes, threads",
+    supports="workers threads tls unix",
+    breaks={"head": "a body for HEAD, which ends the connection", **LOSES_CHUNKED},
+)
+def tornado(task: Task) -> None:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tornado.httpserver import HTTPServer
+    from tornado.netutil import bind_sockets, bind_unix_socket
+    from tornado.process import fork_processes
+    from tornado.wsgi import WSGIContainer
+
+    host, port = task.address
+    sockets = [bind_unix_socket(task.unix)] if task.unix else bind_sockets(port, host)
+    if task.workers and task.workers > 1:
+        fork_processes(task.workers)
+
+    async def serve() -> None:
+        container = WSGIContainer(task.application, ThreadPoolExecutor(task.threads) if task.threads else None)
+        made = HTTPServer(container, ssl_options=tls_context(task))
+        made.add_sockets(sockets)
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
+@server("twisted", package="twisted", concurrency="threads", supports="threads tls unix", breaks=LOSES_CHUNKED)
+def twisted(task: Task) -> None:
+    from twisted.internet import reactor as made
+    from twisted.internet import ssl as tls
+    from twisted.web.server import Site
+    from twisted.web.wsgi import WSGIResource
+
+    reactor: Any = made
+    reactor.suggestThreadPoolSize(task.threads or 10)
+    site = Site(WSGIResource(reactor, reactor.getThreadPool(), task.application))
+    host, port = task.address
+    if task.unix:
+        reactor.listenUNIX(task.unix, site)
+    elif task.certificate:
+        context = tls.DefaultOpenSSLContextFactory(task.key, task.certificate)
+        reactor.listenSSL(port, site, context, interface=host)
+    else:
+        reactor.listenTCP(port, site, interface=host)
+    reactor.run()
+
+
+@server("cherrypy", "cheroot", package="cheroot", concurrency="threads", supports="threads tls unix")
+def cheroot(task: Task) -> None:
+    from cheroot.ssl.builtin import BuiltinSSLAdapter
+    from cheroot.wsgi import Server as Cheroot
+
+    made = Cheroot(task.unix or task.address, task.application, numthreads=task.threads or 10)
+    if task.certificate:
+        made.ssl_adapter = BuiltinSSLAdapter(task.certificate, task.key)
+    made.safe_start()
+
+
+@server(
+    "paste", package="paste", concurrency="threads", supports="threads tls", breaks={**PATH_AS_UTF8, **LOSES_CHUNKED}
+)
+def paste(task: Task) -> None:
+    from paste import httpserver
+
+    host, port = task.address
+    httpserver.serve(
+        task.application,
+        host=host,
+        port=port,
+        threadpool_workers=task.threads or 10,
+        ssl_context=tls_context(task),
+    )
+
+
+@server("bjoern", package="bjoern", supports="unix", loop_in_c=True)
+def bjoern(task: Task) -> None:
+    import bjoern as library
+
+    if task.unix:
+        library.run(task.application, f"unix:{task.unix}")
+    else:
+        library.run(task.application, *task.address)
+
+
+@server(
+    "fastwsgi",
+    package="fastwsgi",
+    concurrency="processes",
+    supports="workers",
+    loop_in_c=True,
+    breaks={"get": "PATH_INFO is not decoded, REMOTE_ADDR has a port"},
+)
+def fastwsgi(task: Task) -> None:
+    import fastwsgi as library
+
+    host, port = task.address
+    made = library.server
+    made.init(task.application, host, port, workers=task.workers or 1)
+    made.run()
+
+
+@server(
+    "pyruvate",
+    package="pyruvate",
+    concurrency="threads, called workers",
+    supports="workers",
+    loop_in_c=True,
+    breaks={"chunked": "chunked bodies arrive with their chunk sizes"},
+)
+def pyruvate(task: Task) -> None:
+    from pyruvate import serve
+
+    serve(task.application, task.bind, task.workers or 2, chunked_transfer=True)
+
+
+@server(
+    "granian",
+    package="granian",
+    concurrency="processes, threads",
+    supports="workers threads tls unix access_log log_level",
+)
+def granian(task: Task) -> None:
+    from pathlib import Path
+
+    from granian.constants import Interfaces
+    from granian.log import LogLevels
+    from granian.server import Server as Granian
+
+    if task.access_log not in (None, "-"):
+        raise CannotServe(f"access_log: granian writes its access log to standard output: -, not {task.access_log!r}")
+    host, port = task.address
+    Granian(
+        task.export(),
+        address=host,
+        port=port,
+        uds=Path(task.unix) if task.unix else None,
+        interface=Interfaces.WSGI,
+        workers=task.workers or 1,
+        blocking_threads=task.threads,
+        ssl_cert=Path(task.certificate) if task.certificate else None,
+        ssl_key=Path(task.key) if task.key else None,
+        log_access=task.access_log is not None,
+        log_level=LogLevels(task.log_level or "warning"),
+    ).serve()
+
+
+def asgi(task: Task) -> str:
+    """Export the application for an ASGI server."""
+    task.export()
+    return "anygate.hosted_asgi:application"
+
+
+@server(
+    "hypercorn",
+    package="hypercorn",
+    concurrency="processes, threads",
+    protocols=("http", "http2"),
+    supports="workers tls unix access_log log_level",
+    breaks=LOSES_CHUNKED,
+)
+def hypercorn(task: Task) -> None:
+    needs("a2wsgi", "hypercorn")
+    from hypercorn.config import Config
+    from hypercorn.run import run
+
+    config = Config()
+    config.bind = [task.bind]
+    config.application_path = asgi(task)
+    config.workers = task.workers or 1
+    config.certfile, config.keyfile = task.certificate, task.key
+    config.accesslog = task.access_log
+    config.loglevel = (task.log_level or "warning").upper()
+    run(config)
+
+
+@server(
+    "uvicorn",
+    package="uvicorn",
+    concurrency="processes, threads",
+    supports="workers tls unix access_log log_level",
+    breaks=LOSES_CHUNKED,
+)
+def uvicorn(task: Task) -> None:
+    needs("a2wsgi", "uvicorn")
+    from uvicorn import run
+
+    if task.access_log not in (None, "-"):
+        raise CannotServe(f"access_log: uvicorn writes its access log to standard output: -, not {task.access_log!r}")
+    host, port = task.address
+    run(
+        asgi(task),
+        host=host,
+        port=port,
+        uds=task.unix,
+        workers=task.workers or 1,
+        ssl_certfile=task.certificate,
+        ssl_keyfile=task.key,
+        access_log=task.access_log is not None,
+        log_level=task.log_level or "warning",
+        lifespan="off",
+    )
+
+
+@server(
+    "daphne", package="daphne", concurrency="threads", protocols=("http",), supports="tls unix", breaks=LOSES_CHUNKED
+)
+def daphne(task: Task) -> None:
+    needs("a2wsgi", "daphne")
+    from a2wsgi import WSGIMiddleware
+    from daphne.endpoints import build_endpoint_description_strings
+    from daphne.server import Server as Daphne
+
+    host, port = task.address
+    if task.certificate:
+        escaped = [path.replace(":", r"\:") for path in (task.key or "", task.certificate)]
+        endpoints = [f"ssl:port={port}:interface={host}:privateKey={escaped[0]}:certKey={escaped[1]}"]
+    elif task.unix:
+        endpoints = build_endpoint_description_strings(unix_socket=task.unix)
+    else:
+        endpoints = build_endpoint_description_strings(host=host, port=port)
+    Daphne(WSGIMiddleware(task.application), endpoints=endpoints, verbosity=0).run()
+
+
+@server(
+    "mod_wsgi",
+    "mod_wsgi-express",
+    package="mod_wsgi",
+    concurrency="processes, threads",
+    supports="workers threads tls access_log log_level",
+)
+def mod_wsgi(task: Task) -> None:
+    if task.access_log not in (None, "-"):
+        raise CannotServe(f"access_log: mod_wsgi-express is told no file here: -, not {task.access_log!r}")
+    host, port = task.address
+    root = tempfile.mkdtemp(prefix="anygate-mod_wsgi-")
+    os.chmod(root, 0o755)
+    task.export()
+    # Apache hands its modules an empty environment: what is to be loaded is written into the module instead.
+    application = os.path.join(root, "application.wsgi")
+    with open(application, "w") as file:
+        file.write(
+            "import os, sys\n"
+            f"os.environ['_ANYGATE_TASK'] = {os.environ['_ANYGATE_TASK']!r}\n"
+            f"sys.path[:] = {sys.path!r}\n"
+            f"os.chdir({os.getcwd()!r})\n"
+            "from anygate.hosted import application\n"
+        )
+    tls = [
+        f"--https-port={port}",
+        f"--ssl-certificate-file={task.certificate}",
+        f"--ssl-certificate-key-file={task.key}",
+    ]
+    execute(
+        [
+            program("mod_wsgi-express") or "mod_wsgi-express",
+            "start-server",
+            application,
+            f"--host={host}",
+            *(tls if task.certificate else [f"--port={port}"]),
+            f"--server-root={root}/apache",
+            f"--processes={task.workers or 1}",
+            f"--threads={task.threads or 5}",
+            f"--user={'www-data' if os.geteuid() == 0 else ''}" if os.geteuid() == 0 else "",
+            f"--group={'www-data'}" if os.geteuid() == 0 else "",
+            "--chunked-request",
+            "--log-to-terminal",
+            "--access-log" if task.access_log else "",
+            f"--log-level={task.log_level or 'error'}",
+        ]
+    )
+
+
+@server(
+    "socketify",
+    package="socketify",
+    concurrency="processes",
+    supports="workers tls",
+    state="alive; needs the system's libuv",
+    breaks={"get": "PATH_INFO is not decoded"},
+    loop_in_c=True,
+)
+def socketify(task: Task) -> None:
+    try:
+        from socketify import WSGI, AppListenOptions, AppOptions
+    except OSError as error:
+        raise CannotServe(f"server: socketify cannot be loaded: {error}; install libuv (Debian: libuv1)", 3) from None
+    host, port = task.address
+    options = AppOptions(key_file_name=task.key, cert_file_name=task.certificate) if task.certificate else None
+    WSGI(task.application, options).listen(AppListenOptions(port=port, host=host)).run(workers=task.workers or 1)
+
+
+@server(
+    "flup",
+    package="flup",
+    concurrency="threads",
+    protocols=("fastcgi",),
+    supports="threads unix",
+    state="dormant",
+    breaks={"head": "a body for HEAD, for the front server to drop"},
+)
+def flup(task: Task) -> None:
+    from flup.server.fcgi import WSGIServer
+
+    limits = {"maxThreads": task.threads} if task.threads else {}
+    WSGIServer(task.application, bindAddress=task.unix or task.address, debug=False, **limits).run()
+
+
+@server(
+    "wsgitools",
+    package="wsgitools",
+    concurrency="processes",
+    protocols=("scgi",),
+    supports="workers",
+    state="dormant",
+    breaks={"head": "a body for HEAD, for the front server to drop"},
+)
+def wsgitools(task: Task) -> None:
+    from wsgitools.scgi.forkpool import SCGIServer
+
+    host, port = task.address
+    workers = task.workers or 2
+    SCGIServer(task.application, port, host, minworkers=workers, maxworkers=max(workers, 32)).enable_sighandler().run()
+
+
+@server("cgi", concurrency="one process for each request", protocols=())
+def cgi(task: Task) -> NoReturn:
+    from anygate import _anygate
+
+    folders = [argument for path in task.pythonpath for argument in ("--pythonpath", path)]
+    raise SystemExit(_anygate.main(["cgi", *folders, "--config", os.devnull, task.target]))
+
+
+def cannot_run(name: str, why: str, instead: str, *, package: str = "") -> None:
+    """Register a name that people know, and why nobody can start it today."""
+    SERVERS[name] = Server(name, None, package=package, concurrency="-", protocols=(), state=why, instead=instead)
+
+
+cannot_run("meinheld", "dead: its package does not build on Python 3.11", "bjoern")
+cannot_run("fapws", "dead: its package is for Python 2", "bjoern")
+cannot_run("diesel", "dead: its package does not build on Python 3.11", "gevent")
+cannot_run("motor", "dead: it has no package; motor on PyPI is a driver for MongoDB", "tornado")
+cannot_run("pulsar", "dead: its code is a syntax error on Python 3.7 and later", "uvicorn")
+cannot_run("mongrel2", "dead: its handler has no package", "native")
+
+
+def needs(package: str, name: str) -> None:
+    """Raise CannotServe unless ``package`` is there, which ``name`` needs beside its own."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise CannotServe(
+            f"server: {name} serves WSGI through {package}, which is not installed: pip install {package}", 3
+        )
+
+
+def execute(command: list[str]) -> NoReturn:
+    """Become another program; empty arguments are left out."""
+    sys.stdout.flush()
+    path = shutil.which(command[0]) or command[0]
+    os.execv(path, [argument for argument in command if argument])
+
+
+def tls_context(task: Task) -> ssl.SSLContext | None:
+    """What Python's own ssl module needs."""
+    if task.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(task.certificate, task.key)
+    return context
+
+
+def bind_unix(listener: Any, path: str) -> None:
+    """Listen on a path, where a socket may be left from before."""
+    if os.path.exists(path):
+        os.unlink(path)
+    listener.bind(path)
+    listener.listen(128)

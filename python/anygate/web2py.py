@@ -1,0 +1,258 @@
+"""web2py at home: its application, its administrator's password, its handler files and its old command lines.
+
+``python -m anygate.web2py anyserver -s waitress`` and ``python -m anygate.web2py gevent -w 100`` take the flags of
+web2py's ``anyserver.py`` and ``web2py_on_gevent.py``, in the site's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import secrets
+import string
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from anygate.importer import LoadError
+from anygate.server import Application
+
+#: What ``anygate web2py init`` writes into a site.
+HANDLERS = {
+    "wsgihandler.py": '''\
+"""The application for any WSGI server: ``wsgihandler:application``."""
+
+from anygate.web2py import wsgihandler
+
+# change these parameters as required
+LOGGING = False
+SOFTCRON = False
+
+application = wsgihandler(__file__, logging=LOGGING, softcron=SOFTCRON)
+''',
+    "scgihandler.py": '''\
+"""Serves SCGI on 127.0.0.1:4000, for lighttpd or nginx: ``python scgihandler.py``. More options may follow."""
+
+from anygate.web2py import serve
+
+# change these parameters as required
+LOGGING = False
+SOFTCRON = False
+
+if __name__ == "__main__":
+    serve(__file__, "--scgi", logging=LOGGING, softcron=SOFTCRON)
+''',
+    "fcgihandler.py": '''\
+"""Serves FastCGI on /tmp/fcgi.sock, for lighttpd or nginx: ``python fcgihandler.py``. More options may follow."""
+
+from anygate.web2py import serve
+
+# change these parameters as required
+LOGGING = False
+SOFTCRON = False
+
+if __name__ == "__main__":
+    serve(__file__, "--bind", "fastcgi+unix:/tmp/fcgi.sock", logging=LOGGING, softcron=SOFTCRON)
+''',
+    "cgihandler.py": '''\
+"""Answers one request of a CGI server."""
+
+from anygate.web2py import cgi
+
+if __name__ == "__main__":
+    cgi(__file__)
+''',
+}
+
+
+def application(folder: str | os.PathLike[str] | None = None) -> Application:
+    """Return the application of the site in ``folder``, or in the current folder, after what web2py needs before.
+
+    The process's folder becomes the site's, which is also the first on the Python path: web2py looks for itself and for
+    its applications there.
+
+    Raises LoadError if there is no site or no web2py.
+    """
+    site = os.path.abspath(folder or os.getcwd())
+    if not os.path.isdir(os.path.join(site, "applications")):
+        raise LoadError(f"{site} is no web2py site: it has no folder applications; name the right one with --web2py")
+    os.chdir(site)
+    sys.path[:] = [site, *(path for path in sys.path if path != site)]
+    try:
+        from gluon.settings import global_settings
+    except ModuleNotFoundError as error:
+        if error.name != "gluon":
+            raise
+        message = f"there is no web2py in {site} (no folder gluon); copy it there, or: pip install web2py-gluon"
+        raise LoadError(message) from None
+    # Else web2py loads its window, and changes the locale.
+    global_settings.web2py_runtime_handler = True
+    import gluon.main
+
+    wsgibase: Application = gluon.main.wsgibase
+    return _Web2py(wsgibase)
+
+
+class _Web2py:
+    """web2py's own application, with what it does otherwise than PEP 3333 put right."""
+
+    def __init__(self, application: Application):
+        self.application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if not path.isascii():
+            # It takes PATH_INFO for text; it is bytes, one in each character (PEP 3333, "Unicode Issues"). What is not
+            # UTF-8, or was text already under a server that breaks the rule, stays as it is.
+            with contextlib.suppress(UnicodeError):
+                environ["PATH_INFO"] = path.encode("latin-1").decode("utf-8")
+        answer: Iterable[Any] = self.application(environ, start_response)
+        if isinstance(answer, (list, tuple)) or hasattr(answer, "close"):
+            return answer
+        # Neither pages nor files: a helper or a translation, which gives text.
+        return [item.encode() if isinstance(item, str) else item for item in answer]
+
+
+def wsgihandler(file: str, *, logging: bool = False, softcron: bool = False) -> Application:
+    """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``."""
+    site = os.path.dirname(os.path.abspath(file))
+    found = application(site)
+    if logging:
+        from anygate.request_log import RequestLog
+
+        found = RequestLog(found, os.path.join(site, "httpserver.log"))
+    return found
+
+
+def serve(file: str, *arguments: str, logging: bool = False, softcron: bool = False) -> None:
+    """Serve the site in the folder of ``file`` with these options and those of the command line; end the process."""
+    from anygate import _anygate
+
+    site = os.path.dirname(os.path.abspath(file))
+    log = ["--logging"] if logging else []
+    raise SystemExit(_anygate.main(["--web2py", site, *arguments, *log, *sys.argv[1:]]))
+
+
+def cgi(file: str) -> None:
+    """Answer the one request of this process with the site in the folder of ``file``; end the process."""
+    from anygate import _anygate
+
+    raise SystemExit(_anygate.main(["cgi", "--web2py", os.path.dirname(os.path.abspath(file))]))
+
+
+def save_password(folder: str | os.PathLike[str], password: str, ports: Sequence[int]) -> None:
+    """Write ``parameters_<port>.py`` for each port, as ``gluon.main.save_password`` does, for the owner's eyes only.
+
+    ``<recycle>`` keeps what is there, ``<random>`` makes one up and prints it, ``<pam_user:NAME>`` lets PAM decide, an
+    empty one lets nobody in. Raises ValueError for another word in ``<>``, and OSError if a file cannot be written.
+    """
+    if password == "<random>":
+        password = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))
+        print("******************* IMPORTANT!!! ************************")
+        print(f'your admin password is "{password}"')
+        print("*********************************************************", flush=True)
+        line = f'password="{hashed(password)}"\n'
+    elif (
+        password.startswith("<pam_user:") and password.endswith(">") and password.isprintable() and '"' not in password
+    ):
+        line = f'password="{password[1:-1]}"\n'
+    elif password in ("", "<recycle>"):
+        line = "password=None\n"
+    elif password.startswith("<") and password.endswith(">"):
+        raise ValueError(f"{password!r} is none of <recycle>, <random> and <pam_user:NAME>")
+    else:
+        line = f'password="{hashed(password)}"\n'
+    for port in ports:
+        path = os.path.join(folder, f"parameters_{port}.py")
+        if password == "<recycle>" and os.path.exists(path):
+            continue
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w") as file:
+            # One that was there before keeps its mode when it is opened.
+            os.fchmod(descriptor, 0o600)
+            file.write(line)
+
+
+def hashed(password: str) -> str:
+    """Hash a password as web2py's ``CRYPT`` validator does, which checks it later."""
+    salt = secrets.token_hex(8)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt.encode(), 1000, 20)
+    return f"pbkdf2(1000,20,sha512)${salt}${digest.hex()}"
+
+
+def command(arguments: list[str]) -> int:
+    """Run ``anygate web2py ...``; return the exit code."""
+    usage = "usage: anygate web2py init [--force] [DIR]\n\nWrites wsgihandler.py, scgihandler.py, fcgihandler.py and "
+    usage += "cgihandler.py into the web2py site DIR.\n"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage)
+        return 0
+    words = [argument for argument in arguments[1:] if argument != "--force"]
+    if arguments[0] != "init" or len(words) > 1 or any(word.startswith("-") for word in words):
+        sys.stderr.write(f"anygate: error: web2py: {' '.join(arguments)!r} is not understood\n{usage}")
+        return 2
+    return init(words[0] if words else ".", force="--force" in arguments)
+
+
+def init(folder: str, *, force: bool) -> int:
+    """Write the handler files into a site; say which. Files that are there are kept unless ``force``."""
+    if not os.path.isdir(os.path.join(folder, "applications")):
+        sys.stderr.write(f"anygate: error: {folder!r} is no web2py site: it has no folder applications\n")
+        return 2
+    code = 0
+    for name, text in HANDLERS.items():
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "w" if force else "x") as file:
+                file.write(text)
+        except FileExistsError:
+            print(f"kept {path}, which was there; --force writes over it")
+            continue
+        except OSError as error:
+            sys.stderr.write(f"anygate: error: cannot write {path}: {error.strerror}\n")
+            code = 1
+            continue
+        if name == "cgihandler.py":
+            # A CGI server starts it without anybody's PATH.
+            with open(path, "w") as file:
+                file.write(f"#!{sys.executable}\n{text}")
+            os.chmod(path, 0o755)
+        print(f"wrote {path}")
+    return code
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``python -m anygate.web2py``; return the exit code."""
+    from anygate import _anygate
+
+    parser = argparse.ArgumentParser("python -m anygate.web2py")
+    programs = parser.add_subparsers(dest="program", required=True)
+    anyserver = programs.add_parser("anyserver", help="as web2py's anyserver.py")
+    gevent = programs.add_parser("gevent", help="as web2py_on_gevent.py")
+    anyserver.add_argument("-s", "--server", default="native", help="server name (anygate servers lists them)")
+    anyserver.add_argument("-P", "--profiler", nargs="?", const="profiles", help="profiler dir")
+    gevent.add_argument("-F", "--profiler", help="profiler dir")
+    gevent.add_argument("-a", "--password", default="<recycle>", help="password to be used for administration")
+    gevent.add_argument("-c", "--ssl_certificate", default="", help="file that contains ssl certificate")
+    gevent.add_argument("-k", "--ssl_private_key", default="", help="file that contains ssl private key")
+    for either in (anyserver, gevent):
+        either.add_argument("-l", "--logging", action="store_true", help="log into httpserver.log")
+        either.add_argument("-i", "--ip", default="127.0.0.1", help="ip address")
+        either.add_argument("-p", "--port", default="8000", help="port number")
+        either.add_argument("-w", "--workers", help="number of workers")
+    given = vars(parser.parse_args(arguments))
+    words = ["--web2py", ".", "--server", given.pop("server", "gevent")]
+    if given.pop("program") == "gevent" and given["password"] == "<recycle>":
+        del given["password"]
+    for name, value in given.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value:
+            words += [f"--{name}", value]
+    return _anygate.main(words)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
