@@ -197,7 +197,11 @@ fn read_command(text: &str) -> Result<Command, LineFault> {
         }
     };
     let name = name.to_owned();
-    Ok(if name.ends_with(".py") { Command::File { path: name, models } } else { Command::Function { name, models } })
+    Ok(if name.ends_with(".py") {
+        Command::File { path: name, models }
+    } else {
+        Command::Function { name, models }
+    })
 }
 
 #[cfg(test)]
@@ -217,7 +221,8 @@ mod tests {
 
     #[test]
     fn blank_lines_and_comments_are_left_out_and_numbers_are_those_of_the_file() {
-        let lines = parse("# a\r\n\r\n 0 * * * * root *default/a\r1 * * * * root *default/b\n\t# c\n@daily root x");
+        let lines =
+            parse("# a\r\n\r\n 0 * * * * root *default/a\r1 * * * * root *default/b\n\t# c\n@daily root x");
         let numbers: Vec<_> = lines.iter().map(|line| line.as_ref().unwrap().number).collect();
         assert_eq!(numbers, [3, 4, 6]);
     }
@@ -244,7 +249,10 @@ mod tests {
         }
         let twice = one("@daily root echo @daily");
         assert_eq!(twice.oddities, [Oddity::NicknameTwice("@daily".to_owned())]);
-        assert_eq!(twice.command, Command::Program(["echo", "0", "0", "*", "*", "*"].map(String::from).to_vec()));
+        assert_eq!(
+            twice.command,
+            Command::Program(["echo", "0", "0", "*", "*", "*"].map(String::from).to_vec())
+        );
     }
 
     #[test]

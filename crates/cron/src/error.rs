@@ -56,7 +56,10 @@ impl fmt::Display for Error {
                  \"module:function\""
             ),
             Error::Name(name) => {
-                write!(f, "two cron entries have the name \"{name}\": give each its own, its past is kept under it")
+                write!(
+                    f,
+                    "two cron entries have the name \"{name}\": give each its own, its past is kept under it"
+                )
             }
             Error::State(error) => write!(f, "the file of cron's state cannot be used: {error}"),
         }

@@ -72,19 +72,30 @@ impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Oddity::Never(field, text) => {
-                write!(f, "the {field} field \"{text}\" matches nothing, so this line never runs; {}", advice(*field))
+                write!(
+                    f,
+                    "the {field} field \"{text}\" matches nothing, so this line never runs; {}",
+                    advice(*field)
+                )
             }
             Oddity::Nothing(field, text) => {
                 write!(f, "\"{text}\" in the {field} field matches nothing; {}", advice(*field))
             }
             Oddity::OutOfRange(field, text) => {
                 let (first, last) = field.bounds();
-                write!(f, "\"{text}\" in the {field} field is not within {first} to {last}; {}", advice(*field))
+                write!(
+                    f,
+                    "\"{text}\" in the {field} field is not within {first} to {last}; {}",
+                    advice(*field)
+                )
             }
             Oddity::Step(field, text, values) => {
                 let values: Vec<_> = values.iter().map(u64::to_string).collect();
                 let values = values.join(",");
-                write!(f, "\"{text}\" in the {field} field counts from zero, as web2py does: it means {values}")
+                write!(
+                    f,
+                    "\"{text}\" in the {field} field counts from zero, as web2py does: it means {values}"
+                )
             }
             Oddity::BothDays => f.write_str(
                 "day and weekday are both given: web2py runs the line when both match, not when one does",
@@ -101,8 +112,12 @@ fn advice(field: Field) -> &'static str {
         Field::Weekday => {
             "web2py knows numbers from 0 (Sunday) to 6, ranges and steps of them (1-5, */2), and single names (mon,tue)"
         }
-        Field::Month => "web2py knows numbers from 1 to 12, ranges and steps of them (3-5, */2), but no names",
-        Field::Minute | Field::Hour | Field::Day => "web2py knows numbers, ranges and steps of them (10-20, */5)",
+        Field::Month => {
+            "web2py knows numbers from 1 to 12, ranges and steps of them (3-5, */2), but no names"
+        }
+        Field::Minute | Field::Hour | Field::Day => {
+            "web2py knows numbers, ranges and steps of them (10-20, */5)"
+        }
     }
 }
 
@@ -176,7 +191,9 @@ fn read_field(field: Field, text: &str, oddities: &mut Vec<Oddity>) -> Result<Op
     let mut odd = Vec::new();
     for part in text.split(',') {
         let values = read_part(field, part, &mut odd)?;
-        if values & possible(field) == 0 && !matches!(odd.last(), Some(Oddity::OutOfRange(_, of)) if of == part) {
+        if values & possible(field) == 0
+            && !matches!(odd.last(), Some(Oddity::OutOfRange(_, of)) if of == part)
+        {
             // A lone -1 means the start; among other minutes it is a number that no minute has.
             if !(part == "-1" && text == "-1" && field == Field::Minute) {
                 odd.push(Oddity::Nothing(field, part.to_owned()));
@@ -312,7 +329,8 @@ mod tests {
         let never = |field, text: &str| vec![Oddity::Never(field, text.to_owned())];
         let nothing = |field, text: &str| vec![Oddity::Nothing(field, text.to_owned())];
         let outside = |field, text: &str| vec![Oddity::OutOfRange(field, text.to_owned())];
-        let step = |field, text: &str, values: &[u64]| vec![Oddity::Step(field, text.to_owned(), values.to_vec())];
+        let step =
+            |field, text: &str, values: &[u64]| vec![Oddity::Step(field, text.to_owned(), values.to_vec())];
         let odd_minutes: Vec<u64> = (2..59).step_by(2).collect();
         let table: Vec<(Field, &str, Vec<u64>, Vec<Oddity>)> = vec![
             // Steps count from zero.
@@ -343,7 +361,12 @@ mod tests {
             (Minute, "60", vec![], never(Minute, "60")),
             (Hour, "22-30", vec![22, 23], outside(Hour, "22-30")),
             (Day, "0-3", vec![1, 2, 3], outside(Day, "0-3")),
-            (Minute, "0-99999999999999999999999/30", vec![0, 30], outside(Minute, "0-99999999999999999999999/30")),
+            (
+                Minute,
+                "0-99999999999999999999999/30",
+                vec![0, 30],
+                outside(Minute, "0-99999999999999999999999/30"),
+            ),
             // Only the beginning is looked at.
             (Minute, "0-30/10/2x", vec![0, 10, 20, 30], vec![]),
             (Minute, "*-5", vec![], never(Minute, "*-5")),

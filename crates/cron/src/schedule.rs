@@ -85,7 +85,8 @@ impl Schedule {
     ///
     /// Errors: the pattern cannot be read, or matches no minute at all.
     pub(crate) fn unix(text: &str, zone: TimeZone, job: &str) -> Result<Schedule, Error> {
-        let failed = |reason: String| Error::Schedule { job: job.to_owned(), schedule: text.to_owned(), reason };
+        let failed =
+            |reason: String| Error::Schedule { job: job.to_owned(), schedule: text.to_owned(), reason };
         let pattern = match text.trim().to_ascii_lowercase().as_str() {
             "@reboot" => return Ok(Schedule::at_start(zone)),
             "@yearly" | "@annually" => "0 0 1 1 *",
@@ -93,7 +94,9 @@ impl Schedule {
             "@weekly" => "0 0 * * 0",
             "@daily" | "@midnight" => "0 0 * * *",
             "@hourly" => "0 * * * *",
-            nickname if nickname.starts_with('@') => return Err(failed("there is no such nickname".to_owned())),
+            nickname if nickname.starts_with('@') => {
+                return Err(failed("there is no such nickname".to_owned()));
+            }
             _ => text.trim(),
         };
         let fields = pattern.split_whitespace().count();
@@ -181,9 +184,9 @@ impl Schedule {
             let first = date.to_zoned(self.zone.clone()).ok()?.timestamp().as_second().div_euclid(60);
             let end = date.tomorrow().ok()?.to_zoned(self.zone.clone()).ok()?.timestamp().as_second();
             let minutes = first.max(from.0)..end.div_euclid(60);
-            let found = minutes.map(Minute).find(|minute| {
-                minute.zoned(&self.zone).is_some_and(|at| fields.contains(&at))
-            });
+            let found = minutes
+                .map(Minute)
+                .find(|minute| minute.zoned(&self.zone).is_some_and(|at| fields.contains(&at)));
             if found.is_some() {
                 return found;
             }
@@ -220,7 +223,11 @@ mod tests {
     /// All minutes of the day of UTC in which the schedule is due, as the zone shows them.
     fn due(schedule: &Schedule, day: &str) -> Vec<String> {
         let first = minute(&format!("{day}T00:00Z")).0;
-        (first..first + 24 * 60).map(Minute).filter(|at| schedule.is_due(*at)).map(|at| schedule.show(at)).collect()
+        (first..first + 24 * 60)
+            .map(Minute)
+            .filter(|at| schedule.is_due(*at))
+            .map(|at| schedule.show(at))
+            .collect()
     }
 
     fn unix(text: &str) -> Schedule {
@@ -238,7 +245,10 @@ mod tests {
         assert_eq!(due(&unix("30 2 * * *"), "2026-10-25"), ["2026-10-25 02:30 CEST"]);
         // By web2py's comparison of the clock.
         assert_eq!(due(&web2py("30 2 * * *"), "2026-03-29"), [""; 0]);
-        assert_eq!(due(&web2py("30 2 * * *"), "2026-10-25"), ["2026-10-25 02:30 CEST", "2026-10-25 02:30 CET"]);
+        assert_eq!(
+            due(&web2py("30 2 * * *"), "2026-10-25"),
+            ["2026-10-25 02:30 CEST", "2026-10-25 02:30 CET"]
+        );
     }
 
     #[test]
@@ -252,9 +262,8 @@ mod tests {
 
     #[test]
     fn days_are_one_or_the_other_in_unix_and_both_in_web2py() {
-        let november = |schedule: &Schedule| {
-            schedule.count(minute("2026-11-01T12:00Z"), minute("2026-11-30T12:00Z"))
-        };
+        let november =
+            |schedule: &Schedule| schedule.count(minute("2026-11-01T12:00Z"), minute("2026-11-30T12:00Z"));
         // The 13th is one of the four Fridays.
         assert_eq!(november(&unix("0 0 13,14 * 5")), 5);
         assert_eq!(november(&web2py("0 0 13,14 * 5")), 1);
