@@ -2,7 +2,7 @@
 
 use crate::entry::Job;
 use crate::schedule::Minute;
-use crate::state::{Record, State};
+use crate::state::State;
 
 /// A clock that is put back by no more is waited for; minutes that were passed are not passed again. One that is put
 /// back further was wrong before, and is followed at once.
@@ -48,7 +48,7 @@ pub(crate) fn claim(state: &mut State, minute: Minute, jobs: &[&Job]) -> Claim {
                 missed.push((job.name.clone(), count));
             }
         }
-        state.jobs.entry(job.key.clone()).or_insert_with(Record::default).seen_minute = minute.0;
+        state.jobs.entry(job.key.clone()).or_default().seen_minute = minute.0;
     }
     state.jobs.retain(|_, record| minute.0.saturating_sub(record.seen_minute) < FORGOTTEN_AFTER);
     let gap = previous.map_or(0, |previous| minute.0.saturating_sub(previous).saturating_sub(1));

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::folder::Folder;
 use crate::running::Run;
 use crate::schedule::Minute;
-use crate::state::{Process, StateFile, milliseconds};
+use crate::state::{Process, State, StateFile, milliseconds};
 
 /// Runs the jobs of all sources. Any number of schedulers may share a state file, in one process or in many: each
 /// minute is passed by one of them.
@@ -107,7 +107,9 @@ impl Scheduler {
     pub fn start(&mut self, now: SystemTime) -> io::Result<()> {
         self.jobs.look();
         let jobs = self.jobs.iter().filter(|job| job.schedule.is_at_start()).cloned().collect();
-        self.begin(jobs, now)
+        let state = self.state.read()?;
+        self.begin(jobs, &state, now);
+        Ok(())
     }
 
     /// Runs what is due in the minute of `now`, unless somebody has, and ends runs whose time is up. Gives when it
@@ -224,7 +226,7 @@ impl Scheduler {
         }
         self.jobs.look();
         let all: Vec<_> = self.jobs.iter().collect();
-        let claim = self.state.change(|state| claim(state, minute, &all))?;
+        let (claim, state) = self.state.change(|state| (claim(state, minute, &all), state.clone()))?;
         self.asked = Some(minute);
         let Claim::Ours { gap, missed, back } = claim else { return Ok(()) };
         self.summary.passes += 1;
@@ -240,15 +242,12 @@ impl Scheduler {
             );
         }
         let due = all.into_iter().filter(|job| job.schedule.is_due(minute)).cloned().collect();
-        self.begin(due, now)
+        self.begin(due, &state, now);
+        Ok(())
     }
 
     /// Starts, queues or leaves out each job, by what still runs of it.
-    fn begin(&mut self, jobs: Vec<Job>, now: SystemTime) -> io::Result<()> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let state = self.state.read()?;
+    fn begin(&mut self, jobs: Vec<Job>, state: &State, now: SystemTime) {
         let mut free = Vec::new();
         let mut skipped = BTreeMap::new();
         for job in jobs {
@@ -284,7 +283,6 @@ impl Scheduler {
             }
         }
         self.launch(free, skipped, now);
-        Ok(())
     }
 
     /// Starts jobs and remembers that; and that others were left out. One that cannot be started stops no other.
