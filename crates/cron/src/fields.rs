@@ -169,51 +169,69 @@ impl Fields {
 pub(crate) fn read(texts: [&str; 5]) -> Result<Times, StepOfZero> {
     let mut oddities = Vec::new();
     let mut sets = [None; 5];
+    let mut at_start = false;
     for ((set, field), text) in sets.iter_mut().zip(Field::ALL).zip(texts) {
-        *set = read_field(field, text, &mut oddities)?;
+        let mut odd = Vec::new();
+        let read = read_field(field, text, &mut odd)?;
+        *set = read.set;
+        // At the start the other fields do not matter, so nothing in them is odd.
+        if !at_start {
+            oddities.append(&mut odd);
+        }
+        at_start |= field == Field::Minute && read.is_start;
     }
-    let [minute, _, day, _, weekday] = texts;
-    let at_start = minute == "-1";
-    if at_start {
-        // The other fields do not matter then, so nothing in them is odd.
-        oddities.clear();
-    } else if day != "*" && weekday != "*" {
+    let [_, _, day, _, weekday] = texts;
+    if !at_start && day != "*" && weekday != "*" {
         oddities.push(Oddity::BothDays);
     }
     Ok(Times { fields: Fields(sets), at_start, oddities })
 }
 
-fn read_field(field: Field, text: &str, oddities: &mut Vec<Oddity>) -> Result<Option<u64>, StepOfZero> {
+/// What one field says.
+struct Read {
+    set: Option<u64>,
+    /// One `-1`, and nothing else that web2py makes a number of: the start, in the minute field.
+    is_start: bool,
+}
+
+fn read_field(field: Field, text: &str, oddities: &mut Vec<Oddity>) -> Result<Read, StepOfZero> {
     if text == "*" {
-        return Ok(None);
+        return Ok(Read { set: None, is_start: false });
     }
-    let mut set = 0;
+    let parts: Vec<_> = text.split(',').collect();
     let mut odd = Vec::new();
-    for part in text.split(',') {
+    let mut set = 0;
+    let mut is_start = parts.iter().filter(|part| **part == "-1").count() == 1;
+    for part in &parts {
         let values = read_part(field, part, &mut odd)?;
-        if values & possible(field) == 0
-            && !matches!(odd.last(), Some(Oddity::OutOfRange(_, of)) if of == part)
-        {
-            // A lone -1 means the start; among other minutes it is a number that no minute has.
-            if !(part == "-1" && text == "-1" && field == Field::Minute) {
-                odd.push(Oddity::Nothing(field, part.to_owned()));
+        set |= values.unwrap_or(0);
+        is_start &= values.is_none();
+    }
+    is_start &= field == Field::Minute;
+    // A -1 that is not the start is a number that no moment has.
+    for part in parts.iter().filter(|part| !(is_start && **part == "-1")) {
+        let values = read_part(field, part, &mut Vec::new())?.unwrap_or(0);
+        if values & possible(field) == 0 {
+            let outside = Oddity::OutOfRange(field, (*part).to_owned());
+            if !odd.contains(&outside) {
+                odd.push(Oddity::Nothing(field, (*part).to_owned()));
             }
         }
-        set |= values;
     }
-    if set & possible(field) == 0 && !(field == Field::Minute && text == "-1") {
+    if set & possible(field) == 0 && !is_start {
         oddities.push(Oddity::Never(field, text.to_owned()));
     } else {
         oddities.append(&mut odd);
     }
-    Ok(Some(set))
+    Ok(Read { set: Some(set), is_start })
 }
 
-/// The set of one part between commas.
-fn read_part(field: Field, part: &str, odd: &mut Vec<Oddity>) -> Result<u64, StepOfZero> {
+/// The set of one part between commas; `None` when web2py makes no number of it, or it is `-1`. A set may be empty
+/// although there are numbers, where all are too large for any field.
+fn read_part(field: Field, part: &str, odd: &mut Vec<Oddity>) -> Result<Option<u64>, StepOfZero> {
     let (first, last) = field.bounds();
     if part == "-1" {
-        return Ok(0);
+        return Ok(None);
     }
     if part.contains('/') || part.contains('-') {
         let range = match part.strip_prefix('*') {
@@ -221,9 +239,9 @@ fn read_part(field: Field, part: &str, odd: &mut Vec<Oddity>) -> Result<u64, Ste
             None if part.contains('/') => part.to_owned(),
             None => format!("{part}/1"),
         };
-        let Some((from, to, step)) = read_range(&range) else { return Ok(0) };
+        let Some((from, to, step)) = read_range(&range) else { return Ok(None) };
         if from > to {
-            return Ok(0);
+            return Ok(None);
         }
         if step == 0 {
             return Err(StepOfZero(field));
@@ -236,23 +254,24 @@ fn read_part(field: Field, part: &str, odd: &mut Vec<Oddity>) -> Result<u64, Ste
         if step > 1 && from % step != 0 && !values.is_empty() {
             odd.push(Oddity::Step(field, part.to_owned(), values.clone()));
         }
-        return Ok(values.into_iter().fold(0, |set, value| set | bit(value)));
+        let is_empty = to - to % step < from;
+        return Ok((!is_empty).then(|| values.into_iter().fold(0, |set, value| set | bit(value))));
     }
     if let Some(value) = digits(part).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value) {
         if !(first..=last).contains(&value) {
             odd.push(Oddity::OutOfRange(field, part.to_owned()));
         }
-        return Ok(bit(value));
+        return Ok(Some(bit(value)));
     }
     if field == Field::Weekday {
         // web2py looks at the first three letters only.
         let name: String = part.chars().take(3).flat_map(char::to_lowercase).collect();
         let names = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
         if let Some((number, _)) = (0..).zip(names).find(|(_, other)| *other == name) {
-            return Ok(bit(number));
+            return Ok(Some(bit(number)));
         }
     }
-    Ok(0)
+    Ok(None)
 }
 
 /// `a-b/n`, and whatever stands behind is ignored: web2py matches the beginning only.
@@ -291,7 +310,7 @@ mod tests {
     /// The values of one field, `None` for all, and what is odd.
     fn values(field: Field, text: &str) -> (Option<Vec<u64>>, Vec<Oddity>) {
         let mut oddities = Vec::new();
-        let set = read_field(field, text, &mut oddities).unwrap();
+        let set = read_field(field, text, &mut oddities).unwrap().set;
         let set = set.map(|set| (0..64).filter(|value| bit(*value) & set & possible(field) != 0).collect());
         (set, oddities)
     }
@@ -398,6 +417,11 @@ mod tests {
     fn only_a_lone_minus_one_is_the_start() {
         assert!(read(["-1", "5", "jan", "*", "7"]).unwrap().at_start);
         assert_eq!(read(["-1", "5", "jan", "*", "7"]).unwrap().oddities, []);
+        // What web2py makes no number of does not count, what is too large does.
+        assert!(read(["soon,-1", "*", "*", "*", "*"]).unwrap().at_start);
+        let soon = Oddity::Nothing(Field::Minute, "soon".to_owned());
+        assert_eq!(read(["soon,-1", "*", "*", "*", "7"]).unwrap().oddities, [soon]);
+        assert!(!read(["99,-1", "*", "*", "*", "*"]).unwrap().at_start);
         assert!(!read(["-1,5", "*", "*", "*", "*"]).unwrap().at_start);
         assert!(read(["-1,-1", "*", "*", "*", "*"]).unwrap().fields.is_never());
     }
