@@ -1,5 +1,5 @@
 //! The text of a web2py crontab: what its lines say. Reading files and finding applications is the folder's
-//! ([`crate::folder`]); the time fields are in [`crate::fields`].
+//! (`folder`); the time fields are in [`crate::fields`].
 //!
 //! A line has seven fields, `minute hour day month weekday user command`, or a nickname, a user and a command. The
 //! user must be there and means nothing. The rules are those of gluon/newcron.py; a comment that says "web2py" means

@@ -5,7 +5,7 @@
 //! * `folder`: which crontabs there are. * [`entry`]: what the configuration gives, and what a job is.
 //! * `schedule`: minutes, zones, and when a job is due. * `state`: what is remembered, in a file that processes share.
 //! * `claim`: who gets a minute. * `running`: processes and their output.
-//! * [`scheduler`]: the whole. * [`once`]: one pass and its end. * [`list`]: what there is and how it went.
+//! * [`scheduler`]: the whole. * [`mod@once`]: one pass and its end. * [`mod@list`]: what there is and how it went.
 #![forbid(unsafe_code)]
 
 mod claim;
