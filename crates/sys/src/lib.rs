@@ -4,10 +4,11 @@
 //! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
-//! * [`shared`]: counters that all processes see.
+//! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 
 pub mod clock;
 pub mod listener;
+pub mod lock;
 pub mod poll;
 pub mod process;
 pub mod shared;

@@ -88,6 +88,16 @@ pub fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Sends a signal to all processes of the group that `leader` was made the leader of. A group that is gone is no error.
+pub fn kill_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    debug_assert!(leader > 1, "never all processes, nor the caller's own group");
+    // Integers only.
+    match syscall!(killpg(leader, signal.number())) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a process of that number exists.
 pub fn exists(pid: Pid) -> bool {
     // Signal 0 only asks.

@@ -1,0 +1,173 @@
+//! The jobs of the configuration, and what both sources of jobs have in common.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::schedule::{Schedule, zone};
+
+/// All that jobs can come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The entries of the configuration.
+    pub entries: Vec<Entry>,
+    /// The python that runs functions.
+    pub python: PathBuf,
+    /// The crontabs of a web2py folder.
+    pub crontabs: Option<Crontabs>,
+}
+
+/// One entry of the configuration.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it is called in logs and lists; its past is kept under this name.
+    pub name: String,
+    /// Five fields as in the cron of Unix, or a nickname such as `@daily` or `@reboot`.
+    pub schedule: String,
+    /// What it runs.
+    pub task: Task,
+    /// The zone that the schedule is in; the system's when `None`.
+    pub timezone: Option<String>,
+    /// What happens when the last run has not ended.
+    pub overlap: Overlap,
+    /// A run that takes longer is ended, with all processes of its group.
+    pub time_limit: Option<Duration>,
+    /// Variables beside those of this process.
+    pub environment: BTreeMap<String, String>,
+    /// Where it runs; this process's folder when `None`.
+    pub folder: Option<PathBuf>,
+}
+
+/// What an entry runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A program and its arguments, without a shell.
+    Command(Vec<String>),
+    /// A function of Python, `module:function`.
+    Function(String),
+}
+
+/// What happens to a run that is due when the last one has not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is left out, and counted.
+    #[default]
+    Skip,
+    /// It begins when the last one ends. One run waits at most; a further one is left out.
+    Queue,
+    /// The last one is ended, and it begins then.
+    Kill,
+    /// Both run, up to [`Overlap::ALLOWED_MAX`] at once.
+    Allow,
+}
+
+impl Overlap {
+    /// So many runs of one job go at once at most, whatever is allowed: a job that hangs must not fill the machine.
+    /// It is the number of jobs that web2py runs at once.
+    pub const ALLOWED_MAX: usize = 5;
+}
+
+/// The crontabs of a web2py folder: `applications/<app>/cron/crontab`.
+#[derive(Clone, Debug)]
+pub struct Crontabs {
+    /// web2py's folder, in which jobs run.
+    pub folder: PathBuf,
+    /// What stands for `python web2py.py`. An installed web2py has no such file, so the caller decides.
+    pub launcher: Vec<OsString>,
+    /// Only these applications; all when empty.
+    pub applications: Vec<String>,
+    /// The zone of the lines; web2py's is the system's, as is that of `None`.
+    pub timezone: Option<String>,
+    /// web2py never looks whether the last run has ended: [`Overlap::Allow`].
+    pub overlap: Overlap,
+    /// As of an entry; web2py has none.
+    pub time_limit: Option<Duration>,
+}
+
+/// One job, from whichever source.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// What its past is kept under.
+    pub(crate) key: String,
+    /// What a person reads.
+    pub(crate) name: String,
+    /// The schedule as it was written.
+    pub(crate) written: String,
+    pub(crate) schedule: Schedule,
+    /// The program and its arguments.
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) overlap: Overlap,
+    pub(crate) time_limit: Option<Duration>,
+}
+
+/// The jobs of the entries.
+pub(crate) fn jobs(sources: &Sources) -> Result<Vec<Job>, Error> {
+    let mut names = BTreeSet::new();
+    let mut jobs = Vec::new();
+    for entry in &sources.entries {
+        if !names.insert(&entry.name) {
+            return Err(Error::Name(entry.name.clone()));
+        }
+        let zone = zone(entry.timezone.as_deref(), &entry.name)?;
+        jobs.push(Job {
+            key: format!("entry:{}", entry.name),
+            name: entry.name.clone(),
+            written: entry.schedule.clone(),
+            schedule: Schedule::unix(&entry.schedule, zone, &entry.name)?,
+            arguments: arguments(entry, sources)?,
+            folder: entry.folder.clone(),
+            environment: entry.environment.clone(),
+            overlap: entry.overlap,
+            time_limit: entry.time_limit,
+        });
+    }
+    Ok(jobs)
+}
+
+fn arguments(entry: &Entry, sources: &Sources) -> Result<Vec<OsString>, Error> {
+    let failed = |command: &str| Error::Command { job: entry.name.clone(), command: command.to_owned() };
+    match &entry.task {
+        Task::Command(words) if words.first().is_none_or(String::is_empty) => Err(failed(&words.join(" "))),
+        Task::Command(words) => Ok(words.iter().map(OsString::from).collect()),
+        Task::Function(name) => match name.split_once(':') {
+            Some((module, function)) if !module.is_empty() && !function.is_empty() => {
+                Ok(vec![sources.python.clone().into(), "-m".into(), "anygate.job".into(), name.into()])
+            }
+            _ => Err(failed(name)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::entry;
+
+    fn sources(entries: Vec<Entry>) -> Sources {
+        Sources { entries, python: "/usr/bin/python3".into(), crontabs: None }
+    }
+
+    #[test]
+    fn a_function_is_run_by_python() {
+        let function =
+            Entry { task: Task::Function("shop.jobs:tidy".to_owned()), ..entry("tidy", "@daily", "") };
+        let jobs = jobs(&sources(vec![function])).unwrap();
+        assert_eq!(jobs[0].arguments, ["/usr/bin/python3", "-m", "anygate.job", "shop.jobs:tidy"]);
+    }
+
+    #[test]
+    fn names_are_unique_and_commands_are_there() {
+        let twice = sources(vec![entry("a", "@daily", "true"), entry("a", "@hourly", "true")]);
+        assert!(matches!(jobs(&twice), Err(Error::Name(name)) if name == "a"));
+        for task in
+            [Task::Command(vec![]), Task::Function("shop".to_owned()), Task::Function(":f".to_owned())]
+        {
+            let broken = sources(vec![Entry { task, ..entry("a", "@daily", "") }]);
+            assert!(matches!(jobs(&broken), Err(Error::Command { .. })));
+        }
+    }
+}

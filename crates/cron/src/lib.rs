@@ -1,0 +1,31 @@
+//! Jobs at given minutes, each exactly once whatever number of processes looks: web2py's crontabs and the entries of
+//! the configuration. Nothing here makes threads or waits; the owner calls [`Scheduler::tick`] and reaps children.
+//!
+//! * [`crontab`]: what the lines of a web2py crontab say, and [`fields`] their times. `words`: their commands.
+//! * `folder`: which crontabs there are. * [`entry`]: what the configuration gives, and what a job is.
+//! * `schedule`: minutes, zones, and when a job is due. * `state`: what is remembered, in a file that processes share.
+//! * `claim`: who gets a minute. * `running`: processes and their output.
+//! * [`scheduler`]: the whole. * [`mod@once`]: one pass and its end. * [`mod@list`]: what there is and how it went.
+#![forbid(unsafe_code)]
+
+mod claim;
+pub mod crontab;
+pub mod entry;
+mod error;
+pub mod fields;
+mod folder;
+pub mod list;
+pub mod once;
+mod running;
+mod schedule;
+pub mod scheduler;
+mod state;
+#[cfg(test)]
+mod testing;
+mod words;
+
+pub use entry::{Crontabs, Entry, Overlap, Sources, Task};
+pub use error::Error;
+pub use list::{Row, list, table};
+pub use once::once;
+pub use scheduler::{Scheduler, Summary};

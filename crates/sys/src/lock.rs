@@ -1,0 +1,48 @@
+//! A file that one process has at a time.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use crate::syscall;
+
+/// Takes the exclusive lock (flock) of an open file, which is held until the file is closed. The lock belongs to the
+/// opening of the file: a second opening, even in the same process, waits.
+///
+/// Errors: [`io::ErrorKind::TimedOut`] when somebody else holds it all of `patience`, so that a process that was
+/// stopped in the middle never stops all others.
+pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        // Integers only, on a descriptor that is open.
+        match syscall!(flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if Instant::now() >= until => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_opening_has_it_at_a_time() {
+        let path = std::env::temp_dir().join(format!("anygate-lock-{}", std::process::id()));
+        let open = || File::create(&path).unwrap();
+        let first = open();
+        exclusive(&first, Duration::ZERO).unwrap();
+        let second = open();
+        let error = exclusive(&second, Duration::from_millis(5)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(first);
+        exclusive(&second, Duration::from_secs(60)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
