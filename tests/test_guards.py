@@ -15,9 +15,10 @@ ALLOWED = {
     "config": set(),
     "policy": {"proto", "config"},
     "server": {"proto", "config", "sys", "policy"},
-    "supervisor": {"config", "sys"},
+    "cron": {"sys"},
+    "supervisor": {"config", "sys", "cron"},
     "wsgi": {"proto"},
-    "py": {"proto", "config", "sys", "policy", "server", "supervisor", "wsgi"},
+    "py": {"proto", "config", "sys", "policy", "server", "cron", "supervisor", "wsgi"},
 }
 
 

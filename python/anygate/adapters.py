@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -265,7 +266,7 @@ def tornado(task: Task) -> None:
     asyncio.run(serve())
 
 
-@server("twisted", package="twisted", concurrency="threads", supports="threads tls unix", breaks=LOSES_CHUNKED)
+@server("twisted", package="twisted", concurrency="threads", supports="threads tls", breaks=LOSES_CHUNKED)
 def twisted(task: Task) -> None:
     from twisted.internet import reactor as made
     from twisted.internet import ssl as tls
@@ -276,9 +277,7 @@ def twisted(task: Task) -> None:
     reactor.suggestThreadPoolSize(task.threads or 10)
     site = Site(WSGIResource(reactor, reactor.getThreadPool(), task.application))
     host, port = task.address
-    if task.unix:
-        reactor.listenUNIX(task.unix, site)
-    elif task.certificate:
+    if task.certificate:
         context = tls.DefaultOpenSSLContextFactory(task.key, task.certificate)
         reactor.listenSSL(port, site, context, interface=host)
     else:
@@ -297,9 +296,7 @@ def cheroot(task: Task) -> None:
     made.safe_start()
 
 
-@server(
-    "paste", package="paste", concurrency="threads", supports="threads tls", breaks={**PATH_AS_UTF8, **LOSES_CHUNKED}
-)
+@server("paste", package="paste", concurrency="threads", supports="threads", breaks={**PATH_AS_UTF8, **LOSES_CHUNKED})
 def paste(task: Task) -> None:
     from paste import httpserver
 
@@ -309,7 +306,6 @@ def paste(task: Task) -> None:
         host=host,
         port=port,
         threadpool_workers=task.threads or 10,
-        ssl_context=tls_context(task),
     )
 
 
@@ -467,48 +463,46 @@ def daphne(task: Task) -> None:
     "mod_wsgi-express",
     package="mod_wsgi",
     concurrency="processes, threads",
-    supports="workers threads tls access_log log_level",
+    supports="workers threads access_log log_level",
 )
 def mod_wsgi(task: Task) -> None:
     if task.access_log not in (None, "-"):
         raise CannotServe(f"access_log: mod_wsgi-express is told no file here: -, not {task.access_log!r}")
     host, port = task.address
-    root = tempfile.mkdtemp(prefix="anygate-mod_wsgi-")
-    os.chmod(root, 0o755)
     task.export()
-    # Apache hands its modules an empty environment: what is to be loaded is written into the module instead.
-    application = os.path.join(root, "application.wsgi")
-    with open(application, "w") as file:
-        file.write(
-            "import os, sys\n"
-            f"os.environ['_ANYGATE_TASK'] = {os.environ['_ANYGATE_TASK']!r}\n"
-            f"sys.path[:] = {sys.path!r}\n"
-            f"os.chdir({os.getcwd()!r})\n"
-            "from anygate.hosted import application\n"
-        )
-    tls = [
-        f"--https-port={port}",
-        f"--ssl-certificate-file={task.certificate}",
-        f"--ssl-certificate-key-file={task.key}",
-    ]
-    execute(
-        [
+    with tempfile.TemporaryDirectory(prefix="anygate-mod_wsgi-") as root:
+        os.chmod(root, 0o755)
+        # Apache hands its modules an empty environment: what is to be loaded is written into the module instead.
+        application = os.path.join(root, "application.wsgi")
+        with open(application, "w") as file:
+            file.write(
+                "import os, sys\n"
+                f"os.environ['_ANYGATE_TASK'] = {os.environ['_ANYGATE_TASK']!r}\n"
+                f"sys.path[:] = {sys.path!r}\n"
+                f"os.chdir({os.getcwd()!r})\n"
+                "from anygate.hosted import application\n"
+            )
+        command = [
             program("mod_wsgi-express") or "mod_wsgi-express",
             "start-server",
             application,
             f"--host={host}",
-            *(tls if task.certificate else [f"--port={port}"]),
+            f"--port={port}",
             f"--server-root={root}/apache",
             f"--processes={task.workers or 1}",
             f"--threads={task.threads or 5}",
-            f"--user={'www-data' if os.geteuid() == 0 else ''}" if os.geteuid() == 0 else "",
-            f"--group={'www-data'}" if os.geteuid() == 0 else "",
             "--chunked-request",
             "--log-to-terminal",
-            "--access-log" if task.access_log else "",
             f"--log-level={task.log_level or 'error'}",
+            *(["--access-log"] if task.access_log else []),
+            *(["--user=www-data", "--group=www-data"] if os.geteuid() == 0 else []),
         ]
-    )
+        child = subprocess.Popen(command)
+        try:
+            raise SystemExit(child.wait())
+        finally:
+            child.terminate()
+            child.wait()
 
 
 @server(
@@ -568,7 +562,7 @@ def cgi(task: Task) -> NoReturn:
     from anygate import _anygate
 
     folders = [argument for path in task.pythonpath for argument in ("--pythonpath", path)]
-    raise SystemExit(_anygate.main(["cgi", *folders, "--config", os.devnull, task.target]))
+    raise SystemExit(_anygate.main(["cgi", *folders, task.target]))
 
 
 def cannot_run(name: str, why: str, instead: str, *, package: str = "") -> None:

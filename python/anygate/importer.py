@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -45,6 +46,32 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
         module = _import_module(source)
     found = _evaluate(module, source, expression) if expression else _default(module, source)
     return _checked(found, target)
+
+
+def python() -> str:
+    """Return the path of this Python's program, also where ``sys.executable`` is a server that embeds it."""
+    if os.path.basename(sys.executable or "").startswith("python"):
+        return sys.executable
+    beside = [os.path.join(sys.prefix, "bin", name) for name in ("python3", "python")]
+    return next((path for path in beside if os.access(path, os.X_OK)), shutil.which("python3") or "python3")
+
+
+def call(target: str) -> Any:
+    """Call the function that ``target`` names, without arguments unless it has them: ``module:function("text")``.
+
+    Raises LoadError when there is no such function, and whatever it raises itself.
+    """
+    source, _, expression = target.partition(":")
+    if not source or not expression:
+        raise LoadError(f"{target!r} names no function; write it as module:function")
+    _make_importable(os.getcwd())
+    module = _import_module(source)
+    found = _evaluate(module, source, expression)
+    if expression.endswith(")"):
+        return found
+    if not callable(found):
+        raise LoadError(f"{expression!r} in {source!r} is a {type(found).__name__}, which cannot be called")
+    return found()
 
 
 def explain(target: str, error: BaseException) -> str:

@@ -60,6 +60,7 @@ def run(
     arguments = ["-s", servername, "-i", str(ip), "-p", str(port)]
     arguments += ["--logging"] if logging else []
     arguments += ["--profiler", profiler] if profiler else []
+    arguments += ["--cron-mode", "soft"] if softcron and app is None else []
     workers = getattr(options, "workers", None)
     arguments += ["--workers", str(workers)] if workers else []
     arguments += [app] if app is not None else ["--web2py", "."]

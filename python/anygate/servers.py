@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -26,7 +27,7 @@ WRONG_USAGE, NOT_THERE = 2, 3
 
 #: Options that mean the same under every server: they concern the application or this module.
 UNIVERSAL = frozenset({"app", "bind", "chdir", "config", "ip", "port", "pythonpath", "scgi", "server"}) | frozenset(
-    {"logging", "password", "profiler", "web2py"}
+    {"cron_mode", "cron_state", "logging", "password", "profiler", "web2py"}
 )
 
 #: Those that ``tls`` in :attr:`Server.supports` stands for.
@@ -104,6 +105,10 @@ class Task:
     pythonpath: tuple[str, ...] = ()
     server: str = ""
     announcement: str = ""
+    #: Jobs beside it: ``mode`` (hard or soft), and the ``arguments`` of the command line that has them.
+    cron: dict[str, Any] | None = None
+    #: Where it was started, before ``chdir``.
+    started_in: str = field(default_factory=os.getcwd)
     #: Options that somebody set, and what they called them.
     given: dict[str, str] = field(default_factory=dict)
 
@@ -144,6 +149,10 @@ class Task:
             from anygate.request_log import RequestLog
 
             application = RequestLog(application, self.web2py_log)
+        if self.cron is not None and self.cron["mode"] == "soft":
+            from anygate.soft_cron import SoftCron
+
+            application = SoftCron(application, self.cron["arguments"], self.started_in)
         return application
 
     def export(self) -> str:
@@ -206,6 +215,11 @@ def launch(text: str) -> int:
             os.chdir(task.chdir)
         if server.protocols:
             print(task.announcement, flush=True)
+        if task.cron is not None and task.cron["mode"] == "hard":
+            environment = {**os.environ, "_ANYGATE_WITH_PARENT": "1"}
+            command = [sys.executable, "-m", "anygate", "cron", "run", *task.cron["arguments"]]
+            # It ends when this process does, whatever that becomes.
+            subprocess.Popen(command, cwd=task.started_in, env=environment, stdin=subprocess.DEVNULL)
         if not server.loop_in_c:
             signal.signal(signal.SIGTERM, _end)
         server.run(task)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from anygate.importer import LoadError
+from anygate.importer import LoadError, python
 from anygate.server import Application
 
 #: What ``anygate web2py init`` writes into a site.
@@ -87,6 +87,8 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
             raise
         message = f"there is no web2py in {site} (no folder gluon); copy it there, or: pip install web2py-gluon"
         raise LoadError(message) from None
+    # web2py starts Python by it, and uWSGI puts its own program there.
+    sys.executable = python()
     # Else web2py loads its window, and changes the locale.
     global_settings.web2py_runtime_handler = True
     import gluon.main
@@ -123,6 +125,10 @@ def wsgihandler(file: str, *, logging: bool = False, softcron: bool = False) -> 
         from anygate.request_log import RequestLog
 
         found = RequestLog(found, os.path.join(site, "httpserver.log"))
+    if softcron:
+        from anygate.soft_cron import SoftCron
+
+        found = SoftCron(found, ["--web2py", site, "--cron-mode", "soft"], site)
     return found
 
 
@@ -131,8 +137,8 @@ def serve(file: str, *arguments: str, logging: bool = False, softcron: bool = Fa
     from anygate import _anygate
 
     site = os.path.dirname(os.path.abspath(file))
-    log = ["--logging"] if logging else []
-    raise SystemExit(_anygate.main(["--web2py", site, *arguments, *log, *sys.argv[1:]]))
+    own = [*(["--logging"] if logging else []), *(["--cron-mode", "soft"] if softcron else [])]
+    raise SystemExit(_anygate.main(["--web2py", site, *arguments, *own, *sys.argv[1:]]))
 
 
 def cgi(file: str) -> None:
@@ -182,6 +188,17 @@ def hashed(password: str) -> str:
     return f"pbkdf2(1000,20,sha512)${salt}${digest.hex()}"
 
 
+def shell(arguments: list[str]) -> int:
+    """Run web2py's own command line in the current folder, as ``web2py.py`` does where there is one."""
+    site = os.getcwd()
+    sys.path[:] = [site, *(path for path in sys.path if path != site)]
+    sys.argv = ["web2py.py", *arguments]
+    import gluon.widget
+
+    gluon.widget.start()
+    return 0
+
+
 def command(arguments: list[str]) -> int:
     """Run ``anygate web2py ...``; return the exit code."""
     usage = "usage: anygate web2py init [--force] [DIR]\n\nWrites wsgihandler.py, scgihandler.py, fcgihandler.py and "
@@ -227,6 +244,9 @@ def main(arguments: list[str]) -> int:
     """Run ``python -m anygate.web2py``; return the exit code."""
     from anygate import _anygate
 
+    if arguments[:1] == ["shell"]:
+        return shell(arguments[1:])
+
     parser = argparse.ArgumentParser("python -m anygate.web2py")
     programs = parser.add_subparsers(dest="program", required=True)
     anyserver = programs.add_parser("anyserver", help="as web2py's anyserver.py")
@@ -244,7 +264,10 @@ def main(arguments: list[str]) -> int:
         either.add_argument("-w", "--workers", help="number of workers")
     given = vars(parser.parse_args(arguments))
     words = ["--web2py", ".", "--server", given.pop("server", "gevent")]
-    if given.pop("program") == "gevent" and given["password"] == "<recycle>":
+    if given.pop("program") == "anyserver":
+        # Its run() has soft cron unless it is told otherwise.
+        words += ["--cron-mode", "soft"]
+    elif given["password"] == "<recycle>":
         del given["password"]
     for name, value in given.items():
         if value is True:

@@ -1,12 +1,19 @@
 """What every server is asked: six requests whose answers are known."""
 
 import json
+import os
+import time
 
 SEEN = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR", "HTTP_X_TEST", "wsgi.url_scheme")
 
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
+    if path == "/pid":
+        # Long enough for another process to take the next request.
+        time.sleep(0.05)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(os.getpid()).encode()]
     if path == "/pieces":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"%d " % number for number in range(1000))

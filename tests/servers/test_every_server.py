@@ -1,116 +1,17 @@
 """Every server that can be installed, started by name: the same six requests, the same answers."""
 
-import contextlib
-import os
-import signal
-import socket
-import sys
-import time
-
-import gateways
 import pytest
 from anygate.adapters import SERVERS
-from conftest import ANYGATE, APPS, Served
-from wire import Connection
+from elsewhere import Packed, started
 
 NAMES = [name for name, server in SERVERS.items() if server.run and server.protocols]
 BODY = bytes(range(256)) * 4000
-REMOTE = "127.0.0.1"
-
-
-class Http:
-    """A client of an HTTP server."""
-
-    def __init__(self, port):
-        self.address = ("127.0.0.1", port)
-
-    def ask(self, method, target, fields=(), body=b""):
-        with Connection(self.address) as connection:
-            answer = connection.ask(method, target, [("Connection", "close"), *fields], body)
-            cookies = [value for name, value in answer.fields if name.lower() == "set-cookie"]
-            return answer.status, cookies, answer.body
-
-
-class Packed:
-    """A client of an SCGI or FastCGI server: what a front server sends."""
-
-    def __init__(self, port, protocol):
-        self.address = ("127.0.0.1", port)
-        self.pack = getattr(gateways, protocol)
-        self.protocol = protocol
-
-    def ask(self, method, target, fields=(), body=b""):
-        path, _, query = target.partition("?")
-        variables = [
-            ("CONTENT_LENGTH", str(len(body))),
-            ("SCGI", "1"),
-            ("REQUEST_METHOD", method),
-            ("REQUEST_URI", target),
-            ("SCRIPT_NAME", ""),
-            ("PATH_INFO", path.replace("%C3%A9", "\xc3\xa9")),
-            ("QUERY_STRING", query),
-            ("SERVER_NAME", "test"),
-            ("SERVER_PORT", "80"),
-            ("SERVER_PROTOCOL", "HTTP/1.1"),
-            ("REMOTE_ADDR", REMOTE),
-        ]
-        for name, value in fields:
-            name = name.upper().replace("-", "_")
-            variables.append((name if name == "CONTENT_TYPE" else f"HTTP_{name}", value))
-        with Connection(self.address) as connection:
-            connection.send(self.pack(variables, body))
-            answer = connection.rest()
-        if self.protocol == "fastcgi":
-            answer, _ = gateways.stdout(answer)
-        status, answered, body = gateways.cgi_answer(answer)
-        return status, answered.get("set-cookie", []), body
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def end(served):
-    """End it as an administrator would; all its processes are of its session."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(served.pid, signal.SIGTERM)
-    until = time.monotonic() + 15
-    while served.process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(served.pid, signal.SIGKILL)
-    return served.process.wait()
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def server(request, tmp_path_factory):
-    known = SERVERS[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    port = free_port()
-    session = [sys.executable, "-c", "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"]
-    if request.param.startswith("mod_wsgi") and os.geteuid() == 0:
-        # Apache changes its user if root starts it, and that user may not be able to read this Python.
-        reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        session = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reading, *session]
-    arguments = ["-s", request.param, "-i", "127.0.0.1", "-p", port, APPS / "six.py"]
-    served = Served(arguments, folder, command=[*session, ANYGATE])
-    served.known, served.port = known, port
-    served.client = Http(port) if "http" in known.protocols else Packed(port, known.protocols[0])
-
-    def listens():
-        if served.process.poll() is not None:
-            pytest.fail(f"{request.param} ended with {served.process.returncode}\n{served.log()}{served.stdout()}")
-        with contextlib.suppress(OSError, AssertionError, ValueError):
-            return served.client.ask("GET", "/ready")[0] == 200
-        return False
-
-    try:
-        served.wait_until(listens, f"{request.param} answers\n{served.stdout()}")
+    with started(request.param, tmp_path_factory.mktemp(request.param)) as served:
         yield served
-    finally:
-        end(served)
 
 
 def get(client):

@@ -19,10 +19,23 @@ pub enum Command {
     Serve(Box<Plan>, Vec<String>),
     /// Serve with a server of another package.
     Elsewhere(Box<Elsewhere>),
+    /// Do something about jobs.
+    Cron(CronAction, Box<Plan>),
     /// Answer one request as the program of a CGI server.
     Cgi(Box<Plan>),
     /// Show this on standard output and end.
     Show(String),
+}
+
+/// What `anygate cron` is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CronAction {
+    /// Show the jobs and how they went.
+    List,
+    /// Run what is due in this minute, and wait for it.
+    Once,
+    /// Run jobs by the clock until told to end.
+    Run,
 }
 
 /// What a server of another package is to do.
@@ -70,6 +83,23 @@ pub fn parse(
     if about_config || cgi {
         arguments.remove(0);
     }
+    let cron = match arguments.first() {
+        Some(first) if first == "cron" => {
+            arguments.remove(0);
+            let action = match arguments.first().and_then(|word| word.to_str()) {
+                Some("list") => CronAction::List,
+                Some("--once") => CronAction::Once,
+                Some("run") => CronAction::Run,
+                word => {
+                    let said = word.map_or_else(String::new, |word| format!("{word:?} is not understood; "));
+                    return Err(Exit::usage(format!("cron: {said}say list, run or --once")));
+                }
+            };
+            arguments.remove(0);
+            Some(action)
+        }
+        _ => None,
+    };
     let matches = grammar(about_config)
         .try_get_matches_from(arguments)
         .map_err(|error| refuse(&error, about_config))?;
@@ -90,6 +120,9 @@ pub fn parse(
             (false, true) => Ok(Command::Show("ok\n".to_owned())),
             (false, false) => Err(Exit::usage("config: say --print or --check".to_owned())),
         };
+    }
+    if let Some(action) = cron {
+        return Ok(Command::Cron(action, Box::new(plan)));
     }
     if plan.application.target.is_none() {
         let message =

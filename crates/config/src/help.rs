@@ -12,6 +12,7 @@ anygate serves a Python WSGI application.
 Usage: anygate [OPTIONS] APP     serve APP, for example: anygate myapp:app
        anygate servers           show what -s can name
        anygate config --print    show every setting (--check: only check them)
+       anygate cron list         show jobs (--once: run those of this minute)
        anygate cgi APP           answer one request of a CGI server
        anygate web2py init       write handler files into a web2py site
 

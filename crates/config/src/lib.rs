@@ -20,10 +20,11 @@ pub mod plan;
 pub mod settings;
 pub mod value;
 
-pub use command::{Command, Elsewhere, Exit, parse};
+pub use command::{Command, CronAction, Elsewhere, Exit, parse};
 pub use plan::{
-    AccessLogFormat, ApplicationPlan, Bind, BindAddress, ForwardedHeader, LogLevel, LogPlan, LogTarget,
-    Mount, Plan, ProcessPlan, Protocol, ServerPlan, SocketPlan, TrustedProxy,
+    AccessLogFormat, ApplicationPlan, Bind, BindAddress, CronJob, CronMode, CronPlan, CronTask,
+    ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan, Protocol, ServerPlan,
+    SocketPlan, TrustedProxy,
 };
 pub use settings::{Origin, Settings};
 

@@ -375,6 +375,28 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "cron_mode",
+        kind: Kind::Choice(&["hard", "soft", "external", "none"]),
+        metavar: "MODE",
+        section: Section::Processes,
+        help: "when jobs run: hard (by the clock), soft, external, none",
+        details: "`hard`: by the clock. `soft`: in minutes in which requests were answered. `external`: only by `anygate cron \
+                  --once`, which the system's cron starts. `none`: never. Not set: `hard` for the `[[cron]]` entries of the \
+                  file, `none` for the crontabs of a web2py site, which run in the other modes, too. See \
+                  [the guide](guide/cron.md).",
+        ..BASE
+    },
+    Opt {
+        name: "cron_state",
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Processes,
+        help: "where it is kept which jobs ran",
+        details: "Every process that may run the same jobs must use the same file, so that each job runs once. Not set: \
+                  `.anygate-cron.json` in the application's folder.",
+        ..BASE
+    },
+    Opt {
         name: "user",
         metavar: "USER",
         section: Section::Processes,

@@ -1,11 +1,13 @@
 //! Settings that were checked. Whoever holds a [`Plan`] need not check again.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::log_format::{self, Piece};
-use crate::settings::{Settings, Wrong};
+use crate::options::Kind;
+use crate::settings::{Settings, Table, Wrong};
 use crate::value::Value;
 
 /// Everything that anygate needs to know to serve.
@@ -25,6 +27,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// What is written down.
     pub log: LogPlan,
+    /// What runs at given minutes.
+    pub cron: CronPlan,
 }
 
 /// What is served.
@@ -196,6 +200,62 @@ pub struct ProcessPlan {
     pub worker_start_timeout: Duration,
 }
 
+/// What runs at given minutes.
+#[derive(Clone, Debug)]
+pub struct CronPlan {
+    /// When; `None` when nobody said.
+    pub mode: Option<CronMode>,
+    /// The file that remembers what ran.
+    pub state: PathBuf,
+    /// The `[[cron]]` tables of the file.
+    pub jobs: Vec<CronJob>,
+}
+
+/// When jobs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CronMode {
+    /// By the clock.
+    Hard,
+    /// In minutes in which requests were answered.
+    Soft,
+    /// When the system's cron says so.
+    External,
+    /// Never.
+    None,
+}
+
+/// One `[[cron]]` table. Its schedule and zone are checked by whoever runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CronJob {
+    /// What it is called.
+    pub name: String,
+    /// When, in the five fields of cron, or `@daily` and the like.
+    pub schedule: String,
+    /// What runs.
+    pub task: CronTask,
+    /// The zone of the schedule.
+    pub timezone: Option<String>,
+    /// `skip`, `queue`, `kill` or `allow`: what happens when the last run has not ended.
+    pub overlap: Option<String>,
+    /// How long a run may take.
+    pub time_limit: Option<Duration>,
+    /// Variables beside those of anygate.
+    pub environment: BTreeMap<String, String>,
+    /// Where it runs.
+    pub folder: Option<PathBuf>,
+}
+
+/// What a job runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CronTask {
+    /// A program and its arguments.
+    Command(Vec<String>),
+    /// The same in one line, with quotes as in a shell.
+    Line(String),
+    /// `module:function`.
+    Function(String),
+}
+
 /// What is written down, and where.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
@@ -242,6 +302,7 @@ impl Plan {
     /// Checks settings. Relative paths are taken from `folder`.
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
         let read = Reader { settings, folder };
+        let jobs = read.jobs()?;
         let graceful_timeout = read.duration("graceful_timeout");
         let web2py = read.web2py()?;
         Ok(Plan {
@@ -311,10 +372,25 @@ impl Plan {
                     _ => LogLevel::Info,
                 },
                 access_log: match read.log("access_log", &LogTarget::Stdout) {
-                    None if read.flag("logging") => Some(LogTarget::File(read.httpserver_log())),
+                    None if read.flag("logging") => {
+                        Some(LogTarget::File(read.site_folder().join("httpserver.log")))
+                    }
                     target => target,
                 },
                 access_log_format: read.access_log_format("access_log_format")?,
+            },
+            cron: CronPlan {
+                mode: match read.text("cron_mode").as_deref() {
+                    Some("hard") => Some(CronMode::Hard),
+                    Some("soft") => Some(CronMode::Soft),
+                    Some("external") => Some(CronMode::External),
+                    Some(_) => Some(CronMode::None),
+                    None => None,
+                },
+                state: read
+                    .path("cron_state")
+                    .unwrap_or_else(|| read.site_folder().join(".anygate-cron.json")),
+                jobs,
             },
         })
     }
@@ -471,10 +547,20 @@ impl Reader<'_> {
         }
     }
 
-    /// Where web2py keeps it: in the site's folder.
-    fn httpserver_log(&self) -> PathBuf {
+    /// Where the application lives.
+    fn site_folder(&self) -> PathBuf {
         let site = self.web2py().ok().flatten().or_else(|| self.path("chdir"));
-        site.unwrap_or_else(|| self.folder.to_owned()).join("httpserver.log")
+        site.unwrap_or_else(|| self.folder.to_owned())
+    }
+
+    /// The `[[cron]]` tables.
+    fn jobs(&self) -> Result<Vec<CronJob>, Wrong> {
+        self.settings
+            .tables("cron")
+            .iter()
+            .enumerate()
+            .map(|(place, table)| job(table, place, self.folder))
+            .collect()
     }
 
     fn owner(&self, name: &'static str) -> Result<Option<(String, Option<String>)>, Wrong> {
@@ -578,6 +664,78 @@ impl Reader<'_> {
         }
         Ok(binds)
     }
+}
+
+/// Reads one `[[cron]]` table, the `place`-th of its file.
+fn job(table: &Table, place: usize, folder: &Path) -> Result<CronJob, Wrong> {
+    const KEYS: &str =
+        "name, schedule, command, function, timezone, overlap, time_limit, environment, folder";
+    let name = table.values.get("name").and_then(|name| name.as_str()).unwrap_or_default();
+    let called =
+        if name.is_empty() { format!("the {}. [[cron]]", place + 1) } else { format!("cron {name:?}") };
+    let wrong = |reason: String| Wrong { origin: table.origin.clone(), name: called.clone(), reason };
+    if let Some(key) = table.values.keys().find(|key| !KEYS.split(", ").any(|known| known == key.as_str())) {
+        return Err(wrong(format!("there is no key {key}; the keys are {KEYS}")));
+    }
+    let text = |key: &str| match table.values.get(key) {
+        None => Ok(None),
+        Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(wrong(format!("{key}: {other} must be a string"))),
+    };
+    let needed = |key: &str| {
+        text(key)?.filter(|text| !text.is_empty()).ok_or_else(|| wrong(format!("{key} is missing")))
+    };
+    let words = |items: &[serde_json::Value]| -> Option<Vec<String>> {
+        items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let task = match (table.values.get("command"), text("function")?) {
+        (None, Some(function)) => CronTask::Function(function),
+        (Some(serde_json::Value::String(line)), None) => CronTask::Line(line.clone()),
+        (Some(serde_json::Value::Array(items)), None) => {
+            CronTask::Command(words(items).ok_or_else(|| wrong("command: must be strings".to_owned()))?)
+        }
+        (Some(other), None) => {
+            return Err(wrong(format!("command: {other} must be a string or a list of strings")));
+        }
+        (None, None) => return Err(wrong("needs a command or a function".to_owned())),
+        (Some(_), Some(_)) => return Err(wrong("has a command and a function; one is to run".to_owned())),
+    };
+    let overlap = text("overlap")?;
+    if let Some(word) = overlap.as_deref().filter(|word| !["skip", "queue", "kill", "allow"].contains(word)) {
+        return Err(wrong(format!("overlap: {word:?} must be skip, queue, kill or allow")));
+    }
+    let time_limit = match table.values.get("time_limit") {
+        None => None,
+        Some(value) => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            match Kind::Duration.read(&text) {
+                Ok(Value::Duration(limit)) => Some(limit),
+                Ok(_) => None,
+                Err(reason) => return Err(wrong(format!("time_limit: {text:?} {reason}"))),
+            }
+        }
+    };
+    let environment = match table.values.get("environment") {
+        None => BTreeMap::new(),
+        Some(serde_json::Value::Object(variables)) => {
+            let texts: Option<_> = variables
+                .iter()
+                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect();
+            texts.ok_or_else(|| wrong("environment: values must be strings".to_owned()))?
+        }
+        Some(other) => return Err(wrong(format!("environment: {other} must be a table"))),
+    };
+    Ok(CronJob {
+        name: needed("name")?,
+        schedule: needed("schedule")?,
+        task,
+        timezone: text("timezone")?,
+        overlap,
+        time_limit,
+        environment,
+        folder: text("folder")?.map(|path| folder.join(path)),
+    })
 }
 
 /// Reads `10.0.0.1`, `10.0.0.0/8`, `unix`. Bits of the address behind the network's must not be set: whoever writes them

@@ -59,7 +59,21 @@ pub struct Given {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     given: BTreeMap<&'static str, Given>,
+    /// `[[cron]]` and `[[server]]` of a file.
+    tables: BTreeMap<&'static str, Vec<Table>>,
 }
+
+/// One table of a list of tables in a file.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its keys and values.
+    pub values: serde_json::Map<String, serde_json::Value>,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// What such lists may be called.
+const TABLES: [&str; 2] = ["cron", "server"];
 
 impl Settings {
     /// Sets an option from text, in a layer that outranks all before.
@@ -85,6 +99,11 @@ impl Settings {
 
     /// Sets an option from a value of a file or of Python: strings, numbers, booleans, lists of strings.
     pub fn set_json(&mut self, key: &str, json: &serde_json::Value, origin: Origin) -> Result<(), Wrong> {
+        if let (Some(name), serde_json::Value::Array(items)) =
+            (TABLES.iter().find(|name| **name == key), json)
+        {
+            return self.set_tables(name, items, &origin);
+        }
         let Some(option) = options::find(key).filter(|option| allowed_from(option, &origin)) else {
             let hint = options::nearest(key)
                 .filter(|option| allowed_from(option, &origin))
@@ -132,6 +151,29 @@ impl Settings {
             (_, kind) => return bad(&origin, &format!("must be {}", expected(kind))),
         }
         Ok(())
+    }
+
+    fn set_tables(
+        &mut self,
+        name: &'static str,
+        items: &[serde_json::Value],
+        origin: &Origin,
+    ) -> Result<(), Wrong> {
+        let tables: Option<Vec<Table>> = items
+            .iter()
+            .map(|item| Some(Table { values: item.as_object()?.clone(), origin: origin.clone() }))
+            .collect();
+        let Some(tables) = tables else {
+            let reason = format!("must be a list of tables: [[{name}]]");
+            return Err(Wrong { origin: origin.clone(), name: name.to_owned(), reason });
+        };
+        self.tables.insert(name, tables);
+        Ok(())
+    }
+
+    /// The tables of a list such as `[[cron]]`, in order.
+    pub fn tables(&self, name: &str) -> &[Table] {
+        self.tables.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn set(&mut self, option: &'static Opt, value: Value, origin: Origin) {

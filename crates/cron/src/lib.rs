@@ -1,7 +1,7 @@
 //! Jobs at given minutes, each exactly once whatever number of processes looks: web2py's crontabs and the entries of
 //! the configuration. Nothing here makes threads or waits; the owner calls [`Scheduler::tick`] and reaps children.
 //!
-//! * [`crontab`]: what the lines of a web2py crontab say, and [`fields`] their times. `words`: their commands.
+//! * [`crontab`]: what the lines of a web2py crontab say, and [`fields`] their times. [`words`]: their commands.
 //! * `folder`: which crontabs there are. * [`entry`]: what the configuration gives, and what a job is.
 //! * `schedule`: minutes, zones, and when a job is due. * `state`: what is remembered, in a file that processes share.
 //! * `claim`: who gets a minute. * `running`: processes and their output.
@@ -22,7 +22,7 @@ pub mod scheduler;
 mod state;
 #[cfg(test)]
 mod testing;
-mod words;
+pub mod words;
 
 pub use entry::{Crontabs, Entry, Overlap, Sources, Task};
 pub use error::Error;

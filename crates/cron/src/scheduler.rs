@@ -202,8 +202,8 @@ impl Scheduler {
         self.summary
     }
 
-    /// Ends runs whose time is up; gives when the next one's is.
-    pub(crate) fn enforce(&mut self, now: SystemTime) -> Option<SystemTime> {
+    /// Ends runs whose time is up; gives when the next one's is. [`Scheduler::tick`] does so, too.
+    pub fn enforce(&mut self, now: SystemTime) -> Option<SystemTime> {
         self.running.iter_mut().filter_map(|run| run.enforce(now)).min()
     }
 

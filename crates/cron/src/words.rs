@@ -2,8 +2,10 @@
 
 /// Why a command has no words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unfinished {
+pub enum Unfinished {
+    /// A quotation mark without its second one.
     Quotation,
+    /// A backslash at the end.
     Escape,
 }
 
@@ -14,7 +16,9 @@ enum Inside {
 }
 
 /// The words of `text`. A `#` begins no comment; within double quotes a backslash escapes itself and the quote only.
-pub(crate) fn split(text: &str) -> Result<Vec<String>, Unfinished> {
+///
+/// Errors: the text ends inside a quotation or after a backslash.
+pub fn split(text: &str) -> Result<Vec<String>, Unfinished> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut inside = Inside::Nothing;

@@ -203,8 +203,8 @@ pub(crate) fn say_goodbye(py: Python<'_>) {
 struct Reporting(Report);
 
 impl Events for Reporting {
-    fn beat(&mut self) {
-        self.0.beat();
+    fn beat(&mut self, traffic: bool) {
+        self.0.beat(traffic);
     }
 
     fn draining(&mut self) {

@@ -2,16 +2,20 @@
 //! web2py alone and is done once, before anything is served.
 
 use anygate_config::{Bind, BindAddress, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
+use std::ffi::OsString;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
+use crate::cron;
 use crate::launch::Refusal;
 
 /// Serves with another server. Gives the exit code.
-pub(crate) fn run(py: Python<'_>, task: &Elsewhere) -> Result<i32, Refusal> {
+/// `arguments` are those of the command line, which jobs are run with, too.
+pub(crate) fn run(py: Python<'_>, task: &Elsewhere, arguments: &[OsString]) -> Result<i32, Refusal> {
     save_password(py, &task.plan)?;
-    let task = describe(task)?;
+    let task = describe(task, arguments)?;
     py.import("anygate.servers")
         .and_then(|servers| servers.call_method1("launch", (task.to_string(),))?.extract())
         .map_err(|error| Refusal::machine(error.to_string()))
@@ -32,7 +36,7 @@ fn address(address: &BindAddress) -> String {
     }
 }
 
-fn describe(task: &Elsewhere) -> Result<Value, Refusal> {
+fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> {
     let Elsewhere { server, given, plan } = task;
     let [bind] = plan.binds.as_slice() else {
         return Err(Refusal::usage(format!(
@@ -60,7 +64,10 @@ fn describe(task: &Elsewhere) -> Result<Value, Refusal> {
     let own_log = set("access_log").then_some(plan.log.access_log.as_ref()).flatten();
     let web2py_log = plan.log.access_log.as_ref().filter(|_| set("logging") && !set("access_log"));
     let (certificate, key) = application.certificate.clone().unzip();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let jobs = cron::under_another_server(plan);
     Ok(json!({
+        "cron": jobs.map(|mode| json!({ "mode": mode, "arguments": arguments })),
         "server": server,
         "given": given.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "announcement": announcement(server, plan),

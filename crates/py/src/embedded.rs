@@ -93,6 +93,6 @@ impl Server {
 struct Silent;
 
 impl Events for Silent {
-    fn beat(&mut self) {}
+    fn beat(&mut self, _traffic: bool) {}
     fn draining(&mut self) {}
 }

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, load};
-use crate::{cgi, elsewhere, logs, settings};
+use crate::{cgi, cron, elsewhere, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(i32, String);
@@ -46,6 +46,7 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
             return complain(&Refusal::machine(format!("the current folder cannot be used: {error}")));
         }
     };
+    let given = arguments.clone();
     let command = match parse(arguments, &environment, &folder) {
         Ok(Command::Show(text)) => {
             // A reader that went away (`anygate --help | head -1`) has what it wanted.
@@ -58,8 +59,14 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
             }
             plan
         }
+        Ok(Command::Cron(action, plan)) => {
+            return match cron::run(py, action, &plan) {
+                Ok(code) => code,
+                Err(refusal) => complain(&refusal),
+            };
+        }
         Ok(Command::Elsewhere(task)) => {
-            return match elsewhere::run(py, &task) {
+            return match elsewhere::run(py, &task, &given) {
                 Ok(code) => code,
                 Err(refusal) => complain(&refusal),
             };
@@ -127,6 +134,7 @@ fn launch(
         println!("{}", elsewhere::announcement("native", &plan));
     }
     elsewhere::save_password(py, &plan)?;
+    let schedule = cron::schedule(py, &plan)?;
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");
@@ -161,6 +169,9 @@ fn launch(
     let code = py.detach(|| {
         let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
+        if let Some(schedule) = schedule {
+            supervisor.set_schedule(schedule);
+        }
         if let Some(inherited) = &inherited {
             let lifeline = process::take_over(inherited.lifeline)
                 .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;

@@ -2,11 +2,12 @@
 //!
 //! * [`launch`]: the command line and `anygate.serve`. * [`body`]: what a worker does. * [`embedded`]: a server inside
 //!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
-//! * [`settings`]: keyword arguments. * [`elsewhere`]: servers of other packages, which Python starts.
+//! * [`cron`]: jobs. * [`settings`]: keyword arguments. * [`elsewhere`]: servers of other packages, which Python starts.
 #![forbid(unsafe_code)]
 
 mod body;
 mod cgi;
+mod cron;
 mod elsewhere;
 mod embedded;
 mod launch;

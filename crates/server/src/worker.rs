@@ -38,8 +38,8 @@ pub struct Worker {
 
 /// What a worker tells its keeper.
 pub trait Events: Send {
-    /// The worker's own loop is alive; called about once a second.
-    fn beat(&mut self);
+    /// The worker's own loop is alive; called about once a second. `traffic`: requests came since the last time.
+    fn beat(&mut self, traffic: bool);
     /// The worker stopped accepting and finishes what it has.
     fn draining(&mut self);
 }

@@ -8,7 +8,7 @@ use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
-use crate::worker::{BEATS, FIELDS, READY, STAGE, STARTING};
+use crate::worker::{BEATS, FIELDS, READY, STAGE, STARTING, TRAFFIC};
 
 /// Workers that can live at once, old generations included.
 const SLOTS: usize = 4096;
@@ -23,6 +23,7 @@ pub(crate) struct Child {
     pub(crate) stage: Stage,
     beats: u64,
     beaten: Instant,
+    traffic: u64,
 }
 
 /// Where a worker is in its life.
@@ -40,11 +41,13 @@ pub(crate) enum Stage {
 pub(crate) struct Children {
     list: Vec<Child>,
     board: Arc<Board>,
+    /// Requests were answered since somebody asked.
+    traffic: bool,
 }
 
 impl Children {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Children { list: Vec::new(), board: Arc::new(Board::new(SLOTS, FIELDS)?) })
+        Ok(Children { list: Vec::new(), board: Arc::new(Board::new(SLOTS, FIELDS)?), traffic: false })
     }
 
     pub(crate) fn board(&self) -> Arc<Board> {
@@ -62,7 +65,7 @@ impl Children {
     }
 
     pub(crate) fn add(&mut self, pid: Pid, slot: Option<usize>, generation: u64, stage: Stage) {
-        self.list.push(Child { pid, slot, generation, stage, beats: 0, beaten: Instant::now() });
+        self.list.push(Child { pid, slot, generation, stage, beats: 0, beaten: Instant::now(), traffic: 0 });
     }
 
     /// Takes out a worker that ended.
@@ -109,7 +112,15 @@ impl Children {
                 child.beats = beats;
                 child.beaten = now;
             }
+            let traffic = read(TRAFFIC);
+            self.traffic |= traffic != child.traffic;
+            child.traffic = traffic;
         }
+    }
+
+    /// Whether requests were answered since the last call.
+    pub(crate) fn take_traffic(&mut self) -> bool {
+        std::mem::take(&mut self.traffic)
     }
 
     /// Tells workers to finish; those that were told so already are left alone.

@@ -3,18 +3,20 @@
 //!
 //! * [`sockets`]: what the binds of a plan become. * [`tree`]: the supervisor's loop.
 //! * [`children`]: the workers it has. * [`worker`]: what a worker is given. * [`pace`]: how soon to replace the dead.
-//! * [`pid_file`]. * [`inherit`]: what passes to the next program when a preloaded application is reloaded.
+//! * [`schedule`]: jobs at given minutes. * [`pid_file`]. * [`inherit`]: what passes to the next program when a preloaded application is reloaded.
 #![forbid(unsafe_code)]
 
 mod children;
 pub mod inherit;
 mod pace;
 mod pid_file;
+mod schedule;
 pub mod sockets;
 mod tree;
 mod worker;
 
 pub use pid_file::PidFile;
+pub use schedule::Schedule;
 pub use tree::{Exit, Supervisor};
 pub use worker::{Report, Restart, WorkerBody, WorkerContext};
 

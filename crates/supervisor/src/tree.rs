@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::ProcessPlan;
 use anygate_sys::poll;
@@ -12,6 +12,7 @@ use anygate_sys::signals::{Held, Signal, Signals};
 
 use crate::children::{Child, Children, Stage, was_starting};
 use crate::pace::Pace;
+use crate::schedule::Schedule;
 use crate::sockets::Socket;
 use crate::worker::{Report, WorkerBody, WorkerContext, live};
 use crate::{APPLICATION_FAILED, inherit, sockets};
@@ -49,6 +50,7 @@ pub struct Supervisor<'a> {
     /// Dead workers are not replaced before.
     replace_at: Option<Instant>,
     reload_again: bool,
+    schedule: Option<Schedule>,
     news: (io::PipeReader, io::PipeWriter),
     /// Workers hold the read end, which ends when the supervisor does.
     lifeline: (OwnedFd, OwnedFd),
@@ -91,10 +93,16 @@ impl<'a> Supervisor<'a> {
             pace: Pace::default(),
             replace_at: None,
             reload_again: false,
+            schedule: None,
             news,
             lifeline: (read, write),
             old_lifeline: None,
         })
+    }
+
+    /// Runs jobs, too, from when the workers serve.
+    pub fn set_schedule(&mut self, schedule: Schedule) {
+        self.schedule = Some(schedule);
     }
 
     /// Takes over the workers of the program that this process was before: they finish when ours are ready.
@@ -104,6 +112,9 @@ impl<'a> Supervisor<'a> {
             self.children.add(pid, None, 0, Stage::Ready(Instant::now()));
         }
         self.old_lifeline = Some(lifeline);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.resume(SystemTime::now());
+        }
         self.phase = Phase::Reloading;
     }
 
@@ -137,10 +148,12 @@ impl<'a> Supervisor<'a> {
         }
         let due = self.children.enforce(now, self.plan.worker_start_timeout, self.plan.worker_timeout);
         let missing = self.is_short().then_some(self.replace_at).flatten();
+        let jobs = self.jobs();
         let wait = if self.is_short() && missing.is_none() {
             Some(Duration::ZERO)
         } else {
-            due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now))
+            let workers = due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now));
+            workers.into_iter().chain(jobs).min()
         };
         poll::wait_any_readable(&[self.signals.as_fd(), self.news.0.as_fd()], wait)?;
         if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
@@ -155,20 +168,35 @@ impl<'a> Supervisor<'a> {
         while let Some((pid, ended)) = process::reap()? {
             if let Some(child) = self.children.remove(pid) {
                 self.bury(&child, ended);
+            } else if let Some(schedule) = &mut self.schedule {
+                schedule.ended(pid, ended, SystemTime::now());
             }
         }
         Ok(None)
     }
 
+    /// Runs the jobs that are due; gives how long none will be.
+    fn jobs(&mut self) -> Option<Duration> {
+        let traffic = self.children.take_traffic();
+        self.schedule.as_mut()?.turn(SystemTime::now(), traffic)
+    }
+
     /// Goes on to the next phase when what it waits for is there.
     fn settle(&mut self, now: Instant) -> Option<Exit> {
         match self.phase {
-            Phase::Ending(exit) => return self.children.is_empty().then_some(exit),
+            Phase::Ending(exit) => {
+                let is_over =
+                    self.children.is_empty() && self.schedule.as_ref().is_none_or(Schedule::is_idle);
+                return is_over.then_some(exit);
+            }
             Phase::Serving => {}
             Phase::Starting | Phase::Reloading => {
                 if self.children.ready(self.generation) >= self.target {
                     if self.phase == Phase::Starting {
                         self.body.serving(&self.sockets);
+                        if let Some(schedule) = &mut self.schedule {
+                            schedule.start(SystemTime::now());
+                        }
                     } else {
                         tracing::info!("reloaded: {} new workers serve, the old ones finish", self.target);
                     }
@@ -190,6 +218,9 @@ impl<'a> Supervisor<'a> {
             (Signal::Term | Signal::Int | Signal::Quit, Phase::Ending(_)) => {
                 tracing::warn!("ending at once");
                 self.children.kill(|_| true);
+                if let Some(schedule) = &mut self.schedule {
+                    schedule.cut_off();
+                }
             }
             (Signal::Term | Signal::Int | Signal::Quit, _) => {
                 tracing::info!("ending: workers finish what they have; a second signal cuts them off");
@@ -221,6 +252,9 @@ impl<'a> Supervisor<'a> {
 
     fn end(&mut self, exit: Exit) {
         self.phase = Phase::Ending(exit);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.end(SystemTime::now(), self.plan.graceful_timeout);
+        }
         self.children.retire(Instant::now() + self.plan.graceful_timeout, |_| true);
     }
 
@@ -330,11 +364,13 @@ impl<'a> Supervisor<'a> {
 
     /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
     fn become_worker(self, slot: usize) -> ! {
-        let Supervisor { body, sockets, signals, children, news, lifeline, old_lifeline, .. } = self;
+        let Supervisor { body, sockets, signals, children, news, lifeline, old_lifeline, schedule, .. } =
+            self;
         let report = Report { board: children.board(), slot, news: news.1 };
         drop(news.0);
         drop(lifeline.1);
         drop(old_lifeline);
+        drop(schedule);
         live(body, WorkerContext { sockets, signals, parent: lifeline.0, report })
     }
 }

@@ -56,7 +56,9 @@ pub struct WorkerContext {
 /// Fields of the board.
 pub(crate) const STAGE: usize = 0;
 pub(crate) const BEATS: usize = 1;
-pub(crate) const FIELDS: usize = 2;
+/// Changes when requests were answered.
+pub(crate) const TRAFFIC: usize = 2;
+pub(crate) const FIELDS: usize = 3;
 
 /// Values of `STAGE`.
 pub(crate) const STARTING: u64 = 0;
@@ -77,10 +79,12 @@ impl Report {
         self.stage(READY);
     }
 
-    /// The worker lives.
-    pub fn beat(&self) {
-        if let Some(beats) = self.board.cell(self.slot, BEATS) {
-            beats.fetch_add(1, Ordering::Relaxed);
+    /// The worker lives; `traffic`: and requests came since the last time.
+    pub fn beat(&self, traffic: bool) {
+        for (field, count) in [(TRAFFIC, u64::from(traffic)), (BEATS, 1)] {
+            if let Some(cell) = self.board.cell(self.slot, field) {
+                cell.fetch_add(count, Ordering::Relaxed);
+            }
         }
     }
 

@@ -26,3 +26,22 @@ def fails():
 def raw():
     """The length of a body that is no form."""
     return str(len(request.body.read()))
+
+
+def argument():
+    return request.args(0)
+
+
+def helper():
+    """A helper as a body: web2py iterates over its text."""
+    raise HTTP(200, T("na\u00efve"))
+
+
+def is_local():
+    return str(request.is_local) + (" https" if request.is_https else "")
+
+
+def job():
+    """For cron: with the models or without."""
+    with open("ran-%s" % ("models" if "db" in globals() else "plain"), "a") as file:
+        file.write("x")

@@ -1,0 +1,93 @@
+//! Jobs at given minutes, in the supervisor: it is the one process of a tree that there is one of. Workers know nothing
+//! of them; in soft mode what they tell is that requests came.
+
+use std::time::{Duration, SystemTime};
+
+use anygate_cron::Scheduler;
+use anygate_sys::process::{Ended, Pid};
+
+/// Between two looks for traffic, and before another try when the state cannot be written.
+const LOOK: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A scheduler and when it runs.
+pub struct Schedule {
+    scheduler: Scheduler,
+    /// Minutes without a request are passed by nobody.
+    soft: bool,
+    next: Option<SystemTime>,
+    /// When runs that go on are asked to end; set when the tree ends.
+    ending: Option<SystemTime>,
+    stopped: bool,
+}
+
+impl Schedule {
+    /// Runs jobs by the clock, or, if `soft`, in minutes in which requests were answered.
+    pub fn new(scheduler: Scheduler, soft: bool) -> Schedule {
+        Schedule { scheduler, soft, next: None, ending: None, stopped: false }
+    }
+
+    /// The first workers serve: jobs of the start, and then those of each minute.
+    pub(crate) fn start(&mut self, now: SystemTime) {
+        if let Err(error) = self.scheduler.start(now) {
+            tracing::error!("jobs of the start cannot run: {error}");
+        }
+        self.next = Some(now);
+    }
+
+    /// Goes on without jobs of the start, which ran before this program took over.
+    pub(crate) fn resume(&mut self, now: SystemTime) {
+        self.next = Some(now);
+    }
+
+    /// Runs what is due. Gives how long nothing will be.
+    pub(crate) fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
+        if self.ending.is_some_and(|until| until <= now) && !self.stopped {
+            self.stopped = true;
+            self.scheduler.stop(now);
+        }
+        let next = self.next?;
+        if next <= now && (traffic || !self.soft || self.ending.is_some()) {
+            self.next = match self.scheduler.tick(now) {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!("jobs cannot run, trying again soon: {error}");
+                    Some(now + RETRY)
+                }
+            };
+        } else if next <= now {
+            // Time limits hold, traffic or not.
+            self.scheduler.enforce(now);
+            return Some(LOOK);
+        }
+        let due = self.next.into_iter().chain(self.ending.filter(|_| !self.stopped)).min()?;
+        Some(due.duration_since(now).unwrap_or_default().max(Duration::from_millis(1)))
+    }
+
+    /// Whether the process that ended was a job's.
+    pub(crate) fn ended(&mut self, pid: Pid, how: Ended, now: SystemTime) -> bool {
+        let known = self.scheduler.ended(pid, how, now);
+        if known && self.next.is_some() && !self.soft {
+            // Another run may have waited for this end.
+            self.next = Some(now);
+        }
+        known
+    }
+
+    /// The tree ends: nothing new starts, and what runs may go on for `patience`.
+    pub(crate) fn end(&mut self, now: SystemTime, patience: Duration) {
+        self.scheduler.drain();
+        self.ending = Some(now + patience);
+        self.next = Some(now);
+    }
+
+    /// Ends what runs at once.
+    pub(crate) fn cut_off(&mut self) {
+        self.scheduler.kill_all();
+    }
+
+    /// Whether nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.scheduler.idle()
+    }
+}

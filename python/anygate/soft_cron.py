@@ -1,0 +1,62 @@
+"""Jobs driven by traffic, around an application under any server: the first answer of a minute starts that minute's.
+
+anygate's own server needs none of this: there the supervisor knows of traffic. Processes that meet in the same minute
+each start ``anygate cron --once``, and only one of those finds the minute free.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from anygate.importer import python
+from anygate.server import Application
+
+
+class SoftCron:
+    """A WSGI application around another. ``arguments`` are those of an ``anygate`` that has the jobs."""
+
+    def __init__(self, application: Application, arguments: list[str], folder: str):
+        self.application = application
+        self._command = [python(), "-m", "anygate", "cron", "--once", *arguments]
+        self._folder = folder
+        self._minute = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer; in a new minute the jobs start when the answer has been taken."""
+        minute = int(time.time() // 60)
+        answer = self.application(environ, start_response)
+        if minute == self._minute:
+            return answer
+        self._minute = minute
+        return _Last(answer, self._start)
+
+    def _start(self) -> None:
+        # A thread, so that a server that reuses its own for the next request is not held up, and so that the process
+        # is waited for when it ends.
+        threading.Thread(target=self._run, name="soft-cron", daemon=True).start()
+
+    def _run(self) -> None:
+        subprocess.run(self._command, cwd=self._folder, stdin=subprocess.DEVNULL, check=False)
+
+
+class _Last:
+    """An answer that does something after its end."""
+
+    def __init__(self, answer: Iterable[bytes], after: Any):
+        self._answer = answer
+        self._after = after
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._answer, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._after()

@@ -1,0 +1,189 @@
+"""What is passed on to other servers, and what is refused by name."""
+
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from anygate.adapters import SERVERS
+from conftest import APPS
+from elsewhere import Http, certificate, free_port, over_tls, started, wait_for
+from wire import Connection
+
+RUNNING = {name: server for name, server in SERVERS.items() if server.run and "http" in server.protocols}
+# Two names of one adapter need one test.
+ONCE = {server.run: name for name, server in reversed(RUNNING.items())}.values()
+SIX = APPS / "six.py"
+
+
+def those(word):
+    return sorted(name for name in ONCE if word in RUNNING[name].supports)
+
+
+@pytest.mark.parametrize("name", those("tls"))
+def test_tls(name, tmp_path):
+    trusted, key = certificate(tmp_path)
+    with started(name, tmp_path, "-c", trusted, "-k", key) as served:
+        answer = wait_for(served, lambda: over_tls(served.port, trusted))
+        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")), answer
+        assert b'"wsgi.url_scheme": "https"' in answer
+
+
+@pytest.mark.parametrize("name", those("unix"))
+def test_unix_sockets(name, tmp_path):
+    path = tmp_path / "server.sock"
+    with started(name, tmp_path, place=["--bind", f"unix:{path}"]) as served:
+        client = Http(0)
+        client.address = str(path)
+        assert wait_for(served, lambda: client.ask("GET", "/ready"))[0] == 200
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert served.stdout().startswith(f"starting {name} on unix:{path}...\n")
+
+
+@pytest.mark.parametrize("name", sorted(set(those("workers")) - {"gevent", "eventlet", "pyruvate"}))
+def test_several_processes(name, tmp_path):
+    with started(name, tmp_path, "-w", 2) as served:
+
+        def both():
+            connections = [Connection(("127.0.0.1", served.port)) for _ in range(8)]
+            for connection in connections:
+                connection.send("GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            pids = {connection.answer().text for connection in connections}
+            for connection in connections:
+                connection.close()
+            return len(pids) > 1
+
+        wait_for(served, both)
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet", "pyruvate"])
+def test_several_requests_in_one_process(name, tmp_path):
+    with started(name, tmp_path, "-w", 8) as served:
+        begun = time.monotonic()
+        connections = [Connection(("127.0.0.1", served.port)) for _ in range(6)]
+        for connection in connections:
+            connection.send("GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert len({connection.answer().text for connection in connections}) == 1
+        assert time.monotonic() - begun < 6 * 0.05 + 10
+
+
+@pytest.mark.parametrize("name", ["waitress", "gunicorn", "native"])
+def test_the_line_of_web2py(name, tmp_path):
+    workers = ["-w", 2] if name != "waitress" else []
+    with started(name, tmp_path, "-l", *workers) as served:
+        served.client.ask("GET", "/a,b?c")
+        pattern = r"127\.0\.0\.1, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, GET, /a%2Cb, HTTP/1\.1, 200, \d+\.\d{6}\n"
+        log = tmp_path / "httpserver.log"
+        served.wait_until(lambda: log.exists() and re.search(pattern, log.read_text()), "the line")
+
+
+@pytest.mark.parametrize("name", ["waitress", "native"])
+def test_the_profiler(name, tmp_path):
+    with started(name, tmp_path, "-P", "profiles") as served:
+        served.client.ask("POST", "/body", [], b"x" * 1000)
+        assert list((tmp_path / "profiles").glob("req_*.prof"))
+        status, _, page = served.client.ask("GET", "/__profile__")
+        assert status == 200
+        assert b"six.py" in page
+    assert (tmp_path / "profiles" / "wsgi.prof").stat().st_size > 0
+
+
+def test_logs_of_their_own(tmp_path):
+    with started("gunicorn", tmp_path, "--access-log", "access.log", "--log-level", "info") as served:
+        served.client.ask("GET", "/logged")
+        served.wait_until(lambda: "GET /logged" in (tmp_path / "access.log").read_text(), "the access log")
+        assert "Listening at" in served.log()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["-s", "gunicron"],
+            "server: there is no server 'gunicron'; did you mean 'gunicorn'? anygate servers lists them",
+        ),
+        (["-s", "wsgiref", "-w", 2], "--workers: wsgiref has no such option (it has: none of its own)"),
+        (["-s", "waitress", "-w", 2], "--workers: waitress has no such option (it has: threads, unix)"),
+        (["-s", "gunicorn", "--body-max-bytes", "1M"], "--body-max-bytes: gunicorn has no such option"),
+        (["-s", "rocket", "--bind", "unix:x.sock"], "x.sock: rocket does not listen on unix sockets"),
+        (["-s", "gunicorn", "--scgi"], "scgi: gunicorn does not speak it (it speaks http); serve natively"),
+        (["-s", "gunicorn", "-b", "1", "-b", "2"], "gunicorn listens on one address; 2 are given"),
+        (["-s", "gunicorn", "-b", "fd://3"], "fd://3: only the native server takes over descriptors"),
+        (["-s", "cgi", "-p", 80], "cgi listens nowhere: a CGI server starts it for each request"),
+        (["-s", "gunicorn", "-c", "nothing.pem"], "--ssl-certificate: there is no file"),
+        (["-s", "uvicorn", "--access-log", "x"], "access_log: uvicorn writes its access log to standard output"),
+    ],
+)
+def test_refusals(run, arguments, message):
+    ended = run(*arguments, SIX)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert message in ended.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, server in SERVERS.items() if not server.run and name != "native"])
+def test_names_of_the_dead(run, name):
+    ended = run("-s", name, SIX)
+    assert ended.returncode == 3
+    assert re.fullmatch(rf"anygate: error: server: {name} cannot run today: dead: .*; take -s \w+\n", ended.stderr)
+
+
+@pytest.mark.parametrize("name", [name for name, server in SERVERS.items() if server.run and server.package])
+def test_a_missing_package(run, name):
+    """With the interpreter that the environment was made from, which has none."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "python"), "PATH": "/usr/bin:/bin"}
+    ended = run("-m", "anygate", "-s", name, SIX, command=[base], environment=environment)
+    assert ended.returncode == 3
+    package = SERVERS[name].package
+    assert ended.stderr == f"anygate: error: server: {name} is not installed: pip install {package}\n"
+
+
+def test_an_application_that_cannot_be_loaded(run):
+    ended = run("-s", "waitress", "-p", free_port(), "nothing_here:app")
+    assert ended.returncode == 3
+    assert "cannot load nothing_here:app: there is no module 'nothing_here'" in ended.stderr
+
+
+def test_an_address_in_use(run, tmp_path):
+    with started("waitress", tmp_path) as served:
+        ended = run("-s", "wsgiref", "-p", served.port, SIX)
+        assert ended.returncode == 1
+        assert f"127.0.0.1:{served.port}: " in ended.stderr
+        assert "in use" in ended.stderr
+
+
+def test_the_table(run):
+    ended = run("servers")
+    lines = ended.stdout.splitlines()
+    assert lines[0].split() == ["NAME", "VERSION", "CONCURRENCY", "PROTOCOLS", "TLS", "STATE"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert set(rows) == set(SERVERS)
+    assert re.match(r"gunicorn +\d+\.\d+.* processes, threads +http +yes +alive$", rows["gunicorn"])
+    assert "take bjoern" in rows["meinheld"]
+    assert "breaks: chunked bodies arrive empty" in rows["wsgiref"]
+
+
+def test_a_cgi_program(tmp_path):
+    environment = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/x", "SCRIPT_NAME": "", "PATH_INFO": "/x"}
+    command = [sys.executable, "-m", "anygate", "-s", "cgi", SIX]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True, timeout=30)
+    assert ended.stdout.startswith(b"Status: 200 OK\r\n")
+
+
+@pytest.mark.parametrize(("server", "workers"), [("native", None), ("waitress", None), ("gunicorn", 2)])
+def test_the_old_signature(server, workers, tmp_path):
+    """``run('gunicorn', '0.0.0.0', 8000, logging=True, softcron=False)``."""
+    from elsewhere import process
+
+    port = free_port()
+    call = f"anygate.run({server!r}, '127.0.0.1', {port}, logging=True, softcron=False, app={str(SIX)!r}"
+    call += f", options=types.SimpleNamespace(workers={workers}))"
+    with process([sys.executable, "-c", f"import anygate, types; {call}"], tmp_path) as served:
+        client = Http(port)
+        assert wait_for(served, lambda: client.ask("GET", "/x"))[0] == 200
+        assert f"starting {server} on 127.0.0.1:{port}...\n" in served.stdout()
+        served.wait_until(lambda: ", GET, /x, " in (tmp_path / "httpserver.log").read_text(), "the line")

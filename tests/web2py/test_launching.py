@@ -1,0 +1,293 @@
+"""A web2py site served by anygate's command line, its old command lines, and its handler files under other servers."""
+
+import ast
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import gateways
+import pytest
+from conftest import ANYGATE
+from elsewhere import Http, free_port, process, wait_for
+from wire import Connection
+
+SITE = Path(__file__).parent / "site"
+BIN = Path(sys.executable).parent
+PYTHON = sys.executable
+
+
+@pytest.fixture
+def site(tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(SITE, folder)
+    # web2py makes its folders when it is first asked; other users may run it in a test.
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
+def bare(site):
+    """A site without handler files."""
+    (site / "wsgihandler.py").unlink()
+    return site
+
+
+def page(port, target="/guestbook/default/client", **options):
+    status, _, body = Http(port).ask("GET", target, **options)
+    return body.decode() if status == 200 else (status, body)
+
+
+def test_served_from_anywhere(serve, bare):
+    served = serve("--web2py", bare)
+    assert f"serves the web2py site {bare} on http://" in served.log()
+    assert served.get("/guestbook/default/client").text == "127.0.0.1 GET 127.0.0.1"
+
+
+def test_served_where_it_is_started(serve, site):
+    served = serve(folder=site)
+    assert served.get("/guestbook/default/client").text == "127.0.0.1 GET 127.0.0.1"
+
+
+def test_what_is_no_site(run, tmp_path):
+    ended = run("--web2py", tmp_path)
+    assert ended.returncode == 2
+    assert (
+        ended.stderr
+        == f"anygate: error: --web2py: {str(tmp_path)!r} is no web2py site: it has no folder applications\n".replace(
+            "'", '"'
+        )
+    )
+    ended = run("--web2py", SITE, "x:y")
+    assert "and APP are two things to serve" in ended.stderr
+    ended = run("-a", "secret", "x:y")
+    assert ended.stderr == "anygate: error: --password: is for web2py sites, and none is served\n"
+
+
+def test_paths_are_text(serve, bare):
+    served = serve("--web2py", bare)
+    assert served.get("/guestbook/default/argument/caf%C3%A9").text == "caf\xe9"
+
+
+def test_helpers_are_encoded(serve, bare):
+    served = serve("--web2py", bare)
+    answer = served.get("/guestbook/default/helper")
+    assert (answer.status, answer.text) == (200, "na\xefve")
+
+
+def test_nobody_outside_is_local(serve, bare):
+    """web2py takes whoever is local for its administrator."""
+    served = serve("--web2py", bare)
+    local = "/guestbook/default/is_local"
+    assert served.get(local).text == "True"
+    assert served.get(local, [("X-Forwarded-For", "203.0.113.9")]).text == "False"
+    assert served.get(local, [("X-Forwarded-For", "127.0.0.1, 203.0.113.9")]).text == "False"
+    assert served.get(local, [("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https")]).text == "False https"
+    served = serve("--web2py", bare, "--trusted-proxies", "192.0.2.1")
+    assert served.get(local, [("X-Forwarded-For", "203.0.113.9")]).text == "True"
+
+
+def hash_of(path):
+    line = path.read_text()
+    assert re.fullmatch(r"password=.*\n", line)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return ast.literal_eval(line.partition("=")[2])
+
+
+def test_passwords(launch, run, bare):
+    def saved(password, port, **options):
+        served = launch("--web2py", bare, "-a", password, "-p", port, **options).wait_ready()
+        served.terminate()
+        return hash_of(bare / f"parameters_{port}.py"), served
+
+    from pydal.validators import CRYPT
+
+    port = free_port()
+    hashed, _ = saved("secret", port)
+    assert CRYPT()("secret")[0] == hashed
+    assert CRYPT()("Secret")[0] != hashed
+    assert saved("<recycle>", port)[0] == hashed
+    assert saved("", port)[0] is None
+    assert saved("<pam_user:somebody>", port)[0] == "pam_user:somebody"
+    hashed, served = saved("<random>", port)
+    assert CRYPT()(re.search(r'your admin password is "(\w{8})"', served.stdout())[1])[0] == hashed
+    assert saved("<recycle>", free_port())[0] is None
+    ended = run("--web2py", bare, "-a", "<rycycle>", "-p", port)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "anygate: error: password: '<rycycle>' is none of <recycle>, <random> and <pam_user:NAME>\n"
+    )
+    assert "port 0 is not known before the start" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
+
+
+def test_the_password_behind_a_front_server(launch, bare):
+    launch("--web2py", bare, "-a", "secret", "--bind", f"scgi+unix:{bare}/x.sock").wait_ready()
+    assert hash_of(bare / "parameters_443.py") == hash_of(bare / "parameters_80.py")
+
+
+OLD = [
+    ["anyserver", "-l"],
+    ["anyserver", "-s", "waitress", "-i", "127.0.0.1", "-l"],
+    ["anyserver", "-s", "gevent", "-w", "4", "-l", "-P"],
+    ["gevent", "-w", "4", "-l", "-a", "secret"],
+    ["gevent", "-i", "127.0.0.1", "-F", "profiles", "-l"],
+]
+
+
+@pytest.mark.parametrize("arguments", OLD, ids=" ".join)
+def test_old_command_lines(arguments, bare):
+    port = free_port()
+    command = [PYTHON, "-m", "anygate.web2py", *arguments, "-p", str(port)]
+    with process(command, bare) as served:
+        assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+        name = arguments[2] if "-s" in arguments else {"anyserver": "native"}.get(arguments[0], "gevent")
+        assert f"starting {name} on 127.0.0.1:{port}...\n" in served.stdout()
+        log = bare / "httpserver.log"
+        served.wait_until(lambda: ", GET, /guestbook/default/client, HTTP/1.1, 200, " in log.read_text(), "the line")
+    assert ("secret" in arguments) == (bare / f"parameters_{port}.py").exists()
+    assert ("-P" in arguments or "-F" in arguments) == bool(list((bare / "profiles").glob("req_*.prof")))
+
+
+def test_the_old_signature(bare):
+    port = free_port()
+    code = f"import anygate; anygate.run('gunicorn', '127.0.0.1', {port}, logging=True, softcron=False)"
+    with process([PYTHON, "-c", code], bare) as served:
+        assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+
+
+def init(run, folder, *options):
+    return run("web2py", "init", *options, folder)
+
+
+def test_handler_files_are_written_once(run, bare):
+    names = ["wsgihandler.py", "scgihandler.py", "fcgihandler.py", "cgihandler.py"]
+    assert init(run, bare).stdout == "".join(f"wrote {bare}/{name}\n" for name in names)
+    (bare / "wsgihandler.py").write_text("# mine\n")
+    assert f"kept {bare}/wsgihandler.py, which was there; --force writes over it\n" in init(run, bare).stdout
+    assert (bare / "wsgihandler.py").read_text() == "# mine\n"
+    init(run, bare, "--force")
+    assert "LOGGING = False\nSOFTCRON = False\n" in (bare / "wsgihandler.py").read_text()
+    ended = init(run, bare / "applications")
+    assert (ended.returncode, "is no web2py site" in ended.stderr) == (2, True)
+    assert run("web2py", "inti").returncode == 2
+
+
+HOSTS = {
+    "gunicorn": lambda port: [
+        BIN / "gunicorn",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--workers",
+        2,
+        "wsgihandler:application",
+    ],
+    "uwsgi": lambda port: [
+        BIN / "uwsgi",
+        *("--http-socket", f"127.0.0.1:{port}", "--module", "wsgihandler:application"),
+        *("--virtualenv", sys.prefix, "--master", "--die-on-term", "--enable-threads"),
+    ],
+    "mod_wsgi": lambda port: [
+        BIN / "mod_wsgi-express",
+        *("start-server", "wsgihandler.py", "--host", "127.0.0.1", "--port", port, "--log-to-terminal"),
+    ],
+    "waitress": lambda port: [BIN / "waitress-serve", "--listen", f"127.0.0.1:{port}", "wsgihandler:application"],
+    "twisted": lambda port: [
+        BIN / "twistd",
+        *("-n", "web", "--listen", f"tcp:{port}:interface=127.0.0.1", "--wsgi", "wsgihandler.application"),
+    ],
+    "cheroot": lambda port: [BIN / "cheroot", "--bind", f"127.0.0.1:{port}", "wsgihandler:application"],
+    "anygate": lambda port: [ANYGATE, "-p", port, "wsgihandler:application"],
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_wsgihandler_under_other_servers(run, host, bare):
+    """With LOGGING and SOFTCRON, and a job that soft cron runs."""
+    init(run, bare)
+    handler = bare / "wsgihandler.py"
+    handler.chmod(0o644)
+    handler.write_text(
+        handler.read_text().replace("LOGGING = False", "LOGGING = True").replace("SOFTCRON = False", "SOFTCRON = True")
+    )
+    cron = bare / "applications" / "guestbook" / "cron"
+    cron.mkdir()
+    (cron / "crontab").write_text("* * * * * root sh -c 'date +%s >> ran'\n")
+    port = free_port()
+    environment = {"PYTHONPATH": str(bare)}
+    command = [str(part) for part in HOSTS[host](port)]
+    with process(command, bare, drop_rights=host == "mod_wsgi", environment=environment) as served:
+        assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+        log = bare / "httpserver.log"
+        served.wait_until(lambda: ", GET, /guestbook/default/client, HTTP/1.1, 200, " in log.read_text(), "the line")
+        served.wait_until(lambda: (bare / "ran").exists(), "the job of soft cron")
+        for _ in range(5):
+            page(port)
+        minutes = [int(line) // 60 for line in (bare / "ran").read_text().split()]
+        assert len(minutes) == len(set(minutes))
+
+
+def test_scgihandler(run, bare):
+    init(run, bare)
+    port = free_port()
+    with process([PYTHON, "scgihandler.py", "--port", str(port)], bare) as served:
+        served.wait_ready()
+        assert f" on scgi://127.0.0.1:{port} with " in served.log()
+        with Connection(("127.0.0.1", port)) as connection:
+            connection.send(gateways.scgi(variables("/guestbook/default/client")))
+            assert gateways.cgi_answer(connection.rest())[2] == b"192.0.2.7 GET 192.0.2.7"
+
+
+def test_fcgihandler(run, bare, tmp_path):
+    init(run, bare)
+    handler = bare / "fcgihandler.py"
+    path = tmp_path / "fcgi.sock"
+    assert "fastcgi+unix:/tmp/fcgi.sock" in handler.read_text()
+    handler.write_text(handler.read_text().replace("/tmp/fcgi.sock", str(path)))
+    with process([PYTHON, "fcgihandler.py"], bare) as served:
+        served.wait_ready()
+        with Connection(str(path)) as connection:
+            connection.send(gateways.fastcgi(variables("/guestbook/default/client")))
+            answer, ended = gateways.stdout(connection.rest())
+            assert ended == (0, 0)
+            assert gateways.cgi_answer(answer)[2] == b"192.0.2.7 GET 192.0.2.7"
+
+
+def test_cgihandler(run, bare):
+    init(run, bare)
+    environment = {name: value for name, value in variables("/guestbook/default/client") if name != "SCGI"}
+    ended = subprocess.run(
+        [bare / "cgihandler.py"], env=environment, cwd="/", capture_output=True, timeout=60, check=True
+    )
+    assert gateways.cgi_answer(ended.stdout)[2] == b"192.0.2.7 GET 192.0.2.7"
+
+
+def variables(path):
+    return [
+        ("CONTENT_LENGTH", "0"),
+        ("SCGI", "1"),
+        ("REQUEST_METHOD", "GET"),
+        ("REQUEST_URI", path),
+        ("SCRIPT_NAME", ""),
+        ("PATH_INFO", path),
+        ("QUERY_STRING", ""),
+        ("SERVER_NAME", "test"),
+        ("SERVER_PORT", "80"),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("REMOTE_ADDR", "192.0.2.7"),
+    ]
+
+
+def test_there_is_no_web2py(run, bare):
+    """With the interpreter that the environment was made from."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "python"), "PATH": os.defpath}
+    ended = run("-m", "anygate", "--web2py", bare, "-p", 0, command=[base], environment=environment)
+    assert ended.returncode == 3
+    assert (
+        f"there is no web2py in {bare} (no folder gluon); copy it there, or: pip install web2py-gluon" in ended.stderr
+    )
