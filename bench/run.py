@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import math
 import os
@@ -219,8 +220,10 @@ class Running:
             values = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
             user, system = user + int(values[11]), system + int(values[12])
             for task in Path(f"/proc/{pid}/task").iterdir():
-                exact += int((task / "schedstat").read_text().split()[0])
-        return user, system, exact / 1e9
+                # Threads come and go; the clock ticks of the process have those that have gone.
+                with contextlib.suppress(FileNotFoundError):
+                    exact += int((task / "schedstat").read_text().split()[0])
+        return user, system, max(exact / 1e9, (user + system) / os.sysconf("SC_CLK_TCK"))
 
     def memory(self):
         """Bytes that the processes have to themselves or share among each other (PSS)."""

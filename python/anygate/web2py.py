@@ -97,6 +97,19 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
     return _Web2py(wsgibase)
 
 
+def static_types() -> dict[str, str] | None:
+    """Return web2py's content types by ending, ``None`` where its routes decide which file a path is.
+
+    Only after :func:`application`.
+    """
+    from gluon import rewrite
+    from gluon.contenttype import CONTENT_TYPE
+
+    if rewrite.routers or rewrite.params.routes_in or rewrite.params.routes_app:
+        return None
+    return dict(CONTENT_TYPE)
+
+
 class _Web2py:
     """web2py's own application, with what it does otherwise than PEP 3333 put right."""
 

@@ -19,12 +19,25 @@ pub enum Command {
     Serve(Box<Plan>, Vec<String>),
     /// Serve with a server of another package.
     Elsewhere(Box<Elsewhere>),
+    /// Serve with several servers side by side.
+    Pool(Vec<Member>),
     /// Do something about jobs.
     Cron(CronAction, Box<Plan>),
     /// Answer one request as the program of a CGI server.
     Cgi(Box<Plan>),
     /// Show this on standard output and end.
     Show(String),
+}
+
+/// One of several servers.
+#[derive(Debug)]
+pub struct Member {
+    /// What it is called in messages.
+    pub name: String,
+    /// Which server it is, as for `-s`.
+    pub server: String,
+    /// Its settings, as the text of a TOML file.
+    pub settings: String,
 }
 
 /// What `anygate cron` is to do.
@@ -113,6 +126,7 @@ pub fn parse(
         return Ok(Command::Show(format!("anygate {VERSION}\n")));
     }
     let (settings, warnings) = layers(&matches, environment, folder, about_config)?;
+    let pool = if cron.is_none() && !cgi { pool(&settings, folder)? } else { Vec::new() };
     let plan = Plan::check(&settings, folder)?;
     if about_config {
         return match (matches.get_flag("print"), matches.get_flag("check")) {
@@ -123,6 +137,9 @@ pub fn parse(
     }
     if let Some(action) = cron {
         return Ok(Command::Cron(action, Box::new(plan)));
+    }
+    if !pool.is_empty() {
+        return Ok(Command::Pool(pool));
     }
     if plan.application.target.is_none() {
         let message =
@@ -141,6 +158,37 @@ pub fn parse(
         return Ok(Command::Cgi(Box::new(plan)));
     }
     Ok(Command::Serve(Box::new(plan), warnings))
+}
+
+/// The settings of each `[[server]]` table: those of all, and its own, which outrank them.
+fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
+    let mut pool: Vec<Member> = Vec::new();
+    for (place, table) in settings.tables("server").iter().enumerate() {
+        let called = format!("the {}. [[server]]", place + 1);
+        let wrong =
+            |reason: String| Exit::from(Wrong { origin: table.origin.clone(), name: called.clone(), reason });
+        let mut own = settings.without_tables("server");
+        let mut name = format!("server-{}", place + 1);
+        for (key, value) in &table.values {
+            match (key.as_str(), value) {
+                ("name", serde_json::Value::String(text)) if !text.is_empty() => name.clone_from(text),
+                ("name", other) => return Err(wrong(format!("name: {other} must be a string"))),
+                ("cron", _) => return Err(wrong("cron: jobs stand outside the servers".to_owned())),
+                _ => own
+                    .set_json(key, value, table.origin.clone())
+                    .map_err(|error| wrong(error.to_string()))?,
+            }
+        }
+        if pool.iter().any(|other| other.name == name) {
+            return Err(wrong(format!("name: {name:?} is used twice")));
+        }
+        let plan = Plan::check(&own, folder).map_err(|error| wrong(error.to_string()))?;
+        if plan.application.target.is_none() {
+            return Err(wrong("names no application, and there is none for all servers: app".to_owned()));
+        }
+        pool.push(Member { name, server: plan.application.server, settings: help::given(&own) });
+    }
+    Ok(pool)
 }
 
 fn grammar(about_config: bool) -> clap::Command {

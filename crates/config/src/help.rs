@@ -85,6 +85,21 @@ pub fn print(settings: &Settings) -> String {
     text
 }
 
+/// What was given, as a TOML file that says the same.
+pub fn given(settings: &Settings) -> String {
+    let mut text = String::new();
+    for option in OPTIONS.iter().filter(|option| option.name != "config") {
+        if let Some(given) = settings.given(option.name) {
+            let _ = writeln!(text, "{} = {}", option.name, show(option.kind, &given.value));
+        }
+    }
+    for table in settings.tables("cron") {
+        // A table of strings, lists and tables of strings always has a text.
+        let _ = writeln!(text, "\n[[cron]]\n{}", toml::to_string(&table.values).unwrap_or_default());
+    }
+    text
+}
+
 fn show(kind: Kind, value: &Value) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     match (value, kind) {

@@ -176,6 +176,14 @@ impl Settings {
         self.tables.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The same settings without one of the lists of tables.
+    #[must_use]
+    pub fn without_tables(&self, name: &str) -> Settings {
+        let mut settings = self.clone();
+        settings.tables.remove(name);
+        settings
+    }
+
     fn set(&mut self, option: &'static Opt, value: Value, origin: Origin) {
         self.given.insert(option.name, Given { value, origin });
     }

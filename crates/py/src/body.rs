@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anygate_config::{ApplicationPlan, LogTarget, Plan, VERSION};
+use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Ended, Events, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
@@ -93,13 +94,15 @@ impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
         let WorkerContext { sockets, signals, parent, mut report } = context;
         self.drop_rights().map_err(Failure::Server)?;
-        let application = Python::attach(|py| {
+        let (application, files) = Python::attach(|py| {
             let callable = match self.application.take() {
                 Some(application) => application,
                 None => load(py, &self.plan).ok_or(Failure::Application)?,
             };
-            wsgi(py, callable, &self.plan, self.plan.workers > 1, false)
-                .map_err(|error| Failure::Server(error.to_string()))
+            let failed = |error: PyErr| Failure::Server(error.to_string());
+            let files = static_files(py, &self.plan).map_err(failed)?;
+            let application = wsgi(py, callable, &self.plan, self.plan.workers > 1, false).map_err(failed)?;
+            Ok((application, files))
         })?;
         let access_log = self
             .access_log
@@ -111,6 +114,7 @@ impl Body {
             sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect(),
             Arc::new(application),
             access_log,
+            files,
             Some(signals),
             Some(parent),
         )
@@ -155,6 +159,13 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
             None
         }
     }
+}
+
+/// The static files of a web2py site, unless its routes map them.
+fn static_files(py: Python<'_>, plan: &Plan) -> PyResult<Option<Web2pyStatic>> {
+    let Some(site) = &plan.application.web2py else { return Ok(None) };
+    let types: Option<_> = py.import("anygate.web2py")?.call_method0("static_types")?.extract()?;
+    Ok(types.map(|types| Web2pyStatic::new(site, types)))
 }
 
 /// Makes the bridge to a callable.

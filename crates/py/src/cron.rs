@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use anygate_config::{ApplicationPlan, CronAction, CronJob, CronMode, CronTask, Plan};
 use anygate_cron::{Crontabs, Entry, Overlap, Scheduler, Sources, Task, words};
 use anygate_supervisor::Schedule;
+use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
-use anygate_sys::{poll, process};
 use pyo3::prelude::*;
 
 use crate::launch::Refusal;
@@ -66,15 +66,9 @@ pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32
     }
 }
 
-/// Set by `anygate.servers` for the process that runs jobs beside a server of another package.
-const WITH_PARENT: &str = "_ANYGATE_WITH_PARENT";
-
 /// Runs jobs until a signal says to end.
 fn by_the_clock(mut scheduler: Scheduler, patience: Duration) -> std::io::Result<()> {
     let signals = Signals::install(&[Signal::Term, Signal::Int, Signal::Quit, Signal::Chld])?;
-    if std::env::var_os(WITH_PARENT).is_some() {
-        process::signal_on_parent_death(Signal::Term)?;
-    }
     scheduler.start(SystemTime::now())?;
     let mut ending: Option<SystemTime> = None;
     loop {

@@ -57,8 +57,15 @@ impl Server {
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
-        let (worker, handle) =
-            Worker::new(&self.plan.server, shared, std::sync::Arc::new(application), access_log, None, None)?;
+        let (worker, handle) = Worker::new(
+            &self.plan.server,
+            shared,
+            std::sync::Arc::new(application),
+            access_log,
+            None,
+            None,
+            None,
+        )?;
         let thread =
             thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();

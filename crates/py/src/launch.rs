@@ -9,6 +9,7 @@ use anygate_config::{Command, Plan, parse};
 use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
 use anygate_sys::process;
+use anygate_sys::signals::Signal;
 use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -46,6 +47,9 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
             return complain(&Refusal::machine(format!("the current folder cannot be used: {error}")));
         }
     };
+    if let Err(refusal) = end_with_parent(py) {
+        return complain(&refusal);
+    }
     let given = arguments.clone();
     let command = match parse(arguments, &environment, &folder) {
         Ok(Command::Show(text)) => {
@@ -58,6 +62,15 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
                 eprintln!("anygate: warning: {warning}");
             }
             plan
+        }
+        Ok(Command::Pool(servers)) => {
+            let servers: Vec<_> =
+                servers.into_iter().map(|member| (member.name, member.server, member.settings)).collect();
+            let run = || py.import("anygate.pool")?.call_method1("run", (servers,))?.extract();
+            return match run() {
+                Ok(code) => code,
+                Err(error) => complain(&Refusal::machine(error.to_string())),
+            };
         }
         Ok(Command::Cron(action, plan)) => {
             return match cron::run(py, action, &plan) {
@@ -83,6 +96,18 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
         Ok(code) => code,
         Err(refusal) => complain(&refusal),
     }
+}
+
+/// Set for the processes that a launcher of ours starts: they end when it does, however that comes.
+const WITH_PARENT: &str = "_ANYGATE_WITH_PARENT";
+
+fn end_with_parent(py: Python<'_>) -> Result<(), Refusal> {
+    if env::var_os(WITH_PARENT).is_none() {
+        return Ok(());
+    }
+    let forget = || py.import("os")?.getattr("environ")?.call_method1("pop", (WITH_PARENT, py.None()));
+    forget().map_err(|error| Refusal::machine(error.to_string()))?;
+    process::signal_on_parent_death(Signal::Term).map_err(|error| Refusal::machine(error.to_string()))
 }
 
 fn complain(refusal: &Refusal) -> i32 {

@@ -104,7 +104,13 @@ impl AppThread<'_> {
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let request = Request { head, body, endpoints };
         // A panic in here is a fault of ours; it must stay this request's.
-        let result = catch_unwind(AssertUnwindSafe(|| self.application.call(request, &mut answer)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
+            match file {
+                Some(sent) => sent.map_err(|_| Failed),
+                None => self.application.call(request, &mut answer),
+            }
+        }));
         let failed = match result {
             Ok(result) => result == Err(Failed),
             Err(panic) => {

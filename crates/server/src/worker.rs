@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::forwarded::Forwarding;
+use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::Application;
 use anygate_proto::limits::Limits;
 use anygate_sys::Listener;
@@ -121,6 +122,8 @@ impl Control {
 impl Worker {
     /// Prepares a worker. Nothing is accepted before [`run`](Self::run), but clients may already connect.
     ///
+    /// `files` are answered without the application.
+    ///
     /// `signals` and `parent` (readable when the supervisor is gone) make it obey a supervisor; an embedded worker has
     /// neither and is stopped through its handle.
     ///
@@ -130,11 +133,12 @@ impl Worker {
         listeners: Vec<(Protocol, Listener)>,
         application: Arc<dyn Application>,
         access_log: Option<AccessLog>,
+        files: Option<Web2pyStatic>,
         signals: Option<Signals>,
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
-        let rules = Arc::new(rules(plan, access_log));
+        let rules = Arc::new(rules(plan, access_log, files));
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let stage = Arc::new(Stage::new(waker));
@@ -193,7 +197,7 @@ impl Worker {
     }
 }
 
-fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
+fn rules(plan: &ServerPlan, access_log: Option<AccessLog>, files: Option<Web2pyStatic>) -> Rules {
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,
@@ -231,6 +235,7 @@ fn rules(plan: &ServerPlan, access_log: Option<AccessLog>) -> Rules {
             graceful: plan.graceful_timeout,
         },
         access_log,
+        files,
         shared: plan.workers > 1,
     }
 }

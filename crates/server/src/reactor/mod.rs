@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
+use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -99,6 +100,8 @@ pub(crate) struct Rules {
     pub(crate) answer: AnswerRules,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: Option<AccessLog>,
+    /// What is answered without the application.
+    pub(crate) files: Option<Web2pyStatic>,
     /// Other workers listen on the same sockets.
     pub(crate) shared: bool,
 }
