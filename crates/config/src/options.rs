@@ -652,7 +652,6 @@ pub const OPTIONS: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Settings,
-        common: true,
         help: "read options from a .toml, .yaml or .json file",
         details: "Not given: `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder where anygate is \
                   started, the first that exists. This option cannot be set in a file.",

@@ -119,6 +119,7 @@ impl AppThread<'_> {
             }
         };
         let finished: Finished = answer.finish(failed);
+        self.stage.note_answer();
         if let Some(sample) = finished.sample {
             self.stage.pace().sample(sample);
         }

@@ -30,6 +30,8 @@ pub(crate) struct Stage {
     draining: AtomicBool,
     /// Nothing was cut off at the end.
     drained: AtomicBool,
+    /// Calls ended since somebody asked.
+    answered: AtomicBool,
 }
 
 #[derive(Default)]
@@ -78,7 +80,18 @@ impl Stage {
             pace: Pace::default(),
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         }
+    }
+
+    /// A call has ended.
+    pub(crate) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether calls have ended since the last time.
+    pub(crate) fn take_answered(&self) -> bool {
+        self.answered.swap(false, Ordering::Relaxed)
     }
 
     /// How calls behave.

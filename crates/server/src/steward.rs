@@ -32,11 +32,10 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
     let mut pause = SLOW;
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
-    let mut traffic = false;
     loop {
         let now = Instant::now();
         if beaten.is_none_or(|at| at + BEAT <= now) {
-            events.beat(std::mem::take(&mut traffic));
+            events.beat(stage.take_answered());
             beaten = Some(now);
         }
         if stage.draining().load(Ordering::Relaxed) && !draining {
@@ -47,17 +46,12 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
         let before = look;
         match stage.watch(&mut look, SLOW) {
             Watched::Stopped => return Ok(()),
-            Watched::Fine => {
-                let busier = look.busier_than(before);
-                traffic |= busier;
-                idle_looks = if busier { 0 } else { idle_looks + 1 };
-            }
+            Watched::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
             Watched::Offered => {
                 alert.raise(stage, now);
                 (idle_looks, pause) = (0, SLOW);
             }
             Watched::Taken(mut reactor) => {
-                traffic = true;
                 alert.raise(stage, now);
                 (idle_looks, pause) = (0, SLOW);
                 reactor.taken_over();
@@ -70,7 +64,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                     }
                     reactor.turn(Some(BEAT))?;
                     if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-                        events.beat(true);
+                        events.beat(stage.take_answered());
                         beaten = Some(reactor.now());
                     }
                 }

@@ -45,9 +45,14 @@ impl Schedule {
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {
             self.stopped = true;
             self.scheduler.stop(now);
+            self.next = Some(now);
         }
-        let next = self.next?;
-        if next <= now && (traffic || !self.soft || self.ending.is_some()) {
+        if self.next.is_some_and(|next| next <= now) {
+            if self.soft && !traffic && self.ending.is_none() {
+                // Time limits hold, traffic or not.
+                self.scheduler.enforce(now);
+                return Some(LOOK);
+            }
             self.next = match self.scheduler.tick(now) {
                 Ok(next) => next,
                 Err(error) => {
@@ -55,10 +60,6 @@ impl Schedule {
                     Some(now + RETRY)
                 }
             };
-        } else if next <= now {
-            // Time limits hold, traffic or not.
-            self.scheduler.enforce(now);
-            return Some(LOOK);
         }
         let due = self.next.into_iter().chain(self.ending.filter(|_| !self.stopped)).min()?;
         Some(due.duration_since(now).unwrap_or_default().max(Duration::from_millis(1)))

@@ -1,0 +1,255 @@
+"""Jobs at given minutes: the [[cron]] tables of a file and web2py's crontabs, with real processes."""
+
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ANYGATE
+from elsewhere import Http, free_port, process, wait_for
+
+SITE = Path(__file__).parents[1] / "web2py" / "site"
+
+APPLICATION = """
+import time
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+def job():
+    print("the job speaks")
+    with open("ran", "a") as file:
+        file.write("%d\\n" % time.time())
+"""
+
+JOB = """
+[[cron]]
+name = "job"
+schedule = "* * * * *"
+function = "app:job"
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "anygate.toml").write_text(f'app = "app"\n{JOB}')
+    return tmp_path
+
+
+def runs(folder, name="ran"):
+    path = folder / name
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def at_most_once_a_minute(moments, begun):
+    """Whether there are no more runs than minutes that were touched since `begun`."""
+    return 1 <= len(moments) <= int(time.time() // 60 - begun // 60) + 1
+
+
+def test_once_runs_each_job_once(run, site):
+    begun = time.time()
+    for _ in range(4):
+        assert run("cron", "--once").returncode == 0
+    assert at_most_once_a_minute(runs(site), begun)
+
+
+def test_output_failures_and_the_list(run, site):
+    (site / "anygate.toml").write_text("""
+app = "app"
+[[cron]]
+name = "bad"
+schedule = "* * * * *"
+command = "sh -c 'echo to stdout; echo to stderr >&2; exit 7'"
+[[cron]]
+name = "missing"
+schedule = "* * * * *"
+command = ["/nothing/here"]
+[[cron]]
+name = "late"
+schedule = "0 0 29 2 *"
+timezone = "Asia/Tokyo"
+command = "true"
+[[cron]]
+name = "slow"
+schedule = "* * * * *"
+command = "sleep 60"
+time_limit = "300ms"
+""")
+    begun = time.monotonic()
+    ended = run("cron", "--once")
+    assert time.monotonic() - begun < 20
+    assert ended.returncode == 1
+    for line in (
+        "bad: to stdout",
+        "bad: to stderr",
+        "bad: exit code 7",
+        "missing: cannot start /nothing/here: No such file",
+    ):
+        assert line in ended.stderr
+    rows = {line.split()[0]: line for line in run("cron", "list").stdout.splitlines()}
+    assert re.search(r"bad +\* \* \* \* \* +\S+ \S+ \S+ +\S+ \S+ \S+ +\S+ +exit code 7 +1$", rows["bad"])
+    assert re.search(r"missing .* cannot start: No such file .* 0$", rows["missing"])
+    assert re.search(r"late +0 0 29 2 \* +20\d\d-02-29 00:00 JST +never", rows["late"])
+    assert "signal" in rows["slow"]
+
+
+def test_one_job_over_all_workers_and_servers(serve, site):
+    """By the clock, at once in the minute that is going on; two trees and an outside pass share it."""
+    begun = time.time()
+    first = serve("-w", 2, folder=site)
+    first.wait_until(lambda: runs(site), "the job")
+    second = serve("-w", 2, folder=site)
+    time.sleep(1.5)
+    assert at_most_once_a_minute(runs(site), begun)
+    assert "job: the job speaks" in first.log()
+    assert second.terminate() == 0
+    assert first.terminate() == 0
+
+
+def test_jobs_of_the_start(serve, site):
+    text = '[[cron]]\nname = "boot"\nschedule = "@reboot"\ncommand = "sh -c \'date +%s >> booted\'"\n'
+    (site / "anygate.toml").write_text(f'app = "app"\n{text}')
+    served = serve("-w", 2, folder=site)
+    served.wait_until(lambda: runs(site, "booted"), "the job")
+    served.send_signal(1)
+    served.wait_for_log("reloaded")
+    time.sleep(0.5)
+    assert len(runs(site, "booted")) == 1
+
+
+def test_soft_cron_needs_traffic(serve, site):
+    served = serve("--cron-mode", "soft", folder=site)
+    time.sleep(2.5)
+    assert runs(site) == []
+    assert served.get("/").text == "ok"
+    served.wait_until(lambda: runs(site), "the job")
+
+
+@pytest.mark.parametrize("mode", ["none", "external"])
+def test_no_jobs(serve, run, site, mode):
+    served = serve("--cron-mode", mode, folder=site)
+    served.get("/")
+    time.sleep(2.5)
+    assert runs(site) == []
+    if mode == "external":
+        run("cron", "--once", "--cron-mode", mode)
+        assert len(runs(site)) == 1
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_beside_another_server(site, mode):
+    port = free_port()
+    begun = time.time()
+    with process([ANYGATE, "-s", "waitress", "-p", port, "--cron-mode", mode], site) as served:
+        client = Http(port)
+        wait_for(served, lambda: client.ask("GET", "/")[0] == 200)
+        served.wait_until(lambda: runs(site), "the job")
+        for _ in range(5):
+            client.ask("GET", "/")
+        time.sleep(1)
+        assert at_most_once_a_minute(runs(site), begun)
+        helper = served.workers()
+    assert (mode == "hard") == bool(helper)
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in helper) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in helper)
+
+
+def test_running_without_serving(site):
+    with process([ANYGATE, "cron", "run"], site) as served:
+        served.wait_until(lambda: runs(site), "the job")
+        assert served.terminate() == 0
+
+
+def test_a_job_that_goes_on_is_waited_for_and_then_ended(serve, site):
+    text = '[[cron]]\nname = "long"\nschedule = "* * * * *"\ncommand = "sh -c \'echo begun > begun; sleep 60\'"\n'
+    (site / "anygate.toml").write_text(f'app = "app"\n{text}')
+    served = serve("--graceful-timeout", "500ms", folder=site)
+    served.wait_until((site / "begun").exists, "the job")
+    begun = time.monotonic()
+    assert served.terminate() == 0
+    assert 0.4 < time.monotonic() - begun < 20
+    assert "long: " in served.log()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('name = "a"\nschedule = "61 * * * *"\ncommand = "true"', "cron: "),
+        ('name = "a"\nschedule = "* * * * *"\ncommand = "true"\ntimezone = "Mars/Base"', "Mars/Base"),
+        ('name = "a"\nschedule = "* * * * *"', 'cron "a": needs a command or a function'),
+        (
+            'name = "a"\nschedule = "* * * * *"\ncommand = "x"\nfunction = "y:z"',
+            "a command and a function; one is to run",
+        ),
+        ('schedule = "* * * * *"\ncommand = "x"', "the 1. [[cron]]: name is missing"),
+        ('name = "a"\nschedule = "* * * * *"\ncomand = "x"', "there is no key comand; the keys are name, schedule"),
+        (
+            'name = "a"\nschedule = "* * * * *"\ncommand = "x"\noverlap = "no"',
+            'overlap: "no" must be skip, queue, kill',
+        ),
+        ('name = "a"\nschedule = "* * * * *"\ncommand = "x"\ntime_limit = "x"', 'time_limit: "x" '),
+        ('name = "a"\nschedule = "* * * * *"\ncommand = "sh \'x"', "a quote is not closed"),
+    ],
+)
+def test_wrong_tables(run, site, table, message):
+    (site / "anygate.toml").write_text(f'app = "app"\n[[cron]]\n{table}\n')
+    ended = run("-p", 0)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_wrong_words(run):
+    for words in (["cron"], ["cron", "lst"]):
+        ended = run(*words)
+        assert (ended.returncode, "say list, run or --once" in ended.stderr) == (2, True)
+
+
+@pytest.fixture
+def web2py(tmp_path):
+    folder = tmp_path / "web2py"
+    shutil.copytree(SITE, folder)
+    application = folder / "applications" / "guestbook"
+    # The models want it; web2py makes it with the first request.
+    (application / "databases").mkdir()
+    (application / "cron").mkdir()
+    (application / "cron" / "job.py").write_text("open('script-%s' % ('db' in globals()), 'w').close()\n")
+    (application / "cron" / "crontab").write_text(
+        "# comment\n"
+        "* * * * * root *default/job\n"
+        "* * * * * root **applications/guestbook/cron/job.py\n"
+        "* * * * * root *applications/guestbook/cron/job.py\n"
+        "* * * * * root sh -c 'exit 4'\n"
+        "* * * * mon-fri root touch never\n"
+        "* * * * root too few\n"
+    )
+    return folder
+
+
+def test_crontabs_of_web2py(run, web2py):
+    ended = run("cron", "--once", "--web2py", web2py)
+    assert (web2py / "ran-models").read_text() == "x", ended.stderr
+    assert {path.name for path in web2py.glob("script-*")} == {"script-True", "script-False"}, ended.stderr
+    assert not (web2py / "never").exists()
+    assert "guestbook/crontab:5: exit code 4" in ended.stderr
+    assert 'crontab:6: the weekday field "mon-fri" matches nothing' in ended.stderr
+    assert "crontab:7: " in ended.stderr
+    assert ended.returncode == 1
+
+
+def test_crontabs_of_web2py_by_the_clock(serve, web2py):
+    served = serve("--web2py", web2py, "--cron-mode", "hard")
+    served.wait_until((web2py / "ran-models").exists, "the job")
+    served = serve("--web2py", web2py)
+    assert "guestbook/crontab" not in served.log()
+
+
+def test_a_function_that_is_not_there(run, site):
+    for target, code in (("app:nothing", 3), ("nothing:job", 3), ("app", 3), ("app:job", 0)):
+        assert run("-m", "anygate.job", target, command=[sys.executable], folder=site).returncode == code
