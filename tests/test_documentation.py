@@ -1,6 +1,7 @@
 """What the documentation shows is what happens."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import gateways
 import pytest
 import tomllib
+from elsewhere import Http, free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,7 +37,23 @@ def commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_commands_of_the_readme_work(launch, site, command):
+def test_the_commands_of_the_readme_work(launch, run, site, command):
+    if command == "anygate servers":
+        assert "gunicorn" in run("servers").stdout
+        return
+    if "-s waitress" in command:
+        port = free_port()
+        words = [str(port) if word == "8000" else word for word in command.split()[1:]]
+        served = launch(*words, folder=site)
+        assert wait_for(served, lambda: Http(port).ask("GET", "/"))[2] == b"myapp"
+        return
+    if "--web2py" in command:
+        shutil.copytree(ROOT / "tests" / "web2py" / "site", site / "web2py")
+        port = free_port()
+        served = launch("--web2py", site / "web2py", "-a", "<random>", "-p", port).wait_ready()
+        assert served.get("/guestbook/default/client").status == 200
+        assert "your admin password is" in served.stdout()
+        return
     command = re.sub(r"\b[0-9.]+:(8000|3031)\b", "127.0.0.1:0", command).replace("/run/", f"{site}/")
     if "--bind" not in command:
         command += " --port 0"
