@@ -210,7 +210,8 @@ class Running:
             pid = queue.pop()
             found.append(pid)
             for task in Path(f"/proc/{pid}/task").iterdir():
-                queue += [int(child) for child in (task / "children").read_text().split()]
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    queue += [int(child) for child in (task / "children").read_text().split()]
         return found
 
     def processor(self):
@@ -221,7 +222,7 @@ class Running:
             user, system = user + int(values[11]), system + int(values[12])
             for task in Path(f"/proc/{pid}/task").iterdir():
                 # Threads come and go; the clock ticks of the process have those that have gone.
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     exact += int((task / "schedstat").read_text().split()[0])
         return user, system, max(exact / 1e9, (user + system) / os.sysconf("SC_CLK_TCK"))
 

@@ -37,6 +37,7 @@ SETTINGS = [
     b"config\n--print\n--workers\n3",
     b"%(h)s %({X}i)s",
     b"a\n--body-max-bytes\n10M\n--header-timeout\n5s",
+    b"*/5 1-9/2 * * mon root *default/job\n@daily root sh -c 'a b'\n",
 ]
 
 

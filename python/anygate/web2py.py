@@ -123,6 +123,9 @@ class _Web2py:
             # UTF-8, or was text already under a server that breaks the rule, stays as it is.
             with contextlib.suppress(UnicodeError):
                 environ["PATH_INFO"] = path.encode("latin-1").decode("utf-8")
+        if "wsgi.file_wrapper" in environ and "HTTP_RANGE" not in environ:
+            # Then it hands over files whole, for sendfile; of a part, its releases up to 2.26 would hand over the rest.
+            environ["web2py_use_wsgi_file_wrapper"] = True
         answer: Iterable[Any] = self.application(environ, start_response)
         if isinstance(answer, (list, tuple)) or hasattr(answer, "close"):
             return answer
