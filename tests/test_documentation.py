@@ -10,7 +10,7 @@ from pathlib import Path
 import gateways
 import pytest
 import tomllib
-from elsewhere import Http, free_port, wait_for
+from elsewhere import Http, certificate, free_port, over_tls, wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,6 +46,13 @@ def test_the_commands_of_the_readme_work(launch, run, site, command):
         words = [str(port) if word == "8000" else word for word in command.split()[1:]]
         served = launch(*words, folder=site)
         assert wait_for(served, lambda: Http(port).ask("GET", "/"))[2] == b"myapp"
+        return
+    if "certificate.pem" in command:
+        certificate(site)
+        port = free_port()
+        words = [str(port) if word == "8443" else word for word in command.split()[1:]]
+        launch(*words, folder=site).wait_ready()
+        assert over_tls(port, site / "certificate.pem").endswith(b"\r\n\r\nmyapp")
         return
     if "--web2py" in command:
         shutil.copytree(ROOT / "tests" / "web2py" / "site", site / "web2py")

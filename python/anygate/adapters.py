@@ -43,7 +43,7 @@ SERVERS["native"] = Server(
     None,
     concurrency="processes, threads",
     protocols=("http", "scgi", "fastcgi", "uwsgi", "cgi"),
-    supports=frozenset({"workers", "threads", "unix", "access_log", "log_level"}),
+    supports=frozenset({"workers", "threads", "tls", "unix", "access_log", "log_level"}),
 )
 
 

@@ -198,7 +198,7 @@ pub const OPTIONS: &[Opt] = &[
         help: "[scgi://]host:port, unix:PATH, fd://N (repeatable)",
         details: "`host:port`, `:port` (all IPv4 addresses), `port` (127.0.0.1), `[IPv6]:port`, `unix:/path/to.sock`, `fd://3` \
                   (a listening socket that anygate inherits). Port 0 lets the system choose. When no address is given at all \
-                  it is `127.0.0.1:8000`. What is spoken there is HTTP, or the protocol before the address: `scgi://host:port`, \
+                  it is `127.0.0.1:8000`. What is spoken there is HTTP, HTTPS if there is a certificate, or the protocol before the address: `scgi://host:port`, \
                   `fastcgi://host:port`, `uwsgi://host:port`, and so `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
         ..BASE
     },
@@ -310,7 +310,9 @@ pub const OPTIONS: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Sockets,
-        help: "certificate (PEM) for TLS, under servers that have it",
+        help: "certificate (PEM) for TLS, with its chain",
+        details: "Addresses without a protocol before them then speak HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix \
+                  sockets do not. The file is read again when the application is reloaded.",
         ..BASE
     },
     Opt {

@@ -71,6 +71,8 @@ pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     #[default]
     Http,
+    /// The same over TLS.
+    Https,
     /// SCGI.
     Scgi,
     /// FastCGI, as a responder.
@@ -81,16 +83,23 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Protocol; 4] = [Protocol::Http, Protocol::Scgi, Protocol::FastCgi, Protocol::Uwsgi];
+    pub const ALL: [Protocol; 5] =
+        [Protocol::Http, Protocol::Https, Protocol::Scgi, Protocol::FastCgi, Protocol::Uwsgi];
 
     /// The scheme of its addresses.
     pub fn scheme(self) -> &'static str {
         match self {
             Protocol::Http => "http",
+            Protocol::Https => "https",
             Protocol::Scgi => "scgi",
             Protocol::FastCgi => "fastcgi",
             Protocol::Uwsgi => "uwsgi",
         }
+    }
+
+    /// Whether it is HTTP, with TLS or without.
+    pub fn is_http(self) -> bool {
+        matches!(self, Protocol::Http | Protocol::Https)
     }
 
     /// The protocol of a scheme.
@@ -538,9 +547,6 @@ impl Reader<'_> {
         }
         match (self.path(certificate), self.path(key)) {
             (None, None) => Ok(None),
-            (Some(_), _) | (_, Some(_)) if self.text("server").as_deref() == Some("native") => Err(self
-                .settings
-                .wrong(certificate, "the native server has no TLS yet; put a front server before it")),
             (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
             (Some(_), None) => Err(self.settings.wrong(certificate, "needs its key: ssl_private_key")),
             (None, Some(_)) => Err(self.settings.wrong(key, "needs its certificate: ssl_certificate")),
@@ -625,6 +631,11 @@ impl Reader<'_> {
 
     fn proxy_protocol(&self, name: &'static str) -> Result<bool, Wrong> {
         let on = self.flag(name);
+        if on && self.binds()?.iter().any(|bind| bind.protocol == Protocol::Https) {
+            let reason =
+                "comes before TLS, which is not supported: let the balancer end TLS, or bind http://";
+            return Err(self.settings.wrong(name, reason));
+        }
         if on && self.list("trusted_proxies").is_empty() {
             return Err(self.settings.wrong(name, "needs trusted_proxies: whose preface is to be believed"));
         }
@@ -632,18 +643,29 @@ impl Reader<'_> {
     }
 
     fn binds(&self) -> Result<Vec<Bind>, Wrong> {
+        // A certificate is there to be used, save where the user says http://.
+        let native = self.text("server").as_deref() == Some("native");
+        let http = if native && self.certificate()?.is_some() { Protocol::Https } else { Protocol::Http };
         let mut binds = Vec::new();
         for text in self.list("bind") {
-            let bind = bind(&text, self.folder)
+            let mut bind = bind(&text, self.folder)
                 .map_err(|reason| self.settings.wrong("bind", &format!("{text:?} {reason}")))?;
+            let is_said = text.contains("://") || text.contains("+unix:") || text.contains("+fd:");
+            if !is_said && matches!(bind.address, BindAddress::Tcp { .. }) {
+                bind.protocol = http;
+            }
+            if bind.protocol == Protocol::Https && http == Protocol::Http {
+                let needs = "needs a certificate: ssl_certificate and ssl_private_key";
+                return Err(self.settings.wrong("bind", &format!("{text:?} {needs}")));
+            }
             if binds.contains(&bind) && !matches!(bind.address, BindAddress::Tcp { port: 0, .. }) {
                 return Err(self.settings.wrong("bind", &format!("{text:?} is given twice")));
             }
             binds.push(bind);
         }
         let (ip, port) = (self.text("ip"), self.settings.value("port"));
-        let protocol = if self.flag("scgi") { Protocol::Scgi } else { Protocol::Http };
-        if binds.is_empty() || ip.is_some() || port.is_some() || protocol != Protocol::Http {
+        let protocol = if self.flag("scgi") { Protocol::Scgi } else { http };
+        if binds.is_empty() || ip.is_some() || port.is_some() || self.flag("scgi") {
             let host = ip.unwrap_or_else(|| "127.0.0.1".to_owned());
             let host =
                 host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host).to_owned();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anygate_config::{ApplicationPlan, LogTarget, Plan, VERSION};
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Ended, Events, Worker};
+use anygate_server::{Ended, Events, Service, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
 use anygate_sys::process::{self, Fork, User};
@@ -93,6 +93,8 @@ enum Failure {
 impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
         let WorkerContext { sockets, signals, parent, mut report } = context;
+        // The key may be for root's eyes only. A new one counts for the workers that start from now on.
+        let tls = certificate(&self.plan).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
         let (application, files) = Python::attach(|py| {
             let callable = match self.application.take() {
@@ -109,16 +111,10 @@ impl Body {
             .take()
             .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let server = |error: io::Error| Failure::Server(error.to_string());
-        let (worker, _handle) = Worker::new(
-            &self.plan.server,
-            sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect(),
-            Arc::new(application),
-            access_log,
-            files,
-            Some(signals),
-            Some(parent),
-        )
-        .map_err(server)?;
+        let service = Service { application: Arc::new(application), access_log, files, tls };
+        let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
+        let (worker, _handle) =
+            Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
         report.ready();
         let ended = worker.run(&mut Reporting(report)).map_err(server)?;
         if ended == Ended::CutOff {
@@ -159,6 +155,12 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
             None
         }
     }
+}
+
+/// The certificate of addresses that speak HTTPS.
+pub(crate) fn certificate(plan: &Plan) -> Result<Option<Tls>, String> {
+    let files = plan.application.certificate.as_ref();
+    files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
 }
 
 /// The static files of a web2py site, unless its routes map them.

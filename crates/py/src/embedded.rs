@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anygate_config::Plan;
-use anygate_server::{Ended, Events, Handle, Worker};
+use anygate_server::{Ended, Events, Handle, Service, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::wsgi;
+use crate::body::{certificate, wsgi};
 use crate::{logs, settings};
 
 /// The native half of `anygate.Server`, which documents it.
@@ -52,20 +52,14 @@ impl Server {
         logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
         let sockets = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
+        let tls = certificate(&self.plan).map_err(PyValueError::new_err)?;
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
-        let (worker, handle) = Worker::new(
-            &self.plan.server,
-            shared,
-            std::sync::Arc::new(application),
-            access_log,
-            None,
-            None,
-            None,
-        )?;
+        let service = Service { application: std::sync::Arc::new(application), access_log, files: None, tls };
+        let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let thread =
             thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();

@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{Body, load};
+use crate::body::{Body, certificate, load};
 use crate::{cgi, cron, elsewhere, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
@@ -160,6 +160,7 @@ fn launch(
     }
     elsewhere::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
+    certificate(&plan).map_err(Refusal::usage)?;
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");

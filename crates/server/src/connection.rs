@@ -210,7 +210,7 @@ impl Connection {
                         continue;
                     }
                     self.state = match self.protocol {
-                        Protocol::Http => {
+                        Protocol::Http | Protocol::Https => {
                             self.exchange = Some(spare.pop().unwrap_or_default());
                             State::Head(HeadDecoder::default())
                         }

@@ -48,7 +48,7 @@ impl Exchange {
     /// Says how the answer is to be written.
     pub(crate) fn set_form(&mut self, protocol: Protocol) {
         match protocol {
-            Protocol::Http => self.form = Form::Http,
+            Protocol::Http | Protocol::Https => self.form = Form::Http,
             Protocol::Scgi => self.form = Form::Cgi(StatusForm::Field),
             Protocol::Uwsgi => self.form = Form::Cgi(StatusForm::Line),
             // Each of its requests knows its number already.

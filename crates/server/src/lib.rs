@@ -15,6 +15,7 @@
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
+//! * [`tls`]: certificates, and a socket with a session around it.
 //! * [`deadlines`], [`access_log`], [`date`].
 //! * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
@@ -35,7 +36,9 @@ mod spool;
 mod stage;
 mod steward;
 mod streams;
+mod tls;
 mod worker;
 
 pub use access_log::{AccessLog, Reopen};
-pub use worker::{Ended, Events, Handle, Worker};
+pub use tls::Tls;
+pub use worker::{Ended, Events, Handle, Service, Worker};

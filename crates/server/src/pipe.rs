@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use anygate_proto::application::SendError;
 use anygate_proto::fastcgi;
-use anygate_sys::{Stream, poll};
+use anygate_sys::poll;
 
 use crate::spool;
+use crate::tls::Transport;
 
 /// How much of an answer may wait for its client.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ const SEND_FILE_BYTES: u64 = 1 << 20;
 
 /// The socket and what waits for it.
 pub(crate) struct Pipe {
-    stream: Stream,
+    stream: Transport,
     outbox: Mutex<Outbox>,
     /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
     broken: AtomicBool,
@@ -124,7 +125,7 @@ pub(crate) enum Flushed {
 }
 
 impl Pipe {
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Transport) -> Self {
         Pipe {
             stream,
             outbox: Mutex::default(),
@@ -133,7 +134,7 @@ impl Pipe {
         }
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Transport {
         &self.stream
     }
 
@@ -275,7 +276,7 @@ impl Pipe {
             } else if first.is_empty() {
                 self.stream.send(second)
             } else {
-                self.stream.send_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)])
+                self.stream.send_both(first, second)
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -322,7 +323,21 @@ impl Pipe {
                 }
             }
         }
-        Flushed::Empty
+        // With TLS what was taken may not be under way yet.
+        match self.stream.flush() {
+            Ok(true) => {
+                outbox.progress = None;
+                Flushed::Empty
+            }
+            Ok(false) => {
+                outbox.progress.get_or_insert_with(Instant::now);
+                Flushed::Blocked
+            }
+            Err(_) => {
+                self.break_off();
+                Flushed::Broken
+            }
+        }
     }
 
     fn send_file_now(&self, file: &impl AsFd, offset: u64, left: u64) -> io::Result<usize> {

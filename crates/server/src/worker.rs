@@ -27,6 +27,19 @@ use crate::pipe::OutboxLimits;
 use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
 use crate::stage::Stage;
 use crate::steward;
+use crate::tls::Tls;
+
+/// What a worker serves, and what is around it.
+pub struct Service {
+    /// Answers requests.
+    pub application: Arc<dyn Application>,
+    /// Where a line for each request goes.
+    pub access_log: Option<AccessLog>,
+    /// Files that are answered without the application.
+    pub files: Option<Web2pyStatic>,
+    /// For listeners of HTTPS.
+    pub tls: Option<Tls>,
+}
 
 /// One worker, ready to run. The caller's thread becomes the steward.
 pub struct Worker {
@@ -122,8 +135,6 @@ impl Control {
 impl Worker {
     /// Prepares a worker. Nothing is accepted before [`run`](Self::run), but clients may already connect.
     ///
-    /// `files` are answered without the application.
-    ///
     /// `signals` and `parent` (readable when the supervisor is gone) make it obey a supervisor; an embedded worker has
     /// neither and is stopped through its handle.
     ///
@@ -131,14 +142,13 @@ impl Worker {
     pub fn new(
         plan: &ServerPlan,
         listeners: Vec<(Protocol, Listener)>,
-        application: Arc<dyn Application>,
-        access_log: Option<AccessLog>,
-        files: Option<Web2pyStatic>,
+        service: Service,
         signals: Option<Signals>,
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
-        let rules = Arc::new(rules(plan, access_log, files));
+        let Service { application, access_log, files, tls } = service;
+        let rules = Arc::new(rules(plan, access_log, files, tls));
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let stage = Arc::new(Stage::new(waker));
@@ -197,7 +207,12 @@ impl Worker {
     }
 }
 
-fn rules(plan: &ServerPlan, access_log: Option<AccessLog>, files: Option<Web2pyStatic>) -> Rules {
+fn rules(
+    plan: &ServerPlan,
+    access_log: Option<AccessLog>,
+    files: Option<Web2pyStatic>,
+    tls: Option<Tls>,
+) -> Rules {
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,
@@ -236,6 +251,7 @@ fn rules(plan: &ServerPlan, access_log: Option<AccessLog>, files: Option<Web2pyS
         },
         access_log,
         files,
+        tls,
         shared: plan.workers > 1,
     }
 }

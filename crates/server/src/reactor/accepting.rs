@@ -12,6 +12,7 @@ use mio::unix::SourceFd;
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
 use crate::pipe::Pipe;
+use crate::tls::Transport;
 
 /// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -84,8 +85,22 @@ impl Reactor {
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         left -= 1;
-                        let endpoints = endpoints(&stream, &peer, listener.local());
-                        self.adopt(*protocol, stream, endpoints);
+                        let protocol = *protocol;
+                        let mut endpoints = endpoints(&stream, &peer, listener.local());
+                        let transport = match &self.rules.tls {
+                            Some(tls) if protocol == Protocol::Https => {
+                                endpoints.https = true;
+                                match Transport::secured(stream, tls) {
+                                    Ok(transport) => transport,
+                                    Err(error) => {
+                                        tracing::error!("cannot begin TLS: {error}");
+                                        continue;
+                                    }
+                                }
+                            }
+                            _ => Transport::Plain(stream),
+                        };
+                        self.adopt(protocol, transport, endpoints);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // The client gave up before we came to it (accept(2), "Error handling").
@@ -107,7 +122,7 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, protocol: Protocol, stream: Stream, endpoints: Endpoints) {
+    fn adopt(&mut self, protocol: Protocol, stream: Transport, endpoints: Endpoints) {
         let place = self.connections.vacant_entry();
         let token = place.key();
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);

@@ -27,6 +27,7 @@ use crate::deadlines::Deadlines;
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
 use crate::pipe::{Flushed, Pipe};
 use crate::stage::Stage;
+use crate::tls::Tls;
 use crate::worker::{Command, Control};
 
 /// Tokens from here up are not connections.
@@ -102,6 +103,8 @@ pub(crate) struct Rules {
     pub(crate) access_log: Option<AccessLog>,
     /// What is answered without the application.
     pub(crate) files: Option<Web2pyStatic>,
+    /// For connections of HTTPS.
+    pub(crate) tls: Option<Tls>,
     /// Other workers listen on the same sockets.
     pub(crate) shared: bool,
 }
@@ -410,7 +413,8 @@ impl Reactor {
                 Ok(0) => return self.ended(token),
                 Ok(count) => {
                     // Less than asked for means that the socket is empty, unless its end was announced as well.
-                    let all = count < self.scratch.len() && !connection.more;
+                    let all =
+                        count < self.scratch.len() && !connection.more && connection.pipe.stream().is_plain();
                     connection.more = !all;
                     let bytes = self.scratch.get(..count).unwrap_or_default();
                     let next = connection.receive(bytes, &self.rules.read, &mut self.spare);
@@ -557,7 +561,7 @@ impl Reactor {
         // Nobody told us what a connection that was not watched has sent since. Front servers send nothing.
         let unread = connection.has_unread()
             || (!connection.pipe.is_watched()
-                && connection.protocol == Protocol::Http
+                && connection.protocol.is_http()
                 && connection.pipe.stream().recv(&mut self.scratch).is_ok_and(|count| count > 0));
         if !unread {
             return self.close(token);

@@ -1,0 +1,309 @@
+//! TLS: the site's certificate, and a connection's session over its socket (rustls does both). A session is fed by
+//! whoever reads or writes the connection; nothing here waits.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anygate_sys::Stream;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+
+/// Ciphertext of one read, and the part of a file that is encrypted at once.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What a client that speaks plain HTTP is told, in its own language.
+const NOT_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
+    Connection: close\r\n\r\n400 Bad Request: this port speaks HTTPS, not HTTP.\n";
+
+/// A certificate with its key, ready for connections.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<ServerConfig>);
+
+impl Tls {
+    /// Reads a chain of certificates and its private key, both PEM. TLS 1.2 and 1.3 are spoken.
+    ///
+    /// Errors: one line that names the file and says what is wrong with it.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Tls, String> {
+        let shown = |path: &Path| format!("{:?}", path.display().to_string());
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect)
+            .map_err(|error| format!("the certificate {} cannot be used: {error}", shown(certificate)))?;
+        if chain.is_empty() {
+            return Err(format!("{} holds no certificate (PEM)", shown(certificate)));
+        }
+        let private = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| format!("the private key {} cannot be used: {error}", shown(key)))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .map_err(|error| {
+                format!(
+                    "the certificate {} and the key {} do not fit: {error}",
+                    shown(certificate),
+                    shown(key)
+                )
+            })?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
+        Ok(Tls(Arc::new(config)))
+    }
+
+    fn session(&self) -> Result<ServerConnection, rustls::Error> {
+        ServerConnection::new(Arc::clone(&self.0))
+    }
+}
+
+/// The bytes of a connection: a socket as it is, or with TLS.
+pub(crate) enum Transport {
+    Plain(Stream),
+    Tls(Box<Secured>),
+}
+
+/// A socket with its session.
+pub(crate) struct Secured {
+    stream: Stream,
+    session: Mutex<Session>,
+}
+
+struct Session {
+    tls: ServerConnection,
+    /// Something was received; until then the client may turn out to speak plain HTTP.
+    begun: bool,
+    /// Nothing more can be received or sent.
+    broken: bool,
+}
+
+impl Transport {
+    /// A connection that begins with a handshake.
+    ///
+    /// Errors: rustls says no, which it does for lack of memory only.
+    pub(crate) fn secured(stream: Stream, tls: &Tls) -> io::Result<Transport> {
+        let tls = tls.session().map_err(io::Error::other)?;
+        let session = Mutex::new(Session { tls, begun: false, broken: false });
+        Ok(Transport::Tls(Box::new(Secured { stream, session })))
+    }
+
+    fn socket(&self) -> &Stream {
+        match self {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(secured) => &secured.stream,
+        }
+    }
+
+    /// Whether a read that gives less than was asked for has emptied the socket.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Transport::Plain(_))
+    }
+
+    /// As [`Stream::recv`].
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Transport::Plain(stream) => stream.recv(buffer),
+            Transport::Tls(secured) => secured.lock().recv(&secured.stream, buffer),
+        }
+    }
+
+    /// As [`Stream::send`]; what was taken may still wait to be flushed.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Transport::Plain(stream) => stream.send(bytes),
+            Transport::Tls(secured) => secured.lock().send(&secured.stream, bytes),
+        }
+    }
+
+    /// As [`Stream::send_vectored`].
+    pub(crate) fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        match self {
+            Transport::Plain(stream) => {
+                stream.send_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)])
+            }
+            Transport::Tls(secured) => {
+                let mut session = secured.lock();
+                let sent = session.send(&secured.stream, first)?;
+                if sent < first.len() {
+                    return Ok(sent);
+                }
+                match session.send(&secured.stream, second) {
+                    Ok(more) => Ok(sent + more),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(sent),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// As [`Stream::send_file`]; with TLS the file is read and encrypted here.
+    pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
+        match self {
+            Transport::Plain(stream) => stream.send_file(file, offset, count_max),
+            Transport::Tls(secured) => {
+                let mut piece = vec![0; count_max.min(PIECE_BYTES)];
+                let file = std::fs::File::from(file.try_clone_to_owned()?);
+                let count = file.read_at(&mut piece, offset)?;
+                match piece.get(..count) {
+                    None | Some([]) => Ok(0),
+                    Some(bytes) => secured.lock().send(&secured.stream, bytes),
+                }
+            }
+        }
+    }
+
+    /// Sends what a session still has; `false` when the socket takes no more now.
+    pub(crate) fn flush(&self) -> io::Result<bool> {
+        match self {
+            Transport::Plain(_) => Ok(true),
+            Transport::Tls(secured) => secured.lock().flush(&secured.stream),
+        }
+    }
+
+    /// As [`Stream::shutdown_write`], after saying goodbye.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        if let Transport::Tls(secured) = self {
+            secured.lock().say_goodbye(&secured.stream);
+        }
+        self.socket().shutdown_write()
+    }
+
+    /// As [`Stream::reset_on_close`]; the client is not told that this is the end.
+    pub(crate) fn reset_on_close(&self) -> io::Result<()> {
+        if let Transport::Tls(secured) = self {
+            secured.lock().broken = true;
+        }
+        self.socket().reset_on_close()
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+impl AsRawFd for Transport {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket().as_raw_fd()
+    }
+}
+
+impl Secured {
+    fn lock(&self) -> MutexGuard<'_, Session> {
+        // A panic inside rustls would leave a session that refuses everything; it ends with its connection.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        // RFC 8446 section 6.1: "Each party MUST send a "close_notify" alert before closing its write side of the
+        // connection". Without it a client cannot tell the end from a cut.
+        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        session.say_goodbye(&self.stream);
+    }
+}
+
+impl Session {
+    fn recv(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.broken {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            match self.tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Cut off without a goodbye; what HTTP says about lengths tells whether something is missing.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                result => return result,
+            }
+            let mut piece = [0; PIECE_BYTES];
+            let count = stream.recv(&mut piece)?;
+            let mut received = piece.get(..count).unwrap_or_default();
+            let first = received.first().copied();
+            if count == 0 {
+                let _end = self.tls.read_tls(&mut received)?;
+                if self.tls.is_handshaking() {
+                    return Ok(0);
+                }
+            }
+            while !received.is_empty() {
+                self.tls.read_tls(&mut received)?;
+                if let Err(error) = self.tls.process_new_packets() {
+                    return Err(self.refuse(stream, first, &error));
+                }
+            }
+            self.begun = true;
+            self.flush(stream)?;
+        }
+    }
+
+    /// The client broke the protocol: tells it so.
+    fn refuse(&mut self, stream: &Stream, first: Option<u8>, error: &rustls::Error) -> io::Error {
+        self.broken = true;
+        if !self.begun && first.is_some_and(|byte| byte.is_ascii_uppercase()) {
+            // If it does not take this it is gone.
+            let _ = stream.send(NOT_TLS);
+        } else {
+            let mut writer = Writer(stream);
+            while self.tls.wants_write() && self.tls.write_tls(&mut writer).is_ok() {}
+        }
+        tracing::debug!("refused a TLS connection: {error}");
+        io::Error::new(io::ErrorKind::InvalidData, "broken TLS")
+    }
+
+    fn send(&mut self, stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+        if !self.flush(stream)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = self.tls.writer().write(bytes)?;
+        self.flush(stream)?;
+        Ok(taken)
+    }
+
+    fn flush(&mut self, stream: &Stream) -> io::Result<bool> {
+        if self.broken {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let mut writer = Writer(stream);
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut writer) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn say_goodbye(&mut self, stream: &Stream) {
+        if !self.broken && !self.tls.is_handshaking() {
+            self.tls.send_close_notify();
+            // If the socket takes no more the client is not reading, and learns of the end otherwise.
+            let _ = self.flush(stream);
+        }
+    }
+}
+
+/// A socket as rustls wants it.
+struct Writer<'s>(&'s Stream);
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
