@@ -1,5 +1,6 @@
 """Jobs at given minutes: the [[cron]] tables of a file and web2py's crontabs, with real processes."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -159,6 +160,15 @@ def test_beside_another_server(site, mode):
     while any(Path(f"/proc/{pid}").exists() for pid in helper) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in helper)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_jobs_have_no_more_rights_than_workers(run, site):
+    """An application may write its own crontab."""
+    text = '[[cron]]\nname = "who"\nschedule = "* * * * *"\ncommand = "sh -c \'id -u; id -g; id -G\'"\n'
+    (site / "anygate.toml").write_text(f'app = "app"\nuser = "nobody"\n{text}')
+    ended = run("cron", "--once")
+    assert re.findall(r"who: ([\d ]+)$", ended.stderr, re.MULTILINE) == ["65534", "65534", "65534"]
 
 
 def test_running_without_serving(site):

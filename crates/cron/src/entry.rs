@@ -17,6 +17,17 @@ pub struct Sources {
     pub python: PathBuf,
     /// The crontabs of a web2py folder.
     pub crontabs: Option<Crontabs>,
+    /// Whom jobs run as, where that is not this process's user.
+    pub identity: Option<Identity>,
+}
+
+/// A user and a group, by their numbers. A job has no other groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; this process's when `None`.
+    pub uid: Option<u32>,
+    /// The group; this process's when `None`.
+    pub gid: Option<u32>,
 }
 
 /// One entry of the configuration.
@@ -148,7 +159,7 @@ mod tests {
     use crate::testing::entry;
 
     fn sources(entries: Vec<Entry>) -> Sources {
-        Sources { entries, python: "/usr/bin/python3".into(), crontabs: None }
+        Sources { entries, python: "/usr/bin/python3".into(), ..Sources::default() }
     }
 
     #[test]

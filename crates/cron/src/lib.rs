@@ -24,7 +24,7 @@ mod state;
 mod testing;
 pub mod words;
 
-pub use entry::{Crontabs, Entry, Overlap, Sources, Task};
+pub use entry::{Crontabs, Entry, Identity, Overlap, Sources, Task};
 pub use error::Error;
 pub use list::{Row, list, table};
 pub use once::once;

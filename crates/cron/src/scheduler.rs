@@ -12,7 +12,7 @@ use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
 
 use crate::claim::{Claim, claim};
-use crate::entry::{self, Job, Overlap, Sources};
+use crate::entry::{self, Identity, Job, Overlap, Sources};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::running::Run;
@@ -57,6 +57,7 @@ pub struct Summary {
 pub(crate) struct Jobs {
     entries: Vec<Job>,
     folder: Option<Folder>,
+    identity: Identity,
 }
 
 /// A run that waits for the end of the last one.
@@ -70,7 +71,8 @@ struct Queued {
 impl Jobs {
     pub(crate) fn new(sources: Sources) -> Result<Jobs, Error> {
         let entries = entry::jobs(&sources)?;
-        Ok(Jobs { entries, folder: sources.crontabs.map(Folder::new).transpose()? })
+        let identity = sources.identity.unwrap_or_default();
+        Ok(Jobs { entries, folder: sources.crontabs.map(Folder::new).transpose()?, identity })
     }
 
     /// Reads what has changed.
@@ -294,7 +296,7 @@ impl Scheduler {
         for job in jobs {
             let (key, name) = (job.key.clone(), job.name.clone());
             let program = job.arguments.first().cloned().unwrap_or_default();
-            match Run::start(job, now) {
+            match Run::start(job, self.jobs.identity, now) {
                 Ok(run) => {
                     tracing::info!(target: "anygate::cron", "{name}: started, process {}", run.pid);
                     self.summary.started += 1;

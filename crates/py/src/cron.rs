@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anygate_config::{ApplicationPlan, CronAction, CronJob, CronMode, CronTask, Plan};
-use anygate_cron::{Crontabs, Entry, Overlap, Scheduler, Sources, Task, words};
+use anygate_cron::{Crontabs, Entry, Identity, Overlap, Scheduler, Sources, Task, words};
 use anygate_supervisor::Schedule;
 use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
 use pyo3::prelude::*;
 
-use crate::launch::Refusal;
+use crate::launch::{Refusal, whom};
 use crate::logs;
 
 /// The schedule of a supervisor; `None` when it has no jobs to run.
@@ -118,7 +118,13 @@ fn sources(py: Python<'_>, plan: &Plan) -> Result<Sources, Refusal> {
         overlap: Overlap::Allow,
         time_limit: None,
     });
-    Ok(Sources { entries, python, crontabs })
+    // Crontabs are written by applications, which may have less rights than the supervisor.
+    let (user, group) = whom(plan)?;
+    let identity = (user.is_some() || group.is_some()).then(|| Identity {
+        uid: user.as_ref().map(|user| user.uid),
+        gid: group.or(user.as_ref().map(|user| user.gid)),
+    });
+    Ok(Sources { entries, python, crontabs, identity })
 }
 
 /// What runs a web2py shell: its own program, or ours where an installed web2py has none.

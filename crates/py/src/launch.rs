@@ -217,7 +217,7 @@ pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
 }
 
 /// The user and group that workers are to become.
-fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
+pub(crate) fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
     let machine = |error: std::io::Error| Refusal::machine(error.to_string());
     let mut user = None;
     if let Some(name) = &plan.process.user {
