@@ -164,9 +164,12 @@ def cgi(file: str) -> None:
     raise SystemExit(_anygate.main(["cgi", "--web2py", os.path.dirname(os.path.abspath(file))]))
 
 
-def save_password(folder: str | os.PathLike[str], password: str, ports: Sequence[int]) -> None:
+def save_password(
+    folder: str | os.PathLike[str], password: str, ports: Sequence[int], uid: int = -1, gid: int = -1
+) -> None:
     """Write ``parameters_<port>.py`` for each port, as ``gluon.main.save_password`` does, for the owner's eyes only.
 
+    The owner is ``uid`` and ``gid``, or whoever runs this (-1).
     ``<recycle>`` keeps what is there, ``<random>`` makes one up and prints it, ``<pam_user:NAME>`` lets PAM decide, an
     empty one lets nobody in. Raises ValueError for another word in ``<>``, and OSError if a file cannot be written.
     """
@@ -194,6 +197,7 @@ def save_password(folder: str | os.PathLike[str], password: str, ports: Sequence
         with open(descriptor, "w") as file:
             # One that was there before keeps its mode when it is opened.
             os.fchmod(descriptor, 0o600)
+            os.fchown(descriptor, uid, gid)
             file.write(line)
 
 

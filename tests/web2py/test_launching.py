@@ -125,6 +125,14 @@ def test_passwords(launch, run, bare):
     assert "port 0 is not known before the start" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_the_password_belongs_to_whom_workers_are(launch, bare):
+    port = free_port()
+    launch("--web2py", bare, "-a", "secret", "-p", port, "--user", "nobody", "--preload").wait_ready()
+    path = bare / f"parameters_{port}.py"
+    assert (path.stat().st_uid, hash_of(path)[:6]) == (65534, "pbkdf2")
+
+
 def test_the_password_behind_a_front_server(launch, bare):
     launch("--web2py", bare, "-a", "secret", "--bind", f"scgi+unix:{bare}/x.sock").wait_ready()
     assert hash_of(bare / "parameters_443.py") == hash_of(bare / "parameters_80.py")

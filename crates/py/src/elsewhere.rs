@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use crate::cron;
-use crate::launch::Refusal;
+use crate::launch::{Refusal, whom};
 
 /// Serves with another server. Gives the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
@@ -115,8 +115,14 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
         // Behind a front server, the site's port is that server's.
         ports = vec![80, 443];
     }
+    // Workers read it.
+    let (user, group) = whom(plan)?;
+    let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
+    let number = |id: Option<u32>| id.map_or(-1, i64::from);
     py.import("anygate.web2py")
-        .and_then(|web2py| web2py.call_method1("save_password", (site, password, ports)))
+        .and_then(|web2py| {
+            web2py.call_method1("save_password", (site, password, ports, number(uid), number(gid)))
+        })
         .map(|_| ())
         .map_err(|error| {
             if error.is_instance_of::<PyValueError>(py) {
