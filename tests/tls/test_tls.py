@@ -50,6 +50,7 @@ def test_both_versions(secure, pair, version):
     assert secure.log().count("https://127.0.0.1:") == 1
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_what_is_old_is_refused(secure, pair):
     context = ssl.create_default_context(cafile=pair[0])
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -82,6 +83,45 @@ def test_a_streamed_body(secure, pair):
         time.sleep(0.2)
         connection.send(b"6\r\n world\r\n0\r\n\r\n")
         assert connection.answer().status == 200
+
+
+@pytest.mark.parametrize("split", [1, 100, 5000, 16_000, 16_400, 17_000])
+def test_records_of_any_size_in_any_pieces(secure, pair, split):
+    """A large record behind which many small ones arrive with its last byte."""
+    context = ssl.create_default_context(cafile=pair[0])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+
+    def receive():
+        data = plain.recv(65536)
+        assert data, "the connection was closed"
+        incoming.write(data)
+
+    with socket.create_connection(secure.address, 20) as plain:
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(outgoing.read())
+                receive()
+        plain.sendall(outgoing.read())
+        body = os.urandom(16_384 + 3000)
+        session.write(b"POST /count_input HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+        session.write(body[:16_384])
+        for at in range(16_384, len(body)):
+            session.write(body[at : at + 1])
+        wire = outgoing.read()
+        plain.sendall(wire[:split])
+        time.sleep(0.1)
+        plain.sendall(wire[split:])
+        answer = b""
+        while b"\r\n\r\n" not in answer or not answer.endswith(b"%d" % len(body)):
+            try:
+                answer += session.read(65536)
+            except ssl.SSLWantReadError:
+                receive()
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_a_client_that_reads_slowly_holds_no_thread(serve, pair):

@@ -76,6 +76,8 @@ pub(crate) struct Secured {
 
 struct Session {
     tls: ServerConnection,
+    /// Received and not yet taken in: rustls takes no more while it has plaintext of a whole record for us.
+    pending: Vec<u8>,
     /// Something was received; until then the client may turn out to speak plain HTTP.
     begun: bool,
     /// Nothing more can be received or sent.
@@ -88,7 +90,7 @@ impl Transport {
     /// Errors: rustls says no, which it does for lack of memory only.
     pub(crate) fn secured(stream: Stream, tls: &Tls) -> io::Result<Transport> {
         let tls = tls.session().map_err(io::Error::other)?;
-        let session = Mutex::new(Session { tls, begun: false, broken: false });
+        let session = Mutex::new(Session { tls, pending: Vec::new(), begun: false, broken: false });
         Ok(Transport::Tls(Box::new(Secured { stream, session })))
     }
 
@@ -222,21 +224,23 @@ impl Session {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
             }
-            let mut piece = [0; PIECE_BYTES];
-            let count = stream.recv(&mut piece)?;
-            let mut received = piece.get(..count).unwrap_or_default();
-            let first = received.first().copied();
-            if count == 0 {
-                let _end = self.tls.read_tls(&mut received)?;
-                if self.tls.is_handshaking() {
+            if self.pending.is_empty() {
+                let mut piece = [0; PIECE_BYTES];
+                let count = stream.recv(&mut piece)?;
+                self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+                if count == 0 && self.tls.is_handshaking() {
                     return Ok(0);
                 }
             }
-            while !received.is_empty() {
-                self.tls.read_tls(&mut received)?;
-                if let Err(error) = self.tls.process_new_packets() {
-                    return Err(self.refuse(stream, first, &error));
-                }
+            let first = self.pending.first().copied();
+            let taken = self.tls.read_tls(&mut self.pending.as_slice())?;
+            self.pending.drain(..taken);
+            if self.pending.is_empty() {
+                // An idle connection keeps no memory for its next request.
+                self.pending = Vec::new();
+            }
+            if let Err(error) = self.tls.process_new_packets() {
+                return Err(self.refuse(stream, first, &error));
             }
             self.begun = true;
             self.flush(stream)?;
