@@ -217,7 +217,7 @@ def launch(text: str) -> int:
             print(task.announcement, flush=True)
         if task.cron is not None and task.cron["mode"] == "hard":
             environment = {**os.environ, "_ANYGATE_WITH_PARENT": "1"}
-            command = [sys.executable, "-m", "anygate", "cron", "run", *task.cron["arguments"]]
+            command = [sys.executable, "-m", "anygate", "cron", "beside", *task.cron["arguments"]]
             # It ends when this process does, whatever that becomes.
             subprocess.Popen(command, cwd=task.started_in, env=environment, stdin=subprocess.DEVNULL)
         if not server.loop_in_c:

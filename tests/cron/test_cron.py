@@ -265,6 +265,18 @@ def test_crontabs_of_web2py_by_the_clock(serve, web2py):
     assert "guestbook/crontab" not in served.log()
 
 
+@pytest.mark.parametrize("server", ["native", "waitress"])
+def test_crontabs_run_only_when_asked_for(launch, tmp_path, web2py, server):
+    """A job in the file is no reason to run the crontabs."""
+    job = '[[cron]]\nname = "job"\nschedule = "* * * * *"\ncommand = "touch job-ran"\n'
+    (tmp_path / "anygate.toml").write_text(job)
+    served = launch("--web2py", web2py, "-s", server, "-p", free_port())
+    served.wait_until((web2py / "job-ran").exists, "the job")
+    time.sleep(1)
+    assert "guestbook/crontab" not in served.log()
+    assert not list(web2py.glob("script-*"))
+
+
 def test_a_function_that_is_not_there(run, site):
     for target, code in (("app:nothing", 3), ("nothing:job", 3), ("app", 3), ("app:job", 0)):
         assert run("-m", "anygate.job", target, command=[sys.executable], folder=site).returncode == code

@@ -49,6 +49,8 @@ pub enum CronAction {
     Once,
     /// Run jobs by the clock until told to end.
     Run,
+    /// The same with those jobs that a server would run: beside a server of another package.
+    Beside,
 }
 
 /// What a server of another package is to do.
@@ -103,6 +105,7 @@ pub fn parse(
                 Some("list") => CronAction::List,
                 Some("--once") => CronAction::Once,
                 Some("run") => CronAction::Run,
+                Some("beside") => CronAction::Beside,
                 word => {
                     let said = word.map_or_else(String::new, |word| format!("{word:?} is not understood; "));
                     return Err(Exit::usage(format!("cron: {said}say list, run or --once")));

@@ -15,84 +15,85 @@ use pyo3::prelude::*;
 use crate::launch::{Refusal, whom};
 use crate::logs;
 
-/// The schedule of a supervisor; `None` when it has no jobs to run.
-pub(crate) fn schedule(py: Python<'_>, plan: &Plan) -> Result<Option<Schedule>, Refusal> {
-    let soft = match (plan.cron.mode, plan.cron.jobs.is_empty()) {
-        (Some(CronMode::Hard), _) | (None, false) => false,
-        (Some(CronMode::Soft), _) => true,
-        (Some(CronMode::External | CronMode::None), _) | (None, true) => return Ok(None),
-    };
-    let sources = sources(py, plan)?;
-    if sources.entries.is_empty() && sources.crontabs.is_none() {
-        return Ok(None);
-    }
-    let scheduler = Scheduler::new(sources, plan.cron.state.clone()).map_err(refused)?;
-    Ok(Some(Schedule::new(scheduler, soft)))
+/// When the jobs of a server run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    ByTheClock,
+    WithTraffic,
 }
 
-/// How jobs run beside a server of another package, if there are any.
-pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
-    let has_jobs = !plan.cron.jobs.is_empty() || plan.application.web2py.is_some();
-    match (plan.cron.mode, plan.cron.jobs.is_empty()) {
-        (Some(CronMode::Hard), _) | (None, false) if has_jobs => Some("hard"),
-        (Some(CronMode::Soft), _) if has_jobs => Some("soft"),
-        _ => None,
+/// `None`: there are no jobs, or they are not the server's to run. Crontabs run only where somebody asks for it.
+fn mode(plan: &Plan) -> Option<Mode> {
+    let has_entries = !plan.cron.jobs.is_empty();
+    let has_jobs = has_entries || plan.application.web2py.is_some();
+    match plan.cron.mode {
+        None => has_entries.then_some(Mode::ByTheClock),
+        Some(CronMode::Hard) => has_jobs.then_some(Mode::ByTheClock),
+        Some(CronMode::Soft) => has_jobs.then_some(Mode::WithTraffic),
+        Some(CronMode::External | CronMode::None) => None,
     }
+}
+
+/// The schedule of a server; `None` when it has no jobs to run.
+pub(crate) fn schedule(py: Python<'_>, plan: &Plan) -> Result<Option<Schedule>, Refusal> {
+    let Some(mode) = mode(plan) else { return Ok(None) };
+    let sources = sources(py, plan, plan.cron.mode.is_some())?;
+    let scheduler = Scheduler::new(sources, plan.cron.state.clone()).map_err(refused)?;
+    Ok(Some(Schedule::new(scheduler, mode == Mode::WithTraffic)))
+}
+
+/// How jobs run with a server of another package, if there are any.
+pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
+    mode(plan).map(|mode| if mode == Mode::WithTraffic { "soft" } else { "hard" })
 }
 
 /// `anygate cron ...`. Gives the exit code.
 pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
     logs::start(&plan.log).map_err(Refusal::machine)?;
-    let sources = sources(py, plan)?;
     let state = plan.cron.state.clone();
-    match action {
+    let all = || sources(py, plan, plan.cron.mode != Some(CronMode::None));
+    let schedule = match action {
         CronAction::List => {
-            let rows = anygate_cron::list(sources, state, SystemTime::now()).map_err(refused)?;
+            let rows = anygate_cron::list(all()?, state, SystemTime::now()).map_err(refused)?;
             // A reader that went away has what it wanted.
             let _ = std::io::stdout().write_all(anygate_cron::table(&rows).as_bytes());
-            Ok(0)
+            return Ok(0);
         }
         CronAction::Once => {
+            let sources = all()?;
             let summary = py.detach(|| anygate_cron::once(sources, state)).map_err(refused)?;
-            Ok(i32::from(summary.failed + summary.not_started > 0))
+            return Ok(i32::from(summary.failed + summary.not_started > 0));
         }
-        CronAction::Run => {
-            let scheduler = Scheduler::new(sources, state).map_err(refused)?;
-            let patience = plan.process.graceful_timeout;
-            py.detach(|| by_the_clock(scheduler, patience))
-                .map_err(|error| Refusal::machine(format!("cron: {error}")))?;
-            Ok(0)
-        }
+        CronAction::Run => Some(Schedule::new(Scheduler::new(all()?, state).map_err(refused)?, false)),
+        CronAction::Beside => schedule(py, plan)?,
+    };
+    if let Some(schedule) = schedule {
+        let patience = plan.process.graceful_timeout;
+        py.detach(|| by_the_clock(schedule, patience))
+            .map_err(|error| Refusal::machine(format!("cron: {error}")))?;
     }
+    Ok(0)
 }
 
-/// Runs jobs until a signal says to end.
-fn by_the_clock(mut scheduler: Scheduler, patience: Duration) -> std::io::Result<()> {
+/// Runs jobs until a signal says to end; a second one cuts them off.
+fn by_the_clock(mut schedule: Schedule, patience: Duration) -> std::io::Result<()> {
     let signals = Signals::install(&[Signal::Term, Signal::Int, Signal::Quit, Signal::Chld])?;
-    scheduler.start(SystemTime::now())?;
-    let mut ending: Option<SystemTime> = None;
+    schedule.start(SystemTime::now());
+    let mut ending = false;
     loop {
         let now = SystemTime::now();
-        scheduler.collect(now);
-        if ending.is_some() && scheduler.idle() {
+        schedule.collect(now);
+        if ending && schedule.is_idle() {
             return Ok(());
         }
-        let next = scheduler.tick(now).unwrap_or_else(|error| {
-            tracing::error!("jobs cannot run, trying again soon: {error}");
-            Some(now + Duration::from_secs(5))
-        });
-        if ending.is_some_and(|until| until <= now) {
-            scheduler.stop(now);
-        }
-        let wait = next.into_iter().chain(ending).min().map(|at| at.duration_since(now).unwrap_or_default());
-        let wait = wait.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(1));
-        poll::wait_readable(signals.as_fd(), Some(wait))?;
+        let wait = schedule.turn(now, true);
+        poll::wait_readable(signals.as_fd(), wait)?;
         let told = signals.take().iter().any(|signal| *signal != Signal::Chld);
-        if told && ending.is_some() {
-            scheduler.kill_all();
+        if told && ending {
+            schedule.cut_off();
         } else if told {
-            scheduler.drain();
-            ending = Some(SystemTime::now() + patience);
+            schedule.end(SystemTime::now(), patience);
+            ending = true;
         }
     }
 }
@@ -101,7 +102,7 @@ fn refused(error: anygate_cron::Error) -> Refusal {
     Refusal::usage(format!("cron: {error}"))
 }
 
-fn sources(py: Python<'_>, plan: &Plan) -> Result<Sources, Refusal> {
+fn sources(py: Python<'_>, plan: &Plan, crontabs: bool) -> Result<Sources, Refusal> {
     let machine = |error: PyErr| Refusal::machine(error.to_string());
     let python: std::path::PathBuf =
         py.import("sys").and_then(|sys| sys.getattr("executable")?.extract()).map_err(machine)?;
@@ -109,7 +110,7 @@ fn sources(py: Python<'_>, plan: &Plan) -> Result<Sources, Refusal> {
     for job in &plan.cron.jobs {
         entries.push(entry(job, &plan.application)?);
     }
-    let site = plan.application.web2py.as_deref().filter(|_| plan.cron.mode != Some(CronMode::None));
+    let site = plan.application.web2py.as_deref().filter(|_| crontabs);
     let crontabs = site.map(|folder| Crontabs {
         folder: folder.to_owned(),
         launcher: launcher(folder, &python),

@@ -27,8 +27,8 @@ impl Schedule {
         Schedule { scheduler, soft, next: None, ending: None, stopped: false }
     }
 
-    /// The first workers serve: jobs of the start, and then those of each minute.
-    pub(crate) fn start(&mut self, now: SystemTime) {
+    /// Runs jobs of the start, and from now on those of each minute.
+    pub fn start(&mut self, now: SystemTime) {
         if let Err(error) = self.scheduler.start(now) {
             tracing::error!("jobs of the start cannot run: {error}");
         }
@@ -40,8 +40,8 @@ impl Schedule {
         self.next = Some(now);
     }
 
-    /// Runs what is due. Gives how long nothing will be.
-    pub(crate) fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
+    /// Runs what is due; `traffic`: requests were answered since the last time. Gives how long nothing will be due.
+    pub fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {
             self.stopped = true;
             self.scheduler.stop(now);
@@ -75,20 +75,25 @@ impl Schedule {
         known
     }
 
-    /// The tree ends: nothing new starts, and what runs may go on for `patience`.
-    pub(crate) fn end(&mut self, now: SystemTime, patience: Duration) {
+    /// Takes note of runs that have ended, for an owner that does not reap all its children itself.
+    pub fn collect(&mut self, now: SystemTime) {
+        self.scheduler.collect(now);
+    }
+
+    /// Nothing new starts from now on, and what runs may go on for `patience`.
+    pub fn end(&mut self, now: SystemTime, patience: Duration) {
         self.scheduler.drain();
         self.ending = Some(now + patience);
         self.next = Some(now);
     }
 
     /// Ends what runs at once.
-    pub(crate) fn cut_off(&mut self) {
+    pub fn cut_off(&mut self) {
         self.scheduler.kill_all();
     }
 
     /// Whether nothing runs.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.scheduler.idle()
     }
 }
