@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -93,6 +92,7 @@ def rocket(task: Task) -> None:
     "rocket_with_repoze_profiler",
     package="repoze.profile",
     module="repoze",
+    needs="rocket3",
     concurrency="threads",
     supports="threads tls",
     breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
@@ -259,7 +259,8 @@ def tornado(task: Task) -> None:
 
     async def serve() -> None:
         container = WSGIContainer(task.application, ThreadPoolExecutor(task.threads) if task.threads else None)
-        made = HTTPServer(container, ssl_options=tls_context(task))
+        tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else None
+        made = HTTPServer(container, ssl_options=tls)
         made.add_sockets(sockets)
         await asyncio.Event().wait()
 
@@ -363,8 +364,7 @@ def granian(task: Task) -> None:
     from granian.log import LogLevels
     from granian.server import Server as Granian
 
-    if task.access_log not in (None, "-"):
-        raise CannotServe(f"access_log: granian writes its access log to standard output: -, not {task.access_log!r}")
+    to_standard_output(task)
     host, port = task.address
     Granian(
         task.export(),
@@ -390,13 +390,13 @@ def asgi(task: Task) -> str:
 @server(
     "hypercorn",
     package="hypercorn",
+    needs="a2wsgi",
     concurrency="processes, threads",
     protocols=("http", "http2"),
     supports="workers tls unix access_log log_level",
     breaks=LOSES_CHUNKED,
 )
 def hypercorn(task: Task) -> None:
-    needs("a2wsgi", "hypercorn")
     from hypercorn.config import Config
     from hypercorn.run import run
 
@@ -413,16 +413,15 @@ def hypercorn(task: Task) -> None:
 @server(
     "uvicorn",
     package="uvicorn",
+    needs="a2wsgi",
     concurrency="processes, threads",
     supports="workers tls unix access_log log_level",
     breaks=LOSES_CHUNKED,
 )
 def uvicorn(task: Task) -> None:
-    needs("a2wsgi", "uvicorn")
     from uvicorn import run
 
-    if task.access_log not in (None, "-"):
-        raise CannotServe(f"access_log: uvicorn writes its access log to standard output: -, not {task.access_log!r}")
+    to_standard_output(task)
     host, port = task.address
     run(
         asgi(task),
@@ -439,10 +438,15 @@ def uvicorn(task: Task) -> None:
 
 
 @server(
-    "daphne", package="daphne", concurrency="threads", protocols=("http",), supports="tls unix", breaks=LOSES_CHUNKED
+    "daphne",
+    package="daphne",
+    needs="a2wsgi",
+    concurrency="threads",
+    protocols=("http",),
+    supports="tls unix",
+    breaks=LOSES_CHUNKED,
 )
 def daphne(task: Task) -> None:
-    needs("a2wsgi", "daphne")
     from a2wsgi import WSGIMiddleware
     from daphne.endpoints import build_endpoint_description_strings
     from daphne.server import Server as Daphne
@@ -466,8 +470,7 @@ def daphne(task: Task) -> None:
     supports="workers threads access_log log_level",
 )
 def mod_wsgi(task: Task) -> None:
-    if task.access_log not in (None, "-"):
-        raise CannotServe(f"access_log: mod_wsgi-express is told no file here: -, not {task.access_log!r}")
+    to_standard_output(task)
     host, port = task.address
     task.export()
     with tempfile.TemporaryDirectory(prefix="anygate-mod_wsgi-") as root:
@@ -578,13 +581,11 @@ cannot_run("pulsar", "dead: its code is a syntax error on Python 3.7 and later",
 cannot_run("mongrel2", "dead: its handler has no package", "native")
 
 
-def needs(package: str, name: str) -> None:
-    """Raise CannotServe unless ``package`` is there, which ``name`` needs beside its own."""
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
+def to_standard_output(task: Task) -> None:
+    """Raise CannotServe if the access log is to go elsewhere, for a server that writes it nowhere else."""
+    if task.access_log not in (None, "-"):
         raise CannotServe(
-            f"server: {name} serves WSGI through {package}, which is not installed: pip install {package}", 3
+            f"access_log: {task.server} writes its access log to standard output: -, not {task.access_log!r}"
         )
 
 
@@ -593,15 +594,6 @@ def execute(command: list[str]) -> NoReturn:
     sys.stdout.flush()
     path = shutil.which(command[0]) or command[0]
     os.execv(path, [argument for argument in command if argument])
-
-
-def tls_context(task: Task) -> ssl.SSLContext | None:
-    """What Python's own ssl module needs."""
-    if task.certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(task.certificate, task.key)
-    return context
 
 
 def bind_unix(listener: Any, path: str) -> None:

@@ -52,6 +52,8 @@ class Server:
     #: On PyPI, and what is imported to find out whether it is there.
     package: str = ""
     module: str = ""
+    #: Another package without which it does not serve WSGI.
+    needs: str = ""
     #: What may run at the same time, in words.
     concurrency: str = "one request at a time"
     protocols: tuple[str, ...] = ("http",)
@@ -101,9 +103,10 @@ class Task:
     log_level: str | None = None
     profiler: str | None = None
     chdir: str | None = None
-    web2py: str | None = None
     pythonpath: tuple[str, ...] = ()
     server: str = ""
+    #: The address as ``host:port`` or ``unix:path``.
+    bind: str = ""
     announcement: str = ""
     #: Jobs beside it: ``mode`` (hard or soft), and the ``arguments`` of the command line that has them.
     cron: dict[str, Any] | None = None
@@ -126,25 +129,23 @@ class Task:
         """Host and port of a server that listens there."""
         return self.host or "127.0.0.1", 8000 if self.port is None else self.port
 
-    @property
-    def bind(self) -> str:
-        """The address as ``host:port`` or ``unix:path``."""
-        if self.unix is not None:
-            return f"unix:{self.unix}"
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
     @cached_property
     def application(self) -> Application:
         """The application, loaded when it is first asked for, with what was asked to be around it.
 
-        Raises whatever :func:`anygate.importer.load` raises.
+        Raises CannotServe when it cannot be loaded, and OSError when ``httpserver.log`` cannot be opened.
         """
-        application: Application = importer.load(self.target, self.pythonpath)
+        try:
+            application: Application = importer.load(self.target, self.pythonpath)
+        except Exception as error:
+            raise CannotServe(importer.explain(self.target, error), NOT_THERE) from error
         if self.profiler is not None:
             from anygate.profiler import Profiler
 
-            application = Profiler(application, self.profiler)
+            try:
+                application = Profiler(application, self.profiler)
+            except ValueError as error:
+                raise CannotServe(str(error), NOT_THERE) from error
         if self.web2py_log is not None:
             from anygate.request_log import RequestLog
 
@@ -183,6 +184,9 @@ def find(name: str) -> Server:
         raise CannotServe(f"server: {name} cannot run today: {server.state}; take -s {server.instead}", NOT_THERE)
     if server.version is None:
         raise CannotServe(f"server: {name} is not installed: pip install {server.package}", NOT_THERE)
+    if server.needs and importlib.util.find_spec(server.needs) is None:
+        message = f"server: {name} needs {server.needs}, which is not installed: pip install {server.needs}"
+        raise CannotServe(message, NOT_THERE)
     return server
 
 
@@ -231,16 +235,10 @@ def launch(text: str) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except OSError as error:
-        if "application" not in task.__dict__ and error.filename is not None:
-            print(f"anygate: error: {error}", file=sys.stderr)
-        else:
-            print(f"anygate: error: {task.bind}: {error}", file=sys.stderr)
+        # One about a file names it; any other is about the address.
+        where = "" if error.filename is not None else f"{task.bind}: "
+        print(f"anygate: error: {where}{error}", file=sys.stderr)
         return 1
-    except BaseException as error:
-        if "application" in task.__dict__:
-            raise
-        print(f"anygate: error: {importer.explain(task.target, error)}", file=sys.stderr)
-        return NOT_THERE
     return 0
 
 

@@ -1,5 +1,6 @@
 """What is passed on to other servers, and what is refused by name."""
 
+import importlib.util
 import re
 import stat
 import subprocess
@@ -146,6 +147,31 @@ def test_an_application_that_cannot_be_loaded(run):
     ended = run("-s", "waitress", "-p", free_port(), "nothing_here:app")
     assert ended.returncode == 3
     assert "cannot load nothing_here:app: there is no module 'nothing_here'" in ended.stderr
+
+
+@pytest.mark.parametrize("server", ["native", "waitress"])
+def test_a_folder_that_profiles_cannot_go_to(run, tmp_path, server):
+    (tmp_path / "file").write_text("")
+    ended = run("-s", server, "-P", tmp_path / "file" / "x", "-p", free_port(), SIX)
+    assert ended.returncode == 3
+    assert f"the profiler cannot write to the folder '{tmp_path}/file/x'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_second_package_that_is_missing(run, tmp_path):
+    """With an interpreter that has the first one only."""
+    made = subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    assert made.returncode == 0
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    ours = Path(importlib.util.find_spec("uvicorn").origin).parents[1]
+    for path in ours.glob("uvicorn*"):
+        (site / path.name).symlink_to(path)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "python")}
+    command = [tmp_path / "venv" / "bin" / "python"]
+    ended = run("-m", "anygate", "-s", "uvicorn", SIX, command=command, environment=environment)
+    assert ended.returncode == 3
+    message = "server: uvicorn needs a2wsgi, which is not installed: pip install a2wsgi"
+    assert ended.stderr == f"anygate: error: {message}\n"
 
 
 def test_an_address_in_use(run, tmp_path):

@@ -13,6 +13,7 @@ use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
 use anygate_sys::process::{self, Fork, User};
 use anygate_wsgi::{Options, WsgiApplication, ffi};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::logs;
@@ -103,7 +104,14 @@ impl Body {
             };
             let failed = |error: PyErr| Failure::Server(error.to_string());
             let files = static_files(py, &self.plan).map_err(failed)?;
-            let application = wsgi(py, callable, &self.plan, self.plan.workers > 1, false).map_err(failed)?;
+            let application = match wsgi(py, callable, &self.plan, self.plan.workers > 1, false) {
+                // What is around the application cannot be made, and another try is no use.
+                Err(error) if error.is_instance_of::<PyValueError>(py) => {
+                    tracing::error!("{}", error.value(py));
+                    return Err(Failure::Application);
+                }
+                made => made.map_err(failed)?,
+            };
             Ok((application, files))
         })?;
         let access_log = self
