@@ -43,7 +43,7 @@ pub(crate) struct ReadRules {
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) pipe: Arc<Pipe>,
-    pub(crate) endpoints: Endpoints,
+    pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) protocol: Protocol,
     /// A PROXY preface comes before anything else.
     preface: bool,
@@ -108,7 +108,7 @@ impl Connection {
         Connection {
             token,
             pipe: Arc::new(pipe),
-            endpoints,
+            endpoints: Arc::new(endpoints),
             protocol,
             preface,
             streams: None,
@@ -293,14 +293,14 @@ impl Connection {
         self.preface = false;
         if let Some(forwarded) = preface.forwarded {
             let ((client, client_port), (server, server_port)) = (forwarded.source, forwarded.destination);
-            self.endpoints = Endpoints {
+            self.endpoints = Arc::new(Endpoints {
                 remote_addr: client.to_canonical().to_string(),
                 remote_port: client_port.to_string(),
                 server_name: server.to_canonical().to_string(),
                 server_port: server_port.to_string(),
                 https: forwarded.https,
                 ..Endpoints::default()
-            };
+            });
         }
         Ok(preface.consumed)
     }

@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) keep_alive: bool,
     /// The path is one of those whose bodies are passed on as they arrive.
     pub(crate) streamed: bool,
+    /// How far the answer is.
+    progress: Progress,
     pub(crate) out: Vec<u8>,
     /// The pipe holds the end of the answer back.
     pub(crate) held: bool,
@@ -65,6 +67,7 @@ impl Exchange {
         self.body = RequestBody::default();
         self.endpoints = None;
         self.form = Form::default();
+        self.progress = Progress::default();
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES);
         self.keep_alive = false;
@@ -128,19 +131,10 @@ impl Announced {
     }
 }
 
-/// An answer that is being given; see `proto::application::Response` for its rules.
-pub(crate) struct Answer<'a> {
-    pipe: &'a Arc<Pipe>,
-    limits: &'a OutboxLimits,
-    server_header: &'a [u8],
-    date: &'a mut DateCache,
-    out: &'a mut Vec<u8>,
-    held: &'a mut bool,
-    form: Form,
-    version: Version,
-    head_request: bool,
+/// How far an answer is.
+#[derive(Default)]
+struct Progress {
     keep_alive: bool,
-    draining: &'a AtomicBool,
     framing: Option<BodyFraming>,
     announced: Announced,
     body_bytes: u64,
@@ -151,6 +145,22 @@ pub(crate) struct Answer<'a> {
     /// The beginning of the application's own code, if this call is measured.
     begun: Option<Begun>,
     measured: bool,
+}
+
+/// An answer that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
+/// exchange.
+pub(crate) struct Answer<'a> {
+    pipe: &'a Arc<Pipe>,
+    limits: &'a OutboxLimits,
+    server_header: &'a [u8],
+    date: &'a mut DateCache,
+    draining: &'a AtomicBool,
+    out: &'a mut Vec<u8>,
+    held: &'a mut bool,
+    form: Form,
+    version: Version,
+    head_request: bool,
+    progress: &'a mut Progress,
 }
 
 /// What is left to do when an answer is given.
@@ -166,6 +176,7 @@ pub(crate) struct Finished {
 }
 
 impl<'a> Answer<'a> {
+    /// Begins the answer of an exchange.
     pub(crate) fn new(
         exchange: &'a mut Exchange,
         pipe: &'a Arc<Pipe>,
@@ -173,29 +184,41 @@ impl<'a> Answer<'a> {
         date: &'a mut DateCache,
         options: AnswerOptions<'a>,
     ) -> (Self, &'a RequestHead, RequestBody, Option<&'a Endpoints>) {
-        let Exchange { head, body, endpoints, form, keep_alive, streamed, out, held } = exchange;
+        exchange.progress = Progress {
+            keep_alive: exchange.keep_alive,
+            kept_head: options.keep_head.then(ResponseHead::default),
+            measured: options.measured,
+            ..Progress::default()
+        };
+        let body = std::mem::take(&mut exchange.body);
+        let (answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        (answer, head, body, endpoints)
+    }
+
+    /// Goes on with the answer of an exchange.
+    pub(crate) fn resume(
+        exchange: &'a mut Exchange,
+        pipe: &'a Arc<Pipe>,
+        rules: &'a AnswerRules,
+        date: &'a mut DateCache,
+        draining: &'a AtomicBool,
+    ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
+        let Exchange { head, body: _, endpoints, form, keep_alive: _, streamed, progress, out, held } =
+            exchange;
         let answer = Answer {
             pipe,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
             server_header: &rules.server_header,
             date,
+            draining,
             out,
             held,
             form: *form,
             version: head.version(),
             head_request: head.method() == b"HEAD",
-            keep_alive: *keep_alive,
-            draining: options.draining,
-            framing: None,
-            announced: Announced::default(),
-            body_bytes: 0,
-            sent_bytes: 0,
-            status: 0,
-            kept_head: options.keep_head.then(ResponseHead::default),
-            begun: None,
-            measured: options.measured,
+            progress,
         };
-        (answer, head, std::mem::take(body), endpoints.as_deref())
+        (answer, head, endpoints.as_deref())
     }
 
     /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application
@@ -203,22 +226,24 @@ impl<'a> Answer<'a> {
     ///
     /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
     pub(crate) fn finish(mut self, failed: bool) -> Finished {
-        if self.framing.is_none() {
+        if self.progress.framing.is_none() {
             if !failed {
                 tracing::error!("the application returned without an answer");
             }
             self.refuse(500);
         }
-        let whole = match self.framing {
-            Some(BodyFraming::Length(_)) if self.announced.left > 0 && !failed && !self.pipe.is_broken() => {
+        let whole = match self.progress.framing {
+            Some(BodyFraming::Length(_))
+                if self.progress.announced.left > 0 && !failed && !self.pipe.is_broken() =>
+            {
                 tracing::error!(
                     "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
-                    self.body_bytes + self.announced.left,
-                    self.body_bytes
+                    self.progress.body_bytes + self.progress.announced.left,
+                    self.progress.body_bytes
                 );
                 false
             }
-            Some(BodyFraming::Length(_)) => self.announced.left == 0,
+            Some(BodyFraming::Length(_)) => self.progress.announced.left == 0,
             Some(BodyFraming::Chunked) if !failed => {
                 self.out.extend_from_slice(LAST_CHUNK);
                 true
@@ -229,7 +254,7 @@ impl<'a> Answer<'a> {
             Some(BodyFraming::Chunked) | None => false,
         };
         // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
-        if failed && matches!(self.framing, Some(BodyFraming::UntilClose)) {
+        if failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose)) {
             self.pipe.break_off();
         }
         if let Form::FastCgi { id } = self.form
@@ -238,11 +263,11 @@ impl<'a> Answer<'a> {
             fastcgi::encode_end(self.out, id);
         }
         Finished {
-            keep_alive: self.keep_alive && whole,
-            status: self.status,
-            body_bytes: self.sent_bytes,
-            head: self.kept_head,
-            sample: self.begun.as_ref().map(Begun::ended),
+            keep_alive: self.progress.keep_alive && whole,
+            status: self.progress.status,
+            body_bytes: self.progress.sent_bytes,
+            head: self.progress.kept_head.take(),
+            sample: self.progress.begun.as_ref().map(Begun::ended),
         }
     }
 
@@ -260,7 +285,7 @@ impl<'a> Answer<'a> {
         head: &ResponseHead,
         body_length: Option<u64>,
     ) -> Result<(BodyFraming, bool), SendError> {
-        let keep_alive = self.keep_alive && !self.draining.load(Ordering::Relaxed);
+        let keep_alive = self.progress.keep_alive && !self.draining.load(Ordering::Relaxed);
         match self.form {
             Form::Http => {
                 let answer = http1::Answer {
@@ -294,7 +319,7 @@ impl<'a> Answer<'a> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.sent_bytes += bytes.len() as u64;
+        self.progress.sent_bytes += bytes.len() as u64;
         if let Form::FastCgi { id } = self.form {
             if bytes.len() > COPY_MAX_BYTES {
                 for content in bytes.chunks(fastcgi::CONTENT_MAX_BYTES) {
@@ -325,29 +350,29 @@ pub(crate) struct AnswerOptions<'a> {
 
 impl Response for Answer<'_> {
     fn entered(&mut self) {
-        if self.measured {
-            self.begun = Some(Begun::now());
+        if self.progress.measured {
+            self.progress.begun = Some(Begun::now());
         }
     }
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
-        if self.framing.is_some() {
+        if self.progress.framing.is_some() {
             return Err(SendError::Order);
         }
         let before = self.out.len();
         match self.encode(head, body_length) {
             Ok((framing, keep_alive)) => {
-                self.framing = Some(framing);
-                self.keep_alive = keep_alive;
+                self.progress.framing = Some(framing);
+                self.progress.keep_alive = keep_alive;
             }
             Err(error) => {
                 self.out.truncate(before);
                 return Err(error);
             }
         }
-        self.announced = Announced::new(self.framing);
-        self.status = head.status();
-        if let Some(kept) = &mut self.kept_head {
+        self.progress.announced = Announced::new(self.progress.framing);
+        self.progress.status = head.status();
+        if let Some(kept) = &mut self.progress.kept_head {
             kept.clone_from(head);
         }
         if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) }
@@ -357,13 +382,14 @@ impl Response for Answer<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.body_bytes += bytes.len() as u64;
-        match self.framing {
+        self.progress.body_bytes += bytes.len() as u64;
+        match self.progress.framing {
             None => Err(SendError::Order),
             Some(BodyFraming::Empty) => Ok(()),
             Some(BodyFraming::UntilClose) => self.put(bytes),
             Some(BodyFraming::Length(_)) => {
-                let allowed = usize::try_from(self.announced.take(bytes.len() as u64)).unwrap_or(bytes.len());
+                let allowed =
+                    usize::try_from(self.progress.announced.take(bytes.len() as u64)).unwrap_or(bytes.len());
                 self.put(bytes.get(..allowed).unwrap_or(bytes))
             }
             Some(BodyFraming::Chunked) => {
@@ -383,40 +409,40 @@ impl Response for Answer<'_> {
     }
 
     fn hold_back(&mut self) -> bool {
-        let whole = matches!(self.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty))
-            && self.announced.left == 0;
+        let whole = matches!(self.progress.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty))
+            && self.progress.announced.left == 0;
         *self.held |= whole && !self.out.is_empty() && self.pipe.hold_back(self.out);
         *self.held
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
-        self.body_bytes = self.body_bytes.saturating_add(length);
-        let length = match self.framing {
+        self.progress.body_bytes = self.progress.body_bytes.saturating_add(length);
+        let length = match self.progress.framing {
             None => return Err(SendError::Order),
             Some(BodyFraming::Empty) => return Ok(()),
             Some(BodyFraming::UntilClose) => length,
-            Some(BodyFraming::Length(_)) => self.announced.take(length),
+            Some(BodyFraming::Length(_)) => self.progress.announced.take(length),
             Some(BodyFraming::Chunked) if length == 0 => 0,
             Some(BodyFraming::Chunked) => {
                 http1::encode_chunk_head(self.out, usize::try_from(length).map_err(|_| SendError::Order)?);
                 length
             }
         };
-        self.sent_bytes += length;
+        self.progress.sent_bytes += length;
         self.send(&[])?;
         let records = match self.form {
             Form::FastCgi { id } => Some(Records::new(id)),
             Form::Http | Form::Cgi(_) => None,
         };
         self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
-        if matches!(self.framing, Some(BodyFraming::Chunked)) && length > 0 {
+        if matches!(self.progress.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }
         Ok(())
     }
 
     fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
-        if self.framing.is_some() {
+        if self.progress.framing.is_some() {
             return Err(SendError::Order);
         }
         // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
@@ -428,11 +454,11 @@ impl Response for Answer<'_> {
     }
 
     fn started(&self) -> bool {
-        self.framing.is_some()
+        self.progress.framing.is_some()
     }
 
     fn body_bytes(&self) -> u64 {
-        self.body_bytes
+        self.progress.body_bytes
     }
 }
 
