@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use crate::application::{Endpoints, SendError};
 use crate::error::InvalidHead;
 use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
-use crate::http1::response::{BodyFraming, Length, Own, field, own};
+use crate::http1::response::{BodyFraming, Length, Own, content_length, field, own};
 use crate::http1::{number, target};
 
 /// How SCRIPT_NAME and PATH_INFO are found.
@@ -389,7 +389,10 @@ pub fn encode_head(
         }
         field(out, name, value);
     }
-    let framing = length.framing(out, head_request, body_length).unwrap_or(BodyFraming::UntilClose);
+    if let Some(told) = length.to_tell(head_request, body_length) {
+        content_length(out, told);
+    }
+    let framing = length.framing(head_request, body_length).unwrap_or(BodyFraming::UntilClose);
     out.extend_from_slice(b"\r\n");
     Ok(framing)
 }

@@ -8,7 +8,7 @@
 //! * [`application`]: the contract: what the server hands to an application, and what it may do with the answer.
 //! * [`limits`]: every cap a codec enforces, by name.
 //! * [`error`]: what can be wrong with parts of a message.
-//! * [`http1`]: RFC 9112.
+//! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`proxy`]: what a forwarder says about a connection before its first request.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ pub mod error;
 pub mod fastcgi;
 pub mod head;
 pub mod http1;
+pub mod http2;
 pub mod limits;
 mod pairs;
 pub mod proxy;

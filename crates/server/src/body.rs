@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +14,6 @@ use std::time::Duration;
 
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
-use anygate_sys::poll;
 
 use crate::pipe::Pipe;
 use crate::spool;
@@ -244,7 +242,7 @@ impl StreamState {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !poll::wait_readable(self.pipe.stream().as_fd(), Some(self.timeout))? {
+                    if !self.pipe.stream().wait_readable(self.timeout)? {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
                             "the client sent no more of the body in time",

@@ -15,11 +15,13 @@ use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::RequestHead;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
+use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
 use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Exchange, Finished, Form, RequestBody};
+use crate::http2::Http2;
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::streams::{Arrived, Streams};
 
@@ -72,6 +74,8 @@ pub(crate) enum State {
     Records { body: bool },
     /// The rest of a body.
     Body(BodyDecoder, BodySpool),
+    /// Streams of HTTP/2, which are connections themselves.
+    Http2(Box<Http2>),
     /// An app thread.
     Ready,
     /// The client to take the answer; then another request may follow, or not.
@@ -88,6 +92,8 @@ pub(crate) enum Next {
     Wait,
     /// Give the exchange to an app thread.
     Ready,
+    /// Go on with HTTP/2; nothing of it was taken.
+    Http2,
     /// Answer with this status and close.
     Refuse(u16),
     /// Close without an answer, and say why: the peer does not speak the protocol.
@@ -101,14 +107,14 @@ impl Connection {
     pub(crate) fn new(
         token: usize,
         pipe: Pipe,
-        endpoints: Endpoints,
+        endpoints: Arc<Endpoints>,
         protocol: Protocol,
         preface: bool,
     ) -> Self {
         Connection {
             token,
             pipe: Arc::new(pipe),
-            endpoints: Arc::new(endpoints),
+            endpoints,
             protocol,
             preface,
             streams: None,
@@ -117,6 +123,27 @@ impl Connection {
             state: State::Idle,
             served: 0,
             more: false,
+        }
+    }
+
+    /// A stream of HTTP/2 with its only request.
+    pub(crate) fn of_stream(
+        token: usize,
+        pipe: Pipe,
+        endpoints: Arc<Endpoints>,
+        protocol: Protocol,
+        exchange: Box<Exchange>,
+    ) -> Self {
+        let mut connection = Connection::new(token, pipe, endpoints, protocol, false);
+        connection.exchange = Some(exchange);
+        connection
+    }
+
+    /// Begins the request of a stream.
+    pub(crate) fn begin(&mut self, rules: &ReadRules) -> Next {
+        match self.headed(Framing::None, false, &[], rules) {
+            Ok(_) => Next::Ready,
+            Err(next) => next,
         }
     }
 
@@ -177,15 +204,23 @@ impl Connection {
         if std::mem::take(&mut exchange.held) {
             self.pipe.take_held(&mut exchange.out);
         }
-        if !exchange.out.is_empty() {
+        if exchange.ends {
+            let _ = self.pipe.send_last(&exchange.out, limits);
+            exchange.ends = false;
+        } else if !exchange.out.is_empty() {
             let _ = self.pipe.send(&exchange.out, &[], limits);
-            exchange.out.clear();
         }
+        exchange.out.clear();
     }
 
     /// Bytes that were received and not yet looked at as a request.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
+    }
+
+    /// Takes what was received and not looked at.
+    pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
     }
 
     pub(crate) fn discard_input(&mut self) {
@@ -208,6 +243,13 @@ impl Connection {
                             Err(next) => return (bytes.len(), next),
                         }
                         continue;
+                    }
+                    if self.protocol.is_http() && self.served == 0 {
+                        match is_http2(rest) {
+                            Some(true) => return (consumed, Next::Http2),
+                            Some(false) => {}
+                            None => return (consumed, Next::Wait),
+                        }
                     }
                     self.state = match self.protocol {
                         Protocol::Http | Protocol::Https => {
@@ -277,7 +319,7 @@ impl Connection {
                     }
                 }
                 State::Ready => return (consumed, Next::Ready),
-                State::Writing { .. } => return (consumed, Next::Wait),
+                State::Writing { .. } | State::Http2(_) => return (consumed, Next::Wait),
                 State::Lingering => return (bytes.len(), Next::Wait),
             }
         }
@@ -389,7 +431,7 @@ impl Connection {
     }
 
     /// A head is complete: decides how its body is received. Gives how much of `rest` was taken.
-    fn headed(
+    pub(crate) fn headed(
         &mut self,
         framing: Framing,
         expect_continue: bool,
@@ -399,7 +441,7 @@ impl Connection {
         let Some(exchange) = &mut self.exchange else { return Ok(0) };
         exchange.keep_alive &=
             rules.requests_per_connection_max == 0 || self.served + 1 < rules.requests_per_connection_max;
-        if let (Mount::At(prefix), Form::Http) = (&rules.mount, exchange.form) {
+        if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, exchange.form) {
             mount(&mut exchange.head, prefix).map_err(|_| Next::Refuse(431))?;
         }
         let ends = exchange.endpoints.as_deref().unwrap_or(&self.endpoints);
@@ -447,6 +489,12 @@ impl Connection {
     }
 }
 
+/// Whether a connection begins with HTTP/2; `None`: more must come to tell.
+fn is_http2(bytes: &[u8]) -> Option<bool> {
+    let (begun, rest) = PREFACE.split_at_checked(bytes.len()).unwrap_or((PREFACE, &[]));
+    if bytes.starts_with(begun) { rest.is_empty().then_some(true) } else { Some(false) }
+}
+
 /// Takes the mount point off an HTTP request's path.
 fn mount(head: &mut RequestHead, prefix: &[u8]) -> Result<(), InvalidHead> {
     let (script_name, path) = cgi::split(head.path(), prefix);
@@ -459,7 +507,7 @@ fn mount(head: &mut RequestHead, prefix: &[u8]) -> Result<(), InvalidHead> {
 }
 
 /// Whether `path` is one of `prefixes` or lies below one.
-fn is_streamed(prefixes: &[String], path: &[u8]) -> bool {
+pub(crate) fn is_streamed(prefixes: &[String], path: &[u8]) -> bool {
     prefixes.iter().any(|prefix| {
         let prefix = prefix.as_bytes();
         path.strip_prefix(prefix)

@@ -14,6 +14,7 @@ use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
+use anygate_proto::http2;
 
 use crate::body::BodyStream;
 use crate::date::DateCache;
@@ -44,13 +45,16 @@ pub(crate) struct Exchange {
     pub(crate) out: Vec<u8>,
     /// The pipe holds the end of the answer back.
     pub(crate) held: bool,
+    /// What is left to be sent ends a stream of HTTP/2.
+    pub(crate) ends: bool,
 }
 
 impl Exchange {
     /// Says how the answer is to be written.
     pub(crate) fn set_form(&mut self, protocol: Protocol) {
         match protocol {
-            Protocol::Http | Protocol::Https => self.form = Form::Http,
+            // Only a request knows that it is one of HTTP/2.
+            Protocol::Http | Protocol::Https => {}
             Protocol::Scgi => self.form = Form::Cgi(StatusForm::Field),
             Protocol::Uwsgi => self.form = Form::Cgi(StatusForm::Line),
             // Each of its requests knows its number already.
@@ -73,6 +77,7 @@ impl Exchange {
         self.keep_alive = false;
         self.streamed = false;
         self.held = false;
+        self.ends = false;
     }
 }
 
@@ -86,6 +91,8 @@ pub(crate) enum Form {
     Cgi(StatusForm),
     /// CGI text in the records of one FastCGI request.
     FastCgi { id: u16 },
+    /// A message of HTTP/2; its stream is its connection's socket.
+    Http2,
 }
 
 /// The body that the application will get.
@@ -157,6 +164,7 @@ pub(crate) struct Answer<'a> {
     draining: &'a AtomicBool,
     out: &'a mut Vec<u8>,
     held: &'a mut bool,
+    ends: &'a mut bool,
     form: Form,
     version: Version,
     head_request: bool,
@@ -203,7 +211,7 @@ impl<'a> Answer<'a> {
         date: &'a mut DateCache,
         draining: &'a AtomicBool,
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
-        let Exchange { head, body: _, endpoints, form, keep_alive: _, streamed, progress, out, held } =
+        let Exchange { head, body: _, endpoints, form, keep_alive: _, streamed, progress, out, held, ends } =
             exchange;
         let answer = Answer {
             pipe,
@@ -213,6 +221,7 @@ impl<'a> Answer<'a> {
             draining,
             out,
             held,
+            ends,
             form: *form,
             version: head.version(),
             head_request: head.method() == b"HEAD",
@@ -249,12 +258,16 @@ impl<'a> Answer<'a> {
                 true
             }
             Some(BodyFraming::Empty) => true,
-            // Its records say where a FastCGI answer ends.
-            Some(BodyFraming::UntilClose) => !failed && matches!(self.form, Form::FastCgi { .. }),
+            // Its records say where a FastCGI answer ends, its frames where one of HTTP/2 does.
+            Some(BodyFraming::UntilClose) => {
+                !failed && matches!(self.form, Form::FastCgi { .. } | Form::Http2)
+            }
             Some(BodyFraming::Chunked) | None => false,
         };
         // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
-        if failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose)) {
+        let ends_by_closing = failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose));
+        *self.ends = self.form == Form::Http2 && whole;
+        if ends_by_closing || (self.form == Form::Http2 && !whole) {
             self.pipe.break_off();
         }
         if let Form::FastCgi { id } = self.form
@@ -309,13 +322,37 @@ impl<'a> Answer<'a> {
                 fastcgi::encode_stdout(self.out, id, &text);
                 Ok((framing, keep_alive))
             }
+            Form::Http2 => {
+                let answer = http2::Answer {
+                    head_request: self.head_request,
+                    body_length,
+                    date: self.date.at(SystemTime::now()),
+                    server: self.server_header,
+                };
+                let (message, framing) = http2::encode_head(head, &answer)?;
+                let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
+                // A client that is gone shows in the pipe.
+                let sent = self.pipe.stream().http2().map(|stream| stream.start(message, end));
+                if sent.is_some_and(|sent| sent.is_err()) {
+                    self.pipe.break_off();
+                }
+                Ok((framing, false))
+            }
         }
     }
 
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
         let result = self.pipe.send(self.out, more, self.limits);
         self.out.clear();
+        self.nudge();
         result
+    }
+
+    /// What was sent on a stream of HTTP/2 is under way when its connection has been looked after.
+    fn nudge(&self) {
+        if let Some(stream) = self.pipe.stream().http2() {
+            stream.nudge();
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -432,9 +469,10 @@ impl Response for Answer<'_> {
         self.send(&[])?;
         let records = match self.form {
             Form::FastCgi { id } => Some(Records::new(id)),
-            Form::Http | Form::Cgi(_) => None,
+            Form::Http | Form::Cgi(_) | Form::Http2 => None,
         };
         self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
+        self.nudge();
         if matches!(self.progress.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }
@@ -449,6 +487,10 @@ impl Response for Answer<'_> {
         if self.version >= Version::Http11 && self.form == Form::Http {
             http1::encode_interim(self.out, head);
             return self.send(&[]);
+        }
+        if let Some(stream) = self.pipe.stream().http2() {
+            stream.interim(http2::encode_interim(head)?)?;
+            stream.nudge();
         }
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
 //! * [`streams`]: FastCGI requests that come interleaved; [`complaints`]: peers that break their protocol.
+//! * [`http2`]: many requests at a time on one connection.
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
@@ -29,6 +30,7 @@ mod connection;
 mod date;
 mod deadlines;
 mod exchange;
+mod http2;
 mod pace;
 mod pipe;
 mod reactor;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use anygate_proto::application::SendError;
 use anygate_proto::fastcgi;
-use anygate_sys::poll;
 
 use crate::spool;
 use crate::tls::Transport;
@@ -73,6 +72,8 @@ enum Segment {
     },
     /// A file that the application named.
     File(FilePart),
+    /// The end of a stream of HTTP/2.
+    End,
 }
 
 /// A part of a file, to be sent from where it lies.
@@ -161,6 +162,22 @@ impl Pipe {
             }
         }
         Ok(())
+    }
+
+    /// Sends the last bytes of a stream of HTTP/2 and its end.
+    pub(crate) fn send_last(&self, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
+        let Some(stream) = self.stream.http2() else { return self.send(bytes, &[], limits) };
+        if self.lock().queue.is_empty() && stream.send_last(bytes).map_err(|_| self.disconnect())? {
+            return Ok(());
+        }
+        self.send(bytes, &[], limits)?;
+        let mut outbox = self.lock();
+        outbox.queue.push_back(Segment::End);
+        outbox.progress.get_or_insert_with(Instant::now);
+        match self.flush_locked(&mut outbox) {
+            Flushed::Broken => Err(SendError::Disconnected),
+            Flushed::Empty | Flushed::Blocked => Ok(()),
+        }
     }
 
     /// Takes the end of an answer, to be sent after the call; not when bytes before it still wait, or when nobody would
@@ -262,7 +279,7 @@ impl Pipe {
                 return Ok(outbox);
             }
             drop(outbox);
-            match poll::wait_writable(self.stream.as_fd(), Some(limits.write_timeout)) {
+            match self.stream.wait_writable(limits.write_timeout) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return Err(self.disconnect()),
             }
@@ -276,7 +293,7 @@ impl Pipe {
             } else if first.is_empty() {
                 self.stream.send(second)
             } else {
-                self.stream.send_both(first, second)
+                self.stream.send_slices(&[io::IoSlice::new(first), io::IoSlice::new(second)])
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -308,6 +325,14 @@ impl Pipe {
                         },
                     },
                 },
+                Segment::End => {
+                    let ended = self.stream.http2().is_none_or(|stream| stream.send_last(&[]).is_ok());
+                    outbox.queue.pop_front();
+                    if ended {
+                        continue;
+                    }
+                    Err(io::ErrorKind::ConnectionReset.into())
+                }
             };
             match sent {
                 // The file is shorter than was promised: the client must see a broken answer, not a padded one.
@@ -388,7 +413,7 @@ impl Outbox {
     fn sent(&mut self, count: usize) {
         let wide = count as u64;
         let done = match self.queue.front_mut() {
-            None => return,
+            None | Some(Segment::End) => return,
             Some(Segment::Memory { bytes, sent }) => {
                 *sent += count;
                 self.memory_bytes = self.memory_bytes.saturating_sub(count);

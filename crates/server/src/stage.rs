@@ -24,6 +24,8 @@ pub(crate) struct Stage {
     steward: Condvar,
     /// Connections whose thread lost the reactor while it called; their exchange is over.
     returned: Mutex<Vec<Box<Connection>>>,
+    /// Tokens of connections that want the reactor's attention.
+    called: Mutex<Vec<usize>>,
     /// Interrupts whoever waits in the reactor.
     waker: Waker,
     pace: Pace,
@@ -76,6 +78,7 @@ impl Stage {
             app_threads: Condvar::new(),
             steward: Condvar::new(),
             returned: Mutex::default(),
+            called: Mutex::default(),
             waker,
             pace: Pace::default(),
             draining: AtomicBool::new(false),
@@ -165,7 +168,18 @@ impl Stage {
         self.wake();
     }
 
+    /// Has the reactor look after a connection.
+    pub(crate) fn call_on(&self, token: usize) {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.wake();
+    }
+
     // What the reactor's owner does.
+
+    /// Takes the tokens of connections that somebody called on.
+    pub(crate) fn take_called(&self, into: &mut Vec<usize>) {
+        into.append(&mut self.called.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 
     /// Takes the connections that were given back.
     pub(crate) fn take_returned(&self, into: &mut Vec<Box<Connection>>) {

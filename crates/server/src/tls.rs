@@ -2,16 +2,19 @@
 //! whoever reads or writes the connection; nothing here waits.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use anygate_sys::Stream;
+use anygate_sys::{Stream, poll};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
+
+use crate::http2;
 
 /// Ciphertext of one read, and the part of a file that is encrypted at once.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -52,7 +55,7 @@ impl Tls {
                     shown(key)
                 )
             })?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         Ok(Tls(Arc::new(config)))
     }
@@ -66,6 +69,8 @@ impl Tls {
 pub(crate) enum Transport {
     Plain(Stream),
     Tls(Box<Secured>),
+    /// Not a connection of its own but one stream of another, which only answers.
+    Http2(http2::Stream),
 }
 
 /// A socket with its session.
@@ -94,10 +99,37 @@ impl Transport {
         Ok(Transport::Tls(Box::new(Secured { stream, session })))
     }
 
-    fn socket(&self) -> &Stream {
+    /// What the system knows; streams of HTTP/2 share that of their connection.
+    pub(crate) fn socket(&self) -> Option<&Stream> {
         match self {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(secured) => &secured.stream,
+            Transport::Plain(stream) => Some(stream),
+            Transport::Tls(secured) => Some(&secured.stream),
+            Transport::Http2(_) => None,
+        }
+    }
+
+    /// The stream of HTTP/2 that it is.
+    pub(crate) fn http2(&self) -> Option<&http2::Stream> {
+        match self {
+            Transport::Http2(stream) => Some(stream),
+            Transport::Plain(_) | Transport::Tls(_) => None,
+        }
+    }
+
+    /// Waits until something can be received.
+    pub(crate) fn wait_readable(&self, longest: Duration) -> io::Result<bool> {
+        match self.socket() {
+            Some(socket) => poll::wait_readable(socket.as_fd(), Some(longest)),
+            None => Ok(true),
+        }
+    }
+
+    /// Waits until something can be sent.
+    pub(crate) fn wait_writable(&self, longest: Duration) -> io::Result<bool> {
+        match self {
+            Transport::Http2(stream) => Ok(stream.wait(longest)),
+            Transport::Plain(stream) => poll::wait_writable(stream.as_fd(), Some(longest)),
+            Transport::Tls(secured) => poll::wait_writable(secured.stream.as_fd(), Some(longest)),
         }
     }
 
@@ -111,6 +143,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.recv(buffer),
             Transport::Tls(secured) => secured.lock().recv(&secured.stream, buffer),
+            Transport::Http2(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -119,50 +152,47 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.send(bytes),
             Transport::Tls(secured) => secured.lock().send(&secured.stream, bytes),
+            Transport::Http2(stream) => stream.send(bytes),
         }
     }
 
     /// As [`Stream::send_vectored`].
-    pub(crate) fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        match self {
-            Transport::Plain(stream) => {
-                stream.send_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)])
+    pub(crate) fn send_slices(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if let Transport::Plain(stream) = self {
+            return stream.send_vectored(slices);
+        }
+        let mut total = 0;
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            match self.send(slice) {
+                Ok(sent) => total += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && total > 0 => break,
+                Err(error) => return Err(error),
             }
-            Transport::Tls(secured) => {
-                let mut session = secured.lock();
-                let sent = session.send(&secured.stream, first)?;
-                if sent < first.len() {
-                    return Ok(sent);
-                }
-                match session.send(&secured.stream, second) {
-                    Ok(more) => Ok(sent + more),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(sent),
-                    Err(error) => Err(error),
-                }
+            if total < slice.len() {
+                break;
             }
         }
+        Ok(total)
     }
 
-    /// As [`Stream::send_file`]; with TLS the file is read and encrypted here.
+    /// As [`Stream::send_file`]; where the system cannot send a file, it is read here.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
-        match self {
-            Transport::Plain(stream) => stream.send_file(file, offset, count_max),
-            Transport::Tls(secured) => {
-                let mut piece = vec![0; count_max.min(PIECE_BYTES)];
-                let file = std::fs::File::from(file.try_clone_to_owned()?);
-                let count = file.read_at(&mut piece, offset)?;
-                match piece.get(..count) {
-                    None | Some([]) => Ok(0),
-                    Some(bytes) => secured.lock().send(&secured.stream, bytes),
-                }
-            }
+        if let Transport::Plain(stream) = self {
+            return stream.send_file(file, offset, count_max);
+        }
+        let mut piece = vec![0; count_max.min(PIECE_BYTES)];
+        let file = std::fs::File::from(file.try_clone_to_owned()?);
+        let count = file.read_at(&mut piece, offset)?;
+        match piece.get(..count) {
+            None | Some([]) => Ok(0),
+            Some(bytes) => self.send(bytes),
         }
     }
 
     /// Sends what a session still has; `false` when the socket takes no more now.
     pub(crate) fn flush(&self) -> io::Result<bool> {
         match self {
-            Transport::Plain(_) => Ok(true),
+            Transport::Plain(_) | Transport::Http2(_) => Ok(true),
             Transport::Tls(secured) => secured.lock().flush(&secured.stream),
         }
     }
@@ -172,27 +202,17 @@ impl Transport {
         if let Transport::Tls(secured) = self {
             secured.lock().say_goodbye(&secured.stream);
         }
-        self.socket().shutdown_write()
+        self.socket().map_or(Ok(()), Stream::shutdown_write)
     }
 
     /// As [`Stream::reset_on_close`]; the client is not told that this is the end.
     pub(crate) fn reset_on_close(&self) -> io::Result<()> {
-        if let Transport::Tls(secured) = self {
-            secured.lock().broken = true;
+        match self {
+            Transport::Plain(_) => {}
+            Transport::Tls(secured) => secured.lock().broken = true,
+            Transport::Http2(stream) => stream.reset(),
         }
-        self.socket().reset_on_close()
-    }
-}
-
-impl AsFd for Transport {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket().as_fd()
-    }
-}
-
-impl AsRawFd for Transport {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket().as_raw_fd()
+        self.socket().map_or(Ok(()), Stream::reset_on_close)
     }
 }
 

@@ -72,7 +72,10 @@ pub fn encode_head(
         }
         field(out, name, value);
     }
-    let framing = if let Some(framing) = length.framing(out, answer.head_request, answer.body_length) {
+    if let Some(told) = length.to_tell(answer.head_request, answer.body_length) {
+        content_length(out, told);
+    }
+    let framing = if let Some(framing) = length.framing(answer.head_request, answer.body_length) {
         framing
     } else if answer.version == Version::Http10 {
         keep_alive = false;
@@ -176,23 +179,18 @@ impl Length {
         }
     }
 
-    /// How the body is framed, `None` if nothing tells its length. `body_length` is used, and written to `out`, where
-    /// the application gave none.
-    pub(crate) fn framing(
-        &self,
-        out: &mut Vec<u8>,
-        head_request: bool,
-        body_length: Option<u64>,
-    ) -> Option<BodyFraming> {
-        if self.is_bodiless() || self.status == 304 {
-            return Some(BodyFraming::Empty);
+    /// The length that the server adds to the head, where the application gave none.
+    pub(crate) fn to_tell(&self, head_request: bool, body_length: Option<u64>) -> Option<u64> {
+        if self.is_bodiless() || self.status == 304 || self.given.is_some() {
+            return None;
         }
-        match (self.given, body_length) {
-            // Without a body, zero only says that the application made none for HEAD.
-            (None, Some(length)) if !head_request || length > 0 => content_length(out, length),
-            _ => {}
-        }
-        if head_request {
+        // Without a body, zero only says that the application made none for HEAD.
+        body_length.filter(|&length| !head_request || length > 0)
+    }
+
+    /// How the body is framed, `None` if nothing tells its length.
+    pub(crate) fn framing(&self, head_request: bool, body_length: Option<u64>) -> Option<BodyFraming> {
+        if self.is_bodiless() || self.status == 304 || head_request {
             Some(BodyFraming::Empty)
         } else {
             self.given.or(body_length).map(BodyFraming::Length)
@@ -204,7 +202,7 @@ impl Length {
     }
 }
 
-fn content_length(out: &mut Vec<u8>, length: u64) {
+pub(crate) fn content_length(out: &mut Vec<u8>, length: u64) {
     field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }
 

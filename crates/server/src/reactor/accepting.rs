@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anygate_config::Protocol;
@@ -76,7 +77,7 @@ impl Reactor {
         let mut left = if self.rules.shared { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
         for index in 0..self.listeners.len() {
             while left > 0 {
-                if self.connections.len() >= self.connections_max {
+                if self.connections.len() - self.streams >= self.connections_max {
                     // Others may accept; we go on when a connection ends.
                     self.stop_accepting();
                     return;
@@ -126,7 +127,7 @@ impl Reactor {
         let place = self.connections.vacant_entry();
         let token = place.key();
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
-        let connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
+        let connection = Connection::new(token, Pipe::new(stream), Arc::new(endpoints), protocol, preface);
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
         // Most clients have sent their request by now, and those of gateways close after its answer: they need no watching.

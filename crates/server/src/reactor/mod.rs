@@ -6,6 +6,7 @@
 //! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
 
 mod accepting;
+mod http2;
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +26,7 @@ use crate::complaints::Complaints;
 use crate::connection::{Connection, Next, ReadRules, State};
 use crate::deadlines::Deadlines;
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
+use crate::http2::Stream;
 use crate::pipe::{Flushed, Pipe};
 use crate::stage::Stage;
 use crate::tls::Tls;
@@ -85,6 +87,10 @@ pub(crate) struct Reactor {
     lent_for: Option<usize>,
     lent_since: Instant,
     returned: Vec<Box<Connection>>,
+    /// Connections that somebody called on, or whose streams have something to send.
+    due: Vec<usize>,
+    /// Of all connections, those that are streams of others.
+    streams: usize,
     complaints: Complaints,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
@@ -144,6 +150,8 @@ impl Reactor {
             lent_for: None,
             lent_since: now,
             returned: Vec::new(),
+            due: Vec::new(),
+            streams: 0,
             complaints: Complaints::default(),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -160,9 +168,15 @@ impl Reactor {
 
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
-        let connection = self.ready.pop_front()?;
-        self.lent_for = Some(connection.token);
-        Some(connection)
+        loop {
+            let connection = self.ready.pop_front()?;
+            if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
+                self.forget(connection);
+                continue;
+            }
+            self.lent_for = Some(connection.token);
+            return Some(connection);
+        }
     }
 
     /// Whether to look for new requests before those that are ready are all begun. Where calls wait, a thread that ends
@@ -181,6 +195,7 @@ impl Reactor {
         let Some(token) = self.lent_for.take() else { return };
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
             pipe.set_prompt(true);
+            self.due.extend(pipe.stream().http2().map(Stream::parent));
             self.watch(token);
         }
     }
@@ -220,6 +235,7 @@ impl Reactor {
         }
         self.events = events;
         if control {
+            self.stage.take_called(&mut self.due);
             self.take_back_returned();
             if let Some(command) = self.control.command(self.rules.access_log.as_ref()) {
                 self.obey(command);
@@ -239,6 +255,7 @@ impl Reactor {
             self.accept();
         }
         self.expire();
+        self.look_after_due();
         Ok(())
     }
 
@@ -279,6 +296,7 @@ impl Reactor {
             self.send(token);
         }
         self.unsent = unsent;
+        self.look_after_due();
     }
 
     /// Sends an answer that is complete, and goes on to what follows it.
@@ -350,6 +368,10 @@ impl Reactor {
         let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
         self.drain = Some(self.now + graceful);
         self.stage.start_draining();
+        self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
+            Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
+            Entry::Here(_) | Entry::Out { .. } => None,
+        }));
         let idle: Vec<(usize, Duration)> = self
             .connections
             .iter()
@@ -394,6 +416,12 @@ impl Reactor {
                             self.write(token);
                         }
                     }
+                    State::Http2(ref http2) => {
+                        if readable || broken {
+                            http2.set_readable();
+                        }
+                        self.look_after(token);
+                    }
                     _ if readable || broken => self.read(token),
                     _ => {}
                 }
@@ -405,6 +433,9 @@ impl Reactor {
     fn read(&mut self, token: usize) {
         for _ in 0..READS_PER_TURN {
             let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+            if matches!(connection.state, State::Http2(_)) {
+                return self.look_after(token);
+            }
             if matches!(connection.state, State::Ready | State::Writing { .. }) {
                 return;
             }
@@ -450,11 +481,9 @@ impl Reactor {
             Some(Entry::Out { pipe, .. }) => pipe,
             None => return,
         };
-        if pipe.is_watched() {
-            return;
-        }
+        let Some(socket) = pipe.stream().socket().filter(|_| !pipe.is_watched()) else { return };
         pipe.set_watched();
-        let (fd, interest) = (pipe.stream().as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+        let (fd, interest) = (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
         if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest) {
             tracing::error!("cannot watch a connection: {error}");
             pipe.break_off();
@@ -482,6 +511,7 @@ impl Reactor {
                 _ => {}
             },
             Next::Ready => self.take_out(token),
+            Next::Http2 => self.begin_http2(token),
             Next::Refuse(status) => self.refuse(token, status),
             Next::Broken(reason) => {
                 self.complaints.add(self.now, &connection.endpoints, &reason);
@@ -506,6 +536,7 @@ impl Reactor {
     fn write(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let State::Writing { keep_alive } = connection.state else { return };
+        self.due.extend(connection.pipe.stream().http2().map(Stream::parent));
         match connection.pipe.flush() {
             Flushed::Blocked => {
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
@@ -558,6 +589,9 @@ impl Reactor {
     /// Closes; first lets a client that may still be sending read the answer.
     fn close_politely(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if connection.pipe.stream().http2().is_some() {
+            return self.close(token);
+        }
         // Nobody told us what a connection that was not watched has sent since. Front servers send nothing.
         let unread = connection.has_unread()
             || (!connection.pipe.is_watched()
@@ -576,22 +610,32 @@ impl Reactor {
     }
 
     fn close(&mut self, token: usize) {
-        if let Some(Entry::Here(connection)) = self.connections.get(token) {
+        if let Some(Entry::Here(connection)) = self.connections.get_mut(token) {
+            let mut called = Vec::new();
+            if let State::Http2(http2) = &mut connection.state {
+                http2.shut();
+                called = http2.take_called();
+            }
             let stream = connection.pipe.stream();
             if connection.pipe.is_broken() {
                 // Where only the close ends an answer, an orderly one would make half of it look whole. If the reset
                 // cannot be arranged the connection is dead already.
                 let _ = stream.reset_on_close();
             }
-            let fd = stream.as_raw_fd();
-            if connection.pipe.is_watched()
-                && let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd))
+            if let Some(stream) = stream.http2() {
+                self.due.push(stream.parent());
+                self.streams -= 1;
+            } else if let Some(socket) = stream.socket().filter(|_| connection.pipe.is_watched())
+                && let Err(error) = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
             {
                 tracing::error!("cannot stop watching a connection: {error}");
             }
             self.connections.remove(token);
             self.deadlines.set(token, None);
             self.accept_again();
+            for stream in called {
+                self.go_on(stream);
+            }
         }
     }
 
@@ -635,6 +679,7 @@ impl Reactor {
                     connection.pipe.break_off();
                     self.close(token);
                 }
+                State::Http2(_) => self.expire_http2(token),
                 State::Idle | State::Records { .. } | State::Lingering | State::Ready => self.close(token),
             },
         }

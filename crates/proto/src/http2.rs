@@ -1,0 +1,355 @@
+//! HTTP/2 (RFC 9113): a request that came in frames to a head, a response's head to what frames carry. Frames, streams
+//! and their compression are the `h2` crate's; here is what both sides mean by them, and a count of frames that a client
+//! can make us answer for nothing.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::application::SendError;
+use crate::head::{RequestHead, ResponseHead, Version};
+use crate::http1::response::{Length, Own, own};
+use crate::http1::{BodyFraming, Error, number, target};
+use crate::limits::Limits;
+
+/// What a client sends first (section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a head says besides the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes of the body, where the client says.
+    pub length: Option<u64>,
+    /// Whether the client waits for an interim answer before it sends the body.
+    pub expect_continue: bool,
+}
+
+/// Fills `head` from a request. `h2` has refused what is malformed as a message: pseudo-fields out of place, fields of
+/// the connection, upper case, a body of another length.
+///
+/// Errors: what HTTP/1.1 is refused for as well; an authority and a Host that differ (section 8.3.1).
+pub fn decode(request: &Parts, limits: &Limits, head: &mut RequestHead) -> Result<Decoded, Error> {
+    let too_long = |_| Error::FieldsTooLarge;
+    if request.method == Method::CONNECT {
+        return Err(Error::Connect);
+    }
+    if request.headers.len() > limits.fields_max {
+        return Err(Error::FieldsTooLarge);
+    }
+    head.clear();
+    head.set_version(Version::Http2);
+    let span = head.push_text(request.method.as_str().as_bytes()).map_err(too_long)?;
+    head.set_method(span);
+
+    let asked = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    if asked.len() > limits.request_line_max_bytes {
+        return Err(Error::RequestLineTooLong);
+    }
+    let parts = target::parse(request.method.as_str(), asked)?;
+    let whole = head.push_text(asked.as_bytes()).map_err(too_long)?;
+    head.set_target(whole);
+    let path = if parts.path.contains('%') {
+        head.push_text(&target::percent_decode(parts.path)?)
+    } else {
+        head.sub_span(whole, 0, parts.path.len())
+    };
+    head.set_path(path.map_err(too_long)?);
+    let query = head.sub_span(whole, asked.len() - parts.query.len(), parts.query.len()).map_err(too_long)?;
+    head.set_query(query);
+
+    let mut decoded = Decoded { length: None, expect_continue: false };
+    let mut host = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    for (name, value) in &request.headers {
+        let value = value.as_bytes();
+        match name.as_str() {
+            "host" => {
+                if host.is_some_and(|before| !before.eq_ignore_ascii_case(value)) {
+                    return Err(Error::Host);
+                }
+                host = Some(value);
+            }
+            "content-length" => {
+                let length = number(value).ok_or(Error::ContentLength)?;
+                if decoded.length.replace(length).is_some() {
+                    return Err(Error::ContentLength);
+                }
+            }
+            "expect" if value.eq_ignore_ascii_case(b"100-continue") => decoded.expect_continue = true,
+            "expect" => return Err(Error::Expectation),
+            _ => {}
+        }
+        let name = head.push_text(name.as_str().as_bytes()).map_err(too_long)?;
+        let value = head.push_text(value.trim_ascii()).map_err(too_long)?;
+        head.push_field(name, value);
+    }
+    if let Some(host) = host {
+        target::check_host(host)?;
+        let span = head.push_text(host).map_err(too_long)?;
+        head.set_authority(span);
+    }
+    Ok(decoded)
+}
+
+/// What the server knows when an answer begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The request was HEAD.
+    pub head_request: bool,
+    /// The length of the whole body in bytes, where it is known without the application saying so.
+    pub body_length: Option<u64>,
+    /// The Date field's value, for answers that set none.
+    pub date: &'a [u8],
+    /// The Server field's value, for answers that set none; empty for no field.
+    pub server: &'a [u8],
+}
+
+/// The head of a final answer, and how its body is framed: [`BodyFraming::UntilClose`] is the end of the stream.
+///
+/// Fields of the connection are dropped (section 8.2.2).
+///
+/// Errors: the application's Content-Length is no number, or there are two that differ.
+pub fn encode_head(
+    head: &ResponseHead,
+    answer: &Answer<'_>,
+) -> Result<(http::Response<()>, BodyFraming), SendError> {
+    let mut length = Length::new(head.status());
+    let mut fields = Fields(HeaderMap::with_capacity(8));
+    for (name, value) in head.fields() {
+        match own(name) {
+            Own::Application | Own::Date | Own::Server => {}
+            Own::Dropped | Own::Connection => continue,
+            Own::ContentLength if length.is_news(value)? => {}
+            Own::ContentLength => continue,
+        }
+        fields.add(name, value)?;
+    }
+    if let Some(told) = length.to_tell(answer.head_request, answer.body_length) {
+        fields.0.insert(http::header::CONTENT_LENGTH, told.into());
+    }
+    if !fields.0.contains_key(http::header::DATE) {
+        fields.add(b"date", answer.date)?;
+    }
+    if !answer.server.is_empty() && !fields.0.contains_key(http::header::SERVER) {
+        fields.add(b"server", answer.server)?;
+    }
+    let framing = length.framing(answer.head_request, answer.body_length).unwrap_or(BodyFraming::UntilClose);
+    Ok((message(head, fields)?, framing))
+}
+
+/// The head of an interim answer.
+///
+/// Errors: more fields than a message may have.
+pub fn encode_interim(head: &ResponseHead) -> Result<http::Response<()>, SendError> {
+    let mut fields = Fields(HeaderMap::new());
+    for (name, value) in head.fields() {
+        if matches!(own(name), Own::Application) {
+            fields.add(name, value)?;
+        }
+    }
+    message(head, fields)
+}
+
+struct Fields(HeaderMap);
+
+impl Fields {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), SendError> {
+        // A response's head was checked when it was made, so only its size is left to be wrong.
+        let name = HeaderName::from_bytes(name).map_err(|_| SendError::Order)?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| SendError::Order)?;
+        self.0.try_append(name, value).map(|_| ()).map_err(|_| SendError::Order)
+    }
+}
+
+fn message(head: &ResponseHead, fields: Fields) -> Result<http::Response<()>, SendError> {
+    let mut message = http::Response::new(());
+    *message.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| SendError::Order)?;
+    *message.headers_mut() = fields.0;
+    Ok(message)
+}
+
+const DATA: u8 = 0;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+
+/// Counts the frames of a client that are work for us and none for it, whatever pieces they come in (CVE-2019-9512 to
+/// 9518, CVE-2023-44487): PING, SETTINGS, PRIORITY, RST_STREAM, CONTINUATION, and DATA that holds nothing.
+#[derive(Debug, Default)]
+pub struct Frames {
+    header: [u8; 9],
+    have: usize,
+    /// Bytes of the payload, or of the preface, that are still to come.
+    skip: usize,
+}
+
+impl Frames {
+    /// Begins before the preface.
+    pub fn new() -> Self {
+        Frames { skip: PREFACE.len(), ..Frames::default() }
+    }
+
+    /// Takes in bytes; gives how many such frames began in them.
+    pub fn count(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut count = 0;
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let wanted = self.header.get_mut(self.have..).unwrap_or_default();
+            let taken = wanted.len().min(bytes.len());
+            for (to, from) in wanted.iter_mut().zip(bytes) {
+                *to = *from;
+            }
+            self.have += taken;
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if self.have < self.header.len() {
+                return count;
+            }
+            let [high, middle, low, kind, flags, ..] = self.header;
+            self.have = 0;
+            self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            const END_STREAM: u8 = 1;
+            const ACK: u8 = 1;
+            count += u32::from(match kind {
+                DATA => self.skip == 0 && flags & END_STREAM == 0,
+                SETTINGS | PING => flags & ACK == 0,
+                PRIORITY | RST_STREAM | CONTINUATION => true,
+                _ => false,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(uri: &str, fields: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn read(uri: &str, fields: &[(&'static str, &'static str)]) -> Result<(Decoded, RequestHead), Error> {
+        let mut head = RequestHead::default();
+        let decoded = decode(&request(uri, fields), &Limits::default(), &mut head)?;
+        Ok((decoded, head))
+    }
+
+    #[test]
+    fn the_parts_of_a_request_are_found() {
+        let (decoded, head) =
+            read("https://h:8/a%20b?x=%31", &[("content-length", "3"), ("x-y", "z")]).unwrap();
+        assert_eq!(decoded, Decoded { length: Some(3), expect_continue: false });
+        assert_eq!(head.method(), b"GET");
+        assert_eq!(head.target(), b"/a%20b?x=%31");
+        assert_eq!(head.path(), b"/a b");
+        assert_eq!(head.query(), b"x=%31");
+        assert_eq!(head.authority(), b"h:8");
+        assert_eq!(head.field("x-y"), Some(&b"z"[..]));
+        assert_eq!(head.version(), Version::Http2);
+        let (_, head) = read("/?", &[]).unwrap();
+        assert_eq!(
+            (head.target(), head.path(), head.query(), head.authority()),
+            (&b"/?"[..], &b"/"[..], &b""[..], &b""[..])
+        );
+        assert!(read("/", &[("expect", "100-continue")]).unwrap().0.expect_continue);
+    }
+
+    #[test]
+    fn what_http1_refuses_is_refused() {
+        for (uri, fields, error) in [
+            ("https://a/", &[("host", "b")][..], Error::Host),
+            ("https://u@a/", &[], Error::Host),
+            ("/", &[("host", "a b")], Error::Host),
+            ("/", &[("host", "a"), ("host", "b")], Error::Host),
+            ("/a%00b", &[], Error::Target),
+            ("/\u{e9}", &[], Error::Target),
+            ("/", &[("content-length", "+1")], Error::ContentLength),
+            ("/", &[("content-length", "1"), ("content-length", "1")], Error::ContentLength),
+            ("/", &[("expect", "tea")], Error::Expectation),
+        ] {
+            assert_eq!(read(uri, fields).err(), Some(error), "{uri} {fields:?}");
+        }
+        assert!(read("https://A:1/", &[("host", "a:1")]).is_ok());
+        let limits = Limits { fields_max: 1, request_line_max_bytes: 10, ..Limits::default() };
+        let refused =
+            |uri: &str, fields| decode(&request(uri, fields), &limits, &mut RequestHead::default()).err();
+        assert_eq!(refused("/", &[("a", "b"), ("c", "d")]), Some(Error::FieldsTooLarge));
+        assert_eq!(refused("/0123456789", &[]), Some(Error::RequestLineTooLong));
+        let mut connect = request("a:80", &[]);
+        connect.method = Method::CONNECT;
+        assert_eq!(decode(&connect, &limits, &mut RequestHead::default()).err(), Some(Error::Connect));
+    }
+
+    #[test]
+    fn answers_lose_the_fields_of_a_connection() {
+        let mut head = ResponseHead::default();
+        head.set_status_line(b"200 OK").unwrap();
+        for (name, value) in
+            [("X-A", "1"), ("x-a", "2"), ("Connection", "close"), ("Transfer-Encoding", "chunked")]
+        {
+            head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let answer = Answer { head_request: false, body_length: Some(5), date: b"D", server: b"S" };
+        let (message, framing) = encode_head(&head, &answer).unwrap();
+        let fields: Vec<_> =
+            message.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(
+            fields,
+            [("x-a", "1"), ("x-a", "2"), ("content-length", "5"), ("date", "D"), ("server", "S")]
+        );
+        assert_eq!(framing, BodyFraming::Length(5));
+        let (_, framing) = encode_head(&head, &Answer { body_length: None, ..answer }).unwrap();
+        assert_eq!(framing, BodyFraming::UntilClose);
+        head.push_field(b"Content-Length", b"x").unwrap();
+        assert_eq!(encode_head(&head, &answer).err(), Some(SendError::ContentLength));
+    }
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let size = u32::try_from(length).unwrap().to_be_bytes();
+        let mut frame = vec![size[1], size[2], size[3], kind, flags, 0, 0, 0, 1];
+        frame.resize(9 + length, kind);
+        frame
+    }
+
+    #[test]
+    fn frames_that_cost_a_client_nothing_are_counted() {
+        for (kind, flags, length, counted) in [
+            (PING, 0, 8, 1),
+            (PING, 1, 8, 0),
+            (SETTINGS, 0, 0, 1),
+            (SETTINGS, 1, 0, 0),
+            (RST_STREAM, 0, 4, 1),
+            (CONTINUATION, 0, 3, 1),
+            (PRIORITY, 0, 5, 1),
+            (DATA, 0, 0, 1),
+            (DATA, 1, 0, 0),
+            (DATA, 0, 70_000, 0),
+            (1, 4, 9, 0),
+            (8, 0, 4, 0),
+        ] {
+            let mut bytes = PREFACE.to_vec();
+            bytes.extend(frame(kind, flags, length));
+            assert_eq!(Frames::new().count(&bytes), counted, "{kind} {flags} {length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_change_no_count(kinds in prop::collection::vec((0u8..10, 0u8..2, 0usize..40), 0..20), size in 1usize..30) {
+            let mut bytes = PREFACE.to_vec();
+            for (kind, flags, length) in kinds {
+                bytes.extend(frame(kind, flags, length));
+            }
+            let mut pieces = Frames::new();
+            let counted: u32 = bytes.chunks(size).map(|piece| pieces.count(piece)).sum();
+            prop_assert_eq!(counted, Frames::new().count(&bytes));
+        }
+    }
+}

@@ -1,0 +1,805 @@
+//! HTTP/2 (RFC 9113) on one connection. The `h2` crate keeps frames, windows and streams; it is driven by hand: nobody
+//! polls it but the reactor, when the socket has something, can take something, or an answer is to be sent.
+//!
+//! A stream with a complete request becomes a connection of its own, with one request and a [`Stream`] for a socket, so
+//! that app threads answer streams as they answer anything else, several at a time.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::{Body, SendError};
+use anygate_proto::http2::{self, Frames};
+use bytes::{Buf, Bytes};
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::body::BodySpool;
+use crate::connection::{ReadRules, is_streamed};
+use crate::exchange::{Exchange, Form, RequestBody};
+use crate::pipe::Pipe;
+use crate::stage::Stage;
+
+/// Requests of one client at a time.
+const STREAMS_MAX: usize = 100;
+/// What a client may send of one body, and of all bodies, before we took it.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits in a stream for its window or the socket; the rest waits in its outbox.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Read at once, before others have their turn.
+const READ_MAX_BYTES: usize = 1024 * 1024;
+/// Frames that are work for us alone: so many at once, and so many a second.
+const IDLE_FRAMES_MAX: u32 = 1000;
+const IDLE_FRAMES_PER_SECOND: u32 = 100;
+/// Streams that a client makes us reset by breaking the protocol.
+const FAULTY_STREAMS_MAX: usize = 100;
+
+/// One client's connection.
+pub(crate) struct Http2 {
+    link: Link,
+    shared: Arc<Shared>,
+    receiving: Vec<Receiving>,
+    /// Requests that came.
+    served: u64,
+    leaving: bool,
+    ending: bool,
+    /// What it waited for last.
+    waited: Waits,
+}
+
+enum Link {
+    Shaking(Pin<Box<Handshake<Wire, Bytes>>>),
+    Open(Box<Connection<Wire, Bytes>>),
+    Over,
+}
+
+/// A request whose body is on the way.
+struct Receiving {
+    arrival: Arrival,
+    body: RecvStream,
+    spool: BodySpool,
+    received: u64,
+    due: Instant,
+}
+
+/// A request that came.
+pub(crate) struct Arrival {
+    pub(crate) exchange: Box<Exchange>,
+    respond: SendResponse<Bytes>,
+    /// It is to be refused with this status.
+    pub(crate) refused: Option<u16>,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Nothing more will come or go.
+    Over,
+    /// The client's first frames.
+    Start,
+    /// The client to take what is sent.
+    Client,
+    /// Bodies: the first is late at this time.
+    Bodies(Instant),
+    /// Answers.
+    Answers,
+    /// A request.
+    Request,
+}
+
+/// What a connection shares with its streams and its socket's face.
+struct Shared {
+    /// The socket may hold bytes that were not read.
+    readable: AtomicBool,
+    /// The socket takes no more.
+    blocked: AtomicBool,
+    /// The socket took something.
+    sent: AtomicBool,
+    /// Bytes that may still be read in this turn.
+    budget: AtomicUsize,
+    /// The connection ended.
+    over: AtomicBool,
+    /// Streams that have an answer to give.
+    open: AtomicUsize,
+    /// Tokens of streams that can send more, or never will.
+    called: Mutex<Vec<usize>>,
+    idle_frames: Mutex<IdleFrames>,
+}
+
+struct IdleFrames {
+    frames: Frames,
+    left: u32,
+    since: Instant,
+}
+
+impl Http2 {
+    /// Begins with what was received already.
+    pub(crate) fn new(pipe: Arc<Pipe>, received: Vec<u8>, rules: &ReadRules, now: Instant) -> Self {
+        let shared = Arc::new(Shared {
+            readable: AtomicBool::new(true),
+            blocked: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            budget: AtomicUsize::new(READ_MAX_BYTES),
+            over: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            called: Mutex::default(),
+            idle_frames: Mutex::new(IdleFrames { frames: Frames::new(), left: IDLE_FRAMES_MAX, since: now }),
+        });
+        shared.look_at(&received);
+        let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
+        let handshake = Builder::new()
+            .max_concurrent_streams(STREAMS_MAX as u32)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(u32::try_from(rules.limits.fields_max_bytes).unwrap_or(u32::MAX))
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
+            .handshake(wire);
+        Http2 {
+            link: Link::Shaking(Box::pin(handshake)),
+            shared,
+            receiving: Vec::new(),
+            served: 0,
+            leaving: false,
+            ending: false,
+            waited: Waits::Start,
+        }
+    }
+
+    /// The socket has bytes.
+    pub(crate) fn set_readable(&self) {
+        self.shared.readable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it waits for bodies.
+    pub(crate) fn is_receiving(&self) -> bool {
+        matches!(self.waited, Waits::Bodies(_))
+    }
+
+    /// Whether the client may have sent what nobody read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.shared.readable.load(Ordering::Relaxed)
+    }
+
+    /// Whether it stopped reading although there may be more.
+    pub(crate) fn wants_turn(&self) -> bool {
+        self.has_unread() && !self.shared.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new requests and ends when those that came are answered.
+    pub(crate) fn leave(&mut self) {
+        if let (Link::Open(connection), false) = (&mut self.link, self.leaving) {
+            self.leaving = true;
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// Says goodbye at once.
+    pub(crate) fn end(&mut self, reason: Reason) {
+        if let (Link::Open(connection), false) = (&mut self.link, self.ending) {
+            self.ending = true;
+            connection.abrupt_shutdown(reason);
+        }
+    }
+
+    /// Reads and sends what can be read and sent; adds requests that are complete, or to be refused, to `arrived`.
+    pub(crate) fn advance(
+        &mut self,
+        now: Instant,
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+        stage: &StreamHome<'_>,
+        arrived: &mut Vec<Arrival>,
+    ) -> Waits {
+        self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
+        self.shared.refill(now);
+        loop {
+            if self.shared.is_flooded() {
+                self.end(Reason::ENHANCE_YOUR_CALM);
+            }
+            if let Err(waits) = self.accept(now, rules, spare, stage, arrived) {
+                return waits;
+            }
+            // What was taken of bodies makes room that the client must be told of.
+            if !self.receive(now, rules, arrived) {
+                break;
+            }
+        }
+        if rules.requests_per_connection_max != 0 && self.served >= rules.requests_per_connection_max {
+            self.leave();
+        }
+        self.waits()
+    }
+
+    /// When it must have got what it waits for. `now` and `at`: the time, and what was said before.
+    pub(crate) fn deadline(
+        &mut self,
+        waits: Waits,
+        now: Instant,
+        at: Option<Instant>,
+        write: Duration,
+        keepalive: Duration,
+    ) -> Option<Instant> {
+        let before = std::mem::replace(&mut self.waited, waits);
+        let sent = self.shared.sent.swap(false, Ordering::Relaxed);
+        match (waits, before) {
+            (Waits::Over | Waits::Start, _) | (Waits::Request, Waits::Start | Waits::Request) => at,
+            (Waits::Request, _) => Some(now + keepalive),
+            (Waits::Client, Waits::Client) if !sent => at,
+            (Waits::Client, _) => Some(now + write),
+            (Waits::Bodies(due), _) => Some(due),
+            (Waits::Answers, _) => None,
+        }
+    }
+
+    fn waits(&self) -> Waits {
+        if self.shared.blocked.load(Ordering::Relaxed) {
+            Waits::Client
+        } else if let Some(due) = self.receiving.iter().map(|receiving| receiving.due).min() {
+            Waits::Bodies(due)
+        } else if self.shared.open.load(Ordering::Relaxed) > 0 {
+            Waits::Answers
+        } else {
+            Waits::Request
+        }
+    }
+
+    /// Drives the connection and takes the heads of requests.
+    fn accept(
+        &mut self,
+        now: Instant,
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+        stage: &StreamHome<'_>,
+        arrived: &mut Vec<Arrival>,
+    ) -> Result<(), Waits> {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Link::Shaking(handshake) = &mut self.link {
+            match handshake.as_mut().poll(&mut context) {
+                Poll::Pending => return Err(Waits::Start),
+                Poll::Ready(Ok(connection)) => self.link = Link::Open(Box::new(connection)),
+                Poll::Ready(Err(error)) => return Err(self.over(&error)),
+            }
+        }
+        loop {
+            let Link::Open(connection) = &mut self.link else { return Err(Waits::Over) };
+            // Streams that a client resets before they were answered are not given up by us, so they still count: what
+            // comes beyond waits inside `h2`, which ends the connection when those are reset (CVE-2023-44487).
+            let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + arrived.len();
+            if busy >= STREAMS_MAX {
+                return match connection.poll_closed(&mut context) {
+                    Poll::Pending => Ok(()),
+                    Poll::Ready(Ok(())) => Err(self.close()),
+                    Poll::Ready(Err(error)) => Err(self.over(&error)),
+                };
+            }
+            match connection.poll_accept(&mut context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => return Err(self.close()),
+                Poll::Ready(Some(Err(error))) => return Err(self.over(&error)),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.served += 1;
+                    let exchange = spare.pop().unwrap_or_default();
+                    self.request(
+                        request,
+                        Arrival { exchange, respond, refused: None },
+                        now,
+                        rules,
+                        stage,
+                        arrived,
+                    );
+                }
+            }
+        }
+    }
+
+    fn over(&mut self, error: &h2::Error) -> Waits {
+        tracing::debug!("an HTTP/2 connection ended: {error}");
+        self.close()
+    }
+
+    fn close(&mut self) -> Waits {
+        self.shut();
+        Waits::Over
+    }
+
+    /// Ends everything. Whatever waited for the client is called.
+    pub(crate) fn shut(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        self.link = Link::Over;
+        self.receiving.clear();
+    }
+
+    /// A head is complete: decides how its body is received.
+    fn request(
+        &mut self,
+        request: Request<RecvStream>,
+        mut arrival: Arrival,
+        now: Instant,
+        rules: &ReadRules,
+        stage: &StreamHome<'_>,
+        arrived: &mut Vec<Arrival>,
+    ) {
+        let (parts, body) = request.into_parts();
+        arrival.exchange.form = Form::Http2;
+        let decoded = match http2::decode(&parts, &rules.limits, &mut arrival.exchange.head) {
+            Ok(decoded) if decoded.length.is_some_and(|length| length > rules.limits.body_max_bytes) => {
+                arrival.refused = Some(413);
+                return arrived.push(arrival);
+            }
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::debug!("refused a request over HTTP/2: {error}");
+                arrival.refused = Some(error.status());
+                return arrived.push(arrival);
+            }
+        };
+        if body.is_end_stream() {
+            return arrived.push(arrival);
+        }
+        if decoded.expect_continue {
+            let mut interim = Response::new(());
+            *interim.status_mut() = StatusCode::CONTINUE;
+            // If it cannot be sent the stream is gone, which its body will show.
+            let _ = arrival.respond.send_informational(interim);
+        }
+        if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
+            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.body_timeout);
+            let (stage, parent) = (Arc::clone(stage.stage), stage.parent);
+            let body = StreamedBody { body, at_hand: Bytes::new(), length, left, timeout, stage, parent };
+            arrival.exchange.body = RequestBody::Received(Box::new(body));
+            return arrived.push(arrival);
+        }
+        let due = now + rules.body_timeout;
+        self.receiving.push(Receiving { arrival, body, spool: BodySpool::default(), received: 0, due });
+    }
+
+    /// Takes what came of bodies; gives whether anything did.
+    fn receive(&mut self, now: Instant, rules: &ReadRules, arrived: &mut Vec<Arrival>) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut progress = false;
+        let mut index = 0;
+        while let Some(receiving) = self.receiving.get_mut(index) {
+            let outcome = receiving.take(now, rules, &mut context, &mut progress);
+            let Some(outcome) = outcome else {
+                index += 1;
+                continue;
+            };
+            let Receiving { mut arrival, spool, .. } = self.receiving.swap_remove(index);
+            match outcome {
+                Outcome::Whole => {
+                    arrival.exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
+                    arrived.push(arrival);
+                }
+                Outcome::Refused(status) => {
+                    arrival.refused = Some(status);
+                    arrived.push(arrival);
+                }
+                // The client reset the stream: an aborted upload is nobody's request.
+                Outcome::Gone => {}
+            }
+        }
+        progress
+    }
+}
+
+enum Outcome {
+    Whole,
+    Refused(u16),
+    Gone,
+}
+
+impl Receiving {
+    fn take(
+        &mut self,
+        now: Instant,
+        rules: &ReadRules,
+        context: &mut Context<'_>,
+        progress: &mut bool,
+    ) -> Option<Outcome> {
+        loop {
+            match self.body.poll_data(context) {
+                Poll::Pending if self.due <= now => return Some(Outcome::Refused(408)),
+                Poll::Pending => return None,
+                Poll::Ready(None) => return Some(Outcome::Whole),
+                Poll::Ready(Some(Err(_))) => return Some(Outcome::Gone),
+                Poll::Ready(Some(Ok(data))) => {
+                    *progress = true;
+                    self.due = now + rules.body_timeout;
+                    self.received = self.received.saturating_add(data.len() as u64);
+                    if self.received > rules.limits.body_max_bytes {
+                        return Some(Outcome::Refused(413));
+                    }
+                    let spooled =
+                        self.spool.push(&data, rules.body_memory_max_bytes, rules.temp_dir.as_deref());
+                    if let Err(error) = spooled {
+                        tracing::error!("cannot spool a request body to a temporary file: {error}");
+                        return Some(Outcome::Refused(503));
+                    }
+                    // It fails only for more than was received.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn idle_frames(&self) -> MutexGuard<'_, IdleFrames> {
+        self.idle_frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_at(&self, bytes: &[u8]) {
+        let mut idle = self.idle_frames();
+        let count = idle.frames.count(bytes);
+        idle.left = idle.left.saturating_sub(count);
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.idle_frames().left == 0
+    }
+
+    fn refill(&self, now: Instant) {
+        let mut idle = self.idle_frames();
+        let seconds = now.saturating_duration_since(idle.since).as_secs();
+        if seconds > 0 && idle.left > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(IDLE_FRAMES_PER_SECOND);
+            idle.left = idle.left.saturating_add(more).min(IDLE_FRAMES_MAX);
+            idle.since = now;
+        }
+    }
+}
+
+/// The socket as `h2` wants it: it says "not now" as soon as the socket does, and asks it no more until an event.
+struct Wire {
+    pipe: Arc<Pipe>,
+    /// Received before this was HTTP/2.
+    received: Bytes,
+    shared: Arc<Shared>,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.received.is_empty() {
+            let count = self.received.len().min(buffer.remaining());
+            buffer.put_slice(&self.received.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        let shared = &self.shared;
+        let budget = shared.budget.load(Ordering::Relaxed);
+        if !shared.readable.load(Ordering::Relaxed) || budget == 0 || shared.is_flooded() {
+            return Poll::Pending;
+        }
+        loop {
+            let room = buffer.initialize_unfilled();
+            let wanted = room.len();
+            match self.pipe.stream().recv(room) {
+                Ok(count) => {
+                    shared.look_at(room.get(..count).unwrap_or_default());
+                    shared.budget.store(budget.saturating_sub(count), Ordering::Relaxed);
+                    // A socket gives all it has; a session of TLS may have more.
+                    if count > 0 && count < wanted && self.pipe.stream().is_plain() {
+                        shared.readable.store(false, Ordering::Relaxed);
+                    }
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    shared.readable.store(false, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Wire {
+    fn sent<T>(&self, result: io::Result<T>) -> Poll<io::Result<T>> {
+        self.shared.sent.fetch_or(result.is_ok(), Ordering::Relaxed);
+        let blocked = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.shared.blocked.store(blocked, Ordering::Relaxed);
+        if blocked { Poll::Pending } else { Poll::Ready(result) }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.sent(self.pipe.stream().send(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.sent(self.pipe.stream().send_slices(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.pipe.stream().flush() {
+            Ok(true) => self.sent(Ok(())),
+            Ok(false) => self.sent(Err(io::ErrorKind::WouldBlock.into())),
+            Err(error) => self.sent(Err(error)),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection's owner closes it.
+        self.poll_flush(context)
+    }
+}
+
+/// Where streams are at home.
+pub(crate) struct StreamHome<'a> {
+    pub(crate) stage: &'a Arc<Stage>,
+    /// The connection's token.
+    pub(crate) parent: usize,
+}
+
+/// The answering half of one stream, which stands where other connections have a socket.
+pub(crate) struct Stream {
+    half: Mutex<Half>,
+    shared: Arc<Shared>,
+    stage: Arc<Stage>,
+    parent: usize,
+    call: Arc<Call>,
+}
+
+struct Half {
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    ended: bool,
+}
+
+/// Told when a stream can send more.
+struct Call {
+    token: usize,
+    shared: Arc<Shared>,
+    told: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(self.token);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Http2 {
+    /// Makes the socket of a request that came. `token` is that of its own connection.
+    pub(crate) fn stream(
+        &self,
+        respond: Arrival,
+        token: usize,
+        home: &StreamHome<'_>,
+    ) -> (Box<Exchange>, Stream) {
+        let Arrival { exchange, respond, .. } = respond;
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        let call =
+            Call { token, shared: Arc::clone(&shared), told: Mutex::new(false), changed: Condvar::new() };
+        let stream = Stream {
+            half: Mutex::new(Half { respond, send: None, ended: false }),
+            shared,
+            stage: Arc::clone(home.stage),
+            parent: home.parent,
+            call: Arc::new(call),
+        };
+        (exchange, stream)
+    }
+
+    /// Tokens of streams that can send more, or never will.
+    pub(crate) fn take_called(&self) -> Vec<usize> {
+        std::mem::take(&mut self.shared.called.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Stream {
+    /// The token of the connection that it is a stream of.
+    pub(crate) fn parent(&self) -> usize {
+        self.parent
+    }
+
+    /// Has the connection send what was given, for threads that do not own the reactor.
+    pub(crate) fn nudge(&self) {
+        self.stage.call_on(self.parent);
+    }
+
+    /// Sends the head. `end`: nothing follows.
+    pub(crate) fn start(&self, head: Response<()>, end: bool) -> Result<(), SendError> {
+        let mut half = self.lock();
+        let send = half.respond.send_response(head, end).map_err(|_| SendError::Disconnected)?;
+        half.send = Some(send);
+        half.ended = end;
+        Ok(())
+    }
+
+    /// Sends an interim head.
+    pub(crate) fn interim(&self, head: Response<()>) -> Result<(), SendError> {
+        self.lock().respond.send_informational(head).map_err(|_| SendError::Disconnected)
+    }
+
+    /// Sends as much as there is room for.
+    ///
+    /// Errors: `WouldBlock`; others when the client is gone.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut half = self.lock();
+        let room = self.room(&mut half, bytes.len())?;
+        let now = bytes.get(..room).unwrap_or(bytes);
+        half.data(Bytes::copy_from_slice(now), false)?;
+        Ok(now.len())
+    }
+
+    /// Sends the last bytes if there is room for all of them; gives whether there was.
+    pub(crate) fn send_last(&self, bytes: &[u8]) -> io::Result<bool> {
+        let mut half = self.lock();
+        if half.ended {
+            return Ok(true);
+        }
+        if !bytes.is_empty() {
+            match self.room(&mut half, bytes.len()) {
+                Ok(room) if room >= bytes.len() => {}
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        half.data(Bytes::copy_from_slice(bytes), true)?;
+        Ok(true)
+    }
+
+    /// Gives the stream up, so that nobody takes its answer for whole.
+    pub(crate) fn reset(&self) {
+        let mut half = self.lock();
+        half.respond.send_reset(Reason::INTERNAL_ERROR);
+        half.ended = true;
+    }
+
+    /// Whether the client has given the stream up.
+    pub(crate) fn is_reset(&self) -> bool {
+        let mut half = self.lock();
+        let mut context = Context::from_waker(Waker::noop());
+        self.shared.over.load(Ordering::Relaxed) || half.respond.poll_reset(&mut context).is_ready()
+    }
+
+    /// Waits until more can be sent, at most `longest`. Gives `false` when nothing changed.
+    pub(crate) fn wait(&self, longest: Duration) -> bool {
+        let told = self.call.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.call.changed.wait_timeout_while(told, longest, |told| !*told);
+        let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *told)
+    }
+
+    /// How many of `wanted` bytes there is room for, at least one.
+    fn room(&self, half: &mut Half, wanted: usize) -> io::Result<usize> {
+        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
+        if self.shared.over.load(Ordering::Relaxed) {
+            return Err(gone());
+        }
+        let send = half.send.as_mut().ok_or_else(gone)?;
+        send.reserve_capacity(wanted);
+        let room = match send.capacity() {
+            0 => {
+                let waker = Waker::from(Arc::clone(&self.call));
+                *self.call.told.lock().unwrap_or_else(PoisonError::into_inner) = false;
+                match send.poll_capacity(&mut Context::from_waker(&waker)) {
+                    Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+                    Poll::Ready(Some(Ok(room))) => room,
+                    Poll::Ready(Some(Err(_)) | None) => return Err(gone()),
+                }
+            }
+            room => room,
+        };
+        Ok(room.min(wanted))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Half> {
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Half {
+    fn data(&mut self, bytes: Bytes, end: bool) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let send = self.send.as_mut().ok_or_else(gone)?;
+        send.send_data(bytes, end).map_err(|_| gone())?;
+        self.ended |= end;
+        Ok(())
+    }
+}
+
+/// A body that the application reads while it arrives.
+struct StreamedBody {
+    body: RecvStream,
+    at_hand: Bytes,
+    length: Option<u64>,
+    /// Bytes that may still come.
+    left: u64,
+    timeout: Duration,
+    stage: Arc<Stage>,
+    parent: usize,
+}
+
+/// Told when a body has more.
+struct Reader(Thread);
+
+impl Wake for Reader {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Body for StreamedBody {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let waker = Waker::from(Arc::new(Reader(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let until = Instant::now() + self.timeout;
+        while self.at_hand.is_empty() && !buffer.is_empty() {
+            match self.body.poll_data(&mut context) {
+                Poll::Ready(None) => return Ok(0),
+                Poll::Ready(Some(Err(error))) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("the client broke off: {error}"),
+                    ));
+                }
+                Poll::Ready(Some(Ok(data))) => {
+                    self.left = self.left.checked_sub(data.len() as u64).ok_or_else(|| {
+                        io::Error::new(io::ErrorKind::InvalidData, "the body is longer than body_max_bytes")
+                    })?;
+                    // It fails only for more than was received.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.stage.call_on(self.parent);
+                    self.at_hand = data;
+                }
+                Poll::Pending => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the client sent no more of the body in time",
+                        ));
+                    }
+                    thread::park_timeout(left);
+                }
+            }
+        }
+        let count = self.at_hand.len().min(buffer.len());
+        self.at_hand.split_to(count).copy_to_slice(buffer.get_mut(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,130 @@
+//! Connections of HTTP/2, and their streams, which are connections themselves.
+
+use std::sync::Arc;
+
+use super::{Entry, Reactor};
+use crate::connection::{Connection, Next, State};
+use crate::http2::{Arrival, Http2, Stream, StreamHome, Waits};
+use crate::pipe::Pipe;
+use crate::tls::Transport;
+
+impl Reactor {
+    /// What a client sent turned out to be HTTP/2.
+    pub(super) fn begin_http2(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let received = connection.take_input();
+        let http2 = Http2::new(Arc::clone(&connection.pipe), received, &self.rules.read, self.now);
+        connection.state = State::Http2(Box::new(http2));
+        self.watch(token);
+        self.due.push(token);
+    }
+
+    /// Looks after the connections that are due.
+    pub(super) fn look_after_due(&mut self) {
+        while !self.due.is_empty() {
+            let mut due = std::mem::take(&mut self.due);
+            due.sort_unstable();
+            due.dedup();
+            for token in due {
+                self.look_after(token);
+            }
+        }
+    }
+
+    /// Reads and sends what can be read and sent, and begins the requests that are complete.
+    pub(super) fn look_after(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if !matches!(connection.state, State::Http2(_)) {
+            return;
+        }
+        let State::Http2(mut http2) = std::mem::replace(&mut connection.state, State::Ready) else { return };
+        let stage = Arc::clone(&self.stage);
+        let home = StreamHome { stage: &stage, parent: token };
+        if self.drain.is_some() {
+            http2.leave();
+        }
+        let mut arrived = Vec::new();
+        let waits = loop {
+            let waits = http2.advance(self.now, &self.rules.read, &mut self.spare, &home, &mut arrived);
+            for arrival in arrived.drain(..) {
+                self.begin_stream(token, &http2, arrival, &home);
+            }
+            for stream in http2.take_called() {
+                self.go_on(stream);
+            }
+            // Whatever was given to one of its streams meanwhile must be sent.
+            let before = self.due.len();
+            self.due.retain(|&due| due != token);
+            if waits == Waits::Over || before == self.due.len() {
+                break waits;
+            }
+        };
+        let timeouts = self.rules.timeouts;
+        let at = self.deadlines.at(token);
+        self.deadlines.set(token, http2.deadline(waits, self.now, at, timeouts.write, timeouts.keepalive));
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if waits == Waits::Over {
+            connection.more = http2.has_unread();
+            return self.close_politely(token);
+        }
+        if http2.wants_turn() {
+            self.again.push_back(token);
+        }
+        connection.state = State::Http2(http2);
+    }
+
+    /// A request came: its stream is a connection from now on.
+    fn begin_stream(&mut self, parent: usize, http2: &Http2, arrival: Arrival, home: &StreamHome<'_>) {
+        let Some(Entry::Here(connection)) = self.connections.get(parent) else { return };
+        let (endpoints, protocol) = (Arc::clone(&connection.endpoints), connection.protocol);
+        let refused = arrival.refused;
+        let place = self.connections.vacant_entry();
+        let token = place.key();
+        let (exchange, stream) = http2.stream(arrival, token, home);
+        let mut connection =
+            Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
+        let next = match refused {
+            Some(status) => Next::Refuse(status),
+            None => connection.begin(&self.rules.read),
+        };
+        place.insert(Entry::Here(Box::new(connection)));
+        self.streams += 1;
+        self.follow(token, next, true);
+    }
+
+    /// A stream can send more, or never will.
+    pub(super) fn go_on(&mut self, token: usize) {
+        match self.connections.get(token) {
+            Some(Entry::Here(_)) => self.write(token),
+            Some(Entry::Out { pipe, .. }) => {
+                pipe.flush();
+                self.due.extend(pipe.stream().http2().map(Stream::parent));
+            }
+            None => {}
+        }
+    }
+
+    /// Drops a request that nobody waits for any more.
+    pub(super) fn forget(&mut self, mut connection: Box<Connection>) {
+        let token = connection.token;
+        connection.pipe.break_off();
+        connection.state = State::Writing { keep_alive: false };
+        if let Some(entry) = self.connections.get_mut(token) {
+            *entry = Entry::Here(connection);
+        }
+        self.close(token);
+    }
+
+    /// The client of a connection was too slow, or is idle.
+    pub(super) fn expire_http2(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let State::Http2(http2) = &mut connection.state else { return };
+        // Bodies that are late are refused one by one; the others go on.
+        if http2.is_receiving() {
+            return self.look_after(token);
+        }
+        http2.end(h2::Reason::NO_ERROR);
+        self.look_after(token);
+        self.close(token);
+    }
+}
