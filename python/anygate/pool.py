@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 LOG = logging.getLogger("anygate.pool")
@@ -41,7 +41,9 @@ class Member:
     start_at: float = 0.0
     pause: float = 0.0
     #: It has lived long enough once, so that its end does not end the others.
-    settled: bool = field(default=False)
+    settled: bool = False
+    #: It was told to end, so as to be started again.
+    restarting: bool = False
 
     def start(self, now: float) -> None:
         """Start its process."""
@@ -52,11 +54,25 @@ class Member:
             stdin=subprocess.DEVNULL,
         )
         self.started = now
+        self.restarting = False
 
     def signal(self, number: int) -> None:
         """Send a signal to its process, if it has one."""
         if self.process is not None:
             self.process.send_signal(number)
+
+    def reload(self) -> None:
+        """Let it load its application anew; one that cannot ends, and starts again when it has ended."""
+        if self.reloads:
+            self.signal(signal.SIGHUP)
+        else:
+            self.end()
+            self.restarting = self.process is not None
+
+    def end(self) -> None:
+        """Let it end; if it was told before to do so, a second TERM would cut that off."""
+        if not self.restarting:
+            self.signal(signal.SIGTERM)
 
 
 def run(servers: list[tuple[str, str, str]]) -> int:
@@ -111,18 +127,21 @@ class _Pool:
             if code is None:
                 return
             member.process = None
-            if self.ending:
-                return
-            if code in HOPELESS and not member.settled:
-                LOG.error("%s cannot serve (exit code %d): the others end, too", member.name, code)
-                self._end(code)
-                return
-            soon = now - member.started < SETTLED
-            member.pause = min(max(member.pause * 2, 0.5), PAUSE_MAX) if soon else 0.0
-            member.start_at = now + member.pause
-            LOG.warning("%s ended with %d; it starts again in %.1f s", member.name, code, member.pause)
+            if not self.ending and not member.restarting:
+                self._judge(member, code, now)
         if not self.ending and member.start_at <= now:
             member.start(now)
+
+    def _judge(self, member: Member, code: int, now: float) -> None:
+        """Say when a server that ended by itself starts again; end the others when that is no use."""
+        if code in HOPELESS and not member.settled:
+            LOG.error("%s cannot serve (exit code %d): the others end, too", member.name, code)
+            self._end(code)
+            return
+        soon = now - member.started < SETTLED
+        member.pause = min(max(member.pause * 2, 0.5), PAUSE_MAX) if soon else 0.0
+        member.start_at = now + member.pause
+        LOG.warning("%s ended with %d; it starts again in %.1f s", member.name, code, member.pause)
 
     def _obey(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
@@ -133,12 +152,7 @@ class _Pool:
             self._end(self.code)
         elif number == signal.SIGHUP:
             for member in self.members:
-                if member.reloads:
-                    member.signal(signal.SIGHUP)
-                elif member.process is not None:
-                    member.process.terminate()
-                    member.process.wait()
-                    member.start(time.monotonic())
+                member.reload()
         elif number == signal.SIGUSR1:
             for member in self.members:
                 if member.reloads:
@@ -148,4 +162,4 @@ class _Pool:
         if not self.ending:
             self.ending, self.code = True, code
             for member in self.members:
-                member.signal(signal.SIGTERM)
+                member.end()

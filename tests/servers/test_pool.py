@@ -74,6 +74,53 @@ def test_hup_reloads_all(pool):
     wait_for(pool, gone(pool, before))
 
 
+def test_one_that_takes_long_to_end_holds_up_no_other(tmp_path):
+    (tmp_path / "quick.py").write_text((APPS / "six.py").read_text())
+    (tmp_path / "slow.py").write_text("""
+import atexit, os, time
+from quick import application
+
+@atexit.register
+def end():
+    open("ending", "w").close()
+    while not os.path.exists("may-end"):
+        time.sleep(0.01)
+""")
+    ports = [free_port() for _ in range(2)]
+    (tmp_path / "anygate.toml").write_text(f"""
+[[server]]
+name = "slow"
+server = "waitress"
+app = "slow"
+port = {ports[0]}
+
+[[server]]
+name = "quick"
+server = "waitress"
+app = "quick"
+port = {ports[1]}
+""")
+    with process([ANYGATE], tmp_path) as served:
+        slow, quick = (Http(port) for port in ports)
+
+        def pid(client):
+            return wait_for(served, lambda: client.ask("GET", "/pid")[2])
+
+        before, dying = pid(slow), pid(quick)
+        served.send_signal(signal.SIGHUP)
+        served.wait_until((tmp_path / "ending").exists, "the end of the slow one to begin")
+        # HUP reached the quick one as well: what is killed is what came after it.
+        wait_for(served, lambda: pid(quick) != dying)
+        os.kill(int(pid(quick)), signal.SIGKILL)
+        served.wait_for_log("quick ended with -9; it starts again in 0.5 s")
+        assert os.path.exists(f"/proc/{int(before)}")
+        assert _lives(int(before))
+        (tmp_path / "may-end").write_text("")
+        wait_for(served, lambda: pid(slow) != before)
+        assert "slow ended" not in served.log()
+        assert served.log().count("quick ended") == 1
+
+
 def test_none_is_left_when_the_first_process_is_killed(pool):
     children = pool.workers()
     pool.process.kill()
