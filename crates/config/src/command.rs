@@ -1,5 +1,6 @@
 //! The command line as a whole: what anygate is asked to do, from arguments, environment and files together.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -53,11 +54,9 @@ pub enum CronAction {
     Beside,
 }
 
-/// What a server of another package is to do.
+/// What a server of another package is to do; its name is in the plan.
 #[derive(Debug)]
 pub struct Elsewhere {
-    /// Its name, as the user wrote it.
-    pub server: String,
     /// Options that somebody set, by name, with the words of whoever set them: what the server cannot do is refused with
     /// these.
     pub given: Vec<(&'static str, String)>,
@@ -92,30 +91,9 @@ pub fn parse(
     environment: &[(OsString, OsString)],
     folder: &Path,
 ) -> Result<Command, Exit> {
-    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let about_config = arguments.first().is_some_and(|first| first == "config");
-    let cgi = arguments.first().is_some_and(|first| first == "cgi");
-    if about_config || cgi {
-        arguments.remove(0);
-    }
-    let cron = match arguments.first() {
-        Some(first) if first == "cron" => {
-            arguments.remove(0);
-            let action = match arguments.first().and_then(|word| word.to_str()) {
-                Some("list") => CronAction::List,
-                Some("--once") => CronAction::Once,
-                Some("run") => CronAction::Run,
-                Some("beside") => CronAction::Beside,
-                word => {
-                    let said = word.map_or_else(String::new, |word| format!("{word:?} is not understood; "));
-                    return Err(Exit::usage(format!("cron: {said}say list, run or --once")));
-                }
-            };
-            arguments.remove(0);
-            Some(action)
-        }
-        _ => None,
-    };
+    let mut arguments: VecDeque<OsString> = arguments.into_iter().collect();
+    let subcommand = Subcommand::take(&mut arguments)?;
+    let about_config = subcommand == Subcommand::Config;
     let matches = grammar(about_config)
         .try_get_matches_from(arguments)
         .map_err(|error| refuse(&error, about_config))?;
@@ -129,38 +107,75 @@ pub fn parse(
         return Ok(Command::Show(format!("anygate {VERSION}\n")));
     }
     let (settings, warnings) = layers(&matches, environment, folder, about_config)?;
-    let pool = if cron.is_none() && !cgi { pool(&settings, folder)? } else { Vec::new() };
+    let pool = match subcommand {
+        Subcommand::Serve | Subcommand::Config => pool(&settings, folder)?,
+        Subcommand::Cgi | Subcommand::Cron(_) => Vec::new(),
+    };
     let plan = Plan::check(&settings, folder)?;
-    if about_config {
-        return match (matches.get_flag("print"), matches.get_flag("check")) {
-            (true, _) => Ok(Command::Show(help::print(&settings))),
-            (false, true) => Ok(Command::Show("ok\n".to_owned())),
-            (false, false) => Err(Exit::usage("config: say --print or --check".to_owned())),
+    match subcommand {
+        Subcommand::Config if matches.get_flag("print") => Ok(Command::Show(help::print(&settings))),
+        Subcommand::Config if matches.get_flag("check") => Ok(Command::Show("ok\n".to_owned())),
+        Subcommand::Config => Err(Exit::usage("config: say --print or --check".to_owned())),
+        Subcommand::Cron(action) => Ok(Command::Cron(action, Box::new(plan))),
+        Subcommand::Serve if !pool.is_empty() => Ok(Command::Pool(pool)),
+        Subcommand::Serve | Subcommand::Cgi if plan.application.target.is_none() => {
+            let message =
+                "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
+            Err(Exit::usage(message.to_owned()))
+        }
+        Subcommand::Cgi => Ok(Command::Cgi(Box::new(plan))),
+        Subcommand::Serve if plan.application.server == "native" => {
+            Ok(Command::Serve(Box::new(plan), warnings))
+        }
+        Subcommand::Serve => {
+            let given = OPTIONS.iter().filter_map(|option| {
+                Some((option.name, settings.named(option, &settings.given(option.name)?.origin)))
+            });
+            Ok(Command::Elsewhere(Box::new(Elsewhere { given: given.collect(), plan })))
+        }
+    }
+}
+
+/// What the first word asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subcommand {
+    /// No word of these: to serve.
+    Serve,
+    Config,
+    Cgi,
+    Cron(CronAction),
+}
+
+impl Subcommand {
+    /// Takes its words off the arguments.
+    fn take(arguments: &mut VecDeque<OsString>) -> Result<Subcommand, Exit> {
+        let subcommand = match arguments.front().and_then(|word| word.to_str()) {
+            Some("config") => Subcommand::Config,
+            Some("cgi") => Subcommand::Cgi,
+            Some("cron") => {
+                arguments.pop_front();
+                Subcommand::Cron(CronAction::read(arguments.front().and_then(|word| word.to_str()))?)
+            }
+            _ => return Ok(Subcommand::Serve),
         };
+        arguments.pop_front();
+        Ok(subcommand)
     }
-    if let Some(action) = cron {
-        return Ok(Command::Cron(action, Box::new(plan)));
+}
+
+impl CronAction {
+    fn read(word: Option<&str>) -> Result<CronAction, Exit> {
+        match word {
+            Some("list") => Ok(CronAction::List),
+            Some("--once") => Ok(CronAction::Once),
+            Some("run") => Ok(CronAction::Run),
+            Some("beside") => Ok(CronAction::Beside),
+            word => {
+                let said = word.map_or_else(String::new, |word| format!("{word:?} is not understood; "));
+                Err(Exit::usage(format!("cron: {said}say list, run or --once")))
+            }
+        }
     }
-    if !pool.is_empty() {
-        return Ok(Command::Pool(pool));
-    }
-    if plan.application.target.is_none() {
-        let message =
-            "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
-        return Err(Exit::usage(message.to_owned()));
-    }
-    if plan.application.server != "native" && !cgi {
-        let given = OPTIONS.iter().filter_map(|option| {
-            Some((option.name, settings.named(option, &settings.given(option.name)?.origin)))
-        });
-        let given = given.collect();
-        let server = plan.application.server.clone();
-        return Ok(Command::Elsewhere(Box::new(Elsewhere { server, given, plan })));
-    }
-    if cgi {
-        return Ok(Command::Cgi(Box::new(plan)));
-    }
-    Ok(Command::Serve(Box::new(plan), warnings))
 }
 
 /// The settings of each `[[server]]` table: those of all, and its own, which outrank them.

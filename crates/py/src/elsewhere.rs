@@ -37,7 +37,9 @@ fn address(address: &BindAddress) -> String {
 }
 
 fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> {
-    let Elsewhere { server, given, plan } = task;
+    let Elsewhere { given, plan } = task;
+    let application = &plan.application;
+    let server = &application.server;
     let [bind] = plan.binds.as_slice() else {
         return Err(Refusal::usage(format!(
             "{server} listens on one address; {} are given: leave one, or serve natively",
@@ -54,7 +56,6 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
             )));
         }
     };
-    let application = &plan.application;
     let set = |name: &str| given.iter().any(|(option, _)| *option == name);
     let log = |target: &LogTarget| match target {
         LogTarget::Stdout | LogTarget::Stderr => "-".to_owned(),
