@@ -310,24 +310,26 @@ pub enum AccessLogFormat {
 impl Plan {
     /// Checks settings. Relative paths are taken from `folder`.
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
-        let read = Reader { settings, folder };
+        let read = Reader::new(settings, folder)?;
         let jobs = read.jobs()?;
         let graceful_timeout = read.duration("graceful_timeout");
-        let web2py = read.web2py()?;
+        let application = ApplicationPlan {
+            target: read.target(),
+            server: read.text("server").unwrap_or_default(),
+            server_named: settings.given("server").is_some(),
+            web2py: read.web2py.clone(),
+            password: read.password()?,
+            profiler: read.path("profiler"),
+            certificate: read.certificate.clone(),
+            chdir: read.web2py.clone().or_else(|| read.path("chdir")),
+            pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
+            preload: read.flag("preload"),
+        };
+        let binds = read.binds()?;
+        let proxy_protocol = read.proxy_protocol("proxy_protocol", &binds)?;
         Ok(Plan {
-            application: ApplicationPlan {
-                target: read.target()?,
-                server: read.text("server").unwrap_or_default(),
-                server_named: settings.given("server").is_some(),
-                chdir: web2py.clone().or_else(|| read.path("chdir")),
-                web2py,
-                password: read.password()?,
-                profiler: read.path("profiler"),
-                certificate: read.certificate()?,
-                pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
-                preload: read.flag("preload"),
-            },
-            binds: read.binds()?,
+            application,
+            binds,
             socket: SocketPlan {
                 backlog: u32::try_from(read.number("backlog")).unwrap_or(u32::MAX),
                 unix_mode: read.mode("socket_mode"),
@@ -361,7 +363,7 @@ impl Plan {
                     Some("forwarded") => ForwardedHeader::Forwarded,
                     _ => ForwardedHeader::XForwarded,
                 },
-                proxy_protocol: read.proxy_protocol("proxy_protocol")?,
+                proxy_protocol,
             },
             process: ProcessPlan {
                 user: read.text("user"),
@@ -410,9 +412,18 @@ impl Plan {
 struct Reader<'a> {
     settings: &'a Settings,
     folder: &'a Path,
+    /// The folder of the web2py site, if one is served. This and the next are what several others depend on.
+    web2py: Option<PathBuf>,
+    /// Certificate and key.
+    certificate: Option<(PathBuf, PathBuf)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(settings: &'a Settings, folder: &'a Path) -> Result<Self, Wrong> {
+        let read = Reader { settings, folder, web2py: None, certificate: None };
+        Ok(Reader { web2py: read.find_web2py()?, certificate: read.read_certificate()?, ..read })
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         match self.settings.value(name) {
             Some(Value::Text(text)) => Some(text),
@@ -495,7 +506,7 @@ impl Reader<'_> {
     }
 
     /// The folder of the web2py site, if one is served.
-    fn web2py(&self) -> Result<Option<PathBuf>, Wrong> {
+    fn find_web2py(&self) -> Result<Option<PathBuf>, Wrong> {
         let is_site = |folder: &Path| folder.join("applications").is_dir();
         match self.path("web2py") {
             Some(folder) if !is_site(&folder) => Err(self.settings.wrong(
@@ -521,22 +532,22 @@ impl Reader<'_> {
         }
     }
 
-    fn target(&self) -> Result<Option<String>, Wrong> {
-        Ok(match self.web2py()? {
+    fn target(&self) -> Option<String> {
+        match self.web2py {
             Some(_) => Some(WEB2PY_TARGET.to_owned()),
             None => self.text("app"),
-        })
+        }
     }
 
     fn password(&self) -> Result<Option<String>, Wrong> {
         let password = self.text("password");
-        if password.is_some() && self.web2py()?.is_none() {
+        if password.is_some() && self.web2py.is_none() {
             return Err(self.settings.wrong("password", "is for web2py sites, and none is served"));
         }
         Ok(password)
     }
 
-    fn certificate(&self) -> Result<Option<(PathBuf, PathBuf)>, Wrong> {
+    fn read_certificate(&self) -> Result<Option<(PathBuf, PathBuf)>, Wrong> {
         let (certificate, key) = ("ssl_certificate", "ssl_private_key");
         for name in [certificate, key] {
             if let Some(path) = self.path(name).filter(|path| !path.is_file()) {
@@ -555,7 +566,7 @@ impl Reader<'_> {
 
     /// Where the application lives.
     fn site_folder(&self) -> PathBuf {
-        let site = self.web2py().ok().flatten().or_else(|| self.path("chdir"));
+        let site = self.web2py.clone().or_else(|| self.path("chdir"));
         site.unwrap_or_else(|| self.folder.to_owned())
     }
 
@@ -617,7 +628,7 @@ impl Reader<'_> {
     }
 
     fn trusted_proxies(&self, name: &'static str) -> Result<Vec<TrustedProxy>, Wrong> {
-        if self.web2py()?.is_some() && self.settings.given(name).is_none() {
+        if self.web2py.is_some() && self.settings.given(name).is_none() {
             return Ok(["127.0.0.1", "::1", "unix"].into_iter().filter_map(trusted_proxy).collect());
         }
         let read = |text: &String| {
@@ -629,9 +640,9 @@ impl Reader<'_> {
         self.list(name).iter().map(read).collect()
     }
 
-    fn proxy_protocol(&self, name: &'static str) -> Result<bool, Wrong> {
+    fn proxy_protocol(&self, name: &'static str, binds: &[Bind]) -> Result<bool, Wrong> {
         let on = self.flag(name);
-        if on && self.binds()?.iter().any(|bind| bind.protocol == Protocol::Https) {
+        if on && binds.iter().any(|bind| bind.protocol == Protocol::Https) {
             let reason =
                 "comes before TLS, which is not supported: let the balancer end TLS, or bind http://";
             return Err(self.settings.wrong(name, reason));
@@ -645,15 +656,11 @@ impl Reader<'_> {
     fn binds(&self) -> Result<Vec<Bind>, Wrong> {
         // A certificate is there to be used, save where the user says http://.
         let native = self.text("server").as_deref() == Some("native");
-        let http = if native && self.certificate()?.is_some() { Protocol::Https } else { Protocol::Http };
+        let http = if native && self.certificate.is_some() { Protocol::Https } else { Protocol::Http };
         let mut binds = Vec::new();
         for text in self.list("bind") {
-            let mut bind = bind(&text, self.folder)
+            let bind = bind(&text, self.folder, http)
                 .map_err(|reason| self.settings.wrong("bind", &format!("{text:?} {reason}")))?;
-            let is_said = text.contains("://") || text.contains("+unix:") || text.contains("+fd:");
-            if !is_said && matches!(bind.address, BindAddress::Tcp { .. }) {
-                bind.protocol = http;
-            }
             if bind.protocol == Protocol::Https && http == Protocol::Http {
                 let needs = "needs a certificate: ssl_certificate and ssl_private_key";
                 return Err(self.settings.wrong("bind", &format!("{text:?} {needs}")));
@@ -791,32 +798,39 @@ const HTTP_PORT: u16 = 8000;
 /// That of web2py's `scgihandler.py`, and of the examples of front servers.
 const SCGI_PORT: u16 = 4000;
 
-/// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`.
-fn bind(text: &str, folder: &Path) -> Result<Bind, String> {
+/// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
+/// one speak `http`, which is HTTP or HTTPS; other addresses without one speak HTTP.
+fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, String> {
     let scheme_end = text.find("://").or_else(|| text.find("+unix:")).or_else(|| text.find("+fd:"));
     let (protocol, rest) = match scheme_end.and_then(|end| text.split_at_checked(end)) {
-        None | Some(("fd" | "unix", _)) => (Protocol::Http, text),
+        None | Some(("fd" | "unix", _)) => (None, text),
         Some((scheme, rest)) => {
             let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
             let protocol = Protocol::of_scheme(scheme).ok_or_else(|| {
                 let all = Protocol::ALL.map(Protocol::scheme).join(", ");
                 format!("asks for {scheme}, which is not supported; the protocols are {all}")
             })?;
-            match (kind, rest) {
+            let rest = match (kind, rest) {
                 ("", rest) => match rest.strip_prefix("://") {
-                    Some(address) => (protocol, address.trim_end_matches('/')),
-                    None => (protocol, rest.trim_start_matches('+')),
+                    Some(address) => address.trim_end_matches('/'),
+                    None => rest.trim_start_matches('+'),
                 },
-                ("unix" | "fd", _) => (protocol, text.get(scheme.len() + 1..).unwrap_or_default()),
+                ("unix" | "fd", _) => text.get(scheme.len() + 1..).unwrap_or_default(),
                 _ => {
                     return Err(format!(
                         "must be {scheme}://host:port, {scheme}+unix:PATH or {scheme}+fd://N"
                     ));
                 }
-            }
+            };
+            (Some(protocol), rest)
         }
     };
-    Ok(Bind { protocol, address: bind_address(rest, folder)? })
+    let address = bind_address(rest, folder)?;
+    let protocol = protocol.unwrap_or(match address {
+        BindAddress::Tcp { .. } => http,
+        BindAddress::Unix(_) | BindAddress::Fd(_) => Protocol::Http,
+    });
+    Ok(Bind { protocol, address })
 }
 
 fn bind_address(text: &str, folder: &Path) -> Result<BindAddress, String> {
@@ -873,7 +887,7 @@ mod tests {
 
     #[test]
     fn addresses_have_these_forms() {
-        let bind = |text| bind(text, Path::new("/site"));
+        let bind = |text| bind(text, Path::new("/site"), Protocol::Http);
         assert_eq!(bind("127.0.0.1:8000"), tcp("127.0.0.1", 8000));
         assert_eq!(bind("localhost:0"), tcp("localhost", 0));
         assert_eq!(bind(":80"), tcp("0.0.0.0", 80));
@@ -914,6 +928,18 @@ mod tests {
         ] {
             assert!(bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_host_and_port_without_a_protocol_speak_the_default() {
+        let protocol = |text| bind(text, Path::new("/site"), Protocol::Https).map(|bind| bind.protocol);
+        for text in ["127.0.0.1:1", "[::1]:1", ":1", "1", "https://a:1"] {
+            assert_eq!(protocol(text), Ok(Protocol::Https), "{text}");
+        }
+        for text in ["http://a:1", "unix:/x", "unix:///x", "http+unix:/x", "fd://3"] {
+            assert_eq!(protocol(text), Ok(Protocol::Http), "{text}");
+        }
+        assert_eq!(protocol("scgi://a:1"), Ok(Protocol::Scgi));
     }
 
     #[test]
