@@ -76,10 +76,10 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
     Raises LoadError if there is no site or no web2py.
     """
     site = os.path.abspath(folder or os.getcwd())
-    if not os.path.isdir(os.path.join(site, "applications")):
+    if not _is_site(site):
         raise LoadError(f"{site} is no web2py site: it has no folder applications; name the right one with --web2py")
     os.chdir(site)
-    sys.path[:] = [site, *(path for path in sys.path if path != site)]
+    _look_first_in(site)
     try:
         from gluon.settings import global_settings
     except ModuleNotFoundError as error:
@@ -95,6 +95,19 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
 
     wsgibase: Application = gluon.main.wsgibase
     return _Web2py(wsgibase)
+
+
+def _is_site(folder: str) -> bool:
+    return os.path.isdir(os.path.join(folder, "applications"))
+
+
+def _look_first_in(site: str) -> None:
+    """Make ``site`` the first folder on the Python path."""
+    sys.path[:] = [site, *(path for path in sys.path if path != site)]
+
+
+def _folder_of(file: str) -> str:
+    return os.path.dirname(os.path.abspath(file))
 
 
 def static_types() -> dict[str, str] | None:
@@ -135,7 +148,7 @@ class _Web2py:
 
 def wsgihandler(file: str, *, logging: bool = False, softcron: bool = False) -> Application:
     """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``."""
-    site = os.path.dirname(os.path.abspath(file))
+    site = _folder_of(file)
     found = application(site)
     if logging:
         from anygate.request_log import RequestLog
@@ -152,7 +165,7 @@ def serve(file: str, *arguments: str, logging: bool = False, softcron: bool = Fa
     """Serve the site in the folder of ``file`` with these options and those of the command line; end the process."""
     from anygate import _anygate
 
-    site = os.path.dirname(os.path.abspath(file))
+    site = _folder_of(file)
     own = [*(["--logging"] if logging else []), *(["--cron-mode", "soft"] if softcron else [])]
     raise SystemExit(_anygate.main(["--web2py", site, *arguments, *own, *sys.argv[1:]]))
 
@@ -161,7 +174,7 @@ def cgi(file: str) -> None:
     """Answer the one request of this process with the site in the folder of ``file``; end the process."""
     from anygate import _anygate
 
-    raise SystemExit(_anygate.main(["cgi", "--web2py", os.path.dirname(os.path.abspath(file))]))
+    raise SystemExit(_anygate.main(["cgi", "--web2py", _folder_of(file)]))
 
 
 def save_password(
@@ -210,8 +223,7 @@ def hashed(password: str) -> str:
 
 def shell(arguments: list[str]) -> int:
     """Run web2py's own command line in the current folder, as ``web2py.py`` does where there is one."""
-    site = os.getcwd()
-    sys.path[:] = [site, *(path for path in sys.path if path != site)]
+    _look_first_in(os.getcwd())
     sys.argv = ["web2py.py", *arguments]
     import gluon.widget
 
@@ -235,15 +247,21 @@ def command(arguments: list[str]) -> int:
 
 def init(folder: str, *, force: bool) -> int:
     """Write the handler files into a site; say which. Files that are there are kept unless ``force``."""
-    if not os.path.isdir(os.path.join(folder, "applications")):
+    if not _is_site(folder):
         sys.stderr.write(f"anygate: error: {folder!r} is no web2py site: it has no folder applications\n")
         return 2
     code = 0
     for name, text in HANDLERS.items():
         path = os.path.join(folder, name)
+        is_program = name == "cgihandler.py"
+        if is_program:
+            # A CGI server starts it without anybody's PATH.
+            text = f"#!{sys.executable}\n{text}"
         try:
             with open(path, "w" if force else "x") as file:
                 file.write(text)
+                if is_program:
+                    os.fchmod(file.fileno(), 0o755)
         except FileExistsError:
             print(f"kept {path}, which was there; --force writes over it")
             continue
@@ -251,11 +269,6 @@ def init(folder: str, *, force: bool) -> int:
             sys.stderr.write(f"anygate: error: cannot write {path}: {error.strerror}\n")
             code = 1
             continue
-        if name == "cgihandler.py":
-            # A CGI server starts it without anybody's PATH.
-            with open(path, "w") as file:
-                file.write(f"#!{sys.executable}\n{text}")
-            os.chmod(path, 0o755)
         print(f"wrote {path}")
     return code
 
