@@ -7,6 +7,7 @@ accumulated figures are shown at ``/__profile__``, and ``wsgi.prof`` holds them 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import cProfile
 import fcntl
 import ipaddress
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
@@ -136,7 +137,8 @@ class Profiler:
             if not figures.rows:
                 return None
             total = self.folder / TOTAL_NAME
-            _replace(total, figures.dump())
+            with _new_content(total) as part:
+                part.write_bytes(figures.dump())
             return total
         finally:
             os.close(lock)
@@ -148,15 +150,9 @@ class Profiler:
             _log.warning("cannot write %s: %s", self.folder / TOTAL_NAME, error)
 
     def _write(self, profile: cProfile.Profile) -> None:
-        path = self.folder / f"req_{uuid.uuid4()}.prof"
-        part = path.with_name(f".{path.name}.part")
         try:
-            try:
+            with _new_content(self.folder / f"req_{uuid.uuid4()}.prof") as part:
                 profile.dump_stats(part)
-                os.replace(part, path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
         except Exception as error:
             # Whatever goes wrong, a full disk above all, the request is not to suffer.
             with self._count_lock:
@@ -316,11 +312,12 @@ def _writable(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write ``path`` so that others see the old content or all of the new one."""
+@contextlib.contextmanager
+def _new_content(path: Path) -> Iterator[Path]:
+    """Give a file to write the new content of ``path`` to, so that others see the old one or all of the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        yield part
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
