@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from anygate.answer import followed
 from anygate.server import Application
 
 
@@ -26,24 +27,33 @@ class RequestLog:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer, then log."""
         began = time.perf_counter()
-        statuses = []
+        statuses: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             statuses.append(status[:3])
             return start_response(status, headers, *error)
 
         try:
-            return self.application(environ, start)
-        finally:
-            line = "{}, {}, {}, {}, {}, {}, {:f}\n".format(
-                environ.get("REMOTE_ADDR", ""),
-                time.strftime("%Y-%m-%d %H:%M:%S"),
-                environ.get("REQUEST_METHOD", ""),
-                environ.get("PATH_INFO", "").replace(",", "%2C").encode("unicode_escape").decode("ascii"),
-                environ.get("SERVER_PROTOCOL", ""),
-                statuses[-1] if statuses else "",
-                time.perf_counter() - began,
-            )
-            # A full disk takes the line, not the answer.
-            with contextlib.suppress(OSError):
-                os.write(self._file, line.encode("utf-8", "replace"))
+            answer = self.application(environ, start)
+        except BaseException:
+            self._log(environ, statuses, began)
+            raise
+        if not statuses:
+            # A generator function calls start_response when its first piece is asked for.
+            return followed(answer, lambda: self._log(environ, statuses, began))
+        self._log(environ, statuses, began)
+        return answer
+
+    def _log(self, environ: dict[str, Any], statuses: list[str], began: float) -> None:
+        line = "{}, {}, {}, {}, {}, {}, {:f}\n".format(
+            environ.get("REMOTE_ADDR", ""),
+            time.strftime("%Y-%m-%d %H:%M:%S"),
+            environ.get("REQUEST_METHOD", ""),
+            environ.get("PATH_INFO", "").replace(",", "%2C").encode("unicode_escape").decode("ascii"),
+            environ.get("SERVER_PROTOCOL", ""),
+            statuses[-1] if statuses else "",
+            time.perf_counter() - began,
+        )
+        # A full disk takes the line, not the answer.
+        with contextlib.suppress(OSError):
+            os.write(self._file, line.encode("utf-8", "replace"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from anygate.answer import followed
 from anygate.importer import python
 from anygate.server import Application
 
@@ -32,7 +33,7 @@ class SoftCron:
         if minute == self._minute:
             return answer
         self._minute = minute
-        return _Last(answer, self._start)
+        return followed(answer, self._start)
 
     def _start(self) -> None:
         # A thread, so that a server that reuses its own for the next request is not held up, and so that the process
@@ -41,22 +42,3 @@ class SoftCron:
 
     def _run(self) -> None:
         subprocess.run(self._command, cwd=self._folder, stdin=subprocess.DEVNULL, check=False)
-
-
-class _Last:
-    """An answer that does something after its end."""
-
-    def __init__(self, answer: Iterable[bytes], after: Any):
-        self._answer = answer
-        self._after = after
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._answer)
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._answer, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._after()

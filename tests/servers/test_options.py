@@ -81,6 +81,22 @@ def test_the_line_of_web2py(name, tmp_path):
         served.wait_until(lambda: log.exists() and re.search(pattern, log.read_text()), "the line")
 
 
+# fastwsgi takes generators but no other objects that call start_response so late; pyruvate closes no answers.
+@pytest.mark.parametrize("name", ["waitress", "gunicorn", "fastwsgi", "pyruvate", "native"])
+def test_the_line_of_web2py_for_a_generator_function(name, tmp_path):
+    app = tmp_path / "pieces.py"
+    app.write_text("""
+def application(environ, start_response):
+    start_response("200 OK" if environ["PATH_INFO"] == "/ready" else "202 Accepted", [("Content-Type", "text/plain")])
+    yield b"a piece"
+""")
+    with started(name, tmp_path, "-l", app=app) as served:
+        assert served.client.ask("GET", "/x")[0] == 202
+        log = tmp_path / "httpserver.log"
+        served.wait_until(lambda: re.search(r", GET, /x, HTTP/1\.1, 202, \d+\.\d{6}\n", log.read_text()), "the line")
+        assert log.read_text().count(", /x, ") == 1
+
+
 @pytest.mark.parametrize("name", ["waitress", "native"])
 def test_the_profiler(name, tmp_path):
     with started(name, tmp_path, "-P", "profiles") as served:
