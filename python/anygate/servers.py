@@ -208,12 +208,20 @@ def check(server: Server, task: Task) -> None:
         raise CannotServe(f"{task.bind}: {server.name} listens nowhere: a CGI server starts it for each request")
 
 
-def launch(text: str) -> int:
-    """Serve as the JSON of a :class:`Task` says; return the exit code."""
+def prepare(text: str) -> tuple[Server, Task]:
+    """Return what :func:`launch` needs for the JSON of a :class:`Task`.
+
+    Raises CannotServe when there is no such server, or it cannot do this.
+    """
     task = Task.from_json(text)
+    server = find(task.server)
+    check(server, task)
+    return server, task
+
+
+def launch(server: Server, task: Task) -> int:
+    """Serve; return the exit code."""
     try:
-        server = find(task.server)
-        check(server, task)
         assert server.run is not None
         if task.chdir is not None:
             os.chdir(task.chdir)

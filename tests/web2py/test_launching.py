@@ -125,6 +125,14 @@ def test_passwords(launch, run, bare):
     assert "port 0 is not known before the start" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
 
 
+@pytest.mark.parametrize(
+    "refused", [["-s", "gunicron"], ["-s", "waitress", "-w", 2], ["-s", "gunicorn", "-b", "fd://3"]]
+)
+def test_the_password_stays_when_the_server_cannot_do_this(run, bare, refused):
+    assert run("--web2py", bare, "-a", "secret", *refused).returncode == 2
+    assert not list(bare.glob("parameters_*.py"))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
 def test_the_password_belongs_to_whom_workers_are(launch, bare):
     port = free_port()

@@ -1,9 +1,9 @@
 //! Servers of other packages: what was asked for is handed to `anygate.servers`, which knows them. Also what belongs to
 //! web2py alone and is done once, before anything is served.
 
-use anygate_config::{Bind, BindAddress, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
 use std::ffi::OsString;
 
+use anygate_config::{Bind, BindAddress, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -14,11 +14,24 @@ use crate::launch::{Refusal, whom};
 /// Serves with another server. Gives the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
 pub(crate) fn run(py: Python<'_>, task: &Elsewhere, arguments: &[OsString]) -> Result<i32, Refusal> {
+    let text = describe(task, arguments)?.to_string();
+    let machine = |error: PyErr| Refusal::machine(error.to_string());
+    let servers = py.import("anygate.servers").map_err(machine)?;
+    let prepared: (Bound<'_, PyAny>, Bound<'_, PyAny>) = servers
+        .call_method1("prepare", (text,))
+        .and_then(|prepared| prepared.extract())
+        .map_err(|error| refused(py, &error))?;
+    // A server that is not there, or that cannot do this, is no reason to change the administrator's password.
     save_password(py, &task.plan)?;
-    let task = describe(task, arguments)?;
-    py.import("anygate.servers")
-        .and_then(|servers| servers.call_method1("launch", (task.to_string(),))?.extract())
-        .map_err(|error| Refusal::machine(error.to_string()))
+    servers.call_method1("launch", prepared).and_then(|code| code.extract()).map_err(machine)
+}
+
+/// `CannotServe` of `anygate.servers` has an exit code.
+fn refused(py: Python<'_>, error: &PyErr) -> Refusal {
+    match error.value(py).getattr("code").and_then(|code| code.extract()) {
+        Ok(code) => Refusal(code, error.value(py).to_string()),
+        Err(_) => Refusal::machine(error.to_string()),
+    }
 }
 
 /// What web2py's `anyserver.py` says at its start.

@@ -18,7 +18,7 @@ use crate::body::{Body, certificate, load};
 use crate::{cgi, cron, elsewhere, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
-pub(crate) struct Refusal(i32, String);
+pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
 
 impl Refusal {
     /// A wrong setting.
