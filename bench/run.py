@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -172,6 +173,8 @@ EIGHT = [Server(make, 8) for make in (anygate, granian, uwsgi, gunicorn, waitres
 class Running:
     """A server process, pinned to its core."""
 
+    scheme = "http"
+
     def __init__(self, server, module, name, place=None):
         self.port = place or free_port()
         command = ["taskset", "-c", SERVER_CORE, *server.make(module, name, self.port, server.threads)]
@@ -192,7 +195,7 @@ class Running:
         until = time.perf_counter() + 30
         while time.perf_counter() < until:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+                with self.connect() as connection:
                     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
                     if connection.recv(100).startswith(b"HTTP/1.1 200"):
                         return time.perf_counter() - self.begun
@@ -203,6 +206,10 @@ class Running:
             time.sleep(0.002)
         self.log.seek(0)
         raise SystemExit(f"{' '.join(self.command)}\ndid not answer:\n{self.log.read().decode(errors='replace')}")
+
+    def connect(self):
+        """A connection as a client of HTTP/1.1 makes it."""
+        return socket.create_connection(("127.0.0.1", self.port), 2)
 
     def processes(self):
         found, queue = [], [self.process.pid]
@@ -256,6 +263,30 @@ def site_packages(server):
     return (
         [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if server.make is anygate else []
     )
+
+
+class Secure(Running):
+    """A server that speaks TLS."""
+
+    scheme = "https"
+
+    def connect(self):
+        """It need not be anybody."""
+        context = ssl._create_unverified_context()
+        return context.wrap_socket(super().connect())
+
+
+class PriorKnowledge(Running):
+    """A server that speaks HTTP/2 and nothing else, without TLS."""
+
+    def wait(self, path):
+        until = time.perf_counter() + 30
+        command = ["curl", "--silent", "--http2-prior-knowledge", f"http://127.0.0.1:{self.port}{path}"]
+        while time.perf_counter() < until:
+            if subprocess.run(command, capture_output=True, check=False).stdout:
+                return time.perf_counter() - self.begun
+            time.sleep(0.05)
+        raise SystemExit(f"{' '.join(self.command)}\ndid not answer")
 
 
 class Behind(Running):
@@ -322,7 +353,7 @@ def load(running, connections, path, duration, script=None):
     command += ["-s", str(script)] if script else []
     user, system, exact = running.processor()
     ended = subprocess.run(
-        [*command, f"http://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
+        [*command, f"{running.scheme}://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
     )
     user_after, system_after, exact_after = running.processor()
     text = ended.stdout
@@ -375,6 +406,22 @@ def one_round(running, title, path, connections, options, script=None):
     figure = undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
     print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us, p50 {figure['p50']:.2f} ms", flush=True)
     return figure
+
+
+def load_http2(running, connections, streams, path, duration):
+    """Put load on a server of HTTP/2; give its figures."""
+    _, _, before = running.processor()
+    command = ["taskset", "-c", LOAD_CORE, "h2load", f"-c{connections}", f"-m{streams}", f"-D{duration}"]
+    ended = subprocess.run(
+        [*command, f"{running.scheme}://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
+    )
+    _, _, after = running.processor()
+    done, failed, errored = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", ended.stdout).groups()
+    return {
+        "rps": int(done) / duration,
+        "cpu": (after - before) / int(done) * 1e6,
+        "errors": "" if (failed, errored) == ("0", "0") else f"{failed} failed, {errored} errored",
+    }
 
 
 def throughput(servers, module, name, path, connections, options, script=None):
@@ -481,6 +528,137 @@ def gateways(options):
     return lines
 
 
+def granian_http2(module, name, port, threads):
+    return [*granian(module, name, port, threads), "--http", "2"]
+
+
+def hypercorn(module, name, port, threads):
+    return [BIN / "hypercorn", "--bind", f"127.0.0.1:{port}", "--workers", 1, f"wsgi:{module}:{name}"]
+
+
+def http2(options):
+    """10 connections with 10 streams each."""
+    rows = {}
+    servers = [("anygate", anygate, 1), ("anygate, 8 threads", anygate, 8), ("granian", granian_http2, 1)]
+    servers += [("hypercorn", hypercorn, 1)]
+    for _ in range(options.rounds):
+        for title, make, threads in servers:
+            with PriorKnowledge(Server(make, threads), "plain", "hello") as running:
+                running.wait("/")
+                load_http2(running, 10, 10, "/", 1)
+                figure = undisturbed(options, lambda: load_http2(running, 10, 10, "/", options.seconds))
+                print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us", flush=True)
+                rows.setdefault(title, []).append(figure)
+    return simple_table(rows, "granian", "request")
+
+
+def simple_table(rows, peer, what):
+    """Requests a second and time on the processor, as ratios to those of one peer."""
+    lines = [
+        f"| server | {what}s/s | of {peer} | CPU µs/{what} | of {peer} |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    figures = {
+        title: {key: statistics.median(figure[key] for figure in rounds) for key in ("rps", "cpu")}
+        for title, rounds in rows.items()
+    }
+    for title, row in figures.items():
+        notes = "; ".join(sorted({figure["errors"] for figure in rows[title] if figure["errors"]}))
+        lines.append(
+            f"| {title}{f' ({notes})' if notes else ''} | {row['rps']:.0f} | {row['rps'] / figures[peer]['rps']:.2f} "
+            f"| {row['cpu']:.2f} | {row['cpu'] / figures[peer]['cpu']:.2f} |"
+        )
+    return lines
+
+
+def certificate(kind):
+    """A certificate that nobody signed, and its key; made once."""
+    paths = CACHE / f"{kind}.crt", CACHE / f"{kind}.key"
+    if not paths[0].exists():
+        algorithm = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[kind]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-nodes",
+            "-days",
+            "3650",
+            "-subj",
+            "/CN=localhost",
+            "-newkey",
+            *algorithm,
+        ]
+        subprocess.run([*command, "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True)
+    return paths
+
+
+def nginx_tls(kind):
+    def make(module, name, port, threads):
+        chain, key = certificate(kind)
+        folder = CACHE / "tls"
+        folder.mkdir(exist_ok=True)
+        (folder / "nginx.conf").write_text(NGINX_TLS.format(port=port, chain=chain, key=key))
+        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        return [nginx, "-p", folder, "-c", folder / "nginx.conf"]
+
+    return make
+
+
+NGINX_TLS = """
+daemon off;
+user root;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path tmp; fastcgi_temp_path tmp; scgi_temp_path tmp; uwsgi_temp_path tmp; proxy_temp_path tmp;
+    keepalive_requests 1000000;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {chain};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        location / {{ default_type text/plain; return 200 "Hello, World!"; }}
+    }}
+}}
+"""
+
+
+def anygate_tls(kind):
+    def make(module, name, port, threads):
+        chain, key = certificate(kind)
+        return [*anygate(module, name, port, threads), "-c", chain, "-k", key]
+
+    return make
+
+
+def granian_tls(kind):
+    def make(module, name, port, threads):
+        chain, key = certificate(kind)
+        return [*granian(module, name, port, threads), "--ssl-certificate", chain, "--ssl-keyfile", key]
+
+    return make
+
+
+def tls(options):
+    """Full handshakes of TLS 1.3, and requests on connections that stay."""
+    lines = []
+    for kind in ("ecdsa", "rsa"):
+        for what, script in (("handshake", FOLDER / "close.lua"), ("request", None)):
+            servers = [("anygate", anygate_tls(kind)), ("nginx", nginx_tls(kind)), ("granian", granian_tls(kind))]
+            rows = {}
+            for _ in range(options.rounds):
+                for title, make in servers:
+                    with Secure(Server(make, 1), "plain", "hello") as running:
+                        label = f"{kind}, {what}s, {title}"
+                        rows.setdefault(title, []).append(one_round(running, label, "/", 32, options, script))
+            peer = "nginx" if what == "handshake" else "granian"
+            lines += [f"{kind}, {what}s:", "", *simple_table(rows, peer, what), ""]
+    return lines[:-1]
+
+
 def idle(options):
     """Memory of idle connections, and one active client before and among them."""
     count = 10_000
@@ -558,6 +736,8 @@ WORKLOADS = {
     "mixed": ("mixed: 1 % sleeps 100 ms, 16 connections", mixed),
     "waiting": ("waiting: every request sleeps 0.5 ms, 32 connections", waiting),
     "gateways": ("gateways: behind nginx over unix sockets, 32 connections, 1 thread", gateways),
+    "http2": ("http2: hello without TLS, 10 connections with 10 streams each", http2),
+    "tls": ("tls: TLS 1.3, a handshake for each request, and hello on connections that stay; 32 connections", tls),
     "idle": ("idle: 10 000 connections that do nothing", idle),
     "start": ("start: from the command to the first answer of the Flask application", start),
 }
@@ -565,8 +745,9 @@ WORKLOADS = {
 
 def prepare():
     """Install the other servers and wrk."""
-    if shutil.which("wrk") is None or not Path("/usr/include/ev.h").exists():
-        subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk", "libev-dev", "gcc", "libc6-dev"], check=True)
+    if not all(map(shutil.which, ("wrk", "h2load", "curl"))) or not Path("/usr/include/ev.h").exists():
+        packages = ["wrk", "nghttp2-client", "curl", "libev-dev", "gcc", "libc6-dev"]
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", *packages], check=True)
     subprocess.run([sys.executable, FOLDER.parent / "scripts" / "packages.py"], check=True)
     stamp = CACHE / "requirements.txt"
     wanted = (FOLDER / "requirements.txt").read_text()
