@@ -2,9 +2,11 @@
 //!
 //! * [`access_log`]: one line for each request.
 //! * [`forwarded`]: who the client is when proxies are in between.
+//! * [`metrics`]: what is counted.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
 pub mod forwarded;
+pub mod metrics;
 pub mod web2py_static;

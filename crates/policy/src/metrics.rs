@@ -1,0 +1,420 @@
+//! What a server counts: one row of numbers for each worker, in memory that all processes share, so that any of them can
+//! tell about all, also about those that died. Counting is a few relaxed additions; reading adds rows up.
+//!
+//! [`FAMILIES`] is the one list of what there is. It makes the layout of a row, the text that Prometheus reads
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>) and the table in the documentation.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One metric.
+#[derive(Debug)]
+pub struct Family {
+    /// Without `anygate_`; the unit is its last word.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// What a metric is made of.
+#[derive(Debug)]
+pub enum Kind {
+    /// Only grows. One number for each combination of these labels.
+    Counter(&'static [Label]),
+    /// Goes up and down; what workers have is added up.
+    Gauge(&'static [Label]),
+    /// Seconds, in [`BOUNDS`].
+    Histogram,
+}
+
+/// A label and its values.
+#[derive(Debug)]
+pub struct Label {
+    name: &'static str,
+    values: &'static [&'static str],
+}
+
+/// Upper bounds of the buckets of histograms, in microseconds.
+pub const BOUNDS: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+const METHODS: Label =
+    Label { name: "method", values: &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"] };
+const CLASSES: Label = Label { name: "status", values: &["1xx", "2xx", "3xx", "4xx", "5xx"] };
+const STATES: Label = Label { name: "state", values: &["idle", "reading", "answering", "writing"] };
+const DEATHS: Label = Label { name: "reason", values: &["exit", "signal", "silent", "start", "graceful"] };
+const RECYCLES: Label = Label { name: "reason", values: &["requests", "age", "memory", "stuck"] };
+const DROPPED: Label = Label { name: "log", values: &["access", "error"] };
+const OUTCOMES: Label = Label { name: "outcome", values: &["ok", "failed"] };
+
+macro_rules! families {
+    ($($constant:ident = $name:literal, $kind:expr, $help:literal;)*) => {
+        /// All metrics, in the order of their cells.
+        pub const FAMILIES: &[Family] = &[$(Family { name: $name, kind: $kind, help: $help },)*];
+
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Order { $($constant,)* }
+
+        $(
+            #[doc = $help]
+            pub const $constant: usize = start(Order::$constant as usize);
+        )*
+    };
+}
+
+families! {
+    REQUESTS = "requests_total", Kind::Counter(&[METHODS, CLASSES]), "Requests answered.";
+    REQUEST_SECONDS = "request_duration_seconds", Kind::Histogram,
+        "From the complete request to the answer's end as the application gave it.";
+    QUEUE_SECONDS = "request_queue_seconds", Kind::Histogram,
+        "From the complete request until a thread or greenlet took it.";
+    LOCK_SECONDS = "interpreter_lock_wait_seconds", Kind::Histogram,
+        "From then until it had Python's interpreter lock.";
+    REQUEST_BYTES = "request_body_bytes_total", Kind::Counter(&[]), "Bytes of bodies that clients sent.";
+    RESPONSE_BYTES = "response_body_bytes_total", Kind::Counter(&[]), "Bytes of bodies that clients were sent.";
+    CONNECTIONS_TOTAL = "connections_total", Kind::Counter(&[]), "Connections accepted.";
+    CONNECTIONS = "connections", Kind::Gauge(&[STATES]), "Connections that are open.";
+    STREAMS = "http2_streams", Kind::Gauge(&[]), "Streams of HTTP/2 whose answer is being given.";
+    QUEUED = "requests_queued", Kind::Gauge(&[]), "Complete requests that wait for a thread or greenlet.";
+    BUSY = "threads_busy", Kind::Gauge(&[]), "Threads or greenlets that answer a request.";
+    THREADS = "threads", Kind::Gauge(&[]), "Threads, or greenlets that there may be.";
+    HANDSHAKES = "tls_handshakes_total", Kind::Counter(&[OUTCOMES]), "TLS handshakes.";
+    WEBSOCKETS_TOTAL = "websockets_total", Kind::Counter(&[]), "WebSockets opened.";
+    WEBSOCKETS = "websockets", Kind::Gauge(&[]), "WebSockets that are open.";
+    TIMEOUTS = "request_timeouts_total", Kind::Counter(&[]), "Requests that took longer than request_timeout.";
+    REJECTED = "requests_rejected_total", Kind::Counter(&[]), "Requests answered 503 or 429 without the application.";
+    DROPPED_LINES = "log_lines_dropped_total", Kind::Counter(&[DROPPED]), "Lines that a log did not take.";
+    MEMORY = "worker_memory_bytes", Kind::Gauge(&[]), "Resident memory of workers.";
+    WORKERS = "workers", Kind::Gauge(&[]), "Workers that serve.";
+    WORKER_STARTS = "worker_starts_total", Kind::Counter(&[]), "Workers started.";
+    WORKER_DEATHS = "worker_deaths_total", Kind::Counter(&[DEATHS]), "Workers that ended without being told to.";
+    WORKER_RECYCLES = "worker_recycles_total", Kind::Counter(&[RECYCLES]), "Workers replaced for their good.";
+    RELOADS = "reloads_total", Kind::Counter(&[OUTCOMES]), "Reloads.";
+    CRON_RUNS = "cron_runs_total", Kind::Counter(&[OUTCOMES]), "Jobs that ended.";
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler counts, and an index past the end would not compile"
+)]
+const fn width(kind: &Kind) -> usize {
+    match kind {
+        Kind::Counter(labels) | Kind::Gauge(labels) => {
+            let (mut cells, mut at) = (1, 0);
+            while at < labels.len() {
+                cells *= labels[at].values.len();
+                at += 1;
+            }
+            cells
+        }
+        // The buckets, one for what is above all of them, and the sum.
+        Kind::Histogram => BOUNDS.len() + 2,
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler counts, and an index past the end would not compile"
+)]
+const fn start(family: usize) -> usize {
+    let (mut cells, mut at) = (0, 0);
+    while at < family {
+        cells += width(&FAMILIES[at].kind);
+        at += 1;
+    }
+    cells
+}
+
+/// Numbers in a row.
+pub const CELLS: usize = start(FAMILIES.len());
+
+/// A row of numbers that one process counts in. A row that is too short counts nothing.
+#[derive(Clone, Copy)]
+pub struct Counts<'a>(pub &'a [AtomicU64]);
+
+/// One answered request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// As sent.
+    pub method: &'a [u8],
+    /// Of the final answer.
+    pub status: u16,
+    /// See `request_duration_seconds`.
+    pub duration: Duration,
+    /// See `request_queue_seconds`.
+    pub queued: Duration,
+    /// See `interpreter_lock_wait_seconds`.
+    pub lock: Duration,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+}
+
+impl Counts<'_> {
+    /// Adds to a counter or gauge.
+    pub fn add(self, cell: usize, count: u64) {
+        if let Some(cell) = self.0.get(cell) {
+            cell.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes from a gauge.
+    pub fn take(self, cell: usize, count: u64) {
+        if let Some(cell) = self.0.get(cell) {
+            cell.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets a gauge.
+    pub fn set(self, cell: usize, value: u64) {
+        if let Some(cell) = self.0.get(cell) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a duration in a histogram.
+    pub fn observe(self, cell: usize, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.add(cell + BOUNDS.partition_point(|&bound| bound < micros), 1);
+        self.add(cell + BOUNDS.len() + 1, micros);
+    }
+
+    /// Counts a request.
+    pub fn request(self, request: &Request<'_>) {
+        let name = METHODS.values.iter().position(|method| method.as_bytes() == request.method);
+        let method = name.unwrap_or(METHODS.values.len() - 1);
+        let class = usize::from(request.status / 100).clamp(1, CLASSES.values.len()) - 1;
+        self.add(REQUESTS + method * CLASSES.values.len() + class, 1);
+        self.observe(REQUEST_SECONDS, request.duration);
+        self.observe(QUEUE_SECONDS, request.queued);
+        self.observe(LOCK_SECONDS, request.lock);
+        self.add(REQUEST_BYTES, request.received);
+        self.add(RESPONSE_BYTES, request.sent);
+    }
+
+    /// Empties the row into another one, which keeps what only grows: its process is gone.
+    pub fn retire_into(self, other: Counts<'_>) {
+        let mut at = 0;
+        for family in FAMILIES {
+            let keep = !matches!(family.kind, Kind::Gauge(_));
+            for cell in at..at + width(&family.kind) {
+                let value = self.0.get(cell).map_or(0, |cell| cell.swap(0, Ordering::Relaxed));
+                if keep && value > 0 {
+                    other.add(cell, value);
+                }
+            }
+            at += width(&family.kind);
+        }
+    }
+}
+
+/// The numbers of all rows together.
+#[derive(Clone, Debug)]
+pub struct Totals(Vec<u64>);
+
+impl Totals {
+    /// Adds rows up.
+    pub fn of<'a>(rows: impl Iterator<Item = &'a [AtomicU64]>) -> Totals {
+        let mut totals = vec![0u64; CELLS];
+        for row in rows {
+            for (total, cell) in totals.iter_mut().zip(row) {
+                *total = total.wrapping_add(cell.load(Ordering::Relaxed));
+            }
+        }
+        Totals(totals)
+    }
+
+    /// One number.
+    pub fn get(&self, cell: usize) -> u64 {
+        self.0.get(cell).copied().unwrap_or_default()
+    }
+
+    /// The sum of a metric's numbers, whatever their labels.
+    pub fn sum(&self, cell: usize) -> u64 {
+        let mut at = 0;
+        for family in FAMILIES {
+            let width = width(&family.kind);
+            if at == cell {
+                return (at..at + width).map(|cell| self.get(cell)).fold(0, u64::wrapping_add);
+            }
+            at += width;
+        }
+        0
+    }
+
+    /// The duration below which a part of a histogram's observations is, between its bounds; `None` without any.
+    pub fn quantile(&self, cell: usize, part: f64) -> Option<Duration> {
+        let counts: Vec<u64> = (cell..=cell + BOUNDS.len()).map(|cell| self.get(cell)).collect();
+        let all: u64 = counts.iter().sum();
+        let mut wanted = part * all as f64;
+        let mut lower = 0;
+        for (count, upper) in counts.iter().zip(BOUNDS.iter().chain(BOUNDS.last())) {
+            if *count > 0 && wanted <= *count as f64 {
+                let within = (upper - lower) as f64 * (wanted / *count as f64);
+                return Some(Duration::from_micros(lower) + Duration::from_secs_f64(within / 1e6));
+            }
+            wanted -= *count as f64;
+            lower = *upper;
+        }
+        None
+    }
+
+    /// What Prometheus reads (text format 0.0.4).
+    pub fn prometheus(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        let mut at = 0;
+        for family in FAMILIES {
+            let name = family.name;
+            let kind = match family.kind {
+                Kind::Counter(_) => "counter",
+                Kind::Gauge(_) => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# HELP anygate_{name} {}\n# TYPE anygate_{name} {kind}", family.help);
+            match family.kind {
+                Kind::Counter(labels) | Kind::Gauge(labels) => {
+                    for cell in 0..width(&family.kind) {
+                        let value = self.get(at + cell);
+                        let _ = writeln!(text, "anygate_{name}{} {value}", labelled(labels, cell));
+                    }
+                }
+                Kind::Histogram => self.histogram(&mut text, name, at),
+            }
+            at += width(&family.kind);
+        }
+        text
+    }
+
+    fn histogram(&self, text: &mut String, name: &str, at: usize) {
+        let mut count = 0;
+        for (place, bound) in BOUNDS.iter().enumerate() {
+            count += self.get(at + place);
+            let _ = writeln!(text, "anygate_{name}_bucket{{le=\"{}\"}} {count}", seconds(*bound));
+        }
+        count += self.get(at + BOUNDS.len());
+        let sum = seconds(self.get(at + BOUNDS.len() + 1));
+        let _ = writeln!(
+            text,
+            "anygate_{name}_bucket{{le=\"+Inf\"}} {count}\nanygate_{name}_sum {sum}\nanygate_{name}_count {count}"
+        );
+    }
+}
+
+/// `{method="GET",status="2xx"}` of a cell, or nothing.
+fn labelled(labels: &[Label], mut cell: usize) -> String {
+    let mut pairs = Vec::new();
+    for label in labels.iter().rev() {
+        let count = label.values.len().max(1);
+        let value = label.values.get(cell % count).copied().unwrap_or_default();
+        pairs.push(format!("{}=\"{value}\"", label.name));
+        cell /= count;
+    }
+    pairs.reverse();
+    if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
+}
+
+/// Microseconds as seconds, without zeros at the end.
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Vec<AtomicU64> {
+        (0..CELLS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn request(method: &'static str, status: u16, millis: u64) -> Request<'static> {
+        Request {
+            method: method.as_bytes(),
+            status,
+            duration: Duration::from_millis(millis),
+            queued: Duration::ZERO,
+            lock: Duration::from_micros(100),
+            received: 3,
+            sent: 5,
+        }
+    }
+
+    #[test]
+    fn cells_do_not_overlap() {
+        let starts: Vec<usize> = (0..FAMILIES.len()).map(start).collect();
+        assert!(starts.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(REQUESTS, 0);
+        assert_eq!(REQUEST_SECONDS, METHODS.values.len() * CLASSES.values.len());
+        assert_eq!(QUEUE_SECONDS, REQUEST_SECONDS + BOUNDS.len() + 2);
+    }
+
+    #[test]
+    fn requests_of_all_rows_are_added_up() {
+        let (one, two) = (row(), row());
+        Counts(&one).request(&request("GET", 200, 2));
+        Counts(&two).request(&request("GET", 204, 3));
+        Counts(&two).request(&request("BREW", 418, 30_000));
+        let totals = Totals::of([one.as_slice(), two.as_slice()].into_iter());
+        assert_eq!(totals.sum(REQUESTS), 3);
+        assert_eq!(totals.get(RESPONSE_BYTES), 15);
+        let text = totals.prometheus();
+        for line in [
+            "anygate_requests_total{method=\"GET\",status=\"2xx\"} 2",
+            "anygate_requests_total{method=\"other\",status=\"4xx\"} 1",
+            "anygate_request_duration_seconds_bucket{le=\"0.001\"} 0",
+            "anygate_request_duration_seconds_bucket{le=\"0.0025\"} 1",
+            "anygate_request_duration_seconds_bucket{le=\"10\"} 2",
+            "anygate_request_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "anygate_request_duration_seconds_sum 30.005",
+            "anygate_request_duration_seconds_count 3",
+            "anygate_interpreter_lock_wait_seconds_bucket{le=\"0.0001\"} 3",
+            "anygate_request_body_bytes_total 9",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_dead_worker_leaves_what_only_grows() {
+        let (dead, rest) = (row(), row());
+        Counts(&dead).request(&request("GET", 200, 2));
+        Counts(&dead).add(BUSY, 4);
+        Counts(&dead).retire_into(Counts(&rest));
+        let totals = Totals::of([dead.as_slice(), rest.as_slice()].into_iter());
+        assert_eq!((totals.sum(REQUESTS), totals.get(BUSY)), (1, 0));
+        assert!(dead.iter().all(|cell| cell.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn a_gauge_goes_up_in_one_process_and_down_in_it() {
+        let row = row();
+        Counts(&row).add(CONNECTIONS + 1, 2);
+        Counts(&row).take(CONNECTIONS + 1, 1);
+        let text = Totals::of(std::iter::once(row.as_slice())).prometheus();
+        assert!(text.contains("anygate_connections{state=\"reading\"} 1\n"));
+        Counts(&[]).add(CONNECTIONS, 1);
+    }
+
+    #[test]
+    fn quantiles_lie_between_bounds() {
+        let row = row();
+        for _ in 0..99 {
+            Counts(&row).observe(REQUEST_SECONDS, Duration::from_micros(900));
+        }
+        Counts(&row).observe(REQUEST_SECONDS, Duration::from_millis(80));
+        let totals = Totals::of(std::iter::once(row.as_slice()));
+        let median = totals.quantile(REQUEST_SECONDS, 0.5).unwrap();
+        assert!(median > Duration::from_micros(500) && median <= Duration::from_millis(1), "{median:?}");
+        let high = totals.quantile(REQUEST_SECONDS, 0.999).unwrap();
+        assert!(high > Duration::from_millis(50) && high <= Duration::from_millis(100), "{high:?}");
+        assert_eq!(totals.quantile(LOCK_SECONDS, 0.5), None);
+    }
+}
