@@ -51,7 +51,8 @@ impl Server {
         }
         logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
-        let sockets = sockets::open(&self.plan.binds, &self.plan.socket).map_err(PyOSError::new_err)?;
+        let sockets =
+            sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
         let tls = certificate(&self.plan).map_err(PyValueError::new_err)?;
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =

@@ -173,7 +173,7 @@ fn launch(
         Some(inherited) => inherited
             .sockets()
             .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?,
-        None => sockets::open(&plan.binds, &plan.socket).map_err(Refusal::machine)?,
+        None => sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?,
     };
     let started = prepare(py, &plan, application, inherited.is_some());
     let (application, pid_file) = match started {

@@ -1,17 +1,14 @@
 //! The workers that the supervisor has, and what is known of each.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
-use crate::worker::{BEATS, FIELDS, READY, STAGE, STARTING, TRAFFIC};
-
-/// Workers that can live at once, old generations included.
-const SLOTS: usize = 4096;
+use crate::worker::{BEATS, Death, FIELDS, GONE, READY, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC};
 
 /// One worker.
 #[derive(Debug)]
@@ -21,6 +18,8 @@ pub(crate) struct Child {
     pub(crate) slot: Option<usize>,
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
+    /// Why it was killed, if it was.
+    pub(crate) killed: Option<Death>,
     beats: u64,
     beaten: Instant,
     traffic: u64,
@@ -46,26 +45,46 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Children { list: Vec::new(), board: Arc::new(Board::new(SLOTS, FIELDS)?), traffic: false })
+    /// `counts`: how many numbers each process counts for others.
+    pub(crate) fn new(counts: usize) -> std::io::Result<Self> {
+        let board = Arc::new(Board::new(ROWS, FIELDS + counts)?);
+        Ok(Children { list: Vec::new(), board, traffic: false })
+    }
+
+    /// What the supervisor counts.
+    pub(crate) fn counts(&self) -> &[AtomicU64] {
+        self.board.row(SUPERVISOR, FIELDS)
+    }
+
+    /// What a worker that is gone has counted, and what all those that are gone have. Its row is free afterwards.
+    pub(crate) fn leave(&self, child: &Child, add_up: impl FnOnce(&[AtomicU64], &[AtomicU64])) {
+        let Some(slot) = child.slot else { return };
+        add_up(self.board.row(slot, FIELDS), self.board.row(GONE, FIELDS));
+        for cell in self.board.row(slot, 0) {
+            cell.store(0, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
     }
 
-    /// A row that nobody uses, wiped.
+    /// A row that nobody uses.
     pub(crate) fn free_slot(&self) -> Option<usize> {
-        let slot =
-            (0..self.board.slots()).find(|slot| !self.list.iter().any(|child| child.slot == Some(*slot)))?;
-        for field in 0..FIELDS {
-            self.board.cell(slot, field)?.store(0, Ordering::Relaxed);
-        }
-        Some(slot)
+        (0..SLOTS).find(|slot| !self.list.iter().any(|child| child.slot == Some(*slot)))
     }
 
     pub(crate) fn add(&mut self, pid: Pid, slot: Option<usize>, generation: u64, stage: Stage) {
-        self.list.push(Child { pid, slot, generation, stage, beats: 0, beaten: Instant::now(), traffic: 0 });
+        self.list.push(Child {
+            pid,
+            slot,
+            generation,
+            stage,
+            killed: None,
+            beats: 0,
+            beaten: Instant::now(),
+            traffic: 0,
+        });
     }
 
     /// Takes out a worker that ended.
@@ -150,14 +169,19 @@ impl Children {
     pub(crate) fn enforce(&mut self, now: Instant, start: Duration, silence: Duration) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for child in &mut self.list {
-            let (due, reason) = match child.stage {
-                Stage::Starting(since) => (since + start, "did not get ready within worker_start_timeout"),
-                Stage::Ready(_) => (child.beaten + silence, "was silent for longer than worker_timeout"),
-                Stage::Retiring(until) => (until, "did not finish within graceful_timeout"),
+            let (due, death, reason) = match child.stage {
+                Stage::Starting(since) => {
+                    (since + start, Death::Start, "did not get ready within worker_start_timeout")
+                }
+                Stage::Ready(_) => {
+                    (child.beaten + silence, Death::Silent, "was silent for longer than worker_timeout")
+                }
+                Stage::Retiring(until) => (until, Death::Graceful, "did not finish within graceful_timeout"),
             };
             if due <= now {
                 tracing::error!("worker {} {reason}; it is killed", child.pid);
                 signal(child.pid, Signal::Kill);
+                child.killed.get_or_insert(death);
                 // Its end will be seen; until then it is not killed again.
                 child.stage = Stage::Retiring(now + Duration::from_secs(3600));
             } else {
@@ -176,7 +200,8 @@ pub(crate) fn was_starting(board: &Board, child: &Child) -> bool {
         .is_some_and(|cell| cell.load(Ordering::Acquire) == STARTING)
 }
 
-fn signal(pid: Pid, what: Signal) {
+/// Sends a signal; a process that is gone needs none.
+pub(crate) fn signal(pid: Pid, what: Signal) {
     if let Err(error) = process::kill(pid, what) {
         tracing::error!("cannot signal worker {pid}: {error}");
     }

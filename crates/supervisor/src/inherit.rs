@@ -19,11 +19,27 @@ use crate::worker::Restart;
 /// The variable.
 pub const VARIABLE: &str = "ANYGATE_INHERIT";
 
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InheritedSocket {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Its descriptor.
+    pub fd: RawFd,
+    /// The path of a unix socket whose file is ours.
+    pub path: Option<PathBuf>,
+    /// It is the assistant's.
+    pub admin: bool,
+}
+
+/// What stands before the protocol of the assistant's sockets.
+const ADMIN: &str = "admin+";
+
 /// Everything that the next program needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
-    /// Listening sockets, in the order of the binds: what is spoken there, and the path of a unix socket whose file is ours.
-    pub sockets: Vec<(Protocol, RawFd, Option<PathBuf>)>,
+    /// Listening sockets, in the order of the binds.
+    pub sockets: Vec<InheritedSocket>,
     /// The write end of the pipe whose end tells old workers that their supervisor is gone.
     pub lifeline: RawFd,
     /// Workers of the program before.
@@ -41,18 +57,20 @@ impl Inherited {
         let numbers = |part: &str| -> Option<Vec<i32>> {
             part.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().ok()).collect()
         };
-        let socket = |item: &str| -> Option<(Protocol, RawFd, Option<PathBuf>)> {
+        let socket = |item: &str| -> Option<InheritedSocket> {
             let (protocol, item) = item.split_once(':')?;
+            let admin = protocol.strip_prefix(ADMIN);
             let (fd, path) = item.split_once('=')?;
             let path = (!path.is_empty()).then(|| bytes(path)).map(|path| path.map(OsString::from_vec));
-            Some((
-                Protocol::of_scheme(protocol)?,
-                fd.parse().ok()?,
-                match path {
+            Some(InheritedSocket {
+                protocol: Protocol::of_scheme(admin.unwrap_or(protocol))?,
+                fd: fd.parse().ok()?,
+                path: match path {
                     None => None,
                     Some(path) => Some(path?.into()),
                 },
-            ))
+                admin: admin.is_some(),
+            })
         };
         let sockets: Option<Vec<_>> =
             parts.next()?.split(',').filter(|item| !item.is_empty()).map(socket).collect();
@@ -65,8 +83,8 @@ impl Inherited {
     fn text(&self) -> String {
         let list = |numbers: &[i32]| numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
         let mut sockets = String::new();
-        for (protocol, fd, path) in &self.sockets {
-            let _ = write!(sockets, "{}:{fd}=", protocol.scheme());
+        for InheritedSocket { protocol, fd, path, admin } in &self.sockets {
+            let _ = write!(sockets, "{}{}:{fd}=", if *admin { ADMIN } else { "" }, protocol.scheme());
             for byte in path.as_ref().map(|path| path.as_os_str().as_bytes()).unwrap_or_default() {
                 let _ = write!(sockets, "{byte:02x}");
             }
@@ -79,13 +97,13 @@ impl Inherited {
     ///
     /// Errors: one of them is not what it was.
     pub fn sockets(&self) -> Result<Vec<Socket>, BindError> {
-        let socket = |(protocol, fd, path): &(Protocol, RawFd, Option<PathBuf>)| {
-            let listener = Listener::from_fd(process::take_over(*fd)?)?;
-            let listener = match path {
+        let socket = |inherited: &InheritedSocket| {
+            let listener = Listener::from_fd(process::take_over(inherited.fd)?)?;
+            let listener = match &inherited.path {
                 Some(path) => listener.made_at(path)?,
                 None => listener,
             };
-            Ok(Socket { protocol: *protocol, listener })
+            Ok(Socket { protocol: inherited.protocol, listener, admin: inherited.admin })
         };
         self.sockets.iter().map(socket).collect()
     }
@@ -117,8 +135,11 @@ pub(crate) fn become_program(
     let inherited = Inherited {
         sockets: sockets
             .iter()
-            .map(|Socket { protocol, listener }| {
-                (*protocol, listener.as_raw_fd(), listener.made().map(PathBuf::from))
+            .map(|Socket { protocol, listener, admin }| InheritedSocket {
+                protocol: *protocol,
+                fd: listener.as_raw_fd(),
+                path: listener.made().map(PathBuf::from),
+                admin: *admin,
             })
             .collect(),
         lifeline: lifeline.as_raw_fd(),
@@ -138,7 +159,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read_only_by_the_same_process() {
         let inherited = Inherited {
-            sockets: vec![(Protocol::Http, 3, None), (Protocol::Scgi, 4, Some("/run/a;b,c=d:e".into()))],
+            sockets: vec![
+                InheritedSocket { protocol: Protocol::Http, fd: 3, path: None, admin: true },
+                InheritedSocket {
+                    protocol: Protocol::Scgi,
+                    fd: 4,
+                    path: Some("/run/a;b,c=d:e".into()),
+                    admin: false,
+                },
+            ],
             lifeline: 9,
             workers: vec![70_000],
         };

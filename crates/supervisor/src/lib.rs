@@ -18,7 +18,10 @@ mod worker;
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use tree::{Exit, Supervisor};
-pub use worker::{Report, Restart, WorkerBody, WorkerContext};
+pub use worker::{
+    AssistantContext, Counts, Death, Event, Order, Orders, Report, Restart, Tree, Worker, WorkerBody,
+    WorkerContext, WorkerStage,
+};
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;

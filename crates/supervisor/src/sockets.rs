@@ -13,6 +13,8 @@ pub struct Socket {
     pub protocol: Protocol,
     /// The socket.
     pub listener: Listener,
+    /// It is the assistant's, not the workers'.
+    pub admin: bool,
 }
 
 impl Socket {
@@ -27,15 +29,17 @@ impl Socket {
     }
 }
 
-/// Opens every bind.
+/// Opens every bind. `admin`: for the assistant.
 ///
 /// Errors: one line that says which bind failed, why, and what to do.
-pub fn open(binds: &[Bind], plan: &SocketPlan) -> Result<Vec<Socket>, String> {
+pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket>, String> {
     let mut sockets = Vec::new();
     for bind in binds {
         let protocol = bind.protocol;
         match open_one(&bind.address, plan) {
-            Ok(opened) => sockets.extend(opened.into_iter().map(|listener| Socket { protocol, listener })),
+            Ok(opened) => {
+                sockets.extend(opened.into_iter().map(|listener| Socket { protocol, listener, admin }))
+            }
             Err(error) => {
                 close(&sockets);
                 return Err(error);
@@ -155,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_advice() {
-        let first = open(&[local(0)], &PLAN).unwrap();
+        let first = open(&[local(0)], &PLAN, false).unwrap();
         let Address::Inet(address) = first[0].listener.local() else { panic!() };
-        let error = open(&[local(address.port())], &PLAN).unwrap_err();
+        let error = open(&[local(address.port())], &PLAN, false).unwrap_err();
         assert!(
             error.contains(&address.to_string()) && error.contains("in use") && error.contains("--port"),
             "{error}"
@@ -169,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let wrong = http(BindAddress::Unix(dir.path().join("missing/b.sock")));
-        assert!(open(&[http(BindAddress::Unix(path.clone())), wrong], &PLAN).is_err());
+        assert!(open(&[http(BindAddress::Unix(path.clone())), wrong], &PLAN, false).is_err());
         assert!(!path.exists());
     }
 
@@ -177,7 +181,7 @@ mod tests {
     fn unknown_owners_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let plan = SocketPlan { unix_owner: Some(("nobody-such".to_owned(), None)), ..PLAN };
-        let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan).unwrap_err();
+        let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan, false).unwrap_err();
         assert!(error.contains("nobody-such"), "{error}");
     }
 }

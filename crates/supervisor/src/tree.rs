@@ -10,11 +10,13 @@ use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Fork, Pid};
 use anygate_sys::signals::{Held, Signal, Signals};
 
-use crate::children::{Child, Children, Stage, was_starting};
+use crate::children::{Child, Children, Stage, signal, was_starting};
 use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::sockets::Socket;
-use crate::worker::{Report, WorkerBody, WorkerContext, live};
+use crate::worker::{
+    AssistantContext, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext, live,
+};
 use crate::{APPLICATION_FAILED, inherit, sockets};
 
 /// What a worker watches. The others are taken notice of, so that they do not end it: Ctrl-C reaches every process of
@@ -31,6 +33,9 @@ const SUPERVISOR_SIGNALS: [Signal; 8] = [
     Signal::Ttou,
     Signal::Chld,
 ];
+
+/// Workers that can be asked for: half of those that can live, since a reload has twice as many.
+const WORKERS_MAX: usize = SLOTS / 2;
 
 /// How the supervisor ended: the exit code of the program.
 pub type Exit = i32;
@@ -51,11 +56,31 @@ pub struct Supervisor<'a> {
     replace_at: Option<Instant>,
     reload_again: bool,
     schedule: Option<Schedule>,
+    assistant: Option<Assistant>,
     news: (io::PipeReader, io::PipeWriter),
     /// Workers hold the read end, which ends when the supervisor does.
     lifeline: (OwnedFd, OwnedFd),
     /// The same for the workers of the program before.
     old_lifeline: Option<OwnedFd>,
+}
+
+/// The process that is asked about the workers.
+struct Assistant {
+    pid: Option<Pid>,
+    /// It is not started before.
+    start_at: Instant,
+    orders: (io::PipeReader, io::PipeWriter),
+    /// The beginning of an order.
+    begun: Vec<u8>,
+}
+
+/// An assistant that ended is started again after so long.
+const ASSISTANT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whose process this is.
+enum Role {
+    Worker(usize),
+    Assistant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +106,22 @@ impl<'a> Supervisor<'a> {
     ) -> io::Result<Self> {
         let news = io::pipe()?;
         let (read, write) = anygate_sys::signals::pipe()?;
+        let assistant = match body.wants_assistant() {
+            true => Some(Assistant {
+                pid: None,
+                start_at: Instant::now(),
+                orders: io::pipe()?,
+                begun: Vec::new(),
+            }),
+            false => None,
+        };
+        let children = Children::new(body.counts())?;
         Ok(Supervisor {
             plan,
             body,
             sockets,
             signals: Signals::install(&SUPERVISOR_SIGNALS)?,
-            children: Children::new()?,
+            children,
             target: workers.max(1),
             generation: 1,
             phase: Phase::Starting,
@@ -94,6 +129,7 @@ impl<'a> Supervisor<'a> {
             replace_at: None,
             reload_again: false,
             schedule: None,
+            assistant,
             news,
             lifeline: (read, write),
             old_lifeline: None,
@@ -134,8 +170,10 @@ impl<'a> Supervisor<'a> {
                     return 1;
                 }
             }
-            if let Some(slot) = self.spawn_missing() {
-                self.become_worker(slot);
+            match self.spawn_missing() {
+                Some(Role::Worker(slot)) => self.become_worker(slot),
+                Some(Role::Assistant) => self.become_assistant(),
+                None => {}
             }
         }
     }
@@ -143,6 +181,7 @@ impl<'a> Supervisor<'a> {
     fn turn(&mut self) -> io::Result<Option<Exit>> {
         let now = Instant::now();
         self.children.look(now);
+        self.body.count(Event::Serving(self.children.ready(self.generation)), self.children.counts());
         if let Some(exit) = self.settle(now) {
             return Ok(Some(exit));
         }
@@ -153,9 +192,11 @@ impl<'a> Supervisor<'a> {
             Some(Duration::ZERO)
         } else {
             let workers = due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now));
-            workers.into_iter().chain(jobs).min()
+            workers.into_iter().chain(jobs).chain(self.assistant_missing(now)).min()
         };
-        poll::wait_any_readable(&[self.signals.as_fd(), self.news.0.as_fd()], wait)?;
+        let mut watched = vec![self.signals.as_fd(), self.news.0.as_fd()];
+        watched.extend(self.assistant.as_ref().map(|assistant| assistant.orders.0.as_fd()));
+        poll::wait_any_readable(&watched, wait)?;
         if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
             // Only that there is news matters; the board says what.
             let mut bytes = [0; 256];
@@ -164,10 +205,22 @@ impl<'a> Supervisor<'a> {
         for signal in self.signals.take() {
             self.obey(signal);
         }
+        for order in self.orders()? {
+            self.follow(order);
+        }
         self.children.look(Instant::now());
         while let Some((pid, ended)) = process::reap()? {
             if let Some(child) = self.children.remove(pid) {
                 self.bury(&child, ended);
+                self.children.leave(&child, |gone, all| self.body.add_up(gone, all));
+            } else if let Some(assistant) = self.assistant.as_mut().filter(|other| other.pid == Some(pid)) {
+                assistant.pid = None;
+                assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
+                if !matches!(self.phase, Phase::Ending(_)) {
+                    tracing::warn!(
+                        "the process that answers on the admin address ended with {ended}; it is started again"
+                    );
+                }
             } else if let Some(schedule) = &mut self.schedule {
                 schedule.ended(pid, ended, SystemTime::now());
             }
@@ -187,6 +240,12 @@ impl<'a> Supervisor<'a> {
             Phase::Ending(exit) => {
                 let is_over =
                     self.children.is_empty() && self.schedule.as_ref().is_none_or(Schedule::is_idle);
+                // Whoever watches may see the end of the workers.
+                if is_over
+                    && let Some(pid) = self.assistant.as_mut().and_then(|assistant| assistant.pid.take())
+                {
+                    signal(pid, Signal::Term);
+                }
                 return is_over.then_some(exit);
             }
             Phase::Serving => {}
@@ -199,6 +258,7 @@ impl<'a> Supervisor<'a> {
                         }
                     } else {
                         tracing::info!("reloaded: {} new workers serve, the old ones finish", self.target);
+                        self.body.count(Event::Reloaded(true), self.children.counts());
                     }
                     self.phase = Phase::Serving;
                     let generation = self.generation;
@@ -232,21 +292,46 @@ impl<'a> Supervisor<'a> {
                 self.body.reopen_logs();
                 self.children.signal_all(Signal::Usr1);
             }
-            (Signal::Ttin, Phase::Serving) => {
-                self.target += 1;
-                tracing::info!("one worker more: {}", self.target);
-            }
-            (Signal::Ttou, Phase::Serving) if self.target > 1 => {
-                self.target -= 1;
-                tracing::info!("one worker less: {}", self.target);
-                let last =
-                    self.children.iter().filter(|child| !matches!(child.stage, Stage::Retiring(_))).last();
-                if let Some(pid) = last.map(|child| child.pid) {
-                    let until = Instant::now() + self.plan.graceful_timeout;
-                    self.children.retire(until, |child| child.pid == pid);
-                }
-            }
+            (Signal::Ttin, Phase::Serving) => self.scale(self.target + 1),
+            (Signal::Ttou, Phase::Serving) if self.target > 1 => self.scale(self.target - 1),
             _ => {}
+        }
+    }
+
+    /// Has so many workers from now on.
+    fn scale(&mut self, target: usize) {
+        let target = target.clamp(1, WORKERS_MAX);
+        tracing::info!("{} workers instead of {}", target, self.target);
+        let surplus = self.children.active(self.generation).saturating_sub(target);
+        self.target = target;
+        let serving = self.children.iter().filter(|child| !matches!(child.stage, Stage::Retiring(_)));
+        let mut last: Vec<Pid> = serving.map(|child| child.pid).collect();
+        last.drain(..last.len().saturating_sub(surplus));
+        let until = Instant::now() + self.plan.graceful_timeout;
+        self.children.retire(until, |child| last.contains(&child.pid));
+    }
+
+    /// What the assistant asked for.
+    fn orders(&mut self) -> io::Result<Vec<Order>> {
+        let Some(assistant) = &mut self.assistant else { return Ok(Vec::new()) };
+        if !poll::wait_readable(assistant.orders.0.as_fd(), Some(Duration::ZERO))? {
+            return Ok(Vec::new());
+        }
+        let mut bytes = [0; 1024];
+        let count = assistant.orders.0.read(&mut bytes)?;
+        assistant.begun.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        let whole = assistant.begun.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        let lines: Vec<u8> = assistant.begun.drain(..whole).collect();
+        Ok(String::from_utf8_lossy(&lines).lines().filter_map(Order::read).collect())
+    }
+
+    fn follow(&mut self, order: Order) {
+        match (order, self.phase) {
+            (Order::Reload, _) => self.obey(Signal::Hup),
+            (Order::End, Phase::Ending(_)) => {}
+            (Order::End, _) => self.obey(Signal::Term),
+            (Order::Scale(target), Phase::Serving | Phase::Reloading) => self.scale(target),
+            (Order::Scale(_), Phase::Starting | Phase::Ending(_)) => {}
         }
     }
 
@@ -280,13 +365,16 @@ impl<'a> Supervisor<'a> {
         if matches!(child.stage, Stage::Retiring(_)) || matches!(self.phase, Phase::Ending(_)) {
             if ended != Ended::Exited(0) {
                 tracing::warn!("worker {pid} ended with {ended}");
+                self.count_death(child, ended);
             }
             return;
         }
+        self.count_death(child, ended);
         if starting && self.phase == Phase::Reloading && child.generation == self.generation {
             tracing::error!(
                 "worker {pid} ended with {ended} before it was ready: not reloaded, the old workers go on"
             );
+            self.body.count(Event::Reloaded(false), self.children.counts());
             let failed = self.generation;
             self.children
                 .retire(Instant::now() + self.plan.graceful_timeout, |child| child.generation == failed);
@@ -321,36 +409,51 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    fn count_death(&self, child: &Child, ended: Ended) {
+        let how = if matches!(ended, Ended::Exited(_)) { Death::Exit } else { Death::Signal };
+        self.body.count(Event::Died(child.killed.unwrap_or(how)), self.children.counts());
+    }
+
+    /// How long it takes until the assistant is to be started, if it must be.
+    fn assistant_missing(&self, now: Instant) -> Option<Duration> {
+        let assistant = self.assistant.as_ref().filter(|assistant| assistant.pid.is_none())?;
+        let ending = matches!(self.phase, Phase::Ending(_));
+        (!ending).then(|| assistant.start_at.saturating_duration_since(now))
+    }
+
     /// Whether workers are missing.
     fn is_short(&self) -> bool {
         !matches!(self.phase, Phase::Ending(_)) && self.children.active(self.generation) < self.target
     }
 
-    /// Starts the workers that are missing, if it is time; gives a slot in the new process.
-    fn spawn_missing(&mut self) -> Option<usize> {
+    /// Starts the processes that are missing, if it is time; says which one this is, in the new process.
+    fn spawn_missing(&mut self) -> Option<Role> {
+        if self.assistant_missing(Instant::now()) == Some(Duration::ZERO) {
+            let forked = self.fork();
+            if let Some(assistant) = &mut self.assistant {
+                match forked {
+                    Ok(Fork::Child) => return Some(Role::Assistant),
+                    Ok(Fork::Parent(pid)) => assistant.pid = Some(pid),
+                    Err(error) => {
+                        tracing::error!(
+                            "cannot start the process for the admin address, trying again soon: {error}"
+                        );
+                        assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
+                    }
+                }
+            }
+        }
         while self.is_short() && self.replace_at.is_none_or(|at| at <= Instant::now()) {
             let Some(slot) = self.children.free_slot() else {
                 tracing::error!("there are too many workers that do not end");
                 self.replace_at = Some(Instant::now() + Duration::from_secs(1));
                 return None;
             };
-            let held = Held::all();
-            let forked = held.and_then(|held| match self.body.fork() {
-                // The child lets signals through when its own handlers are there.
-                Ok(Fork::Child) => {
-                    let signals = Signals::install(&WORKER_SIGNALS);
-                    drop(held);
-                    signals.map(|signals| {
-                        self.signals = signals;
-                        Fork::Child
-                    })
-                }
-                forked => forked,
-            });
-            match forked {
-                Ok(Fork::Child) => return Some(slot),
+            match self.fork() {
+                Ok(Fork::Child) => return Some(Role::Worker(slot)),
                 Ok(Fork::Parent(pid)) => {
                     self.children.add(pid, Some(slot), self.generation, Stage::Starting(Instant::now()));
+                    self.body.count(Event::Started, self.children.counts());
                     self.replace_at = None;
                 }
                 Err(error) => {
@@ -362,15 +465,63 @@ impl<'a> Supervisor<'a> {
         None
     }
 
+    fn fork(&mut self) -> io::Result<Fork> {
+        let held = Held::all()?;
+        match self.body.fork() {
+            // The child lets signals through when its own handlers are there.
+            Ok(Fork::Child) => {
+                let signals = Signals::install(&WORKER_SIGNALS);
+                drop(held);
+                self.signals = signals?;
+                Ok(Fork::Child)
+            }
+            forked => forked,
+        }
+    }
+
     /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
     fn become_worker(self, slot: usize) -> ! {
-        let Supervisor { body, sockets, signals, children, news, lifeline, old_lifeline, schedule, .. } =
-            self;
-        let report = Report { board: children.board(), slot, news: news.1 };
-        drop(news.0);
-        drop(lifeline.1);
-        drop(old_lifeline);
-        drop(schedule);
+        let Supervisor {
+            body,
+            sockets,
+            signals,
+            children,
+            news,
+            lifeline,
+            old_lifeline,
+            schedule,
+            assistant,
+            ..
+        } = self;
+        let report = Report::new(children.board(), slot, news.1);
+        drop((news.0, lifeline.1, old_lifeline, schedule, assistant));
+        let sockets = sockets.into_iter().filter(|socket| !socket.admin).collect();
         live(body, WorkerContext { sockets, signals, parent: lifeline.0, report })
+    }
+
+    /// Becomes the assistant, in its process.
+    fn become_assistant(self) -> ! {
+        let Supervisor {
+            body,
+            sockets,
+            signals,
+            children,
+            news,
+            lifeline,
+            old_lifeline,
+            schedule,
+            assistant,
+            ..
+        } = self;
+        drop((news, lifeline.1, old_lifeline, schedule));
+        let Some(assistant) = assistant else { process::exit_now(1) };
+        let context = AssistantContext {
+            sockets: sockets.into_iter().filter(|socket| socket.admin).collect(),
+            signals,
+            parent: lifeline.0,
+            tree: Tree(children.board()),
+            orders: Orders(assistant.orders.1),
+        };
+        process::exit_now(body.assist(context))
     }
 }

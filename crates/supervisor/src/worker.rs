@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anygate_sys::process;
 use anygate_sys::process::Fork;
@@ -31,6 +32,69 @@ pub trait WorkerBody {
     /// How to start anygate as it was started, when reloading needs a new program because this process has the
     /// application in it (`preload`).
     fn restart(&self) -> Option<Restart>;
+
+    /// How many numbers each process counts for everybody to see, beside what the supervisor needs itself.
+    fn counts(&self) -> usize {
+        0
+    }
+
+    /// Counts what the supervisor saw.
+    fn count(&self, _event: Event, _counts: &[AtomicU64]) {}
+
+    /// Adds what a process that is gone has counted to that of all others that are gone.
+    fn add_up(&self, _gone: &[AtomicU64], _all: &[AtomicU64]) {}
+
+    /// Whether there is to be an assistant: one process beside the workers, which is asked about all of them.
+    fn wants_assistant(&self) -> bool {
+        false
+    }
+
+    /// Lives as the assistant, in the new process. Gives the exit code.
+    fn assist(&mut self, _context: AssistantContext) -> i32 {
+        0
+    }
+}
+
+/// What a supervisor sees of its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker was started.
+    Started,
+    /// A worker ended without being told to.
+    Died(Death),
+    /// A reload ended; whether the new workers serve.
+    Reloaded(bool),
+    /// So many workers serve.
+    Serving(usize),
+}
+
+/// How a worker died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It left with an exit code.
+    Exit,
+    /// A signal ended it.
+    Signal,
+    /// It was killed because it was silent.
+    Silent,
+    /// It was killed because it did not get ready.
+    Start,
+    /// It was killed because it did not finish in time.
+    Graceful,
+}
+
+/// The assistant's means.
+pub struct AssistantContext {
+    /// Its own sockets.
+    pub sockets: Vec<Socket>,
+    /// What the supervisor tells by signals.
+    pub signals: Signals,
+    /// Ends when the supervisor does.
+    pub parent: OwnedFd,
+    /// What all processes count.
+    pub tree: Tree,
+    /// What it can ask of the supervisor.
+    pub orders: Orders,
 }
 
 /// A program to become.
@@ -58,7 +122,16 @@ pub(crate) const STAGE: usize = 0;
 pub(crate) const BEATS: usize = 1;
 /// Changes when requests were answered.
 pub(crate) const TRAFFIC: usize = 2;
-pub(crate) const FIELDS: usize = 3;
+const PID: usize = 3;
+/// Seconds since 1970.
+const SINCE: usize = 4;
+pub(crate) const FIELDS: usize = 5;
+/// Workers that can live at once, old generations included.
+pub(crate) const SLOTS: usize = 4096;
+/// Rows behind those of workers: what the supervisor counts, and what those counted that are gone.
+pub(crate) const SUPERVISOR: usize = SLOTS;
+pub(crate) const GONE: usize = SLOTS + 1;
+pub(crate) const ROWS: usize = SLOTS + 2;
 
 /// Values of `STAGE`.
 pub(crate) const STARTING: u64 = 0;
@@ -74,9 +147,29 @@ pub struct Report {
 }
 
 impl Report {
+    pub(crate) fn new(board: Arc<Board>, slot: usize, news: io::PipeWriter) -> Report {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for (field, value) in [(PID, u64::from(std::process::id())), (SINCE, since)] {
+            if let Some(cell) = board.cell(slot, field) {
+                cell.store(value, Ordering::Relaxed);
+            }
+        }
+        Report { board, slot, news }
+    }
+
     /// The worker serves from now on.
     pub fn ready(&mut self) {
         self.stage(READY);
+    }
+
+    /// What this worker counts.
+    pub fn counts(&self) -> Counts {
+        Counts { board: Arc::clone(&self.board), slot: self.slot }
+    }
+
+    /// What the supervisor counts, for what it tells all workers.
+    pub fn supervisor(&self) -> Counts {
+        Counts { board: Arc::clone(&self.board), slot: SUPERVISOR }
     }
 
     /// The worker lives; `traffic`: and requests came since the last time.
@@ -99,6 +192,109 @@ impl Report {
         }
         // A supervisor that is gone needs no news; the end of `parent` tells that.
         let _ = self.news.write(&[1]);
+    }
+}
+
+/// One process's numbers.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    board: Arc<Board>,
+    slot: usize,
+}
+
+impl AsRef<[AtomicU64]> for Counts {
+    fn as_ref(&self) -> &[AtomicU64] {
+        self.board.row(self.slot, FIELDS)
+    }
+}
+
+/// The numbers of all processes.
+#[derive(Clone, Debug)]
+pub struct Tree(pub(crate) Arc<Board>);
+
+/// One worker, as the board has it.
+#[derive(Debug)]
+pub struct Worker<'t> {
+    /// Its process.
+    pub pid: u64,
+    /// When it was started, in seconds since 1970.
+    pub since: u64,
+    /// What it does.
+    pub stage: WorkerStage,
+    /// What it counted.
+    pub counts: &'t [AtomicU64],
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerStage {
+    /// It imports the application.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It finishes what it has.
+    Draining,
+}
+
+impl Tree {
+    /// The workers that live.
+    pub fn workers(&self) -> impl Iterator<Item = Worker<'_>> {
+        (0..SLOTS).filter_map(|slot| {
+            let read = |field| self.0.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
+            let stage = match read(STAGE) {
+                STARTING => WorkerStage::Starting,
+                READY => WorkerStage::Serving,
+                _ => WorkerStage::Draining,
+            };
+            let (pid, since) = (read(PID), read(SINCE));
+            (pid != 0).then(|| Worker { pid, since, stage, counts: self.0.row(slot, FIELDS) })
+        })
+    }
+
+    /// What the supervisor counted, and what those did that are gone.
+    pub fn others(&self) -> [&[AtomicU64]; 2] {
+        [self.0.row(SUPERVISOR, FIELDS), self.0.row(GONE, FIELDS)]
+    }
+}
+
+/// Asks something of the supervisor.
+#[derive(Debug)]
+pub struct Orders(pub(crate) io::PipeWriter);
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// New workers, as HUP asks.
+    Reload,
+    /// So many workers.
+    Scale(usize),
+    /// The end, as TERM asks.
+    End,
+}
+
+impl Orders {
+    /// Asks.
+    ///
+    /// Errors: the supervisor is gone.
+    pub fn give(&self, order: Order) -> io::Result<()> {
+        let line = match order {
+            Order::Reload => "reload\n".to_owned(),
+            Order::Scale(count) => format!("scale {count}\n"),
+            Order::End => "end\n".to_owned(),
+        };
+        // Short enough to arrive in one piece, whoever else asks (pipe(7), PIPE_BUF).
+        (&self.0).write_all(line.as_bytes())
+    }
+}
+
+impl Order {
+    pub(crate) fn read(line: &str) -> Option<Order> {
+        match line.split_once(' ') {
+            None if line == "reload" => Some(Order::Reload),
+            None if line == "end" => Some(Order::End),
+            Some(("scale", count)) => count.parse().ok().map(Order::Scale),
+            _ => None,
+        }
     }
 }
 

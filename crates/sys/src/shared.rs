@@ -58,6 +58,18 @@ impl Board {
         Some(unsafe { cell.as_ref() })
     }
 
+    /// One row's counters from field `from` on; empty outside the table.
+    pub fn row(&self, slot: usize, from: usize) -> &[AtomicU64] {
+        if slot >= self.slots || from >= self.fields {
+            return &[];
+        }
+        // SAFETY: slot and field are inside the table, so the offset is inside the mapping.
+        let cells = unsafe { self.cells.add(slot * self.fields + from) };
+        // SAFETY: the rest of the row is inside the mapping, which is page-aligned, starts as zeros, which are valid
+        // atomics, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(cells.as_ptr(), self.fields - from) }
+    }
+
     /// How many rows there are.
     pub fn slots(&self) -> usize {
         self.slots
@@ -85,6 +97,8 @@ mod tests {
         assert_eq!(board.cell(2, 1).unwrap().load(Ordering::Relaxed), 7);
         assert!(board.cell(3, 0).is_none());
         assert!(board.cell(0, 2).is_none());
+        assert_eq!(board.row(2, 1).iter().map(|cell| cell.load(Ordering::Relaxed)).collect::<Vec<_>>(), [7]);
+        assert_eq!((board.row(2, 0).len(), board.row(3, 0).len(), board.row(0, 2).len()), (2, 0, 0));
         assert!(Board::new(0, 2).is_err());
     }
 }
