@@ -2,11 +2,15 @@
 //!
 //! * [`access_log`]: one line for each request.
 //! * [`forwarded`]: who the client is when proxies are in between.
-//! * [`metrics`]: what is counted.
+//! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
+//! * [`row`]: those three, as one process shows them to all others.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
 pub mod forwarded;
+pub mod in_flight;
 pub mod metrics;
+pub mod recent;
+pub mod row;
 pub mod web2py_static;

@@ -1,0 +1,125 @@
+//! The last messages of a process that others should see, in memory that all processes share: a ring, whose oldest
+//! message is overwritten.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Messages that are kept.
+pub const PLACES: usize = 16;
+const WORDS: usize = 32;
+/// Numbers in a row; the first one says how many messages there were.
+pub const CELLS: usize = 1 + PLACES * WORDS;
+/// A message is cut off after so many bytes.
+const TEXT_BYTES: usize = (WORDS - 2) * 8;
+
+/// A process's messages.
+#[derive(Clone, Copy)]
+pub struct Recent<'a>(pub &'a [AtomicU64]);
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When it came.
+    pub time: SystemTime,
+    /// Its first line, or as much of it as is kept.
+    pub text: String,
+}
+
+impl<'a> Recent<'a> {
+    /// Adds a message. Nothing of it but its first line is kept.
+    pub fn add(self, now: SystemTime, text: &str) {
+        let Some(count) = self.0.first() else { return };
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        let place = usize::try_from(number).unwrap_or_default() % PLACES;
+        let line = text.lines().next().unwrap_or_default().as_bytes();
+        let line = line.get(..TEXT_BYTES).unwrap_or(line);
+        let store = |word, value| {
+            if let Some(cell) = self.word(place, word) {
+                cell.store(value, Ordering::Relaxed);
+            }
+        };
+        store(0, 0);
+        store(1, line.len() as u64);
+        for (word, bytes) in line.chunks(8).enumerate() {
+            store(2 + word, bytes.iter().rev().fold(0, |packed, &byte| packed << 8 | u64::from(byte)));
+        }
+        if let Some(cell) = self.word(place, 0) {
+            cell.store(millis(now).max(1), Ordering::Release);
+        }
+    }
+
+    /// All messages, the newest first.
+    pub fn list(self) -> Vec<Message> {
+        let mut messages: Vec<Message> = (0..PLACES).filter_map(|place| self.read(place)).collect();
+        messages.sort_by_key(|message| std::cmp::Reverse(message.time));
+        messages
+    }
+
+    /// Passes the messages on to another process, since this one is gone.
+    pub fn pass_on(self, other: Recent<'_>) {
+        for message in self.list().into_iter().rev() {
+            other.add(message.time, &message.text);
+        }
+    }
+
+    fn read(self, place: usize) -> Option<Message> {
+        let time = self.word(place, 0)?.load(Ordering::Acquire);
+        if time == 0 {
+            return None;
+        }
+        let length = usize::try_from(self.word(place, 1)?.load(Ordering::Relaxed)).ok()?.min(TEXT_BYTES);
+        let mut text = Vec::with_capacity(TEXT_BYTES);
+        for word in 0..length.div_ceil(8) {
+            text.extend_from_slice(&self.word(place, 2 + word)?.load(Ordering::Relaxed).to_le_bytes());
+        }
+        text.truncate(length);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Some(Message { time: UNIX_EPOCH + Duration::from_millis(time), text })
+    }
+
+    fn word(self, place: usize, word: usize) -> Option<&'a AtomicU64> {
+        self.0.get(1 + place * WORDS + word)
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Vec<AtomicU64> {
+        (0..CELLS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn texts(recent: Recent<'_>) -> Vec<String> {
+        recent.list().into_iter().map(|message| message.text).collect()
+    }
+
+    #[test]
+    fn the_newest_messages_stay() {
+        let row = row();
+        let recent = Recent(&row);
+        for number in 0..PLACES as u64 + 3 {
+            recent.add(UNIX_EPOCH + Duration::from_secs(number + 1), &format!("number {number}\nmore"));
+        }
+        let texts = texts(recent);
+        assert_eq!((texts.len(), texts[0].as_str(), texts[15].as_str()), (16, "number 18", "number 3"));
+    }
+
+    #[test]
+    fn messages_are_cut_and_passed_on() {
+        let (one, other) = (row(), row());
+        Recent(&one).add(UNIX_EPOCH + Duration::from_secs(1), &"\u{e9}".repeat(300));
+        Recent(&one).add(UNIX_EPOCH + Duration::from_secs(2), "short");
+        Recent(&one).pass_on(Recent(&other));
+        let texts = texts(Recent(&other));
+        assert_eq!(texts[0], "short");
+        assert_eq!(texts[1].chars().count(), TEXT_BYTES / 2);
+        Recent(&[]).add(UNIX_EPOCH, "nowhere");
+        assert!(Recent(&[]).list().is_empty());
+    }
+}

@@ -1,0 +1,67 @@
+//! What one process shows to all others: a row of numbers in shared memory, of which each part has its meaning.
+
+use std::sync::atomic::AtomicU64;
+
+use crate::in_flight::{self, InFlight};
+use crate::metrics::{self, Counts};
+use crate::recent::{self, Recent};
+
+const IN_FLIGHT: usize = metrics::CELLS;
+const RECENT: usize = IN_FLIGHT + in_flight::CELLS;
+
+/// Numbers in a row.
+pub const CELLS: usize = RECENT + recent::CELLS;
+
+/// One process's row. One that is too short shows nothing.
+#[derive(Clone, Copy)]
+pub struct Row<'a>(pub &'a [AtomicU64]);
+
+impl<'a> Row<'a> {
+    /// What it counts.
+    pub fn counts(self) -> Counts<'a> {
+        Counts(self.0.get(..IN_FLIGHT).unwrap_or_default())
+    }
+
+    /// What it is doing.
+    pub fn in_flight(self) -> InFlight<'a> {
+        InFlight(self.0.get(IN_FLIGHT..RECENT).unwrap_or_default())
+    }
+
+    /// Its last messages.
+    pub fn recent(self) -> Recent<'a> {
+        Recent(self.0.get(RECENT..CELLS).unwrap_or_default())
+    }
+
+    /// Adds what a process that is gone leaves to that of all others that are gone.
+    pub fn leave_to(self, all: Row<'_>) {
+        self.counts().retire_into(all.counts());
+        self.recent().pass_on(all.recent());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn row() -> Vec<AtomicU64> {
+        (0..CELLS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    #[test]
+    fn parts_do_not_overlap() {
+        let (one, all) = (row(), row());
+        let shown = Row(&one);
+        shown.counts().add(metrics::CELLS - 1, 7);
+        shown.in_flight().begin(UNIX_EPOCH, b"GET", b"/");
+        for number in 0..recent::PLACES + 1 {
+            shown.recent().add(UNIX_EPOCH, &format!("{number}"));
+        }
+        assert_eq!(shown.in_flight().list(UNIX_EPOCH).len(), 1);
+        assert_eq!(shown.recent().list().len(), recent::PLACES);
+        shown.leave_to(Row(&all));
+        assert_eq!(Row(&all).recent().list().len(), recent::PLACES);
+        Row(&[]).counts().add(0, 1);
+    }
+}
