@@ -50,6 +50,8 @@ pub struct Endpoints {
     pub unix: bool,
     /// Whether the client spoke TLS, so that the scheme is `https`.
     pub https: bool,
+    /// What else there is to know of the connection, such as SSL_PROTOCOL, by name.
+    pub variables: Vec<(&'static str, String)>,
     /// They are those of one request only, not of all requests of a connection.
     pub of_one_request: bool,
     /// What the application keeps for the connection.

@@ -253,6 +253,9 @@ impl Environs {
             template.set_item(&names.url_scheme, "https")?;
             template.set_item(&names.https, "on")?;
         }
+        for (name, value) in &endpoints.variables {
+            template.set_item(PyString::intern(py, name), latin1(py, value.as_bytes())?)?;
+        }
         Ok(template)
     }
 
