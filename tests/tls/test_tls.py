@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from elsewhere import certificate
+from secure import Secure
 from wire import Connection
 
 CONTRACT = APPS / "contract.py"
@@ -28,17 +29,6 @@ def pair(tmp_path_factory):
 @pytest.fixture
 def secure(serve, pair):
     return serve(CONTRACT, "-c", pair[0], "-k", pair[1], "--header-timeout", "2s", "--stream-paths", "/streamed")
-
-
-class Secure(Connection):
-    """A connection with TLS around it."""
-
-    def __init__(self, address, trusted, **versions):
-        super().__init__(address)
-        context = ssl.create_default_context(cafile=trusted)
-        for name, value in versions.items():
-            setattr(context, name, value)
-        self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -232,16 +222,16 @@ def test_wrong_files(run, pair, tmp_path):
     (tmp_path / "other").mkdir()
     other = certificate(tmp_path / "other")
     for arguments, message in (
-        (["-c", pair[0]], "--ssl-certificate: needs its key: ssl_private_key"),
+        (["-c", pair[0]], "holds no private key (PEM): name the file that does: ssl_private_key"),
         (["-k", pair[1]], "--ssl-private-key: needs its certificate: ssl_certificate"),
-        (["-c", "missing.pem", "-k", pair[1]], "--ssl-certificate: there is no file"),
+        (["-c", "missing.pem", "-k", pair[1]], "--ssl-certificate: there is no file or folder"),
         (["-c", rubbish, "-k", pair[1]], 'rubbish.pem" holds no certificate'),
-        (["-c", pair[0], "-k", rubbish], 'rubbish.pem" cannot be used'),
+        (["-c", pair[0], "-k", rubbish], 'rubbish.pem" holds no private key (PEM)'),
         (["-c", pair[0], "-k", other[1]], "do not fit"),
         (["-c", pair[0], "-k", pair[1], "--proxy-protocol", "--trusted-proxies", "unix"], "comes before TLS"),
-        (["-b", "https://127.0.0.1:0"], "needs a certificate: ssl_certificate and ssl_private_key"),
+        (["-b", "https://127.0.0.1:0"], "needs a certificate: ssl_certificate"),
     ):
-        ended = run(CONTRACT, "-p", 0, *arguments)
+        ended = run(CONTRACT, "-b", "127.0.0.1:0", *arguments)
         assert ended.returncode == 2, message
         assert message in ended.stderr
         assert len(ended.stderr.splitlines()) == 1

@@ -307,21 +307,63 @@ pub const OPTIONS: &[Opt] = &[
     Opt {
         name: "ssl_certificate",
         short: Some('c'),
-        kind: Kind::Path,
-        metavar: "FILE",
+        kind: Kind::List,
+        metavar: "PATH",
         section: Section::Sockets,
-        help: "certificate (PEM) for TLS, with its chain",
-        details: "Addresses without a protocol before them then speak HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix \
-                  sockets do not. The file is read again when the application is reloaded.",
+        help: "certificate (PEM) for TLS, or a folder of them (repeatable)",
+        details: "A file with the certificate and its chain, and the key too if there is no `ssl_private_key`. Clients get the \
+                  certificate that has the name they ask for, then one with a wildcard for it, then the first. A folder \
+                  stands for every `NAME.pem` or `NAME.crt` with a `NAME.key` beside it, and every `NAME/fullchain.pem` \
+                  with `NAME/privkey.pem`, as certbot writes them. What `NAME.ocsp` beside a certificate holds is stapled. \
+                  Addresses without a protocol before them then speak HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix \
+                  sockets do not. Changed files are noticed within seconds. See [the guide](guide/tls.md).",
         ..BASE
     },
     Opt {
         name: "ssl_private_key",
         short: Some('k'),
+        kind: Kind::List,
+        metavar: "FILE",
+        section: Section::Sockets,
+        help: "its private key (PEM), if that is another file (repeatable)",
+        details: "As many as there are files in `ssl_certificate`, in the same order; or none, if each holds its key.",
+        ..BASE
+    },
+    Opt {
+        name: "ssl_key_password_file",
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Sockets,
-        help: "its private key (PEM)",
+        help: "its first line is the password of encrypted private keys",
+        ..BASE
+    },
+    Opt {
+        name: "client_ca",
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Sockets,
+        help: "ask clients for a certificate of one of these CAs (PEM)",
+        details: "The environ then has SSL_CLIENT_VERIFY, SSL_CLIENT_S_DN, SSL_CLIENT_I_DN, SSL_CLIENT_M_SERIAL, \
+                  SSL_CLIENT_V_START, SSL_CLIENT_V_END and SSL_CLIENT_CERT, as under Apache.",
+        ..BASE
+    },
+    Opt {
+        name: "client_cert",
+        kind: Kind::Choice(&["required", "optional"]),
+        default: "required",
+        metavar: "WHEN",
+        section: Section::Sockets,
+        help: "whether clients must have one: required or optional",
+        details: "`optional`: SSL_CLIENT_VERIFY is `NONE` for clients without one. A wrong one is refused in both cases.",
+        ..BASE
+    },
+    Opt {
+        name: "redirect_https",
+        metavar: "PORT",
+        section: Section::Sockets,
+        help: "send clients of plain HTTP on this port to HTTPS",
+        details: "A port, on the hosts that speak HTTPS, or an address as for `bind`. Every request there is answered with 301 \
+                  or, unless it is GET or HEAD, 308: to the same host and target, at the first port that speaks HTTPS.",
         ..BASE
     },
     Opt {

@@ -19,6 +19,8 @@ pub struct Plan {
     pub binds: Vec<Bind>,
     /// How the sockets are.
     pub socket: SocketPlan,
+    /// With which certificates; `None` when there are none.
+    pub tls: Option<TlsPlan>,
     /// Worker processes, at least 1.
     pub workers: usize,
     /// What each worker does.
@@ -46,8 +48,6 @@ pub struct ApplicationPlan {
     pub password: Option<String>,
     /// Where each request's profile goes.
     pub profiler: Option<PathBuf>,
-    /// Certificate and private key, for servers that do TLS.
-    pub certificate: Option<(PathBuf, PathBuf)>,
     /// Folder to change to.
     pub chdir: Option<PathBuf>,
     /// Folders to look for modules in.
@@ -73,6 +73,8 @@ pub enum Protocol {
     Http,
     /// The same over TLS.
     Https,
+    /// HTTP whose every answer is that HTTPS is to be spoken.
+    Redirect,
     /// SCGI.
     Scgi,
     /// FastCGI, as a responder.
@@ -82,7 +84,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All that addresses can ask for.
     pub const ALL: [Protocol; 5] =
         [Protocol::Http, Protocol::Https, Protocol::Scgi, Protocol::FastCgi, Protocol::Uwsgi];
 
@@ -90,6 +92,7 @@ impl Protocol {
     pub fn scheme(self) -> &'static str {
         match self {
             Protocol::Http => "http",
+            Protocol::Redirect => "redirect",
             Protocol::Https => "https",
             Protocol::Scgi => "scgi",
             Protocol::FastCgi => "fastcgi",
@@ -99,12 +102,12 @@ impl Protocol {
 
     /// Whether it is HTTP, with TLS or without.
     pub fn is_http(self) -> bool {
-        matches!(self, Protocol::Http | Protocol::Https)
+        matches!(self, Protocol::Http | Protocol::Https | Protocol::Redirect)
     }
 
     /// The protocol of a scheme.
     pub fn of_scheme(scheme: &str) -> Option<Protocol> {
-        Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == scheme)
+        Protocol::ALL.into_iter().chain([Protocol::Redirect]).find(|protocol| protocol.scheme() == scheme)
     }
 }
 
@@ -122,6 +125,35 @@ pub enum BindAddress {
     Unix(PathBuf),
     /// An inherited descriptor.
     Fd(i32),
+}
+
+/// How connections are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// In this order; never empty.
+    pub certificates: Vec<CertificateSource>,
+    /// The file with the password of encrypted keys.
+    pub key_password_file: Option<PathBuf>,
+    /// Clients are asked for certificates of these CAs.
+    pub client_ca: Option<PathBuf>,
+    /// They are refused without one.
+    pub client_cert_required: bool,
+    /// What may be spoken inside, by the names of ALPN, best first.
+    pub alpn: Vec<String>,
+}
+
+/// Where certificates are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// In one file, with its key there or in another.
+    Files {
+        /// The certificate and its chain.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// In a folder, each with its key.
+    Folder(PathBuf),
 }
 
 /// How sockets are made.
@@ -320,7 +352,6 @@ impl Plan {
             web2py: read.web2py.clone(),
             password: read.password()?,
             profiler: read.path("profiler"),
-            certificate: read.certificate.clone(),
             chdir: read.web2py.clone().or_else(|| read.path("chdir")),
             pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
             preload: read.flag("preload"),
@@ -335,6 +366,7 @@ impl Plan {
                 unix_mode: read.mode("socket_mode"),
                 unix_owner: read.owner("socket_owner")?,
             },
+            tls: read.tls()?,
             workers: read.count("workers"),
             server: ServerPlan {
                 workers: read.count("workers"),
@@ -414,14 +446,14 @@ struct Reader<'a> {
     folder: &'a Path,
     /// The folder of the web2py site, if one is served. This and the next are what several others depend on.
     web2py: Option<PathBuf>,
-    /// Certificate and key.
-    certificate: Option<(PathBuf, PathBuf)>,
+    /// Where the certificates are.
+    certificates: Vec<CertificateSource>,
 }
 
 impl<'a> Reader<'a> {
     fn new(settings: &'a Settings, folder: &'a Path) -> Result<Self, Wrong> {
-        let read = Reader { settings, folder, web2py: None, certificate: None };
-        Ok(Reader { web2py: read.find_web2py()?, certificate: read.read_certificate()?, ..read })
+        let read = Reader { settings, folder, web2py: None, certificates: Vec::new() };
+        Ok(Reader { web2py: read.find_web2py()?, certificates: read.find_certificates()?, ..read })
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -547,20 +579,79 @@ impl<'a> Reader<'a> {
         Ok(password)
     }
 
-    fn read_certificate(&self) -> Result<Option<(PathBuf, PathBuf)>, Wrong> {
-        let (certificate, key) = ("ssl_certificate", "ssl_private_key");
-        for name in [certificate, key] {
-            if let Some(path) = self.path(name).filter(|path| !path.is_file()) {
-                return Err(self
-                    .settings
-                    .wrong(name, &format!("there is no file {:?}", path.display().to_string())));
-            }
+    fn tls(&self) -> Result<Option<TlsPlan>, Wrong> {
+        const ONLY_WITH: [&str; 3] = ["ssl_key_password_file", "client_ca", "client_cert"];
+        let certificates = self.certificates.clone();
+        if certificates.is_empty() {
+            return match ONLY_WITH.into_iter().find(|name| self.settings.given(name).is_some()) {
+                Some(name) => {
+                    Err(self.settings.wrong(name, "needs a certificate of the server: ssl_certificate"))
+                }
+                None => Ok(None),
+            };
         }
-        match (self.path(certificate), self.path(key)) {
-            (None, None) => Ok(None),
-            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
-            (Some(_), None) => Err(self.settings.wrong(certificate, "needs its key: ssl_private_key")),
-            (None, Some(_)) => Err(self.settings.wrong(key, "needs its certificate: ssl_certificate")),
+        let client_ca = self.file("client_ca")?;
+        if client_ca.is_none() && self.settings.given("client_cert").is_some() {
+            return Err(self
+                .settings
+                .wrong("client_cert", "needs the CAs of clients' certificates: client_ca"));
+        }
+        Ok(Some(TlsPlan {
+            certificates,
+            key_password_file: self.file("ssl_key_password_file")?,
+            client_ca,
+            client_cert_required: self.text("client_cert").as_deref() == Some("required"),
+            alpn: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
+        }))
+    }
+
+    fn find_certificates(&self) -> Result<Vec<CertificateSource>, Wrong> {
+        let (certificates, keys) = ("ssl_certificate", "ssl_private_key");
+        let paths = |name| -> Vec<PathBuf> {
+            self.list(name).iter().map(|path| self.folder.join(path).components().collect()).collect()
+        };
+        let shown = |path: &Path| format!("{:?}", path.display().to_string());
+        let mut keys_left = paths(keys).into_iter();
+        let keys_given = keys_left.len();
+        let mut files = 0;
+        let mut sources = Vec::new();
+        for path in paths(certificates) {
+            if path.is_dir() {
+                sources.push(CertificateSource::Folder(path));
+                continue;
+            }
+            if !path.is_file() {
+                let reason = format!("there is no file or folder {}", shown(&path));
+                return Err(self.settings.wrong(certificates, &reason));
+            }
+            files += 1;
+            let key = match keys_left.next() {
+                Some(key) if !key.is_file() => {
+                    return Err(self.settings.wrong(keys, &format!("there is no file {}", shown(&key))));
+                }
+                Some(key) => key,
+                None => path.clone(),
+            };
+            sources.push(CertificateSource::Files { certificate: path, key });
+        }
+        if keys_given > 0 && sources.is_empty() {
+            return Err(self.settings.wrong(keys, "needs its certificate: ssl_certificate"));
+        }
+        if keys_given > 0 && keys_given != files {
+            let reason = format!(
+                "is given {keys_given} times for {files} certificate files: give one for each, in the same order"
+            );
+            return Err(self.settings.wrong(keys, &reason));
+        }
+        Ok(sources)
+    }
+
+    fn file(&self, name: &'static str) -> Result<Option<PathBuf>, Wrong> {
+        match self.path(name) {
+            Some(path) if !path.is_file() => {
+                Err(self.settings.wrong(name, &format!("there is no file {:?}", path.display().to_string())))
+            }
+            path => Ok(path),
         }
     }
 
@@ -656,16 +747,16 @@ impl<'a> Reader<'a> {
     fn binds(&self) -> Result<Vec<Bind>, Wrong> {
         // A certificate is there to be used, save where the user says http://.
         let native = self.text("server").as_deref() == Some("native");
-        let http = if native && self.certificate.is_some() { Protocol::Https } else { Protocol::Http };
+        let http = if native && !self.certificates.is_empty() { Protocol::Https } else { Protocol::Http };
         let mut binds = Vec::new();
         for text in self.list("bind") {
             let bind = bind(&text, self.folder, http)
                 .map_err(|reason| self.settings.wrong("bind", &format!("{text:?} {reason}")))?;
             if bind.protocol == Protocol::Https && http == Protocol::Http {
-                let needs = "needs a certificate: ssl_certificate and ssl_private_key";
+                let needs = "needs a certificate: ssl_certificate";
                 return Err(self.settings.wrong("bind", &format!("{text:?} {needs}")));
             }
-            if binds.contains(&bind) && !matches!(bind.address, BindAddress::Tcp { port: 0, .. }) {
+            if binds.contains(&bind) && !is_any_port(&bind.address) {
                 return Err(self.settings.wrong("bind", &format!("{text:?} is given twice")));
             }
             binds.push(bind);
@@ -691,8 +782,50 @@ impl<'a> Reader<'a> {
                 binds.push(bind);
             }
         }
+        self.redirects("redirect_https", &mut binds)?;
         Ok(binds)
     }
+
+    /// Adds the addresses where clients are sent to HTTPS.
+    fn redirects(&self, name: &'static str, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
+        let native = self.text("server").as_deref() == Some("native");
+        let Some(text) = self.text(name).filter(|_| native) else { return Ok(()) };
+        let wrong = |reason: &str| self.settings.wrong(name, &format!("{text:?} {reason}"));
+        let secure = binds.iter().filter(|bind| bind.protocol == Protocol::Https);
+        let mut addresses: Vec<BindAddress> = secure.map(|bind| bind.address.clone()).collect();
+        if addresses.is_empty() {
+            return Err(wrong("needs an address that speaks HTTPS: ssl_certificate"));
+        }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let chosen: u16 = text.parse().map_err(|_| wrong("must be a port from 0 to 65535"))?;
+            addresses.retain_mut(|address| match address {
+                BindAddress::Tcp { port, .. } => {
+                    *port = chosen;
+                    true
+                }
+                BindAddress::Unix(_) | BindAddress::Fd(_) => false,
+            });
+            if addresses.is_empty() {
+                return Err(wrong("must be an address, since what speaks HTTPS is no host and port"));
+            }
+        } else {
+            addresses = vec![bind_address(&text, self.folder).map_err(|reason| wrong(&reason))?];
+        }
+        for address in addresses {
+            let used = binds.iter().find(|bind| bind.address == address && !is_any_port(&address));
+            match used {
+                Some(Bind { protocol: Protocol::Redirect, .. }) => {}
+                Some(_) => return Err(wrong("is an address that is used already")),
+                None => binds.push(Bind { protocol: Protocol::Redirect, address }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the system chooses the port.
+fn is_any_port(address: &BindAddress) -> bool {
+    matches!(address, BindAddress::Tcp { port: 0, .. })
 }
 
 /// Reads one `[[cron]]` table, the `place`-th of its file.
@@ -806,7 +939,8 @@ fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, String> {
         None | Some(("fd" | "unix", _)) => (None, text),
         Some((scheme, rest)) => {
             let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-            let protocol = Protocol::of_scheme(scheme).ok_or_else(|| {
+            let asked = Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == scheme);
+            let protocol = asked.ok_or_else(|| {
                 let all = Protocol::ALL.map(Protocol::scheme).join(", ");
                 format!("asks for {scheme}, which is not supported; the protocols are {all}")
             })?;

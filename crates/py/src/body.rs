@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anygate_config::{ApplicationPlan, LogTarget, Plan, VERSION};
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Ended, Events, Service, Tls, Worker};
+use anygate_server::{Ended, Events, Service, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
 use anygate_sys::process::{self, Fork, User};
@@ -24,6 +24,8 @@ pub(crate) struct Body {
     /// The application, if it is here before the fork.
     pub(crate) application: Option<Py<PyAny>>,
     pub(crate) access_log: Option<(LogTarget, File)>,
+    /// What workers know clients of HTTPS by that come again.
+    pub(crate) tickets: Tickets,
     /// Whom workers run as.
     pub(crate) user: Option<User>,
     pub(crate) group: Option<u32>,
@@ -34,6 +36,7 @@ pub(crate) struct Body {
 
 impl WorkerBody for Body {
     fn fork(&mut self) -> io::Result<Fork> {
+        self.tickets.advance();
         Python::attach(|py| {
             ffi::before_fork(py);
             let forked = process::fork();
@@ -95,7 +98,7 @@ impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
         let WorkerContext { sockets, signals, parent, mut report } = context;
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
-        let tls = certificate(&self.plan).map_err(Failure::Server)?;
+        let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
         let (application, files) = Python::attach(|py| {
             let callable = match self.application.take() {
@@ -165,10 +168,9 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
     }
 }
 
-/// The certificate of addresses that speak HTTPS.
-pub(crate) fn certificate(plan: &Plan) -> Result<Option<Tls>, String> {
-    let files = plan.application.certificate.as_ref();
-    files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
+/// The certificates of addresses that speak HTTPS.
+pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, String> {
+    plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose()
 }
 
 /// The static files of a web2py site, unless its routes map them.

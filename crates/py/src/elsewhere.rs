@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use anygate_config::{Bind, BindAddress, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
+use anygate_config::{Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -77,7 +77,15 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
     // The short form for web2py's log is no option of the other server: the line is written around the application.
     let own_log = set("access_log").then_some(plan.log.access_log.as_ref()).flatten();
     let web2py_log = plan.log.access_log.as_ref().filter(|_| set("logging") && !set("access_log"));
-    let (certificate, key) = application.certificate.clone().unzip();
+    let (certificate, key) = match plan.tls.as_ref().map(|tls| tls.certificates.as_slice()) {
+        None => (None, None),
+        Some([CertificateSource::Files { certificate, key }]) => (Some(certificate), Some(key)),
+        Some(_) => {
+            return Err(Refusal::usage(format!(
+                "ssl_certificate: {server} takes one certificate in a file; leave the others out or serve natively"
+            )));
+        }
+    };
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let jobs = cron::under_another_server(plan);
     Ok(json!({

@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anygate_config::Plan;
-use anygate_server::{Ended, Events, Handle, Service, Worker};
+use anygate_server::{Ended, Events, Handle, Service, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{certificate, wsgi};
+use crate::body::{certificates, wsgi};
 use crate::{logs, settings};
 
 /// The native half of `anygate.Server`, which documents it.
@@ -53,7 +53,8 @@ impl Server {
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
         let sockets =
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
-        let tls = certificate(&self.plan).map_err(PyValueError::new_err)?;
+        let tickets = Tickets::new().map_err(PyOSError::new_err)?;
+        let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));

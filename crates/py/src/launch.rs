@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anygate_config::{Command, Plan, parse};
+use anygate_server::Tickets;
 use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
 use anygate_sys::process;
@@ -14,7 +15,7 @@ use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{Body, certificate, load};
+use crate::body::{Body, certificates, load};
 use crate::{cgi, cron, elsewhere, logs, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
@@ -160,7 +161,10 @@ fn launch(
     }
     elsewhere::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
-    certificate(&plan).map_err(Refusal::usage)?;
+    let tickets = Tickets::new().map_err(Refusal::machine)?;
+    if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
+        tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");
@@ -187,6 +191,7 @@ fn launch(
         command: restart_command(py),
         access_log,
         application,
+        tickets,
         user,
         group,
         folder,

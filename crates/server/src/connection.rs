@@ -23,6 +23,7 @@ use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Exchange, Finished, Form, RequestBody};
 use crate::http2::Http2;
 use crate::pipe::{OutboxLimits, Pipe};
+use crate::redirect::to_https;
 use crate::streams::{Arrived, Streams};
 
 /// Said once: a proxy may be in front that nobody named.
@@ -40,6 +41,8 @@ pub(crate) struct ReadRules {
     pub(crate) forwarding: Forwarding,
     /// Trusted peers begin with a PROXY preface.
     pub(crate) proxy_protocol: bool,
+    /// Where clients of [`Protocol::Redirect`] are sent.
+    pub(crate) https_port: Option<u16>,
 }
 
 pub(crate) struct Connection {
@@ -96,6 +99,8 @@ pub(crate) enum Next {
     Http2,
     /// Answer with this status and close.
     Refuse(u16),
+    /// Answer with this status that it is to be found elsewhere, and close.
+    Redirect(u16, String),
     /// Close without an answer, and say why: the peer does not speak the protocol.
     Broken(String),
     /// Close: nothing more is to be said.
@@ -252,7 +257,7 @@ impl Connection {
                         }
                     }
                     self.state = match self.protocol {
-                        Protocol::Http | Protocol::Https => {
+                        Protocol::Http | Protocol::Https | Protocol::Redirect => {
                             self.exchange = Some(spare.pop().unwrap_or_default());
                             State::Head(HeadDecoder::default())
                         }
@@ -456,6 +461,10 @@ impl Connection {
             }),
             Applied::Removed => {}
             Applied::Believed(ends) => exchange.endpoints = Some(Box::new(ends)),
+        }
+        if self.protocol == Protocol::Redirect {
+            let place = to_https(&exchange.head, rules.https_port);
+            return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         if matches!(framing, Framing::None) {

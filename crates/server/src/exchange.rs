@@ -54,7 +54,7 @@ impl Exchange {
     pub(crate) fn set_form(&mut self, protocol: Protocol) {
         match protocol {
             // Only a request knows that it is one of HTTP/2.
-            Protocol::Http | Protocol::Https => {}
+            Protocol::Http | Protocol::Https | Protocol::Redirect => {}
             Protocol::Scgi => self.form = Form::Cgi(StatusForm::Field),
             Protocol::Uwsgi => self.form = Form::Cgi(StatusForm::Line),
             // Each of its requests knows its number already.
@@ -292,6 +292,16 @@ impl<'a> Answer<'a> {
         let _ = self.start(&head, Some(length)).and_then(|()| self.write(body.as_bytes()));
     }
 
+    /// Sends the client elsewhere; possible while nothing was started.
+    pub(crate) fn redirect(&mut self, status: u16, place: &str) {
+        let (mut head, body) = error_page(status);
+        if head.push_field(b"Location", place.as_bytes()).is_err() {
+            return self.refuse(400);
+        }
+        // As above.
+        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(body.as_bytes()));
+    }
+
     /// Writes the head. Gives how the body is framed and whether the connection may stay.
     fn encode(
         &mut self,
@@ -504,10 +514,12 @@ impl Response for Answer<'_> {
     }
 }
 
-/// A page for an error that the server itself answers. It repeats nothing of the request, so that nothing can be
+/// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
 /// reflected into a browser.
 pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
     let reason = match status {
+        301 => "Moved Permanently",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         408 => "Request Timeout",
         413 => "Content Too Large",

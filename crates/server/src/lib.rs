@@ -16,7 +16,7 @@
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
-//! * [`tls`]: certificates, and a socket with a session around it.
+//! * [`tls`]: certificates, sessions around sockets, the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
 //! * [`deadlines`], [`access_log`], [`date`].
 //! * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
@@ -34,6 +34,7 @@ mod http2;
 mod pace;
 mod pipe;
 mod reactor;
+mod redirect;
 mod spool;
 mod stage;
 mod steward;
@@ -42,5 +43,5 @@ mod tls;
 mod worker;
 
 pub use access_log::{AccessLog, Reopen};
-pub use tls::Tls;
+pub use tls::{Tickets, Tls};
 pub use worker::{Ended, Events, Handle, Service, Worker};

@@ -14,8 +14,8 @@ use anygate_policy::forwarded::Forwarding;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::Application;
 use anygate_proto::limits::Limits;
-use anygate_sys::Listener;
 use anygate_sys::signals::{Signal, Signals};
+use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
@@ -28,6 +28,7 @@ use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
 use crate::stage::Stage;
 use crate::steward;
 use crate::tls::Tls;
+use crate::tls::handshakes::Handshakes;
 
 /// What a worker serves, and what is around it.
 pub struct Service {
@@ -47,6 +48,7 @@ pub struct Worker {
     reactor: Box<Reactor>,
     rules: Arc<Rules>,
     application: Arc<dyn Application>,
+    handshakes: Arc<Handshakes>,
     threads: usize,
 }
 
@@ -148,10 +150,13 @@ impl Worker {
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
         let Service { application, access_log, files, tls } = service;
-        let rules = Arc::new(rules(plan, access_log, files, tls));
+        let mut rules = rules(plan, access_log, files, tls);
+        rules.read.https_port = https_port(&listeners);
+        let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let stage = Arc::new(Stage::new(waker));
+        let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
             poll,
             listeners,
@@ -159,9 +164,11 @@ impl Worker {
             Arc::clone(&rules),
             Arc::clone(&stage),
             Arc::clone(&control),
+            Arc::clone(&handshakes),
         )?);
         let handle = Handle { stage: Arc::clone(&stage), control: Arc::clone(&control) };
-        Ok((Worker { stage, reactor, rules, application, threads: plan.threads.max(1) }, handle))
+        let threads = plan.threads.max(1);
+        Ok((Worker { stage, reactor, rules, application, handshakes, threads }, handle))
     }
 
     /// Serves until told to end. App threads that are still inside the application when the time to drain is over are
@@ -169,8 +176,13 @@ impl Worker {
     ///
     /// Errors: a thread cannot be started, or the poll itself fails.
     pub fn run(self, events: &mut dyn Events) -> io::Result<Ended> {
-        let Worker { stage, reactor, rules, application, threads } = self;
-        let mut handles = Vec::with_capacity(threads);
+        let Worker { stage, reactor, rules, application, handshakes, threads } = self;
+        let mut handles = Vec::with_capacity(threads + 1);
+        if let Some(tls) = rules.tls.clone() {
+            let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
+            let work = move || handshakes.run(&tls, &floor);
+            handles.push(thread::Builder::new().name("handshakes".to_owned()).spawn(work)?);
+        }
         for index in 0..threads {
             let (floor, rules, application) =
                 (Arc::clone(&stage), Arc::clone(&rules), Arc::clone(&application));
@@ -188,12 +200,15 @@ impl Worker {
                 Ok(handle) => handles.push(handle),
                 Err(error) => {
                     stage.stop();
+                    handshakes.stop();
                     return Err(error);
                 }
             }
         }
         stage.offer(reactor);
-        steward::run(&stage, events)?;
+        let ended = steward::run(&stage, events);
+        handshakes.stop();
+        ended?;
         let patience = Instant::now() + Duration::from_millis(200);
         let mut left = handles;
         while !left.is_empty() && Instant::now() < patience {
@@ -236,6 +251,7 @@ fn rules(
             mount: cgi::mount(&plan.script_name),
             forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
             proxy_protocol: plan.proxy_protocol,
+            https_port: None,
         },
         answer: AnswerRules {
             streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
@@ -254,6 +270,14 @@ fn rules(
         tls,
         shared: plan.workers > 1,
     }
+}
+
+/// The first port that speaks HTTPS.
+fn https_port(listeners: &[(Protocol, Listener)]) -> Option<u16> {
+    listeners.iter().find_map(|(protocol, listener)| match listener.local() {
+        Address::Inet(address) if *protocol == Protocol::Https => Some(address.port()),
+        _ => None,
+    })
 }
 
 /// What a panic said.

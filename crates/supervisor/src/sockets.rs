@@ -20,8 +20,9 @@ pub struct Socket {
 impl Socket {
     /// The address as a URL: `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi+unix:/run/x.sock`.
     pub fn url(&self) -> String {
-        let (scheme, address) = (self.protocol.scheme(), self.listener.local());
-        match (address, self.protocol) {
+        let protocol = if self.protocol == Protocol::Redirect { Protocol::Http } else { self.protocol };
+        let (scheme, address) = (protocol.scheme(), self.listener.local());
+        match (address, protocol) {
             (Address::Inet(address), _) => format!("{scheme}://{address}"),
             (Address::Unix(_), Protocol::Http) => address.to_string(),
             (Address::Unix(_), _) => format!("{scheme}+{address}"),

@@ -130,6 +130,10 @@ impl Reactor {
         let connection = Connection::new(token, Pipe::new(stream), Arc::new(endpoints), protocol, preface);
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+        if protocol == Protocol::Https {
+            // The first word of a handshake comes later.
+            return self.watch(token);
+        }
         // Most clients have sent their request by now, and those of gateways close after its answer: they need no watching.
         self.read(token);
     }

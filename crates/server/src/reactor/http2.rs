@@ -100,7 +100,7 @@ impl Reactor {
                 pipe.flush();
                 self.due.extend(pipe.stream().http2().map(Stream::parent));
             }
-            None => {}
+            Some(Entry::Greeting { .. }) | None => {}
         }
     }
 

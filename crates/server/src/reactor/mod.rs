@@ -30,6 +30,7 @@ use crate::http2::Stream;
 use crate::pipe::{Flushed, Pipe};
 use crate::stage::Stage;
 use crate::tls::Tls;
+use crate::tls::handshakes::Handshakes;
 use crate::worker::{Command, Control};
 
 /// Tokens from here up are not connections.
@@ -99,6 +100,7 @@ pub(crate) struct Reactor {
     rules: Arc<Rules>,
     stage: Arc<Stage>,
     control: Arc<Control>,
+    handshakes: Arc<Handshakes>,
 }
 
 /// What is the same for all connections of a worker.
@@ -120,6 +122,8 @@ enum Entry {
     Here(Box<Connection>),
     /// An app thread has it.
     Out { pipe: Arc<Pipe>, more: bool },
+    /// The thread for handshakes has it.
+    Greeting { pipe: Arc<Pipe>, more: bool },
 }
 
 impl Reactor {
@@ -130,6 +134,7 @@ impl Reactor {
         rules: Arc<Rules>,
         stage: Arc<Stage>,
         control: Arc<Control>,
+        handshakes: Arc<Handshakes>,
     ) -> io::Result<Self> {
         let now = Instant::now();
         let mut reactor = Reactor {
@@ -160,6 +165,7 @@ impl Reactor {
             rules,
             stage,
             control,
+            handshakes,
         };
         reactor.register_control()?;
         reactor.start_accepting()?;
@@ -370,7 +376,7 @@ impl Reactor {
         self.stage.start_draining();
         self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
             Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
-            Entry::Here(_) | Entry::Out { .. } => None,
+            Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
         }));
         let idle: Vec<(usize, Duration)> = self
             .connections
@@ -379,7 +385,7 @@ impl Reactor {
                 Entry::Here(connection) if matches!(connection.state, State::Idle) => {
                     Some((token, if connection.served == 0 { header } else { keepalive }))
                 }
-                Entry::Here(_) | Entry::Out { .. } => None,
+                Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
             })
             .collect();
         for (token, allowed) in idle {
@@ -399,6 +405,7 @@ impl Reactor {
         let broken = event.is_error() || (event.is_write_closed() && event.is_read_closed());
         match self.connections.get_mut(token) {
             None => {}
+            Some(Entry::Greeting { more, .. }) => *more = true,
             Some(Entry::Out { pipe, more }) => {
                 *more |= readable;
                 if broken {
@@ -422,7 +429,7 @@ impl Reactor {
                         }
                         self.look_after(token);
                     }
-                    _ if readable || broken => self.read(token),
+                    _ if readable || broken || connection.pipe.stream().is_stuck() => self.read(token),
                     _ => {}
                 }
             }
@@ -438,6 +445,9 @@ impl Reactor {
             }
             if matches!(connection.state, State::Ready | State::Writing { .. }) {
                 return;
+            }
+            if connection.pipe.stream().is_greeting() {
+                return self.greet(token);
             }
             let fresh = matches!(connection.state, State::Idle);
             match connection.pipe.stream().recv(&mut self.scratch) {
@@ -478,7 +488,7 @@ impl Reactor {
     fn watch(&mut self, token: usize) {
         let pipe = match self.connections.get(token) {
             Some(Entry::Here(connection)) => &connection.pipe,
-            Some(Entry::Out { pipe, .. }) => pipe,
+            Some(Entry::Out { pipe, .. } | Entry::Greeting { pipe, .. }) => pipe,
             None => return,
         };
         let Some(socket) = pipe.stream().socket().filter(|_| !pipe.is_watched()) else { return };
@@ -513,6 +523,9 @@ impl Reactor {
             Next::Ready => self.take_out(token),
             Next::Http2 => self.begin_http2(token),
             Next::Refuse(status) => self.refuse(token, status),
+            Next::Redirect(status, place) => {
+                self.answer(token, |answer| answer.redirect(status, &place));
+            }
             Next::Broken(reason) => {
                 self.complaints.add(self.now, &connection.endpoints, &reason);
                 self.close(token);
@@ -529,6 +542,33 @@ impl Reactor {
                 self.ready.push_back(connection);
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
             }
+        }
+    }
+
+    /// Hands a connection to the thread for handshakes.
+    fn greet(&mut self, token: usize) {
+        let Some(entry) = self.connections.get_mut(token) else { return };
+        if let Entry::Here(connection) = entry {
+            let away = Entry::Greeting { pipe: Arc::clone(&connection.pipe), more: false };
+            if let Entry::Here(connection) = std::mem::replace(entry, away) {
+                self.handshakes.hand_over(connection);
+            }
+        }
+    }
+
+    /// Takes a connection back whose handshake is over, or needs the client.
+    fn greeted(&mut self, connection: Box<Connection>, more: bool) {
+        let (token, stream) = (connection.token, connection.pipe.stream());
+        let over = !stream.is_greeting();
+        let lost = stream.is_refused() || connection.pipe.is_broken();
+        if let Some(entry) = self.connections.get_mut(token) {
+            *entry = Entry::Here(connection);
+        }
+        if lost {
+            self.close(token);
+        } else if over || more {
+            // With its last words the client may have sent its first request.
+            self.read(token);
         }
     }
 
@@ -565,6 +605,11 @@ impl Reactor {
 
     /// Answers with an error page and closes.
     fn refuse(&mut self, token: usize, status: u16) {
+        self.answer(token, |answer| answer.refuse(status));
+    }
+
+    /// Answers without the application and closes.
+    fn answer(&mut self, token: usize, give: impl FnOnce(&mut Answer<'_>)) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let mut exchange = connection.exchange.take().unwrap_or_default();
         let mut date = crate::date::DateCache::default();
@@ -574,7 +619,7 @@ impl Reactor {
         let options = AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false };
         let (mut answer, head, _, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
-        answer.refuse(status);
+        give(&mut answer);
         let finished = answer.finish(false);
         if let Some(log) = &self.rules.access_log {
             log.record(endpoints.unwrap_or(&connection.endpoints), head, &finished, Duration::ZERO);
@@ -643,6 +688,10 @@ impl Reactor {
         let mut returned = std::mem::take(&mut self.returned);
         self.stage.take_returned(&mut returned);
         for connection in returned.drain(..) {
+            if let Some(&Entry::Greeting { more, .. }) = self.connections.get(connection.token) {
+                self.greeted(connection, more);
+                continue;
+            }
             connection.pipe.set_prompt(false);
             self.put_back(connection);
         }
@@ -664,6 +713,8 @@ impl Reactor {
         let write = self.rules.timeouts.write;
         match self.connections.get(token) {
             None => {}
+            // It is closed when it comes back.
+            Some(Entry::Greeting { pipe, .. }) => pipe.break_off(),
             Some(Entry::Out { pipe, .. }) => {
                 // Only the client can be late here; how long the application takes is not a connection's business.
                 let since = pipe.waiting_since();

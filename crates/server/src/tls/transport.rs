@@ -1,18 +1,17 @@
-//! TLS: the site's certificate, and a connection's session over its socket (rustls does both). A session is fed by
-//! whoever reads or writes the connection; nothing here waits.
+//! The bytes of a connection: a socket as it is, or with a session around it. A session is fed by whoever reads or
+//! writes the connection; nothing here waits.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anygate_sys::{Stream, poll};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
+
+use super::{Tls, facts};
 
 use crate::http2;
 
@@ -23,47 +22,6 @@ const PIECE_BYTES: usize = 16 * 1024;
 const NOT_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
     Connection: close\r\n\r\n400 Bad Request: this port speaks HTTPS, not HTTP.\n";
-
-/// A certificate with its key, ready for connections.
-#[derive(Clone, Debug)]
-pub struct Tls(Arc<ServerConfig>);
-
-impl Tls {
-    /// Reads a chain of certificates and its private key, both PEM. TLS 1.2 and 1.3 are spoken.
-    ///
-    /// Errors: one line that names the file and says what is wrong with it.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Tls, String> {
-        let shown = |path: &Path| format!("{:?}", path.display().to_string());
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect)
-            .map_err(|error| format!("the certificate {} cannot be used: {error}", shown(certificate)))?;
-        if chain.is_empty() {
-            return Err(format!("{} holds no certificate (PEM)", shown(certificate)));
-        }
-        let private = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| format!("the private key {} cannot be used: {error}", shown(key)))?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .map_err(|error| {
-                format!(
-                    "the certificate {} and the key {} do not fit: {error}",
-                    shown(certificate),
-                    shown(key)
-                )
-            })?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
-        Ok(Tls(Arc::new(config)))
-    }
-
-    fn session(&self) -> Result<ServerConnection, rustls::Error> {
-        ServerConnection::new(Arc::clone(&self.0))
-    }
-}
 
 /// The bytes of a connection: a socket as it is, or with TLS.
 pub(crate) enum Transport {
@@ -77,6 +35,28 @@ pub(crate) enum Transport {
 pub(crate) struct Secured {
     stream: Stream,
     session: Mutex<Session>,
+    /// How the handshake ended; nothing while it goes on.
+    greeted: OnceLock<Greeted>,
+    /// The handshake waits until the socket takes more.
+    is_stuck: AtomicBool,
+}
+
+/// How a handshake ended.
+enum Greeted {
+    /// Well; with the protocol that is to be spoken, if the client asked for one.
+    Well(Option<Vec<u8>>),
+    /// The client broke it off, or the rules.
+    Badly,
+}
+
+/// How far a handshake is.
+pub(crate) enum Greeting {
+    /// The client has the next word.
+    GoingOn,
+    /// It is over. These variables tell of the session.
+    Done(Vec<(&'static str, String)>),
+    /// The connection is to be closed.
+    Failed,
 }
 
 struct Session {
@@ -96,7 +76,57 @@ impl Transport {
     pub(crate) fn secured(stream: Stream, tls: &Tls) -> io::Result<Transport> {
         let tls = tls.session().map_err(io::Error::other)?;
         let session = Mutex::new(Session { tls, pending: Vec::new(), begun: false, broken: false });
-        Ok(Transport::Tls(Box::new(Secured { stream, session })))
+        let (greeted, is_stuck) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Transport::Tls(Box::new(Secured { stream, session, greeted, is_stuck })))
+    }
+
+    /// Goes on with the handshake as far as the socket allows. It computes for long: no thread with anything else to do
+    /// may call this.
+    pub(crate) fn greet(&self) -> Greeting {
+        let Transport::Tls(secured) = self else { return Greeting::Done(Vec::new()) };
+        let mut session = secured.lock();
+        let result = session.greet(&secured.stream);
+        secured.is_stuck.store(session.tls.wants_write(), Ordering::Release);
+        match result {
+            Ok(()) => {
+                let alpn = session.tls.alpn_protocol().map(<[u8]>::to_vec);
+                // Only one thread at a time has the connection, and it asks before.
+                let _ = secured.greeted.set(Greeted::Well(alpn));
+                Greeting::Done(facts::variables(&session.tls))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Greeting::GoingOn,
+            Err(_) => {
+                let _ = secured.greeted.set(Greeted::Badly);
+                Greeting::Failed
+            }
+        }
+    }
+
+    /// Whether the handshake is not over: nothing can be received or sent yet. Never waits for who is at it.
+    pub(crate) fn is_greeting(&self) -> bool {
+        matches!(self, Transport::Tls(secured) if secured.greeted.get().is_none())
+    }
+
+    /// Whether the handshake goes on when the socket takes more.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self, Transport::Tls(secured) if secured.is_stuck.load(Ordering::Acquire))
+    }
+
+    /// Whether the handshake failed.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Transport::Tls(secured) if matches!(secured.greeted.get(), Some(Greeted::Badly)))
+    }
+
+    /// The protocol that client and server agreed on in the handshake (RFC 7301), if they did.
+    #[expect(dead_code, reason = "what the client sends first tells HTTP/2 from HTTP/1, agreed on or not")]
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Transport::Tls(secured) => match secured.greeted.get() {
+                Some(Greeted::Well(protocol)) => protocol.as_deref(),
+                Some(Greeted::Badly) | None => None,
+            },
+            Transport::Plain(_) | Transport::Http2(_) => None,
+        }
     }
 
     /// What the system knows; streams of HTTP/2 share that of their connection.
@@ -233,6 +263,21 @@ impl Drop for Secured {
 }
 
 impl Session {
+    /// Goes on with the handshake until it is over and all of it is sent, or the socket blocks.
+    fn greet(&mut self, stream: &Stream) -> io::Result<()> {
+        loop {
+            if !self.flush(stream)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            if !self.tls.is_handshaking() {
+                return Ok(());
+            }
+            if self.take_in(stream)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
     fn recv(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.broken {
@@ -244,27 +289,30 @@ impl Session {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
             }
-            if self.pending.is_empty() {
-                let mut piece = [0; PIECE_BYTES];
-                let count = stream.recv(&mut piece)?;
-                self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
-                if count == 0 && self.tls.is_handshaking() {
-                    return Ok(0);
-                }
-            }
-            let first = self.pending.first().copied();
-            let taken = self.tls.read_tls(&mut self.pending.as_slice())?;
-            self.pending.drain(..taken);
-            if self.pending.is_empty() {
-                // An idle connection keeps no memory for its next request.
-                self.pending = Vec::new();
-            }
-            if let Err(error) = self.tls.process_new_packets() {
-                return Err(self.refuse(stream, first, &error));
-            }
-            self.begun = true;
+            self.take_in(stream)?;
             self.flush(stream)?;
         }
+    }
+
+    /// Lets rustls have what was received, or what can be received now. Gives how much it took; 0 at the end.
+    fn take_in(&mut self, stream: &Stream) -> io::Result<usize> {
+        if self.pending.is_empty() {
+            let mut piece = [0; PIECE_BYTES];
+            let count = stream.recv(&mut piece)?;
+            self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+        }
+        let first = self.pending.first().copied();
+        let taken = self.tls.read_tls(&mut self.pending.as_slice())?;
+        self.pending.drain(..taken);
+        if self.pending.is_empty() {
+            // An idle connection keeps no memory for its next request.
+            self.pending = Vec::new();
+        }
+        if let Err(error) = self.tls.process_new_packets() {
+            return Err(self.refuse(stream, first, &error));
+        }
+        self.begun = true;
+        Ok(taken)
     }
 
     /// The client broke the protocol: tells it so.

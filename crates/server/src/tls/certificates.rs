@@ -1,0 +1,231 @@
+//! Files become certificates with their keys: where they are, what they may look like, and what is wrong with them in
+//! one line each.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anygate_config::{CertificateSource, TlsPlan};
+use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use super::{read, shown};
+
+const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
+/// The line that OpenSSL's own, older form of an encrypted key has (RFC 1421 section 4.6.1.1).
+const OLD_ENCRYPTED: &str = "Proc-Type: 4,ENCRYPTED";
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) key: Arc<CertifiedKey>,
+    /// Whom it is for, in lower case: `example.com`, `*.example.com`.
+    pub(super) names: Vec<String>,
+}
+
+/// The files of one pair.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PairFiles {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    /// Where an OCSP answer may be.
+    pub(super) staple: PathBuf,
+}
+
+impl PairFiles {
+    fn new(certificate: PathBuf, key: PathBuf) -> PairFiles {
+        PairFiles { staple: certificate.with_extension("ocsp"), certificate, key }
+    }
+}
+
+/// Reads all pairs of a plan, in its order. Also gives what is worth a warning.
+pub(super) fn load(plan: &TlsPlan, provider: &CryptoProvider) -> Result<(Vec<Pair>, Vec<String>), String> {
+    let password = plan.key_password_file.as_deref().map(password).transpose()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let mut warnings = Vec::new();
+    let mut pairs = Vec::new();
+    for files in files(plan)? {
+        let (pair, warning) = load_pair(&files, password.as_deref(), provider, now)?;
+        pairs.push(pair);
+        warnings.extend(warning);
+    }
+    Ok((pairs, warnings))
+}
+
+/// The files of all pairs of a plan.
+///
+/// Errors: a folder cannot be read, or has none.
+pub(super) fn files(plan: &TlsPlan) -> Result<Vec<PairFiles>, String> {
+    let mut found = Vec::new();
+    for source in &plan.certificates {
+        match source {
+            CertificateSource::Files { certificate, key } => {
+                found.push(PairFiles::new(certificate.clone(), key.clone()));
+            }
+            CertificateSource::Folder(folder) => {
+                let pairs = folder_files(folder)
+                    .map_err(|error| format!("{} cannot be read: {error}", shown(folder)))?;
+                if pairs.is_empty() {
+                    return Err(format!(
+                        "the folder {} holds no certificate with its key: NAME.pem with NAME.key, or \
+                         NAME/fullchain.pem with NAME/privkey.pem",
+                        shown(folder)
+                    ));
+                }
+                found.extend(pairs);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The pairs of a folder, by name; the folder may itself be one that certbot made for a name.
+fn folder_files(folder: &Path) -> io::Result<Vec<PairFiles>> {
+    let paths: BTreeSet<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    let of_certbot = |folder: &Path| {
+        let (certificate, key) = (folder.join("fullchain.pem"), folder.join("privkey.pem"));
+        (certificate.is_file() && key.is_file()).then(|| PairFiles::new(certificate, key))
+    };
+    let beside = |path: &PathBuf| {
+        let is_certificate = path.extension().is_some_and(|end| end == "pem" || end == "crt");
+        let key = path.with_extension("key");
+        (is_certificate && path.is_file() && key.is_file()).then(|| PairFiles::new(path.clone(), key))
+    };
+    let own = of_certbot(folder);
+    Ok(own
+        .into_iter()
+        .chain(paths.iter().filter_map(|path| beside(path).or_else(|| of_certbot(path))))
+        .collect())
+}
+
+/// The first line of a file.
+fn password(path: &Path) -> Result<String, String> {
+    let text = String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8 text", shown(path)))?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => Err(format!("the first line of {} is empty; it must be the password of the key", shown(path))),
+    }
+}
+
+fn load_pair(
+    files: &PairFiles,
+    password: Option<&str>,
+    provider: &CryptoProvider,
+    now: u64,
+) -> Result<(Pair, Option<String>), String> {
+    let called = shown(&files.certificate);
+    let unusable =
+        |error: &dyn std::fmt::Display| format!("the certificate {called} cannot be used: {error}");
+    let pem = read(&files.certificate)?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
+    let Some(own) = chain.first() else {
+        return Err(format!("{called} holds no certificate (PEM)"));
+    };
+    let (_, parsed) = X509Certificate::from_der(own).map_err(|error| unusable(&error))?;
+    let names = names(&parsed);
+    let warning = out_of_time(&parsed, now).map(|reason| format!("the certificate {called} {reason}"));
+    let key = key(files, password)?;
+    let mut key = CertifiedKey::from_der(chain.clone(), key, provider).map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "the certificate {called} and the key {} do not fit; the server's own certificate must be the first of \
+             its file",
+            shown(&files.key)
+        ),
+        error => format!("the certificate {called} and the key {} cannot be used: {error}", shown(&files.key)),
+    })?;
+    match fs::read(&files.staple) {
+        // DER, as `openssl ocsp -respout` writes it: RFC 6960 section 4.2.1, a SEQUENCE.
+        Ok(staple) if staple.first() == Some(&0x30) => key.ocsp = Some(staple),
+        Ok(_) => return Err(format!("{} is not an OCSP answer (DER)", shown(&files.staple))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{} cannot be read: {error}", shown(&files.staple))),
+    }
+    Ok((Pair { key: Arc::new(key), names }, warning))
+}
+
+/// The names in a certificate (RFC 6125 section 6.4: those of its subject alternative names, and no other).
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = alternatives.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// What is wrong with the time, if anything is.
+fn out_of_time(certificate: &X509Certificate<'_>, now: u64) -> Option<String> {
+    let validity = certificate.validity();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    if validity.not_after.timestamp() < now {
+        Some(format!("expired on {}: clients will refuse it", date(&validity.not_after)))
+    } else if validity.not_before.timestamp() > now {
+        Some(format!("is not valid before {}: clients will refuse it", date(&validity.not_before)))
+    } else {
+        None
+    }
+}
+
+fn date(time: &ASN1Time) -> String {
+    let at = time.to_datetime();
+    let (hour, minute, second) = at.to_hms();
+    format!("{}-{:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", at.year(), u8::from(at.month()), at.day())
+}
+
+fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'static>, String> {
+    let called = shown(&files.key);
+    let pem = read(&files.key)?;
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains(OLD_ENCRYPTED) {
+        let path = files.key.display();
+        return Err(format!(
+            "the private key {called} is encrypted in a form that is out of use; convert it: openssl pkcs8 -topk8 \
+             -in {path} -out {path}.new"
+        ));
+    }
+    if let Some((_, rest)) = text.split_once(ENCRYPTED_BEGIN)
+        && let Some((inner, _)) = rest.split_once(ENCRYPTED_END)
+    {
+        let Some(password) = password else {
+            return Err(format!(
+                "the private key {called} is encrypted: name the file with its password: ssl_key_password_file"
+            ));
+        };
+        return decrypt(&format!("{ENCRYPTED_BEGIN}{inner}{ENCRYPTED_END}\n"), password)
+            .map_err(|reason| format!("the private key {called} cannot be decrypted: {reason}"));
+    }
+    match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => Ok(key),
+        Err(rustls::pki_types::pem::Error::NoItemsFound) if files.key == files.certificate => {
+            Err(format!("{called} holds no private key (PEM): name the file that does: ssl_private_key"))
+        }
+        Err(rustls::pki_types::pem::Error::NoItemsFound) => {
+            Err(format!("{called} holds no private key (PEM)"))
+        }
+        Err(error) => Err(format!("the private key {called} cannot be used: {error}")),
+    }
+}
+
+/// PKCS #8's form of an encrypted key (RFC 5958 section 3).
+fn decrypt(pem: &str, password: &str) -> Result<PrivateKeyDer<'static>, String> {
+    let (_, document) = SecretDocument::from_pem(pem).map_err(|error| error.to_string())?;
+    let encrypted =
+        EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|error| error.to_string())?;
+    // A wrong password gives bytes that make no sense.
+    let decrypted = encrypted
+        .decrypt(password)
+        .map_err(|error| format!("{error}; is the password in ssl_key_password_file the right one?"))?;
+    Ok(PrivatePkcs8KeyDer::from(decrypted.as_bytes().to_vec()).into())
+}

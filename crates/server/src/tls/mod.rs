@@ -1,0 +1,128 @@
+//! TLS: the server's certificates, and a connection's session over its socket (rustls does both). A session is fed by
+//! whoever reads or writes the connection; nothing here waits for a client.
+//!
+//! In reading order:
+//! * [`certificates`]: files become certificates with their keys. * [`choice`]: which one a client gets.
+//! * [`tickets`]: clients that come again. * [`facts`]: what the application learns of a session.
+//! * [`transport`]: a socket, plain or with a session. * [`handshakes`]: the thread that does the costly part of a
+//!   session's beginning. * [`renewal`]: files that changed.
+
+mod certificates;
+mod choice;
+mod facts;
+pub(crate) mod handshakes;
+mod renewal;
+mod tickets;
+mod transport;
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anygate_config::TlsPlan;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+
+use choice::Choice;
+pub use tickets::Tickets;
+pub(crate) use transport::{Greeting, Transport};
+
+/// Certificates with their keys, ready for connections. What the files hold may be taken in anew at any time; a
+/// connection keeps what it began with.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    plan: TlsPlan,
+    tickets: Tickets,
+    current: Mutex<Arc<ServerConfig>>,
+    warnings: Vec<String>,
+}
+
+impl Tls {
+    /// Reads what the plan names. TLS 1.2 and 1.3 are spoken. Servers that share `tickets` know each other's clients.
+    ///
+    /// Errors: one line that names the file and says what is wrong with it.
+    pub fn load(plan: &TlsPlan, tickets: &Tickets) -> Result<Tls, String> {
+        let (config, warnings) = config(plan, tickets)?;
+        let current = Mutex::new(Arc::new(config));
+        Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, warnings })))
+    }
+
+    /// What whoever starts the server should know: certificates that are out of their time.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
+    /// Reads everything again, for connections that come from now on. If that fails, what was there stays.
+    fn reload(&self) -> Result<Vec<String>, String> {
+        let (config, warnings) = config(&self.0.plan, &self.0.tickets)?;
+        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(warnings)
+    }
+
+    fn session(&self) -> Result<ServerConnection, rustls::Error> {
+        let config = Arc::clone(&self.0.current.lock().unwrap_or_else(PoisonError::into_inner));
+        ServerConnection::new(config)
+    }
+}
+
+fn config(plan: &TlsPlan, tickets: &Tickets) -> Result<(ServerConfig, Vec<String>), String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let (pairs, warnings) = certificates::load(plan, &provider)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let (builder, authority) = match &plan.client_ca {
+        None => (builder.with_no_client_auth(), Vec::new()),
+        Some(path) => {
+            let pem = read(path)?;
+            let verifier = verifier(path, &pem, plan.client_cert_required, provider)?;
+            (builder.with_client_cert_verifier(verifier), pem)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Choice::new(pairs)));
+    config.alpn_protocols = plan.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+    // A ticket tells of a client that was verified: it is no good where other clients are let in.
+    let [required] = [u8::from(plan.client_cert_required)];
+    config.ticketer = tickets.issuer(&[&[required], authority.as_slice()]);
+    // What one worker remembers is no use in the next; tickets are.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok((config, warnings))
+}
+
+/// Lets in clients with a certificate of one of the CAs in `pem`.
+fn verifier(
+    path: &Path,
+    pem: &[u8],
+    required: bool,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let unusable =
+        |error: &dyn std::fmt::Display| format!("the client CA {} cannot be used: {error}", shown(path));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("{} holds no certificate (PEM) of a client CA", shown(path)));
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(|error| unusable(&error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", shown(path)))
+}
+
+/// A path as messages name it.
+fn shown(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
+}
