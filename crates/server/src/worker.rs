@@ -180,7 +180,12 @@ impl Worker {
         let mut handles = Vec::with_capacity(threads + 1);
         if let Some(tls) = rules.tls.clone() {
             let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
-            let work = move || handshakes.run(&tls, &floor);
+            let work = move || {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handshakes.run(&tls, &floor))) {
+                    tracing::error!("the thread for handshakes failed: {}", panic_text(panic.as_ref()));
+                    floor.stop();
+                }
+            };
             handles.push(thread::Builder::new().name("handshakes".to_owned()).spawn(work)?);
         }
         for index in 0..threads {

@@ -229,3 +229,85 @@ fn decrypt(pem: &str, password: &str) -> Result<PrivateKeyDer<'static>, String> 
         .map_err(|error| format!("{error}; is the password in ssl_key_password_file the right one?"))?;
     Ok(PrivatePkcs8KeyDer::from(decrypted.as_bytes().to_vec()).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::crypto::aws_lc_rs;
+    use time::{Duration, OffsetDateTime};
+
+    use super::*;
+
+    fn write_pair(certificate: &Path, key: &Path, names: &[&str], days: (i64, i64)) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = OffsetDateTime::now_utc() + Duration::days(days.0);
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(days.1);
+        let pair = KeyPair::generate().unwrap();
+        fs::create_dir_all(certificate.parent().unwrap()).unwrap();
+        fs::write(certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
+        fs::write(key, pair.serialize_pem()).unwrap();
+    }
+
+    fn plan(path: &Path) -> TlsPlan {
+        TlsPlan {
+            certificates: vec![CertificateSource::Folder(path.to_owned())],
+            key_password_file: None,
+            client_ca: None,
+            client_cert_required: false,
+            alpn: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_folder_is_read_in_the_order_of_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write_pair(&at("c.crt"), &at("c.key"), &["C.example"], (-1, 1));
+        write_pair(&at("a/fullchain.pem"), &at("a/privkey.pem"), &["a.example", "*.a.example"], (-1, 1));
+        write_pair(&at("b.pem"), &at("b.key"), &["127.0.0.1"], (-1, 1));
+        fs::write(at("README"), "").unwrap();
+        fs::write(at("d.pem"), "").unwrap();
+        let (pairs, warnings) = load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap();
+        let names: Vec<_> = pairs.into_iter().map(|pair| pair.names).collect();
+        assert_eq!(
+            names,
+            [vec!["a.example".to_owned(), "*.a.example".to_owned()], vec![], vec!["c.example".to_owned()]]
+        );
+        assert!(warnings.is_empty());
+        // One that certbot made for a name may itself be named.
+        assert_eq!(load(&plan(&at("a")), &aws_lc_rs::default_provider()).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_time_that_is_over_or_not_come_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write_pair(&at("a.pem"), &at("a.key"), &["a"], (-9, -1));
+        write_pair(&at("b.pem"), &at("b.key"), &["b"], (1, 9));
+        let (_, warnings) = load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap();
+        let [first, second] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(first.contains("a.pem") && first.contains("expired on 20"), "{first}");
+        assert!(second.contains("b.pem") && second.contains("not valid before 20"), "{second}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let error = || load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap_err();
+        assert!(error().contains("holds no certificate with its key"));
+        write_pair(&at("a.pem"), &at("a.key"), &["a"], (-1, 1));
+        fs::write(at("a.ocsp"), "text").unwrap();
+        assert!(error().contains("a.ocsp\" is not an OCSP answer"));
+        fs::remove_file(at("a.ocsp")).unwrap();
+        fs::write(at("a.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(error().contains("do not fit"));
+        fs::write(at("a.key"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+        assert!(error().contains("cannot be used"));
+        for broken in ["", ENCRYPTED_BEGIN, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"] {
+            fs::write(at("a.key"), broken).unwrap();
+            assert!(error().contains("a.key\""), "{broken}");
+        }
+    }
+}

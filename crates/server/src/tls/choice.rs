@@ -47,3 +47,45 @@ impl ResolvesServerCert for Choice {
         usable.or(those.first()).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+
+    use super::*;
+
+    fn pair(names: &[&str]) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let chain = vec![certificate.der().clone()];
+        Pair {
+            key: Arc::new(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap()),
+            names,
+        }
+    }
+
+    #[test]
+    fn the_exact_name_comes_before_a_wildcard_and_the_first_last() {
+        let pairs =
+            vec![pair(&["first"]), pair(&["*.a.example"]), pair(&["x.a.example"]), pair(&["x.a.example"])];
+        let keys: Vec<_> = pairs.iter().map(|pair| Arc::clone(&pair.key)).collect();
+        let choice = Choice::new(pairs);
+        for (name, places) in [
+            (Some("x.a.example"), vec![2, 3]),
+            (Some("X.A.Example"), vec![2, 3]),
+            (Some("y.a.example"), vec![1]),
+            (Some("z.y.a.example"), vec![0]),
+            (Some("a.example"), vec![0]),
+            (Some("other"), vec![0]),
+            (None, vec![0]),
+        ] {
+            let found = choice.for_name(name);
+            let expected: Vec<_> = places.iter().map(|place| Arc::as_ptr(&keys[*place])).collect();
+            assert_eq!(found.iter().map(Arc::as_ptr).collect::<Vec<_>>(), expected, "{name:?}");
+        }
+    }
+}

@@ -28,6 +28,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use choice::Choice;
+use renewal::Look;
 pub use tickets::Tickets;
 pub(crate) use transport::{Greeting, Transport};
 
@@ -41,6 +42,8 @@ struct Inner {
     plan: TlsPlan,
     tickets: Tickets,
     current: Mutex<Arc<ServerConfig>>,
+    /// What the files looked like before they were read.
+    look: Look,
     warnings: Vec<String>,
 }
 
@@ -49,9 +52,10 @@ impl Tls {
     ///
     /// Errors: one line that names the file and says what is wrong with it.
     pub fn load(plan: &TlsPlan, tickets: &Tickets) -> Result<Tls, String> {
+        let look = Look::at(plan);
         let (config, warnings) = config(plan, tickets)?;
         let current = Mutex::new(Arc::new(config));
-        Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, warnings })))
+        Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, look, warnings })))
     }
 
     /// What whoever starts the server should know: certificates that are out of their time.
@@ -88,6 +92,8 @@ fn config(plan: &TlsPlan, tickets: &Tickets) -> Result<(ServerConfig, Vec<String
     };
     let mut config = builder.with_cert_resolver(Arc::new(Choice::new(pairs)));
     config.alpn_protocols = plan.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+    // The best of what both can do, in our order: a client may put what is weak first.
+    config.ignore_client_order = true;
     // A ticket tells of a client that was verified: it is no good where other clients are let in.
     let [required] = [u8::from(plan.client_cert_required)];
     config.ticketer = tickets.issuer(&[&[required], authority.as_slice()]);

@@ -3,26 +3,38 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anygate_config::TlsPlan;
 
 use super::{Tls, certificates};
 
 /// Which files there are, and when each was last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Look(Vec<Option<(u64, u64, i64, i64, u64)>>);
+pub(super) struct Look(Vec<Option<Seen>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    file: (u64, u64),
+    changed: (i64, i64),
+    bytes: u64,
+}
 
 impl Look {
-    fn at(tls: &Tls) -> Look {
-        Look(
-            paths(tls)
-                .iter()
-                .map(|path| {
-                    // What a link points to, not the link.
-                    let found = fs::metadata(path).ok()?;
-                    Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
-                })
-                .collect(),
-        )
+    pub(super) fn at(plan: &TlsPlan) -> Look {
+        Look(paths(plan).iter().map(|path| Seen::at(path)).collect())
+    }
+}
+
+impl Seen {
+    fn at(path: &Path) -> Option<Seen> {
+        // What a link points to, not the link.
+        let found = fs::metadata(path).ok()?;
+        Some(Seen {
+            file: (found.dev(), found.ino()),
+            changed: (found.mtime(), found.mtime_nsec()),
+            bytes: found.len(),
+        })
     }
 }
 
@@ -37,7 +49,7 @@ pub(super) struct Renewal {
 
 impl Renewal {
     pub(super) fn new(tls: &Tls) -> Renewal {
-        let paths = paths(tls);
+        let paths = paths(&tls.0.plan);
         let may = !paths.is_empty() && paths.iter().all(|path| File::open(path).is_ok());
         if !may {
             // They were read before the worker gave its rights up.
@@ -45,7 +57,7 @@ impl Renewal {
                 "workers may not read the files of the certificates: send HUP when they have changed"
             );
         }
-        Renewal { used: Look::at(tls), last: Look::at(tls), may }
+        Renewal { used: tls.0.look.clone(), last: Look::at(&tls.0.plan), may }
     }
 
     /// To be called from time to time. Files that changed are read when they look the same twice: whoever changes them is
@@ -54,7 +66,7 @@ impl Renewal {
         if !self.may {
             return;
         }
-        let now = Look::at(tls);
+        let now = Look::at(&tls.0.plan);
         let is_settled = now == self.last;
         self.last = now;
         if !is_settled || self.last == self.used {
@@ -72,8 +84,7 @@ impl Renewal {
 }
 
 /// All files that the certificates are made of.
-fn paths(tls: &Tls) -> Vec<PathBuf> {
-    let plan = &tls.0.plan;
+fn paths(plan: &TlsPlan) -> Vec<PathBuf> {
     let others = [&plan.client_ca, &plan.key_password_file].into_iter().flatten().cloned();
     // A folder that cannot be read looks like an empty one; reading it says why.
     let pairs = certificates::files(plan).unwrap_or_default();
