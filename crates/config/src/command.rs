@@ -26,8 +26,21 @@ pub enum Command {
     Cron(CronAction, Box<Plan>),
     /// Answer one request as the program of a CGI server.
     Cgi(Box<Plan>),
+    /// Make a certificate.
+    Certificate(CertificateTask),
     /// Show this on standard output and end.
     Show(String),
+}
+
+/// A certificate that vouches for itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CertificateTask {
+    /// The names and addresses that it is for; never empty.
+    pub hosts: Vec<String>,
+    /// The folder where it goes, as the user wrote it.
+    pub folder: PathBuf,
+    /// What is there may be replaced.
+    pub force: bool,
 }
 
 /// One of several servers.
@@ -92,6 +105,11 @@ pub fn parse(
     folder: &Path,
 ) -> Result<Command, Exit> {
     let mut arguments: VecDeque<OsString> = arguments.into_iter().collect();
+    if arguments.front().is_some_and(|word| word == "cert") {
+        // It has options of its own, and needs no settings.
+        arguments.pop_front();
+        return certificate(arguments).map(Command::Certificate);
+    }
     let subcommand = Subcommand::take(&mut arguments)?;
     let about_config = subcommand == Subcommand::Config;
     let matches = grammar(about_config)
@@ -176,6 +194,44 @@ impl CronAction {
             }
         }
     }
+}
+
+/// `anygate cert`.
+fn certificate(arguments: VecDeque<OsString>) -> Result<CertificateTask, Exit> {
+    let matches = clap::Command::new("anygate cert")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .arg(Arg::new("self_signed").long("self-signed").action(ArgAction::SetTrue))
+        .arg(Arg::new("host").long("host").action(ArgAction::Append))
+        .arg(Arg::new("out").long("out").action(ArgAction::Set))
+        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue))
+        .try_get_matches_from(arguments)
+        .map_err(|error| refuse_certificate(&error))?;
+    if !matches.get_flag("self_signed") {
+        return Err(Exit::usage(format!("cert: say --self-signed: {CERTIFICATE_USAGE}")));
+    }
+    let mut hosts: Vec<String> = matches.get_many::<String>("host").unwrap_or_default().cloned().collect();
+    if hosts.is_empty() {
+        hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    }
+    let folder = matches.get_one::<String>("out").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    Ok(CertificateTask { hosts, folder, force: matches.get_flag("force") })
+}
+
+const CERTIFICATE_USAGE: &str = "anygate cert --self-signed [--host NAME]... [--out DIR] [--force]";
+
+fn refuse_certificate(error: &clap::Error) -> Exit {
+    let given = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.split(' ').next().unwrap_or(text).to_owned(),
+        _ => String::new(),
+    };
+    Exit::usage(match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::TooFewValues => {
+            format!("cert: {given} needs a value: {CERTIFICATE_USAGE}")
+        }
+        _ => format!("cert: {given:?} is not understood: {CERTIFICATE_USAGE}"),
+    })
 }
 
 /// The settings of each `[[server]]` table: those of all, and its own, which outrank them.

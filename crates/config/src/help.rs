@@ -15,12 +15,13 @@ Usage: anygate [OPTIONS] APP     serve APP, for example: anygate myapp:app
        anygate cron list         show jobs (--once: run those of this minute)
        anygate cgi APP           answer one request of a CGI server
        anygate web2py init       write handler files into a web2py site
-
 ";
+/// For those who want to know everything.
+const HEAD_ALL: &str = "       anygate cert --self-signed  make a certificate to try HTTPS with\n";
 
 /// What `--help` says: fits a screen.
 pub fn short() -> String {
-    let mut text = HEAD.to_owned();
+    let mut text = format!("{HEAD}\n");
     rows(&mut text, OPTIONS.iter().filter(|option| option.common));
     text.push_str("  -h, --help                 this text; --help-all shows every option\n");
     text.push_str("      --version              show the version\n\n");
@@ -30,7 +31,7 @@ pub fn short() -> String {
 
 /// What `--help-all` says.
 pub fn long() -> String {
-    let mut text = HEAD.to_owned();
+    let mut text = format!("{HEAD}{HEAD_ALL}\n");
     for section in Section::ALL {
         let _ = writeln!(text, "{}:", section.title());
         rows(&mut text, OPTIONS.iter().filter(|option| option.section == section));

@@ -20,7 +20,7 @@ pub mod plan;
 pub mod settings;
 pub mod value;
 
-pub use command::{Command, CronAction, Elsewhere, Exit, Member, parse};
+pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
 pub use plan::{
     AccessLogFormat, ApplicationPlan, Bind, BindAddress, CertificateSource, CronJob, CronMode, CronPlan,
     CronTask, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan, Protocol, ServerPlan,

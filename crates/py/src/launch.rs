@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, certificates, load};
-use crate::{cgi, cron, elsewhere, logs, settings};
+use crate::{cgi, cron, elsewhere, logs, self_signed, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
@@ -82,6 +82,16 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
         Ok(Command::Elsewhere(task)) => {
             return match elsewhere::run(py, &task, &given) {
                 Ok(code) => code,
+                Err(refusal) => complain(&refusal),
+            };
+        }
+        Ok(Command::Certificate(task)) => {
+            return match self_signed::make(&task) {
+                Ok(said) => {
+                    // As above.
+                    let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
+                    0
+                }
                 Err(refusal) => complain(&refusal),
             };
         }

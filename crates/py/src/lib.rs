@@ -2,7 +2,7 @@
 //!
 //! * [`launch`]: the command line and `anygate.serve`. * [`body`]: what a worker does. * [`embedded`]: a server inside
 //!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
-//! * [`cron`]: jobs. * [`settings`]: keyword arguments. * [`elsewhere`]: servers of other packages, which Python starts.
+//! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments. * [`elsewhere`]: servers of other packages, which Python starts.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -12,6 +12,7 @@ mod elsewhere;
 mod embedded;
 mod launch;
 mod logs;
+mod self_signed;
 mod settings;
 
 /// The native half of anygate. Use the package `anygate`.
