@@ -1100,4 +1100,80 @@ mod tests {
         assert_eq!(plan.server.body_max_bytes, 1 << 30);
         assert_eq!(plan.server.keepalive_timeout, Duration::from_secs(75));
     }
+
+    fn checked(options: &[(&str, &[&str])], folder: &Path) -> Result<Plan, String> {
+        let mut settings = Settings::default();
+        for (name, values) in options {
+            let option = crate::options::find(name).unwrap();
+            match option.kind {
+                Kind::List => {
+                    let items = values.iter().map(|value| (*value).to_owned()).collect();
+                    settings.set_list(option, items, crate::settings::Origin::CommandLine);
+                }
+                _ => settings.set_text(option, values[0], crate::settings::Origin::CommandLine).unwrap(),
+            }
+        }
+        Plan::check(&settings, folder).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn keys_belong_to_certificates_in_order() {
+        let folder = std::env::temp_dir().join(format!("anygate-plan-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("folder")).unwrap();
+        for name in ["a", "b", "a.key", "b.key"] {
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        let certificates = |c: &[&str], k: &[&str]| {
+            checked(&[("ssl_certificate", c), ("ssl_private_key", k)], &folder)
+                .map(|plan| plan.tls.map(|tls| tls.certificates))
+        };
+        let files = |certificate: &str, key: &str| CertificateSource::Files {
+            certificate: folder.join(certificate),
+            key: folder.join(key),
+        };
+        let whole = CertificateSource::Folder(folder.join("folder"));
+        assert_eq!(certificates(&[], &[]), Ok(None));
+        assert_eq!(certificates(&["a"], &[]), Ok(Some(vec![files("a", "a")])));
+        assert_eq!(
+            certificates(&["a", "folder", "b"], &["a.key", "b.key"]),
+            Ok(Some(vec![files("a", "a.key"), whole, files("b", "b.key")]))
+        );
+        for (c, k, message) in [
+            (&["a", "b"][..], &["a.key"][..], "given 1 times for 2"),
+            (&["folder"], &["a.key"], "given 1 times for 0"),
+            (&[], &["a.key"], "needs its certificate"),
+            (&["c"], &[], "no file or folder"),
+            (&["a"], &["c"], "no file"),
+        ] {
+            let error = certificates(c, k).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn redirects_are_on_the_hosts_of_https() {
+        let file = file!();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+        let binds = |binds: &[&str], place: &str| {
+            let options = [("ssl_certificate", &[file][..]), ("bind", binds), ("redirect_https", &[place])];
+            let plan = checked(&options, folder)?;
+            let all = plan.binds.into_iter().filter(|bind| bind.protocol == Protocol::Redirect);
+            Ok::<_, String>(all.map(|bind| bind.address).collect::<Vec<_>>())
+        };
+        let at = |host: &str, port| BindAddress::Tcp { host: host.to_owned(), port };
+        assert_eq!(binds(&["a:443", "[::1]:443", "http://b:1"], "80"), Ok(vec![at("a", 80), at("::1", 80)]));
+        assert_eq!(binds(&["a:443", "a:444"], "80"), Ok(vec![at("a", 80)]));
+        assert_eq!(binds(&["a:443"], "b:80"), Ok(vec![at("b", 80)]));
+        for (given, place, message) in [
+            (&["http://a:1"][..], "80", "needs an address that speaks HTTPS"),
+            (&["a:443", "http://a:80"], "80", "is used already"),
+            (&["https+unix:x"], "80", "must be an address"),
+            (&["a:443"], "https", "must be host:port"),
+            (&["a:443"], "65536", "from 0 to 65535"),
+        ] {
+            let error = binds(given, place).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
 }
