@@ -1,4 +1,4 @@
-"""Install the Debian packages that the tests need: front servers, and what others are built with."""
+"""Install the Debian packages that the tests need: front servers, what others are built with, and a test of TLS."""
 
 import os
 import shutil
@@ -10,6 +10,8 @@ PROGRAMS = {
     "lighttpd": "lighttpd",
     "apache2": "apache2-bin",
     "/etc/mime.types": "media-types",
+    # What is wrong with our TLS.
+    "testssl": "testssl.sh",
     # To build other servers from their packages, and to run them.
     "gcc": "gcc",
     "apxs": "apache2-dev",

@@ -80,14 +80,10 @@ class Authority:
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        encryption = (
-            serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-        )
+        encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
         paths = tuple(folder / name for name in files)
@@ -103,7 +99,7 @@ class Authority:
             .add_response(
                 cert=self.last,
                 issuer=self.certificate,
-                algorithm=hashes.SHA256(),
+                algorithm=hashes.SHA1(),  # RFC 5019 section 2.1.1 wants this one
                 cert_status=ocsp.OCSPCertStatus.GOOD,
                 this_update=now() - DAY,
                 next_update=now() + 5 * DAY,
