@@ -51,14 +51,18 @@ NAMES = (["a.example"], ["b.example", "also.example"], ["*.wild.example"], ["exa
 def test_pairs_in_order(serve, authority, tmp_path):
     options = []
     for number, names in enumerate(NAMES):
-        certificate, key = authority.issue(*names, folder=tmp_path / "pairs", files=(f"{number}.pem", f"{number}-key.pem"))
+        certificate, key = authority.issue(
+            *names, folder=tmp_path / "pairs", files=(f"{number}.pem", f"{number}-key.pem")
+        )
         options += ["-c", certificate, "-k", key]
     choices(serve(CONTRACT, *options), authority)
 
 
 def test_a_folder_of_pairs(serve, authority, tmp_path):
     for number, names in enumerate(NAMES):
-        authority.issue(*names, folder=tmp_path / "pairs", files=(f"{number}.{['crt', 'pem'][number % 2]}", f"{number}.key"))
+        authority.issue(
+            *names, folder=tmp_path / "pairs", files=(f"{number}.{['crt', 'pem'][number % 2]}", f"{number}.key")
+        )
     (tmp_path / "pairs" / "README").write_text("not a certificate\n")
     (tmp_path / "pairs" / "lonely.pem").write_text("not a certificate either\n")
     choices(serve(CONTRACT, "-c", tmp_path / "pairs"), authority)
@@ -93,7 +97,10 @@ def test_keys_of_two_kinds_for_one_name(serve, authority, tmp_path):
         files = authority.issue("a.example", folder=tmp_path / "pairs", files=(f"{kind}.pem", f"{kind}.key"), kind=kind)
         options += ["-c", files[0], "-k", files[1]]
     served = serve(CONTRACT, *options)
-    for ciphers, kind in (("ECDHE-RSA-AES128-GCM-SHA256", "rsaEncryption"), ("ECDHE-ECDSA-AES128-GCM-SHA256", "id-ecPublicKey")):
+    for ciphers, kind in (
+        ("ECDHE-RSA-AES128-GCM-SHA256", "rsaEncryption"),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", "id-ecPublicKey"),
+    ):
         shown = by_openssl(served, "-tls1_2", "-cipher", ciphers, "-servername", "a.example")
         assert f"Cipher is {ciphers}" in shown, kind
 
