@@ -580,7 +580,7 @@ impl<'a> Reader<'a> {
     }
 
     fn tls(&self) -> Result<Option<TlsPlan>, Wrong> {
-        const ONLY_WITH: [&str; 3] = ["ssl_key_password_file", "client_ca", "client_cert"];
+        const ONLY_WITH: [&str; 2] = ["ssl_key_password_file", "client_ca"];
         let certificates = self.certificates.clone();
         if certificates.is_empty() {
             return match ONLY_WITH.into_iter().find(|name| self.settings.given(name).is_some()) {
@@ -591,7 +591,8 @@ impl<'a> Reader<'a> {
             };
         }
         let client_ca = self.file("client_ca")?;
-        if client_ca.is_none() && self.settings.given("client_cert").is_some() {
+        let client_cert_required = self.text("client_cert").as_deref() == Some("required");
+        if client_ca.is_none() && !client_cert_required {
             return Err(self
                 .settings
                 .wrong("client_cert", "needs the CAs of clients' certificates: client_ca"));
@@ -600,7 +601,7 @@ impl<'a> Reader<'a> {
             certificates,
             key_password_file: self.file("ssl_key_password_file")?,
             client_ca,
-            client_cert_required: self.text("client_cert").as_deref() == Some("required"),
+            client_cert_required,
             alpn: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
         }))
     }
