@@ -257,16 +257,33 @@ impl ResponseHead {
     /// Errors: a name that is no token (RFC 9110 section 5.1), a value with control characters or surrounding white
     /// space removed that still holds CR, LF or NUL (section 5.5). Nothing is added then.
     pub fn push_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), InvalidHead> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
-            return Err(InvalidHead::FieldName);
-        }
-        if !value.iter().all(|&byte| is_value_byte(byte)) {
-            return Err(InvalidHead::FieldValue);
-        }
-        let name = push(&mut self.text, name)?;
-        let value = push(&mut self.text, value.trim_ascii())?;
-        self.fields.push((name, value));
+        let field = self.push_pair(name, value)?;
+        self.fields.push(field);
         Ok(())
+    }
+
+    /// Makes `value` the only one of the field `name`, in the place of the first one or at the end.
+    ///
+    /// Errors: as [`push_field`](Self::push_field). Nothing is changed then.
+    pub fn set_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), InvalidHead> {
+        let field = self.push_pair(name, value)?;
+        let text = &self.text;
+        let mut place = Some(field);
+        self.fields.retain_mut(|old| {
+            if !old.0.of(text).eq_ignore_ascii_case(name) {
+                return true;
+            }
+            // The first one becomes the new one, whatever comes after it goes.
+            place.take().map(|new| *old = new).is_some()
+        });
+        self.fields.extend(place);
+        Ok(())
+    }
+
+    /// Removes every field of that name, in any case.
+    pub fn remove_field(&mut self, name: &str) {
+        let text = &self.text;
+        self.fields.retain(|(n, _)| !n.of(text).eq_ignore_ascii_case(name.as_bytes()));
     }
 
     /// The status code, 100..=999; 0 before it was set.
@@ -287,6 +304,22 @@ impl ResponseHead {
     /// The value of the first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Whether there is a field of that name, in any case.
+    pub fn has_field(&self, name: &str) -> bool {
+        self.field(name).is_some()
+    }
+
+    /// Takes in a name and a value, checked, but makes no field of them yet.
+    fn push_pair(&mut self, name: &[u8], value: &[u8]) -> Result<(Span, Span), InvalidHead> {
+        if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+            return Err(InvalidHead::FieldName);
+        }
+        if !value.iter().all(|&byte| is_value_byte(byte)) {
+            return Err(InvalidHead::FieldValue);
+        }
+        Ok((push(&mut self.text, name)?, push(&mut self.text, value.trim_ascii())?))
     }
 }
 
@@ -357,6 +390,41 @@ mod tests {
             assert!(head.push_field(name.as_bytes(), value.as_bytes()).is_err(), "{name:?} {value:?}");
         }
         assert_eq!(head.fields().count(), 1);
+    }
+
+    #[test]
+    fn a_field_that_is_set_is_the_only_one() {
+        let mut head = ResponseHead::new();
+        for (name, value) in [("Vary", "A"), ("ETag", "1"), ("vary", "B"), ("X", "y")] {
+            head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        head.set_field(b"VARY", b" C ").unwrap();
+        head.set_field(b"Z", b"z").unwrap();
+        let fields: Vec<_> = head.fields().collect();
+        let expected: [(&[u8], &[u8]); 4] = [(b"VARY", b"C"), (b"ETag", b"1"), (b"X", b"y"), (b"Z", b"z")];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn setting_a_field_checks_as_pushing_does() {
+        let mut head = ResponseHead::new();
+        head.push_field(b"X", b"a").unwrap();
+        assert_eq!(head.set_field(b"X", b"a\r\nY: b"), Err(InvalidHead::FieldValue));
+        assert_eq!(head.set_field(b"X Y", b"a"), Err(InvalidHead::FieldName));
+        assert_eq!(head.fields().collect::<Vec<_>>(), [(&b"X"[..], &b"a"[..])]);
+    }
+
+    #[test]
+    fn removing_a_field_takes_all_of_its_name() {
+        let mut head = ResponseHead::new();
+        for name in ["A", "B", "a", "AB"] {
+            head.push_field(name.as_bytes(), b"1").unwrap();
+        }
+        assert!(head.has_field("a"));
+        head.remove_field("a");
+        head.remove_field("missing");
+        assert!(!head.has_field("A"));
+        assert_eq!(head.fields().map(|(name, _)| name).collect::<Vec<_>>(), [&b"B"[..], &b"AB"[..]]);
     }
 
     #[test]
