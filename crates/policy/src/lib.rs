@@ -4,10 +4,17 @@
 //! * [`forwarded`]: who the client is when proxies are in between.
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
+//! * [`coding`] and [`compression`]: answers made smaller on their way.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
+mod accept;
 pub mod access_log;
+pub mod coding;
+pub mod compression;
+mod encoder;
+#[cfg(test)]
+mod fixtures;
 pub mod forwarded;
 pub mod in_flight;
 pub mod metrics;

@@ -1,0 +1,488 @@
+//! Answers compressed on their way to the client: which ones, and what their heads then say.
+//!
+//! Compression tells about secrets (BREACH, <https://breachattack.com>): where a page repeats something of its request
+//! and holds a secret, whoever can make a browser send requests and sees how long the answers are can guess the secret
+//! bit by bit. Applications that put a fresh mask over such secrets (Django and web2py do so with their form keys, or
+//! use each key once) are safe; paths of others belong into [`Rules::excluded_paths`].
+
+use std::sync::Arc;
+
+use anygate_proto::head::{RequestHead, ResponseHead};
+
+use crate::coding::{self, Coding};
+use crate::encoder::Encoders;
+pub use crate::encoder::{EncodeError, Encoder, Levels};
+
+/// What is compressed, and how.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What clients may have. Of those that a client likes equally it gets the first one.
+    pub codings: Vec<Coding>,
+    /// How hard to try.
+    pub levels: Levels,
+    /// Types of bodies.
+    pub types: Vec<TypePattern>,
+    /// Bodies that are known to be shorter are left as they are: the head alone fills a packet.
+    pub body_min_bytes: u64,
+    /// Beginnings of paths that are left as they are, for pages with secrets.
+    pub excluded_paths: Vec<String>,
+}
+
+impl Default for Rules {
+    /// zstd comes first, because it takes a fraction of the time of the others for about as many bytes; brotli is before
+    /// gzip, because it saves more.
+    fn default() -> Self {
+        let types = [
+            "text/*",
+            "application/javascript",
+            "application/json",
+            "application/x-ndjson",
+            "application/wasm",
+            "application/xml",
+            "font/otf",
+            "font/ttf",
+            "image/bmp",
+            "image/x-icon",
+            "image/vnd.microsoft.icon",
+            "+json",
+            "+text",
+            "+xml",
+        ];
+        Rules {
+            codings: Coding::ALL.to_vec(),
+            levels: Levels::default(),
+            types: types.into_iter().filter_map(TypePattern::parse).collect(),
+            body_min_bytes: 1000,
+            excluded_paths: Vec::new(),
+        }
+    }
+}
+
+/// Types of bodies (RFC 9110 section 8.3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TypePattern {
+    /// `*/*`: all of them.
+    Any,
+    /// `text/*`: those that begin so, the slash included.
+    Family(String),
+    /// `+json`: those that end so.
+    Suffix(String),
+    /// `application/json`: this one.
+    Exact(String),
+}
+
+impl TypePattern {
+    /// Reads `*/*`, `text/*`, `+json` or `application/json`; `None` if it is none of these.
+    pub fn parse(text: &str) -> Option<TypePattern> {
+        let text = text.trim().to_ascii_lowercase();
+        let is_token = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b != b'*' && anygate_proto::head::is_token_byte(b))
+        };
+        if text == "*/*" {
+            return Some(TypePattern::Any);
+        }
+        if let Some(suffix) = text.strip_prefix('+') {
+            return is_token(suffix).then_some(TypePattern::Suffix(text));
+        }
+        match text.split_once('/')? {
+            (family, "*") if is_token(family) => Some(TypePattern::Family(format!("{family}/"))),
+            (family, name) if is_token(family) && is_token(name) => Some(TypePattern::Exact(text)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is meant, a type in any case and without parameters.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        // Every event would be a block of its own, and each of thousands of idle connections hold an encoder.
+        let is_endless = || name.eq_ignore_ascii_case(b"text/event-stream");
+        let is = |part: Option<&[u8]>, text: &str| {
+            part.is_some_and(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+        };
+        match self {
+            TypePattern::Any => !is_endless(),
+            TypePattern::Family(start) => is(name.get(..start.len()), start) && !is_endless(),
+            TypePattern::Suffix(end) => {
+                is(name.len().checked_sub(end.len()).and_then(|start| name.get(start..)), end)
+            }
+            TypePattern::Exact(text) => is(Some(name), text),
+        }
+    }
+}
+
+/// Compresses the answers of one site.
+#[derive(Debug)]
+pub struct Compression {
+    rules: Rules,
+    encoders: Arc<Encoders>,
+}
+
+/// What is to become of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// It is none of ours.
+    Pass,
+    /// Others get it compressed.
+    Identity,
+    /// This client gets it compressed.
+    Coded(Coding),
+}
+
+impl Compression {
+    /// Compresses by these rules.
+    pub fn new(rules: Rules) -> Compression {
+        let encoders = Arc::new(Encoders::new(rules.levels));
+        Compression { rules, encoders }
+    }
+
+    /// Decides how an answer goes out and puts its head right. `body_length`: bytes of the whole body, if they are known
+    /// other than by Content-Length. With an encoder the length is no longer known: `start` must be given `None`.
+    ///
+    /// An answer to HEAD gets the head that GET would get (RFC 9110 section 9.3.2), and no encoder.
+    pub fn negotiate(
+        &self,
+        request: &RequestHead,
+        head: &mut ResponseHead,
+        body_length: Option<u64>,
+    ) -> Option<Encoder> {
+        if head.status() == 304 {
+            self.weaken_not_modified(request, head);
+            return None;
+        }
+        let head_request = request.method() == b"HEAD";
+        // What an application made no body for says nothing about the length of one.
+        let known = if head_request { None } else { body_length };
+        let announced = announced(head);
+        let length = announced.ok()?.or(known);
+        let coding = match self.decide(request, head, length) {
+            Decision::Pass => return None,
+            Decision::Identity => {
+                coding::vary_by(head, "Accept-Encoding");
+                return None;
+            }
+            Decision::Coded(coding) => coding,
+        };
+        let encoder = if head_request { None } else { Some(self.encoders.encoder(coding, length)?) };
+        code_head(head, coding);
+        head.remove_field("content-length");
+        encoder
+    }
+
+    /// Compresses a body that is there as a whole and puts the head right; `None`: it goes out as it is, because of the
+    /// rules, or because it would not become smaller.
+    pub fn compress(&self, request: &RequestHead, head: &mut ResponseHead, body: &[u8]) -> Option<Vec<u8>> {
+        if head.status() == 304 {
+            self.weaken_not_modified(request, head);
+            return None;
+        }
+        let length = body.len() as u64;
+        if request.method() == b"HEAD" || announced(head).ok()?.is_some_and(|announced| announced != length) {
+            return None;
+        }
+        let coded = match self.decide(request, head, Some(length)) {
+            Decision::Pass => return None,
+            Decision::Identity => None,
+            Decision::Coded(coding) => self.whole(coding, body).map(|coded| (coding, coded)),
+        };
+        let Some((coding, coded)) = coded.filter(|(_, coded)| coded.len() < body.len()) else {
+            coding::vary_by(head, "Accept-Encoding");
+            return None;
+        };
+        code_head(head, coding);
+        let set = head.set_field(b"Content-Length", itoa::Buffer::new().format(coded.len()).as_bytes());
+        debug_assert!(set.is_ok(), "a number is a valid value");
+        Some(coded)
+    }
+
+    fn whole(&self, coding: Coding, body: &[u8]) -> Option<Vec<u8>> {
+        let mut encoder = self.encoders.encoder(coding, Some(body.len() as u64))?;
+        let mut out = Vec::with_capacity(body.len() / 2);
+        // Where this fails the body goes out as it is.
+        encoder.write(body, &mut out).and_then(|()| encoder.finish(&mut out)).ok().map(|()| out)
+    }
+
+    fn decide(&self, request: &RequestHead, head: &ResponseHead, length: Option<u64>) -> Decision {
+        if matches!(head.status(), 0..200 | 204 | 205 | 206 | 304)
+            || length.is_some_and(|length| length < self.rules.body_min_bytes)
+            || self.is_excluded(request)
+            || !self.is_meant(head)
+        {
+            return Decision::Pass;
+        }
+        match coding::preferred(request, &self.rules.codings) {
+            Some(coding) => Decision::Coded(coding),
+            None => Decision::Identity,
+        }
+    }
+
+    fn is_excluded(&self, request: &RequestHead) -> bool {
+        let paths = &self.rules.excluded_paths;
+        paths.iter().any(|path| request.path().starts_with(path.as_bytes()))
+    }
+
+    fn is_meant(&self, head: &ResponseHead) -> bool {
+        let mut is_of_type = false;
+        for (name, value) in head.fields() {
+            // Ranges are of what the application made, and a digest is of what it sends (RFC 9530 section 2).
+            let never: [&[u8]; 6] = [
+                b"content-encoding",
+                b"content-range",
+                b"content-md5",
+                b"digest",
+                b"content-digest",
+                b"repr-digest",
+            ];
+            if never.iter().any(|never| name.eq_ignore_ascii_case(never)) {
+                return false;
+            }
+            if name.eq_ignore_ascii_case(b"cache-control") {
+                let mut directives = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                if directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform")) {
+                    return false;
+                }
+            }
+            if name.eq_ignore_ascii_case(b"content-type") {
+                let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+                is_of_type = self.rules.types.iter().any(|pattern| pattern.matches(essence));
+            }
+        }
+        is_of_type
+    }
+
+    /// A 304 speaks of the representation that the client has. If that was coded by us its tag was made weak, and a
+    /// strong one would be taken for another's (RFC 9111 section 4.3.4).
+    fn weaken_not_modified(&self, request: &RequestHead, head: &mut ResponseHead) {
+        let Some(tag) = head.field("etag").filter(|tag| tag.starts_with(b"\"")) else { return };
+        let weak = [b"W/", tag].concat();
+        let tags = request.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"if-none-match"));
+        if tags.into_iter().any(|(_, value)| value.windows(weak.len()).any(|part| part == weak)) {
+            let set = head.set_field(b"ETag", &weak);
+            debug_assert!(set.is_ok(), "a tag stays valid with the mark of weak ones");
+            coding::vary_by(head, "Accept-Encoding");
+        }
+    }
+}
+
+/// The length that an application announced. An error: the server will complain, so that it must see the fields.
+fn announced(head: &ResponseHead) -> Result<Option<u64>, ()> {
+    let mut length = None;
+    for (_, value) in head.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length")) {
+        let digits = std::str::from_utf8(value).map_err(drop)?;
+        if length.is_some() || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(());
+        }
+        length = Some(digits.parse().map_err(drop)?);
+    }
+    Ok(length)
+}
+
+/// Says that the body is coded.
+fn code_head(head: &mut ResponseHead, coding: Coding) {
+    let mut changed = head.push_field(b"Content-Encoding", coding.name().as_bytes());
+    // RFC 9110 section 8.8.3.3: "a strong entity tag for a content-encoded representation has to be distinct from the
+    // entity tag of an unencoded representation". A weak one says that they mean the same.
+    if let Some(tag) = head.field("etag").filter(|tag| tag.starts_with(b"\"")) {
+        let weak = [b"W/", tag].concat();
+        changed = changed.and_then(|()| head.set_field(b"ETag", &weak));
+    }
+    debug_assert!(changed.is_ok(), "our own values are valid");
+    // Ranges that the application would serve are those of another representation.
+    head.remove_field("accept-ranges");
+    coding::vary_by(head, "Accept-Encoding");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::encoder::tests::decoded;
+    use crate::fixtures::{field, request, response};
+
+    const HTML: (&str, &str) = ("Content-Type", "text/html; charset=utf-8");
+
+    fn asks(method: &str, path: &str) -> RequestHead {
+        request(method, path, &[("Accept-Encoding", "gzip, br, zstd")])
+    }
+
+    fn all() -> Compression {
+        Compression::new(Rules::default())
+    }
+
+    #[test]
+    fn a_stream_is_coded_and_its_head_says_so() {
+        let fields = [
+            HTML,
+            ("ETag", "\"abc\""),
+            ("Content-Length", "6000"),
+            ("Accept-Ranges", "bytes"),
+            ("Vary", "Cookie"),
+        ];
+        let mut head = response("200 OK", &fields);
+        let mut encoder = all().negotiate(&asks("GET", "/"), &mut head, None).unwrap();
+        assert_eq!(field(&head, "content-encoding"), Some("zstd"));
+        assert_eq!(field(&head, "etag"), Some("W/\"abc\""));
+        assert_eq!(field(&head, "vary"), Some("Cookie, Accept-Encoding"));
+        assert!(!head.has_field("content-length") && !head.has_field("accept-ranges"));
+        let mut out = Vec::new();
+        for _ in 0..3 {
+            encoder.write(&[b'x'; 2000], &mut out).unwrap();
+        }
+        encoder.finish(&mut out).unwrap();
+        assert_eq!(decoded(Coding::Zstd, &out).unwrap(), [b'x'; 6000]);
+    }
+
+    #[test]
+    fn a_whole_body_keeps_a_length() {
+        let body = b"<p>paragraph</p>".repeat(100);
+        let mut head = response("404 Not Found", &[HTML, ("Content-Length", "1600"), ("ETag", "W/\"a\"")]);
+        let coded = all().compress(&asks("POST", "/"), &mut head, &body).unwrap();
+        assert_eq!(decoded(Coding::Zstd, &coded).unwrap(), body);
+        assert_eq!(field(&head, "content-length"), Some(coded.len().to_string().as_str()));
+        assert_eq!(field(&head, "etag"), Some("W/\"a\""));
+    }
+
+    #[test]
+    fn a_whole_body_that_would_grow_stays_as_it_is() {
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()[1]
+        })
+        .take(2000)
+        .collect();
+        let mut head = response("200 OK", &[HTML, ("Content-Length", "2000")]);
+        assert_eq!(all().compress(&asks("GET", "/"), &mut head, &noise), None);
+        assert_eq!(field(&head, "content-length"), Some("2000"));
+        assert_eq!(field(&head, "vary"), Some("Accept-Encoding"));
+        assert!(!head.has_field("content-encoding"));
+        let mut wrong = response("200 OK", &[HTML, ("Content-Length", "1")]);
+        assert_eq!(all().compress(&asks("GET", "/"), &mut wrong, &[b'a'; 5000]), None, "its length is wrong");
+    }
+
+    #[test]
+    fn other_answers_pass_untouched() {
+        for (status, fields) in [
+            ("204 No Content", &[HTML][..]),
+            ("205 Reset Content", &[HTML]),
+            ("206 Partial Content", &[HTML, ("Content-Range", "bytes 0-1/2")]),
+            ("304 Not Modified", &[HTML, ("ETag", "\"a\"")]),
+            ("101 Switching Protocols", &[HTML]),
+            ("200 OK", &[HTML, ("Content-Range", "bytes 0-1/2")]),
+            ("200 OK", &[HTML, ("Content-Encoding", "identity")]),
+            ("200 OK", &[HTML, ("content-encoding", "gzip")]),
+            ("200 OK", &[HTML, ("Cache-Control", "max-age=1, No-Transform")]),
+            ("200 OK", &[HTML, ("Repr-Digest", "sha-256=:YQ==:")]),
+            ("200 OK", &[HTML, ("Content-Length", "999")]),
+            ("200 OK", &[HTML, ("Content-Length", "5000"), ("Content-Length", "6000")]),
+            ("200 OK", &[HTML, ("Content-Length", "+5000")]),
+            ("200 OK", &[("Content-Type", "image/png")]),
+            ("200 OK", &[("Content-Type", "text/event-stream")]),
+            ("200 OK", &[]),
+        ] {
+            let mut head = response(status, fields);
+            assert!(all().negotiate(&asks("GET", "/"), &mut head, None).is_none(), "{status} {fields:?}");
+            let before: Vec<_> = fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            assert_eq!(head.fields().collect::<Vec<_>>(), before, "{status} {fields:?}");
+        }
+        let mut short = response("200 OK", &[HTML]);
+        assert!(all().negotiate(&asks("GET", "/"), &mut short, Some(999)).is_none());
+        assert!(!short.has_field("vary"));
+    }
+
+    #[test]
+    fn who_does_not_want_it_hears_that_others_get_it() {
+        for accept in [&[][..], &[("Accept-Encoding", "identity")], &[("Accept-Encoding", "deflate")]] {
+            let mut head = response("200 OK", &[HTML, ("Content-Length", "5000"), ("ETag", "\"a\"")]);
+            assert!(all().negotiate(&request("GET", "/", accept), &mut head, None).is_none());
+            assert_eq!(field(&head, "vary"), Some("Accept-Encoding"));
+            assert_eq!(field(&head, "content-length"), Some("5000"));
+            assert_eq!(field(&head, "etag"), Some("\"a\""));
+        }
+    }
+
+    #[test]
+    fn head_gets_the_head_of_get() {
+        let of = |method| {
+            let mut head = response("200 OK", &[HTML, ("Content-Length", "5000"), ("ETag", "\"a\"")]);
+            let length = if method == "HEAD" { Some(0) } else { None };
+            let encoder = all().negotiate(&asks(method, "/"), &mut head, length);
+            assert_eq!(encoder.is_some(), method == "GET");
+            head.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!(of("HEAD"), of("GET"));
+    }
+
+    #[test]
+    fn not_modified_names_the_tag_that_the_client_has() {
+        for (has, expected) in
+            [("W/\"a\"", "W/\"a\""), ("\"b\", W/\"a\"", "W/\"a\""), ("\"a\"", "\"a\""), ("*", "\"a\"")]
+        {
+            let request = request("GET", "/", &[("If-None-Match", has), ("Accept-Encoding", "br")]);
+            let mut head = response("304 Not Modified", &[("ETag", "\"a\"")]);
+            assert!(all().negotiate(&request, &mut head, None).is_none());
+            assert_eq!(field(&head, "etag"), Some(expected), "{has}");
+        }
+    }
+
+    #[test]
+    fn excluded_paths_are_left_as_they_are() {
+        let rules = Rules { excluded_paths: vec!["/account".to_owned()], ..Rules::default() };
+        let compression = Compression::new(rules);
+        for (path, coded) in [("/account/keys", false), ("/%61ccount", false), ("/accoun", true)] {
+            let mut head = response("200 OK", &[HTML]);
+            assert_eq!(compression.negotiate(&asks("GET", path), &mut head, None).is_some(), coded, "{path}");
+        }
+    }
+
+    #[test]
+    fn types_are_named_by_patterns() {
+        for (pattern, yes, no) in [
+            ("*/*", "image/png", "text/event-stream"),
+            ("text/*", "TEXT/html", "text/event-stream"),
+            ("text/*", "text/x", "textual/x"),
+            ("+json", "application/problem+JSON", "application/json"),
+            ("+xml", "image/svg+xml", "xml"),
+            ("application/json", "application/json", "application/json5"),
+            ("text/event-stream", "text/event-stream", "text/html"),
+        ] {
+            let pattern = TypePattern::parse(pattern).unwrap();
+            assert!(pattern.matches(yes.as_bytes()) && !pattern.matches(no.as_bytes()), "{pattern:?}");
+        }
+        for bad in ["", "text", "text/", "/html", "+", "*/html", "text/h*", "a b/c", "text/html; charset=x"] {
+            assert_eq!(TypePattern::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Rules::default().types.len(), 14);
+    }
+
+    proptest! {
+        #[test]
+        fn heads_stay_true(
+            status in 200..600u16,
+            length in prop::option::of(0..4000u64),
+            body_length in prop::option::of(0..4000u64),
+            tag in "(W/)?\"[a-z]{0,3}\"",
+            accept in "(gzip|br|zstd|identity|\\*)(;q=0(\\.[0-9])?)?",
+            head_request: bool,
+        ) {
+            let mut head = response(&status.to_string(), &[HTML, ("ETag", &tag)]);
+            if let Some(length) = length {
+                head.push_field(b"Content-Length", length.to_string().as_bytes()).unwrap();
+            }
+            let method = if head_request { "HEAD" } else { "GET" };
+            let request = request(method, "/", &[("Accept-Encoding", &accept)]);
+            let encoder = all().negotiate(&request, &mut head, body_length);
+            let coded = head.has_field("content-encoding");
+            prop_assert!(encoder.is_none() || coded);
+            prop_assert!(!coded || head_request || encoder.is_some());
+            prop_assert_eq!(head.has_field("content-length"), length.is_some() && !coded);
+            if coded {
+                prop_assert!(head.field("etag").unwrap().starts_with(b"W/"));
+                prop_assert_eq!(field(&head, "vary"), Some("Accept-Encoding"));
+            } else {
+                prop_assert_eq!(field(&head, "etag"), Some(tag.as_str()));
+            }
+        }
+    }
+}
