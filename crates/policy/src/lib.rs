@@ -5,6 +5,7 @@
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
+//! * [`security_headers`]: what browsers are told to do with answers.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
@@ -20,4 +21,5 @@ pub mod in_flight;
 pub mod metrics;
 pub mod recent;
 pub mod row;
+pub mod security_headers;
 pub mod web2py_static;
