@@ -5,7 +5,7 @@
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
-//! * [`security_headers`]: what browsers are told to do with answers.
+//! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod accept;
 pub mod access_log;
 pub mod coding;
 pub mod compression;
+pub mod cors;
 mod encoder;
 #[cfg(test)]
 mod fixtures;

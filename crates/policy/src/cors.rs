@@ -1,0 +1,460 @@
+//! Which pages of other origins may read a site's answers: CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>.
+//!
+//! A preflight is answered here, so that the application never sees one.
+
+use std::time::Duration;
+
+use anygate_proto::head::{RequestHead, ResponseHead, is_token_byte};
+
+use crate::coding::vary_by;
+
+/// Who may do what.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Pages of these origins may.
+    pub origins: Vec<Origin>,
+    /// Methods beyond those that need no permission (GET, HEAD and POST).
+    pub methods: Vec<String>,
+    /// Request fields beyond those that need no permission.
+    pub fields: Fields,
+    /// Response fields that pages may read beyond those that need no permission.
+    pub exposed: Vec<String>,
+    /// Whether requests may carry cookies.
+    pub credentials: bool,
+    /// How long a browser may remember what a preflight was answered.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for Rules {
+    /// Nobody may anything.
+    fn default() -> Self {
+        Rules {
+            origins: Vec::new(),
+            methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec(),
+            fields: Fields::Named(vec!["Content-Type".to_owned()]),
+            exposed: Vec::new(),
+            credentials: false,
+            max_age: Some(Duration::from_secs(600)),
+        }
+    }
+}
+
+/// Origins of pages (RFC 6454 section 6.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `*`: all of them.
+    Any,
+    /// `https://example.org`, perhaps with a port.
+    Exact(String),
+    /// `https://*.example.org`: every name below that one, on the same port.
+    Below {
+        /// `https://`
+        scheme: String,
+        /// `.example.org`, perhaps with a port.
+        end: String,
+    },
+}
+
+/// Which request fields pages may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// All that a page asks for.
+    Any,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// Rules that would be wrong or dangerous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidRules {
+    /// `*` and credentials: every page of the world would act with the rights of whoever looks at it.
+    AnyWithCredentials,
+    /// A method or a field name that is no token.
+    NoToken(String),
+}
+
+impl std::fmt::Display for InvalidRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InvalidRules::AnyWithCredentials => {
+                f.write_str("with credentials the origins must be named: `*` would let every site of the world act for its visitors")
+            }
+            InvalidRules::NoToken(text) => write!(f, "{text:?} is no method and no header name"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidRules {}
+
+impl Origin {
+    /// Reads `*`, `https://example.org`, `http://localhost:3000` or `https://*.example.org`; `None` if it is none of
+    /// these. `null` is none: every sandboxed frame has it.
+    pub fn parse(text: &str) -> Option<Origin> {
+        let text = text.trim().to_ascii_lowercase();
+        if text == "*" {
+            return Some(Origin::Any);
+        }
+        let (scheme, host) = text.split_once("://")?;
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let name = host.strip_prefix("*.");
+        // `]` ends an address of IPv6, whose colons are no port's.
+        let (bare, port) = match name.unwrap_or(host).rsplit_once(':') {
+            Some((bare, port)) if !port.ends_with(']') => (bare, Some(port)),
+            _ => (name.unwrap_or(host), None),
+        };
+        let is_address = name.is_none()
+            && bare
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+                .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        let is_port =
+            port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+        if !is_scheme || !is_port || !(is_address || is_name(bare)) {
+            return None;
+        }
+        Some(match name {
+            Some(name) => Origin::Below { scheme: format!("{scheme}://"), end: format!(".{name}") },
+            None => Origin::Exact(text),
+        })
+    }
+
+    fn matches(&self, origin: &str) -> bool {
+        match self {
+            Origin::Any => true,
+            Origin::Exact(exact) => origin.eq_ignore_ascii_case(exact),
+            Origin::Below { scheme, end } => {
+                let inner = origin.len().checked_sub(end.len());
+                let start = origin.get(..scheme.len());
+                let below = inner.and_then(|inner| origin.get(scheme.len()..inner));
+                start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+                    && inner
+                        .and_then(|inner| origin.get(inner..))
+                        .is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+                    && below.is_some_and(is_name)
+            }
+        }
+    }
+}
+
+/// Whether it is a host name: labels between dots.
+fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.split('.').all(is_label)
+}
+
+/// Lets pages of other origins in, by one site's rules.
+#[derive(Clone, Debug)]
+pub struct Cors {
+    origins: Vec<Origin>,
+    methods: String,
+    /// `None`: whatever is asked for.
+    fields: Option<String>,
+    exposed: String,
+    credentials: bool,
+    max_age: Option<String>,
+}
+
+impl Cors {
+    /// Checks the rules.
+    pub fn new(rules: Rules) -> Result<Cors, InvalidRules> {
+        if rules.credentials && rules.origins.contains(&Origin::Any) {
+            return Err(InvalidRules::AnyWithCredentials);
+        }
+        let fields = match &rules.fields {
+            Fields::Any => None,
+            Fields::Named(names) => Some(list(names)?),
+        };
+        Ok(Cors {
+            methods: list(&rules.methods)?,
+            fields,
+            exposed: list(&rules.exposed)?,
+            credentials: rules.credentials,
+            max_age: rules.max_age.map(|age| age.as_secs().to_string()),
+            origins: rules.origins,
+        })
+    }
+
+    /// The answer to a preflight, without a body; `None` for any other request. A page that may not hears nothing, which
+    /// to a browser means no.
+    pub fn preflight(&self, request: &RequestHead) -> Option<ResponseHead> {
+        let asked = request.field("access-control-request-method");
+        if request.method() != b"OPTIONS" || asked.is_none() || request.field("origin").is_none() {
+            return None;
+        }
+        let mut head = ResponseHead::new();
+        let status = head.set_status_line(b"204 No Content");
+        debug_assert!(status.is_ok(), "our own status is valid");
+        if self.admit(request, &mut head) {
+            add(&mut head, "Access-Control-Allow-Methods", self.methods.as_bytes());
+            match &self.fields {
+                Some(fields) => add(&mut head, "Access-Control-Allow-Headers", fields.as_bytes()),
+                // `*` would not mean Authorization, and nothing at all with credentials.
+                None => {
+                    let asked = request.field("access-control-request-headers").unwrap_or_default();
+                    let mut names = asked.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                    if names.all(|name| name.iter().all(|&byte| is_token_byte(byte))) {
+                        add(&mut head, "Access-Control-Allow-Headers", asked);
+                    }
+                    vary_by(&mut head, "Access-Control-Request-Headers");
+                }
+            }
+            add(&mut head, "Access-Control-Max-Age", self.max_age.as_deref().unwrap_or_default().as_bytes());
+        }
+        Some(head)
+    }
+
+    /// Puts into the head of an answer whether a page may read it. What the application said of it stands.
+    pub fn apply(&self, request: &RequestHead, head: &mut ResponseHead) {
+        if !head.has_field("access-control-allow-origin")
+            && self.admit(request, head)
+            && !head.has_field("access-control-expose-headers")
+        {
+            add(head, "Access-Control-Expose-Headers", self.exposed.as_bytes());
+        }
+    }
+
+    /// Lets the page in that asks, if it may.
+    fn admit(&self, request: &RequestHead, head: &mut ResponseHead) -> bool {
+        if self.origins.is_empty() {
+            return false;
+        }
+        if self.origins.contains(&Origin::Any) {
+            add(head, "Access-Control-Allow-Origin", b"*");
+            return true;
+        }
+        // Also where there is no origin: a cache must not give this answer to one that has.
+        vary_by(head, "Origin");
+        let Some(origin) = request.field("origin").and_then(|origin| std::str::from_utf8(origin).ok()) else {
+            return false;
+        };
+        if !self.origins.iter().any(|allowed| allowed.matches(origin)) {
+            return false;
+        }
+        add(head, "Access-Control-Allow-Origin", origin.as_bytes());
+        if self.credentials {
+            add(head, "Access-Control-Allow-Credentials", b"true");
+        }
+        true
+    }
+}
+
+fn list(names: &[String]) -> Result<String, InvalidRules> {
+    let is_token = |name: &&String| !name.is_empty() && name.bytes().all(is_token_byte);
+    match names.iter().find(|name| !is_token(name)) {
+        Some(name) => Err(InvalidRules::NoToken(name.clone())),
+        None => Ok(names.join(", ")),
+    }
+}
+
+/// Adds a field unless it would be empty.
+fn add(head: &mut ResponseHead, name: &str, value: &[u8]) {
+    if !value.is_empty() {
+        let added = head.push_field(name.as_bytes(), value);
+        debug_assert!(added.is_ok(), "{name} was checked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixtures::{field, request, response};
+
+    fn cors(origins: &[&str], change: impl FnOnce(&mut Rules)) -> Cors {
+        let origins = origins.iter().map(|origin| Origin::parse(origin).unwrap()).collect();
+        let mut rules = Rules { origins, ..Rules::default() };
+        change(&mut rules);
+        Cors::new(rules).unwrap()
+    }
+
+    fn allowed(cors: &Cors, origin: &str) -> Option<String> {
+        let mut head = response("200 OK", &[]);
+        cors.apply(&request("GET", "/", &[("Origin", origin)]), &mut head);
+        field(&head, "access-control-allow-origin").map(str::to_owned)
+    }
+
+    #[test]
+    fn origins_match_whole() {
+        let cors = cors(
+            &[
+                "https://a.example",
+                "http://localhost:3000",
+                "https://*.b.example",
+                "https://*.c.example:8443",
+                "http://[::1]:80",
+            ],
+            |_| {},
+        );
+        for good in [
+            "https://a.example",
+            "https://A.example",
+            "http://localhost:3000",
+            "https://x.b.example",
+            "https://x.y.b.example",
+            "https://x.c.example:8443",
+            "http://[::1]:80",
+        ] {
+            assert_eq!(allowed(&cors, good).as_deref(), Some(good), "{good}");
+        }
+        for bad in [
+            "http://a.example",
+            "https://a.example:8443",
+            "https://a.example.evil",
+            "https://xa.example",
+            "http://localhost",
+            "https://b.example",
+            "https://.b.example",
+            "https://evilb.example",
+            "https://x..b.example",
+            "https://evil/x.b.example",
+            "https://evil?x.b.example",
+            "https://evil:1.b.example",
+            "https://user@x.b.example",
+            "https://x.b.example:443",
+            "https://x.c.example",
+            "https://b.example.b.exampl",
+            "null",
+            "",
+            "https://\u{e9}.b.example",
+        ] {
+            assert_eq!(allowed(&cors, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_origins_are_read() {
+        for bad in [
+            "null",
+            "",
+            "example.org",
+            "https://",
+            "https://*",
+            "https://*.",
+            "https://a*.example",
+            "https://a.example/",
+            "https://a.example:",
+            "https://a.example:x",
+            "https://*.*.example",
+            "://a",
+            "1://a",
+            "https://[::x]",
+            "https://*.[::1]",
+        ] {
+            assert_eq!(Origin::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn everybody_and_credentials_do_not_go_together() {
+        let rules = Rules { origins: vec![Origin::Any], credentials: true, ..Rules::default() };
+        assert_eq!(Cors::new(rules).err(), Some(InvalidRules::AnyWithCredentials));
+        let rules = Rules { methods: vec!["GET\r\n".to_owned()], ..Rules::default() };
+        assert!(matches!(Cors::new(rules), Err(InvalidRules::NoToken(_))));
+    }
+
+    #[test]
+    fn an_answer_says_who_may_read_it() {
+        let everybody = cors(&["*"], |rules| rules.exposed = vec!["X-Total".to_owned(), "Link".to_owned()]);
+        let mut head = response("200 OK", &[]);
+        everybody.apply(&request("GET", "/", &[]), &mut head);
+        assert_eq!(field(&head, "access-control-allow-origin"), Some("*"));
+        assert_eq!(field(&head, "access-control-expose-headers"), Some("X-Total, Link"));
+        assert!(!head.has_field("vary"));
+
+        let one = cors(&["https://a.example"], |rules| rules.credentials = true);
+        let mut head = response("200 OK", &[("Vary", "Cookie")]);
+        one.apply(&request("GET", "/", &[("Origin", "https://a.example")]), &mut head);
+        assert_eq!(field(&head, "access-control-allow-origin"), Some("https://a.example"));
+        assert_eq!(field(&head, "access-control-allow-credentials"), Some("true"));
+        assert_eq!(field(&head, "vary"), Some("Cookie, Origin"));
+
+        for fields in [&[][..], &[("Origin", "https://evil.example")]] {
+            let mut head = response("200 OK", &[]);
+            one.apply(&request("GET", "/", fields), &mut head);
+            assert_eq!(head.fields().collect::<Vec<_>>(), [(&b"Vary"[..], &b"Origin"[..])]);
+        }
+    }
+
+    #[test]
+    fn the_application_has_the_last_word() {
+        let own = [("access-control-allow-origin", "https://b.example")];
+        let mut head = response("200 OK", &own);
+        cors(&["*"], |rules| rules.exposed = vec!["X".to_owned()])
+            .apply(&request("GET", "/", &[]), &mut head);
+        assert_eq!(head.fields().count(), 1);
+    }
+
+    #[test]
+    fn a_preflight_is_answered() {
+        let cors = cors(&["https://a.example"], |rules| {
+            rules.methods = vec!["GET".to_owned(), "PUT".to_owned()];
+            rules.fields = Fields::Named(vec!["Authorization".to_owned(), "X-A".to_owned()]);
+        });
+        let asks = |origin: &str| {
+            request("OPTIONS", "/x", &[("Origin", origin), ("Access-Control-Request-Method", "PUT")])
+        };
+        let head = cors.preflight(&asks("https://a.example")).unwrap();
+        assert_eq!(head.status(), 204);
+        assert_eq!(field(&head, "access-control-allow-origin"), Some("https://a.example"));
+        assert_eq!(field(&head, "access-control-allow-methods"), Some("GET, PUT"));
+        assert_eq!(field(&head, "access-control-allow-headers"), Some("Authorization, X-A"));
+        assert_eq!(field(&head, "access-control-max-age"), Some("600"));
+        assert_eq!(field(&head, "vary"), Some("Origin"));
+
+        let refused = cors.preflight(&asks("https://evil.example")).unwrap();
+        assert_eq!((refused.status(), refused.fields().count()), (204, 1));
+
+        for other in [
+            request("OPTIONS", "/", &[("Origin", "https://a.example")]),
+            request("OPTIONS", "/", &[("Access-Control-Request-Method", "PUT")]),
+            request("GET", "/", &[("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")]),
+        ] {
+            assert!(cors.preflight(&other).is_none());
+        }
+    }
+
+    #[test]
+    fn whatever_fields_are_asked_for_may_be_allowed() {
+        let cors = cors(&["https://a.example"], |rules| rules.fields = Fields::Any);
+        let answer = |asked: &str| {
+            let fields = [
+                ("Origin", "https://a.example"),
+                ("Access-Control-Request-Method", "GET"),
+                ("Access-Control-Request-Headers", asked),
+            ];
+            let head = cors.preflight(&request("OPTIONS", "/", &fields)).unwrap();
+            assert_eq!(field(&head, "vary"), Some("Origin, Access-Control-Request-Headers"));
+            field(&head, "access-control-allow-headers").map(str::to_owned)
+        };
+        assert_eq!(answer("authorization,x-a").as_deref(), Some("authorization,x-a"));
+        assert_eq!(answer(""), None);
+        assert_eq!(answer("x a"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn only_names_below_are_let_in(name in "[a-z./:@?#\\\\-]{0,12}") {
+            let cors = cors(&["https://*.example.org"], |_| {});
+            let origin = format!("https://{name}.example.org");
+            if allowed(&cors, &origin).is_some() {
+                prop_assert!(is_name(&name));
+            }
+        }
+
+        #[test]
+        fn no_origin_breaks_an_answer(origin: String, asked: String) {
+            prop_assume!([&origin, &asked].iter().all(|text| text.bytes().all(|b| b >= b' ' && b != 0x7f)));
+            let cors = cors(&["https://a.example"], |rules| rules.fields = Fields::Any);
+            let fields = [
+                ("Origin", origin.as_str()),
+                ("Access-Control-Request-Method", "GET"),
+                ("Access-Control-Request-Headers", asked.as_str()),
+            ];
+            prop_assert_eq!(cors.preflight(&request("OPTIONS", "/", &fields)).unwrap().status(), 204);
+        }
+    }
+}
