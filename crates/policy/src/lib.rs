@@ -6,6 +6,7 @@
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
 //! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
+//! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`web2py_static`]: static files of web2py sites.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod coding;
 pub mod compression;
 pub mod cors;
 mod encoder;
+pub mod error_pages;
 #[cfg(test)]
 mod fixtures;
 pub mod forwarded;
