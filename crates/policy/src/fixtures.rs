@@ -1,5 +1,9 @@
 //! Requests and answers for the tests of this crate.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use anygate_proto::application::{Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 /// A request for a target, whose path is decoded as codecs do.
@@ -42,4 +46,66 @@ pub(crate) fn response(status: &str, fields: &[(&str, &str)]) -> ResponseHead {
 /// The value of a field as text.
 pub(crate) fn field<'h>(head: &'h ResponseHead, name: &str) -> Option<&'h str> {
     head.field(name).map(|value| std::str::from_utf8(value).unwrap())
+}
+
+/// An answer that is kept as it was given.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) head: Option<ResponseHead>,
+    pub(crate) body: Vec<u8>,
+    /// How many parts of files are in the body.
+    pub(crate) files: usize,
+}
+
+impl Kept {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.as_ref().unwrap().status()
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        field(self.head.as_ref().unwrap(), name)
+    }
+}
+
+impl Response for Kept {
+    fn entered(&mut self) {}
+
+    fn start(&mut self, head: &ResponseHead, _body_length: Option<u64>) -> Result<(), SendError> {
+        assert!(self.head.is_none(), "started twice");
+        self.head = Some(head.clone());
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        assert!(self.head.is_some(), "written before the head");
+        self.body.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn hold_back(&mut self) -> bool {
+        false
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        std::fs::File::from(file).read_exact_at(&mut bytes, offset).unwrap();
+        self.files += 1;
+        self.write(&bytes)
+    }
+
+    fn interim(&mut self, _head: &ResponseHead) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn started(&self) -> bool {
+        self.head.is_some()
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
 }

@@ -7,7 +7,7 @@
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
 //! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
 //! * [`error_pages`]: what is shown when there is nothing else.
-//! * [`web2py_static`]: static files of web2py sites.
+//! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -24,5 +24,8 @@ pub mod in_flight;
 pub mod metrics;
 pub mod recent;
 pub mod row;
+mod range;
 pub mod security_headers;
+pub mod static_files;
+mod validators;
 pub mod web2py_static;

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
+
+use crate::range::{self, ByteRange, Member};
+use crate::validators::whole_seconds;
 
 /// The static files of one site.
 #[derive(Debug)]
@@ -106,9 +108,9 @@ impl Web2pyStatic {
             fields.push(("Vary", "Accept-Encoding".to_owned()));
         }
         let (status, first, length): (&[u8], u64, u64) = match range {
-            Some((first, last)) => {
-                fields.push(("Content-Range", format!("bytes {first}-{last}/{size}")));
-                (b"206 PARTIAL CONTENT", first, last - first + 1)
+            Some(range) => {
+                fields.push(("Content-Range", range.content_range(size)));
+                (b"206 PARTIAL CONTENT", range.first, range.length())
             }
             None => (b"200 OK", 0, length),
         };
@@ -163,24 +165,12 @@ fn target(path: &str) -> Option<Target<'_>> {
     file.split('/').all(plain).then_some(Target { application, file, versioned })
 }
 
-/// The first and last byte of what `Range` asks for, read as web2py reads it; `None` if it answers that itself.
-fn range(text: &[u8], size: u64) -> Option<(u64, u64)> {
-    let text = std::str::from_utf8(text).ok()?.strip_prefix("bytes=")?;
-    let number = |text: &str| {
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            None
-        } else {
-            text.parse::<u64>().ok()
-        }
-    };
-    let (first, last) = text.split_once('-')?;
-    let last_byte = size.checked_sub(1)?;
-    let (first, last) = match (first, last) {
-        ("", suffix) => (size.saturating_sub(number(suffix)?), last_byte),
-        (first, "") => (number(first)?, last_byte),
-        (first, last) => (number(first)?, number(last)?.min(last_byte)),
-    };
-    (first <= last).then_some((first, last))
+/// What `Range` asks for, read as web2py reads it; `None` if it answers that itself.
+fn range(text: &[u8], size: u64) -> Option<ByteRange> {
+    match range::member(text.strip_prefix(b"bytes=")?, size) {
+        Member::Bytes(range) => Some(range),
+        Member::Invalid | Member::Outside => None,
+    }
 }
 
 fn accepts_gzip(head: &RequestHead) -> bool {
@@ -194,11 +184,6 @@ fn gzipped(found: &Found) -> Option<(PathBuf, u64)> {
     let path = found.path.with_file_name(name);
     let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
     (metadata.modified().ok()? >= whole_seconds(&found.metadata)?).then_some((path, metadata.len()))
-}
-
-fn whole_seconds(metadata: &Metadata) -> Option<SystemTime> {
-    let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    UNIX_EPOCH.checked_add(std::time::Duration::from_secs(since.as_secs()))
 }
 
 fn send(
@@ -273,6 +258,7 @@ mod tests {
             ("bytes=+1-2", None),
             ("lines=0-3", None),
         ] {
+            let expected = expected.map(|(first, last)| ByteRange { first, last });
             assert_eq!(range(text.as_bytes(), 10), expected, "{text}");
         }
         assert_eq!(range(b"bytes=0-", 0), None);

@@ -1,0 +1,202 @@
+//! Opening files below a folder and nowhere else.
+//!
+//! Where symlinks must not lead out of the folder the kernel watches over every step (openat2 with `RESOLVE_BENEATH`), so
+//! that nobody can exchange a folder for a link between a check and the opening. `rustix` has the call, `std` has not.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// The folder itself may be exchanged, as deployments do with a link to the current version; it is looked for again as
+/// often as this.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// One folder with public files.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    follow_symlinks: bool,
+    /// The folder, and when it was opened.
+    folder: Mutex<(Arc<OwnedFd>, SystemTime)>,
+}
+
+impl Root {
+    /// Opens the folder.
+    pub(super) fn new(path: PathBuf, follow_symlinks: bool, now: SystemTime) -> io::Result<Root> {
+        let folder = Arc::new(open_folder(&path)?);
+        Ok(Root { path, follow_symlinks, folder: Mutex::new((folder, now)) })
+    }
+
+    /// Opens what is at `path`, which has no `..` and does not begin with a slash; empty for the folder itself. It may be
+    /// anything: nothing waits, should it be a pipe.
+    pub(super) fn open(&self, path: &[u8], now: SystemTime) -> io::Result<File> {
+        let folder = self.folder(now)?;
+        let path = if path.is_empty() { b"." } else { path };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = if self.follow_symlinks {
+            openat(folder.as_fd(), path, flags, Mode::empty())?
+        } else {
+            open_beneath(folder.as_fd(), path, flags)?
+        };
+        Ok(File::from(file))
+    }
+
+    fn folder(&self, now: SystemTime) -> io::Result<Arc<OwnedFd>> {
+        // The pair is whole after every statement.
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back makes it old, too.
+        if now.duration_since(folder.1).map_or(true, |age| age >= FRESH) {
+            *folder = (Arc::new(open_folder(&self.path)?), now);
+        }
+        Ok(Arc::clone(&folder.0))
+    }
+}
+
+fn open_folder(path: &std::path::Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+#[cfg(target_os = "linux")]
+fn open_beneath(
+    folder: std::os::fd::BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    use rustix::fs::{ResolveFlags, openat2};
+    use rustix::io::Errno;
+
+    /// The kernel asks to try again when something was renamed meanwhile.
+    const TRIES: usize = 4;
+    for _ in 0..TRIES {
+        match openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+        {
+            Err(Errno::AGAIN) => {}
+            // A kernel before 5.6, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => return open_stepwise(folder, path, flags),
+            opened => return opened,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+#[cfg(not(target_os = "linux"))]
+use open_stepwise as open_beneath;
+
+/// Opens one folder after the other and follows no link at all, which is more than must be refused.
+fn open_stepwise(
+    folder: std::os::fd::BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut steps = path.split(|&byte| byte == b'/').filter(|step| !step.is_empty());
+    let Some(mut step) = steps.next() else { return openat(folder, c".", flags, Mode::empty()) };
+    let mut at: Option<OwnedFd> = None;
+    loop {
+        let inside = at.as_ref().map_or(folder, AsFd::as_fd);
+        let Some(next) = steps.next() else {
+            return openat(inside, step, flags | OFlags::NOFOLLOW, Mode::empty());
+        };
+        let through = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at = Some(openat(inside, step, through, Mode::empty())?);
+        step = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn read(file: io::Result<impl Into<File>>) -> Option<String> {
+        let mut text = String::new();
+        file.ok()?.into().read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// A folder `public` beside a secret, with links of all kinds.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("public/sub")).unwrap();
+        fs::create_dir(at("other")).unwrap();
+        fs::write(at("secret"), "secret").unwrap();
+        fs::write(at("other/secret"), "secret").unwrap();
+        fs::write(at("public/sub/file"), "file").unwrap();
+        symlink("sub/file", at("public/inner")).unwrap();
+        symlink("sub", at("public/folder")).unwrap();
+        symlink("../secret", at("public/outer")).unwrap();
+        symlink(at("secret"), at("public/absolute")).unwrap();
+        symlink("../other", at("public/out")).unwrap();
+        symlink("loop", at("public/loop")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn links_that_leave_the_folder_are_refused_unless_followed() {
+        let folder = folder();
+        let now = SystemTime::now();
+        let root = |follow| Root::new(folder.path().join("public"), follow, now).unwrap();
+        let (strict, lax) = (root(false), root(true));
+        for path in ["sub/file", "inner", "folder/file"] {
+            for root in [&strict, &lax] {
+                assert_eq!(read(root.open(path.as_bytes(), now)).as_deref(), Some("file"), "{path}");
+            }
+        }
+        for path in ["outer", "absolute", "out/secret"] {
+            assert!(strict.open(path.as_bytes(), now).is_err(), "{path}");
+            assert_eq!(read(lax.open(path.as_bytes(), now)).as_deref(), Some("secret"), "{path}");
+        }
+        // Nobody asks like that, but if somebody did:
+        for path in ["../secret", "/etc/passwd", "sub/../../secret", "loop"] {
+            assert!(strict.open(path.as_bytes(), now).is_err(), "{path}");
+        }
+        assert!(strict.open(b"", now).unwrap().metadata().unwrap().is_dir());
+    }
+
+    #[test]
+    fn without_the_kernels_help_no_link_is_followed() {
+        let folder = folder();
+        let public = File::open(folder.path().join("public")).unwrap();
+        let open = |path: &str| {
+            read(open_stepwise(public.as_fd(), path.as_bytes(), OFlags::RDONLY).map_err(Into::into))
+        };
+        assert_eq!(open("sub/file").as_deref(), Some("file"));
+        assert_eq!(open("sub//file").as_deref(), Some("file"));
+        for path in ["inner", "folder/file", "outer", "absolute", "out/secret", "sub/missing", "sub/file/x"] {
+            assert_eq!(open(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_exchanged_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for version in ["1", "2"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("file"), version).unwrap();
+        }
+        symlink("1", at("current")).unwrap();
+        let now = SystemTime::now();
+        let root = Root::new(at("current"), false, now).unwrap();
+        symlink("2", at("next")).unwrap();
+        fs::rename(at("next"), at("current")).unwrap();
+        assert_eq!(read(root.open(b"file", now)).as_deref(), Some("1"));
+        assert_eq!(read(root.open(b"file", now + FRESH)).as_deref(), Some("2"));
+        assert_eq!(read(root.open(b"file", now - FRESH)).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error() {
+        assert!(Root::new("/nonexistent".into(), true, SystemTime::now()).is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(Root::new(file.path().to_owned(), true, SystemTime::now()).is_err());
+    }
+}
