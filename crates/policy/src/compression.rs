@@ -174,8 +174,13 @@ impl Compression {
             self.weaken_not_modified(request, head);
             return None;
         }
+        if request.method() == b"HEAD" {
+            let encoder = self.negotiate(request, head, None);
+            debug_assert!(encoder.is_none(), "HEAD has no body");
+            return None;
+        }
         let length = body.len() as u64;
-        if request.method() == b"HEAD" || announced(head).ok()?.is_some_and(|announced| announced != length) {
+        if announced(head).ok()?.is_some_and(|announced| announced != length) {
             return None;
         }
         let coded = match self.decide(request, head, Some(length)) {
@@ -409,6 +414,11 @@ mod tests {
             let length = if method == "HEAD" { Some(0) } else { None };
             let encoder = all().negotiate(&asks(method, "/"), &mut head, length);
             assert_eq!(encoder.is_some(), method == "GET");
+            if method == "HEAD" {
+                let mut whole = response("200 OK", &[HTML, ("Content-Length", "5000"), ("ETag", "\"a\"")]);
+                assert_eq!(all().compress(&asks(method, "/"), &mut whole, b""), None);
+                assert_eq!(whole.fields().collect::<Vec<_>>(), head.fields().collect::<Vec<_>>());
+            }
             head.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect::<Vec<_>>()
         };
         assert_eq!(of("HEAD"), of("GET"));
