@@ -75,6 +75,8 @@ pub struct Encoder {
     left: Option<u64>,
     /// Something was taken in since the last flush.
     unflushed: bool,
+    /// Something was lost, so that there must be no end.
+    failed: bool,
     encoders: Arc<Encoders>,
 }
 
@@ -119,7 +121,7 @@ impl Encoders {
             ))),
             Coding::Zstd => State::Zstd(Box::new(self.zstd_context(length).ok()?)),
         };
-        Some(Encoder { state, left: length, unflushed: false, encoders: Arc::clone(self) })
+        Some(Encoder { state, left: length, unflushed: false, failed: false, encoders: Arc::clone(self) })
     }
 
     fn zstd_context(&self, length: Option<u64>) -> io::Result<ZstdContext<'static>> {
@@ -163,22 +165,25 @@ impl Encoder {
             return Ok(());
         }
         self.unflushed = true;
-        match &mut self.state {
+        let result = match &mut self.state {
             State::Gzip(gzip) => gzip.run(bytes, FlushCompress::None, out),
             State::Brotli(writer) => {
-                writer.write_all(bytes).map_err(|_| EncodeError::Failed)?;
+                let result = writer.write_all(bytes).map_err(|_| EncodeError::Failed);
                 out.append(writer.get_mut());
-                Ok(())
+                result
             }
             State::Zstd(context) => {
                 let mut input = InBuffer::around(bytes);
-                while input.pos() < bytes.len() {
-                    zstd_step(out, |output| context.run(&mut input, output))?;
+                let mut result = Ok(());
+                while result.is_ok() && input.pos() < bytes.len() {
+                    result = zstd_step(out, |output| context.run(&mut input, output)).map(drop);
                 }
-                Ok(())
+                result
             }
             State::Ended => Ok(()),
-        }
+        };
+        self.failed |= result.is_err();
+        result
     }
 
     /// Adds to `out` whatever a client needs to read all that was taken in so far. It costs some bytes.
@@ -186,19 +191,18 @@ impl Encoder {
         if !std::mem::take(&mut self.unflushed) {
             return Ok(());
         }
-        match &mut self.state {
+        let result = match &mut self.state {
             State::Gzip(gzip) => gzip.run(&[], FlushCompress::Sync, out),
             State::Brotli(writer) => {
-                writer.flush().map_err(|_| EncodeError::Failed)?;
+                let result = writer.flush().map_err(|_| EncodeError::Failed);
                 out.append(writer.get_mut());
-                Ok(())
+                result
             }
-            State::Zstd(context) => {
-                while zstd_step(out, |output| context.flush(output))? > 0 {}
-                Ok(())
-            }
+            State::Zstd(context) => drain(out, |output| context.flush(output)),
             State::Ended => Ok(()),
-        }
+        };
+        self.failed |= result.is_err();
+        result
     }
 
     /// Adds the end of the coded body to `out`. A second call does nothing.
@@ -208,6 +212,15 @@ impl Encoder {
         if self.left.is_some_and(|left| left > 0) {
             return Err(EncodeError::Shorter);
         }
+        if self.failed {
+            return Err(EncodeError::Failed);
+        }
+        let result = self.end(out);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Gzip(mut gzip) => {
                 gzip.run(&[], FlushCompress::Finish, out)?;
@@ -218,7 +231,7 @@ impl Encoder {
             }
             State::Brotli(writer) => out.append(&mut writer.into_inner()),
             State::Zstd(mut context) => {
-                while zstd_step(out, |output| context.finish(output, true))? > 0 {}
+                drain(out, |output| context.finish(output, true))?;
                 if context.reinit().is_ok() {
                     keep(&self.encoders.zstd, *context);
                 }
@@ -272,6 +285,15 @@ impl Gzip {
             }
         }
     }
+}
+
+/// Takes steps until nothing is left in a zstd context.
+fn drain(
+    out: &mut Vec<u8>,
+    mut step: impl FnMut(&mut OutBuffer<'_, Vec<u8>>) -> io::Result<usize>,
+) -> Result<(), EncodeError> {
+    while zstd_step(out, &mut step)? > 0 {}
+    Ok(())
 }
 
 /// One step of a zstd context into the free room of `out`. Gives what the step gives.
