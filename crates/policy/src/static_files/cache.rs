@@ -1,6 +1,7 @@
-//! Files that were sent a moment ago, so that a file that many want is looked for once a second.
+//! What was found a moment ago, so that a file that many want is looked for once a second, and so is one that is not there:
+//! below `/` that is nearly every request for the application.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,9 @@ const FRESH: Duration = Duration::from_secs(1);
 const FILES_MAX: usize = 256;
 /// How many paths may be kept.
 const ENTRIES_MAX: usize = 4096;
+/// How many paths without a file may be kept, and bytes of each.
+const MISSING_MAX: usize = 4096;
+const MISSING_PATH_MAX_BYTES: usize = 256;
 /// How much memory the contents of small files may take.
 const BYTES_MAX: usize = 16 << 20;
 
@@ -28,12 +32,43 @@ struct Kept {
     bytes: usize,
     /// When the old ones were last thrown out.
     swept: Option<SystemTime>,
+    missing: HashSet<Box<[u8]>>,
+    /// Since when the missing ones are kept. They are forgotten together.
+    missing_since: Option<SystemTime>,
+}
+
+/// What is known of a path.
+#[derive(Debug)]
+pub(super) enum Known {
+    File(Arc<Loaded>),
+    Missing,
+    Nothing,
 }
 
 impl Cache {
-    /// The file that a path named less than a second ago.
-    pub(super) fn find(&self, path: &[u8], now: SystemTime) -> Option<Arc<Loaded>> {
-        self.lock().entries.get(path).filter(|loaded| is_fresh(loaded.loaded, now)).cloned()
+    /// What a path named less than a second ago.
+    pub(super) fn find(&self, path: &[u8], now: SystemTime) -> Known {
+        let kept = self.lock();
+        if let Some(loaded) = kept.entries.get(path).filter(|loaded| is_fresh(loaded.loaded, now)) {
+            return Known::File(Arc::clone(loaded));
+        }
+        let missing_is_fresh = kept.missing_since.is_some_and(|since| is_fresh(since, now));
+        if missing_is_fresh && kept.missing.contains(path) { Known::Missing } else { Known::Nothing }
+    }
+
+    /// Keeps in mind that there is nothing.
+    pub(super) fn keep_missing(&self, path: &[u8], now: SystemTime) {
+        if path.len() > MISSING_PATH_MAX_BYTES {
+            return;
+        }
+        let mut kept = self.lock();
+        if !kept.missing_since.is_some_and(|since| is_fresh(since, now)) {
+            kept.missing.clear();
+            kept.missing_since = Some(now);
+        }
+        if kept.missing.len() < MISSING_MAX {
+            kept.missing.insert(path.into());
+        }
     }
 
     /// Keeps a file, if there is room.
@@ -113,10 +148,26 @@ mod tests {
         let cache = Cache::default();
         let now = SystemTime::now();
         cache.keep(b"/a", &loaded(1, now), now);
-        assert!(cache.find(b"/a", now + FRESH / 2).is_some());
-        assert!(cache.find(b"/b", now).is_none());
-        assert!(cache.find(b"/a", now + FRESH).is_none());
-        assert!(cache.find(b"/a", now - FRESH).is_none(), "the clock was set back");
+        assert!(matches!(cache.find(b"/a", now + FRESH / 2), Known::File(_)));
+        assert!(matches!(cache.find(b"/b", now), Known::Nothing));
+        assert!(matches!(cache.find(b"/a", now + FRESH), Known::Nothing));
+        assert!(matches!(cache.find(b"/a", now - FRESH), Known::Nothing), "the clock was set back");
+    }
+
+    #[test]
+    fn that_there_is_none_is_kept_for_a_second() {
+        let cache = Cache::default();
+        let now = SystemTime::now();
+        for number in 0..10_000 {
+            cache.keep_missing(format!("/{number}").as_bytes(), now);
+        }
+        cache.keep_missing(&[b'a'; 1000], now);
+        assert_eq!(cache.lock().missing.len(), MISSING_MAX);
+        assert!(matches!(cache.find(b"/1", now + FRESH / 2), Known::Missing));
+        assert!(matches!(cache.find(b"/1", now + FRESH), Known::Nothing));
+        assert!(matches!(cache.find(b"/1", now - FRESH), Known::Nothing), "the clock was set back");
+        cache.keep_missing(b"/2", now + FRESH);
+        assert_eq!(cache.lock().missing.len(), 1);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 
 pub use self::pattern::Pattern;
 
-use self::cache::Cache;
+use self::cache::{Cache, Known};
 use self::loaded::{Content, Loaded, Variant};
 use self::place::{Found, Place, is_clean};
 use crate::accept;
@@ -163,12 +163,16 @@ impl StaticFiles {
     }
 
     fn find(&self, place: &Place, path: &[u8], inner: &[u8], now: SystemTime) -> Found {
-        if let Some(loaded) = self.cache.find(path, now) {
-            return Found::File(loaded);
+        match self.cache.find(path, now) {
+            Known::File(loaded) => return Found::File(loaded),
+            Known::Missing => return Found::Nothing,
+            Known::Nothing => {}
         }
         let found = place.find(inner, now);
-        if let Found::File(loaded) = &found {
-            self.cache.keep(path, loaded, now);
+        match &found {
+            Found::File(loaded) => self.cache.keep(path, loaded, now),
+            Found::Nothing => self.cache.keep_missing(path, now),
+            Found::Folder | Found::Listing(_) | Found::Trouble => {}
         }
         found
     }
@@ -189,7 +193,7 @@ impl StaticFiles {
         }
         // No path has a NUL.
         let key = [b"\0", place.prefix.as_slice()].concat();
-        if let Some(loaded) = self.cache.find(&key, now) {
+        if let Known::File(loaded) = self.cache.find(&key, now) {
             return Some(loaded);
         }
         let file = place.root.open(name.as_bytes(), now).ok()?;

@@ -395,6 +395,10 @@ fn a_changed_file_is_noticed_within_a_second() {
     fs::remove_file(site.at("a.txt")).unwrap();
     site.now += Duration::from_secs(1);
     assert_eq!(site.get("/static/a.txt", &[]).status(), 404);
+    fs::write(site.at("a.txt"), "new").unwrap();
+    assert_eq!(site.get("/static/a.txt", &[]).status(), 404);
+    site.now += Duration::from_secs(1);
+    assert_eq!(site.get("/static/a.txt", &[]).body, b"new");
 }
 
 #[test]
