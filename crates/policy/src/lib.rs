@@ -2,6 +2,8 @@
 //!
 //! * [`access_log`]: one line for each request.
 //! * [`forwarded`]: who the client is when proxies are in between.
+//! * [`network`]: networks of addresses, and the client that lists and limits see.
+//! * [`access_list`]: who may come in, by address. [`refusal`]: what the others are told.
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
@@ -11,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+pub mod access_list;
 pub mod access_log;
 pub mod coding;
 pub mod compression;
@@ -22,8 +25,11 @@ mod fixtures;
 pub mod forwarded;
 pub mod in_flight;
 pub mod metrics;
+pub mod network;
+mod paths;
 mod range;
 pub mod recent;
+pub mod refusal;
 pub mod row;
 pub mod security_headers;
 pub mod static_files;

@@ -1,0 +1,154 @@
+//! Which rules hold for the path of a request. A rule holds for a prefix of whole segments: `/up` is for `/up` and
+//! `/up/load`, not for `/upper`; `/up/` is only for what lies below.
+//!
+//! Many applications take `//up` and `/x/../up` for `/up`. A rule that is there to protect must not be passed by so, and
+//! paths are compared as an application might read them at its kindest: percent-decoded, without empty segments and dots.
+
+use std::borrow::Cow;
+
+use anygate_proto::head::RequestHead;
+
+/// The path of a request as rules see it: where the application is mounted, and what is behind.
+pub(crate) fn path(head: &RequestHead) -> Cow<'_, [u8]> {
+    let (mount, path) = (head.script_name(), head.path());
+    if mount.is_empty() { plain(path) } else { Cow::Owned(plain(&[mount, path].concat()).into_owned()) }
+}
+
+/// Whether `path` is `prefix` or lies below it.
+pub(crate) fn is_below(prefix: &str, path: &[u8]) -> bool {
+    let prefix = prefix.as_bytes();
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
+}
+
+/// A value for each of some prefixes; the longest that fits counts.
+#[derive(Clone, Debug)]
+pub(crate) struct ByPrefix<T> {
+    /// The longest first.
+    items: Vec<(String, T)>,
+}
+
+impl<T> Default for ByPrefix<T> {
+    fn default() -> Self {
+        ByPrefix { items: Vec::new() }
+    }
+}
+
+impl<T> FromIterator<(String, T)> for ByPrefix<T> {
+    fn from_iter<I: IntoIterator<Item = (String, T)>>(items: I) -> Self {
+        let mut items: Vec<_> = items.into_iter().collect();
+        items.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        ByPrefix { items }
+    }
+}
+
+impl<T> ByPrefix<T> {
+    /// The value of the longest prefix that `path` lies below.
+    pub(crate) fn find(&self, path: &[u8]) -> Option<&T> {
+        self.all(path).next()
+    }
+
+    /// The values of all prefixes that `path` lies below, that of the longest first.
+    pub(crate) fn all(&self, path: &[u8]) -> impl Iterator<Item = &T> {
+        self.items.iter().filter(move |(prefix, _)| is_below(prefix, path)).map(|(_, value)| value)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+/// Removes empty segments and those of dots (RFC 3986 section 5.2.4).
+fn plain(path: &[u8]) -> Cow<'_, [u8]> {
+    let is_odd = path.windows(2).any(|pair| matches!(pair, b"//" | b"/."));
+    if !is_odd {
+        return Cow::Borrowed(path);
+    }
+    let mut segments: Vec<&[u8]> = Vec::new();
+    let mut ends_in_folder = false;
+    for segment in path.split(|&byte| byte == b'/') {
+        ends_in_folder = matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"" | b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            name => segments.push(name),
+        }
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    for segment in segments {
+        plain.push(b'/');
+        plain.extend_from_slice(segment);
+    }
+    if ends_in_folder {
+        plain.push(b'/');
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn prefixes_are_whole_segments_and_the_longest_counts() {
+        let rules: ByPrefix<u8> = [("/", 1), ("/up", 2), ("/up/load/", 3)]
+            .map(|(prefix, value)| (prefix.to_owned(), value))
+            .into_iter()
+            .collect();
+        for (path, expected) in [
+            ("/", 1),
+            ("/upper", 1),
+            ("/up", 2),
+            ("/up/", 2),
+            ("/up/load", 2),
+            ("/up/load/", 3),
+            ("/up/load/x", 3),
+        ] {
+            assert_eq!(rules.find(path.as_bytes()), Some(&expected), "{path}");
+        }
+        assert_eq!(rules.find(b"*"), None);
+        assert_eq!(rules.all(b"/up/load/x").copied().collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn a_path_in_disguise_is_the_path() {
+        for (path, expected) in [
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("//a///b", "/a/b"),
+            ("/./a/./b/.", "/a/b/"),
+            ("/x/../a/b", "/a/b"),
+            ("/../../a", "/a"),
+            ("/a/..", "/"),
+            ("/.a/b..", "/.a/b.."),
+            ("//", "/"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            assert_eq!(&*plain(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn where_the_application_is_mounted_counts() {
+        let mut head = RequestHead::default();
+        let mount = head.push_text(b"/app").unwrap();
+        head.set_script_name(mount);
+        let rest = head.push_text(b"//login").unwrap();
+        head.set_path(rest);
+        assert_eq!(&*path(&head), b"/app/login");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_plain_stays_so(path in "[/.a]{0,12}") {
+            let once = plain(path.as_bytes()).into_owned();
+            prop_assert_eq!(&*plain(&once), &once[..]);
+            prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
+        }
+    }
+}
