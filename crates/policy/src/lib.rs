@@ -4,6 +4,7 @@
 //! * [`forwarded`]: who the client is when proxies are in between.
 //! * [`network`]: networks of addresses, and the client that lists and limits see.
 //! * [`access_list`]: who may come in, by address. [`refusal`]: what the others are told.
+//! * [`rate_limit`]: how many requests a client may send. [`rate_table`]: where they are counted.
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
@@ -28,6 +29,8 @@ pub mod metrics;
 pub mod network;
 mod paths;
 mod range;
+pub mod rate_limit;
+pub mod rate_table;
 pub mod recent;
 pub mod refusal;
 pub mod row;
