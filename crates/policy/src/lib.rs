@@ -5,6 +5,7 @@
 //! * [`network`]: networks of addresses, and the client that lists and limits see.
 //! * [`access_list`]: who may come in, by address. [`refusal`]: what the others are told.
 //! * [`rate_limit`]: how many requests a client may send. [`rate_table`]: where they are counted.
+//! * [`concurrency`]: how much there may be at once, requests, connections and bytes. [`count_table`]: where it is counted.
 //! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
 //! * [`row`]: those three, as one process shows them to all others.
 //! * [`coding`] and [`compression`]: answers made smaller on their way.
@@ -18,7 +19,9 @@ pub mod access_list;
 pub mod access_log;
 pub mod coding;
 pub mod compression;
+pub mod concurrency;
 pub mod cors;
+pub mod count_table;
 mod encoder;
 pub mod error_pages;
 #[cfg(test)]
