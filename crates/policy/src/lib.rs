@@ -12,11 +12,13 @@
 //! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
 //! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
+//! * [`cache`]: answers that are given again (RFC 9111).
 #![forbid(unsafe_code)]
 
 mod accept;
 pub mod access_list;
 pub mod access_log;
+pub mod cache;
 pub mod coding;
 pub mod compression;
 pub mod concurrency;

@@ -1,0 +1,797 @@
+//! A shared cache of answers (RFC 9111), for paths that a site names.
+//!
+//! A request is looked up: it is answered from the cache, must wait for another that asks the application the same, is not
+//! for a cache, or goes to the application with a [`Recorder`]. That sees the answer while it is sent on, and says whether
+//! something else is to be sent: a stored answer that the application confirmed (304), or one that is given because the
+//! application failed (RFC 5861). Whatever accompanies a request is owned by it; what is dropped early stores nothing and
+//! lets nobody wait.
+//!
+//! * [`directives`]: what Cache-Control says. [`entry`]: one answer. [`store`]: where answers are.
+//!
+//! What personal answers must say, they must say themselves: `private`, `no-store`, or nothing at all. An answer is stored
+//! only if it says for how long, or if the site says so for its path and the request had no cookie and no credentials, and
+//! then it is only given to requests without them; one that sets a cookie never is. Answers of one path may differ by whatever the application looks at only if they say so
+//! with Vary.
+
+mod directives;
+mod entry;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anygate_proto::error::InvalidHead;
+use anygate_proto::head::{RequestHead, ResponseHead};
+
+pub use entry::Entry;
+pub(crate) use entry::field_value;
+pub use store::{Memory, Store};
+
+use crate::paths::{self, ByPrefix};
+use crate::rate_table::Cells;
+use crate::refusal::Refusal;
+use directives::RequestDirectives;
+use entry::{Terms, is_one_of};
+
+/// How we call ourselves in Cache-Status (RFC 9211 section 2).
+const NAME: &str = "anygate";
+/// How long requests do not wait for each other after an answer that could not be stored.
+const PASS: Duration = Duration::from_secs(10);
+/// Keys of which that is remembered.
+const PASSES_MAX: usize = 4096;
+
+/// What is cached, and how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Paths whose answers may be stored; none are without.
+    pub paths: Vec<PathRule>,
+    /// Longest body that is stored.
+    pub entry_max_bytes: usize,
+    /// Longest that a request waits for another.
+    pub wait_max: Duration,
+    /// Most requests that wait at the same moment. Each holds a thread, so fewer than there are.
+    pub waiters_max: usize,
+    /// How long answers that can be validated are kept when they are stale.
+    pub grace: Duration,
+    /// Longest lifetime of answers that only say when they changed; `None`: they are not stored.
+    pub heuristic_max: Option<Duration>,
+    /// Whether clients may demand fresh answers (`no-cache`, `max-age=0`), as RFC 9111 lets them.
+    pub obey_requests: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            paths: Vec::new(),
+            entry_max_bytes: 1 << 20,
+            wait_max: Duration::from_secs(5),
+            waiters_max: 1,
+            grace: Duration::from_secs(3600),
+            heuristic_max: None,
+            obey_requests: true,
+        }
+    }
+}
+
+/// Answers of paths below a prefix; that of the longest counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathRule {
+    /// It begins with a slash.
+    pub prefix: String,
+    /// Whether they may be stored: a part of a cached path may be left out.
+    pub on: bool,
+    /// How long answers with status 200 that do not say so themselves are fresh.
+    pub default_lifetime: Option<Duration>,
+}
+
+/// The cache of a site.
+#[derive(Debug)]
+pub struct Cache {
+    rules: Rules,
+    paths: ByPrefix<PathRule>,
+    store: Arc<dyn Store>,
+    epochs: Epochs,
+    /// Requests that ask the application, by key.
+    flights: Mutex<HashMap<Arc<[u8]>, Arc<Flight>>>,
+    /// Keys whose answers could not be stored lately.
+    passes: Mutex<HashMap<Arc<[u8]>, SystemTime>>,
+    waiters: AtomicUsize,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Lookup {
+    /// It is answered.
+    Hit(Box<Stored>),
+    /// The application is asked, and the recorder sees what it says.
+    Miss(Box<Recorder>),
+    /// Another asks the application the same: wait, then [look up again](Cache::lookup_again).
+    Wait(Waiter),
+    /// It is answered by this.
+    Refuse(Refusal),
+    /// It is none of a cache's business.
+    Bypass,
+}
+
+impl Cache {
+    /// A cache on a store. `epochs`: cells that all processes with the same application share, so that what one of them
+    /// learns to be out of date is so for all; without, there is one process. It must be made before they part.
+    pub fn new(rules: Rules, store: Arc<dyn Store>, epochs: Option<Cells>) -> Arc<Cache> {
+        let paths = rules.paths.iter().map(|rule| (rule.prefix.clone(), rule.clone())).collect();
+        Arc::new(Cache {
+            rules,
+            paths,
+            store,
+            epochs: Epochs::new(epochs),
+            flights: Mutex::default(),
+            passes: Mutex::default(),
+            waiters: AtomicUsize::new(0),
+        })
+    }
+
+    /// Whether looking up may wait for what nodes share.
+    pub fn may_block(&self) -> bool {
+        self.store.is_shared() && !self.paths.is_empty()
+    }
+
+    /// Looks a request up. `https`: the scheme of its URI.
+    pub fn lookup(self: &Arc<Self>, request: &RequestHead, https: bool, now: SystemTime) -> Lookup {
+        self.look(request, https, now, true)
+    }
+
+    /// Looks a request up that has waited. It is not asked to wait again.
+    pub fn lookup_again(
+        self: &Arc<Self>,
+        waiter: Waiter,
+        request: &RequestHead,
+        https: bool,
+        now: SystemTime,
+    ) -> Lookup {
+        drop(waiter);
+        self.look(request, https, now, false)
+    }
+
+    /// Forgets the answers of one URI: scheme, authority and target as a request has them.
+    pub fn purge(&self, https: bool, authority: &[u8], target: &[u8]) {
+        self.forget(&key(https, authority, b"", target));
+    }
+
+    /// Forgets the answers of all URIs of this authority that begin so. Other processes, which cannot be asked what they
+    /// have, forget everything.
+    pub fn purge_prefix(&self, https: bool, authority: &[u8], target: &[u8]) {
+        self.store.remove_prefix(&key(https, authority, b"", target));
+        self.epochs.pass_all();
+    }
+
+    /// Forgets everything.
+    pub fn purge_all(&self) {
+        self.store.remove_prefix(b"");
+        self.epochs.pass_all();
+    }
+
+    fn forget(&self, key: &[u8]) {
+        self.epochs.pass(key);
+        self.store.remove(key);
+    }
+
+    fn look(self: &Arc<Self>, request: &RequestHead, https: bool, now: SystemTime, may_wait: bool) -> Lookup {
+        if self.paths.is_empty() {
+            return Lookup::Bypass;
+        }
+        let method = request.method();
+        let is_head = method == b"HEAD";
+        if !is_head && method != b"GET" {
+            // Safe methods (RFC 9110 section 9.2.1) change nothing.
+            return if is_one_of(method, &["OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"]) {
+                Lookup::Bypass
+            } else {
+                Lookup::Miss(Box::new(Recorder::new(self, request, https, now, Purpose::Invalidate)))
+            };
+        }
+        let Some(rule) = self.paths.find(&paths::path(request)).filter(|rule| rule.on) else {
+            return Lookup::Bypass;
+        };
+        // Keys must say where the authority ends; codecs of ours let no such thing through.
+        if request.authority().iter().any(|byte| b"/?#@\\".contains(byte) || !byte.is_ascii_graphic()) {
+            return Lookup::Bypass;
+        }
+        // What asks for a part, or only for one state, is between client and application.
+        let is_special = |(name, _): (&[u8], &[u8])| {
+            is_one_of(name, &["range", "if-range", "if-match", "if-unmodified-since"])
+        };
+        // A body could change the answer, and the next request for the URI would have none.
+        let has_body = |(name, value): (&[u8], &[u8])| {
+            is_one_of(name, &["transfer-encoding"]) || (is_one_of(name, &["content-length"]) && value != b"0")
+        };
+        if request.fields().any(|field| is_special(field) || has_body(field)) {
+            return Lookup::Bypass;
+        }
+        let wants = if self.rules.obey_requests {
+            RequestDirectives::read(entry::all(request.fields(), "cache-control"))
+        } else {
+            RequestDirectives::default()
+        };
+        if wants.no_store {
+            return Lookup::Bypass;
+        }
+        let terms = Terms {
+            default_lifetime: rule.default_lifetime,
+            heuristic_max: self.rules.heuristic_max,
+            grace: self.rules.grace,
+        };
+        let key = request_key(request, https);
+        let entry = self.load(&key, request, now);
+        let mut forward = "uri-miss";
+        if let Some(entry) = &entry {
+            let fresh = entry.freshness(now);
+            let forced_by_client = wants.no_cache
+                || wants.max_age.is_some_and(|max| fresh.age > max || max.is_zero())
+                || wants.min_fresh.is_some_and(|min| fresh.left < min);
+            let may_be_stale = !entry.directives().demands_validation();
+            let is_allowed = |window: Option<Duration>| window.is_some_and(|window| fresh.stale <= window);
+            if !forced_by_client && !entry.directives().no_cache {
+                let is_fresh = !fresh.left.is_zero();
+                let client_takes_stale = !entry.directives().forbids_stale() && is_allowed(wants.max_stale);
+                if is_fresh || client_takes_stale {
+                    return Lookup::Hit(Box::new(Stored::hit(entry, request, now)));
+                }
+                // RFC 5861 section 3.
+                if may_be_stale && is_allowed(entry.directives().stale_while_revalidate) {
+                    let mut stored = Stored::hit(entry, request, now);
+                    // A head alone would refresh nothing.
+                    let flight = if is_head { None } else { self.take_off(&key) };
+                    stored.refresh = flight.map(|flight| {
+                        let purpose =
+                            Purpose::Ask { stale: Some(Arc::clone(entry)), terms, forward: "stale" };
+                        let recorder = Recorder::new(self, request, https, now, purpose).in_flight(flight);
+                        Box::new(recorder)
+                    });
+                    return Lookup::Hit(Box::new(stored));
+                }
+            }
+            forward = if forced_by_client { "request" } else { "stale" };
+        }
+        if wants.only_if_cached {
+            return Lookup::Refuse(Refusal::not_cached());
+        }
+        let purpose = Purpose::Ask { stale: entry, terms, forward };
+        let recorder = |purpose| Recorder::new(self, request, https, now, purpose);
+        // Answers to credentials are rarely for others, so nobody waits for them; nor for a head alone.
+        if is_head || request.field("authorization").is_some() || self.passes_lately(&key, now) {
+            return Lookup::Miss(Box::new(recorder(purpose)));
+        }
+        match self.take_off(&key) {
+            Some(flight) => Lookup::Miss(Box::new(recorder(purpose).in_flight(flight))),
+            None => match self.join(&key).filter(|_| may_wait) {
+                Some(waiter) => Lookup::Wait(waiter),
+                None => Lookup::Miss(Box::new(recorder(purpose))),
+            },
+        }
+    }
+
+    fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>> {
+        let entry = self.store.load(key, request, now)?;
+        (self.store.is_shared() || entry.epoch == self.epochs.of(key)).then_some(entry)
+    }
+
+    /// Begins to ask the application, unless another does.
+    fn take_off(self: &Arc<Self>, key: &Arc<[u8]>) -> Option<FlightGuard> {
+        let mut flights = lock(&self.flights);
+        if flights.contains_key(key) {
+            return None;
+        }
+        let flight = Arc::new(Flight::default());
+        flights.insert(Arc::clone(key), Arc::clone(&flight));
+        Some(FlightGuard { cache: Arc::clone(self), key: Arc::clone(key), flight })
+    }
+
+    fn join(self: &Arc<Self>, key: &Arc<[u8]>) -> Option<Waiter> {
+        let flight = lock(&self.flights).get(key).cloned()?;
+        if self.waiters.fetch_add(1, Ordering::AcqRel) >= self.rules.waiters_max {
+            self.waiters.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Waiter { cache: Arc::clone(self), flight })
+    }
+
+    fn passes_lately(&self, key: &[u8], now: SystemTime) -> bool {
+        lock(&self.passes).get(key).is_some_and(|until| *until > now)
+    }
+
+    fn set_passes(&self, key: &Arc<[u8]>, now: SystemTime, passes: bool) {
+        let mut known = lock(&self.passes);
+        if !passes {
+            known.remove(key);
+            return;
+        }
+        if known.len() >= PASSES_MAX {
+            known.retain(|_, until| *until > now);
+        }
+        // When there are too many, all are forgotten: the cost is that some requests wait for nothing.
+        if known.len() >= PASSES_MAX {
+            known.clear();
+        }
+        known.insert(Arc::clone(key), now.checked_add(PASS).unwrap_or(now));
+    }
+}
+
+/// What was removed when, for several processes: a number for each of some groups of keys, and one for all.
+struct Epochs {
+    cells: Cells,
+    hasher: RandomState,
+}
+
+impl std::fmt::Debug for Epochs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Epochs").finish_non_exhaustive()
+    }
+}
+
+impl Epochs {
+    /// Groups of keys in memory of this process.
+    const GROUPS: usize = 1024;
+
+    fn new(cells: Option<Cells>) -> Epochs {
+        let own =
+            || -> Cells { Arc::new((0..Epochs::GROUPS).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()) };
+        Epochs { cells: cells.unwrap_or_else(own), hasher: RandomState::new() }
+    }
+
+    fn of(&self, key: &[u8]) -> u64 {
+        let read = |cell: Option<&AtomicU64>| cell.map_or(0, |cell| cell.load(Ordering::Acquire));
+        // Both only grow, so their sum is another after each change.
+        read(self.all()).wrapping_add(read(self.group(key)))
+    }
+
+    fn pass(&self, key: &[u8]) {
+        if let Some(cell) = self.group(key) {
+            cell.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn pass_all(&self) {
+        if let Some(cell) = self.all() {
+            cell.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn all(&self) -> Option<&AtomicU64> {
+        (*self.cells).as_ref().first()
+    }
+
+    fn group(&self, key: &[u8]) -> Option<&AtomicU64> {
+        let (_, groups) = (*self.cells).as_ref().split_first()?;
+        let place = self.hasher.hash_one(key).checked_rem(u64::try_from(groups.len()).ok()?)?;
+        groups.get(usize::try_from(place).ok()?)
+    }
+}
+
+/// A request that asks the application, for others that wait.
+#[derive(Debug, Default)]
+struct Flight {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+/// Ends a flight when it is dropped.
+#[derive(Debug)]
+struct FlightGuard {
+    cache: Arc<Cache>,
+    key: Arc<[u8]>,
+    flight: Arc<Flight>,
+}
+
+impl Drop for FlightGuard {
+    fn drop(&mut self) {
+        lock(&self.cache.flights).remove(&self.key);
+        *lock(&self.flight.is_over) = true;
+        self.flight.over.notify_all();
+    }
+}
+
+/// A request that waits for another's answer.
+#[derive(Debug)]
+pub struct Waiter {
+    cache: Arc<Cache>,
+    flight: Arc<Flight>,
+}
+
+impl Waiter {
+    /// Whether there is nothing more to wait for.
+    pub fn is_over(&self) -> bool {
+        *lock(&self.flight.is_over)
+    }
+
+    /// Waits until the other's answer is there or cannot be had, as long as the rules allow; gives whether it came.
+    pub fn wait(&self) -> bool {
+        let is_over = lock(&self.flight.is_over);
+        let waited = self.flight.over.wait_timeout_while(is_over, self.cache.rules.wait_max, |over| !*over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.cache.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// An answer from the cache.
+#[derive(Debug)]
+pub struct Stored {
+    head: ResponseHead,
+    entry: Arc<Entry>,
+    has_body: bool,
+    refresh: Option<Box<Recorder>>,
+}
+
+impl Stored {
+    fn hit(entry: &Arc<Entry>, request: &RequestHead, now: SystemTime) -> Stored {
+        let fresh = entry.freshness(now);
+        let left = i64::try_from(fresh.left.as_secs()).unwrap_or(i64::MAX);
+        let stale = i64::try_from(fresh.stale.as_secs()).unwrap_or(i64::MAX);
+        let status = format!("{NAME}; hit; ttl={}", if left > 0 { left } else { -stale });
+        Stored::new(entry, request, now, &status)
+    }
+
+    fn new(entry: &Arc<Entry>, request: &RequestHead, now: SystemTime, cache_status: &str) -> Stored {
+        let is_known = entry.head().status() == 200 && entry::is_known(request, entry.head());
+        let (head, has_body) = if is_known {
+            (not_modified(entry.head(), &["date", "age"]), false)
+        } else {
+            let mut head = entry.head().clone();
+            if head.status() != 204 && head.field("content-length").is_none() {
+                push(&mut head, "Content-Length", &entry.body().len().to_string());
+            }
+            (head, request.method() != b"HEAD")
+        };
+        let mut stored = Stored { head, entry: Arc::clone(entry), has_body, refresh: None };
+        push(&mut stored.head, "Age", &entry.freshness(now).age.as_secs().to_string());
+        push(&mut stored.head, "Cache-Status", cache_status);
+        stored
+    }
+
+    /// The head, with Age and Cache-Status; 304 if the client has the body.
+    pub fn head(&self) -> &ResponseHead {
+        &self.head
+    }
+
+    /// The body; empty where the client gets none.
+    pub fn body(&self) -> &[u8] {
+        if self.has_body { self.entry.body() } else { &[] }
+    }
+
+    /// The application is to be asked for a fresh answer when this one is sent, with the request
+    /// [prepared](Recorder::prepare), and the answer given to the recorder alone.
+    pub fn take_refresh(&mut self) -> Option<Box<Recorder>> {
+        self.refresh.take()
+    }
+}
+
+/// What a recorder is for.
+#[derive(Debug)]
+enum Purpose {
+    /// The request changes something.
+    Invalidate,
+    /// The answer may be stored.
+    Ask { stale: Option<Arc<Entry>>, terms: Terms, forward: &'static str },
+}
+
+/// Sees what the application answers to one request. Dropped without an end, it stores nothing.
+#[derive(Debug)]
+pub struct Recorder {
+    cache: Arc<Cache>,
+    request: RequestHead,
+    https: bool,
+    key: Arc<[u8]>,
+    asked: SystemTime,
+    epoch: u64,
+    purpose: Purpose,
+    /// Others may wait for this.
+    flight: Option<FlightGuard>,
+    recording: Option<Entry>,
+}
+
+/// What is to be sent when the application has given its head.
+#[derive(Debug)]
+pub enum Begin {
+    /// This head, then the application's body.
+    Pass(ResponseHead),
+    /// This head and no body: the client has it. The application's body is for the recorder alone.
+    NotModified(ResponseHead),
+    /// This answer, and nothing of the application's.
+    Instead(Box<Stored>),
+}
+
+impl Recorder {
+    fn new(
+        cache: &Arc<Cache>,
+        request: &RequestHead,
+        https: bool,
+        now: SystemTime,
+        purpose: Purpose,
+    ) -> Self {
+        let key = request_key(request, https);
+        let epoch = cache.epochs.of(&key);
+        Recorder {
+            cache: Arc::clone(cache),
+            request: request.clone(),
+            https,
+            key,
+            asked: now,
+            epoch,
+            purpose,
+            flight: None,
+            recording: None,
+        }
+    }
+
+    fn in_flight(mut self, flight: FlightGuard) -> Self {
+        self.flight = Some(flight);
+        self
+    }
+
+    /// Puts the request right for the application: an answer that is stored must be whole, so the client's conditions are
+    /// ours to check; and a stale answer is validated (RFC 9111 section 4.3.1).
+    ///
+    /// Errors: the head grew too long; it is then without conditions.
+    pub fn prepare(&self, head: &mut RequestHead) -> Result<(), InvalidHead> {
+        if !self.replaces_conditions() {
+            return Ok(());
+        }
+        head.retain_fields(|name| !is_one_of(name, &["if-none-match", "if-modified-since"]));
+        for (name, value) in self.conditions() {
+            let name = head.push_text(name.as_bytes())?;
+            let value = head.push_text(value)?;
+            head.push_field(name, value);
+        }
+        Ok(())
+    }
+
+    /// Whether If-None-Match and If-Modified-Since of the request are to be replaced by [ours](Self::conditions).
+    pub fn replaces_conditions(&self) -> bool {
+        let Purpose::Ask { stale, .. } = &self.purpose else { return false };
+        // What was not stored the last time is the client's to have from the application.
+        self.request.method() == b"GET" && (stale.is_some() || self.flight.is_some())
+    }
+
+    /// The fields that ask the application whether the stored answer is still right.
+    pub fn conditions(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let stale = match &self.purpose {
+            Purpose::Ask { stale: Some(stale), .. } if self.replaces_conditions() => Some(stale.head()),
+            Purpose::Ask { .. } | Purpose::Invalidate => None,
+        };
+        let fields = [("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")];
+        fields.into_iter().filter_map(move |(condition, name)| Some((condition, stale?.field(name)?)))
+    }
+
+    /// Takes the application's head; says what is to be sent.
+    pub fn start(&mut self, response: &ResponseHead, now: SystemTime) -> Begin {
+        let Purpose::Ask { stale, terms, forward } = &self.purpose else {
+            self.invalidate(response);
+            return pass(response, &format!("{NAME}; fwd=method"));
+        };
+        let (stale, terms, forward) = (stale.clone(), *terms, *forward);
+        let status = response.status();
+        if let Some(stale) = &stale {
+            if status == 304 && self.replaces_conditions() {
+                return self.validated(stale, response, terms, forward, now);
+            }
+            if matches!(status, 500 | 502 | 503 | 504) && may_replace_error(stale, now) {
+                self.flight = None;
+                let status = format!("{NAME}; fwd={forward}; fwd-status={status}");
+                return Begin::Instead(Box::new(Stored::new(stale, &self.request, now, &status)));
+            }
+        }
+        let is_get = self.request.method() == b"GET";
+        let is_short = response.field("content-length").is_none_or(|length| {
+            let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<usize>().ok());
+            length.is_some_and(|length| length <= self.cache.rules.entry_max_bytes)
+        });
+        let new = || Entry::new(&self.request, response, terms, self.asked, now);
+        self.recording = if is_get && is_short { new() } else { None };
+        let mut said = format!("{NAME}; fwd={forward}");
+        if self.recording.is_some() {
+            said.push_str("; stored");
+        } else if is_get {
+            self.cache.set_passes(&self.key, now, true);
+            self.flight = None;
+        }
+        let is_known =
+            status == 200 && self.replaces_conditions_of_client() && entry::is_known(&self.request, response);
+        if is_known {
+            let mut head = not_modified(response, &["date"]);
+            push(&mut head, "Cache-Status", &said);
+            return Begin::NotModified(head);
+        }
+        pass(response, &said)
+    }
+
+    /// Takes bytes of the body. What is longer than an entry may be is not stored.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let Some(entry) = &mut self.recording else { return };
+        if entry.body().len().saturating_add(bytes.len()) > self.cache.rules.entry_max_bytes {
+            self.recording = None;
+            // The others need not wait for the rest.
+            self.flight = None;
+        } else {
+            entry.push(bytes);
+        }
+    }
+
+    /// The answer is complete.
+    pub fn finish(mut self, now: SystemTime) {
+        if let Some(entry) = self.recording.take().filter(Entry::is_whole) {
+            self.cache.set_passes(&self.key, now, false);
+            self.save(entry, now);
+        }
+    }
+
+    /// The application failed before it gave a head: what may be sent in place of an error (RFC 5861 section 4).
+    pub fn failed(self, now: SystemTime) -> Option<Stored> {
+        let Purpose::Ask { stale: Some(stale), forward, .. } = &self.purpose else { return None };
+        let status = format!("{NAME}; fwd={forward}");
+        may_replace_error(stale, now).then(|| Stored::new(stale, &self.request, now, &status))
+    }
+
+    /// Stores nothing.
+    pub fn abandon(self) {
+        drop(self);
+    }
+
+    fn replaces_conditions_of_client(&self) -> bool {
+        let is_condition =
+            |(name, _): (&[u8], &[u8])| is_one_of(name, &["if-none-match", "if-modified-since"]);
+        self.replaces_conditions() && self.request.fields().any(is_condition)
+    }
+
+    /// Section 4.3.4: the stored answer is right.
+    fn validated(
+        &mut self,
+        stale: &Arc<Entry>,
+        response: &ResponseHead,
+        terms: Terms,
+        forward: &str,
+        now: SystemTime,
+    ) -> Begin {
+        let status = format!("{NAME}; fwd={forward}; fwd-status=304");
+        let is_same = match (response.field("etag"), stale.head().field("etag")) {
+            (Some(new), Some(old)) => {
+                new.strip_prefix(b"W/").unwrap_or(new) == old.strip_prefix(b"W/").unwrap_or(old)
+            }
+            _ => true,
+        };
+        let fresh =
+            is_same.then(|| stale.freshened(&self.request, response, terms, self.asked, now)).flatten();
+        let entry = match fresh {
+            Some(entry) => self.save(entry, now),
+            // It came with a cookie for this client, and is as it was for the others.
+            None if is_same && response.field("set-cookie").is_some() => Arc::clone(stale),
+            // It says now that it must not be stored; this one client may still have it.
+            None => {
+                self.cache.store.remove(&self.key);
+                Arc::clone(stale)
+            }
+        };
+        self.flight = None;
+        let mut stored = Stored::new(&entry, &self.request, now, &status);
+        for cookie in entry::all(response.fields(), "set-cookie") {
+            // It comes from a head, which took it already.
+            let pushed = stored.head.push_field(b"Set-Cookie", cookie);
+            debug_assert!(pushed.is_ok(), "a field of a head is valid");
+        }
+        Begin::Instead(Box::new(stored))
+    }
+
+    /// Stores an answer, unless it was invalidated while it was given.
+    fn save(&self, mut entry: Entry, now: SystemTime) -> Arc<Entry> {
+        entry.epoch = self.epoch;
+        let entry = Arc::new(entry);
+        if self.epoch == self.cache.epochs.of(&self.key) {
+            self.cache.store.save(&self.key, &self.request, &entry, now);
+        }
+        entry
+    }
+
+    /// Section 4.4: a change makes what is stored about its URI, and those that it names, out of date.
+    fn invalidate(&self, response: &ResponseHead) {
+        if !(200..400).contains(&response.status()) {
+            return;
+        }
+        self.cache.forget(&self.key);
+        for name in ["location", "content-location"] {
+            let Some(target) = response.field(name).and_then(|uri| self.own_target(uri)) else { continue };
+            self.cache.forget(&key(self.https, self.request.authority(), b"", target));
+        }
+    }
+
+    /// The target of a URI of the same origin.
+    fn own_target<'u>(&self, uri: &'u [u8]) -> Option<&'u [u8]> {
+        let uri = uri.split(|&byte| byte == b'#').next()?;
+        if uri.starts_with(b"/") && !uri.starts_with(b"//") {
+            return Some(uri);
+        }
+        let scheme: &[u8] = if self.https { b"https://" } else { b"http://" };
+        let (start, rest) = uri.split_at_checked(scheme.len())?;
+        let authority = self.request.authority();
+        let (host, target) = rest.split_at_checked(authority.len())?;
+        let is_ours = start.eq_ignore_ascii_case(scheme) && host.eq_ignore_ascii_case(authority);
+        (is_ours && target.starts_with(b"/")).then_some(target)
+    }
+}
+
+/// RFC 5861 section 4, and RFC 9111 section 4.2.4.
+fn may_replace_error(stale: &Entry, now: SystemTime) -> bool {
+    let fresh = stale.freshness(now);
+    let window = stale.directives().stale_if_error;
+    !stale.directives().demands_validation() && window.is_some_and(|window| fresh.stale <= window)
+}
+
+/// RFC 9110 section 15.4.5: what a 304 says.
+fn not_modified(response: &ResponseHead, more: &[&str]) -> ResponseHead {
+    let told = ["cache-control", "content-location", "etag", "expires", "last-modified", "vary"];
+    let mut head = ResponseHead::default();
+    let built = head.set_status_line(b"304 Not Modified");
+    debug_assert!(built.is_ok(), "our own status is valid");
+    for (name, value) in response.fields() {
+        if is_one_of(name, &told) || is_one_of(name, more) {
+            // They come from a head, which took them already.
+            let pushed = head.push_field(name, value);
+            debug_assert!(pushed.is_ok(), "a field of a head is valid");
+        }
+    }
+    head
+}
+
+fn pass(response: &ResponseHead, said: &str) -> Begin {
+    let mut head = response.clone();
+    push(&mut head, "Cache-Status", said);
+    Begin::Pass(head)
+}
+
+/// Adds a field of ours.
+fn push(head: &mut ResponseHead, name: &str, value: &str) {
+    let pushed = head.push_field(name.as_bytes(), value.as_bytes());
+    debug_assert!(pushed.is_ok(), "our own fields are valid: {name}: {value}");
+}
+
+fn request_key(request: &RequestHead, https: bool) -> Arc<[u8]> {
+    let target = request.target();
+    if let Some(target) = origin_form(target) {
+        let mount = if target.starts_with(request.script_name()) { &b""[..] } else { request.script_name() };
+        return key(https, request.authority(), mount, target).into();
+    }
+    // Gateways may send no target.
+    let mut made = request.path().to_vec();
+    if !request.query().is_empty() {
+        made.push(b'?');
+        made.extend_from_slice(request.query());
+    }
+    key(https, request.authority(), request.script_name(), &made).into()
+}
+
+/// The path and query of a target in origin-form or absolute-form (RFC 9112 section 3.2).
+fn origin_form(target: &[u8]) -> Option<&[u8]> {
+    if target.starts_with(b"/") {
+        return Some(target);
+    }
+    let after = target.windows(3).position(|part| part == b"://")?.checked_add(3)?;
+    let rest = target.get(after..)?;
+    rest.get(rest.iter().position(|&byte| byte == b'/')?..)
+}
+
+/// Scheme, authority and target, of which the first two have no case.
+fn key(https: bool, authority: &[u8], mount: &[u8], target: &[u8]) -> Vec<u8> {
+    let scheme: &[u8] = if https { b"https://" } else { b"http://" };
+    [scheme, &authority.to_ascii_lowercase(), mount, target].concat()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can leave half a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

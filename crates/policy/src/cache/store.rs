@@ -1,0 +1,150 @@
+//! Where stored answers are: in this process, or elsewhere behind the same few operations.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use anygate_proto::head::RequestHead;
+
+use super::entry::Entry;
+
+/// Most answers of one URI that differ by fields of the request.
+const VARIANTS_MAX: usize = 16;
+
+/// Keeps answers by key. A store may forget anything at any time, and nothing it does may fail for its user.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// An answer under this key that fits the request.
+    fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>>;
+
+    /// Keeps an answer, in place of one that the same requests fit.
+    fn save(&self, key: &[u8], request: &RequestHead, entry: &Arc<Entry>, now: SystemTime);
+
+    /// Forgets all answers under a key.
+    fn remove(&self, key: &[u8]);
+
+    /// Forgets all answers under keys that begin so.
+    fn remove_prefix(&self, prefix: &[u8]);
+
+    /// Whether others use it, too.
+    fn is_shared(&self) -> bool;
+}
+
+/// Answers in the memory of this process; those that were not asked for the longest make room.
+#[derive(Debug)]
+pub struct Memory {
+    bytes_max: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    answers: HashMap<Arc<[u8]>, Answers>,
+    /// Keys by when they were used last.
+    used: BTreeMap<u64, Arc<[u8]>>,
+    clock: u64,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    used: u64,
+    /// The latest first.
+    variants: Vec<Arc<Entry>>,
+}
+
+impl Memory {
+    /// A store of so many bytes.
+    pub fn new(bytes_max: usize) -> Memory {
+        Memory { bytes_max, kept: Mutex::default() }
+    }
+
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        // Each change is whole before anything could panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>> {
+        let mut kept = self.lock();
+        kept.touch(key);
+        let answers = kept.answers.get_mut(key)?;
+        let before = size(key, &answers.variants);
+        answers.variants.retain(|entry| !entry.keep(now).is_zero());
+        let found = answers.variants.iter().find(|entry| entry.fits(request)).cloned();
+        let (after, is_empty) = (size(key, &answers.variants), answers.variants.is_empty());
+        kept.bytes = (kept.bytes + after).saturating_sub(before);
+        if is_empty {
+            kept.remove(key);
+        }
+        found
+    }
+
+    fn save(&self, key: &[u8], request: &RequestHead, entry: &Arc<Entry>, _now: SystemTime) {
+        if entry.bytes() > self.bytes_max {
+            return;
+        }
+        let mut kept = self.lock();
+        let answers = kept.answers.entry(key.into()).or_default();
+        let before = if answers.variants.is_empty() { 0 } else { size(key, &answers.variants) };
+        answers.variants.retain(|other| !other.fits(request));
+        answers.variants.truncate(VARIANTS_MAX - 1);
+        answers.variants.insert(0, Arc::clone(entry));
+        let after = size(key, &answers.variants);
+        kept.bytes = (kept.bytes + after).saturating_sub(before);
+        kept.touch(key);
+        while kept.bytes > self.bytes_max {
+            let Some((_, oldest)) = kept.used.pop_first() else { break };
+            kept.remove(&oldest);
+        }
+    }
+
+    fn remove(&self, key: &[u8]) {
+        self.lock().remove(key);
+    }
+
+    fn remove_prefix(&self, prefix: &[u8]) {
+        let mut kept = self.lock();
+        let keys: Vec<_> = kept.answers.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+        for key in keys {
+            kept.remove(&key);
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+impl Kept {
+    fn touch(&mut self, key: &[u8]) {
+        self.clock += 1;
+        let Some((key, answers)) =
+            self.answers.get_key_value(key).map(|(key, answers)| (Arc::clone(key), answers.used))
+        else {
+            return;
+        };
+        self.used.remove(&answers);
+        if let Some(answers) = self.answers.get_mut(&key) {
+            answers.used = self.clock;
+        }
+        self.used.insert(self.clock, key);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(answers) = self.answers.remove(key) {
+            self.used.remove(&answers.used);
+            self.bytes = self.bytes.saturating_sub(size(key, &answers.variants));
+        }
+    }
+}
+
+fn size(key: &[u8], variants: &[Arc<Entry>]) -> usize {
+    key.len() + variants.iter().map(|entry| entry.bytes()).sum::<usize>()
+}
