@@ -13,6 +13,7 @@
 //! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
 //! * [`cache`]: answers that are given again (RFC 9111).
+//! * [`shared`]: rates and answers that all nodes of a site have in common, in Redis.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -40,6 +41,7 @@ pub mod recent;
 pub mod refusal;
 pub mod row;
 pub mod security_headers;
+pub mod shared;
 pub mod static_files;
 mod validators;
 pub mod web2py_static;

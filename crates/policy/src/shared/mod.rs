@@ -1,0 +1,317 @@
+//! What all nodes of a site share, in Redis: rates and stored answers. This is the one room of policies that does I/O and
+//! reads a clock: whoever asks may wait for as long as the timeout says, so it is nothing for a thread that serves others
+//! meanwhile.
+//!
+//! * [`Redis`]: connections, and what happens when there are none. `rates`: requests counted by all nodes. `answers`:
+//!   a store for the cache.
+//!
+//! When Redis cannot be reached, every question is answered with "nobody knows": limits then hold in each node, and nothing
+//! is cached. It is asked again after a pause that grows, by one request at a time, so a Redis that does not answer costs a
+//! few requests its timeout and not every one.
+
+mod answers;
+mod rates;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{
+    Client, Connection, ConnectionInfo, ConnectionLike, IntoConnectionInfo, RedisError, RedisResult,
+};
+
+/// The pause after the first failure, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Connections that are kept for the next question. Each thread needs one at a time.
+const IDLE_MAX: usize = 16;
+
+/// Where Redis is: `redis://`, `rediss://` (TLS) or `unix://`, as its own tools write it.
+#[derive(Clone)]
+pub struct Address {
+    info: ConnectionInfo,
+}
+
+impl fmt::Debug for Address {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Address {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.info.addr())
+    }
+}
+
+/// A text that is no address of a Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidAddress {
+    reason: String,
+}
+
+impl fmt::Display for InvalidAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "must be redis://host:6379/0, rediss://host or unix:///path ({})", self.reason)
+    }
+}
+
+impl std::error::Error for InvalidAddress {}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Address, InvalidAddress> {
+        let info =
+            text.into_connection_info().map_err(|error| InvalidAddress { reason: error.to_string() })?;
+        Ok(Address { info })
+    }
+}
+
+/// How Redis is used.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Where it is.
+    pub address: Address,
+    /// The longest that one question waits, to connect and again to be answered. Looking up a name is not part of it: an
+    /// address, or a name in `/etc/hosts`, is never slow.
+    pub timeout: Duration,
+    /// What all keys begin with, for sites that share one Redis.
+    pub prefix: String,
+}
+
+impl Rules {
+    /// As is usual, at this address.
+    pub fn new(address: Address) -> Rules {
+        Rules { address, timeout: Duration::from_millis(50), prefix: "anygate".to_owned() }
+    }
+}
+
+/// A Redis and the connections to it.
+pub struct Redis {
+    client: Client,
+    rules: Rules,
+    idle: Mutex<Vec<Connection>>,
+    breaker: Mutex<Breaker>,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Prepares connections; none is made yet. It belongs to one process: a worker makes its own.
+    ///
+    /// Errors: an address that needs what this build has not.
+    pub fn new(rules: Rules) -> Result<Redis, InvalidAddress> {
+        // What TLS computes with is to be chosen once in a process; whoever did so before chose the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::open(rules.address.info.clone());
+        let client = client.map_err(|error| InvalidAddress { reason: error.to_string() })?;
+        Ok(Redis { client, rules, idle: Mutex::default(), breaker: Mutex::default() })
+    }
+
+    /// Whether it answered the last time, or was not asked yet.
+    pub fn is_reachable(&self) -> bool {
+        lock(&self.breaker).failures == 0
+    }
+
+    /// Asks; `None` when that failed or it is not asked now.
+    fn ask<T>(&self, question: impl Fn(&mut Connection) -> RedisResult<T>) -> Option<T> {
+        if !lock(&self.breaker).may_ask(Instant::now()) {
+            return None;
+        }
+        match self.try_ask(question) {
+            Ok(answer) => {
+                if lock(&self.breaker).succeed() {
+                    tracing::info!("redis at {} answers again", self.rules.address);
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                if lock(&self.breaker).fail(Instant::now()) {
+                    let address = &self.rules.address;
+                    tracing::warn!(
+                        "redis at {address} cannot be used: {error}; until it can, rates hold in each node alone and \
+                         answers are not cached"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn try_ask<T>(&self, question: impl Fn(&mut Connection) -> RedisResult<T>) -> RedisResult<T> {
+        let kept = lock(&self.idle).pop();
+        if let Some(mut connection) = kept {
+            match question(&mut connection) {
+                Err(error) if error.is_connection_dropped() && !error.is_timeout() => {
+                    // It was closed while nobody used it, and so were the others, most likely.
+                    lock(&self.idle).clear();
+                }
+                answer => return self.keep(connection, answer),
+            }
+        }
+        let mut connection = self.client.get_connection_with_timeout(self.rules.timeout)?;
+        connection.set_read_timeout(Some(self.rules.timeout))?;
+        connection.set_write_timeout(Some(self.rules.timeout))?;
+        let answer = question(&mut connection);
+        self.keep(connection, answer)
+    }
+
+    /// Keeps a connection on which nothing is under way. After an error an answer could come late, and be taken for that
+    /// to another question.
+    fn keep<T>(&self, connection: Connection, answer: RedisResult<T>) -> RedisResult<T> {
+        if answer.is_ok() && connection.is_open() {
+            let mut idle = lock(&self.idle);
+            if idle.len() < IDLE_MAX {
+                idle.push(connection);
+            }
+        }
+        answer
+    }
+
+    fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = self.rules.prefix.as_bytes().to_vec();
+        for part in parts {
+            key.push(b':');
+            key.extend_from_slice(part);
+        }
+        key
+    }
+}
+
+/// When to ask again after failures.
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    /// Nobody asks before.
+    again_at: Option<Instant>,
+}
+
+impl Breaker {
+    /// Whether to ask now. While it fails, one at a time does.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        match self.again_at {
+            Some(at) if now < at => false,
+            Some(_) => {
+                self.again_at = now.checked_add(self.pause());
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Notes a failure; gives whether it is the first.
+    fn fail(&mut self, now: Instant) -> bool {
+        self.again_at = now.checked_add(self.pause());
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
+
+    /// Notes an answer; gives whether there were failures.
+    fn succeed(&mut self) -> bool {
+        std::mem::take(self).failures > 0
+    }
+
+    fn pause(&self) -> Duration {
+        PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can leave half a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An answer that is not what was asked for.
+fn unexpected(what: &'static str) -> RedisError {
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn redis(path: &std::path::Path) -> Redis {
+        let address = format!("unix://{}", path.display()).parse().unwrap();
+        Redis::new(Rules::new(address)).unwrap()
+    }
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("anygate-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn addresses_are_read_and_passwords_not_told() {
+        for (text, shown) in [
+            ("redis://127.0.0.1:6380/2", "127.0.0.1:6380"),
+            ("redis://user:secret@example.org", "example.org:6379"),
+            ("rediss://:secret@example.org", "example.org:6379"),
+            ("unix:///run/redis.sock?pass=secret", "/run/redis.sock"),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(format!("{address:?}"), shown);
+            assert!(!format!("{:?}", Redis::new(Rules::new(address)).unwrap()).contains("secret"));
+        }
+        for text in ["", "redis", "http://example.org", "redis://", "redis://h:x", "memcached://h"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_breaker_asks_again_after_pauses_that_grow() {
+        let mut breaker = Breaker::default();
+        let start = Instant::now();
+        assert!(breaker.may_ask(start));
+        assert!(breaker.fail(start));
+        assert!(!breaker.may_ask(start));
+        let later = start + PAUSE_MIN;
+        assert!(breaker.may_ask(later));
+        assert!(!breaker.may_ask(later), "one at a time");
+        assert!(!breaker.fail(later), "it is told once");
+        assert!(!breaker.may_ask(later + PAUSE_MIN));
+        assert!(breaker.may_ask(later + PAUSE_MIN * 2));
+        for _ in 0..100 {
+            breaker.fail(later);
+        }
+        assert_eq!(breaker.pause(), PAUSE_MAX);
+        assert!(breaker.succeed());
+        assert!(breaker.may_ask(later));
+        assert!(!breaker.succeed());
+    }
+
+    #[test]
+    fn nobody_there_is_no_error() {
+        let folder = folder("nobody");
+        let redis = redis(&folder.join("none"));
+        assert!(redis.is_reachable());
+        assert_eq!(redis.ask(|_| Ok(())), None);
+        assert!(!redis.is_reachable());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn one_that_does_not_answer_costs_one_timeout() {
+        let folder = folder("silent");
+        let path = folder.join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let redis = redis(&path);
+        let begin = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(redis.ask(|connection| redis::cmd("PING").query::<String>(connection)), None);
+        }
+        let took = begin.elapsed();
+        assert!(took >= redis.rules.timeout / 2 && took < Duration::from_secs(1), "{took:?}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
