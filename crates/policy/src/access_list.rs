@@ -137,6 +137,7 @@ impl Length {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -153,10 +154,7 @@ mod tests {
     }
 
     fn request(path: &str) -> RequestHead {
-        let mut head = RequestHead::default();
-        let span = head.push_text(path.as_bytes()).unwrap();
-        head.set_path(span);
-        head
+        fixtures::request("GET", path, &[])
     }
 
     fn allows(lists: &[List], path: &str, address: &str) -> bool {

@@ -199,18 +199,11 @@ impl BodyLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use std::net::IpAddr;
 
     fn request(path: &str, fields: &[(&str, &str)]) -> RequestHead {
-        let mut head = RequestHead::default();
-        let span = head.push_text(path.as_bytes()).unwrap();
-        head.set_path(span);
-        for (name, value) in fields {
-            let name = head.push_text(name.as_bytes()).unwrap();
-            let value = head.push_text(value.as_bytes()).unwrap();
-            head.push_field(name, value);
-        }
-        head
+        fixtures::request("GET", path, fields)
     }
 
     fn client(address: &str) -> Client {

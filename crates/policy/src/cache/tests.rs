@@ -3,6 +3,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixtures::{self, response};
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -11,34 +12,14 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
-    let mut head = RequestHead::default();
-    let span = head.push_text(method.as_bytes()).unwrap();
-    head.set_method(span);
-    let span = head.push_text(target.as_bytes()).unwrap();
-    head.set_target(span);
-    let span = head.push_text(target.split('?').next().unwrap().as_bytes()).unwrap();
-    head.set_path(span);
+    let mut head = fixtures::request(method, target, fields);
     let span = head.push_text(b"Example.org").unwrap();
     head.set_authority(span);
-    for (name, value) in fields {
-        let name = head.push_text(name.as_bytes()).unwrap();
-        let value = head.push_text(value.as_bytes()).unwrap();
-        head.push_field(name, value);
-    }
     head
 }
 
 fn get(target: &str) -> RequestHead {
     request("GET", target, &[])
-}
-
-fn response(status: &str, fields: &[(&str, &str)]) -> ResponseHead {
-    let mut head = ResponseHead::default();
-    head.set_status_line(status.as_bytes()).unwrap();
-    for (name, value) in fields {
-        head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
-    }
-    head
 }
 
 fn rules() -> Rules {
