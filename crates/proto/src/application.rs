@@ -120,6 +120,11 @@ pub trait Response {
     /// Sends an interim answer, for example 103 (RFC 9110 section 15.2). Nothing happens for HTTP/1.0 clients.
     fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError>;
 
+    /// Whether an application may send interim answers: some clients of HTTP/1.1 take them for the answer.
+    fn offers_interim(&self) -> bool {
+        false
+    }
+
     /// Whether `start` was called, so that a status can no longer be changed.
     fn started(&self) -> bool;
 

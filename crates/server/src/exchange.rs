@@ -505,6 +505,10 @@ impl Response for Answer<'_> {
         Ok(())
     }
 
+    fn offers_interim(&self) -> bool {
+        self.form == Form::Http2
+    }
+
     fn started(&self) -> bool {
         self.progress.framing.is_some()
     }

@@ -4,9 +4,11 @@ use std::os::fd::OwnedFd;
 
 use anygate_proto::application::{Application, Failed, Request, Response};
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
 use crate::file_wrapper::{FileRest, FileWrapper};
@@ -53,6 +55,9 @@ impl WsgiApplication {
     fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
         let (py, call) = (start_response.py(), &start_response.get().call);
         let environ = self.environs.make(py, request)?;
+        if call.response.with(|response| response.offers_interim()) == Some(true) {
+            environ.set_item(intern!(py, "wsgi.early_hints"), EarlyHints::new(start_response))?;
+        }
         let iterable = self.callable.bind(py).call1((environ, start_response))?;
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return blocks(call, list.len(), |index| list.get_item(index));

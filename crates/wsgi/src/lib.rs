@@ -3,12 +3,14 @@
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
-//! * [`start_response`]: the callable, its rules, and `write()`. * [`file_wrapper`]: files without copying.
+//! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
+//! * [`file_wrapper`]: files without copying.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
 
 #![deny(unsafe_code)]
 
 mod application;
+mod early_hints;
 mod environ;
 mod errors;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]

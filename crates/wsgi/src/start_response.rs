@@ -175,6 +175,12 @@ fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Respo
         let message = format!("{status:?} is an interim status; an application answers with a final one");
         return Err(PyValueError::new_err(message));
     }
+    add_fields(&mut head, headers)?;
+    Ok(head)
+}
+
+/// Adds the fields that an application gave.
+pub(crate) fn add_fields(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<()> {
     // PEP 3333: "it must be a Python list; i.e. type(response_headers) is ListType". A subclass does no harm.
     let headers = headers.cast::<PyList>().map_err(|_| {
         let class = headers.get_type();
@@ -194,7 +200,7 @@ fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Respo
             .ok_or_else(|| not_latin1("a header value", &value))?;
         head.push_field(name_bytes, value_bytes).map_err(|error| invalid(error, &header))?;
     }
-    Ok(head)
+    Ok(())
 }
 
 fn native<'a, 'py>(value: &'a Bound<'py, PyAny>, what: &str) -> PyResult<&'a Bound<'py, PyString>> {
