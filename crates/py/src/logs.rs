@@ -11,9 +11,11 @@ use anygate_config::{LogLevel, LogPlan, LogTarget};
 use anygate_policy::access_log::Formatter;
 use anygate_server::{AccessLog, Reopen};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::SubscriberExt;
 
 /// The error log of this process; there can be only one.
 static ERROR_LOG: OnceLock<ErrorLog> = OnceLock::new();
@@ -40,13 +42,16 @@ pub(crate) fn start(plan: &LogPlan) -> Result<(), String> {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
+    // What the HTTP/2 library warns of is what clients do, as often as they like.
+    let library = if plan.level == LogLevel::Debug { LevelFilter::WARN } else { LevelFilter::ERROR };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
         .with_timer(TimeAndProcess)
         .with_writer(log)
-        .finish();
+        .finish()
+        .with(Targets::new().with_default(level).with_target("h2", library));
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
