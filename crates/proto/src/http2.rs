@@ -29,14 +29,14 @@ pub struct Decoded {
 /// Errors: what HTTP/1.1 is refused for as well; an authority and a Host that differ (section 8.3.1).
 pub fn decode(request: &Parts, limits: &Limits, head: &mut RequestHead) -> Result<Decoded, Error> {
     let too_long = |_| Error::FieldsTooLarge;
+    head.clear();
+    head.set_version(Version::Http2);
     if request.method == Method::CONNECT {
         return Err(Error::Connect);
     }
     if request.headers.len() > limits.fields_max {
         return Err(Error::FieldsTooLarge);
     }
-    head.clear();
-    head.set_version(Version::Http2);
     let span = head.push_text(request.method.as_str().as_bytes()).map_err(too_long)?;
     head.set_method(span);
 
@@ -213,8 +213,9 @@ impl Frames {
             const ACK: u8 = 1;
             count += u32::from(match kind {
                 DATA => self.skip == 0 && flags & END_STREAM == 0,
-                SETTINGS | PING => flags & ACK == 0,
-                PRIORITY | RST_STREAM | CONTINUATION => true,
+                SETTINGS => flags & ACK == 0,
+                // We ask for very few of the answers that a PING may be.
+                PING | PRIORITY | RST_STREAM | CONTINUATION => true,
                 _ => false,
             });
         }
@@ -322,7 +323,7 @@ mod tests {
     fn frames_that_cost_a_client_nothing_are_counted() {
         for (kind, flags, length, counted) in [
             (PING, 0, 8, 1),
-            (PING, 1, 8, 0),
+            (PING, 1, 8, 1),
             (SETTINGS, 0, 0, 1),
             (SETTINGS, 1, 0, 0),
             (RST_STREAM, 0, 4, 1),

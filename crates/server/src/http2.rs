@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,21 +27,28 @@ use crate::connection::{ReadRules, is_streamed};
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::pipe::Pipe;
 use crate::stage::Stage;
+use crate::worker::panic_text;
 
 /// Requests of one client at a time.
 const STREAMS_MAX: usize = 100;
 /// What a client may send of one body, and of all bodies, before we took it.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same where applications take bodies as they come: those that wait for a thread must leave room for those that are
+/// read, or nobody goes on.
+const STREAMED_WINDOW_BYTES: u32 = 64 * 1024;
 /// What waits in a stream for its window or the socket; the rest waits in its outbox.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Read at once, before others have their turn.
 const READ_MAX_BYTES: usize = 1024 * 1024;
-/// Frames that are work for us alone: so many at once, and so many a second.
+/// Frames that are work for us alone: so many at once, so many a second, and so many for each answer that was given.
 const IDLE_FRAMES_MAX: u32 = 1000;
 const IDLE_FRAMES_PER_SECOND: u32 = 100;
-/// Streams that a client makes us reset by breaking the protocol.
-const FAULTY_STREAMS_MAX: usize = 100;
+const IDLE_FRAMES_PER_ANSWER: u32 = 4;
+/// Streams that a client makes us reset by breaking the protocol, or by opening too many before it heard how many it may.
+const FAULTY_STREAMS_MAX: usize = 1000;
+/// Streams that a client resets before we took them. A browser leaves a page with all its images at once.
+const EARLY_RESETS_MAX: usize = 2 * STREAMS_MAX;
 
 /// One client's connection.
 pub(crate) struct Http2 {
@@ -51,20 +59,43 @@ pub(crate) struct Http2 {
     served: u64,
     leaving: bool,
     ending: bool,
-    /// What it waited for last.
+    /// What it waited for last, and how many requests had come then.
     waited: Waits,
+    served_before: u64,
 }
 
 enum Link {
-    Shaking(Pin<Box<Handshake<Wire, Bytes>>>),
-    Open(Box<Connection<Wire, Bytes>>),
+    Shaking(Handle<Pin<Box<Handshake<Wire, Bytes>>>>),
+    Open(Handle<Box<Connection<Wire, Bytes>>>),
     Over,
+}
+
+/// A handle of `h2`. If `h2` ever panics its locks stay poisoned, and then dropping any other handle of the same
+/// connection panics too, which must not end the thread that does so.
+struct Handle<T>(Option<T>);
+
+impl<T> Handle<T> {
+    fn new(handle: T) -> Self {
+        Handle(Some(handle))
+    }
+
+    fn get(&mut self) -> &mut T {
+        self.0.as_mut().expect("a handle is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        let handle = self.0.take();
+        // What went wrong was said by whoever was first to see it.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handle)));
+    }
 }
 
 /// A request whose body is on the way.
 struct Receiving {
     arrival: Arrival,
-    body: RecvStream,
+    body: Handle<RecvStream>,
     spool: BodySpool,
     received: u64,
     due: Instant,
@@ -73,7 +104,7 @@ struct Receiving {
 /// A request that came.
 pub(crate) struct Arrival {
     pub(crate) exchange: Box<Exchange>,
-    respond: SendResponse<Bytes>,
+    respond: Handle<SendResponse<Bytes>>,
     /// It is to be refused with this status.
     pub(crate) refused: Option<u16>,
 }
@@ -135,22 +166,30 @@ impl Http2 {
         });
         shared.look_at(&received);
         let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
+        let (stream_window, connection_window) = if rules.stream_paths.is_empty() {
+            (STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)
+        } else {
+            (STREAMED_WINDOW_BYTES, STREAMED_WINDOW_BYTES * STREAMS_MAX as u32)
+        };
         let handshake = Builder::new()
             .max_concurrent_streams(STREAMS_MAX as u32)
-            .initial_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .max_header_list_size(u32::try_from(rules.limits.fields_max_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
+            .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
+            .max_concurrent_reset_streams(STREAMS_MAX)
             .handshake(wire);
         Http2 {
-            link: Link::Shaking(Box::pin(handshake)),
+            link: Link::Shaking(Handle::new(Box::pin(handshake))),
             shared,
             receiving: Vec::new(),
             served: 0,
             leaving: false,
             ending: false,
             waited: Waits::Start,
+            served_before: 0,
         }
     }
 
@@ -178,7 +217,7 @@ impl Http2 {
     pub(crate) fn leave(&mut self) {
         if let (Link::Open(connection), false) = (&mut self.link, self.leaving) {
             self.leaving = true;
-            connection.graceful_shutdown();
+            connection.get().graceful_shutdown();
         }
     }
 
@@ -186,11 +225,12 @@ impl Http2 {
     pub(crate) fn end(&mut self, reason: Reason) {
         if let (Link::Open(connection), false) = (&mut self.link, self.ending) {
             self.ending = true;
-            connection.abrupt_shutdown(reason);
+            connection.get().abrupt_shutdown(reason);
         }
     }
 
-    /// Reads and sends what can be read and sent; adds requests that are complete, or to be refused, to `arrived`.
+    /// Reads and sends what can be read and sent; adds requests that are complete, or to be refused, to `arrived`. Then
+    /// [`waits`](Self::waits) says what for.
     pub(crate) fn advance(
         &mut self,
         now: Instant,
@@ -198,15 +238,31 @@ impl Http2 {
         spare: &mut Vec<Box<Exchange>>,
         stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
-    ) -> Waits {
+    ) {
+        // A panic in `h2` must stay this connection's.
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(now, rules, spare, stage, arrived)));
+        if let Err(panic) = advanced {
+            tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
+            self.shut();
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        now: Instant,
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+        stage: &StreamHome<'_>,
+        arrived: &mut Vec<Arrival>,
+    ) {
         self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
         self.shared.refill(now);
         loop {
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
-            if let Err(waits) = self.accept(now, rules, spare, stage, arrived) {
-                return waits;
+            if !self.accept(now, rules, spare, stage, arrived) {
+                return;
             }
             // What was taken of bodies makes room that the client must be told of.
             if !self.receive(now, rules, arrived) {
@@ -216,7 +272,6 @@ impl Http2 {
         if rules.requests_per_connection_max != 0 && self.served >= rules.requests_per_connection_max {
             self.leave();
         }
-        self.waits()
     }
 
     /// When it must have got what it waits for. `now` and `at`: the time, and what was said before.
@@ -229,9 +284,12 @@ impl Http2 {
         keepalive: Duration,
     ) -> Option<Instant> {
         let before = std::mem::replace(&mut self.waited, waits);
+        let served_before = std::mem::replace(&mut self.served_before, self.served);
         let sent = self.shared.sent.swap(false, Ordering::Relaxed);
         match (waits, before) {
-            (Waits::Over | Waits::Start, _) | (Waits::Request, Waits::Start | Waits::Request) => at,
+            (Waits::Over | Waits::Start, _) => at,
+            // Requests may come and be answered between two looks.
+            (Waits::Request, Waits::Start | Waits::Request) if self.served == served_before => at,
             (Waits::Request, _) => Some(now + keepalive),
             (Waits::Client, Waits::Client) if !sent => at,
             (Waits::Client, _) => Some(now + write),
@@ -240,8 +298,13 @@ impl Http2 {
         }
     }
 
-    fn waits(&self) -> Waits {
-        if self.shared.blocked.load(Ordering::Relaxed) {
+    /// What it waits for, after what came was begun.
+    pub(crate) fn waits(&self) -> Waits {
+        if matches!(self.link, Link::Over) {
+            Waits::Over
+        } else if matches!(self.link, Link::Shaking(_)) {
+            Waits::Start
+        } else if self.shared.blocked.load(Ordering::Relaxed) {
             Waits::Client
         } else if let Some(due) = self.receiving.iter().map(|receiving| receiving.due).min() {
             Waits::Bodies(due)
@@ -252,7 +315,7 @@ impl Http2 {
         }
     }
 
-    /// Drives the connection and takes the heads of requests.
+    /// Drives the connection and takes the heads of requests; gives whether it is open.
     fn accept(
         &mut self,
         now: Instant,
@@ -260,34 +323,35 @@ impl Http2 {
         spare: &mut Vec<Box<Exchange>>,
         stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
-    ) -> Result<(), Waits> {
+    ) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         if let Link::Shaking(handshake) = &mut self.link {
-            match handshake.as_mut().poll(&mut context) {
-                Poll::Pending => return Err(Waits::Start),
-                Poll::Ready(Ok(connection)) => self.link = Link::Open(Box::new(connection)),
-                Poll::Ready(Err(error)) => return Err(self.over(&error)),
+            match handshake.get().as_mut().poll(&mut context) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(connection)) => self.link = Link::Open(Handle::new(Box::new(connection))),
+                Poll::Ready(Err(error)) => return self.over(Some(&error)),
             }
         }
         loop {
-            let Link::Open(connection) = &mut self.link else { return Err(Waits::Over) };
+            let Link::Open(connection) = &mut self.link else { return false };
+            let connection = connection.get();
             // Streams that a client resets before they were answered are not given up by us, so they still count: what
             // comes beyond waits inside `h2`, which ends the connection when those are reset (CVE-2023-44487).
             let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + arrived.len();
             if busy >= STREAMS_MAX {
                 return match connection.poll_closed(&mut context) {
-                    Poll::Pending => Ok(()),
-                    Poll::Ready(Ok(())) => Err(self.close()),
-                    Poll::Ready(Err(error)) => Err(self.over(&error)),
+                    Poll::Pending => true,
+                    Poll::Ready(ended) => self.over(ended.err().as_ref()),
                 };
             }
             match connection.poll_accept(&mut context) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(None) => return Err(self.close()),
-                Poll::Ready(Some(Err(error))) => return Err(self.over(&error)),
+                Poll::Pending => return true,
+                Poll::Ready(None) => return self.over(None),
+                Poll::Ready(Some(Err(error))) => return self.over(Some(&error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.served += 1;
                     let exchange = spare.pop().unwrap_or_default();
+                    let respond = Handle::new(respond);
                     self.request(
                         request,
                         Arrival { exchange, respond, refused: None },
@@ -301,14 +365,12 @@ impl Http2 {
         }
     }
 
-    fn over(&mut self, error: &h2::Error) -> Waits {
-        tracing::debug!("an HTTP/2 connection ended: {error}");
-        self.close()
-    }
-
-    fn close(&mut self) -> Waits {
+    fn over(&mut self, error: Option<&h2::Error>) -> bool {
+        if let Some(error) = error {
+            tracing::debug!("an HTTP/2 connection ended: {error}");
+        }
         self.shut();
-        Waits::Over
+        false
     }
 
     /// Ends everything. Whatever waited for the client is called.
@@ -329,6 +391,7 @@ impl Http2 {
         arrived: &mut Vec<Arrival>,
     ) {
         let (parts, body) = request.into_parts();
+        let mut body = Handle::new(body);
         arrival.exchange.form = Form::Http2;
         let decoded = match http2::decode(&parts, &rules.limits, &mut arrival.exchange.head) {
             Ok(decoded) if decoded.length.is_some_and(|length| length > rules.limits.body_max_bytes) => {
@@ -342,14 +405,14 @@ impl Http2 {
                 return arrived.push(arrival);
             }
         };
-        if body.is_end_stream() {
+        if body.get().is_end_stream() {
             return arrived.push(arrival);
         }
         if decoded.expect_continue {
             let mut interim = Response::new(());
             *interim.status_mut() = StatusCode::CONTINUE;
             // If it cannot be sent the stream is gone, which its body will show.
-            let _ = arrival.respond.send_informational(interim);
+            let _ = arrival.respond.get().send_informational(interim);
         }
         if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
             let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.body_timeout);
@@ -406,7 +469,7 @@ impl Receiving {
         progress: &mut bool,
     ) -> Option<Outcome> {
         loop {
-            match self.body.poll_data(context) {
+            match self.body.get().poll_data(context) {
                 Poll::Pending if self.due <= now => return Some(Outcome::Refused(408)),
                 Poll::Pending => return None,
                 Poll::Ready(None) => return Some(Outcome::Whole),
@@ -425,7 +488,7 @@ impl Receiving {
                         return Some(Outcome::Refused(503));
                     }
                     // It fails only for more than was received.
-                    let _ = self.body.flow_control().release_capacity(data.len());
+                    let _ = self.body.get().flow_control().release_capacity(data.len());
                 }
             }
         }
@@ -445,6 +508,14 @@ impl Shared {
 
     fn is_flooded(&self) -> bool {
         self.idle_frames().left == 0
+    }
+
+    /// An answer was given: whoever has work done may ask for a little more beside it.
+    fn earn(&self) {
+        let mut idle = self.idle_frames();
+        if idle.left > 0 {
+            idle.left = idle.left.saturating_add(IDLE_FRAMES_PER_ANSWER).min(IDLE_FRAMES_MAX);
+        }
     }
 
     fn refill(&self, now: Instant) {
@@ -564,9 +635,12 @@ pub(crate) struct Stream {
 }
 
 struct Half {
-    respond: SendResponse<Bytes>,
-    send: Option<SendStream<Bytes>>,
+    respond: Handle<SendResponse<Bytes>>,
+    send: Option<Handle<SendStream<Bytes>>>,
+    /// The last bytes were given.
     ended: bool,
+    /// By us.
+    reset: bool,
 }
 
 /// Told when a stream can send more.
@@ -599,7 +673,7 @@ impl Http2 {
         let call =
             Call { token, shared: Arc::clone(&shared), told: Mutex::new(false), changed: Condvar::new() };
         let stream = Stream {
-            half: Mutex::new(Half { respond, send: None, ended: false }),
+            half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
             shared,
             stage: Arc::clone(home.stage),
             parent: home.parent,
@@ -627,59 +701,68 @@ impl Stream {
 
     /// Sends the head. `end`: nothing follows.
     pub(crate) fn start(&self, head: Response<()>, end: bool) -> Result<(), SendError> {
-        let mut half = self.lock();
-        let send = half.respond.send_response(head, end).map_err(|_| SendError::Disconnected)?;
-        half.send = Some(send);
-        half.ended = end;
-        Ok(())
+        self.with(|half| {
+            let send = half.respond.get().send_response(head, end).map_err(|_| gone())?;
+            half.send = Some(Handle::new(send));
+            half.ended = end;
+            Ok(())
+        })
+        .map_err(|_| SendError::Disconnected)
     }
 
     /// Sends an interim head.
     pub(crate) fn interim(&self, head: Response<()>) -> Result<(), SendError> {
-        self.lock().respond.send_informational(head).map_err(|_| SendError::Disconnected)
+        self.with(|half| half.respond.get().send_informational(head).map_err(|_| gone()))
+            .map_err(|_| SendError::Disconnected)
     }
 
     /// Sends as much as there is room for.
     ///
     /// Errors: `WouldBlock`; others when the client is gone.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut half = self.lock();
-        let room = self.room(&mut half, bytes.len())?;
-        let now = bytes.get(..room).unwrap_or(bytes);
-        half.data(Bytes::copy_from_slice(now), false)?;
-        Ok(now.len())
+        self.with(|half| {
+            let room = self.room(half, bytes.len())?;
+            let now = bytes.get(..room).unwrap_or(bytes);
+            half.data(Bytes::copy_from_slice(now), false)?;
+            Ok(now.len())
+        })
     }
 
     /// Sends the last bytes if there is room for all of them; gives whether there was.
     pub(crate) fn send_last(&self, bytes: &[u8]) -> io::Result<bool> {
-        let mut half = self.lock();
-        if half.ended {
-            return Ok(true);
-        }
-        if !bytes.is_empty() {
-            match self.room(&mut half, bytes.len()) {
-                Ok(room) if room >= bytes.len() => {}
-                Ok(_) => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
+        self.with(|half| {
+            if half.ended {
+                return Ok(true);
             }
-        }
-        half.data(Bytes::copy_from_slice(bytes), true)?;
-        Ok(true)
+            if !bytes.is_empty() {
+                match self.room(half, bytes.len()) {
+                    Ok(room) if room >= bytes.len() => {}
+                    Ok(_) => return Ok(false),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+            half.data(Bytes::copy_from_slice(bytes), true)?;
+            Ok(true)
+        })
     }
 
     /// Gives the stream up, so that nobody takes its answer for whole.
     pub(crate) fn reset(&self) {
-        let mut half = self.lock();
-        half.respond.send_reset(Reason::INTERNAL_ERROR);
-        half.ended = true;
+        // A stream that is gone already needs no reset.
+        let _ = self.with(|half| {
+            half.respond.get().send_reset(Reason::INTERNAL_ERROR);
+            half.ended = true;
+            half.reset = true;
+            Ok(())
+        });
     }
 
     /// Whether the client has given the stream up.
     pub(crate) fn is_reset(&self) -> bool {
-        let mut half = self.lock();
         let mut context = Context::from_waker(Waker::noop());
-        self.shared.over.load(Ordering::Relaxed) || half.respond.poll_reset(&mut context).is_ready()
+        let reset = self.with(|half| Ok(half.respond.get().poll_reset(&mut context).is_ready()));
+        self.shared.over.load(Ordering::Relaxed) || reset.unwrap_or(true)
     }
 
     /// Waits until more can be sent, at most `longest`. Gives `false` when nothing changed.
@@ -692,16 +775,14 @@ impl Stream {
 
     /// How many of `wanted` bytes there is room for, at least one.
     fn room(&self, half: &mut Half, wanted: usize) -> io::Result<usize> {
-        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
         if self.shared.over.load(Ordering::Relaxed) {
             return Err(gone());
         }
-        let send = half.send.as_mut().ok_or_else(gone)?;
+        let send = half.send.as_mut().ok_or_else(gone)?.get();
         send.reserve_capacity(wanted);
         let room = match send.capacity() {
             0 => {
                 let waker = Waker::from(Arc::clone(&self.call));
-                *self.call.told.lock().unwrap_or_else(PoisonError::into_inner) = false;
                 match send.poll_capacity(&mut Context::from_waker(&waker)) {
                     Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
                     Poll::Ready(Some(Ok(room))) => room,
@@ -713,22 +794,34 @@ impl Stream {
         Ok(room.min(wanted))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Half> {
-        self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Works on the half. A panic in `h2` is as if the client were gone.
+    fn with<T>(&self, work: impl FnOnce(&mut Half) -> io::Result<T>) -> io::Result<T> {
+        let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+        catch_unwind(AssertUnwindSafe(|| work(&mut half))).unwrap_or_else(|panic| {
+            tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
+            Err(gone())
+        })
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let half = self.half.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if half.ended && !half.reset {
+            self.shared.earn();
+        }
     }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
 }
 
 impl Half {
     fn data(&mut self, bytes: Bytes, end: bool) -> io::Result<()> {
-        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
         let send = self.send.as_mut().ok_or_else(gone)?;
-        send.send_data(bytes, end).map_err(|_| gone())?;
+        send.get().send_data(bytes, end).map_err(|_| gone())?;
         self.ended |= end;
         Ok(())
     }
@@ -736,7 +829,7 @@ impl Half {
 
 /// A body that the application reads while it arrives.
 struct StreamedBody {
-    body: RecvStream,
+    body: Handle<RecvStream>,
     at_hand: Bytes,
     length: Option<u64>,
     /// Bytes that may still come.
@@ -765,7 +858,7 @@ impl Body for StreamedBody {
         let mut context = Context::from_waker(&waker);
         let until = Instant::now() + self.timeout;
         while self.at_hand.is_empty() && !buffer.is_empty() {
-            match self.body.poll_data(&mut context) {
+            match self.body.get().poll_data(&mut context) {
                 Poll::Ready(None) => return Ok(0),
                 Poll::Ready(Some(Err(error))) => {
                     return Err(io::Error::new(
@@ -778,7 +871,7 @@ impl Body for StreamedBody {
                         io::Error::new(io::ErrorKind::InvalidData, "the body is longer than body_max_bytes")
                     })?;
                     // It fails only for more than was received.
-                    let _ = self.body.flow_control().release_capacity(data.len());
+                    let _ = self.body.get().flow_control().release_capacity(data.len());
                     self.stage.call_on(self.parent);
                     self.at_hand = data;
                 }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Reactor};
+use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
 use crate::http2::{Arrival, Http2, Stream, StreamHome, Waits};
 use crate::pipe::Pipe;
 use crate::tls::Transport;
+
+/// How often the answers of one connection may send more before others have their turn: a client that takes all at once
+/// must not keep the reactor.
+const ROUNDS_PER_TURN: usize = 4;
 
 impl Reactor {
     /// What a client sent turned out to be HTTP/2.
@@ -44,8 +48,9 @@ impl Reactor {
             http2.leave();
         }
         let mut arrived = Vec::new();
-        let waits = loop {
-            let waits = http2.advance(self.now, &self.rules.read, &mut self.spare, &home, &mut arrived);
+        let mut rounds = 0;
+        loop {
+            http2.advance(self.now, &self.rules.read, &mut self.spare, &home, &mut arrived);
             for arrival in arrived.drain(..) {
                 self.begin_stream(token, &http2, arrival, &home);
             }
@@ -55,19 +60,31 @@ impl Reactor {
             // Whatever was given to one of its streams meanwhile must be sent.
             let before = self.due.len();
             self.due.retain(|&due| due != token);
-            if waits == Waits::Over || before == self.due.len() {
-                break waits;
+            rounds += 1;
+            if http2.waits() == Waits::Over || before == self.due.len() {
+                break;
             }
-        };
+            if rounds == ROUNDS_PER_TURN {
+                self.again.push_back(token);
+                break;
+            }
+        }
+        let waits = http2.waits();
         let timeouts = self.rules.timeouts;
         let at = self.deadlines.at(token);
-        self.deadlines.set(token, http2.deadline(waits, self.now, at, timeouts.write, timeouts.keepalive));
+        let mut due = http2.deadline(waits, self.now, at, timeouts.write, timeouts.keepalive);
+        if self.drain.is_some() && matches!(waits, Waits::Start | Waits::Request) {
+            // A client that does not answer the goodbye must not hold the worker up.
+            let soon = self.now + RECENT;
+            due = Some(due.map_or(soon, |due| due.min(soon)));
+        }
+        self.deadlines.set(token, due);
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         if waits == Waits::Over {
             connection.more = http2.has_unread();
             return self.close_politely(token);
         }
-        if http2.wants_turn() {
+        if rounds < ROUNDS_PER_TURN && http2.wants_turn() {
             self.again.push_back(token);
         }
         connection.state = State::Http2(http2);
@@ -125,6 +142,10 @@ impl Reactor {
         }
         http2.end(h2::Reason::NO_ERROR);
         self.look_after(token);
-        self.close(token);
+        // It may be lingering, for the client to read why.
+        let is_http2 = |entry: &Entry| matches!(entry, Entry::Here(connection) if matches!(connection.state, State::Http2(_)));
+        if self.connections.get(token).is_some_and(is_http2) {
+            self.close(token);
+        }
     }
 }
