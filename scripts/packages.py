@@ -1,4 +1,4 @@
-"""Install the Debian packages that the tests need: front servers, what others are built with, and a test of TLS."""
+"""Install the Debian packages that the tests need: front servers, clients, and what others are built with."""
 
 import os
 import shutil
@@ -12,6 +12,9 @@ PROGRAMS = {
     "/etc/mime.types": "media-types",
     # What is wrong with our TLS.
     "testssl": "testssl.sh",
+    # Clients.
+    "curl": "curl",
+    "h2load": "nghttp2-client",
     # To build other servers from their packages, and to run them.
     "gcc": "gcc",
     "apxs": "apache2-dev",

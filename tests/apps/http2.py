@@ -1,0 +1,61 @@
+"""What contract.py does, and what only HTTP/2 asks for."""
+
+import hashlib
+import json
+import time
+
+import contract
+from contract import route, text
+
+
+def application(environ, start_response):
+    return contract.application(environ, start_response)
+
+
+@route
+def digest(environ, start_response):
+    """SHA-256 of the body."""
+    seen = hashlib.sha256()
+    while block := environ["wsgi.input"].read(65536):
+        seen.update(block)
+    return text(start_response, seen.hexdigest().encode())
+
+
+@route
+def mirror(environ, start_response):
+    """The body, as it came."""
+    return text(start_response, environ["wsgi.input"].read())
+
+
+@route
+def streamed(environ, start_response):
+    """The body, each line as it comes."""
+    start_response("200 OK", [])
+    yield b">"
+    while line := environ["wsgi.input"].readline(65536):
+        yield line
+
+
+@route
+def hints(environ, start_response):
+    """Early hints, right and wrong ones."""
+    give = environ.get("wsgi.early_hints")
+    if give is None:
+        return text(start_response, json.dumps({"offered": False}).encode())
+    give([("Link", "</a.css>; rel=preload"), ("Link", "</b.js>; rel=preload")])
+    time.sleep(0.5)
+    wrong = []
+    for headers in ((("A", "b"),), [["A", "b"]], [("A", 1)], [("A", "b\r\nX: y")], [("A B", "b")]):
+        try:
+            give(headers)
+        except (TypeError, ValueError) as error:
+            wrong.append(type(error).__name__)
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    give([("Link", "</c.css>; rel=preload"), ("Content-Length", "5"), ("Connection", "close")])
+    write(b" ")
+    late = None
+    try:
+        give([("Link", "</d.css>; rel=preload")])
+    except RuntimeError as error:
+        late = type(error).__name__
+    return [json.dumps({"wrong": wrong, "late": late}).encode()]
