@@ -32,6 +32,11 @@ RESPONSES = [
     b"\x05|404 Not Found|Content-Length|7|Connection|close",
     b"\x08|200|X|a\r\nY: b|Transfer-Encoding|chunked",
 ]
+REQUESTS = [
+    b"\x09GET|https://h:8/a%20b?x=1|host|h:8|content-length|3|cookie|a=b",
+    b"\x04POST|/|host|a|expect|100-continue|x-a|",
+    b"\x18PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x08\x06\0\0\0\0\0" + bytes(8) + b"\0\0\0\x09\x04\0\0\0\1",
+]
 SETTINGS = [
     b"app:app\n--bind\n[::1]:8000\n-b\nunix:/x",
     b"config\n--print\n--workers\n3",
@@ -58,6 +63,8 @@ def seeds(target):
             yield bytes([number, 10]) + case["wire"].encode("latin-1")
     elif target == "http1_response":
         yield from RESPONSES
+    elif target == "http2":
+        yield from REQUESTS
     else:
         yield from SETTINGS
 
