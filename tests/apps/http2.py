@@ -37,6 +37,14 @@ def streamed(environ, start_response):
 
 
 @route
+def in_blocks(environ, start_response):
+    """As many bytes as the query says, in blocks."""
+    start_response("200 OK", [])
+    for _ in range(int(environ["QUERY_STRING"]) // 10_000):
+        yield b"x" * 10_000
+
+
+@route
 def hints(environ, start_response):
     """Early hints, right and wrong ones."""
     give = environ.get("wsgi.early_hints")

@@ -384,6 +384,26 @@ def test_windows_opened_little_by_little(serve):
         assert client.take(stream).body == b"0123456789abcdef" * 10_000
 
 
+def test_a_thread_waits_for_room_and_goes_on(serve):
+    served = serve(
+        *(APPS / "http2.py", "--threads", "1", "--write-timeout", "5s"),
+        *("--response-memory-max-bytes", "64K", "--response-spool-max-bytes", "128K"),
+    )
+    with Client(plain(served.address), opens=False) as client:
+        stream = client.begin("GET", "/in_blocks?4000000")
+        client.wait_head(stream)
+        taken = 0
+        while stream not in client.ended:
+            assert client.pump()
+            now = sum(map(len, client.answers[stream].chunks))
+            if now > taken and stream not in client.ended:
+                client.state.increment_flow_control_window(now - taken)
+                client.state.increment_flow_control_window(now - taken, stream)
+                client.flush()
+                taken = now
+        assert len(client.take(stream).body) == 4_000_000
+
+
 def test_a_client_that_takes_nothing_is_given_up(serve):
     served = serve(CONTRACT, "--write-timeout", "1s", "--threads", "1")
     with Client(plain(served.address), opens=False) as client:
@@ -557,6 +577,12 @@ def test_both_protocols_on_one_port(serve, pair):
         with connect(["http/1.1"]) as older:
             older.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert older.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_who_agreed_on_it_must_speak_it(over_tls, pair):
+    with secure(over_tls.address, pair[0]) as connection:
+        connection.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert connection.recv(100) == b""
 
 
 def test_a_preface_byte_by_byte(echo):

@@ -252,6 +252,11 @@ impl Connection {
                     if self.protocol.is_http() && self.served == 0 {
                         match is_http2(rest) {
                             Some(true) => return (consumed, Next::Http2),
+                            // RFC 9113 section 3.4: an invalid preface is an error of the connection. Such a client would
+                            // not understand an answer of HTTP/1.1.
+                            Some(false) if self.pipe.stream().agreed_on_http2() => {
+                                return (bytes.len(), Next::Close);
+                            }
                             Some(false) => {}
                             None => return (consumed, Next::Wait),
                         }

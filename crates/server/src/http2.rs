@@ -896,3 +896,81 @@ impl Body for StreamedBody {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use anygate_policy::forwarded::Forwarding;
+    use anygate_proto::cgi::Mount;
+    use anygate_proto::limits::Limits;
+
+    use super::*;
+    use crate::tls::Transport;
+
+    struct Failing;
+
+    impl Wake for Failing {
+        fn wake(self: Arc<Self>) {
+            panic!("meant to fail");
+        }
+    }
+
+    #[test]
+    fn a_panic_inside_h2_ends_only_its_connection() {
+        let rules = ReadRules {
+            limits: Limits::default(),
+            body_memory_max_bytes: 1000,
+            temp_dir: None,
+            body_timeout: Duration::from_secs(1),
+            stream_paths: Vec::new(),
+            requests_per_connection_max: 0,
+            mount: Mount::default(),
+            forwarding: Forwarding::default(),
+            proxy_protocol: false,
+            https_port: None,
+        };
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let pipe = Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into())));
+        let poll = mio::Poll::new().unwrap();
+        let stage = Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        let home = StreamHome { stage: &stage, parent: 0 };
+        // Settings that open no window, and two requests.
+        let mut hello = http2::PREFACE.to_vec();
+        hello.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0");
+        for stream in [1, 3] {
+            hello.extend([0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84]);
+        }
+        let now = Instant::now();
+        let mut http2 = Http2::new(pipe, hello, &rules, now);
+        let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        let streams: Vec<Stream> =
+            arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &home).1).collect();
+        let [first, second] = &streams[..] else { panic!("two requests came") };
+        for stream in [first, second] {
+            stream.start(Response::new(()), false).unwrap();
+        }
+        let waker = Waker::from(Arc::new(Failing));
+        first
+            .with(|half| {
+                let send = half.send.as_mut().unwrap().get();
+                send.reserve_capacity(1);
+                assert!(send.poll_capacity(&mut Context::from_waker(&waker)).is_pending());
+                Ok(())
+            })
+            .unwrap();
+        // The reset wakes whoever waits for room, while h2 holds its locks.
+        client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
+        http2.set_readable();
+        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        assert_eq!(http2.waits(), Waits::Over);
+        assert!(second.is_reset());
+        assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        drop(streams);
+        drop(http2);
+    }
+}

@@ -146,6 +146,11 @@ impl Transport {
         }
     }
 
+    /// Whether TLS agreed on HTTP/2 (ALPN).
+    pub(crate) fn agreed_on_http2(&self) -> bool {
+        matches!(self, Transport::Tls(secured) if secured.lock().tls.alpn_protocol() == Some(b"h2"))
+    }
+
     /// Waits until something can be received.
     pub(crate) fn wait_readable(&self, longest: Duration) -> io::Result<bool> {
         match self.socket() {
