@@ -26,7 +26,10 @@ fn decoded(bytes: &[u8]) -> Option<()> {
     decode(&parts, &Limits::default(), &mut head).ok()?;
     assert_eq!(head.version(), Version::Http2);
     assert_eq!(head.method(), parts.method.as_str().as_bytes());
-    assert!(head.target().is_ascii() && !head.target().iter().any(|byte| byte.is_ascii_control() || *byte == b' '));
+    assert!(
+        head.target().is_ascii()
+            && !head.target().iter().any(|byte| byte.is_ascii_control() || *byte == b' ')
+    );
     assert!(!head.path().contains(&0));
     assert_eq!(head.fields().count(), parts.headers.len());
     for (name, value) in head.fields() {
