@@ -10,6 +10,7 @@
 //! * [`error`]: what can be wrong with parts of a message.
 //! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
+//! * [`websocket`]: RFC 6455 and RFC 7692.
 //! * [`proxy`]: what a forwarder says about a connection before its first request.
 #![forbid(unsafe_code)]
 
@@ -25,3 +26,4 @@ mod pairs;
 pub mod proxy;
 pub mod scgi;
 pub mod uwsgi;
+pub mod websocket;
