@@ -65,6 +65,10 @@ def seeds(target):
         yield from RESPONSES
     elif target == "http2":
         yield from REQUESTS
+    elif target == "websocket":
+        for table in sorted((CORPUS / "websocket").glob("*.json")):
+            for case in json.loads(table.read_text()):
+                yield bytes([0xF0 | case.get("deflate", False), 10]) + case["wire"].encode("latin-1")
     else:
         yield from SETTINGS
 
