@@ -24,7 +24,7 @@ pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member,
 pub use plan::{
     AccessLogFormat, ApplicationPlan, Bind, BindAddress, CertificateSource, CronJob, CronMode, CronPlan,
     CronTask, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan, Protocol, ServerPlan,
-    SocketPlan, TlsPlan, TrustedProxy,
+    SocketPlan, TlsPlan, TrustedProxy, WebSocketOrigins,
 };
 pub use settings::{Origin, Settings};
 

@@ -189,6 +189,15 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "uwsgi_module",
+        kind: Kind::Flag,
+        default: "false",
+        help: "let `import uwsgi` find uWSGI's functions for WebSockets",
+        details: "They are always there as `anygate.uwsgi`. Libraries that find a module `uwsgi` take this server for uWSGI, so it is \
+                  for applications that were written for its WebSockets.",
+        ..BASE
+    },
+    Opt {
         name: "bind",
         short: Some('b'),
         kind: Kind::List,
@@ -617,6 +626,54 @@ pub const OPTIONS: &[Opt] = &[
         details: "Elsewhere a request body is complete before the application runs, and an answer is taken from it at once, \
                   so that slow clients hold no thread. Below these paths the application reads the body while it arrives \
                   and waits while the client is slow. A body that breaks off raises `OSError` there.",
+        ..BASE
+    },
+    Opt {
+        name: "websocket_message_max_bytes",
+        kind: Kind::Size { min: 125, max: 1 << 32 },
+        default: "1M",
+        metavar: "SIZE",
+        section: Section::Limits,
+        help: "longest WebSocket message, out of compression",
+        details: "A client that sends a longer one is closed with 1009.",
+        ..BASE
+    },
+    Opt {
+        name: "websocket_compression",
+        kind: Kind::Flag,
+        default: "true",
+        section: Section::Limits,
+        help: "compress WebSocket messages for clients that offer it",
+        details: "Messages are compressed each for itself, so that nothing is kept between them.",
+        ..BASE
+    },
+    Opt {
+        name: "websocket_origins",
+        kind: Kind::List,
+        metavar: "ORIGIN",
+        section: Section::Limits,
+        help: "whose pages may open WebSockets besides the site's own; * for all (repeatable)",
+        details: "A browser lets every page open a WebSocket to every site and sends the user's cookies along. A request whose \
+                  `Origin` is neither the host that was asked nor one of these, such as `https://example.org`, is answered \
+                  403. Programs that are no browsers send no `Origin` and are let in.",
+        ..BASE
+    },
+    Opt {
+        name: "websocket_ping_interval",
+        kind: Kind::Duration,
+        default: "20s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "ask a WebSocket client that was silent for so long whether it lives",
+        ..BASE
+    },
+    Opt {
+        name: "websocket_ping_timeout",
+        kind: Kind::Duration,
+        default: "20s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "give up a WebSocket client that does not answer for so long",
         ..BASE
     },
     Opt {

@@ -54,6 +54,8 @@ pub struct ApplicationPlan {
     pub pythonpath: Vec<PathBuf>,
     /// Import before forking.
     pub preload: bool,
+    /// `import uwsgi` finds uWSGI's functions for WebSockets.
+    pub uwsgi_module: bool,
 }
 
 /// One address to listen on, and what is spoken there.
@@ -190,11 +192,28 @@ pub struct ServerPlan {
     pub requests_per_connection_max: u64,
     pub connections_max: usize,
     pub stream_paths: Vec<String>,
+    pub websocket_message_max_bytes: usize,
+    pub websocket_compression: bool,
+    pub websocket_origins: WebSocketOrigins,
+    pub websocket_ping_interval: Duration,
+    pub websocket_ping_timeout: Duration,
     pub server_header: String,
     pub script_name: Mount,
     pub trusted_proxies: Vec<TrustedProxy>,
     pub forwarded_header: ForwardedHeader,
     pub proxy_protocol: bool,
+}
+
+/// Whose pages may open WebSockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WebSocketOrigins {
+    /// The site's own.
+    #[default]
+    Same,
+    /// Those and these: `https://example.org`.
+    Listed(Vec<String>),
+    /// Everybody's.
+    Any,
 }
 
 /// Where the application is mounted.
@@ -355,6 +374,7 @@ impl Plan {
             chdir: read.web2py.clone().or_else(|| read.path("chdir")),
             pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
             preload: read.flag("preload"),
+            uwsgi_module: read.flag("uwsgi_module"),
         };
         let binds = read.binds()?;
         let proxy_protocol = read.proxy_protocol("proxy_protocol", &binds)?;
@@ -388,6 +408,11 @@ impl Plan {
                 requests_per_connection_max: read.number("requests_per_connection_max"),
                 connections_max: read.count("connections_max"),
                 stream_paths: read.stream_paths()?,
+                websocket_message_max_bytes: read.count("websocket_message_max_bytes"),
+                websocket_compression: read.flag("websocket_compression"),
+                websocket_origins: read.websocket_origins()?,
+                websocket_ping_interval: read.duration("websocket_ping_interval"),
+                websocket_ping_timeout: read.duration("websocket_ping_timeout"),
                 server_header: read.server_header()?,
                 script_name: read.mount("script_name")?,
                 trusted_proxies: read.trusted_proxies("trusted_proxies")?,
@@ -689,6 +714,27 @@ impl<'a> Reader<'a> {
         match paths.iter().find(|path| !path.starts_with('/')) {
             Some(path) => Err(self.settings.wrong("stream_paths", &format!("{path:?} must begin with /"))),
             None => Ok(paths),
+        }
+    }
+
+    fn websocket_origins(&self) -> Result<WebSocketOrigins, Wrong> {
+        let origins = self.list("websocket_origins");
+        if origins.iter().any(|origin| origin == "*") {
+            return Ok(WebSocketOrigins::Any);
+        }
+        // RFC 6454 section 6.2: a scheme and a host, and a port unless it is the scheme's.
+        let is_origin = |origin: &str| {
+            origin.split_once("://").is_some_and(|(scheme, host)| {
+                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', ' '])
+            })
+        };
+        match origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => {
+                let reason = format!("{origin:?} must be * or an origin such as https://example.org");
+                Err(self.settings.wrong("websocket_origins", &reason))
+            }
+            None if origins.is_empty() => Ok(WebSocketOrigins::Same),
+            None => Ok(WebSocketOrigins::Listed(origins)),
         }
     }
 
