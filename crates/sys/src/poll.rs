@@ -54,6 +54,31 @@ pub fn wait_any_readable(fds: &[BorrowedFd<'_>], longest: Option<Duration>) -> i
     }
 }
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// That it can be read, or has ended.
+    pub read: bool,
+    /// That it can be written.
+    pub write: bool,
+}
+
+/// Waits until one of two descriptors is as wanted, or failed, or a signal came. One of which nothing is wanted does not end
+/// the wait.
+pub fn wait_either(first: (BorrowedFd<'_>, Wanted), second: (BorrowedFd<'_>, Wanted)) -> io::Result<()> {
+    let mut polls = [first, second].map(|(fd, wanted)| {
+        let read = if wanted.read { libc::POLLIN } else { 0 };
+        let write = if wanted.write { libc::POLLOUT } else { 0 };
+        let events = read | write;
+        libc::pollfd { fd: if events == 0 { -1 } else { fd.as_raw_fd() }, events, revents: 0 }
+    });
+    // Two structures, locals that outlive the call.
+    match syscall!(poll(polls.as_mut_ptr(), 2, -1)) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Rounded up, so that a wait is never cut to zero and spun on.
 fn millis(wait: Duration) -> libc::c_int {
     libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
@@ -75,6 +100,19 @@ mod tests {
         wait_any_readable(&[quiet.as_fd(), ours.as_fd()], Some(Duration::from_secs(20))).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(10));
         wait_any_readable(&[quiet.as_fd()], Some(Duration::from_millis(1))).unwrap();
+    }
+
+    #[test]
+    fn either_of_two_ends_a_wait_if_it_is_as_wanted() {
+        let read = Wanted { read: true, write: false };
+        let write = Wanted { read: false, write: true };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (quiet, other) = UnixStream::pair().unwrap();
+        wait_either((quiet.as_fd(), read), (ours.as_fd(), write)).unwrap();
+        theirs.write_all(b"x").unwrap();
+        wait_either((ours.as_fd(), read), (quiet.as_fd(), read)).unwrap();
+        drop(other);
+        wait_either((quiet.as_fd(), Wanted::default()), (ours.as_fd(), read)).unwrap();
     }
 
     #[test]
