@@ -4,9 +4,11 @@
 use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::head::{RequestHead, ResponseHead};
+use crate::websocket::{Close, Kind, Message};
 
 /// An application that app threads can call.
 pub trait Application: Send + Sync {
@@ -33,6 +35,8 @@ pub struct Request<'a> {
     pub body: Option<Box<dyn Body>>,
     /// Between whom the request travelled.
     pub endpoints: &'a Endpoints,
+    /// It asks for a WebSocket in a way that can be accepted; see [`Response::accept_websocket`].
+    pub websocket: bool,
 }
 
 /// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).
@@ -90,7 +94,7 @@ pub trait Body: Send {
 }
 
 /// Where an answer goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and
-/// `send_file` in any mix. The server ends the message when [`Application::call`] returns.
+/// `send_file` in any mix; or `accept_websocket` or `take_over` in place of all these. The server ends the message when [`Application::call`] returns.
 pub trait Response {
     /// The application's own code begins now: whatever had to be waited for before it (an interpreter's lock) is had.
     /// The server tells by it how long calls wait in themselves.
@@ -125,11 +129,72 @@ pub trait Response {
         false
     }
 
-    /// Whether `start` was called, so that a status can no longer be changed.
+    /// Accepts the WebSocket that the request asks for, in place of `start`: from now on until the call ends the
+    /// connection is a WebSocket. `head` has fields to add (its status is not looked at), `protocol` is one of those that
+    /// the client named.
+    ///
+    /// Errors: the request asks for none, or names no such protocol; then an ordinary answer is still possible.
+    fn accept_websocket(
+        &mut self,
+        head: &ResponseHead,
+        protocol: Option<&[u8]>,
+    ) -> Result<Arc<dyn Socket>, SendError>;
+
+    /// Hands the connection's bytes over as they are, in place of `start`, for a program that accepts the WebSocket itself.
+    /// What is written into the socket goes to the client, and the other way; the call's end ends both.
+    ///
+    /// Errors: the request asks for no WebSocket, or there are no descriptors left.
+    fn take_over(&mut self) -> Result<OwnedFd, SendError>;
+
+    /// Whether `start` was called, or what stands in its place, so that a status can no longer be changed.
     fn started(&self) -> bool;
 
     /// How many bytes of body were taken so far, before dropping any for HEAD.
     fn body_bytes(&self) -> u64;
+}
+
+/// An accepted WebSocket. It lives as long as its call: afterwards it is closed, whoever still has it. Pings are answered
+/// and closes noticed by the server, whether or not anybody receives.
+pub trait Socket: Send + Sync {
+    /// Sends a message. It waits while the client is too slow to take what was sent before.
+    ///
+    /// Errors: the WebSocket is closed.
+    fn send(&self, kind: Kind, data: &[u8]) -> Result<(), SendError>;
+
+    /// Sends a ping with at most 125 bytes. Its pong is the server's affair.
+    ///
+    /// Errors: the WebSocket is closed.
+    fn ping(&self, payload: &[u8]) -> Result<(), SendError>;
+
+    /// The next message, if there is one. Never waits.
+    fn try_receive(&self) -> Received;
+
+    /// Waits until [`try_receive`](Self::try_receive) has something to give; `false` when `longest` passed first.
+    fn wait(&self, longest: Option<Duration>) -> bool;
+
+    /// Has `news` called whenever `try_receive` may give something new, by any thread; once now if it already may. It must
+    /// not wait, in particular not for an interpreter's lock.
+    fn on_news(&self, news: Box<dyn Fn() + Send + Sync>);
+
+    /// Sends a close, unless one was sent; what was received and not taken is dropped. Never waits.
+    fn close(&self, code: u16, reason: &str);
+
+    /// Whether nothing more can be sent.
+    fn is_closed(&self) -> bool;
+
+    /// The subprotocol that was agreed on.
+    fn protocol(&self) -> Option<&[u8]>;
+}
+
+/// What a WebSocket has for its application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message.
+    Message(Message),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing any more; 1006 where the client was lost without a close.
+    Closed(Close),
 }
 
 /// Why an answer cannot be sent.
@@ -143,6 +208,10 @@ pub enum SendError {
     Order,
     /// The spool could not be written (disk full).
     Spool,
+    /// The request asks for no WebSocket.
+    NoWebSocket,
+    /// The client named no such subprotocol.
+    Subprotocol,
 }
 
 impl std::fmt::Display for SendError {
@@ -154,6 +223,8 @@ impl std::fmt::Display for SendError {
             }
             SendError::Order => "the response was used out of order",
             SendError::Spool => "the answer could not be spooled to a temporary file",
+            SendError::NoWebSocket => "the request asks for no WebSocket",
+            SendError::Subprotocol => "the client named no such subprotocol",
         })
     }
 }

@@ -150,8 +150,12 @@ impl Body {
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
     let target = plan.application.target.as_deref()?;
-    let loaded = py
-        .import("anygate.importer")
+    let prepared = match plan.application.uwsgi_module {
+        true => py.import("anygate.uwsgi").and_then(|module| module.call_method0("register")).map(|_| ()),
+        false => Ok(()),
+    };
+    let loaded = prepared
+        .and_then(|()| py.import("anygate.importer"))
         .and_then(|importer| importer.call_method1("load", (target, &plan.application.pythonpath)));
     match loaded {
         Ok(application) => Some(application.unbind()),

@@ -22,6 +22,8 @@ mod _anygate {
     use super::embedded::Server;
     #[pymodule_export]
     use super::launch::{main, serve};
+    #[pymodule_export]
+    use anygate_wsgi::{WebSocket, WebSocketError};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

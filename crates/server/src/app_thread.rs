@@ -90,6 +90,7 @@ impl AppThread<'_> {
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
         };
+        let websocket = exchange.upgrade.is_some();
         let (mut answer, head, body, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
         let mut stream = None;
@@ -102,7 +103,7 @@ impl AppThread<'_> {
             }
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        let request = Request { head, body, endpoints };
+        let request = Request { head, body, endpoints, websocket };
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));

@@ -17,6 +17,7 @@ use anygate_proto::head::RequestHead;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
 use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
+use anygate_proto::websocket::handshake::{self, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::body::{BodySpool, BodyStream};
@@ -24,10 +25,14 @@ use crate::exchange::{Exchange, Finished, Form, RequestBody};
 use crate::http2::Http2;
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::redirect::to_https;
+use crate::stage::Stage;
 use crate::streams::{Arrived, Streams};
+use crate::websocket::{self, Upgrade};
 
 /// Said once: a proxy may be in front that nobody named.
 static UNTRUSTED: Once = Once::new();
+/// Said once: a page of a friend may want to open WebSockets.
+static FOREIGN: Once = Once::new();
 
 /// What every connection of a worker must know to read requests.
 pub(crate) struct ReadRules {
@@ -43,6 +48,7 @@ pub(crate) struct ReadRules {
     pub(crate) proxy_protocol: bool,
     /// Where clients of [`Protocol::Redirect`] are sent.
     pub(crate) https_port: Option<u16>,
+    pub(crate) websocket: Arc<websocket::Rules>,
 }
 
 pub(crate) struct Connection {
@@ -196,6 +202,26 @@ impl Connection {
         }
         self.state = State::Writing { keep_alive };
         keep_alive
+    }
+
+    /// Lends what was received behind a request for a WebSocket to its exchange. `stage`: who is told of its acceptance.
+    pub(crate) fn prepare_upgrade(&mut self, stage: &Arc<Stage>) {
+        let upgrade = self.exchange.as_mut().and_then(|exchange| exchange.upgrade.as_mut());
+        if let Some(upgrade) = upgrade {
+            upgrade.caller = Some((Arc::clone(stage), self.token));
+            upgrade.early = std::mem::take(&mut self.input);
+        }
+    }
+
+    /// Takes back what the exchange did not use. A WebSocket's client may still be sending.
+    pub(crate) fn end_upgrade(&mut self) {
+        let Some(upgrade) = self.exchange.as_mut().and_then(|exchange| exchange.upgrade.take()) else {
+            return;
+        };
+        match upgrade.upgraded {
+            None => self.input = upgrade.early,
+            Some(upgraded) => self.more |= upgraded.lingers(),
+        }
     }
 
     /// Whether the client may still be sending what nobody will read.
@@ -470,6 +496,24 @@ impl Connection {
         if self.protocol == Protocol::Redirect {
             let place = to_https(&exchange.head, rules.https_port);
             return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
+        }
+        if let (Form::Http, Framing::None) = (exchange.form, framing) {
+            let websocket::Rules { origins, compression, .. } = &*rules.websocket;
+            let offer =
+                handshake::check(&exchange.head, origins, compression.as_ref()).map_err(|refusal| {
+                    tracing::debug!("refused a WebSocket of {}: {refusal}", self.endpoints.remote_addr);
+                    if refusal == Refusal::Origin {
+                        let origin = exchange.head.field("origin").unwrap_or_default().escape_ascii();
+                        FOREIGN.call_once(|| {
+                            tracing::info!(
+                                "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
+                                 --websocket-origins"
+                            );
+                        });
+                    }
+                    Next::Refuse(refusal.status())
+                })?;
+            exchange.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         if matches!(framing, Framing::None) {

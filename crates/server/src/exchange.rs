@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anygate_config::Protocol;
-use anygate_proto::application::{Body, Endpoints, Response, SendError};
+use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
+use anygate_proto::websocket::handshake;
 
 use crate::body::BodyStream;
 use crate::date::DateCache;
 use crate::pace::{Begun, Sample};
 use crate::pipe::{FilePart, OutboxLimits, Pipe, Records};
+use crate::relay::Relay;
+use crate::stage::Stage;
+use crate::websocket::{self, Session, Upgrade, Upgraded};
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
 /// sent from where they lie.
@@ -40,6 +44,8 @@ pub(crate) struct Exchange {
     pub(crate) keep_alive: bool,
     /// The path is one of those whose bodies are passed on as they arrive.
     pub(crate) streamed: bool,
+    /// The request asks for a WebSocket.
+    pub(crate) upgrade: Option<Box<Upgrade>>,
     /// How far the answer is.
     progress: Progress,
     pub(crate) out: Vec<u8>,
@@ -71,6 +77,7 @@ impl Exchange {
         self.body = RequestBody::default();
         self.endpoints = None;
         self.form = Form::default();
+        self.upgrade = None;
         self.progress = Progress::default();
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES);
@@ -111,6 +118,7 @@ pub(crate) struct AnswerRules {
     /// The same, for streamed exchanges: nothing goes to a file, the thread waits for its client.
     pub(crate) streamed_outbox: OutboxLimits,
     pub(crate) server_header: Vec<u8>,
+    pub(crate) websocket: Arc<websocket::Rules>,
 }
 
 /// What the application announced with Content-Length and has not yet given.
@@ -159,7 +167,7 @@ struct Progress {
 pub(crate) struct Answer<'a> {
     pipe: &'a Arc<Pipe>,
     limits: &'a OutboxLimits,
-    server_header: &'a [u8],
+    rules: &'a AnswerRules,
     date: &'a mut DateCache,
     draining: &'a AtomicBool,
     out: &'a mut Vec<u8>,
@@ -167,7 +175,8 @@ pub(crate) struct Answer<'a> {
     ends: &'a mut bool,
     form: Form,
     version: Version,
-    head_request: bool,
+    head: &'a RequestHead,
+    upgrade: Option<&'a mut Upgrade>,
     progress: &'a mut Progress,
 }
 
@@ -211,12 +220,23 @@ impl<'a> Answer<'a> {
         date: &'a mut DateCache,
         draining: &'a AtomicBool,
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
-        let Exchange { head, body: _, endpoints, form, keep_alive: _, streamed, progress, out, held, ends } =
-            exchange;
+        let Exchange {
+            head,
+            body: _,
+            endpoints,
+            form,
+            keep_alive: _,
+            streamed,
+            upgrade,
+            progress,
+            out,
+            held,
+            ends,
+        } = exchange;
         let answer = Answer {
             pipe,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
-            server_header: &rules.server_header,
+            rules,
             date,
             draining,
             out,
@@ -224,7 +244,8 @@ impl<'a> Answer<'a> {
             ends,
             form: *form,
             version: head.version(),
-            head_request: head.method() == b"HEAD",
+            head,
+            upgrade: upgrade.as_deref_mut(),
             progress,
         };
         (answer, head, endpoints.as_deref())
@@ -235,6 +256,15 @@ impl<'a> Answer<'a> {
     ///
     /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
     pub(crate) fn finish(mut self, failed: bool) -> Finished {
+        if let Some(upgraded) = self.upgrade.as_ref().and_then(|upgrade| upgrade.upgraded.as_ref()) {
+            return Finished {
+                keep_alive: false,
+                status: 101,
+                body_bytes: upgraded.finish(failed),
+                head: self.progress.kept_head.take(),
+                sample: None,
+            };
+        }
         if self.progress.framing.is_none() {
             if !failed {
                 tracing::error!("the application returned without an answer");
@@ -313,31 +343,36 @@ impl<'a> Answer<'a> {
             Form::Http => {
                 let answer = http1::Answer {
                     version: self.version,
-                    head_request: self.head_request,
+                    head_request: self.is_head_request(),
                     keep_alive,
                     body_length,
                     date: self.date.at(SystemTime::now()),
-                    server: self.server_header,
+                    server: &self.rules.server_header,
                 };
                 http1::encode_head(self.out, head, &answer)
             }
             Form::Cgi(form) => {
-                let framing = cgi::encode_head(self.out, head, form, self.head_request, body_length)?;
+                let framing = cgi::encode_head(self.out, head, form, self.is_head_request(), body_length)?;
                 Ok((framing, false))
             }
             Form::FastCgi { id } => {
                 let mut text = Vec::new();
-                let framing =
-                    cgi::encode_head(&mut text, head, StatusForm::Field, self.head_request, body_length)?;
+                let framing = cgi::encode_head(
+                    &mut text,
+                    head,
+                    StatusForm::Field,
+                    self.is_head_request(),
+                    body_length,
+                )?;
                 fastcgi::encode_stdout(self.out, id, &text);
                 Ok((framing, keep_alive))
             }
             Form::Http2 => {
                 let answer = http2::Answer {
-                    head_request: self.head_request,
+                    head_request: self.is_head_request(),
                     body_length,
                     date: self.date.at(SystemTime::now()),
-                    server: self.server_header,
+                    server: &self.rules.server_header,
                 };
                 let (message, framing) = http2::encode_head(head, &answer)?;
                 let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
@@ -349,6 +384,20 @@ impl<'a> Answer<'a> {
                 Ok((framing, false))
             }
         }
+    }
+
+    fn is_head_request(&self) -> bool {
+        self.head.method() == b"HEAD"
+    }
+
+    /// What the request asks for, as long as nothing was answered, and who is to be told.
+    fn wish(&mut self) -> Result<(&mut Upgrade, Arc<Stage>, usize), SendError> {
+        if self.started() {
+            return Err(SendError::Order);
+        }
+        let upgrade = self.upgrade.as_deref_mut().ok_or(SendError::NoWebSocket)?;
+        let (stage, token) = upgrade.caller.clone().ok_or(SendError::NoWebSocket)?;
+        Ok((upgrade, stage, token))
     }
 
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
@@ -403,7 +452,7 @@ impl Response for Answer<'_> {
     }
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
-        if self.progress.framing.is_some() {
+        if self.started() {
             return Err(SendError::Order);
         }
         let before = self.out.len();
@@ -489,8 +538,53 @@ impl Response for Answer<'_> {
         Ok(())
     }
 
+    fn accept_websocket(
+        &mut self,
+        head: &ResponseHead,
+        protocol: Option<&[u8]>,
+    ) -> Result<Arc<dyn Socket>, SendError> {
+        let (pipe, rules, request) = (self.pipe, &self.rules.websocket, self.head);
+        let (upgrade, stage, token) = self.wish()?;
+        if protocol.is_some_and(|protocol| !handshake::protocols(request).any(|offered| offered == protocol))
+        {
+            return Err(SendError::Subprotocol);
+        }
+        let head = handshake::answer(head, &upgrade.offer, protocol).map_err(|_| SendError::Subprotocol)?;
+        let early = std::mem::take(&mut upgrade.early);
+        let caller = (Arc::clone(&stage), token);
+        let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
+        let session = Arc::new(session);
+        upgrade.upgraded = Some(Upgraded::Socket(Arc::clone(&session)));
+        http1::encode_switch(self.out, &head, b"websocket", &self.rules.server_header);
+        let sent = self.send(&[]);
+        // A WebSocket may live long and keeps no memory for another answer.
+        *self.out = Vec::new();
+        if let Some(kept) = &mut self.progress.kept_head {
+            *kept = head;
+        }
+        pipe.set_upgraded(Upgraded::Socket(Arc::clone(&session)));
+        stage.call_on(token);
+        sent?;
+        Ok(session)
+    }
+
+    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
+        let (pipe, outbox) = (self.pipe, &self.rules.websocket.outbox);
+        let (upgrade, stage, token) = self.wish()?;
+        let early = std::mem::take(&mut upgrade.early);
+        let (relay, end) = Relay::start(pipe, outbox, early).map_err(|error| {
+            tracing::error!("cannot hand over a connection: {error}");
+            SendError::Disconnected
+        })?;
+        let relay = Upgraded::Raw(Arc::new(relay));
+        upgrade.upgraded = Some(relay.clone());
+        pipe.set_upgraded(relay);
+        stage.call_on(token);
+        Ok(end)
+    }
+
     fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
-        if self.progress.framing.is_some() {
+        if self.started() {
             return Err(SendError::Order);
         }
         // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
@@ -511,6 +605,7 @@ impl Response for Answer<'_> {
 
     fn started(&self) -> bool {
         self.progress.framing.is_some()
+            || self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some())
     }
 
     fn body_bytes(&self) -> u64 {
@@ -525,10 +620,12 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
         301 => "Moved Permanently",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        403 => "Forbidden",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -541,6 +638,13 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
     let built = head
         .set_status_line(line.as_bytes())
         .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
+    let built = match status {
+        // RFC 6455 section 4.2.2: the answer to another version names the ones that are spoken.
+        426 => built
+            .and_then(|()| head.push_field(b"Upgrade", b"websocket"))
+            .and_then(|()| head.push_field(b"Sec-WebSocket-Version", handshake::VERSION.as_bytes())),
+        _ => built,
+    };
     debug_assert!(built.is_ok(), "our own pages are valid");
     (head, line + "\n")
 }

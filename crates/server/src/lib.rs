@@ -15,6 +15,7 @@
 //! * [`http2`]: many requests at a time on one connection.
 //! * [`exchange`]: one answer: framing, counting, handing bytes to the outbox.
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
+//! * [`websocket`]: a connection that became a WebSocket. * [`relay`]: one that the application took over.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
 //! * [`tls`]: certificates, sessions around sockets, the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
 //! * [`deadlines`], [`access_log`], [`date`].
@@ -35,11 +36,13 @@ mod pace;
 mod pipe;
 mod reactor;
 mod redirect;
+mod relay;
 mod spool;
 mod stage;
 mod steward;
 mod streams;
 mod tls;
+mod websocket;
 mod worker;
 
 pub use access_log::{AccessLog, Reopen};

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::SendError;
@@ -17,6 +17,7 @@ use anygate_proto::fastcgi;
 
 use crate::spool;
 use crate::tls::Transport;
+use crate::websocket::Upgraded;
 
 /// How much of an answer may wait for its client.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ pub(crate) struct Pipe {
     broken: AtomicBool,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
+    upgraded: OnceLock<Upgraded>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,8 @@ struct Outbox {
     held: Vec<u8>,
     /// Nothing may be held back, since the thread that called has lost the reactor.
     prompt: bool,
+    /// Nothing may be added any more.
+    ended: bool,
     memory_bytes: usize,
     spool_bytes: u64,
     /// When the client last took something, while something waits.
@@ -132,6 +136,7 @@ impl Pipe {
             outbox: Mutex::default(),
             broken: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            upgraded: OnceLock::new(),
         }
     }
 
@@ -178,6 +183,42 @@ impl Pipe {
             Flushed::Broken => Err(SendError::Disconnected),
             Flushed::Empty | Flushed::Blocked => Ok(()),
         }
+    }
+
+    /// Sends a few bytes behind what waits already and never makes its caller wait; drops them when more than `waiting_max`
+    /// bytes wait.
+    pub(crate) fn send_aside(&self, bytes: &[u8], waiting_max: usize) {
+        let mut outbox = self.lock();
+        if !outbox.ended && outbox.memory_bytes <= waiting_max {
+            self.push_small(&mut outbox, bytes);
+        }
+    }
+
+    /// The same for the last bytes of a connection, which are not dropped. Nothing happens when the last ones were sent.
+    pub(crate) fn send_farewell(&self, bytes: &[u8]) {
+        let mut outbox = self.lock();
+        if !std::mem::replace(&mut outbox.ended, true) {
+            self.push_small(&mut outbox, bytes);
+        }
+    }
+
+    fn push_small(&self, outbox: &mut Outbox, bytes: &[u8]) {
+        if !self.is_broken() {
+            outbox.memory_bytes += bytes.len();
+            outbox.progress.get_or_insert_with(Instant::now);
+            outbox.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
+            self.flush_locked(outbox);
+        }
+    }
+
+    /// What the connection became instead of going on with HTTP.
+    pub(crate) fn upgraded(&self) -> Option<&Upgraded> {
+        self.upgraded.get()
+    }
+
+    /// It is so for the rest of the connection.
+    pub(crate) fn set_upgraded(&self, upgraded: Upgraded) {
+        self.upgraded.get_or_init(|| upgraded);
     }
 
     /// Takes the end of an answer, to be sent after the call; not when bytes before it still wait, or when nobody would
@@ -265,7 +306,7 @@ impl Pipe {
     fn room(&self, limits: &OutboxLimits) -> Result<MutexGuard<'_, Outbox>, SendError> {
         loop {
             let mut outbox = self.lock();
-            if self.is_broken() {
+            if self.is_broken() || outbox.ended {
                 return Err(SendError::Disconnected);
             }
             if !outbox.queue.is_empty() && self.flush_locked(&mut outbox) == Flushed::Broken {

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anygate_config::{Protocol, ServerPlan};
+use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::Application;
 use anygate_proto::limits::Limits;
+use anygate_proto::websocket::Limits as MessageLimits;
+use anygate_proto::websocket::deflate::Preference;
+use anygate_proto::websocket::handshake::Origins;
 use anygate_sys::signals::{Signal, Signals};
 use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
@@ -29,6 +32,7 @@ use crate::stage::Stage;
 use crate::steward;
 use crate::tls::Tls;
 use crate::tls::handshakes::Handshakes;
+use crate::websocket::{self, Spares};
 
 /// What a worker serves, and what is around it.
 pub struct Service {
@@ -239,6 +243,23 @@ fn rules(
         write_timeout: plan.write_timeout,
         temp_dir: plan.temp_dir.clone(),
     };
+    let websocket = Arc::new(websocket::Rules {
+        limits: MessageLimits {
+            message_max_bytes: plan.websocket_message_max_bytes,
+            ..MessageLimits::default()
+        },
+        origins: match &plan.websocket_origins {
+            WebSocketOrigins::Same => Origins::Same,
+            WebSocketOrigins::Listed(listed) => Origins::Listed(listed.clone()),
+            WebSocketOrigins::Any => Origins::Any,
+        },
+        compression: plan.websocket_compression.then(Preference::default),
+        ping_interval: plan.websocket_ping_interval,
+        ping_timeout: plan.websocket_ping_timeout,
+        outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
+        deflate: Spares::default(),
+        inflate: Spares::default(),
+    });
     Rules {
         read: ReadRules {
             limits: Limits {
@@ -257,11 +278,13 @@ fn rules(
             forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
             proxy_protocol: plan.proxy_protocol,
             https_port: None,
+            websocket: Arc::clone(&websocket),
         },
         answer: AnswerRules {
             streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
             outbox,
             server_header: plan.server_header.clone().into_bytes(),
+            websocket,
         },
         timeouts: Timeouts {
             header: plan.header_timeout,

@@ -13,6 +13,7 @@ use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
 use crate::file_wrapper::{FileRest, FileWrapper};
 use crate::start_response::{Call, StartResponse};
+use crate::websocket::WebSocket;
 
 /// What an application is told about its server.
 pub struct Options {
@@ -54,10 +55,27 @@ impl WsgiApplication {
 
     fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
         let (py, call) = (start_response.py(), &start_response.get().call);
+        let websocket = request.websocket;
         let environ = self.environs.make(py, request)?;
         if call.response.with(|response| response.offers_interim()) == Some(true) {
             environ.set_item(intern!(py, "wsgi.early_hints"), EarlyHints::new(start_response))?;
         }
+        if websocket {
+            let socket = WebSocket::offer(start_response, &environ)?;
+            let result = self.run(call, &environ, start_response);
+            return WebSocket::end(&socket, result);
+        }
+        self.run(call, &environ, start_response)
+    }
+
+    /// Calls the application and delivers its answer.
+    fn run(
+        &self,
+        call: &Call,
+        environ: &Bound<'_, PyDict>,
+        start_response: &Bound<'_, StartResponse>,
+    ) -> PyResult<()> {
+        let py = environ.py();
         let iterable = self.callable.bind(py).call1((environ, start_response))?;
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return blocks(call, list.len(), |index| list.get_item(index));

@@ -4,7 +4,7 @@
 //! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
-//! * [`file_wrapper`]: files without copying.
+//! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
 
 #![deny(unsafe_code)]
@@ -18,6 +18,8 @@ pub mod ffi;
 mod file_wrapper;
 mod input;
 mod start_response;
+mod websocket;
 
 pub use application::{Options, WsgiApplication};
 pub use errors::ErrorSink;
+pub use websocket::{WebSocket, WebSocketError};

@@ -25,12 +25,29 @@ pub(crate) struct Call {
     pub(crate) response: Loan,
     head: Mutex<Option<ResponseHead>>,
     disconnected: AtomicBool,
+    /// The connection became something else: what is answered is dropped.
+    upgraded: AtomicBool,
 }
 
 impl Call {
     /// Whether the client went away before the end.
     pub(crate) fn is_disconnected(&self) -> bool {
         self.disconnected.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection became a WebSocket.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Makes something else of the connection. Never attached, since it may wait.
+    pub(crate) fn upgrade<T>(
+        &self,
+        work: impl FnOnce(&mut (dyn Response + Send)) -> Result<T, SendError>,
+    ) -> PyResult<Result<T, SendError>> {
+        let upgraded = self.response.with(work).ok_or_else(over)?;
+        self.upgraded.fetch_or(upgraded.is_ok(), Ordering::Relaxed);
+        Ok(upgraded)
     }
 
     /// Whether the head was sent, so that it cannot be replaced.
@@ -69,6 +86,9 @@ impl Call {
 
     /// Sends what was taken.
     pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_upgraded() {
+            return Ok(());
+        }
         if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
             return Ok(());
         }
@@ -79,6 +99,9 @@ impl Call {
         &self,
         work: impl FnOnce(&mut (dyn Response + Send)) -> Result<(), SendError>,
     ) -> PyResult<()> {
+        if self.is_upgraded() {
+            return Ok(());
+        }
         match self.response.with(work) {
             None => Err(over()),
             Some(Ok(())) => Ok(()),
@@ -117,8 +140,8 @@ fn send_error(error: SendError) -> PyErr {
     let text = error.to_string();
     match error {
         SendError::Disconnected => PyBrokenPipeError::new_err(text),
-        SendError::ContentLength => PyValueError::new_err(text),
-        SendError::Order => PyRuntimeError::new_err(text),
+        SendError::ContentLength | SendError::Subprotocol => PyValueError::new_err(text),
+        SendError::Order | SendError::NoWebSocket => PyRuntimeError::new_err(text),
         SendError::Spool => PyOSError::new_err(text),
     }
 }

@@ -19,6 +19,7 @@ pub use body::{BodyDecoder, Step};
 pub use request::{Decoded, Framing, HeadDecoder};
 pub use response::{
     Answer, BodyFraming, CHUNK_END, CONTINUE, LAST_CHUNK, encode_chunk_head, encode_head, encode_interim,
+    encode_switch,
 };
 
 /// What is wrong with what the client sent.

@@ -59,6 +59,10 @@ pub fn encode_head(
     for (name, value) in head.fields() {
         match own(name) {
             Own::Application => {}
+            // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
+            Own::Dropped if head.status() == 426 && name.eq_ignore_ascii_case(b"upgrade") => {
+                out.extend_from_slice(b"Connection: Upgrade\r\n");
+            }
             Own::Dropped => continue,
             Own::Connection => {
                 let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
@@ -106,6 +110,27 @@ pub fn encode_interim(out: &mut Vec<u8>, head: &ResponseHead) {
         if matches!(own(name), Own::Application) {
             field(out, name, value);
         }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head that turns the connection over to another protocol (RFC 9110 section 15.2.2). The status of `head` is
+/// not looked at.
+pub fn encode_switch(out: &mut Vec<u8>, head: &ResponseHead, protocol: &[u8], server: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    field(out, b"Upgrade", protocol);
+    field(out, b"Connection", b"Upgrade");
+    let mut has_server = server.is_empty();
+    for (name, value) in head.fields() {
+        match own(name) {
+            Own::Server => has_server = true,
+            Own::Application | Own::Date => {}
+            _ => continue,
+        }
+        field(out, name, value);
+    }
+    if !has_server {
+        field(out, b"Server", server);
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -31,6 +31,7 @@ impl Reactor {
             due.dedup();
             for token in due {
                 self.look_after(token);
+                self.attend(token);
             }
         }
     }

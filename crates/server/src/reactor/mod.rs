@@ -31,6 +31,7 @@ use crate::pipe::{Flushed, Pipe};
 use crate::stage::Stage;
 use crate::tls::Tls;
 use crate::tls::handshakes::Handshakes;
+use crate::websocket::Upgraded;
 use crate::worker::{Command, Control};
 
 /// Tokens from here up are not connections.
@@ -254,6 +255,7 @@ impl Reactor {
         for _ in 0..self.again.len() {
             if let Some(token) = self.again.pop_front() {
                 self.read(token);
+                self.read_websocket(token);
             }
         }
         // Accepting comes last, so that no event of a closed connection is taken for one of its successor's.
@@ -275,6 +277,7 @@ impl Reactor {
         if let Entry::Out { more, .. } = entry {
             connection.more |= *more;
         }
+        connection.end_upgrade();
         *entry = Entry::Here(connection);
         self.lent_for = None;
         if self.unsent.is_empty() {
@@ -376,6 +379,7 @@ impl Reactor {
         self.stage.start_draining();
         self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
             Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
+            Entry::Out { pipe, .. } if pipe.upgraded().is_some() => Some(token),
             Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
         }));
         let idle: Vec<(usize, Duration)> = self
@@ -407,8 +411,16 @@ impl Reactor {
             None => {}
             Some(Entry::Greeting { more, .. }) => *more = true,
             Some(Entry::Out { pipe, more }) => {
-                *more |= readable;
-                if broken {
+                let socket = matches!(pipe.upgraded(), Some(Upgraded::Socket(_)));
+                *more |= readable && !socket;
+                if socket {
+                    if event.is_writable() {
+                        pipe.flush();
+                    }
+                    if readable || broken {
+                        self.read_websocket(token);
+                    }
+                } else if broken {
                     pipe.break_off();
                 } else if event.is_writable() {
                     pipe.flush();
@@ -475,6 +487,28 @@ impl Reactor {
         self.again.push_back(token);
     }
 
+    /// Reads what the client of a WebSocket sent, as long as it is wanted.
+    fn read_websocket(&mut self, token: usize) {
+        if let Some(Entry::Out { pipe, .. }) = self.connections.get(token)
+            && let Some(Upgraded::Socket(session)) = pipe.upgraded()
+            && !session.read(pipe, &mut self.scratch, self.now)
+        {
+            self.again.push_back(token);
+        }
+    }
+
+    /// Looks at a connection whose call goes on: it became a WebSocket, wants to be read again, or is to leave.
+    fn attend(&mut self, token: usize) {
+        let Some(Entry::Out { pipe, .. }) = self.connections.get(token) else { return };
+        let Some(upgraded) = pipe.upgraded() else { return };
+        if self.drain.is_some() {
+            upgraded.go_away();
+        }
+        self.watch(token);
+        self.read_websocket(token);
+        self.expire_one(token);
+    }
+
     /// Watches a connection that waits for its client.
     fn watch_waiting(&mut self, token: usize) {
         if let Some(Entry::Here(connection)) = self.connections.get(token)
@@ -537,6 +571,7 @@ impl Reactor {
     fn take_out(&mut self, token: usize) {
         let Some(entry) = self.connections.get_mut(token) else { return };
         if let Entry::Here(connection) = entry {
+            connection.prepare_upgrade(&self.stage);
             let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
                 self.ready.push_back(connection);
@@ -721,7 +756,14 @@ impl Reactor {
                 if since.is_some_and(|since| since + write <= self.now) {
                     pipe.break_off();
                 }
-                self.deadlines.set(token, Some(since.unwrap_or(self.now).max(self.now - write) + write));
+                let mut due = since.unwrap_or(self.now).max(self.now - write) + write;
+                if let Some(Upgraded::Socket(session)) = pipe.upgraded() {
+                    if pipe.is_broken() {
+                        session.lose(pipe);
+                    }
+                    due = due.min(session.tick(pipe, self.now));
+                }
+                self.deadlines.set(token, Some(due));
             }
             Some(Entry::Here(connection)) => match connection.state {
                 // RFC 9110 section 15.5.9: 408 says that the server gave up waiting for the request.

@@ -1,0 +1,481 @@
+//! An accepted WebSocket while its call lasts. The reactor feeds it what the client sends, so that pings are answered and
+//! closes noticed even when the application does not receive; the application takes messages from the inbox and sends
+//! through the pipe, where it waits for a slow client. When the inbox is full the reactor reads no more until the
+//! application took something.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::{Received, SendError, Socket};
+use anygate_proto::websocket::deflate::{DeflateContext, InflateContext, Preference};
+use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
+use anygate_proto::websocket::handshake::{Offer, Origins};
+use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Limits, Message, code};
+
+use crate::pipe::{OutboxLimits, Pipe};
+use crate::relay::Relay;
+use crate::stage::Stage;
+
+/// The inbox is full with so many bytes, or so many messages.
+const INBOX_BYTES: usize = 256 * 1024;
+const INBOX_MESSAGES: usize = 1024;
+/// Pongs to a client that takes none are dropped past this; it need only get the last one (RFC 6455 section 5.5.3).
+const REPLIES_MAX_BYTES: usize = 16 * 1024;
+/// A client that keeps sending gives way to others after so many reads.
+const READS_PER_TURN: usize = 16;
+
+/// Contexts that are kept for the next message, of each kind: as many as threads usually compress at once.
+const SPARE_CONTEXTS: usize = 8;
+
+/// What is the same for all WebSockets of a worker.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) origins: Origins,
+    pub(crate) compression: Option<Preference>,
+    /// A client that was silent for so long is asked whether it lives,
+    pub(crate) ping_interval: Duration,
+    /// and has so long to answer.
+    pub(crate) ping_timeout: Duration,
+    /// How much may wait for its client before the sending thread waits.
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) deflate: Spares<DeflateContext>,
+    pub(crate) inflate: Spares<InflateContext>,
+}
+
+/// Contexts that no message needs now.
+#[derive(Debug)]
+pub(crate) struct Spares<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Spares<T> {
+    fn default() -> Self {
+        Spares(Mutex::default())
+    }
+}
+
+impl<T> Spares<T> {
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn put(&self, context: Option<T>) {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_CONTEXTS {
+            spare.extend(context);
+        }
+    }
+}
+
+/// A request's wish for a WebSocket, and what became of it.
+pub(crate) struct Upgrade {
+    pub(crate) offer: Offer,
+    /// Who is told that the connection is to be read; set when it leaves the reactor.
+    pub(crate) caller: Option<(Arc<Stage>, usize)>,
+    /// What came behind the request.
+    pub(crate) early: Vec<u8>,
+    pub(crate) upgraded: Option<Upgraded>,
+}
+
+impl Upgrade {
+    pub(crate) fn new(offer: Offer) -> Self {
+        Upgrade { offer, caller: None, early: Vec::new(), upgraded: None }
+    }
+}
+
+/// What a connection became.
+#[derive(Clone)]
+pub(crate) enum Upgraded {
+    /// A WebSocket of ours.
+    Socket(Arc<Session>),
+    /// Bytes that the application rules.
+    Raw(Arc<Relay>),
+}
+
+impl Upgraded {
+    /// The call is over. `failed`: the application broke off. Gives how many bytes were sent.
+    pub(crate) fn finish(&self, failed: bool) -> u64 {
+        match self {
+            Upgraded::Socket(session) => session.finish(failed),
+            Upgraded::Raw(relay) => relay.finish(),
+        }
+    }
+
+    /// Whether the client may still have something to say.
+    pub(crate) fn lingers(&self) -> bool {
+        match self {
+            Upgraded::Socket(session) => !session.lock().farewell,
+            Upgraded::Raw(_) => true,
+        }
+    }
+
+    /// The worker ends.
+    pub(crate) fn go_away(&self) {
+        match self {
+            Upgraded::Socket(session) => session.close(code::GOING_AWAY, ""),
+            Upgraded::Raw(relay) => relay.hang_up(),
+        }
+    }
+}
+
+/// A WebSocket.
+pub(crate) struct Session {
+    /// Whoever keeps the session must not keep the connection.
+    pipe: Weak<Pipe>,
+    stage: Arc<Stage>,
+    token: usize,
+    rules: Arc<Rules>,
+    protocol: Option<Box<[u8]>>,
+    /// Held while a message is sent, so that messages keep their order.
+    encoder: Mutex<Encoder>,
+    inner: Mutex<Inner>,
+    /// There is something to receive.
+    arrived: Condvar,
+    sent_bytes: AtomicU64,
+}
+
+struct Inner {
+    decoder: Decoder,
+    /// Received and not decoded, since the inbox was full.
+    rest: Vec<u8>,
+    inbox: VecDeque<Message>,
+    inbox_bytes: usize,
+    /// The reactor stopped reading.
+    paused: bool,
+    /// What is said to the application when the inbox is empty. From then on nothing is taken in.
+    closed: Option<Close>,
+    /// Nothing more comes from the client: it said so, or is gone.
+    farewell: bool,
+    /// When the client last sent something.
+    heard: Instant,
+    /// When it was asked whether it lives.
+    pinged: Option<Instant>,
+    news: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Session {
+    /// `early`: what came behind the request.
+    pub(crate) fn new(
+        pipe: &Arc<Pipe>,
+        (stage, token): (Arc<Stage>, usize),
+        rules: Arc<Rules>,
+        offer: &Offer,
+        protocol: Option<&[u8]>,
+        early: Vec<u8>,
+    ) -> Self {
+        let compression = offer.compression.as_ref();
+        let inner = Inner {
+            decoder: Decoder::new(rules.limits, compression),
+            rest: early,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            paused: false,
+            closed: None,
+            farewell: false,
+            heard: Instant::now(),
+            pinged: None,
+            news: None,
+        };
+        Session {
+            pipe: Arc::downgrade(pipe),
+            stage,
+            token,
+            rules,
+            protocol: protocol.map(Into::into),
+            encoder: Mutex::new(Encoder::new(compression)),
+            inner: Mutex::new(inner),
+            arrived: Condvar::new(),
+            sent_bytes: AtomicU64::new(0),
+        }
+    }
+
+    // What the reactor's owner does.
+
+    /// Reads what the client sent, as long as it is wanted; `false` if there may be more that no event will tell of.
+    pub(crate) fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant) -> bool {
+        let rest = std::mem::take(&mut self.lock().rest);
+        if !rest.is_empty() {
+            self.receive(pipe, &rest, now);
+        }
+        for _ in 0..READS_PER_TURN {
+            if self.lock().paused {
+                return true;
+            }
+            match pipe.stream().recv(scratch) {
+                Ok(0) => {
+                    self.lose(pipe);
+                    return true;
+                }
+                Ok(count) => self.receive(pipe, scratch.get(..count).unwrap_or_default(), now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.lose(pipe);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Asks a silent client whether it lives, and gives up one that does not answer. Gives when to look again.
+    pub(crate) fn tick(&self, pipe: &Pipe, now: Instant) -> Instant {
+        let Rules { ping_interval, ping_timeout, .. } = *self.rules;
+        let mut inner = self.lock();
+        if inner.paused || inner.closed.is_some() {
+            // Nobody listens whether it answers.
+            (inner.heard, inner.pinged) = (now, None);
+        }
+        match inner.pinged {
+            Some(at) if at + ping_timeout <= now => {
+                drop(inner);
+                tracing::debug!("a WebSocket client answered no ping");
+                self.lose(pipe);
+                now + ping_interval
+            }
+            Some(at) => at + ping_timeout,
+            None if inner.heard + ping_interval <= now => {
+                inner.pinged = Some(now);
+                drop(inner);
+                let mut ping = Vec::new();
+                encode_ping(&mut ping, b"");
+                pipe.send_aside(&ping, REPLIES_MAX_BYTES);
+                now + ping_timeout
+            }
+            None => inner.heard + ping_interval,
+        }
+    }
+
+    /// The client is gone.
+    pub(crate) fn lose(&self, pipe: &Pipe) {
+        let mut inner = self.lock();
+        if !inner.farewell {
+            inner.farewell = true;
+            pipe.break_off();
+        }
+        let lost = Close { code: Some(code::ABNORMAL), reason: String::new() };
+        inner.closed.get_or_insert(lost);
+        self.tell(inner);
+    }
+
+    fn receive(&self, pipe: &Pipe, bytes: &[u8], now: Instant) {
+        let mut replies = Vec::new();
+        let mut last = Vec::new();
+        let mut inner = self.lock();
+        (inner.heard, inner.pinged) = (now, None);
+        if inner.decoder.wants_context()
+            && let Some(context) = self.rules.inflate.take()
+        {
+            inner.decoder.lend(context);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if inner.is_full() {
+                inner.paused = true;
+                inner.rest = rest.to_vec();
+                break;
+            }
+            let step = match inner.decoder.decode(rest) {
+                Ok(step) => step,
+                Err(error) => {
+                    if inner.closed.is_none() {
+                        tracing::debug!("closed a WebSocket: {error}");
+                        encode_close(&mut last, error.code(), &error.to_string());
+                        inner.closed = Some(Close { code: Some(error.code()), reason: error.to_string() });
+                    }
+                    break;
+                }
+            };
+            rest = rest.get(step.consumed..).unwrap_or_default();
+            match step.event {
+                None => {}
+                Some(Event::Message(message)) => inner.take(message),
+                Some(Event::Ping(payload)) if replies.len() < REPLIES_MAX_BYTES => {
+                    encode_pong(&mut replies, &payload);
+                }
+                Some(Event::Ping(_) | Event::Pong(_)) => {}
+                Some(Event::Close(close)) => {
+                    inner.farewell = true;
+                    // Section 5.5.1: "When sending a Close frame in response, the endpoint typically echos the status code".
+                    encode_close(&mut last, close.code.unwrap_or(code::NONE), "");
+                    inner.closed.get_or_insert(close);
+                }
+            }
+        }
+        self.rules.inflate.put(inner.decoder.give_back());
+        // Before anybody is woken who may say goodbye in other words.
+        if !replies.is_empty() {
+            pipe.send_aside(&replies, REPLIES_MAX_BYTES);
+        }
+        if !last.is_empty() {
+            pipe.send_farewell(&last);
+        }
+        self.tell(inner);
+    }
+
+    /// Wakes who waits for news.
+    fn tell(&self, inner: MutexGuard<'_, Inner>) {
+        let news = if inner.has_news() { inner.news.clone() } else { None };
+        drop(inner);
+        self.arrived.notify_all();
+        if let Some(news) = news {
+            news();
+        }
+    }
+
+    // What the end of the call does.
+
+    fn finish(&self, failed: bool) -> u64 {
+        self.close(if failed { code::INTERNAL_ERROR } else { code::NORMAL }, "");
+        self.lock().news = None;
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    fn pipe(&self) -> Result<Arc<Pipe>, SendError> {
+        self.pipe.upgrade().ok_or(SendError::Disconnected)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every statement leaves it whole; a panic while it was held is that WebSocket's.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_full(&self) -> bool {
+        self.closed.is_none() && (self.inbox_bytes >= INBOX_BYTES || self.inbox.len() >= INBOX_MESSAGES)
+    }
+
+    fn has_news(&self) -> bool {
+        !self.inbox.is_empty() || self.closed.is_some()
+    }
+
+    fn take(&mut self, message: Message) {
+        if self.closed.is_none() {
+            self.inbox_bytes = self.inbox_bytes.saturating_add(message.data.len());
+            self.inbox.push_back(message);
+        }
+    }
+
+    /// Whether the reactor is to be told to read on.
+    fn resumes(&mut self) -> bool {
+        let room = self.closed.is_some()
+            || (self.inbox_bytes <= INBOX_BYTES / 2 && self.inbox.len() <= INBOX_MESSAGES / 2);
+        self.paused && room && {
+            self.paused = false;
+            true
+        }
+    }
+}
+
+impl Socket for Session {
+    fn send(&self, kind: Kind, data: &[u8]) -> Result<(), SendError> {
+        let pipe = self.pipe()?;
+        let mut room = Vec::new();
+        let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+        if encoder.wants_context(data.len())
+            && let Some(context) = self.rules.deflate.take()
+        {
+            encoder.lend(context);
+        }
+        let (head, payload) = encoder.message(kind, data, &mut room);
+        self.rules.deflate.put(encoder.give_back());
+        let length = (head.as_ref().len() + payload.len()) as u64;
+        let sent = pipe.send(head.as_ref(), payload, &self.rules.outbox);
+        drop(encoder);
+        match sent {
+            Ok(()) => {
+                self.sent_bytes.fetch_add(length, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                if pipe.is_broken() {
+                    self.lose(&pipe);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn ping(&self, payload: &[u8]) -> Result<(), SendError> {
+        let mut ping = Vec::new();
+        encode_ping(&mut ping, payload);
+        self.pipe()?.send(&ping, &[], &self.rules.outbox)
+    }
+
+    fn try_receive(&self) -> Received {
+        let mut inner = self.lock();
+        let Some(message) = inner.inbox.pop_front() else {
+            return match &inner.closed {
+                Some(close) => Received::Closed(close.clone()),
+                None => Received::Nothing,
+            };
+        };
+        inner.inbox_bytes = inner.inbox_bytes.saturating_sub(message.data.len());
+        if inner.inbox.is_empty() {
+            // An idle WebSocket keeps no memory for its next message.
+            inner.inbox = VecDeque::new();
+        }
+        let resumes = inner.resumes();
+        drop(inner);
+        if resumes {
+            self.stage.call_on(self.token);
+        }
+        Received::Message(message)
+    }
+
+    fn wait(&self, longest: Option<Duration>) -> bool {
+        let until = longest.and_then(|longest| Instant::now().checked_add(longest));
+        let mut inner = self.lock();
+        while !inner.has_news() {
+            inner = match until {
+                None => self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    self.arrived.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        true
+    }
+
+    fn on_news(&self, news: Box<dyn Fn() + Send + Sync>) {
+        let mut inner = self.lock();
+        inner.news = Some(Arc::from(news));
+        if inner.has_news() {
+            self.tell(inner);
+        }
+    }
+
+    fn close(&self, number: u16, reason: &str) {
+        let mut inner = self.lock();
+        if inner.closed.is_none() {
+            inner.closed = Some(Close { code: Some(number), reason: reason.to_owned() });
+        }
+        inner.inbox = VecDeque::new();
+        inner.inbox_bytes = 0;
+        let resumes = inner.resumes();
+        if let Ok(pipe) = self.pipe() {
+            let mut frame = Vec::new();
+            encode_close(&mut frame, number, reason);
+            pipe.send_farewell(&frame);
+        }
+        self.tell(inner);
+        if resumes {
+            self.stage.call_on(self.token);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    fn protocol(&self) -> Option<&[u8]> {
+        self.protocol.as_deref()
+    }
+}

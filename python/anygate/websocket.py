@@ -1,0 +1,50 @@
+"""WebSockets for WSGI applications.
+
+A request that asks for a WebSocket has in its environ
+
+* ``wsgi.websocket``: a `WebSocket` with the interface of gevent-websocket. Its first use accepts.
+* ``werkzeug.socket``: the connection itself, for libraries that speak WebSocket themselves, such as simple-websocket.
+
+Whoever uses neither answers as usual.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextvars import ContextVar
+from typing import Any
+
+from anygate._anygate import WebSocket, WebSocketError
+
+__all__ = ["RawSocket", "WebSocket", "WebSocketError", "current"]
+
+#: What the current thread's or greenlet's request has as ``wsgi.websocket``.
+current: ContextVar[WebSocket | None] = ContextVar("anygate.websocket.current", default=None)
+
+
+class RawSocket:
+    """A connection as a socket; its first use takes it over, and then the application answers nothing else."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._taken: socket.socket | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._taken is None:
+            self._taken = socket.socket(fileno=self._websocket.detach())
+        return getattr(self._taken, name)
+
+
+def offer(environ: dict[str, Any], websocket: WebSocket) -> None:
+    """Put a WebSocket into the environ of its request."""
+    environ["wsgi.websocket"] = websocket
+    environ["wsgi.websocket_version"] = "13"
+    environ["werkzeug.socket"] = RawSocket(websocket)
+    current.set(websocket)
+
+
+def withdraw() -> None:
+    """Forget the WebSocket of a request that is over."""
+    current.set(None)
