@@ -53,6 +53,10 @@ impl Kind {
             Kind::Duration => duration(text)
                 .map(Value::Duration)
                 .ok_or_else(|| "must be a time above zero such as 30, 500ms, 30s, 2m or 1h".to_owned()),
+            Kind::TimeLimit if text.trim() == "0" => Ok(Value::Duration(Duration::ZERO)),
+            Kind::TimeLimit => duration(text)
+                .map(Value::Duration)
+                .ok_or_else(|| "must be 0 or a time such as 30, 500ms, 30s, 2m or 1h".to_owned()),
             Kind::Mode => u64::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
                 .ok()
                 .filter(|&mode| mode <= 0o7777 && !text.starts_with('+'))

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use anygate_proto::application::{Application, Failed, Request};
+use anygate_proto::application::{Application, Endpoints, Failed, Request};
+use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
 
 use crate::access_log::AccessLog;
@@ -119,14 +120,26 @@ impl AppThread<'_> {
             }
         };
         let finished: Finished = answer.finish(failed);
-        self.stage.note_answer();
         if let Some(sample) = finished.sample {
             self.stage.pace().sample(sample);
         }
-        if let (Some(log), Some(begun)) = (log, begun) {
-            log.record(endpoints, head, &finished, begun.elapsed());
-        }
+        conclude(self.stage, self.rules, endpoints, head, &finished, begun);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
+    }
+}
+
+/// Notes that a call has ended: for the supervisor, and in the access log.
+pub(crate) fn conclude(
+    stage: &Stage,
+    rules: &Rules,
+    endpoints: &Endpoints,
+    head: &RequestHead,
+    finished: &Finished,
+    begun: Option<Instant>,
+) {
+    stage.note_answer();
+    if let (Some(log), Some(begun)) = (&rules.access_log, begun) {
+        log.record(endpoints, head, finished, begun.elapsed());
     }
 }

@@ -62,6 +62,16 @@ impl Exchange {
         }
     }
 
+    /// Whether the head of the answer was given.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.progress.framing.is_some()
+    }
+
+    /// Bytes of the answer's body so far.
+    pub(crate) fn answered_bytes(&self) -> u64 {
+        self.progress.body_bytes
+    }
+
     /// Forgets the request but keeps a sensible amount of memory.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
@@ -282,6 +292,11 @@ impl<'a> Answer<'a> {
             head: self.progress.kept_head.take(),
             sample: self.progress.begun.as_ref().map(Begun::ended),
         }
+    }
+
+    /// Whether more may be written without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pipe.has_room(self.limits)
     }
 
     /// Answers with an error page of our own; possible while nothing was started.
@@ -514,6 +529,9 @@ impl Response for Answer<'_> {
     }
 }
 
+/// Seconds after which a client of an overloaded server may try again (RFC 9110 section 10.2.3).
+const RETRY_AFTER: &[u8] = b"10";
+
 /// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
 /// reflected into a browser.
 pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
@@ -529,6 +547,7 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     };
@@ -536,7 +555,8 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
     let mut head = ResponseHead::default();
     let built = head
         .set_status_line(line.as_bytes())
-        .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
+        .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"))
+        .and_then(|()| if status == 503 { head.push_field(b"Retry-After", RETRY_AFTER) } else { Ok(()) });
     debug_assert!(built.is_ok(), "our own pages are valid");
     (head, line + "\n")
 }

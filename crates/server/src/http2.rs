@@ -76,6 +76,8 @@ pub(crate) struct Arrival {
     respond: SendResponse<Bytes>,
     /// It is to be refused with this status.
     pub(crate) refused: Option<u16>,
+    /// Whom its body tells of more, where nobody waits for it on a thread.
+    reader: Option<Arc<Caller>>,
 }
 
 /// What a connection waits for.
@@ -290,7 +292,7 @@ impl Http2 {
                     let exchange = spare.pop().unwrap_or_default();
                     self.request(
                         request,
-                        Arrival { exchange, respond, refused: None },
+                        Arrival { exchange, respond, refused: None, reader: None },
                         now,
                         rules,
                         stage,
@@ -352,9 +354,14 @@ impl Http2 {
             let _ = arrival.respond.send_informational(interim);
         }
         if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
-            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.body_timeout);
+            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.stream_timeout);
             let (stage, parent) = (Arc::clone(stage.stage), stage.parent);
-            let body = StreamedBody { body, at_hand: Bytes::new(), length, left, timeout, stage, parent };
+            if timeout.is_none() {
+                let (token, shared) = (AtomicUsize::new(usize::MAX), Arc::clone(&self.shared));
+                arrival.reader = Some(Arc::new(Caller { token, shared }));
+            }
+            let (at_hand, caller) = (Bytes::new(), arrival.reader.clone());
+            let body = StreamedBody { body, at_hand, length, left, timeout, caller, stage, parent };
             arrival.exchange.body = RequestBody::Received(Box::new(body));
             return arrived.push(arrival);
         }
@@ -593,7 +600,10 @@ impl Http2 {
         token: usize,
         home: &StreamHome<'_>,
     ) -> (Box<Exchange>, Stream) {
-        let Arrival { exchange, respond, .. } = respond;
+        let Arrival { exchange, respond, reader, .. } = respond;
+        if let Some(reader) = reader {
+            reader.token.store(token, Ordering::Release);
+        }
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         let call =
@@ -741,9 +751,24 @@ struct StreamedBody {
     length: Option<u64>,
     /// Bytes that may still come.
     left: u64,
-    timeout: Duration,
+    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
+    timeout: Option<Duration>,
+    caller: Option<Arc<Caller>>,
     stage: Arc<Stage>,
     parent: usize,
+}
+
+/// Told when a body has more, in place of a thread: calls the stream.
+struct Caller {
+    token: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+impl Wake for Caller {
+    fn wake(self: Arc<Self>) {
+        let token = self.token.load(Ordering::Acquire);
+        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+    }
 }
 
 /// Told when a body has more.
@@ -761,9 +786,12 @@ impl Body for StreamedBody {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let waker = Waker::from(Arc::new(Reader(thread::current())));
+        let waker = match &self.caller {
+            Some(caller) => Waker::from(Arc::clone(caller)),
+            None => Waker::from(Arc::new(Reader(thread::current()))),
+        };
         let mut context = Context::from_waker(&waker);
-        let until = Instant::now() + self.timeout;
+        let until = self.timeout.map(|timeout| Instant::now() + timeout);
         while self.at_hand.is_empty() && !buffer.is_empty() {
             match self.body.poll_data(&mut context) {
                 Poll::Ready(None) => return Ok(0),
@@ -783,6 +811,7 @@ impl Body for StreamedBody {
                     self.at_hand = data;
                 }
                 Poll::Pending => {
+                    let Some(until) = until else { return Err(io::ErrorKind::WouldBlock.into()) };
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(io::Error::new(

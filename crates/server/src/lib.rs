@@ -9,6 +9,7 @@
 //! * [`worker`]: what a worker is made of, starting and stopping it.
 //! * [`stage`]: where the reactor lies while its owner calls the application; ready exchanges; who wakes whom.
 //! * [`app_thread`], [`steward`]: the two kinds of threads. * [`pace`]: when one hands the reactor to the next.
+//! * [`desk`]: how calls get to an application that has all of them on one thread, and back.
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
 //! * [`streams`]: FastCGI requests that come interleaved; [`complaints`]: peers that break their protocol.
@@ -29,6 +30,7 @@ mod complaints;
 mod connection;
 mod date;
 mod deadlines;
+mod desk;
 mod exchange;
 mod http2;
 mod pace;
@@ -44,4 +46,4 @@ mod worker;
 
 pub use access_log::{AccessLog, Reopen};
 pub use tls::{Tickets, Tls};
-pub use worker::{Ended, Events, Handle, Service, Worker};
+pub use worker::{Answering, Ended, Events, Handle, Service, Worker};

@@ -29,7 +29,12 @@ pub(crate) struct OutboxLimits {
     pub(crate) write_timeout: Duration,
     /// Where temporary files go.
     pub(crate) temp_dir: Option<PathBuf>,
+    /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
+    pub(crate) waits: bool,
 }
+
+/// Called when there may be room, bytes from the client, or no client any more.
+pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
 /// A file of the spool is closed at this size, so that its room comes back when it was sent.
 const SPOOL_FILE_BYTES: u64 = 64 << 20;
@@ -44,6 +49,8 @@ pub(crate) struct Pipe {
     broken: AtomicBool,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
+    /// Whoever waits for this pipe in a loop of its own.
+    on_news: Mutex<Option<OnNews>>,
 }
 
 #[derive(Default)]
@@ -132,6 +139,7 @@ impl Pipe {
             outbox: Mutex::default(),
             broken: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            on_news: Mutex::default(),
         }
     }
 
@@ -234,9 +242,32 @@ impl Pipe {
         self.lock().progress
     }
 
+    /// Whether a write would not have to wait; also when nothing can be sent any more.
+    pub(crate) fn has_room(&self, limits: &OutboxLimits) -> bool {
+        let mut outbox = self.lock();
+        self.is_broken()
+            || outbox.queue.is_empty()
+            || self.flush_locked(&mut outbox) == Flushed::Broken
+            || !outbox.is_full(limits)
+    }
+
+    /// Calls `on_news` once, at the next news. Nobody else may be waiting.
+    pub(crate) fn want_news(&self, on_news: OnNews) {
+        *self.on_news.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_news);
+    }
+
+    /// There may be room, bytes from the client, or no client any more.
+    pub(crate) fn tell_news(&self) {
+        let on_news = self.on_news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(on_news) = on_news {
+            on_news();
+        }
+    }
+
     /// Nothing more will be sent; a thread that writes is told so.
     pub(crate) fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
+        self.tell_news();
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -271,11 +302,7 @@ impl Pipe {
             if !outbox.queue.is_empty() && self.flush_locked(&mut outbox) == Flushed::Broken {
                 return Err(SendError::Disconnected);
             }
-            let full = match limits.spool_max_bytes {
-                0 => outbox.memory_bytes >= limits.memory_max_bytes,
-                spool_max_bytes => outbox.spool_bytes >= spool_max_bytes,
-            };
-            if !full {
+            if !limits.waits || !outbox.is_full(limits) {
                 return Ok(outbox);
             }
             drop(outbox);
@@ -377,6 +404,13 @@ impl Pipe {
 }
 
 impl Outbox {
+    fn is_full(&self, limits: &OutboxLimits) -> bool {
+        match limits.spool_max_bytes {
+            0 => self.memory_bytes >= limits.memory_max_bytes,
+            spool_max_bytes => self.spool_bytes >= spool_max_bytes,
+        }
+    }
+
     fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) -> io::Result<()> {
         self.progress.get_or_insert_with(Instant::now);
         let fits = limits.spool_max_bytes == 0 || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;

@@ -164,8 +164,14 @@ impl Stage {
 
     /// Returns a connection to a reactor that somebody else owns now.
     pub(crate) fn give_back(&self, connection: Box<Connection>) {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        self.wake();
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever gave back the first of them woke the owner.
+        let first = returned.is_empty();
+        returned.push(connection);
+        drop(returned);
+        if first {
+            self.wake();
+        }
     }
 
     /// Has the reactor look after a connection.
@@ -209,6 +215,11 @@ impl Stage {
         self.lock().stopped = true;
         self.app_threads.notify_all();
         self.steward.notify_one();
+    }
+
+    /// Whether all threads are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 
     // What the steward does.

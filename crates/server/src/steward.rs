@@ -1,11 +1,15 @@
 //! The steward: the one thread of a worker that never enters the application. It notices that the reactor has been
 //! lent for too long and sees to it that somebody runs it: an idle app thread, or, when all are busy, itself. (The
-//! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow.
+//! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow. Where the application
+//! is a hub, the steward keeps the reactor for good.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::desk::Desk;
+use crate::reactor::Reactor;
 use crate::stage::{Look, Stage, Watched};
 use crate::worker::Events;
 
@@ -77,6 +81,41 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+}
+
+/// Runs the reactor all the time, where the application has one thread that never does: reads, parses, and hands ready
+/// exchanges over, until the worker ends.
+///
+/// Errors: the poll itself fails.
+pub(crate) fn keep(
+    mut reactor: Box<Reactor>,
+    stage: &Stage,
+    desk: &Arc<Desk>,
+    events: &mut dyn Events,
+) -> io::Result<()> {
+    let mut beaten: Option<Instant> = None;
+    let mut draining = false;
+    loop {
+        if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
+            events.beat(stage.take_answered());
+            beaten = Some(reactor.now());
+        }
+        if stage.draining().load(Ordering::Relaxed) && !draining {
+            draining = true;
+            events.draining();
+        }
+        while desk.has_place() {
+            let Some(connection) = reactor.next_for_hub() else { break };
+            desk.hand_over(connection);
+        }
+        desk.ring();
+        reactor.set_busy(!desk.has_place());
+        if reactor.is_finished() || stage.is_stopped() {
+            stage.finish(&reactor);
+            return Ok(());
+        }
+        reactor.turn(Some(BEAT))?;
     }
 }
 

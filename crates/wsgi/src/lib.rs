@@ -2,6 +2,7 @@
 //! sockets, threads or processes.
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
+//! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`file_wrapper`]: files without copying.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
@@ -14,8 +15,10 @@ mod errors;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;
+mod hub;
 mod input;
 mod start_response;
 
 pub use application::{Options, WsgiApplication};
 pub use errors::ErrorSink;
+pub use hub::WsgiHub;

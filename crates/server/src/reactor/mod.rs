@@ -64,6 +64,8 @@ pub(crate) struct Timeouts {
     pub(crate) keepalive: Duration,
     pub(crate) write: Duration,
     pub(crate) graceful: Duration,
+    /// How long a request may wait for an app thread.
+    pub(crate) queue: Duration,
 }
 
 pub(crate) struct Reactor {
@@ -78,7 +80,8 @@ pub(crate) struct Reactor {
     connections_max: usize,
     deadlines: Deadlines,
     expired: Vec<usize>,
-    ready: VecDeque<Box<Connection>>,
+    /// Connections whose exchange is ready, and since when.
+    ready: VecDeque<(Instant, Box<Connection>)>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
     /// Connections whose answers are complete but not sent, and since when there are any.
@@ -175,7 +178,7 @@ impl Reactor {
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
-            let connection = self.ready.pop_front()?;
+            let (_, connection) = self.ready.pop_front()?;
             if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
                 self.forget(connection);
                 continue;
@@ -183,6 +186,13 @@ impl Reactor {
             self.lent_for = Some(connection.token);
             return Some(connection);
         }
+    }
+
+    /// The same for a thread that never owns the reactor: its answers are its own to send.
+    pub(crate) fn next_for_hub(&mut self) -> Option<Box<Connection>> {
+        let connection = self.next_ready()?;
+        self.taken_over();
+        Some(connection)
     }
 
     /// Whether to look for new requests before those that are ready are all begun. Where calls wait, a thread that ends
@@ -261,6 +271,7 @@ impl Reactor {
             self.accept();
         }
         self.expire();
+        self.refuse_late();
         self.look_after_due();
         Ok(())
     }
@@ -335,7 +346,8 @@ impl Reactor {
 
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
         let until = |at: Instant| at.saturating_duration_since(self.now);
-        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until)]
+        let queue = self.ready.front().map(|(since, _)| until(*since + self.rules.timeouts.queue));
+        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until), queue]
             .into_iter()
             .flatten()
             .min()
@@ -413,6 +425,7 @@ impl Reactor {
                 } else if event.is_writable() {
                     pipe.flush();
                 }
+                pipe.tell_news();
             }
             Some(Entry::Here(connection)) => {
                 connection.more |= event.is_read_closed() || broken;
@@ -539,7 +552,7 @@ impl Reactor {
         if let Entry::Here(connection) = entry {
             let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
-                self.ready.push_back(connection);
+                self.ready.push_back((self.now, connection));
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
             }
         }
@@ -600,6 +613,22 @@ impl Reactor {
                     self.again.push_back(token);
                 }
             }
+        }
+    }
+
+    /// Answers 503 to requests that have waited too long for somebody to answer them (RFC 9110 section 15.6.4).
+    fn refuse_late(&mut self) {
+        while self.ready.front().is_some_and(|(since, _)| *since + self.rules.timeouts.queue <= self.now) {
+            let Some((_, mut connection)) = self.ready.pop_front() else { return };
+            let token = connection.token;
+            let Some(entry) = self.connections.get_mut(token) else { return };
+            if let Entry::Out { more, .. } = entry {
+                connection.more |= *more;
+            }
+            let reason = "its request waited longer than queue_timeout; more threads or workers are needed";
+            self.complaints.add(self.now, &connection.endpoints, reason);
+            *entry = Entry::Here(connection);
+            self.refuse(token, 503);
         }
     }
 

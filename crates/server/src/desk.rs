@@ -1,0 +1,274 @@
+//! Between the reactor, which the steward runs all the time where the application is a hub, and the one thread of that
+//! hub: requests go over the [`Desk`], and each [`DeskCall`] gives its connection back when it is answered.
+//!
+//! The hub's thread never owns the reactor and never waits outside its own loop: what it waits for is told by the desk.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError};
+use anygate_proto::head::ResponseHead;
+use anygate_sys::Bell;
+
+use crate::access_log::AccessLog;
+use crate::app_thread::conclude;
+use crate::body::BodyStream;
+use crate::connection::Connection;
+use crate::date::DateCache;
+use crate::exchange::{Answer, AnswerOptions, Exchange, RequestBody};
+use crate::reactor::Rules;
+use crate::stage::Stage;
+
+/// What is to be done by the hub.
+pub(crate) struct Desk {
+    news: Mutex<VecDeque<News>>,
+    closed: AtomicBool,
+    bell: Bell,
+    /// Calls that were handed over and are not finished.
+    open: AtomicUsize,
+    open_max: usize,
+    numbers: AtomicUsize,
+    date: Mutex<DateCache>,
+    stage: Arc<Stage>,
+    rules: Arc<Rules>,
+}
+
+impl Desk {
+    /// A desk for at most `open_max` calls at a time.
+    ///
+    /// Errors: no descriptors are left.
+    pub(crate) fn new(stage: Arc<Stage>, rules: Arc<Rules>, open_max: usize) -> io::Result<Desk> {
+        Ok(Desk {
+            news: Mutex::default(),
+            closed: AtomicBool::new(false),
+            bell: Bell::new()?,
+            open: AtomicUsize::new(0),
+            open_max: open_max.max(1),
+            numbers: AtomicUsize::new(0),
+            date: Mutex::default(),
+            stage,
+            rules,
+        })
+    }
+
+    /// Whether the hub may have one more call.
+    pub(crate) fn has_place(&self) -> bool {
+        self.open.load(Ordering::Acquire) < self.open_max
+    }
+
+    /// Hands over a connection with its ready exchange, unless it can be answered here. To be followed by
+    /// [`ring`](Self::ring).
+    pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>) {
+        let Some(exchange) = connection.exchange.take() else { return };
+        self.open.fetch_add(1, Ordering::AcqRel);
+        let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        match call.file() {
+            Some(sent) => call.finish(sent),
+            None => self.lock().push_back(News::Call(call)),
+        }
+    }
+
+    /// Wakes the hub if there is anything for it.
+    pub(crate) fn ring(&self) {
+        let nothing = self.lock().is_empty() && !self.closed.load(Ordering::Acquire);
+        if !nothing && let Err(error) = self.bell.ring() {
+            tracing::error!("cannot wake the application's thread: {error}");
+        }
+    }
+
+    /// There will be no more calls.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    fn tell(&self, news: News) {
+        self.lock().push_back(news);
+        self.ring();
+    }
+
+    fn pop(&self) -> Option<News> {
+        let news = self.lock().pop_front();
+        news.or_else(|| self.closed.load(Ordering::Acquire).then_some(News::Closed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<News>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl application::Desk for Desk {
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn take(&self) -> Option<News> {
+        self.pop().or_else(|| {
+            if let Err(error) = self.bell.silence() {
+                tracing::error!("cannot listen for requests: {error}");
+            }
+            self.pop()
+        })
+    }
+
+    fn body_timeout(&self) -> Duration {
+        self.rules.timeouts.body
+    }
+}
+
+/// One call in the hands of the hub.
+struct DeskCall {
+    number: u64,
+    inside: Option<Inside>,
+    body: Option<Box<dyn Body>>,
+    stream: Option<BodyStream>,
+    begun: Option<Instant>,
+    desk: Arc<Desk>,
+}
+
+struct Inside {
+    connection: Box<Connection>,
+    exchange: Box<Exchange>,
+}
+
+impl DeskCall {
+    fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
+        let log = desk.rules.access_log.as_ref();
+        let options = AnswerOptions {
+            draining: desk.stage.draining(),
+            keep_head: log.is_some_and(AccessLog::wants_response_fields),
+            measured: false,
+        };
+        // Nothing is written yet, so that no date is needed.
+        let mut date = DateCache::default();
+        let (_, _, body, _) =
+            Answer::new(&mut exchange, &connection.pipe, &desk.rules.answer, &mut date, options);
+        let (body, stream): (Option<Box<dyn Body>>, _) = match body {
+            RequestBody::None => (None, None),
+            RequestBody::Received(body) => (Some(body), None),
+            RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
+        };
+        DeskCall {
+            number: desk.numbers.fetch_add(1, Ordering::Relaxed) as u64,
+            inside: Some(Inside { connection, exchange }),
+            body,
+            stream,
+            begun: log.map(|_| Instant::now()),
+            desk,
+        }
+    }
+
+    /// Goes on with the answer; `None` after the end.
+    fn answer<R>(&mut self, work: impl FnOnce(&mut Answer<'_>) -> R) -> Option<R> {
+        let Inside { connection, exchange } = self.inside.as_mut()?;
+        let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
+        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
+        Some(work(&mut answer))
+    }
+
+    /// Sends the file that the request asks for, if it is one of those that need no application.
+    fn file(&mut self) -> Option<Result<(), Failed>> {
+        let Inside { connection, exchange } = self.inside.as_mut()?;
+        let (rules, draining) = (&self.desk.rules, self.desk.stage.draining());
+        let files = rules.files.as_ref()?;
+        // The hub's thread does not wait for a file that is looked for here.
+        let mut date = DateCache::default();
+        let (mut answer, head, _) =
+            Answer::resume(exchange, &connection.pipe, &rules.answer, &mut date, draining);
+        files.answer(head, &mut answer).map(|sent| sent.map_err(|_| Failed))
+    }
+
+    fn end(&mut self, result: Result<(), Failed>) {
+        let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
+        let rules = &self.desk.rules;
+        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, head, endpoints) = Answer::resume(
+            &mut exchange,
+            &connection.pipe,
+            &rules.answer,
+            &mut date,
+            self.desk.stage.draining(),
+        );
+        let finished = answer.finish(result.is_err());
+        let endpoints = endpoints.unwrap_or(&connection.endpoints);
+        conclude(&self.desk.stage, rules, endpoints, head, &finished, self.begun);
+        connection.answered(&finished, self.stream.as_ref());
+        connection.exchange = Some(exchange);
+        self.desk.open.fetch_sub(1, Ordering::AcqRel);
+        self.desk.stage.give_back(connection);
+    }
+}
+
+impl Drop for DeskCall {
+    fn drop(&mut self) {
+        self.end(Err(Failed));
+    }
+}
+
+impl Call for DeskCall {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn request(&mut self) -> Option<Request<'_>> {
+        let Inside { connection, exchange } = self.inside.as_ref()?;
+        let endpoints = exchange.endpoints.as_deref().unwrap_or(&connection.endpoints);
+        Some(Request { head: &exchange.head, body: self.body.take(), endpoints })
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.answer(|answer| answer.has_room()).unwrap_or(true)
+    }
+
+    fn want_news(&mut self) {
+        if let Some(Inside { connection, .. }) = &self.inside {
+            let (desk, number) = (Arc::clone(&self.desk), self.number);
+            connection.pipe.want_news(Box::new(move || desk.tell(News::Of(number))));
+        }
+    }
+
+    fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
+        self.end(result);
+    }
+}
+
+impl Response for DeskCall {
+    fn entered(&mut self) {}
+
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
+        self.answer(|answer| answer.start(head, body_length)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.answer(|answer| answer.write(bytes)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.answer(|answer| answer.flush()).unwrap_or(Err(SendError::Order))
+    }
+
+    fn hold_back(&mut self) -> bool {
+        self.answer(|answer| answer.hold_back()).unwrap_or(false)
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        self.answer(|answer| answer.send_file(file, offset, length)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
+        self.answer(|answer| answer.interim(head)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn started(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| inside.exchange.is_answered())
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.inside.as_ref().map_or(0, |inside| inside.exchange.answered_bytes())
+    }
+}
