@@ -18,6 +18,8 @@ from gevent import monkey
 from gevent.hub import Waiter
 from greenlet import getcurrent, greenlet
 
+from anygate.timeouts import RequestTimeout, stack_of_frame
+
 if TYPE_CHECKING:
     from anygate.server import Application
 
@@ -53,10 +55,10 @@ def begin() -> None:
 
 def run(application: Application, desk: Any) -> None:
     """Answer what the desk has until it is closed."""
-    _Answering(application, desk).run()
+    Answering(application, desk).run()
 
 
-class _Answering:
+class Answering:
     """The calls of one application."""
 
     def __init__(self, application: Application, desk: Any):
@@ -65,6 +67,9 @@ class _Answering:
         self.hub = gevent.get_hub()
         self.closed = Waiter(self.hub)
         self.waiting: dict[int, Waiter] = {}
+        #: By the number of its call, where calls may have to be interrupted.
+        self.running: dict[int, greenlet] = {}
+        self.has_time_limit = desk.has_time_limit
         self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
 
     def run(self) -> None:
@@ -86,11 +91,23 @@ class _Answering:
             if type(news) is int:
                 if (waiter := self.waiting.get(news)) is not None:
                     waiter.switch(None)
+            elif hasattr(news, "say"):
+                self.interrupt(news)
+            elif self.has_time_limit:
+                self.running[news.number] = running = greenlet(self.answer, self.hub)
+                running.switch(news)
             else:
                 greenlet(self.answer, self.hub).switch(news)
             if time.monotonic() > until:
                 # The bell goes on ringing.
                 return
+
+    def interrupt(self, overdue: Any) -> None:
+        """Break off a request that takes too long, in the hub."""
+        running = self.running.get(overdue.number)
+        if running is not None:
+            overdue.say(stack_of_frame(running.gr_frame))
+            running.throw(RequestTimeout)
 
     def answer(self, call: Any) -> None:
         """Answer one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
@@ -113,7 +130,11 @@ class _Answering:
                 call.finish(None)
         except BaseException as error:
             # It came from outside, at the very end.
-            call.log(error, "its greenlet was interrupted")
+            if not isinstance(error, RequestTimeout):
+                call.log(error, "its greenlet was interrupted")
+            call.finish(error)
+        if self.has_time_limit:
+            del self.running[call.number]
 
     def deliver(self, call: Any, iterable: Iterable[bytes]) -> None:
         """Send each block as the application yields it, and close."""
@@ -165,7 +186,7 @@ class _Write:
 
     __slots__ = ("call",)
 
-    answering: _Answering
+    answering: Answering
 
     def __init__(self, call: Any):
         self.call = call
@@ -181,7 +202,7 @@ class _Input:
 
     __slots__ = ("answering", "call", "stream")
 
-    def __init__(self, stream: Any, call: Any, answering: _Answering):
+    def __init__(self, stream: Any, call: Any, answering: Answering):
         self.stream, self.call, self.answering = stream, call, answering
 
     def read(self, size: int | None = None, /) -> bytes:

@@ -414,6 +414,18 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "request_timeout",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time that the application may take for a request; 0: no limit",
+        details: "Then the client gets 504, or its connection is broken off if the answer has begun, and `anygate.RequestTimeout` \
+                  is raised in the request's thread or greenlet, whose stack goes to the error log. A thread that does not stop \
+                  within 5 seconds, because it waits in C, makes the worker leave after another one has taken its place.",
+        ..BASE
+    },
+    Opt {
         name: "queue_timeout",
         kind: Kind::Duration,
         default: "30s",

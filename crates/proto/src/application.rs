@@ -20,6 +20,23 @@ pub trait Application: Send + Sync {
     /// An error means that the application failed and that its failure is already in the error log; the server then
     /// answers 500 if no head was sent, else ends the connection so that the client sees a broken answer.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
+
+    /// Interrupts a call that takes too long, and no other: its thread leaves the application as soon as it can. What the
+    /// call sends meanwhile goes nowhere. Called on a thread that is made for it, and may wait.
+    fn interrupt(&self, overdue: &Overdue);
+}
+
+/// A call that takes longer than it may. It has been answered in place of the application.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// [`Request::number`].
+    pub number: u64,
+    /// Its method, printable.
+    pub method: String,
+    /// Its target, printable.
+    pub target: String,
+    /// How long it has taken.
+    pub age: Duration,
 }
 
 /// An application that has all its calls on one thread, side by side: each of them waits in a way that lets the others
@@ -27,6 +44,10 @@ pub trait Application: Send + Sync {
 pub trait Hub: Send + Sync {
     /// Answers calls on the calling thread until the desk is closed. An error was logged where the details were known.
     fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed>;
+
+    /// As [`Application::interrupt`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
+    /// and finds [`News::Overdue`] on the desk.
+    fn interrupt(&self, overdue: &Overdue) -> bool;
 }
 
 /// Where a hub finds what is to be done. Nothing of it waits, and only the hub's thread uses it.
@@ -39,6 +60,9 @@ pub trait Desk: Send + Sync {
 
     /// How long a client may take to send more of a streamed body.
     fn body_timeout(&self) -> Duration;
+
+    /// Whether calls may become overdue.
+    fn has_time_limit(&self) -> bool;
 }
 
 /// What a hub finds on its desk.
@@ -47,6 +71,8 @@ pub enum News {
     Call(Box<dyn Call>),
     /// The call of that number [wanted news](Call::want_news), and now there are some.
     Of(u64),
+    /// A call is to be interrupted.
+    Overdue(Overdue),
     /// There will be no more calls; those that are being answered are left behind.
     Closed,
 }
@@ -86,6 +112,8 @@ pub struct Request<'a> {
     pub body: Option<Box<dyn Body>>,
     /// Between whom the request travelled.
     pub endpoints: &'a Endpoints,
+    /// Tells it from all others that have a time limit; 0 if it has none.
+    pub number: u64,
 }
 
 /// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).

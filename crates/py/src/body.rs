@@ -275,6 +275,10 @@ impl Events for Reporting {
     fn draining(&mut self) {
         self.0.draining();
     }
+
+    fn retiring(&mut self) {
+        self.0.retiring();
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

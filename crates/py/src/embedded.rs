@@ -103,4 +103,5 @@ struct Silent;
 impl Events for Silent {
     fn beat(&mut self, _traffic: bool) {}
     fn draining(&mut self) {}
+    fn retiring(&mut self) {}
 }

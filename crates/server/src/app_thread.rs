@@ -86,10 +86,13 @@ impl AppThread<'_> {
         let log = self.rules.access_log.as_ref();
         let begun = log.map(|_| Instant::now());
         self.calls = self.calls.wrapping_add(1);
+        let watch = self.stage.watch_of_calls();
+        let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange));
         let options = AnswerOptions {
             draining: self.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
+            in_place: false,
         };
         let (mut answer, head, body, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
@@ -103,7 +106,7 @@ impl AppThread<'_> {
             }
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        let request = Request { head, body, endpoints };
+        let request = Request { head, body, endpoints, number };
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
@@ -119,6 +122,9 @@ impl AppThread<'_> {
                 true
             }
         };
+        if let Some(watch) = watch {
+            watch.release(number);
+        }
         let finished: Finished = answer.finish(failed);
         if let Some(sample) = finished.sample {
             self.stage.pace().sample(sample);

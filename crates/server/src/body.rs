@@ -15,7 +15,7 @@ use std::time::Duration;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
-use crate::pipe::Pipe;
+use crate::pipe::{Pipe, WAIT_MAX};
 use crate::spool;
 
 /// A body while it is being received.
@@ -232,7 +232,14 @@ impl StreamState {
             let _ = self.pipe.stream().send(CONTINUE);
         }
         let mut buffer = [0; 16 * 1024];
+        let mut waited = Duration::ZERO;
         loop {
+            if self.pipe.is_over() {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the request was answered meanwhile",
+                ));
+            }
             match self.pipe.stream().recv(&mut buffer) {
                 Ok(0) => {
                     return Err(io::Error::new(
@@ -246,7 +253,12 @@ impl StreamState {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let Some(timeout) = self.timeout else { return Err(error) };
-                    if !self.pipe.stream().wait_readable(timeout)? {
+                    let wait = WAIT_MAX.min(timeout);
+                    if self.pipe.stream().wait_readable(wait)? {
+                        continue;
+                    }
+                    waited += wait;
+                    if waited >= timeout {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
                             "the client sent no more of the body in time",

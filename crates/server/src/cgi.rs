@@ -105,7 +105,7 @@ pub fn answer(
         Some(decoded) => {
             let length = decoded.length.filter(|&length| length > 0);
             let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
-            let request = Request { head: &head, body, endpoints: &decoded.endpoints };
+            let request = Request { head: &head, body, endpoints: &decoded.endpoints, number: 0 };
             application.call(request, &mut answer).is_err()
         }
     };

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,29 @@ use crate::stage::Stage;
 
 /// What is to be done by the hub.
 pub(crate) struct Desk {
-    news: Mutex<VecDeque<News>>,
+    tray: Mutex<Tray>,
     closed: AtomicBool,
+    /// The hub has several calls to begin, and gives back what it has answered in between without a word.
+    batch: AtomicBool,
+    /// Such connections wait.
+    put_down: AtomicBool,
     bell: Bell,
     /// Calls that were handed over and are not finished.
     open: AtomicUsize,
     open_max: usize,
-    numbers: AtomicUsize,
+    numbers: AtomicU64,
     date: Mutex<DateCache>,
     stage: Arc<Stage>,
     rules: Arc<Rules>,
+}
+
+/// What lies on a desk.
+#[derive(Default)]
+struct Tray {
+    /// Not begun.
+    calls: VecDeque<Box<DeskCall>>,
+    /// Of calls that were begun.
+    news: VecDeque<News>,
 }
 
 impl Desk {
@@ -43,12 +56,14 @@ impl Desk {
     /// Errors: no descriptors are left.
     pub(crate) fn new(stage: Arc<Stage>, rules: Arc<Rules>, open_max: usize) -> io::Result<Desk> {
         Ok(Desk {
-            news: Mutex::default(),
+            tray: Mutex::default(),
             closed: AtomicBool::new(false),
+            batch: AtomicBool::new(false),
+            put_down: AtomicBool::new(false),
             bell: Bell::new()?,
             open: AtomicUsize::new(0),
             open_max: open_max.max(1),
-            numbers: AtomicUsize::new(0),
+            numbers: AtomicU64::new(1),
             date: Mutex::default(),
             stage,
             rules,
@@ -68,15 +83,36 @@ impl Desk {
         let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
         match call.file() {
             Some(sent) => call.finish(sent),
-            None => self.lock().push_back(News::Call(call)),
+            None => self.lock().calls.push_back(call),
         }
     }
 
     /// Wakes the hub if there is anything for it.
     pub(crate) fn ring(&self) {
-        let nothing = self.lock().is_empty() && !self.closed.load(Ordering::Acquire);
+        let tray = self.lock();
+        let count = tray.calls.len() + tray.news.len();
+        drop(tray);
+        if count > 1 {
+            self.batch.store(true, Ordering::Release);
+        }
+        let nothing = count == 0 && !self.closed.load(Ordering::Acquire);
         if !nothing && let Err(error) = self.bell.ring() {
             tracing::error!("cannot wake the application's thread: {error}");
+        }
+    }
+
+    /// Whether connections may come back without a word. Waking the reactor for each of them would cost more than
+    /// answering it.
+    pub(crate) fn is_in_batch(&self) -> bool {
+        self.batch.load(Ordering::Acquire)
+    }
+
+    fn give_back(&self, connection: Box<Connection>) {
+        if self.is_in_batch() {
+            self.stage.put_down(connection);
+            self.put_down.store(true, Ordering::Release);
+        } else {
+            self.stage.give_back(connection);
         }
     }
 
@@ -86,18 +122,31 @@ impl Desk {
         self.ring();
     }
 
-    fn tell(&self, news: News) {
-        self.lock().push_back(news);
+    /// Puts something on the desk.
+    pub(crate) fn tell(&self, news: News) {
+        self.lock().news.push_back(news);
         self.ring();
     }
 
     fn pop(&self) -> Option<News> {
-        let news = self.lock().pop_front();
-        news.or_else(|| self.closed.load(Ordering::Acquire).then_some(News::Closed))
+        loop {
+            let mut tray = self.lock();
+            if let Some(news) = tray.news.pop_front() {
+                return Some(news);
+            }
+            let call = tray.calls.pop_front();
+            drop(tray);
+            match call {
+                // It took too long although it was never begun; dropping it is all that is left to do.
+                Some(call) if call.is_answered() => {}
+                Some(call) => return Some(News::Call(call)),
+                None => return self.closed.load(Ordering::Acquire).then_some(News::Closed),
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<News>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tray> {
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,12 +160,20 @@ impl application::Desk for Desk {
             if let Err(error) = self.bell.silence() {
                 tracing::error!("cannot listen for requests: {error}");
             }
+            self.batch.store(false, Ordering::Release);
+            if self.put_down.swap(false, Ordering::AcqRel) {
+                self.stage.wake();
+            }
             self.pop()
         })
     }
 
     fn body_timeout(&self) -> Duration {
         self.rules.timeouts.body
+    }
+
+    fn has_time_limit(&self) -> bool {
+        self.stage.watch_of_calls().is_some()
     }
 }
 
@@ -138,10 +195,16 @@ struct Inside {
 impl DeskCall {
     fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
         let log = desk.rules.access_log.as_ref();
+        let watch = desk.stage.watch_of_calls();
+        let number = watch.map_or_else(
+            || desk.numbers.fetch_add(1, Ordering::Relaxed),
+            |watch| watch.begin(&connection.pipe, &exchange),
+        );
         let options = AnswerOptions {
             draining: desk.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: false,
+            in_place: false,
         };
         // Nothing is written yet, so that no date is needed.
         let mut date = DateCache::default();
@@ -153,13 +216,18 @@ impl DeskCall {
             RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
         };
         DeskCall {
-            number: desk.numbers.fetch_add(1, Ordering::Relaxed) as u64,
+            number,
             inside: Some(Inside { connection, exchange }),
             body,
             stream,
             begun: log.map(|_| Instant::now()),
             desk,
         }
+    }
+
+    /// Whether it was answered in place of the application.
+    fn is_answered(&self) -> bool {
+        self.inside.as_ref().is_none_or(|inside| inside.connection.pipe.seized().is_some())
     }
 
     /// Goes on with the answer; `None` after the end.
@@ -185,6 +253,9 @@ impl DeskCall {
 
     fn end(&mut self, result: Result<(), Failed>) {
         let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
+        if let Some(watch) = self.desk.stage.watch_of_calls() {
+            watch.release(self.number);
+        }
         let rules = &self.desk.rules;
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, head, endpoints) = Answer::resume(
@@ -200,7 +271,7 @@ impl DeskCall {
         connection.answered(&finished, self.stream.as_ref());
         connection.exchange = Some(exchange);
         self.desk.open.fetch_sub(1, Ordering::AcqRel);
-        self.desk.stage.give_back(connection);
+        self.desk.give_back(connection);
     }
 }
 
@@ -218,7 +289,7 @@ impl Call for DeskCall {
     fn request(&mut self) -> Option<Request<'_>> {
         let Inside { connection, exchange } = self.inside.as_ref()?;
         let endpoints = exchange.endpoints.as_deref().unwrap_or(&connection.endpoints);
-        Some(Request { head: &exchange.head, body: self.body.take(), endpoints })
+        Some(Request { head: &exchange.head, body: self.body.take(), endpoints, number: self.number })
     }
 
     fn has_room(&mut self) -> bool {

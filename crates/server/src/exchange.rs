@@ -62,6 +62,11 @@ impl Exchange {
         }
     }
 
+    /// A copy that has what an answer of our own must know.
+    pub(crate) fn outline(&self) -> Box<Exchange> {
+        Box::new(Exchange { head: self.head.clone(), form: self.form, ..Exchange::default() })
+    }
+
     /// Whether the head of the answer was given.
     pub(crate) fn is_answered(&self) -> bool {
         self.progress.framing.is_some()
@@ -175,6 +180,8 @@ pub(crate) struct Answer<'a> {
     out: &'a mut Vec<u8>,
     held: &'a mut bool,
     ends: &'a mut bool,
+    /// It is given in place of the application's, which is not heard any more.
+    in_place: bool,
     form: Form,
     version: Version,
     head_request: bool,
@@ -209,7 +216,8 @@ impl<'a> Answer<'a> {
             ..Progress::default()
         };
         let body = std::mem::take(&mut exchange.body);
-        let (answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        let (mut answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        answer.in_place = options.in_place;
         (answer, head, body, endpoints)
     }
 
@@ -232,6 +240,7 @@ impl<'a> Answer<'a> {
             out,
             held,
             ends,
+            in_place: false,
             form: *form,
             version: head.version(),
             head_request: head.method() == b"HEAD",
@@ -253,7 +262,7 @@ impl<'a> Answer<'a> {
         }
         let whole = match self.progress.framing {
             Some(BodyFraming::Length(_))
-                if self.progress.announced.left > 0 && !failed && !self.pipe.is_broken() =>
+                if self.progress.announced.left > 0 && !failed && !self.pipe.is_over() =>
             {
                 tracing::error!(
                     "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
@@ -275,9 +284,10 @@ impl<'a> Answer<'a> {
             Some(BodyFraming::Chunked) | None => false,
         };
         // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        let seized = self.pipe.seized();
         let ends_by_closing = failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose));
         *self.ends = self.form == Form::Http2 && whole;
-        if ends_by_closing || (self.form == Form::Http2 && !whole) {
+        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
             self.pipe.break_off();
         }
         if let Form::FastCgi { id } = self.form
@@ -286,8 +296,8 @@ impl<'a> Answer<'a> {
             fastcgi::encode_end(self.out, id);
         }
         Finished {
-            keep_alive: self.progress.keep_alive && whole,
-            status: self.progress.status,
+            keep_alive: self.progress.keep_alive && whole && seized.is_none(),
+            status: seized.unwrap_or(self.progress.status),
             body_bytes: self.progress.sent_bytes,
             head: self.progress.kept_head.take(),
             sample: self.progress.begun.as_ref().map(Begun::ended),
@@ -357,7 +367,9 @@ impl<'a> Answer<'a> {
                 let (message, framing) = http2::encode_head(head, &answer)?;
                 let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
                 // A client that is gone shows in the pipe.
-                let sent = self.pipe.stream().http2().map(|stream| stream.start(message, end));
+                let is_ours = self.in_place || self.pipe.claim();
+                let stream = self.pipe.stream().http2().filter(|_| is_ours);
+                let sent = stream.map(|stream| stream.start(message, end));
                 if sent.is_some_and(|sent| sent.is_err()) {
                     self.pipe.break_off();
                 }
@@ -408,6 +420,8 @@ pub(crate) struct AnswerOptions<'a> {
     pub(crate) draining: &'a AtomicBool,
     pub(crate) keep_head: bool,
     pub(crate) measured: bool,
+    /// The answer is one in place of the application's.
+    pub(crate) in_place: bool,
 }
 
 impl Response for Answer<'_> {
@@ -437,7 +451,7 @@ impl Response for Answer<'_> {
         if let Some(kept) = &mut self.progress.kept_head {
             kept.clone_from(head);
         }
-        if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) }
+        if self.pipe.is_over() && !self.in_place { Err(SendError::Disconnected) } else { Ok(()) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -465,7 +479,7 @@ impl Response for Answer<'_> {
 
     fn flush(&mut self) -> Result<(), SendError> {
         if self.out.is_empty() {
-            return if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) };
+            return if self.pipe.is_over() { Err(SendError::Disconnected) } else { Ok(()) };
         }
         self.send(&[])
     }
@@ -511,7 +525,8 @@ impl Response for Answer<'_> {
         // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
         if self.version >= Version::Http11 && self.form == Form::Http {
             http1::encode_interim(self.out, head);
-            return self.send(&[]);
+            self.send(&[])?;
+            self.pipe.begin();
         }
         if let Some(stream) = self.pipe.stream().http2() {
             stream.interim(http2::encode_interim(head)?)?;

@@ -18,7 +18,7 @@
 //! * [`pipe`]: a socket with its outbox, shared by the thread that writes and the reactor that goes on writing.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
 //! * [`tls`]: certificates, sessions around sockets, the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
-//! * [`deadlines`], [`access_log`], [`date`].
+//! * [`overdue`]: calls that take too long. * [`deadlines`], [`access_log`], [`date`].
 //! * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
 
@@ -33,6 +33,7 @@ mod deadlines;
 mod desk;
 mod exchange;
 mod http2;
+mod overdue;
 mod pace;
 mod pipe;
 mod reactor;

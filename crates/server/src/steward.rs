@@ -17,6 +17,9 @@ use crate::worker::Events;
 const SLOW: Duration = Duration::from_millis(1);
 /// and every further one after twice the time, up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(4);
+/// Answers of a hub that is still beginning a batch of calls are looked for after [`SLOW`], then after twice the time, up
+/// to this.
+const BATCH_PAUSE_MAX: Duration = Duration::from_millis(16);
 /// After a slow call, so long, every call is measured, to learn whether waiting is their habit,
 const ALERT: Duration = Duration::from_millis(50);
 /// and not again for so long: calls that compute are slow too, and measuring them costs more than it helps.
@@ -39,7 +42,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
     loop {
         let now = Instant::now();
         if beaten.is_none_or(|at| at + BEAT <= now) {
-            events.beat(stage.take_answered());
+            beat(stage, events);
             beaten = Some(now);
         }
         if stage.draining().load(Ordering::Relaxed) && !draining {
@@ -68,7 +71,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                     }
                     reactor.turn(Some(BEAT))?;
                     if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-                        events.beat(stage.take_answered());
+                        beat(stage, events);
                         beaten = Some(reactor.now());
                     }
                 }
@@ -96,9 +99,10 @@ pub(crate) fn keep(
 ) -> io::Result<()> {
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
+    let mut pause = Duration::ZERO;
     loop {
         if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-            events.beat(stage.take_answered());
+            beat(stage, events);
             beaten = Some(reactor.now());
         }
         if stage.draining().load(Ordering::Relaxed) && !draining {
@@ -115,7 +119,17 @@ pub(crate) fn keep(
             stage.finish(&reactor);
             return Ok(());
         }
-        reactor.turn(Some(BEAT))?;
+        reactor.take_back_returned();
+        pause = if desk.is_in_batch() { (pause * 2).clamp(SLOW, BATCH_PAUSE_MAX) } else { Duration::ZERO };
+        reactor.turn(Some(if pause.is_zero() { BEAT } else { pause }))?;
+    }
+}
+
+/// Tells the keeper how things are.
+fn beat(stage: &Stage, events: &mut dyn Events) {
+    events.beat(stage.take_answered());
+    if stage.watch_of_calls().is_some_and(|watch| watch.take_stuck()) {
+        events.retiring();
     }
 }
 

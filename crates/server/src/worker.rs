@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_proto::application::{Application, Hub};
+use anygate_proto::application::{Application, Hub, News, Overdue};
 use anygate_proto::limits::Limits;
 use anygate_sys::signals::{Signal, Signals};
 use anygate_sys::{Address, Listener};
@@ -24,6 +24,7 @@ use crate::cgi;
 use crate::connection::ReadRules;
 use crate::desk::Desk;
 use crate::exchange::AnswerRules;
+use crate::overdue::Watch;
 use crate::pipe::OutboxLimits;
 use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
 use crate::stage::Stage;
@@ -67,6 +68,8 @@ pub trait Events: Send {
     fn beat(&mut self, traffic: bool);
     /// The worker stopped accepting and finishes what it has.
     fn draining(&mut self);
+    /// The worker serves, but should be replaced: it has a thread that nothing can stop.
+    fn retiring(&mut self);
 }
 
 /// How a worker ended.
@@ -165,7 +168,8 @@ impl Worker {
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let stage = Arc::new(Stage::new(waker));
+        let watch = (!plan.request_timeout.is_zero()).then(|| Arc::new(Watch::new(plan.request_timeout)));
+        let stage = Arc::new(Stage::new(waker, watch));
         let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
             poll,
@@ -197,13 +201,10 @@ impl Worker {
             thread::Builder::new().name("handshakes".to_owned()).spawn(work)
         });
         let shaking = shaking.transpose()?;
-        let ended = match answering {
-            Answering::Threads(application, threads) => {
-                run_threads(&stage, reactor, &rules, &application, threads, events)
-            }
-            Answering::Hub(hub, calls) => Desk::new(Arc::clone(&stage), Arc::clone(&rules), calls)
-                .and_then(|desk| run_hub(&stage, reactor, &Arc::new(desk), hub.as_ref(), events)),
-        };
+        let ended = serve(answering, &stage, reactor, &rules, events);
+        if let Some(watch) = stage.watch_of_calls() {
+            watch.end();
+        }
         handshakes.stop();
         let shaken = wait(shaking.into_iter().collect());
         let ended = ended? && shaken;
@@ -211,6 +212,39 @@ impl Worker {
             log.flush();
         }
         Ok(if ended && stage.is_drained() { Ended::Drained } else { Ended::CutOff })
+    }
+}
+
+/// Serves until told to end. Gives whether all threads have ended well.
+fn serve(
+    answering: Answering,
+    stage: &Arc<Stage>,
+    reactor: Box<Reactor>,
+    rules: &Arc<Rules>,
+    events: &mut dyn Events,
+) -> io::Result<bool> {
+    let watch = stage.watch_of_calls();
+    match answering {
+        Answering::Threads(application, threads) => {
+            if let Some(watch) = watch {
+                let application = Arc::clone(&application);
+                watch.start(rules, move |overdue| application.interrupt(overdue))?;
+            }
+            run_threads(stage, reactor, rules, &application, threads, events)
+        }
+        Answering::Hub(hub, calls) => {
+            let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
+            if let Some(watch) = watch {
+                let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
+                let interrupt = move |overdue: &Overdue| {
+                    if !hub.interrupt(overdue) {
+                        desk.tell(News::Overdue(overdue.clone()));
+                    }
+                };
+                watch.start(rules, interrupt)?;
+            }
+            run_hub(stage, reactor, &desk, hub.as_ref(), events)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use anygate_proto::application::{Application, Failed, Request, Response};
+use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
 use anygate_proto::head::RequestHead;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
 use crate::file_wrapper::{FileRest, FileWrapper};
+use crate::interrupt::{Interrupts, is_interruption};
 use crate::start_response::{Call, Reach, StartResponse};
 
 /// What an application is told about its server.
@@ -31,6 +32,7 @@ pub struct Options {
 pub struct WsgiApplication {
     callable: Py<PyAny>,
     environs: Environs,
+    interrupts: Interrupts,
 }
 
 impl WsgiApplication {
@@ -38,7 +40,11 @@ impl WsgiApplication {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
-        Ok(WsgiApplication { callable, environs: Environs::new(py, template(py, options)?)? })
+        Ok(WsgiApplication {
+            callable,
+            environs: Environs::new(py, template(py, options)?)?,
+            interrupts: Interrupts::default(),
+        })
     }
 
     fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
@@ -89,14 +95,24 @@ impl Application for WsgiApplication {
                 Failed
             })?;
             let call = &start_response.get().call;
+            let interruptible = self.interrupts.begin(py, request.number);
             let Reach::Lent(loan) = &call.response else { return Err(Failed) };
             let result = loan.during(response, || self.answer(request, &start_response));
             call.end();
+            drop(interruptible);
             result.map_err(|error| {
                 settle(py, call, &error, head);
                 Failed
             })
         })
+    }
+
+    fn interrupt(&self, overdue: &Overdue) {
+        Python::attach(|py| {
+            if let Err(error) = self.interrupts.interrupt(py, overdue) {
+                log(py, &error, "a request cannot be interrupted");
+            }
+        });
     }
 }
 
@@ -186,8 +202,8 @@ pub(crate) fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound
 
 /// A call has failed: says why, where that is the application's fault.
 pub(crate) fn settle(py: Python<'_>, call: &Call, error: &PyErr, head: &RequestHead) {
-    // The client went away; the application was only told so.
-    if call.is_disconnected() {
+    // The client went away; the application was only told so. Or it took too long, which was said then.
+    if call.is_disconnected() || is_interruption(py, error) {
         return;
     }
     let method = head.method().escape_ascii();

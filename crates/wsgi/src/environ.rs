@@ -172,7 +172,7 @@ impl Environs {
 
     /// The dictionary of one request.
     pub(crate) fn make<'py>(&self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let Request { head, body, endpoints } = request;
+        let Request { head, body, endpoints, number: _ } = request;
         let names = &self.names;
         let environ = match endpoints.kept.get::<ConnectionTemplate>() {
             Some(template) => template.0.bind(py).copy()?,

@@ -3,20 +3,27 @@
 //! answers are those of [`application`](crate::application), step by step.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use anygate_proto::application::{Desk, Failed, Hub, News};
+use anygate_proto::application::{Desk, Failed, Hub, News, Overdue};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::application::{Options, blocks, bytes, log, send_file, settle, template};
 use crate::environ::Environs;
+use crate::ffi::{self, ThreadNumber};
+use crate::interrupt;
 use crate::start_response::{Call, begin};
 
 /// A WSGI application whose calls are greenlets.
 pub struct WsgiHub {
     callable: Py<PyAny>,
     environs: Arc<Environs>,
+    /// The thread of the hub, from its beginning.
+    thread: Arc<OnceLock<ThreadNumber>>,
+    /// The code that a greenlet's lowest frame runs.
+    answer: OnceLock<Py<PyAny>>,
 }
 
 impl WsgiHub {
@@ -25,7 +32,12 @@ impl WsgiHub {
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
         let environs = Environs::new(py, template(py, options)?)?;
-        Ok(WsgiHub { callable, environs: Arc::new(environs) })
+        Ok(WsgiHub {
+            callable,
+            environs: Arc::new(environs),
+            thread: Arc::default(),
+            answer: OnceLock::new(),
+        })
     }
 }
 
@@ -33,9 +45,14 @@ impl Hub for WsgiHub {
     fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed> {
         Python::attach(|py| {
             let run = || -> PyResult<()> {
-                let desk = GreenletDesk { desk, environs: Arc::clone(&self.environs) };
-                let (desk, callable) = (Bound::new(py, desk)?, self.callable.bind(py));
-                py.import("anygate.greenlets")?.call_method1("run", (callable, desk))?;
+                let module = py.import("anygate.greenlets")?;
+                let answer = module.getattr("Answering")?.getattr("answer")?.getattr("__code__")?;
+                // A hub runs once.
+                let _ = self.answer.set(answer.unbind());
+                let _ = self.thread.set(ffi::thread(py));
+                let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
+                let desk = Bound::new(py, GreenletDesk { desk, environs, thread })?;
+                module.call_method1("run", (self.callable.bind(py), desk))?;
                 Ok(())
             };
             run().map_err(|error| {
@@ -44,6 +61,44 @@ impl Hub for WsgiHub {
             })
         })
     }
+
+    fn interrupt(&self, overdue: &Overdue) -> bool {
+        Python::attach(|py| {
+            self.interrupt_running(py, overdue).unwrap_or_else(|error| {
+                log(py, &error, "a request cannot be interrupted");
+                false
+            })
+        })
+    }
+}
+
+impl WsgiHub {
+    /// Interrupts the hub's thread if it is inside that call; gives whether it was.
+    fn interrupt_running(&self, py: Python<'_>, overdue: &Overdue) -> PyResult<bool> {
+        let (timeouts, exception) = (py.import("anygate.timeouts")?, interrupt::exception(py)?);
+        let frames = py.import("sys")?.getattr("_current_frames")?;
+        let (Some(&thread), Some(answer)) = (self.thread.get(), self.answer.get()) else {
+            return Ok(false);
+        };
+        let stack: String = timeouts.call_method1("stack_of_thread", (thread,))?.extract()?;
+        // From here to the exception no Python runs, so that the thread stays where it is.
+        let mut frame = frames.call0()?.get_item(thread)?;
+        while !frame.is_none() {
+            if frame.getattr("f_code")?.is(answer) {
+                let call = frame.getattr("f_locals")?.get_item("call")?;
+                let call = call.cast::<GreenletCall>()?.get();
+                if call.number != overdue.number {
+                    return Ok(false);
+                }
+                call.interrupted.store(true, Ordering::Release);
+                ffi::raise_in_thread(py, thread, Some(&exception));
+                py.detach(|| interrupt::say(overdue, &stack));
+                return Ok(true);
+            }
+            frame = frame.getattr("f_back")?;
+        }
+        Ok(false)
+    }
 }
 
 /// Where Python finds what is to be done.
@@ -51,6 +106,7 @@ impl Hub for WsgiHub {
 struct GreenletDesk {
     desk: Arc<dyn Desk>,
     environs: Arc<Environs>,
+    thread: Arc<OnceLock<ThreadNumber>>,
 }
 
 #[pymethods]
@@ -66,8 +122,14 @@ impl GreenletDesk {
         self.desk.body_timeout().as_secs_f64()
     }
 
-    /// A [`GreenletCall`], the number of one for which there are news, `False` at the end, or `None`. `write_class`
-    /// makes the callable that `start_response` gives.
+    /// Whether calls may have to be interrupted.
+    #[getter]
+    fn has_time_limit(&self) -> bool {
+        self.desk.has_time_limit()
+    }
+
+    /// A [`GreenletCall`], the number of one for which there are news, a [`GreenletOverdue`], `False` at the end, or
+    /// `None`. `write_class` makes the callable that `start_response` gives.
     fn take<'py>(
         &self,
         py: Python<'py>,
@@ -77,6 +139,7 @@ impl GreenletDesk {
             None => None,
             Some(News::Closed) => Some(false.into_pyobject(py)?.to_owned().into_any()),
             Some(News::Of(number)) => Some(number.into_pyobject(py)?.into_any()),
+            Some(News::Overdue(overdue)) => Some(Bound::new(py, GreenletOverdue(overdue))?.into_any()),
             Some(News::Call(call)) => {
                 let number = call.number();
                 let call = GreenletCall {
@@ -84,10 +147,29 @@ impl GreenletDesk {
                     number,
                     environs: Arc::clone(&self.environs),
                     write_class: write_class.clone().unbind(),
+                    thread: Arc::clone(&self.thread),
+                    interrupted: AtomicBool::new(false),
                 };
                 Some(Bound::new(py, call)?.into_any())
             }
         })
+    }
+}
+
+/// A call to be interrupted that waits, as far as the hub's thread knows.
+#[pyclass(frozen, name = "Overdue", module = "anygate")]
+struct GreenletOverdue(Overdue);
+
+#[pymethods]
+impl GreenletOverdue {
+    #[getter]
+    fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Tells that it is interrupted, and where.
+    fn say(&self, py: Python<'_>, stack: &str) {
+        py.detach(|| interrupt::say(&self.0, stack));
     }
 }
 
@@ -98,6 +180,9 @@ struct GreenletCall {
     number: u64,
     environs: Arc<Environs>,
     write_class: Py<PyAny>,
+    thread: Arc<OnceLock<ThreadNumber>>,
+    /// While it was running, so that the exception may not have been raised yet.
+    interrupted: AtomicBool,
 }
 
 #[pymethods]
@@ -171,7 +256,10 @@ impl GreenletCall {
     }
 
     /// Ends the call; `error` is what the application raised.
-    fn finish(&self, error: Option<&Bound<'_, PyAny>>) {
+    fn finish(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) {
+        if let (true, Some(&thread)) = (self.interrupted.swap(false, Ordering::AcqRel), self.thread.get()) {
+            ffi::raise_in_thread(py, thread, None);
+        }
         let Some(mut call) = self.call.take() else { return };
         let result = match (error, call.request()) {
             (None, _) => Ok(()),

@@ -3,6 +3,7 @@
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
 //! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
+//! * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`file_wrapper`]: files without copying.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
@@ -17,6 +18,7 @@ pub mod ffi;
 mod file_wrapper;
 mod hub;
 mod input;
+mod interrupt;
 mod start_response;
 
 pub use application::{Options, WsgiApplication};

@@ -331,12 +331,15 @@ impl Reactor {
 
     /// Whether the worker drained and nothing is left to do.
     pub(crate) fn is_finished(&self) -> bool {
-        self.drain.is_some_and(|until| self.connections.is_empty() || until <= Instant::now())
+        self.drain.is_some_and(|until| self.is_answered() || until <= Instant::now())
     }
 
-    /// Whether no connection is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    /// Whether every request was answered, be it in place of the application.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.connections.iter().all(|(_, entry)| match entry {
+            Entry::Here(_) | Entry::Greeting { .. } => false,
+            Entry::Out { pipe, .. } => pipe.is_done_without_application(),
+        })
     }
 
     /// The instant of the last turn.
@@ -645,7 +648,8 @@ impl Reactor {
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
         exchange.keep_alive = false;
         exchange.set_form(connection.protocol);
-        let options = AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false };
+        let options =
+            AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false, in_place: false };
         let (mut answer, head, _, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         give(&mut answer);
@@ -713,7 +717,8 @@ impl Reactor {
         }
     }
 
-    fn take_back_returned(&mut self) {
+    /// Takes the connections that were given back.
+    pub(crate) fn take_back_returned(&mut self) {
         let mut returned = std::mem::take(&mut self.returned);
         self.stage.take_returned(&mut returned);
         for connection in returned.drain(..) {
