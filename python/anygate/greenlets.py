@@ -73,6 +73,7 @@ class Answering:
         self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
 
     def run(self) -> None:
+        """Let the hub run until the desk is closed."""
         bell = self.hub.loop.io(self.desk.fileno(), _READ)
         bell.start(self.take)
         try:
@@ -155,7 +156,7 @@ class Answering:
         # The answer is whole; the client need not suffer.
         _close(call, iterable, "close() of its answer failed")
 
-    def wait(self, call: Any, attempt: Callable[[], T], seconds: float | None = None) -> T:
+    def wait(self, call: Any, attempt: Callable[[], T | None], seconds: float | None = None) -> T:
         """Let other greenlets run until ``attempt`` gives something true.
 
         Raises TimeoutError when nothing has happened for so many seconds.

@@ -56,8 +56,7 @@ def blocks(environ, start_response):
     given = [bytes([place % 256]) * 65536 for place in range(int(count))]
 
     def noted():
-        for block in given:
-            yield block
+        yield from given
         EVENTS.append("all blocks were taken")
 
     if kind == "write":

@@ -1,8 +1,11 @@
-"""Requests in greenlets: each waits alone. What an application sees and a client gets is tested with the WSGI contract."""
+"""Requests in greenlets: each waits alone. What an application sees is tested with the WSGI contract."""
 
 import contextlib
+import itertools
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import ssl
@@ -14,11 +17,12 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS
-from elsewhere import certificate
+from elsewhere import certificate, free_port
 
 GEVENT = ("--concurrency", "gevent")
 APP = APPS / "greenlets.py"
-SITE = Path(__file__).parents[1] / "web2py" / "site"
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "tests" / "web2py" / "site"
 #: An application beside which others are to go on has so long.
 SOON = 1.0
 
@@ -93,7 +97,7 @@ class TestLocks:
         requests = [ask(served, f"/locked?{kind},{tmp_path}/session,0.4") for _ in range(3)]
         goes_on(served)
         times = sorted(tuple(map(float, request.answer().text.split())) for request in requests)
-        assert all(before[1] <= after[0] for before, after in zip(times, times[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
 
     @pytest.mark.parametrize("kind", ["flock", "lockf"])
     def test_a_lock_of_another_process_is_waited_for_in_the_hub(self, greenlets, tmp_path, kind):
@@ -303,6 +307,22 @@ class TestWeb2py:
             assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
             assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
 
+    def test_a_session_that_is_in_use_stops_nobody_else(self, serve, tmp_path):
+        shutil.copytree(SITE, tmp_path / "site")
+        served = serve("--web2py", tmp_path / "site", *GEVENT)
+        first = served.get("/guestbook/default/counter")
+        cookies = "; ".join(value.split(";")[0] for name, value in first.fields if name.lower() == "set-cookie")
+        naps = [ask(served, "/guestbook/default/nap?seconds=0.7", f"Cookie: {cookies}\r\n") for _ in range(3)]
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert served.get("/guestbook/default/client").status == 200
+        assert time.monotonic() - begun < SOON
+        answers = [nap.answer() for nap in naps]
+        assert {answer.status for answer in answers} == {200}
+        took = sorted(tuple(map(float, answer.text.split())) for answer in answers)
+        assert [number for number, _, _ in took] == [1, 2, 3]
+        assert all(before[2] <= after[1] for before, after in itertools.pairwise(took))
+
     def test_environment_of_the_worker_is_patched_before_the_application_is_imported(self, serve, tmp_path):
         (tmp_path / "app.py").write_text(
             "import json, socket, ssl, threading, time\n"
@@ -333,3 +353,26 @@ def test_descriptors_of_connections_are_closed(greenlets):
     for thread in clients:
         thread.join()
     served.wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before + 1, "descriptors to be closed")
+
+
+class TestGuide:
+    """docs/guide/greenlets.md, word for word."""
+
+    TEXT = (ROOT / "docs" / "guide" / "greenlets.md").read_text()
+
+    @pytest.mark.parametrize("line", re.findall(r"^anygate .*", TEXT, re.MULTILINE))
+    def test_its_commands_work(self, launch, tmp_path, line):
+        shutil.copytree(SITE, tmp_path / "web2py")
+        body = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'myapp']\n"
+        (tmp_path / "myapp.py").write_text(body)
+        words = [word for word in shlex.split(line) if word not in ("-p", "8000")]
+        folder = tmp_path if "myapp:app" in line else tmp_path / "web2py"
+        served = launch(*words[1:], "-p", free_port(), folder=folder).wait_ready()
+        target = "/" if "myapp:app" in line else "/guestbook/default/client"
+        assert served.get(target).status == 200
+        if "-l" in words:
+            served.wait_until(lambda: (folder / "httpserver.log").read_text(), "a line")
+
+    def test_the_lines_for_a_program_of_ones_own_come_before_everything_else(self):
+        (lines,) = re.findall(r"```python\n(.*?)```", self.TEXT, re.DOTALL)
+        assert lines == "from gevent import monkey\n\nmonkey.patch_all()\n"
