@@ -132,7 +132,7 @@ impl Body {
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
         report.ready();
-        let ended = worker.run(&mut Reporting(report)).map_err(server)?;
+        let ended = worker.run(Box::new(Reporting(report))).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker ended before everything was answered");
         }

@@ -68,7 +68,7 @@ impl Server {
         let service = Service { answering, access_log, files: None, tls };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let thread =
-            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
+            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(Box::new(Silent)))?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();
         *running = Some(Running { handle, thread, sockets });
         Ok(())

@@ -188,7 +188,7 @@ impl Worker {
     /// left behind: the caller is expected to end the process, or to live with them.
     ///
     /// Errors: a thread cannot be started, or the poll itself fails.
-    pub fn run(self, events: &mut dyn Events) -> io::Result<Ended> {
+    pub fn run(self, events: Box<dyn Events>) -> io::Result<Ended> {
         let Worker { stage, reactor, rules, answering, handshakes } = self;
         let shaking = rules.tls.clone().map(|tls| {
             let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
@@ -221,7 +221,7 @@ fn serve(
     stage: &Arc<Stage>,
     reactor: Box<Reactor>,
     rules: &Arc<Rules>,
-    events: &mut dyn Events,
+    mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
     let watch = stage.watch_of_calls();
     match answering {
@@ -230,7 +230,7 @@ fn serve(
                 let application = Arc::clone(&application);
                 watch.start(rules, move |overdue| application.interrupt(overdue))?;
             }
-            run_threads(stage, reactor, rules, &application, threads, events)
+            run_threads(stage, reactor, rules, &application, threads, events.as_mut())
         }
         Answering::Hub(hub, calls) => {
             let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
@@ -294,29 +294,32 @@ fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
 }
 
 /// Serves with a hub on the calling thread; the steward has a thread of its own. Gives whether the hub has ended well.
+///
+/// Nothing that another thread uses may lie on this thread's stack: the hub's greenlets take turns on it, and what lay
+/// there when the first of them began is moved away while they run.
 fn run_hub(
     stage: &Arc<Stage>,
     reactor: Box<Reactor>,
     desk: &Arc<Desk>,
     hub: &dyn Hub,
-    events: &mut dyn Events,
+    mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
-    thread::scope(|scope| {
-        let steward = thread::Builder::new().name("steward".to_owned()).spawn_scoped(scope, || {
-            let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, stage, desk, events)));
-            stage.stop();
-            desk.close();
-            kept.unwrap_or_else(|panic| {
-                tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
-                Err(io::Error::other("the steward failed"))
-            })
-        })?;
-        let served = hub.run(Arc::clone(desk) as _);
-        stage.stop();
-        stage.wake();
-        let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));
-        kept.map(|()| served.is_ok())
-    })
+    let (floor, tray) = (Arc::clone(stage), Arc::clone(desk));
+    let work = move || {
+        let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, &floor, &tray, events.as_mut())));
+        floor.stop();
+        tray.close();
+        kept.unwrap_or_else(|panic| {
+            tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
+            Err(io::Error::other("the steward failed"))
+        })
+    };
+    let steward = thread::Builder::new().name("steward".to_owned()).spawn(work)?;
+    let served = hub.run(Arc::clone(desk) as _);
+    stage.stop();
+    stage.wake();
+    let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));
+    kept.map(|()| served.is_ok())
 }
 
 fn rules(
