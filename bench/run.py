@@ -53,6 +53,15 @@ def anygate(module, name, port, threads):
     ]
 
 
+def anygate_gevent(module, name, port, threads):
+    return [*anygate(module, name, port, threads), "--concurrency", "gevent"]
+
+
+def gunicorn_gevent(module, name, port, threads):
+    options = ["--worker-class", "gevent", "--workers", 1, "--keep-alive", 75, "--worker-connections", 20000]
+    return [BIN / "gunicorn", f"{module}:{name}", "--bind", f"127.0.0.1:{port}", *options]
+
+
 def bjoern(module, name, port, threads):
     return [PYTHON, "-c", BJOERN, module, name, port]
 
@@ -259,10 +268,9 @@ class Running:
 
 
 def site_packages(server):
-    """anygate runs in its own environment; Flask is taken from that of the others, so that all serve the same."""
-    return (
-        [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if server.make is anygate else []
-    )
+    """anygate runs in its own environment; Flask and gevent come from that of the others, so that all use the same."""
+    own = server.make in (anygate, anygate_gevent)
+    return [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if own else []
 
 
 class Secure(Running):
@@ -659,6 +667,27 @@ def tls(options):
     return lines[:-1]
 
 
+def greenlets(options):
+    """Calls that sleep for a second, a thousand at a time, and hello, under gevent."""
+    servers = [Server(make, 1) for make in (anygate_gevent, gunicorn_gevent)]
+    names = {server.name: server.make.__name__.replace("_", ", ") for server in servers}
+    lines = [
+        "| what | server | requests/s | of gunicorn | p50 ms | p99 ms | CPU µs/request | of gunicorn | memory MB |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for what, name, connections in (("hello", "hello", 32), ("sleeps 1 s", "sleeping", 1000)):
+        rows = throughput(servers, "plain", name, "/", connections, options)
+        peer = rows[-1][1]
+        for server, row in rows:
+            note = f" ({row['errors']})" if row["errors"] else ""
+            lines.append(
+                f"| {what} | {names[server]}{note} | {row['rps']:.0f} | {row['rps'] / peer['rps']:.2f} "
+                f"| {row['p50']:.2f} | {row['p99']:.2f} | {row['cpu']:.2f} | {row['cpu'] / peer['cpu']:.2f} "
+                f"| {row['memory']:.1f} |"
+            )
+    return lines
+
+
 def idle(options):
     """Memory of idle connections, and one active client before and among them."""
     count = 10_000
@@ -738,6 +767,10 @@ WORKLOADS = {
     "gateways": ("gateways: behind nginx over unix sockets, 32 connections, 1 thread", gateways),
     "http2": ("http2: hello without TLS, 10 connections with 10 streams each", http2),
     "tls": ("tls: TLS 1.3, a handshake for each request, and hello on connections that stay; 32 connections", tls),
+    "greenlets": (
+        "greenlets: hello on 32 connections, and 1000 calls of one worker that sleep a second each",
+        greenlets,
+    ),
     "idle": ("idle: 10 000 connections that do nothing", idle),
     "start": ("start: from the command to the first answer of the Flask application", start),
 }

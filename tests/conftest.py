@@ -165,9 +165,11 @@ def run(tmp_path):
     return start
 
 
-@pytest.fixture(scope="session")
-def echo(tmp_path_factory):
+@pytest.fixture(scope="session", params=["threads", "gevent"])
+def echo(request, tmp_path_factory):
     """One server for all tests that need nothing special: tests/apps/contract.py."""
-    served = Served([APPS / "contract.py", "--port", "0"], tmp_path_factory.mktemp("echo")).wait_ready()
+    arguments = [APPS / "contract.py", "--port", "0", "--concurrency", request.param]
+    served = Served(arguments, tmp_path_factory.mktemp("echo")).wait_ready()
+    served.concurrency = request.param
     yield served
     served.kill()

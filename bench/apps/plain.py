@@ -21,6 +21,11 @@ def mixed(environ, start_response):
     return hello(environ, start_response)
 
 
+def sleeping(environ, start_response):
+    time.sleep(1)
+    return hello(environ, start_response)
+
+
 def waiting(environ, start_response):
     time.sleep(0.0005)
     return hello(environ, start_response)

@@ -14,5 +14,6 @@ Every option of the command line is a keyword argument here; ``docs/settings.md`
 
 from anygate._anygate import __version__
 from anygate.server import Server, run, serve
+from anygate.timeouts import RequestTimeout
 
-__all__ = ["Server", "__version__", "run", "serve"]
+__all__ = ["RequestTimeout", "Server", "__version__", "run", "serve"]

@@ -62,7 +62,7 @@ def worker_id() -> int:
 
 
 def _socket() -> WebSocket:
-    websocket = current.get()
+    websocket: WebSocket | None = current.get()
     if websocket is None:
         raise WebSocketError("this request asks for no WebSocket")
     return websocket

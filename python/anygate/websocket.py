@@ -19,13 +19,13 @@ from anygate._anygate import WebSocket, WebSocketError
 __all__ = ["RawSocket", "WebSocket", "WebSocketError", "current"]
 
 #: What the current thread's or greenlet's request has as ``wsgi.websocket``.
-current: ContextVar[WebSocket | None] = ContextVar("anygate.websocket.current", default=None)
+current: ContextVar[Any] = ContextVar("anygate.websocket.current", default=None)
 
 
 class RawSocket:
     """A connection as a socket; its first use takes it over, and then the application answers nothing else."""
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
         self._taken: socket.socket | None = None
 
@@ -37,8 +37,8 @@ class RawSocket:
         return getattr(self._taken, name)
 
 
-def offer(environ: dict[str, Any], websocket: WebSocket) -> None:
-    """Put a WebSocket into the environ of its request."""
+def offer(environ: dict[str, Any], websocket: Any) -> None:
+    """Put a WebSocket, or what stands for one, into the environ of its request."""
     environ["wsgi.websocket"] = websocket
     environ["wsgi.websocket_version"] = "13"
     environ["werkzeug.socket"] = RawSocket(websocket)

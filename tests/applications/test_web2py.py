@@ -9,13 +9,13 @@ import pytest
 SITE = Path(__file__).parents[1] / "web2py" / "site"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.fixture(scope="module", params=["threads", "gevent"])
+def site(request, tmp_path_factory):
     from conftest import Served
 
     folder = tmp_path_factory.mktemp("web2py") / "site"
     shutil.copytree(SITE, folder)
-    served = Served(["wsgihandler", "--port", "0"], folder).wait_ready()
+    served = Served(["wsgihandler", "--port", "0", "--concurrency", request.param], folder).wait_ready()
     served.folder = folder
     yield served
     served.kill()

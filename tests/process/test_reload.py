@@ -23,7 +23,10 @@ def site(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("preload", [[], ["--preload"]])
+GREENLETS = ["--concurrency", "gevent"]
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"], GREENLETS, ["--preload", *GREENLETS]])
 class TestReload:
     def test_new_code_is_served(self, serve, site, preload):
         served = serve("app:app", "--workers", "2", *preload)

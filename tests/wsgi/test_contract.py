@@ -31,7 +31,7 @@ def test_environ_has_what_pep_3333_names(echo):
     assert seen["SERVER_SOFTWARE"].startswith("anygate/")
     assert seen["wsgi.version"] == [1, 0]
     assert seen["wsgi.url_scheme"] == "http"
-    assert seen["wsgi.multithread"] is True
+    assert seen["wsgi.multithread"] is (echo.concurrency == "threads")
     assert seen["wsgi.multiprocess"] is False
     assert seen["wsgi.run_once"] is False
     assert seen["wsgi.input_terminated"] is True
@@ -137,9 +137,9 @@ class TestInput:
 
 
 class TestStreamedInput:
-    @pytest.fixture(scope="class")
+    @pytest.fixture(scope="class", params=["threads", "gevent"])
     @classmethod
-    def streaming(cls, tmp_path_factory):
+    def streaming(cls, request, tmp_path_factory):
         from conftest import Served
 
         arguments = [
@@ -150,6 +150,8 @@ class TestStreamedInput:
             "/streamed",
             "--stream-paths",
             "/read_input",
+            "--concurrency",
+            request.param,
         ]
         served = Served([*arguments, "--body-timeout", "500ms"], tmp_path_factory.mktemp("streaming"))
         yield served.wait_ready()
@@ -414,7 +416,8 @@ class TestFailures:
         assert "printed\n" in echo.stdout()
 
 
-def test_app_threads_are_named_and_at_most_as_many_as_asked_for(echo):
-    names = {echo.get("/threads").text for _ in range(20)}
+def test_app_threads_are_named_and_at_most_as_many_as_asked_for(serve):
+    served = serve(APPS / "contract.py")
+    names = {served.get("/threads").text for _ in range(20)}
     assert json.dumps(sorted(names))
     assert len(names) <= 8

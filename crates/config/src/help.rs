@@ -183,6 +183,7 @@ fn kind(kind: Kind) -> String {
         Kind::Integer { min, max } => format!("whole number, {min} to {max}"),
         Kind::Size { min, max } => format!("size, {} to {}", show_size(min), show_size(max)),
         Kind::Duration => "time".to_owned(),
+        Kind::TimeLimit => "time, 0 for none".to_owned(),
         Kind::Mode => "octal".to_owned(),
     }
 }

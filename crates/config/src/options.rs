@@ -57,6 +57,8 @@ pub enum Kind {
     },
     /// Time: `30` (seconds), `500ms`, `30s`, `2m`, `1h`. Never zero.
     Duration,
+    /// The same, or `0` for no limit.
+    TimeLimit,
     /// Permission bits in octal: `660`.
     Mode,
 }
@@ -397,6 +399,48 @@ pub const OPTIONS: &[Opt] = &[
         help: "application threads of each worker",
         details: "So many requests of one worker can wait for a database at the same time. Connections that are idle, slow or \
                   still sending hold no thread. With `1`, the application is never entered by two requests at once.",
+        ..BASE
+    },
+    Opt {
+        name: "concurrency",
+        kind: Kind::Choice(&["threads", "gevent"]),
+        default: "threads",
+        metavar: "KIND",
+        section: Section::Processes,
+        help: "what requests of one worker run in: threads or gevent",
+        details: "`gevent`: each request has a greenlet, all of a worker's on one thread. What the standard library waits for lets \
+                  others go on, because gevent patches it before the application is imported. See \
+                  [the guide](guide/greenlets.md).",
+        ..BASE
+    },
+    Opt {
+        name: "greenlets",
+        kind: Kind::Integer { min: 1, max: 1 << 20 },
+        default: "1000",
+        metavar: "N",
+        section: Section::Processes,
+        help: "requests of one worker at the same time, with gevent",
+        ..BASE
+    },
+    Opt {
+        name: "request_timeout",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time that the application may take for a request; 0: no limit",
+        details: "Then the client gets 504, or its connection is broken off if the answer has begun, and `anygate.RequestTimeout` \
+                  is raised in the request's thread or greenlet, whose stack goes to the error log. A thread that does not stop \
+                  within 5 seconds, because it waits in C, makes the worker leave after another one has taken its place.",
+        ..BASE
+    },
+    Opt {
+        name: "queue_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        section: Section::Limits,
+        help: "time that a request may wait for a thread or greenlet (503)",
         ..BASE
     },
     Opt {

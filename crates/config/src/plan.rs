@@ -175,6 +175,10 @@ pub struct SocketPlan {
 pub struct ServerPlan {
     pub workers: usize,
     pub threads: usize,
+    pub concurrency: Concurrency,
+    pub greenlets: usize,
+    pub queue_timeout: Duration,
+    pub request_timeout: Duration,
     pub request_line_max_bytes: usize,
     pub fields_max: usize,
     pub fields_max_bytes: usize,
@@ -214,6 +218,16 @@ pub enum WebSocketOrigins {
     Listed(Vec<String>),
     /// Everybody's.
     Any,
+}
+
+/// What requests of one worker run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// Threads.
+    #[default]
+    Threads,
+    /// Greenlets of one gevent hub.
+    Gevent,
 }
 
 /// Where the application is mounted.
@@ -391,6 +405,13 @@ impl Plan {
             server: ServerPlan {
                 workers: read.count("workers"),
                 threads: read.count("threads"),
+                concurrency: match read.text("concurrency").as_deref() {
+                    Some("gevent") => Concurrency::Gevent,
+                    _ => Concurrency::Threads,
+                },
+                greenlets: read.count("greenlets"),
+                queue_timeout: read.duration("queue_timeout"),
+                request_timeout: read.duration("request_timeout"),
                 request_line_max_bytes: read.count("request_line_max_bytes"),
                 fields_max: read.count("fields_max"),
                 fields_max_bytes: read.count("fields_max_bytes"),

@@ -53,6 +53,9 @@ impl Kind {
             Kind::Duration => duration(text)
                 .map(Value::Duration)
                 .ok_or_else(|| "must be a time above zero such as 30, 500ms, 30s, 2m or 1h".to_owned()),
+            Kind::TimeLimit => duration_or_zero(text)
+                .map(Value::Duration)
+                .ok_or_else(|| "must be 0 or a time such as 30, 500ms, 30s, 2m or 1h".to_owned()),
             Kind::Mode => u64::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
                 .ok()
                 .filter(|&mode| mode <= 0o7777 && !text.starts_with('+'))
@@ -86,6 +89,10 @@ fn size(text: &str) -> Option<u64> {
 }
 
 fn duration(text: &str) -> Option<Duration> {
+    duration_or_zero(text).filter(|duration| !duration.is_zero())
+}
+
+fn duration_or_zero(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -99,7 +106,7 @@ fn duration(text: &str) -> Option<Duration> {
     };
     let number: f64 = number.parse().ok()?;
     // A year is more than any of them can mean.
-    Duration::try_from_secs_f64(number * factor).ok().filter(|d| !d.is_zero() && d.as_secs() <= 366 * 86400)
+    Duration::try_from_secs_f64(number * factor).ok().filter(|d| d.as_secs() <= 366 * 86400)
 }
 
 /// A size as a person would write it.

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +21,87 @@ pub trait Application: Send + Sync {
     /// An error means that the application failed and that its failure is already in the error log; the server then
     /// answers 500 if no head was sent, else ends the connection so that the client sees a broken answer.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
+
+    /// Interrupts a call that takes too long, and no other: its thread leaves the application as soon as it can. What the
+    /// call sends meanwhile goes nowhere. Called on a thread that is made for it, and may wait.
+    fn interrupt(&self, overdue: &Overdue);
+}
+
+/// A call that takes longer than it may. It has been answered in place of the application.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// [`Request::number`].
+    pub number: u64,
+    /// Its method, printable.
+    pub method: String,
+    /// Its target, printable.
+    pub target: String,
+    /// How long it has taken.
+    pub age: Duration,
+}
+
+/// An application that has all its calls on one thread, side by side: each of them waits in a way that lets the others
+/// go on (greenlets). It finds its calls on a [`Desk`] and answers each through its own [`Call`].
+pub trait Hub: Send + Sync {
+    /// Answers calls on the calling thread until the desk is closed. An error was logged where the details were known.
+    fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed>;
+
+    /// As [`Application::interrupt`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
+    /// and finds [`News::Overdue`] on the desk.
+    fn interrupt(&self, overdue: &Overdue) -> bool;
+}
+
+/// Where a hub finds what is to be done. Nothing of it waits, and only the hub's thread takes from it.
+pub trait Desk: Send + Sync {
+    /// Readable while there is something to take.
+    fn bell(&self) -> BorrowedFd<'_>;
+
+    /// What is to be done next; `None` when there is nothing.
+    fn take(&self) -> Option<News>;
+
+    /// Puts [`News::Of`] a number on the desk; from any thread.
+    fn tell(&self, number: u64);
+
+    /// How long a client may take to send more of a streamed body.
+    fn body_timeout(&self) -> Duration;
+
+    /// Whether calls may become overdue.
+    fn has_time_limit(&self) -> bool;
+}
+
+/// What a hub finds on its desk.
+pub enum News {
+    /// A request is to be answered.
+    Call(Box<dyn Call>),
+    /// The call of that number [wanted news](Call::want_news), and now there are some.
+    Of(u64),
+    /// A call is to be interrupted.
+    Overdue(Overdue),
+    /// There will be no more calls; those that are being answered are left behind.
+    Closed,
+}
+
+/// One request with its answer, in the hands of a hub. A call that is dropped has failed.
+///
+/// None of it waits: [`Body::read`] gives `WouldBlock` when nothing is there, and whoever writes asks
+/// [`has_room`](Self::has_room) before.
+pub trait Call: Response + Send {
+    /// Tells it from all other calls of the desk.
+    fn number(&self) -> u64;
+
+    /// The request, until the end of the call. It has its body the first time only.
+    fn request(&mut self) -> Option<Request<'_>>;
+
+    /// Whether more may be written without filling the outbox beyond its limit. Also `true` when nothing can be sent any
+    /// more: writing says so then.
+    fn has_room(&mut self) -> bool;
+
+    /// Puts [`News::Of`] on the desk once, when there may be room, more of the body, or no client any more. To be
+    /// followed by another look, since that may be the case already.
+    fn want_news(&mut self);
+
+    /// Ends the call, as the return of [`Application::call`] does.
+    fn finish(self: Box<Self>, result: Result<(), Failed>);
 }
 
 /// The application failed, and that was logged where the details were known.
@@ -37,6 +118,8 @@ pub struct Request<'a> {
     pub endpoints: &'a Endpoints,
     /// It asks for a WebSocket in a way that can be accepted; see [`Response::accept_websocket`].
     pub websocket: bool,
+    /// Tells it from all others that have a time limit; 0 if it has none.
+    pub number: u64,
 }
 
 /// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).
@@ -86,7 +169,8 @@ pub trait Body: Send {
     /// Reads into `buffer` as `std::io::Read::read` does: `Ok(0)` is the end of a *complete* body.
     ///
     /// Errors: `UnexpectedEof` when the client went away or broke the framing before the end, `TimedOut` when it was
-    /// too slow, and whatever reading the spool file gives.
+    /// too slow, `WouldBlock` when nothing is there yet and the reader is a [`Hub`], and whatever reading the spool file
+    /// gives.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Whether [`read`](Self::read) may wait for the network: then a bridge lets other threads run meanwhile.
@@ -111,7 +195,8 @@ pub trait Response {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError>;
 
     /// Sends what was written. It returns at once: what the client does not take goes to a bounded buffer, then to a
-    /// temporary file, and only past the spool's limit does the thread wait (PEP 3333, "Buffering and Streaming").
+    /// temporary file, and only past the spool's limit does the thread wait (PEP 3333, "Buffering and Streaming"); a
+    /// hub's never does.
     fn flush(&mut self) -> Result<(), SendError>;
 
     /// Instead of [`flush`](Self::flush): whether what was written may wait for the end of the call. It may when it

@@ -6,13 +6,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anygate_config::{ApplicationPlan, LogTarget, Plan, VERSION};
+use anygate_config::{ApplicationPlan, Concurrency, LogTarget, Plan, VERSION};
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Ended, Events, Service, Tickets, Tls, Worker};
+use anygate_server::{Answering, Ended, Events, Service, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
 use anygate_sys::process::{self, Fork, User};
-use anygate_wsgi::{Options, WsgiApplication, ffi};
+use anygate_wsgi::{Options, WsgiApplication, WsgiHub, ffi};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -66,12 +66,16 @@ impl WorkerBody for Body {
             ApplicationPlan { target: Some(target), .. } => target.clone(),
             _ => "an application".to_owned(),
         };
-        let (workers, threads) = (self.plan.workers, self.plan.server.threads);
+        let server = &self.plan.server;
+        let side_by_side = match server.concurrency {
+            Concurrency::Threads => counted(server.threads, "thread"),
+            Concurrency::Gevent => counted(server.greenlets, "greenlet"),
+        };
         tracing::info!(
             "anygate {VERSION} serves {target} on {} with {} of {}; Ctrl-C ends it",
             urls.join(" and "),
-            counted(workers, "worker"),
-            counted(threads, "thread"),
+            counted(self.plan.workers, "worker"),
+            side_by_side,
         );
     }
 
@@ -100,14 +104,15 @@ impl Body {
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
-        let (application, files) = Python::attach(|py| {
+        let (answering, files) = Python::attach(|py| {
+            let failed = |error: PyErr| Failure::Server(error.to_string());
+            greenlets(py, &self.plan, "begin").map_err(failed)?;
             let callable = match self.application.take() {
                 Some(application) => application,
                 None => load(py, &self.plan).ok_or(Failure::Application)?,
             };
-            let failed = |error: PyErr| Failure::Server(error.to_string());
             let files = static_files(py, &self.plan).map_err(failed)?;
-            let application = match wsgi(py, callable, &self.plan, self.plan.workers > 1, false) {
+            let answering = match answering(py, callable, &self.plan) {
                 // What is around the application cannot be made, and another try is no use.
                 Err(error) if error.is_instance_of::<PyValueError>(py) => {
                     tracing::error!("{}", error.value(py));
@@ -115,19 +120,19 @@ impl Body {
                 }
                 made => made.map_err(failed)?,
             };
-            Ok((application, files))
+            Ok((answering, files))
         })?;
         let access_log = self
             .access_log
             .take()
             .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let server = |error: io::Error| Failure::Server(error.to_string());
-        let service = Service { application: Arc::new(application), access_log, files, tls };
+        let service = Service { answering, access_log, files, tls };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
         report.ready();
-        let ended = worker.run(&mut Reporting(report)).map_err(server)?;
+        let ended = worker.run(Box::new(Reporting(report))).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker ended before everything was answered");
         }
@@ -150,11 +155,13 @@ impl Body {
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
     let target = plan.application.target.as_deref()?;
-    let prepared = match plan.application.uwsgi_module {
-        true => py.import("anygate.uwsgi").and_then(|module| module.call_method0("register")).map(|_| ()),
+    let uwsgi = || match plan.application.uwsgi_module {
+        true => py.import("anygate.uwsgi")?.call_method0("register").map(|_| ()),
         false => Ok(()),
     };
-    let loaded = prepared
+    // What the application imports must be patched by then.
+    let loaded = greenlets(py, plan, "patch")
+        .and_then(|()| uwsgi())
         .and_then(|()| py.import("anygate.importer"))
         .and_then(|importer| importer.call_method1("load", (target, &plan.application.pythonpath)));
     match loaded {
@@ -172,6 +179,14 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
     }
 }
 
+/// Calls a function of `anygate.greenlets`, if the application is to have them.
+fn greenlets(py: Python<'_>, plan: &Plan, function: &str) -> PyResult<()> {
+    if plan.server.concurrency == Concurrency::Gevent {
+        py.import("anygate.greenlets")?.call_method0(function)?;
+    }
+    Ok(())
+}
+
 /// The certificates of addresses that speak HTTPS.
 pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, String> {
     plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose()
@@ -184,7 +199,22 @@ fn static_files(py: Python<'_>, plan: &Plan) -> PyResult<Option<Web2pyStatic>> {
     Ok(types.map(|types| Web2pyStatic::new(site, types)))
 }
 
-/// Makes the bridge to a callable.
+/// Makes the bridge to the callable of a worker.
+fn answering(py: Python<'_>, callable: Py<PyAny>, plan: &Plan) -> PyResult<Answering> {
+    let multiprocess = plan.workers > 1;
+    Ok(match plan.server.concurrency {
+        Concurrency::Threads => {
+            let application = wsgi(py, callable, plan, multiprocess, false)?;
+            Answering::Threads(Arc::new(application), plan.server.threads)
+        }
+        Concurrency::Gevent => {
+            let (callable, options) = around(py, callable, plan, multiprocess, false)?;
+            Answering::Hub(Arc::new(WsgiHub::new(py, callable, options)?), plan.server.greenlets)
+        }
+    })
+}
+
+/// Makes the bridge to a callable that threads call.
 pub(crate) fn wsgi(
     py: Python<'_>,
     callable: Py<PyAny>,
@@ -192,6 +222,18 @@ pub(crate) fn wsgi(
     multiprocess: bool,
     run_once: bool,
 ) -> PyResult<WsgiApplication> {
+    let (callable, options) = around(py, callable, plan, multiprocess, run_once)?;
+    WsgiApplication::new(py, callable, options)
+}
+
+/// The callable with what was asked to be around it, and what it is told about its server.
+fn around(
+    py: Python<'_>,
+    callable: Py<PyAny>,
+    plan: &Plan,
+    multiprocess: bool,
+    run_once: bool,
+) -> PyResult<(Py<PyAny>, Options)> {
     let callable = match &plan.application.profiler {
         Some(folder) => {
             py.import("anygate.profiler")?.getattr("Profiler")?.call1((callable, folder))?.unbind()
@@ -200,12 +242,13 @@ pub(crate) fn wsgi(
     };
     let options = Options {
         software: format!("anygate/{VERSION}"),
-        multithread: plan.server.threads > 1 && !run_once,
+        // Greenlets are no threads (as for gevent.pywsgi).
+        multithread: plan.server.concurrency == Concurrency::Threads && plan.server.threads > 1 && !run_once,
         multiprocess,
         run_once,
         errors: Arc::new(logs::write_raw),
     };
-    WsgiApplication::new(py, callable, options)
+    Ok((callable, options))
 }
 
 /// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.
@@ -236,6 +279,10 @@ impl Events for Reporting {
 
     fn draining(&mut self) {
         self.0.draining();
+    }
+
+    fn retiring(&mut self) {
+        self.0.retiring();
     }
 }
 

@@ -4,8 +4,8 @@ use std::env;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use anygate_config::Plan;
-use anygate_server::{Ended, Events, Handle, Service, Tickets, Worker};
+use anygate_config::{Concurrency, Plan};
+use anygate_server::{Answering, Ended, Events, Handle, Service, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -41,6 +41,10 @@ impl Server {
             let message = "workers: a Server is one worker inside this process; anygate.serve() starts more";
             return Err(PyValueError::new_err(message));
         }
+        if plan.server.concurrency == Concurrency::Gevent {
+            let message = "concurrency: a Server has threads beside those of this program; anygate.serve() has greenlets";
+            return Err(PyValueError::new_err(message));
+        }
         Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
     }
 
@@ -60,10 +64,11 @@ impl Server {
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
-        let service = Service { application: std::sync::Arc::new(application), access_log, files: None, tls };
+        let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
+        let service = Service { answering, access_log, files: None, tls };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let thread =
-            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(&mut Silent))?;
+            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(Box::new(Silent)))?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();
         *running = Some(Running { handle, thread, sockets });
         Ok(())
@@ -98,4 +103,5 @@ struct Silent;
 impl Events for Silent {
     fn beat(&mut self, _traffic: bool) {}
     fn draining(&mut self) {}
+    fn retiring(&mut self) {}
 }

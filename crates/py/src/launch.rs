@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anygate_config::{Command, Plan, parse};
+use anygate_config::{Command, Concurrency, Plan, parse};
 use anygate_server::Tickets;
 use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
@@ -151,7 +151,10 @@ pub(crate) fn serve(
         Ok(0) => Ok(()),
         Ok(code) => Err(PySystemExit::new_err(code)),
         Err(Refusal(2, message)) => Err(PyValueError::new_err(message)),
-        Err(Refusal(APPLICATION_FAILED, _)) => Err(PySystemExit::new_err(APPLICATION_FAILED)),
+        Err(refusal @ Refusal(APPLICATION_FAILED, _)) => {
+            complain(&refusal);
+            Err(PySystemExit::new_err(APPLICATION_FAILED))
+        }
         Err(Refusal(_, message)) => Err(PyOSError::new_err(message)),
     }
 }
@@ -162,6 +165,7 @@ fn launch(
     application: Option<Py<PyAny>>,
     folder: PathBuf,
 ) -> Result<i32, Refusal> {
+    gevent(py, &plan, application.is_some())?;
     let plan = Arc::new(plan);
     logs::start(&plan.log).map_err(Refusal::machine)?;
     let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
@@ -222,6 +226,27 @@ fn launch(
     })?;
     drop(pid_file);
     Ok(code)
+}
+
+/// Whether there is gevent, if it is wanted, and whether it comes in time.
+fn gevent(py: Python<'_>, plan: &Plan, imported: bool) -> Result<(), Refusal> {
+    if plan.server.concurrency != Concurrency::Gevent {
+        return Ok(());
+    }
+    let machine = |error: PyErr| Refusal::machine(error.to_string());
+    let find = || py.import("importlib.util")?.call_method1("find_spec", ("gevent",))?.is_truthy();
+    if !find().map_err(machine)? {
+        let message = "concurrency: gevent is not installed: pip install gevent";
+        return Err(Refusal(APPLICATION_FAILED, message.to_owned()));
+    }
+    let patched = || py.import("anygate.greenlets")?.call_method0("is_patched")?.is_truthy();
+    if imported && !patched().map_err(machine)? {
+        return Err(Refusal::usage(
+            "concurrency: gevent patches the standard library before the application is imported: name the application \
+             (\"myapp:app\"), or call gevent.monkey.patch_all() first",
+        ));
+    }
+    Ok(())
 }
 
 /// Goes to where the application wants to be.

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use anygate_proto::application::{Application, Failed, Request};
+use anygate_proto::application::{Application, Endpoints, Failed, Request};
+use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
 
 use crate::access_log::AccessLog;
@@ -85,10 +86,13 @@ impl AppThread<'_> {
         let log = self.rules.access_log.as_ref();
         let begun = log.map(|_| Instant::now());
         self.calls = self.calls.wrapping_add(1);
+        let watch = self.stage.watch_of_calls();
+        let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange));
         let options = AnswerOptions {
             draining: self.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
+            in_place: false,
         };
         let websocket = exchange.upgrade.is_some();
         let (mut answer, head, body, endpoints) =
@@ -103,7 +107,7 @@ impl AppThread<'_> {
             }
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        let request = Request { head, body, endpoints, websocket };
+        let request = Request { head, body, endpoints, websocket, number };
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
@@ -119,15 +123,30 @@ impl AppThread<'_> {
                 true
             }
         };
+        if let Some(watch) = watch {
+            watch.release(number);
+        }
         let finished: Finished = answer.finish(failed);
-        self.stage.note_answer();
         if let Some(sample) = finished.sample {
             self.stage.pace().sample(sample);
         }
-        if let (Some(log), Some(begun)) = (log, begun) {
-            log.record(endpoints, head, &finished, begun.elapsed());
-        }
+        conclude(self.stage, self.rules, endpoints, head, &finished, begun);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
+    }
+}
+
+/// Notes that a call has ended: for the supervisor, and in the access log.
+pub(crate) fn conclude(
+    stage: &Stage,
+    rules: &Rules,
+    endpoints: &Endpoints,
+    head: &RequestHead,
+    finished: &Finished,
+    begun: Option<Instant>,
+) {
+    stage.note_answer();
+    if let (Some(log), Some(begun)) = (&rules.access_log, begun) {
+        log.record(endpoints, head, finished, begun.elapsed());
     }
 }

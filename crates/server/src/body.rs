@@ -15,7 +15,7 @@ use std::time::Duration;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
-use crate::pipe::Pipe;
+use crate::pipe::{Pipe, WAIT_MAX};
 use crate::spool;
 
 /// A body while it is being received.
@@ -130,7 +130,8 @@ struct StreamState {
     input: Vec<u8>,
     /// Decoded but not read by the application.
     decoded: VecDeque<u8>,
-    timeout: Duration,
+    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
+    timeout: Option<Duration>,
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     expect_continue: bool,
     failed: Option<io::ErrorKind>,
@@ -144,7 +145,7 @@ impl BodyStream {
         decoder: BodyDecoder,
         input: Vec<u8>,
         length: Option<u64>,
-        timeout: Duration,
+        timeout: Option<Duration>,
         expect_continue: bool,
     ) -> Self {
         let state = StreamState {
@@ -180,7 +181,9 @@ impl Body for BodyStream {
             return Err(io::Error::other("the request is over; its body can no longer be read"));
         }
         let result = state.read(buffer);
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
             state.failed = Some(error.kind());
         }
         result
@@ -229,7 +232,14 @@ impl StreamState {
             let _ = self.pipe.stream().send(CONTINUE);
         }
         let mut buffer = [0; 16 * 1024];
+        let mut waited = Duration::ZERO;
         loop {
+            if self.pipe.is_over() {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the request was answered meanwhile",
+                ));
+            }
             match self.pipe.stream().recv(&mut buffer) {
                 Ok(0) => {
                     return Err(io::Error::new(
@@ -242,7 +252,13 @@ impl StreamState {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.pipe.stream().wait_readable(self.timeout)? {
+                    let Some(timeout) = self.timeout else { return Err(error) };
+                    let wait = WAIT_MAX.min(timeout);
+                    if self.pipe.stream().wait_readable(wait)? {
+                        continue;
+                    }
+                    waited += wait;
+                    if waited >= timeout {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
                             "the client sent no more of the body in time",

@@ -106,7 +106,8 @@ pub fn answer(
         Some(decoded) => {
             let length = decoded.length.filter(|&length| length > 0);
             let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
-            let request = Request { head: &head, body, endpoints: &decoded.endpoints, websocket: false };
+            let request =
+                Request { head: &head, body, endpoints: &decoded.endpoints, websocket: false, number: 0 };
             application.call(request, &mut answer).is_err()
         }
     };

@@ -40,6 +40,8 @@ pub(crate) struct ReadRules {
     pub(crate) body_memory_max_bytes: usize,
     pub(crate) temp_dir: Option<PathBuf>,
     pub(crate) body_timeout: Duration,
+    /// How long whoever reads a streamed body waits for more of it; `None` where nobody waits below the application.
+    pub(crate) stream_timeout: Option<Duration>,
     pub(crate) stream_paths: Vec<String>,
     pub(crate) requests_per_connection_max: u64,
     pub(crate) mount: Mount,
@@ -532,7 +534,7 @@ impl Connection {
             };
             let pipe = Arc::clone(&self.pipe);
             let stream =
-                BodyStream::new(pipe, decoder, rest.to_vec(), length, rules.body_timeout, expect_continue);
+                BodyStream::new(pipe, decoder, rest.to_vec(), length, rules.stream_timeout, expect_continue);
             exchange.body = RequestBody::Stream(stream);
             self.state = State::Ready;
             return Ok(rest.len());

@@ -68,6 +68,21 @@ impl Exchange {
         }
     }
 
+    /// A copy that has what an answer of our own must know.
+    pub(crate) fn outline(&self) -> Box<Exchange> {
+        Box::new(Exchange { head: self.head.clone(), form: self.form, ..Exchange::default() })
+    }
+
+    /// Whether the head of the answer was given.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.progress.framing.is_some()
+    }
+
+    /// Bytes of the answer's body so far.
+    pub(crate) fn answered_bytes(&self) -> u64 {
+        self.progress.body_bytes
+    }
+
     /// Forgets the request but keeps a sensible amount of memory.
     pub(crate) fn clear(&mut self) {
         self.head.clear();
@@ -173,6 +188,8 @@ pub(crate) struct Answer<'a> {
     out: &'a mut Vec<u8>,
     held: &'a mut bool,
     ends: &'a mut bool,
+    /// It is given in place of the application's, which is not heard any more.
+    in_place: bool,
     form: Form,
     version: Version,
     head: &'a RequestHead,
@@ -208,7 +225,8 @@ impl<'a> Answer<'a> {
             ..Progress::default()
         };
         let body = std::mem::take(&mut exchange.body);
-        let (answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        let (mut answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        answer.in_place = options.in_place;
         (answer, head, body, endpoints)
     }
 
@@ -242,6 +260,7 @@ impl<'a> Answer<'a> {
             out,
             held,
             ends,
+            in_place: false,
             form: *form,
             version: head.version(),
             head,
@@ -273,7 +292,7 @@ impl<'a> Answer<'a> {
         }
         let whole = match self.progress.framing {
             Some(BodyFraming::Length(_))
-                if self.progress.announced.left > 0 && !failed && !self.pipe.is_broken() =>
+                if self.progress.announced.left > 0 && !failed && !self.pipe.is_over() =>
             {
                 tracing::error!(
                     "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
@@ -295,9 +314,10 @@ impl<'a> Answer<'a> {
             Some(BodyFraming::Chunked) | None => false,
         };
         // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        let seized = self.pipe.seized();
         let ends_by_closing = failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose));
         *self.ends = self.form == Form::Http2 && whole;
-        if ends_by_closing || (self.form == Form::Http2 && !whole) {
+        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
             self.pipe.break_off();
         }
         if let Form::FastCgi { id } = self.form
@@ -306,12 +326,18 @@ impl<'a> Answer<'a> {
             fastcgi::encode_end(self.out, id);
         }
         Finished {
-            keep_alive: self.progress.keep_alive && whole,
-            status: self.progress.status,
+            keep_alive: self.progress.keep_alive && whole && seized.is_none(),
+            status: seized.unwrap_or(self.progress.status),
             body_bytes: self.progress.sent_bytes,
             head: self.progress.kept_head.take(),
             sample: self.progress.begun.as_ref().map(Begun::ended),
         }
+    }
+
+    /// Whether more may be written without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        let websocket = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some());
+        self.pipe.has_room(if websocket { &self.rules.websocket.outbox } else { self.limits })
     }
 
     /// Answers with an error page of our own; possible while nothing was started.
@@ -377,7 +403,9 @@ impl<'a> Answer<'a> {
                 let (message, framing) = http2::encode_head(head, &answer)?;
                 let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
                 // A client that is gone shows in the pipe.
-                let sent = self.pipe.stream().http2().map(|stream| stream.start(message, end));
+                let is_ours = self.in_place || self.pipe.claim();
+                let stream = self.pipe.stream().http2().filter(|_| is_ours);
+                let sent = stream.map(|stream| stream.start(message, end));
                 if sent.is_some_and(|sent| sent.is_err()) {
                     self.pipe.break_off();
                 }
@@ -442,6 +470,8 @@ pub(crate) struct AnswerOptions<'a> {
     pub(crate) draining: &'a AtomicBool,
     pub(crate) keep_head: bool,
     pub(crate) measured: bool,
+    /// The answer is one in place of the application's.
+    pub(crate) in_place: bool,
 }
 
 impl Response for Answer<'_> {
@@ -471,7 +501,7 @@ impl Response for Answer<'_> {
         if let Some(kept) = &mut self.progress.kept_head {
             kept.clone_from(head);
         }
-        if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) }
+        if self.pipe.is_over() && !self.in_place { Err(SendError::Disconnected) } else { Ok(()) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -499,7 +529,7 @@ impl Response for Answer<'_> {
 
     fn flush(&mut self) -> Result<(), SendError> {
         if self.out.is_empty() {
-            return if self.pipe.is_broken() { Err(SendError::Disconnected) } else { Ok(()) };
+            return if self.pipe.is_over() { Err(SendError::Disconnected) } else { Ok(()) };
         }
         self.send(&[])
     }
@@ -590,7 +620,8 @@ impl Response for Answer<'_> {
         // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
         if self.version >= Version::Http11 && self.form == Form::Http {
             http1::encode_interim(self.out, head);
-            return self.send(&[]);
+            self.send(&[])?;
+            self.pipe.begin();
         }
         if let Some(stream) = self.pipe.stream().http2() {
             stream.interim(http2::encode_interim(head)?)?;
@@ -613,6 +644,9 @@ impl Response for Answer<'_> {
     }
 }
 
+/// Seconds after which a client of an overloaded server may try again (RFC 9110 section 10.2.3).
+const RETRY_AFTER: &[u8] = b"10";
+
 /// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
 /// reflected into a browser.
 pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
@@ -630,6 +664,7 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     };
@@ -643,6 +678,7 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
         426 => built
             .and_then(|()| head.push_field(b"Upgrade", b"websocket"))
             .and_then(|()| head.push_field(b"Sec-WebSocket-Version", handshake::VERSION.as_bytes())),
+        503 => built.and_then(|()| head.push_field(b"Retry-After", RETRY_AFTER)),
         _ => built,
     };
     debug_assert!(built.is_ok(), "our own pages are valid");

@@ -107,6 +107,8 @@ pub(crate) struct Arrival {
     respond: Handle<SendResponse<Bytes>>,
     /// It is to be refused with this status.
     pub(crate) refused: Option<u16>,
+    /// Whom its body tells of more, where nobody waits for it on a thread.
+    reader: Option<Arc<Caller>>,
 }
 
 /// What a connection waits for.
@@ -354,7 +356,7 @@ impl Http2 {
                     let respond = Handle::new(respond);
                     self.request(
                         request,
-                        Arrival { exchange, respond, refused: None },
+                        Arrival { exchange, respond, refused: None, reader: None },
                         now,
                         rules,
                         stage,
@@ -415,9 +417,14 @@ impl Http2 {
             let _ = arrival.respond.get().send_informational(interim);
         }
         if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
-            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.body_timeout);
+            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.stream_timeout);
             let (stage, parent) = (Arc::clone(stage.stage), stage.parent);
-            let body = StreamedBody { body, at_hand: Bytes::new(), length, left, timeout, stage, parent };
+            if timeout.is_none() {
+                let (token, shared) = (AtomicUsize::new(usize::MAX), Arc::clone(&self.shared));
+                arrival.reader = Some(Arc::new(Caller { token, shared }));
+            }
+            let (at_hand, caller) = (Bytes::new(), arrival.reader.clone());
+            let body = StreamedBody { body, at_hand, length, left, timeout, caller, stage, parent };
             arrival.exchange.body = RequestBody::Received(Box::new(body));
             return arrived.push(arrival);
         }
@@ -667,7 +674,10 @@ impl Http2 {
         token: usize,
         home: &StreamHome<'_>,
     ) -> (Box<Exchange>, Stream) {
-        let Arrival { exchange, respond, .. } = respond;
+        let Arrival { exchange, respond, reader, .. } = respond;
+        if let Some(reader) = reader {
+            reader.token.store(token, Ordering::Release);
+        }
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         let call =
@@ -834,9 +844,24 @@ struct StreamedBody {
     length: Option<u64>,
     /// Bytes that may still come.
     left: u64,
-    timeout: Duration,
+    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
+    timeout: Option<Duration>,
+    caller: Option<Arc<Caller>>,
     stage: Arc<Stage>,
     parent: usize,
+}
+
+/// Told when a body has more, in place of a thread: calls the stream.
+struct Caller {
+    token: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+impl Wake for Caller {
+    fn wake(self: Arc<Self>) {
+        let token = self.token.load(Ordering::Acquire);
+        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+    }
 }
 
 /// Told when a body has more.
@@ -854,9 +879,12 @@ impl Body for StreamedBody {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let waker = Waker::from(Arc::new(Reader(thread::current())));
+        let waker = match &self.caller {
+            Some(caller) => Waker::from(Arc::clone(caller)),
+            None => Waker::from(Arc::new(Reader(thread::current()))),
+        };
         let mut context = Context::from_waker(&waker);
-        let until = Instant::now() + self.timeout;
+        let until = self.timeout.map(|timeout| Instant::now() + timeout);
         while self.at_hand.is_empty() && !buffer.is_empty() {
             match self.body.get().poll_data(&mut context) {
                 Poll::Ready(None) => return Ok(0),
@@ -876,6 +904,7 @@ impl Body for StreamedBody {
                     self.at_hand = data;
                 }
                 Poll::Pending => {
+                    let Some(until) = until else { return Err(io::ErrorKind::WouldBlock.into()) };
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(io::Error::new(
@@ -906,9 +935,13 @@ mod tests {
     use anygate_policy::forwarded::Forwarding;
     use anygate_proto::cgi::Mount;
     use anygate_proto::limits::Limits;
+    use anygate_proto::websocket::Limits as MessageLimits;
+    use anygate_proto::websocket::handshake::Origins;
 
     use super::*;
+    use crate::pipe::OutboxLimits;
     use crate::tls::Transport;
+    use crate::websocket::{self, Spares};
 
     struct Failing;
 
@@ -920,23 +953,41 @@ mod tests {
 
     #[test]
     fn a_panic_inside_h2_ends_only_its_connection() {
+        let websocket = websocket::Rules {
+            limits: MessageLimits::default(),
+            origins: Origins::Same,
+            compression: None,
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(1),
+            outbox: OutboxLimits {
+                memory_max_bytes: 1,
+                spool_max_bytes: 0,
+                write_timeout: Duration::from_secs(1),
+                temp_dir: None,
+                waits: true,
+            },
+            deflate: Spares::default(),
+            inflate: Spares::default(),
+        };
         let rules = ReadRules {
             limits: Limits::default(),
             body_memory_max_bytes: 1000,
             temp_dir: None,
             body_timeout: Duration::from_secs(1),
+            stream_timeout: None,
             stream_paths: Vec::new(),
             requests_per_connection_max: 0,
             mount: Mount::default(),
             forwarding: Forwarding::default(),
             proxy_protocol: false,
             https_port: None,
+            websocket: Arc::new(websocket),
         };
         let (ours, mut client) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let pipe = Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into())));
         let poll = mio::Poll::new().unwrap();
-        let stage = Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        let stage = Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None));
         let home = StreamHome { stage: &stage, parent: 0 };
         // Settings that open no window, and two requests.
         let mut hello = http2::PREFACE.to_vec();

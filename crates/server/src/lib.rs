@@ -9,6 +9,7 @@
 //! * [`worker`]: what a worker is made of, starting and stopping it.
 //! * [`stage`]: where the reactor lies while its owner calls the application; ready exchanges; who wakes whom.
 //! * [`app_thread`], [`steward`]: the two kinds of threads. * [`pace`]: when one hands the reactor to the next.
+//! * [`desk`]: how calls get to an application that has all of them on one thread, and back.
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges; what may follow an answer.
 //! * [`streams`]: FastCGI requests that come interleaved; [`complaints`]: peers that break their protocol.
@@ -18,7 +19,7 @@
 //! * [`websocket`]: a connection that became a WebSocket. * [`relay`]: one that the application took over.
 //! * [`body`], [`spool`]: request bodies in memory, in a file, or as they arrive; temporary files.
 //! * [`tls`]: certificates, sessions around sockets, the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
-//! * [`deadlines`], [`access_log`], [`date`].
+//! * [`overdue`]: calls that take too long. * [`deadlines`], [`access_log`], [`date`].
 //! * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
 
@@ -30,8 +31,10 @@ mod complaints;
 mod connection;
 mod date;
 mod deadlines;
+mod desk;
 mod exchange;
 mod http2;
+mod overdue;
 mod pace;
 mod pipe;
 mod reactor;
@@ -47,4 +50,4 @@ mod worker;
 
 pub use access_log::{AccessLog, Reopen};
 pub use tls::{Tickets, Tls};
-pub use worker::{Ended, Events, Handle, Service, Worker};
+pub use worker::{Answering, Ended, Events, Handle, Service, Worker};

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,12 +30,22 @@ pub(crate) struct OutboxLimits {
     pub(crate) write_timeout: Duration,
     /// Where temporary files go.
     pub(crate) temp_dir: Option<PathBuf>,
+    /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
+    pub(crate) waits: bool,
 }
+
+/// Called when there may be room, bytes from the client, or no client any more.
+pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
 /// A file of the spool is closed at this size, so that its room comes back when it was sent.
 const SPOOL_FILE_BYTES: u64 = 64 << 20;
 /// What one sendfile call may move: enough to be efficient, little enough to share the thread.
 const SEND_FILE_BYTES: u64 = 1 << 20;
+
+/// In place of the status of what was sent in place of the application: nothing could be.
+const BROKEN_OFF: u16 = 1;
+/// A thread that waits for its client looks at least so often whether it is to go on.
+pub(crate) const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The socket and what waits for it.
 pub(crate) struct Pipe {
@@ -43,9 +53,13 @@ pub(crate) struct Pipe {
     outbox: Mutex<Outbox>,
     /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
     broken: AtomicBool,
+    /// The status that was answered in place of the application, which is not heard any more, or [`BROKEN_OFF`]; else 0.
+    seized: AtomicU16,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
     upgraded: OnceLock<Upgraded>,
+    /// Whoever waits for this pipe in a loop of its own.
+    on_news: Mutex<Option<OnNews>>,
 }
 
 #[derive(Default)]
@@ -53,6 +67,8 @@ struct Outbox {
     queue: VecDeque<Segment>,
     /// The end of an answer, which its thread will send when its call is over, together with other answers.
     held: Vec<u8>,
+    /// The application's answer has begun.
+    begun: bool,
     /// Nothing may be held back, since the thread that called has lost the reactor.
     prompt: bool,
     /// Nothing may be added any more.
@@ -135,8 +151,10 @@ impl Pipe {
             stream,
             outbox: Mutex::default(),
             broken: AtomicBool::new(false),
+            seized: AtomicU16::new(0),
             watched: AtomicBool::new(false),
             upgraded: OnceLock::new(),
+            on_news: Mutex::default(),
         }
     }
 
@@ -147,6 +165,7 @@ impl Pipe {
     /// Sends `first` then `second`, or keeps what the socket does not take.
     pub(crate) fn send(&self, first: &[u8], second: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
+        outbox.begun = true;
         let mut rest = (first, second);
         if outbox.queue.is_empty() {
             while !(rest.0.is_empty() && rest.1.is_empty()) {
@@ -172,6 +191,9 @@ impl Pipe {
     /// Sends the last bytes of a stream of HTTP/2 and its end.
     pub(crate) fn send_last(&self, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
         let Some(stream) = self.stream.http2() else { return self.send(bytes, &[], limits) };
+        if self.is_over() {
+            return Err(SendError::Disconnected);
+        }
         if self.lock().queue.is_empty() && stream.send_last(bytes).map_err(|_| self.disconnect())? {
             return Ok(());
         }
@@ -225,8 +247,9 @@ impl Pipe {
     /// send it while the call goes on.
     pub(crate) fn hold_back(&self, bytes: &mut Vec<u8>) -> bool {
         let mut outbox = self.lock();
-        let may = !outbox.prompt && outbox.held.is_empty() && outbox.queue.is_empty() && !self.is_broken();
+        let may = !outbox.prompt && outbox.held.is_empty() && outbox.queue.is_empty() && !self.is_over();
         if may {
+            outbox.begun = true;
             std::mem::swap(&mut outbox.held, bytes);
         }
         may
@@ -255,6 +278,7 @@ impl Pipe {
     /// Sends a part of a file after what waits already.
     pub(crate) fn send_file(&self, part: FilePart, limits: &OutboxLimits) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
+        outbox.begun = true;
         if part.left > 0 {
             outbox.queue.push_back(Segment::File(part));
             outbox.progress.get_or_insert_with(Instant::now);
@@ -275,9 +299,93 @@ impl Pipe {
         self.lock().progress
     }
 
+    /// Whether a write would not have to wait; also when nothing can be sent any more.
+    pub(crate) fn has_room(&self, limits: &OutboxLimits) -> bool {
+        let mut outbox = self.lock();
+        self.is_over()
+            || outbox.queue.is_empty()
+            || self.flush_locked(&mut outbox) == Flushed::Broken
+            || !outbox.is_full(limits)
+    }
+
+    /// Calls `on_news` once, at the next news. Nobody else may be waiting.
+    pub(crate) fn want_news(&self, on_news: OnNews) {
+        *self.on_news.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_news);
+    }
+
+    /// There may be room, bytes from the client, or no client any more.
+    pub(crate) fn tell_news(&self) {
+        let on_news = self.on_news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(on_news) = on_news {
+            on_news();
+        }
+    }
+
+    /// Nothing of an answer has been sent; interim ones do not count.
+    pub(crate) fn begin(&self) {
+        self.lock().begun = false;
+    }
+
+    /// The application's answer begins by another way than a write; `false` when nobody hears it any more.
+    pub(crate) fn claim(&self) -> bool {
+        let mut outbox = self.lock();
+        outbox.begun |= !self.is_over();
+        outbox.begun
+    }
+
+    /// From now on the application is not heard any more. Gives whether an answer of that status is to be given in its
+    /// place; if its own has begun nothing more is sent.
+    pub(crate) fn seize(&self, status: u16) -> bool {
+        let outbox = self.lock();
+        let fresh = !outbox.begun;
+        self.seized.store(if fresh { status } else { BROKEN_OFF }, Ordering::Release);
+        drop(outbox);
+        if !fresh {
+            self.break_off();
+        }
+        fresh
+    }
+
+    /// Sends the answer in place of the application's.
+    pub(crate) fn send_in_place(&self, answer: Vec<u8>) {
+        let mut outbox = self.lock();
+        outbox.memory_bytes += answer.len();
+        outbox.progress.get_or_insert_with(Instant::now);
+        outbox.queue.push_back(Segment::Memory { bytes: answer, sent: 0 });
+        if self.stream.http2().is_some() {
+            outbox.queue.push_back(Segment::End);
+        }
+        if self.flush_locked(&mut outbox) == Flushed::Empty {
+            // A client may wait for the end. If it cannot be told it has gone.
+            let _ = self.stream.shutdown_write();
+        }
+        drop(outbox);
+        if let Some(stream) = self.stream.http2() {
+            stream.nudge();
+        }
+        self.tell_news();
+    }
+
+    /// The status that was answered in place of the application.
+    pub(crate) fn seized(&self) -> Option<u16> {
+        let status = self.seized.load(Ordering::Acquire);
+        (status > BROKEN_OFF).then_some(status)
+    }
+
+    /// Whether the application took too long, and all was sent to its client that ever will be.
+    pub(crate) fn is_done_without_application(&self) -> bool {
+        self.seized.load(Ordering::Acquire) != 0 && (self.is_broken() || self.waiting_since().is_none())
+    }
+
+    /// Whether nobody hears the application any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_broken() || self.seized.load(Ordering::Acquire) != 0
+    }
+
     /// Nothing more will be sent; a thread that writes is told so.
     pub(crate) fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
+        self.tell_news();
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -304,24 +412,23 @@ impl Pipe {
 
     /// The outbox, once it has room. This is the one place where an answer makes its thread wait.
     fn room(&self, limits: &OutboxLimits) -> Result<MutexGuard<'_, Outbox>, SendError> {
+        let mut waited = Duration::ZERO;
         loop {
             let mut outbox = self.lock();
-            if self.is_broken() || outbox.ended {
+            if self.is_over() || outbox.ended {
                 return Err(SendError::Disconnected);
             }
             if !outbox.queue.is_empty() && self.flush_locked(&mut outbox) == Flushed::Broken {
                 return Err(SendError::Disconnected);
             }
-            let full = match limits.spool_max_bytes {
-                0 => outbox.memory_bytes >= limits.memory_max_bytes,
-                spool_max_bytes => outbox.spool_bytes >= spool_max_bytes,
-            };
-            if !full {
+            if !limits.waits || !outbox.is_full(limits) {
                 return Ok(outbox);
             }
             drop(outbox);
-            match self.stream.wait_writable(limits.write_timeout) {
-                Ok(true) => {}
+            let wait = WAIT_MAX.min(limits.write_timeout);
+            match self.stream.wait_writable(wait) {
+                Ok(true) => waited = Duration::ZERO,
+                Ok(false) if waited + wait < limits.write_timeout => waited += wait,
                 Ok(false) | Err(_) => return Err(self.disconnect()),
             }
         }
@@ -418,6 +525,13 @@ impl Pipe {
 }
 
 impl Outbox {
+    fn is_full(&self, limits: &OutboxLimits) -> bool {
+        match limits.spool_max_bytes {
+            0 => self.memory_bytes >= limits.memory_max_bytes,
+            spool_max_bytes => self.spool_bytes >= spool_max_bytes,
+        }
+    }
+
     fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) -> io::Result<()> {
         self.progress.get_or_insert_with(Instant::now);
         let fits = limits.spool_max_bytes == 0 || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;

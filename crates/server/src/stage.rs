@@ -7,12 +7,13 @@
 //! is to answer one owns it first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mio::Waker;
 
 use crate::connection::Connection;
+use crate::overdue::Watch;
 use crate::pace::Pace;
 use crate::reactor::Reactor;
 
@@ -34,6 +35,8 @@ pub(crate) struct Stage {
     drained: AtomicBool,
     /// Calls ended since somebody asked.
     answered: AtomicBool,
+    /// Where calls have a time limit.
+    overdue: Option<Arc<Watch>>,
 }
 
 #[derive(Default)]
@@ -72,7 +75,7 @@ pub(crate) struct Look {
 }
 
 impl Stage {
-    pub(crate) fn new(waker: Waker) -> Self {
+    pub(crate) fn new(waker: Waker, overdue: Option<Arc<Watch>>) -> Self {
         Stage {
             floor: Mutex::default(),
             app_threads: Condvar::new(),
@@ -84,6 +87,7 @@ impl Stage {
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            overdue,
         }
     }
 
@@ -95,6 +99,11 @@ impl Stage {
     /// Whether calls have ended since the last time.
     pub(crate) fn take_answered(&self) -> bool {
         self.answered.swap(false, Ordering::Relaxed)
+    }
+
+    /// Who watches how long calls take, if somebody does.
+    pub(crate) fn watch_of_calls(&self) -> Option<&Arc<Watch>> {
+        self.overdue.as_ref()
     }
 
     /// How calls behave.
@@ -164,8 +173,13 @@ impl Stage {
 
     /// Returns a connection to a reactor that somebody else owns now.
     pub(crate) fn give_back(&self, connection: Box<Connection>) {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.put_down(connection);
         self.wake();
+    }
+
+    /// The same without telling the reactor's owner.
+    pub(crate) fn put_down(&self, connection: Box<Connection>) {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
     /// Has the reactor look after a connection.
@@ -200,7 +214,7 @@ impl Stage {
 
     /// Ends the worker, whose reactor has nothing left to do or no time to do it.
     pub(crate) fn finish(&self, reactor: &Reactor) {
-        self.drained.store(reactor.is_empty(), Ordering::Release);
+        self.drained.store(reactor.is_answered(), Ordering::Release);
         self.stop();
     }
 
@@ -209,6 +223,11 @@ impl Stage {
         self.lock().stopped = true;
         self.app_threads.notify_all();
         self.steward.notify_one();
+    }
+
+    /// Whether all threads are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
     }
 
     // What the steward does.

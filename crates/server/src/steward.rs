@@ -1,11 +1,15 @@
 //! The steward: the one thread of a worker that never enters the application. It notices that the reactor has been
 //! lent for too long and sees to it that somebody runs it: an idle app thread, or, when all are busy, itself. (The
-//! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow.
+//! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow. Where the application
+//! is a hub, the steward keeps the reactor for good.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::desk::Desk;
+use crate::reactor::Reactor;
 use crate::stage::{Look, Stage, Watched};
 use crate::worker::Events;
 
@@ -13,6 +17,9 @@ use crate::worker::Events;
 const SLOW: Duration = Duration::from_millis(1);
 /// and every further one after twice the time, up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(4);
+/// Answers of a hub that is still beginning a batch of calls are looked for after [`SLOW`], then after twice the time, up
+/// to this.
+const BATCH_PAUSE_MAX: Duration = Duration::from_millis(16);
 /// After a slow call, so long, every call is measured, to learn whether waiting is their habit,
 const ALERT: Duration = Duration::from_millis(50);
 /// and not again for so long: calls that compute are slow too, and measuring them costs more than it helps.
@@ -35,7 +42,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
     loop {
         let now = Instant::now();
         if beaten.is_none_or(|at| at + BEAT <= now) {
-            events.beat(stage.take_answered());
+            beat(stage, events);
             beaten = Some(now);
         }
         if stage.draining().load(Ordering::Relaxed) && !draining {
@@ -64,7 +71,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
                     }
                     reactor.turn(Some(BEAT))?;
                     if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-                        events.beat(stage.take_answered());
+                        beat(stage, events);
                         beaten = Some(reactor.now());
                     }
                 }
@@ -77,6 +84,52 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+}
+
+/// Runs the reactor all the time, where the application has one thread that never does: reads, parses, and hands ready
+/// exchanges over, until the worker ends.
+///
+/// Errors: the poll itself fails.
+pub(crate) fn keep(
+    mut reactor: Box<Reactor>,
+    stage: &Stage,
+    desk: &Arc<Desk>,
+    events: &mut dyn Events,
+) -> io::Result<()> {
+    let mut beaten: Option<Instant> = None;
+    let mut draining = false;
+    let mut pause = Duration::ZERO;
+    loop {
+        if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
+            beat(stage, events);
+            beaten = Some(reactor.now());
+        }
+        if stage.draining().load(Ordering::Relaxed) && !draining {
+            draining = true;
+            events.draining();
+        }
+        while desk.has_place() {
+            let Some(connection) = reactor.next_for_hub() else { break };
+            desk.hand_over(connection);
+        }
+        desk.ring();
+        reactor.set_busy(!desk.has_place());
+        if reactor.is_finished() || stage.is_stopped() {
+            stage.finish(&reactor);
+            return Ok(());
+        }
+        reactor.take_back_returned();
+        pause = if desk.is_in_batch() { (pause * 2).clamp(SLOW, BATCH_PAUSE_MAX) } else { Duration::ZERO };
+        reactor.turn(Some(if pause.is_zero() { BEAT } else { pause }))?;
+    }
+}
+
+/// Tells the keeper how things are.
+fn beat(stage: &Stage, events: &mut dyn Events) {
+    events.beat(stage.take_answered());
+    if stage.watch_of_calls().is_some_and(|watch| watch.take_stuck()) {
+        events.retiring();
     }
 }
 

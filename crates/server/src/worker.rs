@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_proto::application::Application;
+use anygate_proto::application::{Application, Hub, News, Overdue};
 use anygate_proto::limits::Limits;
 use anygate_proto::websocket::Limits as MessageLimits;
 use anygate_proto::websocket::deflate::Preference;
@@ -25,7 +25,9 @@ use crate::access_log::AccessLog;
 use crate::app_thread;
 use crate::cgi;
 use crate::connection::ReadRules;
+use crate::desk::Desk;
 use crate::exchange::AnswerRules;
+use crate::overdue::Watch;
 use crate::pipe::OutboxLimits;
 use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
 use crate::stage::Stage;
@@ -37,7 +39,7 @@ use crate::websocket::{self, Spares};
 /// What a worker serves, and what is around it.
 pub struct Service {
     /// Answers requests.
-    pub application: Arc<dyn Application>,
+    pub answering: Answering,
     /// Where a line for each request goes.
     pub access_log: Option<AccessLog>,
     /// Files that are answered without the application.
@@ -46,14 +48,22 @@ pub struct Service {
     pub tls: Option<Tls>,
 }
 
-/// One worker, ready to run. The caller's thread becomes the steward.
+/// Who answers requests, on which threads.
+pub enum Answering {
+    /// So many app threads, each one request at a time.
+    Threads(Arc<dyn Application>, usize),
+    /// One thread, at most so many requests side by side. It is the thread that runs the worker, on which the
+    /// application was made.
+    Hub(Arc<dyn Hub>, usize),
+}
+
+/// One worker, ready to run.
 pub struct Worker {
     stage: Arc<Stage>,
     reactor: Box<Reactor>,
     rules: Arc<Rules>,
-    application: Arc<dyn Application>,
+    answering: Answering,
     handshakes: Arc<Handshakes>,
-    threads: usize,
 }
 
 /// What a worker tells its keeper.
@@ -62,6 +72,8 @@ pub trait Events: Send {
     fn beat(&mut self, traffic: bool);
     /// The worker stopped accepting and finishes what it has.
     fn draining(&mut self);
+    /// The worker serves, but should be replaced: it has a thread that nothing can stop.
+    fn retiring(&mut self);
 }
 
 /// How a worker ended.
@@ -153,13 +165,15 @@ impl Worker {
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
-        let Service { application, access_log, files, tls } = service;
-        let mut rules = rules(plan, access_log, files, tls);
+        let Service { answering, access_log, files, tls } = service;
+        let waits = matches!(answering, Answering::Threads(..));
+        let mut rules = rules(plan, access_log, files, tls, waits);
         rules.read.https_port = https_port(&listeners);
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let stage = Arc::new(Stage::new(waker));
+        let watch = (!plan.request_timeout.is_zero()).then(|| Arc::new(Watch::new(plan.request_timeout)));
+        let stage = Arc::new(Stage::new(waker, watch));
         let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
             poll,
@@ -171,18 +185,16 @@ impl Worker {
             Arc::clone(&handshakes),
         )?);
         let handle = Handle { stage: Arc::clone(&stage), control: Arc::clone(&control) };
-        let threads = plan.threads.max(1);
-        Ok((Worker { stage, reactor, rules, application, handshakes, threads }, handle))
+        Ok((Worker { stage, reactor, rules, answering, handshakes }, handle))
     }
 
     /// Serves until told to end. App threads that are still inside the application when the time to drain is over are
     /// left behind: the caller is expected to end the process, or to live with them.
     ///
     /// Errors: a thread cannot be started, or the poll itself fails.
-    pub fn run(self, events: &mut dyn Events) -> io::Result<Ended> {
-        let Worker { stage, reactor, rules, application, handshakes, threads } = self;
-        let mut handles = Vec::with_capacity(threads + 1);
-        if let Some(tls) = rules.tls.clone() {
+    pub fn run(self, events: Box<dyn Events>) -> io::Result<Ended> {
+        let Worker { stage, reactor, rules, answering, handshakes } = self;
+        let shaking = rules.tls.clone().map(|tls| {
             let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
             let work = move || {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handshakes.run(&tls, &floor))) {
@@ -190,45 +202,128 @@ impl Worker {
                     floor.stop();
                 }
             };
-            handles.push(thread::Builder::new().name("handshakes".to_owned()).spawn(work)?);
+            thread::Builder::new().name("handshakes".to_owned()).spawn(work)
+        });
+        let shaking = shaking.transpose()?;
+        let ended = serve(answering, &stage, reactor, &rules, events);
+        if let Some(watch) = stage.watch_of_calls() {
+            watch.end();
         }
-        for index in 0..threads {
-            let (floor, rules, application) =
-                (Arc::clone(&stage), Arc::clone(&rules), Arc::clone(&application));
-            let work = move || {
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    application.with_thread(&mut || app_thread::run(&floor, &rules, application.as_ref()));
-                }));
-                if let Err(panic) = outcome {
-                    // The reactor may be lost with this thread: this worker cannot go on, its successor can.
-                    tracing::error!("an app thread failed: {}", panic_text(panic.as_ref()));
-                    floor.stop();
-                }
-            };
-            match thread::Builder::new().name(format!("app-{index}")).spawn(work) {
-                Ok(handle) => handles.push(handle),
-                Err(error) => {
-                    stage.stop();
-                    handshakes.stop();
-                    return Err(error);
-                }
-            }
-        }
-        stage.offer(reactor);
-        let ended = steward::run(&stage, events);
         handshakes.stop();
-        ended?;
-        let patience = Instant::now() + Duration::from_millis(200);
-        let mut left = handles;
-        while !left.is_empty() && Instant::now() < patience {
-            left.retain(|handle| !handle.is_finished());
-            thread::sleep(Duration::from_millis(1));
-        }
+        let shaken = wait(shaking.into_iter().collect());
+        let ended = ended? && shaken;
         if let Some(log) = &rules.access_log {
             log.flush();
         }
-        Ok(if left.is_empty() && stage.is_drained() { Ended::Drained } else { Ended::CutOff })
+        Ok(if ended && stage.is_drained() { Ended::Drained } else { Ended::CutOff })
     }
+}
+
+/// Serves until told to end. Gives whether all threads have ended well.
+fn serve(
+    answering: Answering,
+    stage: &Arc<Stage>,
+    reactor: Box<Reactor>,
+    rules: &Arc<Rules>,
+    mut events: Box<dyn Events>,
+) -> io::Result<bool> {
+    let watch = stage.watch_of_calls();
+    match answering {
+        Answering::Threads(application, threads) => {
+            if let Some(watch) = watch {
+                let application = Arc::clone(&application);
+                watch.start(rules, move |overdue| application.interrupt(overdue))?;
+            }
+            run_threads(stage, reactor, rules, &application, threads, events.as_mut())
+        }
+        Answering::Hub(hub, calls) => {
+            let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
+            if let Some(watch) = watch {
+                let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
+                let interrupt = move |overdue: &Overdue| {
+                    if !hub.interrupt(overdue) {
+                        desk.tell(News::Overdue(overdue.clone()));
+                    }
+                };
+                watch.start(rules, interrupt)?;
+            }
+            run_hub(stage, reactor, &desk, hub.as_ref(), events)
+        }
+    }
+}
+
+/// Serves with app threads; the calling thread is the steward. Gives whether all of them have ended.
+fn run_threads(
+    stage: &Arc<Stage>,
+    reactor: Box<Reactor>,
+    rules: &Arc<Rules>,
+    application: &Arc<dyn Application>,
+    threads: usize,
+    events: &mut dyn Events,
+) -> io::Result<bool> {
+    let mut handles = Vec::with_capacity(threads);
+    for index in 0..threads.max(1) {
+        let (floor, rules, application) = (Arc::clone(stage), Arc::clone(rules), Arc::clone(application));
+        let work = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                application.with_thread(&mut || app_thread::run(&floor, &rules, application.as_ref()));
+            }));
+            if let Err(panic) = outcome {
+                // The reactor may be lost with this thread: this worker cannot go on, its successor can.
+                tracing::error!("an app thread failed: {}", panic_text(panic.as_ref()));
+                floor.stop();
+            }
+        };
+        match thread::Builder::new().name(format!("app-{index}")).spawn(work) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => {
+                stage.stop();
+                return Err(error);
+            }
+        }
+    }
+    stage.offer(reactor);
+    steward::run(stage, events)?;
+    Ok(wait(handles))
+}
+
+/// Waits a little for threads to end; gives whether they have.
+fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
+    let patience = Instant::now() + Duration::from_millis(200);
+    while !threads.is_empty() && Instant::now() < patience {
+        threads.retain(|thread| !thread.is_finished());
+        thread::sleep(Duration::from_millis(1));
+    }
+    threads.is_empty()
+}
+
+/// Serves with a hub on the calling thread; the steward has a thread of its own. Gives whether the hub has ended well.
+///
+/// Nothing that another thread uses may lie on this thread's stack: the hub's greenlets take turns on it, and what lay
+/// there when the first of them began is moved away while they run.
+fn run_hub(
+    stage: &Arc<Stage>,
+    reactor: Box<Reactor>,
+    desk: &Arc<Desk>,
+    hub: &dyn Hub,
+    mut events: Box<dyn Events>,
+) -> io::Result<bool> {
+    let (floor, tray) = (Arc::clone(stage), Arc::clone(desk));
+    let work = move || {
+        let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, &floor, &tray, events.as_mut())));
+        floor.stop();
+        tray.close();
+        kept.unwrap_or_else(|panic| {
+            tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
+            Err(io::Error::other("the steward failed"))
+        })
+    };
+    let steward = thread::Builder::new().name("steward".to_owned()).spawn(work)?;
+    let served = hub.run(Arc::clone(desk) as _);
+    stage.stop();
+    stage.wake();
+    let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));
+    kept.map(|()| served.is_ok())
 }
 
 fn rules(
@@ -236,12 +331,14 @@ fn rules(
     access_log: Option<AccessLog>,
     files: Option<Web2pyStatic>,
     tls: Option<Tls>,
+    waits: bool,
 ) -> Rules {
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,
         write_timeout: plan.write_timeout,
         temp_dir: plan.temp_dir.clone(),
+        waits,
     };
     let websocket = Arc::new(websocket::Rules {
         limits: MessageLimits {
@@ -272,6 +369,7 @@ fn rules(
             body_memory_max_bytes: plan.body_memory_max_bytes,
             temp_dir: plan.temp_dir.clone(),
             body_timeout: plan.body_timeout,
+            stream_timeout: waits.then_some(plan.body_timeout),
             stream_paths: plan.stream_paths.clone(),
             requests_per_connection_max: plan.requests_per_connection_max,
             mount: cgi::mount(&plan.script_name),
@@ -292,6 +390,7 @@ fn rules(
             keepalive: plan.keepalive_timeout,
             write: plan.write_timeout,
             graceful: plan.graceful_timeout,
+            queue: plan.queue_timeout,
         },
         access_log,
         files,

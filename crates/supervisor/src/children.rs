@@ -8,7 +8,9 @@ use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
-use crate::worker::{BEATS, Death, FIELDS, GONE, READY, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC};
+use crate::worker::{
+    BEATS, Death, FIELDS, GONE, READY, RETIRING, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
+};
 
 /// One worker.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Child {
     pub(crate) stage: Stage,
     /// Why it was killed, if it was.
     pub(crate) killed: Option<Death>,
+    /// It serves until another one takes its place.
+    pub(crate) replaced: bool,
     beats: u64,
     beaten: Instant,
     traffic: u64,
@@ -81,6 +85,7 @@ impl Children {
             generation,
             stage,
             killed: None,
+            replaced: false,
             beats: 0,
             beaten: Instant::now(),
             traffic: 0,
@@ -101,11 +106,12 @@ impl Children {
         self.list.is_empty()
     }
 
-    /// Workers of a generation that were not told to finish.
+    /// Workers of a generation that were not told to finish and are not to be replaced.
     pub(crate) fn active(&self, generation: u64) -> usize {
         self.list
             .iter()
             .filter(|child| child.generation == generation && !matches!(child.stage, Stage::Retiring(_)))
+            .filter(|child| !child.replaced)
             .count()
     }
 
@@ -114,6 +120,7 @@ impl Children {
         self.list
             .iter()
             .filter(|child| child.generation == generation && matches!(child.stage, Stage::Ready(_)))
+            .filter(|child| !child.replaced)
             .count()
     }
 
@@ -125,6 +132,13 @@ impl Children {
             if matches!(child.stage, Stage::Starting(_)) && read(STAGE) >= READY {
                 child.stage = Stage::Ready(now);
                 child.beaten = now;
+            }
+            if read(RETIRING) != 0 && !child.replaced {
+                child.replaced = true;
+                tracing::warn!(
+                    "worker {} has a thread that nothing can stop: starting another one",
+                    child.pid
+                );
             }
             let beats = read(BEATS);
             if beats != child.beats {

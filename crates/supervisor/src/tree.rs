@@ -248,7 +248,11 @@ impl<'a> Supervisor<'a> {
                 }
                 return is_over.then_some(exit);
             }
-            Phase::Serving => {}
+            Phase::Serving => {
+                if self.children.ready(self.generation) >= self.target {
+                    self.children.retire(now + self.plan.graceful_timeout, |child| child.replaced);
+                }
+            }
             Phase::Starting | Phase::Reloading => {
                 if self.children.ready(self.generation) >= self.target {
                     if self.phase == Phase::Starting {

@@ -125,7 +125,9 @@ pub(crate) const TRAFFIC: usize = 2;
 const PID: usize = 3;
 /// Seconds since 1970.
 const SINCE: usize = 4;
-pub(crate) const FIELDS: usize = 5;
+/// Not zero when the worker should be replaced.
+pub(crate) const RETIRING: usize = 5;
+pub(crate) const FIELDS: usize = 6;
 /// Workers that can live at once, old generations included.
 pub(crate) const SLOTS: usize = 4096;
 /// Rows behind those of workers: what the supervisor counts, and what those counted that are gone.
@@ -186,9 +188,18 @@ impl Report {
         self.stage(DRAINING);
     }
 
+    /// The worker serves, but another one should take its place.
+    pub fn retiring(&mut self) {
+        self.tell(RETIRING, 1);
+    }
+
     fn stage(&mut self, stage: u64) {
-        if let Some(cell) = self.board.cell(self.slot, STAGE) {
-            cell.store(stage, Ordering::Release);
+        self.tell(STAGE, stage);
+    }
+
+    fn tell(&mut self, field: usize, value: u64) {
+        if let Some(cell) = self.board.cell(self.slot, field) {
+            cell.store(value, Ordering::Release);
         }
         // A supervisor that is gone needs no news; the end of `parent` tells that.
         let _ = self.news.write(&[1]);

@@ -6,6 +6,7 @@
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 
+pub mod bell;
 pub mod clock;
 pub mod listener;
 pub mod lock;
@@ -15,6 +16,7 @@ pub mod shared;
 pub mod signals;
 pub mod stream;
 
+pub use bell::Bell;
 pub use listener::{BindError, Listener, UnixOptions};
 pub use stream::{Address, Stream};
 

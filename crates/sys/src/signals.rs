@@ -194,7 +194,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read.into(), write.into()))
 }
 
-fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // fcntl on a descriptor that we own, with integers only.
     let flags = syscall!(fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
     // As above.

@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use anygate_proto::application::{Application, Failed, Request, Response};
+use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
+use anygate_proto::head::RequestHead;
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
@@ -12,7 +12,8 @@ use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
 use crate::file_wrapper::{FileRest, FileWrapper};
-use crate::start_response::{Call, StartResponse};
+use crate::interrupt::{Interrupts, is_interruption};
+use crate::start_response::{Call, Caller, Reach, StartResponse};
 use crate::websocket::WebSocket;
 
 /// What an application is told about its server.
@@ -33,6 +34,7 @@ pub struct Options {
 pub struct WsgiApplication {
     callable: Py<PyAny>,
     environs: Environs,
+    interrupts: Interrupts,
 }
 
 impl WsgiApplication {
@@ -40,28 +42,21 @@ impl WsgiApplication {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
-        let template = PyDict::new(py);
-        template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
-        template.set_item("SERVER_SOFTWARE", options.software)?;
-        template.set_item("wsgi.version", (1, 0))?;
-        template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
-        template.set_item("wsgi.multithread", options.multithread)?;
-        template.set_item("wsgi.multiprocess", options.multiprocess)?;
-        template.set_item("wsgi.run_once", options.run_once)?;
-        template.set_item("wsgi.input_terminated", true)?;
-        template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
-        Ok(WsgiApplication { callable, environs: Environs::new(py, template)? })
+        Ok(WsgiApplication {
+            callable,
+            environs: Environs::new(py, template(py, options)?)?,
+            interrupts: Interrupts::default(),
+        })
     }
 
     fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
         let (py, call) = (start_response.py(), &start_response.get().call);
         let websocket = request.websocket;
         let environ = self.environs.make(py, request)?;
-        if call.response.with(|response| response.offers_interim()) == Some(true) {
-            environ.set_item(intern!(py, "wsgi.early_hints"), EarlyHints::new(start_response))?;
-        }
+        EarlyHints::offer(Caller::Thread(start_response.clone().unbind()), &environ)?;
         if websocket {
-            let socket = WebSocket::offer(start_response, &environ)?;
+            let socket = WebSocket::new(Caller::Thread(start_response.clone().unbind()), &environ)?;
+            py.import("anygate.websocket")?.call_method1("offer", (&environ, &socket))?;
             let result = self.run(call, &environ, start_response);
             return WebSocket::end(&socket, result);
         }
@@ -78,12 +73,12 @@ impl WsgiApplication {
         let py = environ.py();
         let iterable = self.callable.bind(py).call1((environ, start_response))?;
         if let Ok(list) = iterable.cast_exact::<PyList>() {
-            return blocks(call, list.len(), |index| list.get_item(index));
+            return blocks(call, list.len(), 0, |index| list.get_item(index)).map(|_| ());
         }
         if let Ok(tuple) = iterable.cast_exact::<PyTuple>() {
-            return blocks(call, tuple.len(), |index| tuple.get_item(index));
+            return blocks(call, tuple.len(), 0, |index| tuple.get_item(index)).map(|_| ());
         }
-        let delivered = deliver(py, call, &iterable);
+        let delivered = deliver(call, &iterable);
         // PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
         // that method upon completion of the current request, whether the request was completed normally, or terminated
         // early due to an application error during iteration or an early disconnect of the browser."
@@ -121,85 +116,123 @@ impl Application for WsgiApplication {
                 Failed
             })?;
             let call = &start_response.get().call;
-            let result = call.response.during(response, || self.answer(request, &start_response));
+            let interruptible = self.interrupts.begin(py, request.number);
+            let Reach::Lent(loan) = &call.response else { return Err(Failed) };
+            let result = loan.during(response, || self.answer(request, &start_response));
             call.end();
-            match result {
-                Ok(()) => Ok(()),
-                // The client went away; the application was only told so.
-                Err(_) if call.is_disconnected() => Err(Failed),
-                Err(error) => {
-                    let method = head.method().escape_ascii();
-                    log(py, &error, &format!("{method} {} failed", head.target().escape_ascii()));
-                    Err(Failed)
-                }
-            }
+            drop(interruptible);
+            result.map_err(|error| {
+                settle(py, call, &error, head);
+                Failed
+            })
         })
     }
+
+    fn interrupt(&self, overdue: &Overdue) {
+        Python::attach(|py| {
+            if let Err(error) = self.interrupts.interrupt(py, overdue) {
+                log(py, &error, "a request cannot be interrupted");
+            }
+        });
+    }
 }
 
-/// Sends blocks that are all there: nothing is gained by sending each as it comes.
-fn blocks<'py>(
+/// What is the same in every environ.
+pub(crate) fn template(py: Python<'_>, options: Options) -> PyResult<Bound<'_, PyDict>> {
+    let template = PyDict::new(py);
+    template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
+    template.set_item("SERVER_SOFTWARE", options.software)?;
+    template.set_item("wsgi.version", (1, 0))?;
+    template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
+    template.set_item("wsgi.multithread", options.multithread)?;
+    template.set_item("wsgi.multiprocess", options.multiprocess)?;
+    template.set_item("wsgi.run_once", options.run_once)?;
+    template.set_item("wsgi.input_terminated", true)?;
+    template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+    Ok(template)
+}
+
+/// Sends blocks that are all there, from a place on: nothing is gained by sending each as it comes. Gives where to go on
+/// when there is room, `None` at the end.
+pub(crate) fn blocks<'py>(
     call: &Call,
     count: usize,
+    from: usize,
     block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<()> {
-    let mut total = 0;
-    for index in 0..count {
-        total += bytes(&block(index)?)?.as_bytes().len() as u64;
+) -> PyResult<Option<usize>> {
+    if from == 0 {
+        let mut total = 0;
+        for index in 0..count {
+            total += bytes(&block(index)?)?.as_bytes().len() as u64;
+        }
+        call.start(Some(total))?;
     }
-    call.start(Some(total))?;
-    for index in 0..count {
+    for index in from..count {
+        if index > 0 && !call.has_room() {
+            return Ok(Some(index));
+        }
         call.write(bytes(&block(index)?)?)?;
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Sends each block as the application yields it (PEP 3333: "must not delay the transmission of any block").
-fn deliver(py: Python<'_>, call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> {
-    if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
-        && let Some(rest) = wrapper.get().rest(py)?
-    {
-        return send_file(py, call, rest);
-    }
-    if iterable.is_instance_of::<PyBytes>() {
-        let message = "the application returned bytes; return a list of bytes, such as [body]";
-        return Err(PyTypeError::new_err(message));
+/// Sends each block as the application yields it. `anygate.greenlets` has the same loop for its calls.
+fn deliver(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> {
+    if send_file(call, iterable)? {
+        return Ok(());
     }
     let mut first = true;
     for block in iterable.try_iter()? {
         let block = block?;
         let block = bytes(&block)?;
-        let length = block.as_bytes().len();
-        if length == 0 {
+        if block.as_bytes().is_empty() {
             continue;
         }
         // PEP 3333: "if the server [...] knows that len(iterable) is 1, then it can compute the length".
-        let whole = first && iterable.len().is_ok_and(|count| count == 1);
+        call.block(block, first && iterable.len().is_ok_and(|count| count == 1))?;
         first = false;
-        call.start(whole.then_some(length as u64))?;
-        call.write(block)?;
-        call.flush(py)?;
     }
     call.start(Some(0))
 }
 
-fn send_file(py: Python<'_>, call: &Call, rest: FileRest) -> PyResult<()> {
-    let FileRest { file, offset, length } = rest;
-    let announced = call.content_length();
-    call.start(Some(length))?;
-    // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken answer.
-    let length = announced.map_or(length, |announced| announced.min(length));
-    py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))
+/// Sends what the application returned if it is a file that the kernel can send; says whether it was.
+pub(crate) fn send_file(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = iterable.py();
+    if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
+        && let Some(FileRest { file, offset, length }) = wrapper.get().rest(py)?
+    {
+        let announced = call.content_length();
+        call.start(Some(length))?;
+        // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken answer.
+        let length = announced.map_or(length, |announced| announced.min(length));
+        py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))?;
+        return Ok(true);
+    }
+    if iterable.is_instance_of::<PyBytes>() {
+        let message = "the application returned bytes; return a list of bytes, such as [body]";
+        return Err(PyTypeError::new_err(message));
+    }
+    Ok(false)
 }
 
-fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+pub(crate) fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
     block.cast::<PyBytes>().map_err(|_| {
         PyTypeError::new_err(format!("the application must yield bytes, not {}", block.get_type()))
     })
 }
 
+/// A call has failed: says why, where that is the application's fault.
+pub(crate) fn settle(py: Python<'_>, call: &Call, error: &PyErr, head: &RequestHead) {
+    // The client went away; the application was only told so. Or it took too long, which was said then.
+    if call.is_disconnected() || is_interruption(py, error) {
+        return;
+    }
+    let method = head.method().escape_ascii();
+    log(py, error, &format!("{method} {} failed", head.target().escape_ascii()));
+}
+
 /// Writes an exception with its traceback to the error log.
-fn log(py: Python<'_>, error: &PyErr, what: &str) {
+pub(crate) fn log(py: Python<'_>, error: &PyErr, what: &str) {
     let format = || -> PyResult<String> {
         let lines = py
             .import("traceback")?

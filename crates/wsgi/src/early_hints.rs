@@ -3,19 +3,25 @@
 //! over HTTP/2.
 
 use anygate_proto::head::ResponseHead;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::start_response::{StartResponse, add_fields};
+use crate::start_response::{Caller, add_fields};
 
 /// The callable that an application gets.
 #[pyclass(frozen, module = "anygate")]
 pub(crate) struct EarlyHints {
-    start_response: Py<StartResponse>,
+    caller: Caller,
 }
 
 impl EarlyHints {
-    pub(crate) fn new(start_response: &Bound<'_, StartResponse>) -> Self {
-        EarlyHints { start_response: start_response.clone().unbind() }
+    /// Puts it into the environ of a request whose client knows interim answers.
+    pub(crate) fn offer(caller: Caller, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        if caller.call().response.with(|response| response.offers_interim()) == Some(true) {
+            environ.set_item(intern!(environ.py(), "wsgi.early_hints"), EarlyHints { caller })?;
+        }
+        Ok(())
     }
 }
 
@@ -28,7 +34,7 @@ impl EarlyHints {
         let line = head.set_status_line(b"103 Early Hints");
         debug_assert!(line.is_ok(), "our own status is valid");
         add_fields(&mut head, headers)?;
-        let call = &self.start_response.get().call;
+        let call = self.caller.call();
         py.detach(|| call.on_response(|response| response.interim(&head)))
     }
 }

@@ -92,6 +92,25 @@ impl Loan {
     }
 }
 
+/// What Python calls a thread by.
+pub(crate) type ThreadNumber = std::ffi::c_ulong;
+
+/// The calling thread's number, as Python's own modules know it.
+pub(crate) fn thread(_py: Python<'_>) -> ThreadNumber {
+    // SAFETY: the call has no conditions; the calling thread is attached anyway.
+    unsafe { ffi::PyThread_get_thread_ident() }
+}
+
+/// Has `exception`, a class, raised in a thread when it next runs Python; `None` takes back what has not been raised.
+/// Nothing happens if there is no such thread.
+pub(crate) fn raise_in_thread(_py: Python<'_>, thread: ThreadNumber, exception: Option<&Bound<'_, PyAny>>) {
+    let exception = exception.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    let Ok(thread) = std::ffi::c_long::try_from(thread) else { return };
+    // SAFETY: the calling thread is attached, as the argument proves; the class is borrowed for the call, which keeps a
+    // reference of its own, and NULL is what takes an exception back.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception) };
+}
+
 /// What the interpreter must do around a fork of its process. Called by the thread that forks, attached throughout.
 pub fn before_fork(_py: Python<'_>) {
     // SAFETY: the calling thread is attached, as the argument proves.

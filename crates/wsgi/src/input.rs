@@ -12,6 +12,8 @@ use pyo3::types::{PyBytes, PyList};
 
 /// What one refill for `readline` reads.
 const REFILL_BYTES: usize = 16 * 1024;
+/// What one read of a body of unknown length asks for at most.
+const PIECE_MAX_BYTES: usize = 1 << 20;
 
 /// The stream; without a body it is always at its end.
 #[pyclass(frozen, module = "anygate")]
@@ -58,7 +60,7 @@ impl InputStream {
 fn error(error: io::Error) -> PyErr {
     match error.kind() {
         io::ErrorKind::OutOfMemory => PyMemoryError::new_err(()),
-        io::ErrorKind::TimedOut => error.into(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => error.into(),
         _ if error.raw_os_error().is_some() => error.into(),
         _ => PyOSError::new_err(error.to_string()),
     }
@@ -150,13 +152,23 @@ impl Reader {
     fn some(&mut self, most: Option<usize>) -> io::Result<Vec<u8>> {
         let most = most.unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
+        if self.buffered().len() <= most {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            bytes = std::mem::take(&mut self.buffer);
+        }
         while bytes.len() < most {
             let begun = bytes.len();
-            let piece = REFILL_BYTES.max(begun).min(most - begun);
+            let piece = begun.clamp(REFILL_BYTES, PIECE_MAX_BYTES).min(most - begun);
             bytes.try_reserve(piece).map_err(|_| io::ErrorKind::OutOfMemory)?;
             bytes.resize(begun + piece, 0);
-            let count = self.read(bytes.get_mut(begun..).unwrap_or_default())?;
-            bytes.truncate(begun + count);
+            let read = self.read(bytes.get_mut(begun..).unwrap_or_default());
+            bytes.truncate(begun + read.as_ref().unwrap_or(&0));
+            if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                // The rest comes later; what is here is for the next attempt.
+                self.buffer = std::mem::take(&mut bytes);
+            }
+            let count = read?;
             if count == 0 {
                 break;
             }

@@ -2,6 +2,8 @@
 //! sockets, threads or processes.
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
+//! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
+//! * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
@@ -16,10 +18,13 @@ mod errors;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;
+mod hub;
 mod input;
+mod interrupt;
 mod start_response;
 mod websocket;
 
 pub use application::{Options, WsgiApplication};
 pub use errors::ErrorSink;
+pub use hub::WsgiHub;
 pub use websocket::{WebSocket, WebSocketError};

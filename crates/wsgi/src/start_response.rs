@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anygate_proto::application::{Response, SendError};
+use anygate_proto::application::{self, Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::ResponseHead;
 use pyo3::exceptions::{
@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::ffi::{Loan, latin1_bytes};
+use crate::hub::GreenletCall;
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
@@ -22,14 +23,78 @@ const COPY_BYTES: usize = 16 * 1024;
 /// the call.
 #[derive(Default)]
 pub(crate) struct Call {
-    pub(crate) response: Loan,
+    pub(crate) response: Reach,
     head: Mutex<Option<ResponseHead>>,
     disconnected: AtomicBool,
     /// The connection became something else: what is answered is dropped.
     upgraded: AtomicBool,
 }
 
+/// The object that an application got as `start_response`, which has the call.
+pub(crate) enum Caller {
+    Thread(Py<StartResponse>),
+    Greenlet(Py<GreenletCall>),
+}
+
+impl Caller {
+    pub(crate) fn call(&self) -> &Call {
+        match self {
+            Caller::Thread(start_response) => &start_response.get().call,
+            Caller::Greenlet(call) => &call.get().call,
+        }
+    }
+}
+
+/// Where the response is.
+pub(crate) enum Reach {
+    /// With the thread that called the application, as long as its call lasts.
+    Lent(Loan),
+    /// Here, until the call is over.
+    Owned(Mutex<Option<Box<dyn application::Call>>>),
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Reach::Lent(Loan::default())
+    }
+}
+
+impl Reach {
+    /// Uses the response; `None` when the call is over.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
+        match self {
+            Reach::Lent(loan) => loan.with(work),
+            Reach::Owned(owned) => {
+                let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(work(owned.as_deref_mut()?))
+            }
+        }
+    }
+}
+
 impl Call {
+    /// A call of a hub.
+    pub(crate) fn owning(call: Box<dyn application::Call>) -> Self {
+        Call { response: Reach::Owned(Mutex::new(Some(call))), ..Call::default() }
+    }
+
+    /// Uses the call of a hub.
+    pub(crate) fn owned<R>(
+        &self,
+        work: impl FnOnce(&mut (dyn application::Call + 'static)) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let Reach::Owned(owned) = &self.response else { return Err(over()) };
+        work(owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().ok_or_else(over)?)
+    }
+
+    /// Takes the call of a hub, which is over then.
+    pub(crate) fn take(&self) -> Option<Box<dyn application::Call>> {
+        let Reach::Owned(owned) = &self.response else { return None };
+        let call = owned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.end();
+        call
+    }
+
     /// Whether the client went away before the end.
     pub(crate) fn is_disconnected(&self) -> bool {
         self.disconnected.load(Ordering::Relaxed)
@@ -75,6 +140,12 @@ impl Call {
         self.on_response(|response| response.start(head, body_length))
     }
 
+    /// Whether more may be written without filling the outbox; where a thread may wait it always may.
+    pub(crate) fn has_room(&self) -> bool {
+        let Reach::Owned(owned) = &self.response else { return true };
+        owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().is_none_or(|call| call.has_room())
+    }
+
     /// Takes bytes of the body.
     pub(crate) fn write(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
         let (py, bytes) = (bytes.py(), bytes.as_bytes());
@@ -82,6 +153,27 @@ impl Call {
             return self.on_response(|response| response.write(bytes));
         }
         py.detach(|| self.on_response(|response| response.write(bytes)))
+    }
+
+    /// Sends a block that is not empty, at once (PEP 3333: "must not delay the transmission of any block"). `whole`: it is
+    /// all of the body.
+    pub(crate) fn block(&self, block: &Bound<'_, PyBytes>, whole: bool) -> PyResult<()> {
+        let length = block.as_bytes().len();
+        if length == 0 {
+            return Ok(());
+        }
+        self.start(whole.then_some(length as u64))?;
+        self.write(block)?;
+        self.flush(block.py())
+    }
+
+    /// Takes what the application gives to `write`.
+    pub(crate) fn written(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = data
+            .cast::<PyBytes>()
+            .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
+        self.start(None)?;
+        self.block(bytes, false)
     }
 
     /// Sends what was taken.
@@ -131,7 +223,7 @@ thread_local! {
     static SPARE_HEAD: Cell<ResponseHead> = const { Cell::new(ResponseHead::new()) };
 }
 
-fn over() -> PyErr {
+pub(crate) fn over() -> PyErr {
     PyRuntimeError::new_err("the request is over; its response can no longer be used")
 }
 
@@ -162,23 +254,33 @@ impl StartResponse {
         response_headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
-        let call = &slf.get().call;
-        if let Some(exc_info) = exc_info {
-            // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
-            // raise an error, and should re-raise using the exc_info tuple".
-            if call.is_started()? {
-                return Err(reraised(exc_info)?);
-            }
-        } else if call.head().is_some() {
-            // PEP 3333: "it is a fatal error to call start_response without the exc_info argument if start_response has
-            // already been called within the current invocation of the application".
-            let message = "start_response() was called twice; pass exc_info to replace the headers";
-            return Err(PyAssertionError::new_err(message));
-        }
-        let head = head(status, response_headers)?;
-        *call.head() = Some(head);
+        begin(&slf.get().call, status, response_headers, exc_info)?;
         Ok(Write { start_response: slf.clone().unbind() })
     }
+}
+
+/// What `start_response` does before it gives the `write` callable.
+pub(crate) fn begin(
+    call: &Call,
+    status: &Bound<'_, PyAny>,
+    response_headers: &Bound<'_, PyAny>,
+    exc_info: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    if let Some(exc_info) = exc_info {
+        // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
+        // raise an error, and should re-raise using the exc_info tuple".
+        if call.is_started()? {
+            return Err(reraised(exc_info)?);
+        }
+    } else if call.head().is_some() {
+        // PEP 3333: "it is a fatal error to call start_response without the exc_info argument if start_response has
+        // already been called within the current invocation of the application".
+        let message = "start_response() was called twice; pass exc_info to replace the headers";
+        return Err(PyAssertionError::new_err(message));
+    }
+    let head = head(status, response_headers)?;
+    *call.head() = Some(head);
+    Ok(())
 }
 
 fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
@@ -251,15 +353,6 @@ pub(crate) struct Write {
 impl Write {
     #[pyo3(signature = (data, /))]
     fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let bytes = data
-            .cast::<PyBytes>()
-            .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
-        let call = &self.start_response.get().call;
-        call.start(None)?;
-        if !bytes.as_bytes().is_empty() {
-            call.write(bytes)?;
-            call.flush(data.py())?;
-        }
-        Ok(())
+        self.start_response.get().call.written(data)
     }
 }

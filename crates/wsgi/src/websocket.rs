@@ -15,7 +15,7 @@ use pyo3::exceptions::{PyConnectionError, PyOSError, PyStopIteration, PyTimeoutE
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use crate::start_response::{Call, StartResponse, add_fields};
+use crate::start_response::{Call, Caller, add_fields};
 
 pyo3::create_exception!(
     anygate.websocket,
@@ -27,7 +27,7 @@ pyo3::create_exception!(
 /// One request's WebSocket. It is accepted by its first use.
 #[pyclass(frozen, module = "anygate.websocket")]
 pub struct WebSocket {
-    start_response: Py<StartResponse>,
+    caller: Caller,
     /// Gone when the call is over, since the dictionary has us.
     environ: Mutex<Option<Py<PyDict>>>,
     socket: OnceLock<Arc<dyn Socket>>,
@@ -38,22 +38,22 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Offers a WebSocket to the application that gets `environ`.
-    pub(crate) fn offer<'py>(
-        start_response: &Bound<'py, StartResponse>,
-        environ: &Bound<'py, PyDict>,
-    ) -> PyResult<Bound<'py, WebSocket>> {
-        let py = start_response.py();
+    /// Makes the WebSocket for the application that gets `environ`.
+    pub(crate) fn new<'py>(caller: Caller, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, WebSocket>> {
         let socket = WebSocket {
-            start_response: start_response.clone().unbind(),
+            caller,
             environ: Mutex::new(Some(environ.clone().unbind())),
             socket: OnceLock::new(),
             told: AtomicBool::new(false),
             signal: Mutex::default(),
         };
-        let socket = Bound::new(py, socket)?;
-        py.import("anygate.websocket")?.call_method1("offer", (environ, &socket))?;
-        Ok(socket)
+        Bound::new(environ.py(), socket)
+    }
+
+    /// Has something done whenever a message came, or the client closed.
+    pub(crate) fn on_news(&self, py: Python<'_>, news: Box<dyn Fn() + Send + Sync>) -> PyResult<()> {
+        self.accepted(py)?.on_news(news);
+        Ok(())
     }
 
     /// The call is over. Gives what it failed with, unless that only says that the client is gone, or that a library took
@@ -79,7 +79,7 @@ impl WebSocket {
     }
 
     fn call(&self) -> &Call {
-        &self.start_response.get().call
+        self.caller.call()
     }
 
     /// The socket, accepted if it was not.

@@ -116,6 +116,7 @@ impl Reactor {
             Some(Entry::Here(_)) => self.write(token),
             Some(Entry::Out { pipe, .. }) => {
                 pipe.flush();
+                pipe.tell_news();
                 self.due.extend(pipe.stream().http2().map(Stream::parent));
             }
             Some(Entry::Greeting { .. }) | None => {}

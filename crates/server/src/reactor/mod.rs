@@ -65,6 +65,8 @@ pub(crate) struct Timeouts {
     pub(crate) keepalive: Duration,
     pub(crate) write: Duration,
     pub(crate) graceful: Duration,
+    /// How long a request may wait for an app thread.
+    pub(crate) queue: Duration,
 }
 
 pub(crate) struct Reactor {
@@ -79,7 +81,8 @@ pub(crate) struct Reactor {
     connections_max: usize,
     deadlines: Deadlines,
     expired: Vec<usize>,
-    ready: VecDeque<Box<Connection>>,
+    /// Connections whose exchange is ready, and since when.
+    ready: VecDeque<(Instant, Box<Connection>)>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
     /// Connections whose answers are complete but not sent, and since when there are any.
@@ -176,7 +179,7 @@ impl Reactor {
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
-            let connection = self.ready.pop_front()?;
+            let (_, connection) = self.ready.pop_front()?;
             if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
                 self.forget(connection);
                 continue;
@@ -184,6 +187,13 @@ impl Reactor {
             self.lent_for = Some(connection.token);
             return Some(connection);
         }
+    }
+
+    /// The same for a thread that never owns the reactor: its answers are its own to send.
+    pub(crate) fn next_for_hub(&mut self) -> Option<Box<Connection>> {
+        let connection = self.next_ready()?;
+        self.taken_over();
+        Some(connection)
     }
 
     /// Whether to look for new requests before those that are ready are all begun. Where calls wait, a thread that ends
@@ -263,6 +273,7 @@ impl Reactor {
             self.accept();
         }
         self.expire();
+        self.refuse_late();
         self.look_after_due();
         Ok(())
     }
@@ -323,12 +334,15 @@ impl Reactor {
 
     /// Whether the worker drained and nothing is left to do.
     pub(crate) fn is_finished(&self) -> bool {
-        self.drain.is_some_and(|until| self.connections.is_empty() || until <= Instant::now())
+        self.drain.is_some_and(|until| self.is_answered() || until <= Instant::now())
     }
 
-    /// Whether no connection is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    /// Whether every request was answered, be it in place of the application.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.connections.iter().all(|(_, entry)| match entry {
+            Entry::Here(_) | Entry::Greeting { .. } => false,
+            Entry::Out { pipe, .. } => pipe.is_done_without_application(),
+        })
     }
 
     /// The instant of the last turn.
@@ -338,7 +352,8 @@ impl Reactor {
 
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
         let until = |at: Instant| at.saturating_duration_since(self.now);
-        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until)]
+        let queue = self.ready.front().map(|(since, _)| until(*since + self.rules.timeouts.queue));
+        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until), queue]
             .into_iter()
             .flatten()
             .min()
@@ -411,6 +426,7 @@ impl Reactor {
             None => {}
             Some(Entry::Greeting { more, .. }) => *more = true,
             Some(Entry::Out { pipe, more }) => {
+                let pipe = Arc::clone(pipe);
                 let socket = matches!(pipe.upgraded(), Some(Upgraded::Socket(_)));
                 *more |= readable && !socket;
                 if socket {
@@ -425,6 +441,7 @@ impl Reactor {
                 } else if event.is_writable() {
                     pipe.flush();
                 }
+                pipe.tell_news();
             }
             Some(Entry::Here(connection)) => {
                 connection.more |= event.is_read_closed() || broken;
@@ -504,9 +521,11 @@ impl Reactor {
         if self.drain.is_some() {
             upgraded.go_away();
         }
+        let pipe = Arc::clone(pipe);
         self.watch(token);
         self.read_websocket(token);
         self.expire_one(token);
+        pipe.tell_news();
     }
 
     /// Watches a connection that waits for its client.
@@ -574,7 +593,7 @@ impl Reactor {
             connection.prepare_upgrade(&self.stage);
             let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
-                self.ready.push_back(connection);
+                self.ready.push_back((self.now, connection));
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
             }
         }
@@ -638,6 +657,22 @@ impl Reactor {
         }
     }
 
+    /// Answers 503 to requests that have waited too long for somebody to answer them (RFC 9110 section 15.6.4).
+    fn refuse_late(&mut self) {
+        while self.ready.front().is_some_and(|(since, _)| *since + self.rules.timeouts.queue <= self.now) {
+            let Some((_, mut connection)) = self.ready.pop_front() else { return };
+            let token = connection.token;
+            let Some(entry) = self.connections.get_mut(token) else { return };
+            if let Entry::Out { more, .. } = entry {
+                connection.more |= *more;
+            }
+            let reason = "its request waited longer than queue_timeout; more threads or workers are needed";
+            self.complaints.add(self.now, &connection.endpoints, reason);
+            *entry = Entry::Here(connection);
+            self.refuse(token, 503);
+        }
+    }
+
     /// Answers with an error page and closes.
     fn refuse(&mut self, token: usize, status: u16) {
         self.answer(token, |answer| answer.refuse(status));
@@ -651,7 +686,8 @@ impl Reactor {
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
         exchange.keep_alive = false;
         exchange.set_form(connection.protocol);
-        let options = AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false };
+        let options =
+            AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false, in_place: false };
         let (mut answer, head, _, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         give(&mut answer);
@@ -719,7 +755,8 @@ impl Reactor {
         }
     }
 
-    fn take_back_returned(&mut self) {
+    /// Takes the connections that were given back.
+    pub(crate) fn take_back_returned(&mut self) {
         let mut returned = std::mem::take(&mut self.returned);
         self.stage.take_returned(&mut returned);
         for connection in returned.drain(..) {

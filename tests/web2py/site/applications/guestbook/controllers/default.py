@@ -15,6 +15,16 @@ def counter():
     return str(session.count)
 
 
+def nap():
+    """A request that keeps the session for as long as its argument says."""
+    import time
+
+    begun = time.monotonic()
+    time.sleep(float(request.vars.seconds))
+    session.naps = (session.naps or 0) + 1
+    return "%s %s %s" % (session.naps, begun, time.monotonic())
+
+
 def client():
     return "%s %s %s" % (request.client, request.env.request_method, request.env.remote_addr)
 

@@ -1,0 +1,372 @@
+//! Between the reactor, which the steward runs all the time where the application is a hub, and the one thread of that
+//! hub: requests go over the [`Desk`], and each [`DeskCall`] gives its connection back when it is answered.
+//!
+//! The hub's thread never owns the reactor and never waits outside its own loop: what it waits for is told by the desk.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
+use anygate_proto::head::ResponseHead;
+use anygate_sys::Bell;
+
+use crate::access_log::AccessLog;
+use crate::app_thread::conclude;
+use crate::body::BodyStream;
+use crate::connection::Connection;
+use crate::date::DateCache;
+use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
+use crate::reactor::Rules;
+use crate::stage::Stage;
+
+/// What is to be done by the hub.
+pub(crate) struct Desk {
+    tray: Mutex<Tray>,
+    closed: AtomicBool,
+    /// The hub has several calls to begin, and gives back what it has answered in between without a word.
+    batch: AtomicBool,
+    /// Such connections wait.
+    put_down: AtomicBool,
+    bell: Bell,
+    /// Calls that were handed over and are not finished.
+    open: AtomicUsize,
+    open_max: usize,
+    numbers: AtomicU64,
+    date: Mutex<DateCache>,
+    stage: Arc<Stage>,
+    rules: Arc<Rules>,
+}
+
+/// What lies on a desk.
+#[derive(Default)]
+struct Tray {
+    /// Not begun.
+    calls: VecDeque<Box<DeskCall>>,
+    /// Of calls that were begun.
+    news: VecDeque<News>,
+}
+
+impl Desk {
+    /// A desk for at most `open_max` calls at a time.
+    ///
+    /// Errors: no descriptors are left.
+    pub(crate) fn new(stage: Arc<Stage>, rules: Arc<Rules>, open_max: usize) -> io::Result<Desk> {
+        Ok(Desk {
+            tray: Mutex::default(),
+            closed: AtomicBool::new(false),
+            batch: AtomicBool::new(false),
+            put_down: AtomicBool::new(false),
+            bell: Bell::new()?,
+            open: AtomicUsize::new(0),
+            open_max: open_max.max(1),
+            numbers: AtomicU64::new(1),
+            date: Mutex::default(),
+            stage,
+            rules,
+        })
+    }
+
+    /// Whether the hub may have one more call.
+    pub(crate) fn has_place(&self) -> bool {
+        self.open.load(Ordering::Acquire) < self.open_max
+    }
+
+    /// Hands over a connection with its ready exchange, unless it can be answered here. To be followed by
+    /// [`ring`](Self::ring).
+    pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>) {
+        let Some(exchange) = connection.exchange.take() else { return };
+        self.open.fetch_add(1, Ordering::AcqRel);
+        let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        match call.file() {
+            Some(sent) => call.finish(sent),
+            None => self.lock().calls.push_back(call),
+        }
+    }
+
+    /// Wakes the hub if there is anything for it.
+    pub(crate) fn ring(&self) {
+        let tray = self.lock();
+        let count = tray.calls.len() + tray.news.len();
+        drop(tray);
+        if count > 1 {
+            self.batch.store(true, Ordering::Release);
+        }
+        let nothing = count == 0 && !self.closed.load(Ordering::Acquire);
+        if !nothing && let Err(error) = self.bell.ring() {
+            tracing::error!("cannot wake the application's thread: {error}");
+        }
+    }
+
+    /// Whether connections may come back without a word. Waking the reactor for each of them would cost more than
+    /// answering it.
+    pub(crate) fn is_in_batch(&self) -> bool {
+        self.batch.load(Ordering::Acquire)
+    }
+
+    fn give_back(&self, connection: Box<Connection>) {
+        if self.is_in_batch() {
+            self.stage.put_down(connection);
+            self.put_down.store(true, Ordering::Release);
+        } else {
+            self.stage.give_back(connection);
+        }
+    }
+
+    /// There will be no more calls.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Puts something on the desk.
+    pub(crate) fn tell(&self, news: News) {
+        self.lock().news.push_back(news);
+        self.ring();
+    }
+
+    fn pop(&self) -> Option<News> {
+        loop {
+            let mut tray = self.lock();
+            if let Some(news) = tray.news.pop_front() {
+                return Some(news);
+            }
+            let call = tray.calls.pop_front();
+            drop(tray);
+            match call {
+                // It took too long although it was never begun; dropping it is all that is left to do.
+                Some(call) if call.is_answered() => {}
+                Some(call) => return Some(News::Call(call)),
+                None => return self.closed.load(Ordering::Acquire).then_some(News::Closed),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tray> {
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl application::Desk for Desk {
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    fn take(&self) -> Option<News> {
+        self.pop().or_else(|| {
+            if let Err(error) = self.bell.silence() {
+                tracing::error!("cannot listen for requests: {error}");
+            }
+            self.batch.store(false, Ordering::Release);
+            if self.put_down.swap(false, Ordering::AcqRel) {
+                self.stage.wake();
+            }
+            self.pop()
+        })
+    }
+
+    fn tell(&self, number: u64) {
+        Desk::tell(self, News::Of(number));
+    }
+
+    fn body_timeout(&self) -> Duration {
+        self.rules.timeouts.body
+    }
+
+    fn has_time_limit(&self) -> bool {
+        self.stage.watch_of_calls().is_some()
+    }
+}
+
+/// One call in the hands of the hub.
+struct DeskCall {
+    number: u64,
+    inside: Option<Inside>,
+    body: Option<Box<dyn Body>>,
+    stream: Option<BodyStream>,
+    begun: Option<Instant>,
+    desk: Arc<Desk>,
+}
+
+struct Inside {
+    connection: Box<Connection>,
+    exchange: Box<Exchange>,
+}
+
+impl DeskCall {
+    fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
+        let log = desk.rules.access_log.as_ref();
+        let watch = desk.stage.watch_of_calls();
+        let number = watch.map_or_else(
+            || desk.numbers.fetch_add(1, Ordering::Relaxed),
+            |watch| watch.begin(&connection.pipe, &exchange),
+        );
+        let options = AnswerOptions {
+            draining: desk.stage.draining(),
+            keep_head: log.is_some_and(AccessLog::wants_response_fields),
+            measured: false,
+            in_place: false,
+        };
+        // Nothing is written yet, so that no date is needed.
+        let mut date = DateCache::default();
+        let (_, _, body, _) =
+            Answer::new(&mut exchange, &connection.pipe, &desk.rules.answer, &mut date, options);
+        let (body, stream): (Option<Box<dyn Body>>, _) = match body {
+            RequestBody::None => (None, None),
+            RequestBody::Received(body) => (Some(body), None),
+            RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
+        };
+        DeskCall {
+            number,
+            inside: Some(Inside { connection, exchange }),
+            body,
+            stream,
+            begun: log.map(|_| Instant::now()),
+            desk,
+        }
+    }
+
+    /// Whether it was answered in place of the application.
+    fn is_answered(&self) -> bool {
+        self.inside.as_ref().is_none_or(|inside| inside.connection.pipe.seized().is_some())
+    }
+
+    /// Goes on with the answer; `None` after the end.
+    fn answer<R>(&mut self, work: impl FnOnce(&mut Answer<'_>) -> R) -> Option<R> {
+        let Inside { connection, exchange } = self.inside.as_mut()?;
+        let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
+        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
+        Some(work(&mut answer))
+    }
+
+    /// Sends the file that the request asks for, if it is one of those that need no application.
+    fn file(&mut self) -> Option<Result<(), Failed>> {
+        let Inside { connection, exchange } = self.inside.as_mut()?;
+        let (rules, draining) = (&self.desk.rules, self.desk.stage.draining());
+        let files = rules.files.as_ref()?;
+        // The hub's thread does not wait for a file that is looked for here.
+        let mut date = DateCache::default();
+        let (mut answer, head, _) =
+            Answer::resume(exchange, &connection.pipe, &rules.answer, &mut date, draining);
+        files.answer(head, &mut answer).map(|sent| sent.map_err(|_| Failed))
+    }
+
+    fn end(&mut self, result: Result<(), Failed>) {
+        let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
+        if let Some(watch) = self.desk.stage.watch_of_calls() {
+            watch.release(self.number);
+        }
+        let rules = &self.desk.rules;
+        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, head, endpoints) = Answer::resume(
+            &mut exchange,
+            &connection.pipe,
+            &rules.answer,
+            &mut date,
+            self.desk.stage.draining(),
+        );
+        let finished = answer.finish(result.is_err());
+        let endpoints = endpoints.unwrap_or(&connection.endpoints);
+        conclude(&self.desk.stage, rules, endpoints, head, &finished, self.begun);
+        connection.answered(&finished, self.stream.as_ref());
+        connection.exchange = Some(exchange);
+        self.desk.open.fetch_sub(1, Ordering::AcqRel);
+        self.desk.give_back(connection);
+    }
+}
+
+impl Drop for DeskCall {
+    fn drop(&mut self) {
+        self.end(Err(Failed));
+    }
+}
+
+impl Call for DeskCall {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn request(&mut self) -> Option<Request<'_>> {
+        let Inside { connection, exchange } = self.inside.as_ref()?;
+        let endpoints = exchange.endpoints.as_deref().unwrap_or(&connection.endpoints);
+        let websocket = exchange.upgrade.is_some();
+        Some(Request {
+            head: &exchange.head,
+            body: self.body.take(),
+            endpoints,
+            websocket,
+            number: self.number,
+        })
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.answer(|answer| answer.has_room()).unwrap_or(true)
+    }
+
+    fn want_news(&mut self) {
+        if let Some(Inside { connection, .. }) = &self.inside {
+            let (desk, number) = (Arc::clone(&self.desk), self.number);
+            connection.pipe.want_news(Box::new(move || desk.tell(News::Of(number))));
+        }
+    }
+
+    fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
+        self.end(result);
+    }
+}
+
+impl Response for DeskCall {
+    fn entered(&mut self) {}
+
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
+        self.answer(|answer| answer.start(head, body_length)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.answer(|answer| answer.write(bytes)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        self.answer(|answer| answer.flush()).unwrap_or(Err(SendError::Order))
+    }
+
+    fn hold_back(&mut self) -> bool {
+        self.answer(|answer| answer.hold_back()).unwrap_or(false)
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        self.answer(|answer| answer.send_file(file, offset, length)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
+        self.answer(|answer| answer.interim(head)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn offers_interim(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| inside.exchange.form == Form::Http2)
+    }
+
+    fn accept_websocket(
+        &mut self,
+        head: &ResponseHead,
+        protocol: Option<&[u8]>,
+    ) -> Result<Arc<dyn Socket>, SendError> {
+        self.answer(|answer| answer.accept_websocket(head, protocol)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
+        self.answer(|answer| answer.take_over()).unwrap_or(Err(SendError::Order))
+    }
+
+    fn started(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| inside.exchange.is_answered())
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.inside.as_ref().map_or(0, |inside| inside.exchange.answered_bytes())
+    }
+}

@@ -1,0 +1,320 @@
+//! Calls in greenlets. Python runs them (`anygate.greenlets`), because a greenlet must not be switched away from below a
+//! frame of ours: greenlets of a thread share its stack. So nothing here calls the application or waits; the rules of
+//! answers are those of [`application`](crate::application), step by step.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use anygate_proto::application::{Desk, Failed, Hub, News, Overdue};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::application::{Options, blocks, bytes, log, send_file, settle, template};
+use crate::early_hints::EarlyHints;
+use crate::environ::Environs;
+use crate::ffi::{self, ThreadNumber};
+use crate::interrupt;
+use crate::start_response::{Call, Caller, begin};
+use crate::websocket::WebSocket;
+
+/// A WSGI application whose calls are greenlets.
+pub struct WsgiHub {
+    callable: Py<PyAny>,
+    environs: Arc<Environs>,
+    /// The thread of the hub, from its beginning.
+    thread: Arc<OnceLock<ThreadNumber>>,
+    /// The code that a greenlet's lowest frame runs.
+    answer: OnceLock<Py<PyAny>>,
+}
+
+impl WsgiHub {
+    /// Wraps `callable`. gevent has patched the standard library already.
+    ///
+    /// Errors: what making Python objects gives, such as out of memory.
+    pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
+        let environs = Environs::new(py, template(py, options)?)?;
+        Ok(WsgiHub {
+            callable,
+            environs: Arc::new(environs),
+            thread: Arc::default(),
+            answer: OnceLock::new(),
+        })
+    }
+}
+
+impl Hub for WsgiHub {
+    fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed> {
+        Python::attach(|py| {
+            let run = || -> PyResult<()> {
+                let module = py.import("anygate.greenlets")?;
+                let answer = module.getattr("Answering")?.getattr("answer")?.getattr("__code__")?;
+                // A hub runs once.
+                let _ = self.answer.set(answer.unbind());
+                let _ = self.thread.set(ffi::thread(py));
+                let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
+                let desk = Bound::new(py, GreenletDesk { desk, environs, thread })?;
+                module.call_method1("run", (self.callable.bind(py), desk))?;
+                Ok(())
+            };
+            run().map_err(|error| {
+                log(py, &error, "its greenlets cannot go on");
+                Failed
+            })
+        })
+    }
+
+    fn interrupt(&self, overdue: &Overdue) -> bool {
+        Python::attach(|py| {
+            self.interrupt_running(py, overdue).unwrap_or_else(|error| {
+                log(py, &error, "a request cannot be interrupted");
+                false
+            })
+        })
+    }
+}
+
+impl WsgiHub {
+    /// Interrupts the hub's thread if it is inside that call; gives whether it was.
+    fn interrupt_running(&self, py: Python<'_>, overdue: &Overdue) -> PyResult<bool> {
+        let (timeouts, exception) = (py.import("anygate.timeouts")?, interrupt::exception(py)?);
+        let frames = py.import("sys")?.getattr("_current_frames")?;
+        let (Some(&thread), Some(answer)) = (self.thread.get(), self.answer.get()) else {
+            return Ok(false);
+        };
+        let stack: String = timeouts.call_method1("stack_of_thread", (thread,))?.extract()?;
+        // From here to the exception no Python runs, so that the thread stays where it is.
+        let mut frame = frames.call0()?.get_item(thread)?;
+        while !frame.is_none() {
+            if frame.getattr("f_code")?.is(answer) {
+                let call = frame.getattr("f_locals")?.get_item("call")?;
+                let call = call.cast::<GreenletCall>()?.get();
+                if call.number != overdue.number {
+                    return Ok(false);
+                }
+                call.interrupted.store(true, Ordering::Release);
+                ffi::raise_in_thread(py, thread, Some(&exception));
+                py.detach(|| interrupt::say(overdue, &stack));
+                return Ok(true);
+            }
+            frame = frame.getattr("f_back")?;
+        }
+        Ok(false)
+    }
+}
+
+/// Where Python finds what is to be done.
+#[pyclass(frozen, name = "Desk", module = "anygate")]
+struct GreenletDesk {
+    desk: Arc<dyn Desk>,
+    environs: Arc<Environs>,
+    thread: Arc<OnceLock<ThreadNumber>>,
+}
+
+#[pymethods]
+impl GreenletDesk {
+    /// Readable while there is something to take.
+    fn fileno(&self) -> RawFd {
+        self.desk.bell().as_raw_fd()
+    }
+
+    /// Seconds that a client may take to send more of a streamed body.
+    #[getter]
+    fn body_timeout(&self) -> f64 {
+        self.desk.body_timeout().as_secs_f64()
+    }
+
+    /// Whether calls may have to be interrupted.
+    #[getter]
+    fn has_time_limit(&self) -> bool {
+        self.desk.has_time_limit()
+    }
+
+    /// A [`GreenletCall`], the number of one for which there are news, a [`GreenletOverdue`], `False` at the end, or
+    /// `None`. `write_class` makes the callable that `start_response` gives.
+    fn take<'py>(
+        &self,
+        py: Python<'py>,
+        write_class: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(match self.desk.take() {
+            None => None,
+            Some(News::Closed) => Some(false.into_pyobject(py)?.to_owned().into_any()),
+            Some(News::Of(number)) => Some(number.into_pyobject(py)?.into_any()),
+            Some(News::Overdue(overdue)) => Some(Bound::new(py, GreenletOverdue(overdue))?.into_any()),
+            Some(News::Call(call)) => {
+                let number = call.number();
+                let call = GreenletCall {
+                    call: Call::owning(call),
+                    number,
+                    environs: Arc::clone(&self.environs),
+                    write_class: write_class.clone().unbind(),
+                    thread: Arc::clone(&self.thread),
+                    interrupted: AtomicBool::new(false),
+                    desk: Arc::clone(&self.desk),
+                    websocket: OnceLock::new(),
+                };
+                Some(Bound::new(py, call)?.into_any())
+            }
+        })
+    }
+}
+
+/// A call to be interrupted that waits, as far as the hub's thread knows.
+#[pyclass(frozen, name = "Overdue", module = "anygate")]
+struct GreenletOverdue(Overdue);
+
+#[pymethods]
+impl GreenletOverdue {
+    #[getter]
+    fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Tells that it is interrupted, and where.
+    fn say(&self, py: Python<'_>, stack: &str) {
+        py.detach(|| interrupt::say(&self.0, stack));
+    }
+}
+
+/// One call: the `start_response` of its application, and what its greenlet needs to answer.
+#[pyclass(frozen, name = "Call", module = "anygate")]
+pub(crate) struct GreenletCall {
+    pub(crate) call: Call,
+    number: u64,
+    environs: Arc<Environs>,
+    write_class: Py<PyAny>,
+    thread: Arc<OnceLock<ThreadNumber>>,
+    /// While it was running, so that the exception may not have been raised yet.
+    interrupted: AtomicBool,
+    desk: Arc<dyn Desk>,
+    websocket: OnceLock<Py<WebSocket>>,
+}
+
+/// What is told of a call's WebSocket has the number of the call with this bit.
+const OF_WEBSOCKET: u64 = 1 << 63;
+
+#[pymethods]
+impl GreenletCall {
+    #[pyo3(signature = (status, response_headers, exc_info = None, /))]
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        status: &Bound<'py, PyAny>,
+        response_headers: &Bound<'py, PyAny>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let call = slf.get();
+        begin(&call.call, status, response_headers, exc_info)?;
+        call.write_class.bind(slf.py()).call1((slf,))
+    }
+
+    #[getter]
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The environ, whether reading `wsgi.input` raises BlockingIOError while nothing is there, and the WebSocket that the
+    /// request asks for.
+    fn environ<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyDict>, bool, Option<Bound<'py, WebSocket>>)> {
+        let (py, this) = (slf.py(), slf.get());
+        let (environ, streamed, websocket) = this.call.owned(|call| {
+            let request = call.request().ok_or_else(crate::start_response::over)?;
+            let streamed = request.body.as_ref().is_some_and(|body| body.may_block());
+            let websocket = request.websocket;
+            Ok((this.environs.make(py, request)?, streamed, websocket))
+        })?;
+        EarlyHints::offer(Caller::Greenlet(slf.clone().unbind()), &environ)?;
+        if !websocket {
+            return Ok((environ, streamed, None));
+        }
+        let websocket = WebSocket::new(Caller::Greenlet(slf.clone().unbind()), &environ)?;
+        // There is one for each call.
+        let _ = this.websocket.set(websocket.clone().unbind());
+        Ok((environ, streamed, Some(websocket)))
+    }
+
+    /// What is told when a message came for the WebSocket.
+    #[getter]
+    fn number_of_websocket(&self) -> u64 {
+        self.number | OF_WEBSOCKET
+    }
+
+    /// Asks for news of the WebSocket, from now on.
+    fn want_news_of_websocket(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(websocket) = self.websocket.get() else { return Ok(()) };
+        let (desk, number) = (Arc::clone(&self.desk), self.number_of_websocket());
+        websocket.get().on_news(py, Box::new(move || desk.tell(number)))
+    }
+
+    /// Whether more may be written now.
+    fn has_room(&self, py: Python<'_>) -> PyResult<bool> {
+        py.detach(|| self.call.owned(|call| Ok(call.has_room())))
+    }
+
+    /// Asks for news: room, more of the body, or the client's end. Another look must follow.
+    fn want_news(&self) -> PyResult<()> {
+        self.call.owned(|call| {
+            call.want_news();
+            Ok(())
+        })
+    }
+
+    /// Sends blocks of a list or tuple from a place on; gives where to go on when there is room, `None` at the end.
+    fn blocks(&self, iterable: &Bound<'_, PyAny>, from: usize) -> PyResult<Option<usize>> {
+        if let Ok(list) = iterable.cast_exact::<PyList>() {
+            return blocks(&self.call, list.len(), from, |index| list.get_item(index));
+        }
+        let tuple = iterable.cast::<PyTuple>()?;
+        blocks(&self.call, tuple.len(), from, |index| tuple.get_item(index))
+    }
+
+    /// Sends what the application returned if it is a file; says whether it was.
+    fn file(&self, iterable: &Bound<'_, PyAny>) -> PyResult<bool> {
+        send_file(&self.call, iterable)
+    }
+
+    /// Sends one block at once. `whole`: it is all of the body.
+    fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
+        self.call.block(bytes(block)?, whole)
+    }
+
+    /// Takes what the application gives to `write`.
+    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.call.written(data)
+    }
+
+    /// All blocks were given.
+    fn end_of_blocks(&self) -> PyResult<()> {
+        self.call.start(Some(0))
+    }
+
+    /// Ends the call; `error` is what the application raised.
+    fn finish(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) {
+        if let (true, Some(&thread)) = (self.interrupted.swap(false, Ordering::AcqRel), self.thread.get()) {
+            ffi::raise_in_thread(py, thread, None);
+        }
+        let error = error.map(|error| PyErr::from_value(error.clone()));
+        let error = match self.websocket.get() {
+            None => error,
+            Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
+        };
+        let Some(mut call) = self.call.take() else { return };
+        let result = match (&error, call.request()) {
+            (None, _) => Ok(()),
+            (Some(error), Some(request)) => {
+                settle(py, &self.call, error, request.head);
+                Err(Failed)
+            }
+            (Some(_), None) => Err(Failed),
+        };
+        call.finish(result);
+    }
+
+    /// Notes an exception that is not the answer's.
+    #[expect(clippy::unused_self, reason = "one object is all that Python needs")]
+    fn log(&self, error: &Bound<'_, PyAny>, what: &str) {
+        log(error.py(), &PyErr::from_value(error.clone()), what);
+    }
+}

@@ -1,0 +1,356 @@
+"""Requests in greenlets: one gevent hub, on the worker's main thread, answers all requests of the worker.
+
+The reactor has a thread of its own and hands requests over; a bell, which the hub watches, tells that there are some.
+Nothing of the native module that is called here waits or calls the application, since a greenlet must not be switched
+away from below a frame of the native module.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+from gevent import monkey
+from gevent.hub import Waiter
+from gevent.lock import RLock
+from greenlet import getcurrent, greenlet
+
+from anygate.timeouts import RequestTimeout, stack_of_frame
+from anygate.websocket import WebSocketError, offer
+
+if TYPE_CHECKING:
+    from anygate.server import Application
+    from anygate.websocket import WebSocket
+
+T = TypeVar("T")
+
+#: libev's number for "can be read".
+_READ = 1
+#: The hub looks after its other greenlets when it has begun new ones for so long, in seconds.
+_SLICE = 0.01
+#: Pauses between two tries to lock a file, in seconds: the first, and the longest.
+_PAUSE_MIN, _PAUSE_MAX = 0.001, 0.05
+
+
+def patch() -> None:
+    """Make the standard library wait in the hub. To be called before the application is imported."""
+    if not monkey.is_module_patched("threading"):
+        monkey.patch_all()
+    if not hasattr(fcntl.flock, "waits_below"):
+        fcntl.flock = _patient(fcntl.flock, fcntl.LOCK_NB)
+        fcntl.lockf = _patient(fcntl.lockf, fcntl.LOCK_NB)
+
+
+def is_patched() -> bool:
+    """Whether the program has patched the standard library itself."""
+    return bool(monkey.is_module_patched("threading") and monkey.is_module_patched("socket"))
+
+
+def begin() -> None:
+    """Begin in a worker's process: with a hub, if there was one before the fork, that is this process's own."""
+    patch()
+    gevent.reinit()
+
+
+def run(application: Application, desk: Any) -> None:
+    """Answer what the desk has until it is closed."""
+    Answering(application, desk).run()
+
+
+class Answering:
+    """The calls of one application."""
+
+    def __init__(self, application: Application, desk: Any):
+        self.application = application
+        self.desk = desk
+        self.hub = gevent.get_hub()
+        self.closed = Waiter(self.hub)
+        self.waiting: dict[int, Waiter] = {}
+        #: By the number of its call, where calls may have to be interrupted.
+        self.running: dict[int, greenlet] = {}
+        self.has_time_limit = desk.has_time_limit
+        self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
+
+    def run(self) -> None:
+        """Let the hub run until the desk is closed."""
+        bell = self.hub.loop.io(self.desk.fileno(), _READ)
+        bell.start(self.take)
+        try:
+            self.closed.get()
+        finally:
+            bell.stop()
+            bell.close()
+
+    def take(self) -> None:
+        """Begin what is on the desk, in the hub."""
+        until = time.monotonic() + _SLICE
+        while (news := self.desk.take(self.write_class)) is not None:
+            if news is False:
+                self.closed.switch(None)
+                return
+            if type(news) is int:
+                if (waiter := self.waiting.get(news)) is not None:
+                    waiter.switch(None)
+            elif hasattr(news, "say"):
+                self.interrupt(news)
+            elif self.has_time_limit:
+                self.running[news.number] = running = greenlet(self.answer, self.hub)
+                running.switch(news)
+            else:
+                greenlet(self.answer, self.hub).switch(news)
+            if time.monotonic() > until:
+                # The bell goes on ringing.
+                return
+
+    def interrupt(self, overdue: Any) -> None:
+        """Break off a request that takes too long, in the hub."""
+        running = self.running.get(overdue.number)
+        if running is not None:
+            overdue.say(stack_of_frame(running.gr_frame))
+            running.throw(RequestTimeout)
+
+    def answer(self, call: Any) -> None:
+        """Answer one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
+        try:
+            try:
+                environ, streamed, websocket = call.environ()
+                if streamed:
+                    environ["wsgi.input"] = _Input(environ["wsgi.input"], call, self)
+                if websocket is not None:
+                    offer(environ, GreenletWebSocket(websocket, call, self))
+                iterable = self.application(environ, call)
+                if type(iterable) is list or type(iterable) is tuple:
+                    place = call.blocks(iterable, 0)
+                    while place is not None:
+                        self.wait(call, call.has_room)
+                        place = call.blocks(iterable, place)
+                else:
+                    self.deliver(call, iterable)
+            except BaseException as error:
+                call.finish(error)
+            else:
+                call.finish(None)
+        except BaseException as error:
+            # It came from outside, at the very end.
+            if not isinstance(error, RequestTimeout):
+                call.log(error, "its greenlet was interrupted")
+            call.finish(error)
+        if self.has_time_limit:
+            del self.running[call.number]
+
+    def deliver(self, call: Any, iterable: Iterable[bytes]) -> None:
+        """Send each block as the application yields it, and close."""
+        try:
+            if not call.file(iterable):
+                first = True
+                for block in iterable:
+                    if first and block:
+                        first = False
+                        call.block(block, _length(iterable) == 1)
+                        continue
+                    self.wait(call, call.has_room)
+                    call.block(block, False)
+                call.end_of_blocks()
+        except BaseException:
+            _close(call, iterable, "close() of its answer failed as well")
+            raise
+        # The answer is whole; the client need not suffer.
+        _close(call, iterable, "close() of its answer failed")
+
+    def wait(self, call: Any, attempt: Callable[[], T | None], seconds: float | None = None) -> T:
+        """Let other greenlets run until ``attempt`` gives something true.
+
+        Raises TimeoutError when nothing has happened for so many seconds.
+        """
+        if result := attempt():
+            return result
+        while True:
+            if (result := self.wait_once(call.number, call.want_news, attempt, seconds)) is not None:
+                return result
+
+    def wait_once(
+        self, number: int, want_news: Callable[[], None], attempt: Callable[[], T | None], seconds: float | None
+    ) -> T | None:
+        """Let other greenlets run until there is news, unless ``attempt`` gives something true now.
+
+        Raises TimeoutError when there was none for so many seconds.
+        """
+        waiter = self.waiting[number] = Waiter(self.hub)
+        timer = None
+        try:
+            want_news()
+            if result := attempt():
+                return result
+            if seconds is not None:
+                timer = self.hub.loop.timer(seconds)
+                timer.start(waiter.switch, TimeoutError)
+            if waiter.get() is TimeoutError:
+                raise TimeoutError(errno.ETIMEDOUT, "the client sent nothing in time")
+            return None
+        finally:
+            del self.waiting[number]
+            if timer is not None:
+                timer.stop()
+                timer.close()
+
+
+class _Write:
+    """The ``write`` callable."""
+
+    __slots__ = ("call",)
+
+    answering: Answering
+
+    def __init__(self, call: Any):
+        self.call = call
+
+    def __call__(self, data: bytes, /) -> None:
+        """Send ``data``, once there is room for it."""
+        self.answering.wait(self.call, self.call.has_room)
+        self.call.write(data)
+
+
+class _Input:
+    """``wsgi.input`` of a body that is passed on as it comes."""
+
+    __slots__ = ("answering", "call", "stream")
+
+    def __init__(self, stream: Any, call: Any, answering: Answering):
+        self.stream, self.call, self.answering = stream, call, answering
+
+    def read(self, size: int | None = None, /) -> bytes:
+        return self._patiently(self.stream.read, size)
+
+    def readline(self, size: int | None = None, /) -> bytes:
+        return self._patiently(self.stream.readline, size)
+
+    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+        lines: list[bytes] = []
+        total = 0
+        while line := self.readline():
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _patiently(self, read: Callable[[int | None], bytes], size: int | None) -> bytes:
+        def attempt() -> tuple[bytes] | None:
+            try:
+                return (read(size),)
+            except BlockingIOError:
+                return None
+
+        return self.answering.wait(self.call, attempt, self.answering.desk.body_timeout)[0]
+
+
+class GreenletWebSocket:
+    """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
+
+    def __init__(self, socket: WebSocket, call: Any, answering: Answering):
+        self._socket, self._call, self._answering = socket, call, answering
+        self._sending = RLock()
+        self._is_listening = False
+        self._is_told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """Return the next message: text as ``str``, others as ``bytes``, None when the WebSocket is closed.
+
+        Raises TimeoutError when none came in ``timeout`` seconds.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0)
+            try:
+                got = self._attempt() or self._answering.wait_once(
+                    self._call.number_of_websocket, self._listen, self._attempt, left
+                )
+            except WebSocketError:
+                if self._is_told or not self._socket.closed:
+                    raise
+                self._is_told = True
+                return None
+            if got is not None:
+                return got[0]
+
+    def read_message(self) -> str | bytes:
+        """Return the next message; raise WebSocketError when the WebSocket is closed."""
+        message = self.receive()
+        if message is None:
+            raise WebSocketError("the WebSocket is closed")
+        return message
+
+    def send(self, message: Any, binary: bool | None = None) -> None:
+        """Send a message, once there is room for it."""
+        with self._sending:
+            self._answering.wait(self._call, self._call.has_room)
+            self._socket.send(message, binary)
+
+    def send_frame(self, message: Any, opcode: int) -> None:
+        """Send a frame of gevent-websocket's opcodes."""
+        with self._sending:
+            self._answering.wait(self._call, self._call.has_room)
+            self._socket.send_frame(message, opcode)
+
+    def _attempt(self) -> tuple[str | bytes] | None:
+        message = self._socket.receive_nowait()
+        return None if message is None else (message,)
+
+    def _listen(self) -> None:
+        if not self._is_listening:
+            self._is_listening = True
+            self._call.want_news_of_websocket()
+
+
+def _length(iterable: Any) -> int | None:
+    try:
+        return len(iterable)
+    except Exception:
+        return None
+
+
+def _close(call: Any, iterable: Any, failed: str) -> None:
+    """Call ``close()`` of what the application returned.
+
+    PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call that
+    method upon completion of the current request, whether the request was completed normally, or terminated early".
+    """
+    try:
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+    except BaseException as error:
+        call.log(error, failed)
+
+
+def _patient(lock: Any, not_blocking: int) -> Any:
+    """Make a function that locks files wait in the hub: the holder may be another greenlet of the same thread."""
+
+    def patient(fd: Any, operation: int, *more: Any) -> Any:
+        hub = gevent.hub._get_hub()
+        if hub is None or getcurrent() is hub or operation & (not_blocking | fcntl.LOCK_UN):
+            return lock(fd, operation, *more)
+        pause = _PAUSE_MIN
+        while True:
+            try:
+                return lock(fd, operation | not_blocking, *more)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+            gevent.sleep(pause)
+            pause = min(pause * 2, _PAUSE_MAX)
+
+    patient.__name__ = patient.__qualname__ = lock.__name__
+    patient.__doc__ = lock.__doc__
+    patient.waits_below = lock  # type: ignore[attr-defined]
+    return patient

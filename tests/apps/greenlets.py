@@ -1,0 +1,84 @@
+"""What requests in greenlets do beside each other."""
+
+import fcntl
+import threading
+import time
+
+LOCAL = threading.local()
+EVENTS = []
+LOCKS = {"flock": fcntl.flock, "lockf": fcntl.lockf}
+
+
+def application(environ, start_response):
+    return globals()[environ["PATH_INFO"].strip("/")](environ, start_response)
+
+
+def answer(start_response, text):
+    body = str(text).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def ready(environ, start_response):
+    return answer(start_response, "yes")
+
+
+def events(environ, start_response):
+    return answer(start_response, EVENTS)
+
+
+def sleep(environ, start_response):
+    time.sleep(float(environ["QUERY_STRING"]))
+    return answer(start_response, "slept")
+
+
+def counted(environ, start_response):
+    """How often this was called with the same thread-local object."""
+    LOCAL.count = getattr(LOCAL, "count", 0) + 1
+    time.sleep(0.01)
+    return answer(start_response, LOCAL.count)
+
+
+def locked(environ, start_response):
+    """Hold the lock of a session for a while, as web2py does."""
+    kind, path, seconds = environ["QUERY_STRING"].split(",")
+    with open(path, "r+b") as session:
+        LOCKS[kind](session.fileno(), fcntl.LOCK_EX)
+        begun = time.monotonic()
+        time.sleep(float(seconds))
+        LOCKS[kind](session.fileno(), fcntl.LOCK_UN)
+    return answer(start_response, f"{begun} {time.monotonic()}")
+
+
+def blocks(environ, start_response):
+    """As many blocks of 64 KiB as the query says."""
+    kind, count = environ["QUERY_STRING"].split(",")
+    given = [bytes([place % 256]) * 65536 for place in range(int(count))]
+
+    def noted():
+        yield from given
+        EVENTS.append("all blocks were taken")
+
+    if kind == "write":
+        write = start_response("200 OK", [])
+        for block in noted():
+            write(block)
+        return []
+    start_response("200 OK", [])
+    return given if kind == "list" else noted()
+
+
+def upload(environ, start_response):
+    return answer(start_response, len(environ["wsgi.input"].read()))
+
+
+def lines(environ, start_response):
+    return answer(start_response, [line.decode() for line in environ["wsgi.input"]])
+
+
+def busy(environ, start_response):
+    """Compute for so many seconds."""
+    until = time.monotonic() + float(environ["QUERY_STRING"])
+    while time.monotonic() < until:
+        pass
+    return answer(start_response, "computed")

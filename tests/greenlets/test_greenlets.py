@@ -1,0 +1,378 @@
+"""Requests in greenlets: each waits alone. What an application sees is tested with the WSGI contract."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import APPS
+from elsewhere import certificate, free_port
+
+GEVENT = ("--concurrency", "gevent")
+APP = APPS / "greenlets.py"
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "tests" / "web2py" / "site"
+#: An application beside which others are to go on has so long.
+SOON = 1.0
+
+
+@pytest.fixture
+def greenlets(serve):
+    return lambda *arguments, **options: serve(APP, *GEVENT, *arguments, **options)
+
+
+def ask(served, target, fields=""):
+    return served.connect().send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+
+
+def goes_on(served):
+    begun = time.monotonic()
+    assert served.get("/ready").body == b"yes"
+    assert time.monotonic() - begun < SOON
+
+
+def test_the_terminal_says_what_requests_run_in(greenlets):
+    assert "with 1 worker of 7 greenlets" in greenlets("--greenlets", "7").log()
+
+
+def test_many_requests_wait_at_the_same_time(greenlets):
+    served = greenlets()
+    begun = time.monotonic()
+    sleepers = [ask(served, "/sleep?1") for _ in range(200)]
+    goes_on(served)
+    assert {sleeper.answer().body for sleeper in sleepers} == {b"slept"}
+    assert time.monotonic() - begun < 4
+
+
+def test_each_request_has_thread_local_objects_of_its_own(greenlets):
+    served = greenlets()
+    with served.connect() as connection:
+        assert {connection.ask("GET", "/counted").body for _ in range(5)} == {b"1"}
+
+
+def test_pipelined_requests_are_answered_in_order(greenlets):
+    served = greenlets()
+    with served.connect() as connection:
+        connection.send("GET /sleep?0.1 HTTP/1.1\r\nHost: a\r\n\r\nGET /ready HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        assert [connection.answer().body for _ in range(6)] == [b"slept", b"yes"] * 3
+
+
+@pytest.mark.parametrize("arguments", [(*GEVENT, "--greenlets", "2"), ("--threads", "2")])
+def test_what_waits_too_long_for_its_turn_is_told_to_come_again(serve, arguments):
+    served = serve(APP, *arguments, "--queue-timeout", "300ms")
+    sleepers = [ask(served, "/sleep?1.5") for _ in range(2)]
+    time.sleep(0.2)
+    begun = time.monotonic()
+    late = ask(served, "/ready").answer()
+    assert (late.status, late["retry-after"]) == (503, "10")
+    assert 0.2 < time.monotonic() - begun < 1
+    assert [sleeper.answer().status for sleeper in sleepers] == [200, 200]
+    assert served.get("/ready").status == 200
+    assert "queue_timeout" in served.log()
+
+
+def test_a_short_wait_for_ones_turn_is_no_failure(greenlets):
+    served = greenlets("--greenlets", "2")
+    assert [client.answer().status for client in [ask(served, "/sleep?0.1") for _ in range(10)]] == [200] * 10
+
+
+class TestLocks:
+    """web2py locks a session's file for as long as a request of it lasts."""
+
+    @pytest.mark.parametrize("kind", ["flock"])
+    def test_requests_of_one_session_come_one_after_another_and_others_go_on(self, greenlets, tmp_path, kind):
+        (tmp_path / "session").touch()
+        served = greenlets()
+        requests = [ask(served, f"/locked?{kind},{tmp_path}/session,0.4") for _ in range(3)]
+        goes_on(served)
+        times = sorted(tuple(map(float, request.answer().text.split())) for request in requests)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+
+    @pytest.mark.parametrize("kind", ["flock", "lockf"])
+    def test_a_lock_of_another_process_is_waited_for_in_the_hub(self, greenlets, tmp_path, kind):
+        (tmp_path / "session").touch()
+        served = greenlets()
+        hold = f"import fcntl, sys; f = open({str(tmp_path / 'session')!r}, 'r+b'); fcntl.{kind}(f, fcntl.LOCK_EX)"
+        hold += "; print('held', flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout.readline() == "held\n"
+            waiting = ask(served, f"/locked?{kind},{tmp_path}/session,0")
+            time.sleep(0.3)
+            goes_on(served)
+            holder.stdin.close()
+            assert waiting.answer().status == 200
+
+
+class TestSlowClients:
+    LIMITS = ("--response-memory-max-bytes", "64K", "--response-spool-max-bytes", "1M")
+
+    @pytest.fixture(params=["plain", "tls"])
+    def transport(self, request, tmp_path):
+        """Options of the server, and how to connect to it."""
+        if request.param == "plain":
+            return (), lambda served: served.connect()
+        cert, key = certificate(tmp_path)
+        context = ssl.create_default_context(cafile=cert)
+
+        def connect(served):
+            connection = served.connect()
+            connection.socket = context.wrap_socket(connection.socket, server_hostname="127.0.0.1")
+            return connection
+
+        return ("-c", cert, "-k", key), connect
+
+    @pytest.mark.parametrize("kind", ["generator", "list", "write"])
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_a_client_that_does_not_read_holds_only_its_own_greenlet(self, greenlets, transport, kind, streamed):
+        options, connect = transport
+        options = (*options, *self.LIMITS, *(("--stream-paths", "/blocks") if streamed else ()))
+        served = greenlets(*options)
+        with connect(served) as slow, connect(served) as quick:
+            slow.send(f"GET /blocks?{kind},250 HTTP/1.1\r\nHost: a\r\n\r\n")
+            time.sleep(0.4)
+            begun = time.monotonic()
+            assert quick.ask("GET", "/ready").body == b"yes"
+            assert time.monotonic() - begun < SOON
+            assert kind == "list" or b"taken" not in quick.ask("GET", "/events").body
+            body = slow.answer().body
+            assert body == b"".join(bytes([place % 256]) * 65536 for place in range(250))
+            assert quick.ask("GET", "/ready").body == b"yes"
+
+    def test_a_client_that_goes_away_while_its_greenlet_waits_ends_it(self, greenlets):
+        served = greenlets(*self.LIMITS)
+        slow = ask(served, "/blocks?generator,250")
+        time.sleep(0.3)
+        slow.reset()
+        goes_on(served)
+        assert served.terminate() == 0
+        assert "failed" not in served.log()
+
+    def test_a_client_that_never_reads_is_given_up(self, greenlets):
+        served = greenlets(*self.LIMITS, "--write-timeout", "500ms")
+        slow = ask(served, "/blocks?generator,250")
+        time.sleep(1.5)
+        with contextlib.suppress(ConnectionError):
+            assert not slow.answer().whole
+        goes_on(served)
+        assert served.terminate() == 0
+
+    def test_an_upload_that_is_read_while_it_comes_holds_only_its_own_greenlet(self, greenlets, transport):
+        options, connect = transport
+        served = greenlets(*options, "--stream-paths", "/upload", "--stream-paths", "/lines")
+        with connect(served) as slow, connect(served) as lines, connect(served) as quick:
+            slow.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
+            lines.send("POST /lines HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
+            for _ in range(3):
+                slow.send(b"x" * 100_000)
+                lines.send("3\r\nmor\r\n2\r\ne\n\r\n")
+                time.sleep(0.1)
+                begun = time.monotonic()
+                assert quick.ask("GET", "/ready").body == b"yes"
+                assert time.monotonic() - begun < SOON
+            lines.send("0\r\n\r\n")
+            assert slow.answer().body == b"300000"
+            assert lines.answer().text == str(["one\n", *["more\n"] * 3])
+
+
+class TestProcesses:
+    def test_requests_in_flight_are_answered_before_the_end(self, greenlets):
+        served = greenlets()
+        sleepers = [ask(served, "/sleep?1") for _ in range(20)]
+        time.sleep(0.3)
+        served.send_signal(signal.SIGTERM)
+        assert [sleeper.answer()["connection"] for sleeper in sleepers] == ["close"] * 20
+        assert served.wait() == 0
+        assert "WARN" not in served.log()
+
+    def test_graceful_timeout_ends_what_does_not_finish(self, greenlets):
+        served = greenlets("--graceful-timeout", "1s")
+        with ask(served, "/sleep?60"):
+            time.sleep(0.3)
+            begun = time.monotonic()
+            assert served.terminate() == 0
+            assert time.monotonic() - begun < 10
+
+    def test_a_busy_hub_stops_neither_the_reactor_nor_the_end(self, greenlets):
+        served = greenlets("--graceful-timeout", "1s", "--header-timeout", "500ms", "--worker-timeout", "2s")
+        with ask(served, "/busy?60"):
+            time.sleep(0.2)
+            with served.connect() as connection:
+                connection.send("GET / HTTP/1.1\r\n")
+                assert connection.answer().status == 408
+            time.sleep(2.5)
+            assert "silent" not in served.log()
+            assert served.terminate() == 0
+
+    def test_answers_do_not_wait_for_the_neighbour_that_computes(self, greenlets):
+        """Both come in one batch."""
+        served = greenlets()
+        with served.connect() as quick, served.connect() as slow:
+            quick.ask("GET", "/ready")
+            slow.ask("GET", "/ready")
+            with ask(served, "/busy?0.3"):
+                time.sleep(0.1)
+                quick.send("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+                slow.send("GET /busy?3 HTTP/1.1\r\nHost: a\r\n\r\n")
+                begun = time.monotonic()
+                assert quick.answer().body == b"yes"
+                assert time.monotonic() - begun < 1.5
+
+    def test_a_line_for_each_request(self, greenlets, tmp_path):
+        served = greenlets("--access-log", "access.log", "--access-log-format", "%(m)s %(U)s %(s)s %(B)s")
+        served.get("/ready")
+        served.get("/nowhere")
+        assert served.terminate() == 0
+        assert (tmp_path / "access.log").read_text().splitlines() == ["GET /ready 200 3", "GET /nowhere 500 26"]
+
+    def test_requests_are_profiled_one_at_a_time(self, greenlets, tmp_path):
+        served = greenlets("--profiler", "profiles")
+        assert {client.answer().body for client in [ask(served, "/sleep?0.05") for _ in range(5)]} == {b"slept"}
+        assert served.get("/__profile__").status == 200
+        assert len(list((tmp_path / "profiles").glob("req_*.prof"))) == 5
+
+
+class TestRefusals:
+    def test_without_gevent_nothing_starts(self, run, tmp_path):
+        (tmp_path / "sitecustomize.py").write_text(
+            "import importlib.util as util\nfind = util.find_spec\n"
+            "util.find_spec = lambda name, *more: None if name == 'gevent' else find(name, *more)\n"
+        )
+        ended = run(APP, *GEVENT, "--port", "0", environment={"PYTHONPATH": str(tmp_path)})
+        assert ended.returncode == 3
+        assert ended.stderr == "anygate: error: concurrency: gevent is not installed: pip install gevent\n"
+
+    def python(self, code, **options):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)
+
+    def test_a_server_inside_a_program_has_threads(self):
+        ended = self.python("import anygate; anygate.Server(print, concurrency='gevent')")
+        assert "ValueError: concurrency: a Server has threads" in ended.stderr
+
+    def test_an_application_that_was_imported_unpatched_is_refused(self):
+        ended = self.python("import anygate; anygate.serve(print, port=0, concurrency='gevent')")
+        assert "ValueError: concurrency: gevent patches the standard library before" in ended.stderr
+
+    def test_a_program_that_was_patched_at_its_beginning_is_served(self, launch):
+        code = (
+            "from gevent import monkey; monkey.patch_all()\n"
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "import anygate, greenlets\n"
+            "anygate.serve(greenlets.application, port=0, concurrency='gevent')\n"
+        )
+        served = launch(command=[sys.executable, "-c", code, APPS]).wait_ready()
+        sleepers = [ask(served, "/sleep?0.5") for _ in range(50)]
+        goes_on(served)
+        assert {sleeper.answer().body for sleeper in sleepers} == {b"slept"}
+
+
+def test_hubs_that_are_there_before_the_fork_work_after_it(serve, tmp_path):
+    """The application uses gevent while it is imported, in the supervisor."""
+    (tmp_path / "app.py").write_text(
+        "import gevent, time, threading\n"
+        "ticks = []\n"
+        "def tick():\n"
+        "    while True:\n        ticks.append(1)\n        gevent.sleep(0.01)\n"
+        "gevent.spawn(tick)\ngevent.sleep(0.05)\n"
+        "def app(environ, start_response):\n"
+        "    before = len(ticks)\n    time.sleep(0.2)\n"
+        "    start_response('200 OK', [])\n    return [str(len(ticks) - before).encode()]\n"
+    )
+    served = serve("app:app", "--preload", "--workers", "2", *GEVENT)
+    assert int(served.get().text) > 5
+
+
+class TestWeb2py:
+    def test_a_site_is_served_with_its_static_files(self, serve, tmp_path):
+        site = tmp_path / "site"
+        shutil.copytree(SITE, site)
+        (site / "applications/guestbook/static").mkdir(exist_ok=True)
+        (site / "applications/guestbook/static/a.txt").write_text("static")
+        served = serve("--web2py", site, *GEVENT)
+        assert served.get("/guestbook/default/client").status == 200
+        with served.connect() as connection:
+            assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
+            assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
+
+    def test_a_session_that_is_in_use_stops_nobody_else(self, serve, tmp_path):
+        shutil.copytree(SITE, tmp_path / "site")
+        served = serve("--web2py", tmp_path / "site", *GEVENT)
+        first = served.get("/guestbook/default/counter")
+        cookies = "; ".join(value.split(";")[0] for name, value in first.fields if name.lower() == "set-cookie")
+        naps = [ask(served, "/guestbook/default/nap?seconds=0.7", f"Cookie: {cookies}\r\n") for _ in range(3)]
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert served.get("/guestbook/default/client").status == 200
+        assert time.monotonic() - begun < SOON
+        answers = [nap.answer() for nap in naps]
+        assert {answer.status for answer in answers} == {200}
+        took = sorted(tuple(map(float, answer.text.split())) for answer in answers)
+        assert [number for number, _, _ in took] == [1, 2, 3]
+        assert all(before[2] <= after[1] for before, after in itertools.pairwise(took))
+
+    def test_environment_of_the_worker_is_patched_before_the_application_is_imported(self, serve, tmp_path):
+        (tmp_path / "app.py").write_text(
+            "import json, socket, ssl, threading, time\n"
+            "names = {m.__name__: type(getattr(m, n)).__module__ + ' ' + getattr(m, n).__module__\n"
+            "    for m, n in [(socket, 'socket'), (time, 'sleep'), (ssl, 'SSLContext')]}\n"
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n    return [json.dumps(names).encode()]\n"
+        )
+        served = serve("app:app", *GEVENT)
+        assert all("gevent" in module for module in json.loads(served.get().body).values())
+        assert "Warning" not in served.log()
+
+
+def test_descriptors_of_connections_are_closed(greenlets):
+    """Descriptors are not used up, whatever comes and goes."""
+    served = greenlets()
+    (worker,) = served.workers()
+    goes_on(served)
+    before = len(os.listdir(f"/proc/{worker}/fd"))
+
+    def client():
+        for _ in range(20):
+            served.get("/ready")
+
+    clients = [threading.Thread(target=client) for _ in range(5)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    served.wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before + 1, "descriptors to be closed")
+
+
+class TestGuide:
+    """docs/guide/greenlets.md, word for word."""
+
+    TEXT = (ROOT / "docs" / "guide" / "greenlets.md").read_text()
+
+    @pytest.mark.parametrize("line", re.findall(r"^anygate .*", TEXT, re.MULTILINE))
+    def test_its_commands_work(self, launch, tmp_path, line):
+        shutil.copytree(SITE, tmp_path / "web2py")
+        body = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'myapp']\n"
+        (tmp_path / "myapp.py").write_text(body)
+        words = [word for word in shlex.split(line) if word not in ("-p", "8000")]
+        folder = tmp_path if "myapp:app" in line else tmp_path / "web2py"
+        served = launch(*words[1:], "-p", free_port(), folder=folder).wait_ready()
+        target = "/" if "myapp:app" in line else "/guestbook/default/client"
+        assert served.get(target).status == 200
+        if "-l" in words:
+            served.wait_until(lambda: (folder / "httpserver.log").read_text(), "a line")
+
+    def test_the_lines_for_a_program_of_ones_own_come_before_everything_else(self):
+        (lines,) = re.findall(r"```python\n(.*?)```", self.TEXT, re.DOTALL)
+        assert lines == "from gevent import monkey\n\nmonkey.patch_all()\n"
