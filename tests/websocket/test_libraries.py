@@ -64,10 +64,10 @@ def application(environ, start_response):
 """
 
 
-@pytest.fixture
-def sock(serve, tmp_path):
+@pytest.fixture(params=["threads", "gevent"])
+def sock(serve, tmp_path, request):
     (tmp_path / "site.py").write_text(SOCK)
-    return serve(tmp_path / "site.py", "--threads", "4")
+    return serve(tmp_path / "site.py", "--threads", "4", "--concurrency", request.param)
 
 
 def test_flask_sock(sock):
@@ -110,10 +110,11 @@ def test_flask_sock_over_tls(serve, tmp_path):
     ws.close()
 
 
+@pytest.mark.parametrize("concurrency", ["threads", "gevent"])
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]])
-def test_flask_socketio(serve, tmp_path, transports):
+def test_flask_socketio(serve, tmp_path, transports, concurrency):
     (tmp_path / "site.py").write_text(SOCKETIO)
-    served = serve(tmp_path / "site.py", "--threads", "8")
+    served = serve(tmp_path / "site.py", "--threads", "8", "--concurrency", concurrency)
     client = socketio.SimpleClient()
     client.connect(served.url, transports=transports)
     assert client.transport in transports

@@ -20,9 +20,9 @@ from websockets.sync.client import connect
 CORPUS = Path(__file__).parents[1] / "corpus" / "websocket"
 
 
-@pytest.fixture
-def sockets(serve):
-    return serve(APPS / "websocket.py", "--threads", "4")
+@pytest.fixture(params=["threads", "gevent"])
+def sockets(serve, request):
+    return serve(APPS / "websocket.py", "--threads", "4", "--concurrency", request.param)
 
 
 def dial(served, path="/echo", **options):

@@ -76,6 +76,7 @@ impl Exchange {
     /// Whether the head of the answer was given.
     pub(crate) fn is_answered(&self) -> bool {
         self.progress.framing.is_some()
+            || self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some())
     }
 
     /// Bytes of the answer's body so far.
