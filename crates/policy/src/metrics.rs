@@ -379,10 +379,8 @@ pub fn documentation() -> String {
         };
         let labels: Vec<String> =
             labels.iter().map(|label| format!("`{}`: {}", label.name, label.values.join(", "))).collect();
-        let unit = match family.name.trim_end_matches("_total").rsplit('_').next() {
-            Some(unit @ ("seconds" | "bytes")) => unit,
-            _ => "",
-        };
+        let name = family.name.trim_end_matches("_total");
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -483,6 +481,11 @@ mod tests {
         let text = Totals::of(std::iter::once(row.as_slice())).prometheus();
         assert!(text.contains("anygate_connections{state=\"reading\"} 1\n"));
         Counts(&[]).add(CONNECTIONS, 1);
+    }
+
+    #[test]
+    fn the_guide_has_the_table_as_it_is() {
+        assert!(include_str!("../../../docs/guide/admin.md").contains(&documentation()), "run make docs");
     }
 
     #[test]
