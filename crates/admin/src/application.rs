@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anygate_proto::application::{Application, Failed, Request, Response};
+use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use serde_json::{Value, json};
 
@@ -152,6 +152,9 @@ impl Application for Admin {
     fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
         work();
     }
+
+    /// Nothing here takes long.
+    fn interrupt(&self, _overdue: &Overdue) {}
 
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         response.entered();
