@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -33,14 +34,14 @@ class Unanswered(Exception):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock.connect(str(self.path))
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Place:
 
     host: str = ""
     port: int = 0
-    unix: str | None = None
-    token_file: str | None = None
+    unix: Path | None = None
+    token_file: Path | None = None
 
     def __str__(self) -> str:
         if self.unix is not None:
