@@ -1,7 +1,7 @@
 # make serve   build, install into .venv and serve the demo application on http://127.0.0.1:8000
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
 # make bench   measure against other servers (bench/README.md); make fuzz: fuzz each codec for minutes
-# make docs    write docs/settings.md anew; make format; make clean
+# make docs    write docs/settings.md and the table of metrics anew; make format; make clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -63,6 +63,8 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)
 
 docs:
+	cargo run --quiet --package anygate-policy --example metrics_docs < docs/guide/admin.md > docs/guide/admin.md.new
+	mv docs/guide/admin.md.new docs/guide/admin.md
 	cargo run --quiet --package anygate-config --example settings_docs > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
 

@@ -9,6 +9,7 @@ PROGRAMS = {
     "nginx": "nginx-light",
     "lighttpd": "lighttpd",
     "apache2": "apache2-bin",
+    "chromium": "chromium",
     "/etc/mime.types": "media-types",
     # What is wrong with our TLS.
     "testssl": "testssl.sh",

@@ -14,11 +14,12 @@ ALLOWED = {
     "sys": set(),
     "config": set(),
     "policy": {"proto", "config"},
+    "admin": {"proto", "policy"},
     "server": {"proto", "config", "sys", "policy"},
     "cron": {"sys"},
     "supervisor": {"config", "sys", "cron"},
     "wsgi": {"proto"},
-    "py": {"proto", "config", "sys", "policy", "server", "cron", "supervisor", "wsgi"},
+    "py": {"proto", "config", "sys", "policy", "admin", "server", "cron", "supervisor", "wsgi"},
 }
 
 

@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::options::{self, Kind, OPTIONS};
-use crate::plan::Plan;
+use crate::plan::{AdminPlan, Plan};
 use crate::settings::{Origin, Settings, Wrong};
 use crate::{VERSION, file, help};
 
@@ -28,6 +28,10 @@ pub enum Command {
     Cgi(Box<Plan>),
     /// Make a certificate.
     Certificate(CertificateTask),
+    /// Watch a running server.
+    Top(AdminPlan),
+    /// Steer a running server, as these words say.
+    Control(Vec<String>, AdminPlan),
     /// Show this on standard output and end.
     Show(String),
 }
@@ -111,10 +115,9 @@ pub fn parse(
         return certificate(arguments).map(Command::Certificate);
     }
     let subcommand = Subcommand::take(&mut arguments)?;
-    let about_config = subcommand == Subcommand::Config;
-    let matches = grammar(about_config)
+    let matches = grammar(subcommand)
         .try_get_matches_from(arguments)
-        .map_err(|error| refuse(&error, about_config))?;
+        .map_err(|error| refuse(&error, subcommand.serves()))?;
     if matches.get_flag("help") {
         return Ok(Command::Show(help::short()));
     }
@@ -124,10 +127,10 @@ pub fn parse(
     if matches.get_flag("version") {
         return Ok(Command::Show(format!("anygate {VERSION}\n")));
     }
-    let (settings, warnings) = layers(&matches, environment, folder, about_config)?;
+    let (settings, warnings) = layers(&matches, environment, folder, subcommand)?;
     let pool = match subcommand {
         Subcommand::Serve | Subcommand::Config => pool(&settings, folder)?,
-        Subcommand::Cgi | Subcommand::Cron(_) => Vec::new(),
+        _ => Vec::new(),
     };
     let plan = Plan::check(&settings, folder)?;
     match subcommand {
@@ -142,6 +145,11 @@ pub fn parse(
             Err(Exit::usage(message.to_owned()))
         }
         Subcommand::Cgi => Ok(Command::Cgi(Box::new(plan))),
+        Subcommand::Top => Ok(Command::Top(plan.admin)),
+        Subcommand::Control => {
+            let words = matches.get_many("words").into_iter().flatten().cloned().collect();
+            Ok(Command::Control(words, plan.admin))
+        }
         Subcommand::Serve if plan.application.server == "native" => {
             Ok(Command::Serve(Box::new(plan), warnings))
         }
@@ -162,14 +170,23 @@ enum Subcommand {
     Config,
     Cgi,
     Cron(CronAction),
+    Top,
+    Control,
 }
 
 impl Subcommand {
+    /// Whether an application is named.
+    fn serves(self) -> bool {
+        matches!(self, Subcommand::Serve | Subcommand::Cgi | Subcommand::Cron(_))
+    }
+
     /// Takes its words off the arguments.
     fn take(arguments: &mut VecDeque<OsString>) -> Result<Subcommand, Exit> {
         let subcommand = match arguments.front().and_then(|word| word.to_str()) {
             Some("config") => Subcommand::Config,
             Some("cgi") => Subcommand::Cgi,
+            Some("top") => Subcommand::Top,
+            Some("ctl") => Subcommand::Control,
             Some("cron") => {
                 arguments.pop_front();
                 Subcommand::Cron(CronAction::read(arguments.front().and_then(|word| word.to_str()))?)
@@ -265,7 +282,7 @@ fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
     Ok(pool)
 }
 
-fn grammar(about_config: bool) -> clap::Command {
+fn grammar(subcommand: Subcommand) -> clap::Command {
     let mut command = clap::Command::new("anygate")
         .no_binary_name(true)
         .disable_help_flag(true)
@@ -274,7 +291,10 @@ fn grammar(about_config: bool) -> clap::Command {
         .arg(Arg::new("help").short('h').long("help").action(ArgAction::SetTrue))
         .arg(Arg::new("help_all").long("help-all").action(ArgAction::SetTrue))
         .arg(Arg::new("version").long("version").short('V').action(ArgAction::SetTrue));
-    if about_config {
+    if subcommand == Subcommand::Control {
+        command = command.arg(Arg::new("words").action(ArgAction::Append));
+    }
+    if subcommand == Subcommand::Config {
         command = command
             .arg(Arg::new("print").long("print").action(ArgAction::SetTrue))
             .arg(Arg::new("check").long("check").action(ArgAction::SetTrue))
@@ -282,7 +302,7 @@ fn grammar(about_config: bool) -> clap::Command {
     }
     for option in OPTIONS {
         if option.name == "app" {
-            if !about_config {
+            if subcommand.serves() {
                 command = command.arg(Arg::new("app"));
             }
             continue;
@@ -316,7 +336,7 @@ fn layers(
     matches: &ArgMatches,
     environment: &[(OsString, OsString)],
     folder: &Path,
-    about_config: bool,
+    subcommand: Subcommand,
 ) -> Result<(Settings, Vec<String>), Exit> {
     let variable = |name: &str| {
         environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
@@ -324,7 +344,7 @@ fn layers(
     let mut settings = Settings::default();
     let mut warnings = Vec::new();
 
-    let named = about_config
+    let named = (subcommand == Subcommand::Config)
         .then(|| matches.get_one::<String>("file").cloned())
         .flatten()
         .or_else(|| matches.get_one::<String>("config").cloned())
@@ -354,7 +374,7 @@ fn layers(
         }
     }
     for option in OPTIONS {
-        if option.name == "config" || (option.name == "app" && about_config) {
+        if option.name == "config" || (option.name == "app" && !subcommand.serves()) {
             continue;
         }
         match option.kind {
@@ -382,7 +402,7 @@ fn layers(
 }
 
 /// Says in one line what is wrong with the command line.
-fn refuse(error: &clap::Error, about_config: bool) -> Exit {
+fn refuse(error: &clap::Error, serves: bool) -> Exit {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
@@ -398,7 +418,7 @@ fn refuse(error: &clap::Error, about_config: bool) -> Exit {
                 None => format!("unknown option {given}; anygate --help-all lists them"),
             }
         }
-        ErrorKind::UnknownArgument if about_config => format!("unexpected argument {given:?}"),
+        ErrorKind::UnknownArgument if !serves => format!("unexpected argument {given:?}"),
         ErrorKind::UnknownArgument => {
             format!("unexpected argument {given:?}: only one application can be served")
         }

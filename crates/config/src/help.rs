@@ -13,11 +13,14 @@ Usage: anygate [OPTIONS] APP     serve APP, for example: anygate myapp:app
        anygate servers           show what -s can name
        anygate config --print    show every setting (--check: only check them)
        anygate cron list         show jobs (--once: run those of this minute)
-       anygate cgi APP           answer one request of a CGI server
-       anygate web2py init       write handler files into a web2py site
+       anygate top               watch a running server (anygate ctl: steer it)
 ";
 /// For those who want to know everything.
-const HEAD_ALL: &str = "       anygate cert --self-signed  make a certificate to try HTTPS with\n";
+const HEAD_ALL: &str = "       anygate ctl reload        or: scale N, status, stacks, log-level L, end
+       anygate cgi APP           answer one request of a CGI server
+       anygate web2py init       write handler files into a web2py site
+       anygate cert --self-signed  make a certificate to try HTTPS with
+";
 
 /// What `--help` says: fits a screen.
 pub fn short() -> String {

@@ -22,9 +22,9 @@ pub mod value;
 
 pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
 pub use plan::{
-    AccessLogFormat, ApplicationPlan, Bind, BindAddress, CertificateSource, Concurrency, CronJob, CronMode,
-    CronPlan, CronTask, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan, Protocol,
-    ServerPlan, SocketPlan, TlsPlan, TrustedProxy, WebSocketOrigins,
+    AccessLogFormat, AdminPlan, ApplicationPlan, Bind, BindAddress, CertificateSource, Concurrency, CronJob,
+    CronMode, CronPlan, CronTask, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan,
+    Protocol, ServerPlan, SocketPlan, StatsdPlan, TlsPlan, TrustedProxy, WebSocketOrigins,
 };
 pub use settings::{Origin, Settings};
 

@@ -76,18 +76,21 @@ pub enum Section {
     Limits,
     /// What is written down.
     Logs,
+    /// How it is watched and steered.
+    Admin,
     /// Where options come from.
     Settings,
 }
 
 impl Section {
     /// All of them, in order.
-    pub const ALL: [Section; 6] = [
+    pub const ALL: [Section; 7] = [
         Section::Application,
         Section::Sockets,
         Section::Processes,
         Section::Limits,
         Section::Logs,
+        Section::Admin,
         Section::Settings,
     ];
 
@@ -99,6 +102,7 @@ impl Section {
             Section::Processes => "Processes and threads",
             Section::Limits => "Limits and timeouts",
             Section::Logs => "Logs",
+            Section::Admin => "Admin and metrics",
             Section::Settings => "Settings",
         }
     }
@@ -790,6 +794,59 @@ pub const OPTIONS: &[Opt] = &[
                   `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
                   seconds, milliseconds, microseconds, and seconds with decimals, `%(p)s` process, `%({name}i)s` and \
                   `%({name}o)s` a field of the request or the answer. Every byte that is not printable is escaped.",
+        ..BASE
+    },
+    Opt {
+        name: "admin",
+        metavar: "ADDRESS",
+        section: Section::Admin,
+        common: true,
+        help: "status page, metrics, API; host:port or unix:PATH",
+        details: "A process of its own answers there, whatever the workers do. On a loopback address and on a unix socket it \
+                  asks for nothing; on any other every request needs the token of `admin_token_file`. See \
+                  [the guide](guide/admin.md).",
+        ..BASE
+    },
+    Opt {
+        name: "admin_token_file",
+        kind: Kind::Path,
+        metavar: "FILE",
+        section: Section::Admin,
+        help: "who asks the admin address must know the token in here",
+        details: "Its first line is the token. If the file does not exist, a token is made, written there for its owner only, \
+                  and shown once. Clients send it as `Authorization: Bearer TOKEN`, or as the password of any user. On unix \
+                  sockets the rights of the socket count instead.",
+        ..BASE
+    },
+    Opt {
+        name: "uwsgi_stats",
+        metavar: "ADDRESS",
+        section: Section::Admin,
+        help: "uWSGI's statistics here, for uwsgitop",
+        details: "A loopback address or a unix socket. Whoever connects is sent the JSON that uWSGI's `stats` option sends.",
+        ..BASE
+    },
+    Opt {
+        name: "statsd",
+        metavar: "HOST:PORT",
+        section: Section::Admin,
+        help: "send metrics to this StatsD server every 10 seconds",
+        ..BASE
+    },
+    Opt {
+        name: "statsd_prefix",
+        default: "anygate.",
+        metavar: "TEXT",
+        section: Section::Admin,
+        help: "what the names of those metrics begin with",
+        ..BASE
+    },
+    Opt {
+        name: "statsd_tags",
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Admin,
+        help: "send labels as DogStatsD's tags, not as part of names",
         ..BASE
     },
     Opt {

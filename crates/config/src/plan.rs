@@ -31,6 +31,8 @@ pub struct Plan {
     pub log: LogPlan,
     /// What runs at given minutes.
     pub cron: CronPlan,
+    /// How it is watched and steered.
+    pub admin: AdminPlan,
 }
 
 /// What is served.
@@ -330,6 +332,48 @@ pub enum CronTask {
     Function(String),
 }
 
+/// How the server is watched and steered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// Where status page, metrics and API are.
+    pub address: Option<BindAddress>,
+    /// Where the token is that clients must know.
+    pub token_file: Option<PathBuf>,
+    /// Where uWSGI's statistics are.
+    pub uwsgi_stats: Option<BindAddress>,
+    /// Where metrics are sent.
+    pub statsd: Option<StatsdPlan>,
+}
+
+/// Where metrics are sent, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsdPlan {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What names begin with.
+    pub prefix: String,
+    /// Labels are tags.
+    pub tags: bool,
+}
+
+impl AdminPlan {
+    /// Whether anybody wants to know what processes count.
+    pub fn is_wanted(&self) -> bool {
+        self.address.is_some() || self.uwsgi_stats.is_some() || self.statsd.is_some()
+    }
+
+    /// The addresses to open. The protocol says what each is for: HTTP for the admin address, uwsgi for the statistics.
+    pub fn binds(&self) -> Vec<Bind> {
+        let addresses = [(Protocol::Http, &self.address), (Protocol::Uwsgi, &self.uwsgi_stats)];
+        let bind = |(protocol, address): (Protocol, &Option<BindAddress>)| {
+            Some(Bind { protocol, address: address.clone()? })
+        };
+        addresses.into_iter().filter_map(bind).collect()
+    }
+}
+
 /// What is written down, and where.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
@@ -481,6 +525,7 @@ impl Plan {
                     .unwrap_or_else(|| read.site_folder().join(".anygate-cron.json")),
                 jobs,
             },
+            admin: read.admin()?,
         })
     }
 }
@@ -706,6 +751,40 @@ impl<'a> Reader<'a> {
     fn site_folder(&self) -> PathBuf {
         let site = self.web2py.clone().or_else(|| self.path("chdir"));
         site.unwrap_or_else(|| self.folder.to_owned())
+    }
+
+    fn admin(&self) -> Result<AdminPlan, Wrong> {
+        let address = |name: &'static str| -> Result<Option<BindAddress>, Wrong> {
+            let Some(text) = self.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+            let wrong = |reason: String| self.settings.wrong(name, &format!("{text:?} {reason}"));
+            let plain = text.strip_prefix("http://").unwrap_or(&text).trim_end_matches('/');
+            bind_address(plain, self.folder).map(Some).map_err(wrong)
+        };
+        let uwsgi_stats = address("uwsgi_stats")?;
+        if let Some(BindAddress::Tcp { host, .. }) = &uwsgi_stats
+            && !is_loopback(host)
+        {
+            let reason = format!("{host:?} must be a loopback address: anybody who connects is answered");
+            return Err(self.settings.wrong("uwsgi_stats", &reason));
+        }
+        let statsd = match self.text("statsd").filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => match bind_address(&text, self.folder) {
+                Ok(BindAddress::Tcp { host, port }) if port > 0 => Some(StatsdPlan {
+                    host,
+                    port,
+                    prefix: self.text("statsd_prefix").unwrap_or_default(),
+                    tags: self.flag("statsd_tags"),
+                }),
+                _ => return Err(self.settings.wrong("statsd", &format!("{text:?} must be host:port"))),
+            },
+        };
+        Ok(AdminPlan {
+            address: address("admin")?,
+            token_file: self.path("admin_token_file"),
+            uwsgi_stats,
+            statsd,
+        })
     }
 
     /// The `[[cron]]` tables.
@@ -1001,6 +1080,11 @@ const SCGI_PORT: u16 = 4000;
 
 /// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
 /// one speak `http`, which is HTTP or HTTPS; other addresses without one speak HTTP.
+/// Whether a host can only be reached from this machine.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, String> {
     let scheme_end = text.find("://").or_else(|| text.find("+unix:")).or_else(|| text.find("+fd:"));
     let (protocol, rest) = match scheme_end.and_then(|end| text.split_at_checked(end)) {
@@ -1157,6 +1241,32 @@ mod tests {
             ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "localhost", "fd00::/129", "*"]
         {
             assert_eq!(trusted_proxy(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn admin_addresses_are_checked() {
+        let check = |name: &str, text: &str| {
+            let mut settings = Settings::default();
+            settings.set_json(name, &serde_json::Value::from(text), crate::Origin::Argument).unwrap();
+            Plan::check(&settings, Path::new("/run"))
+                .map(|plan| plan.admin)
+                .map_err(|wrong| wrong.to_string())
+        };
+        assert_eq!(
+            check("admin", "http://127.0.0.1:9191/").unwrap(),
+            check("admin", "127.0.0.1:9191").unwrap()
+        );
+        assert_eq!(
+            check("admin", "unix:a.sock").unwrap().binds(),
+            [Bind { protocol: Protocol::Http, address: BindAddress::Unix("/run/a.sock".into()) }]
+        );
+        assert!(!check("statsd_prefix", "x").unwrap().is_wanted());
+        assert!(check("uwsgi_stats", "localhost:1717").unwrap().is_wanted());
+        assert!(check("uwsgi_stats", "0.0.0.0:1717").unwrap_err().contains("loopback"));
+        assert_eq!(check("statsd", "127.0.0.1:8125").unwrap().statsd.unwrap().prefix, "anygate.");
+        for wrong in ["unix:a.sock", "127.0.0.1:0", "nowhere"] {
+            assert!(check("statsd", wrong).unwrap_err().contains("must be host:port"), "{wrong}");
         }
     }
 

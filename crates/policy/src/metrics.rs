@@ -214,6 +214,17 @@ impl Counts<'_> {
     }
 }
 
+/// One number of a metric, or one histogram.
+#[derive(Debug)]
+pub struct Sample {
+    /// The metric.
+    pub family: &'static Family,
+    /// Names and values of its labels.
+    pub labels: Vec<(&'static str, &'static str)>,
+    /// Where it is.
+    pub cell: usize,
+}
+
 /// The numbers of all rows together.
 #[derive(Clone, Debug)]
 pub struct Totals(Vec<u64>);
@@ -250,7 +261,7 @@ impl Totals {
 
     /// The duration below which a part of a histogram's observations is, between its bounds; `None` without any.
     pub fn quantile(&self, cell: usize, part: f64) -> Option<Duration> {
-        let counts: Vec<u64> = (cell..=cell + BOUNDS.len()).map(|cell| self.get(cell)).collect();
+        let counts = self.buckets(cell);
         let all: u64 = counts.iter().sum();
         let mut wanted = part * all as f64;
         let mut lower = 0;
@@ -263,6 +274,36 @@ impl Totals {
             lower = *upper;
         }
         None
+    }
+
+    /// Requests answered, by the first digit of their status, from 1xx on.
+    pub fn statuses(&self) -> [u64; CLASSES.values.len()] {
+        let mut sums = [0u64; CLASSES.values.len()];
+        for method in 0..METHODS.values.len() {
+            for (class, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.wrapping_add(self.get(REQUESTS + method * CLASSES.values.len() + class));
+            }
+        }
+        sums
+    }
+
+    /// The numbers of each bucket of a histogram: so many as [`BOUNDS`], and what is above.
+    pub fn buckets(&self, cell: usize) -> Vec<u64> {
+        (cell..=cell + BOUNDS.len()).map(|cell| self.get(cell)).collect()
+    }
+
+    /// Every counter and gauge with its labels, and every histogram once, each with its first cell.
+    pub fn samples(&self) -> impl Iterator<Item = Sample> {
+        let mut at = 0;
+        FAMILIES.iter().flat_map(move |family| {
+            let start = at;
+            at += width(&family.kind);
+            let (labels, count) = match family.kind {
+                Kind::Counter(labels) | Kind::Gauge(labels) => (labels, width(&family.kind)),
+                Kind::Histogram => (&[][..], 1),
+            };
+            (0..count).map(move |cell| Sample { family, labels: pairs(labels, cell), cell: start + cell })
+        })
     }
 
     /// What Prometheus reads (text format 0.0.4).
@@ -308,16 +349,48 @@ impl Totals {
 }
 
 /// `{method="GET",status="2xx"}` of a cell, or nothing.
-fn labelled(labels: &[Label], mut cell: usize) -> String {
+fn labelled(labels: &[Label], cell: usize) -> String {
+    let pairs: Vec<String> =
+        pairs(labels, cell).iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
+}
+
+/// Labels and values of a cell.
+fn pairs(labels: &[Label], mut cell: usize) -> Vec<(&'static str, &'static str)> {
     let mut pairs = Vec::new();
     for label in labels.iter().rev() {
         let count = label.values.len().max(1);
-        let value = label.values.get(cell % count).copied().unwrap_or_default();
-        pairs.push(format!("{}=\"{value}\"", label.name));
+        pairs.push((label.name, label.values.get(cell % count).copied().unwrap_or_default()));
         cell /= count;
     }
     pairs.reverse();
-    if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
+    pairs
+}
+
+/// The table of all metrics for the documentation, in Markdown.
+pub fn documentation() -> String {
+    let mut text =
+        "| metric | kind | labels | unit | what it is |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for family in FAMILIES {
+        let (kind, labels) = match family.kind {
+            Kind::Counter(labels) => ("counter", labels),
+            Kind::Gauge(labels) => ("gauge", labels),
+            Kind::Histogram => ("histogram", &[][..]),
+        };
+        let labels: Vec<String> =
+            labels.iter().map(|label| format!("`{}`: {}", label.name, label.values.join(", "))).collect();
+        let name = family.name.trim_end_matches("_total");
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)).unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "| `anygate_{}` | {kind} | {} | {unit} | {} |",
+            family.name,
+            labels.join("; "),
+            family.help
+        );
+    }
+    text
 }
 
 /// Microseconds as seconds, without zeros at the end.
@@ -365,6 +438,13 @@ mod tests {
         let totals = Totals::of([one.as_slice(), two.as_slice()].into_iter());
         assert_eq!(totals.sum(REQUESTS), 3);
         assert_eq!(totals.get(RESPONSE_BYTES), 15);
+        assert_eq!(totals.statuses(), [0, 2, 0, 1, 0]);
+        let brewed = totals.samples().find(|sample| {
+            sample.labels == [("method", "other"), ("status", "4xx")]
+                && sample.family.name == "requests_total"
+        });
+        assert_eq!(brewed.map(|sample| totals.get(sample.cell)), Some(1));
+        assert_eq!(totals.samples().last().map(|sample| sample.cell), Some(CELLS - 1));
         let text = totals.prometheus();
         for line in [
             "anygate_requests_total{method=\"GET\",status=\"2xx\"} 2",
@@ -401,6 +481,11 @@ mod tests {
         let text = Totals::of(std::iter::once(row.as_slice())).prometheus();
         assert!(text.contains("anygate_connections{state=\"reading\"} 1\n"));
         Counts(&[]).add(CONNECTIONS, 1);
+    }
+
+    #[test]
+    fn the_guide_has_the_table_as_it_is() {
+        assert!(include_str!("../../../docs/guide/admin.md").contains(&documentation()), "run make docs");
     }
 
     #[test]

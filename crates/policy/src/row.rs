@@ -1,6 +1,6 @@
 //! What one process shows to all others: a row of numbers in shared memory, of which each part has its meaning.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::in_flight::{self, InFlight};
 use crate::metrics::{self, Counts};
@@ -9,8 +9,10 @@ use crate::recent::{self, Recent};
 const IN_FLIGHT: usize = metrics::CELLS;
 const RECENT: usize = IN_FLIGHT + in_flight::CELLS;
 
+const LOG_LEVEL: usize = RECENT + recent::CELLS;
+
 /// Numbers in a row.
-pub const CELLS: usize = RECENT + recent::CELLS;
+pub const CELLS: usize = LOG_LEVEL + 1;
 
 /// One process's row. One that is too short shows nothing.
 #[derive(Clone, Copy)]
@@ -29,7 +31,19 @@ impl<'a> Row<'a> {
 
     /// Its last messages.
     pub fn recent(self) -> Recent<'a> {
-        Recent(self.0.get(RECENT..CELLS).unwrap_or_default())
+        Recent(self.0.get(RECENT..LOG_LEVEL).unwrap_or_default())
+    }
+
+    /// The level of messages that this process wants of all others, as its own number; 0: as the settings say.
+    pub fn log_level(self) -> u64 {
+        self.0.get(LOG_LEVEL).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// Wants this level of messages of all others.
+    pub fn want_log_level(self, level: u64) {
+        if let Some(cell) = self.0.get(LOG_LEVEL) {
+            cell.store(level, Ordering::Relaxed);
+        }
     }
 
     /// Adds what a process that is gone leaves to that of all others that are gone.
@@ -60,8 +74,11 @@ mod tests {
         }
         assert_eq!(shown.in_flight().list(UNIX_EPOCH).len(), 1);
         assert_eq!(shown.recent().list().len(), recent::PLACES);
+        shown.want_log_level(3);
+        assert_eq!((shown.log_level(), shown.recent().list().len()), (3, recent::PLACES));
         shown.leave_to(Row(&all));
         assert_eq!(Row(&all).recent().list().len(), recent::PLACES);
         Row(&[]).counts().add(0, 1);
+        Row(&[]).want_log_level(1);
     }
 }

@@ -3,20 +3,28 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use anygate_config::{ApplicationPlan, Concurrency, LogTarget, Plan, VERSION};
+use anygate_config::{ApplicationPlan, Concurrency, LogTarget, Plan, Protocol, VERSION};
+use anygate_policy::metrics;
+use anygate_policy::row::{self, Row};
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Answering, Ended, Events, Service, Tickets, Tls, Worker};
+use anygate_server::{Answering, Ended, Events, Service, SharedRow, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
-use anygate_supervisor::{APPLICATION_FAILED, Report, Restart, WorkerBody, WorkerContext};
+use anygate_supervisor::{
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, WorkerBody, WorkerContext,
+};
 use anygate_sys::process::{self, Fork, User};
 use anygate_wsgi::{Options, WsgiApplication, WsgiHub, ffi};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::logs;
+use crate::watch::Assistant;
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -32,6 +40,8 @@ pub(crate) struct Body {
     /// How this program was started, if it can be started so again.
     pub(crate) command: Option<Vec<OsString>>,
     pub(crate) folder: PathBuf,
+    /// What the process for the admin address needs, if there is to be one.
+    pub(crate) assistant: Option<Assistant>,
 }
 
 impl WorkerBody for Body {
@@ -60,7 +70,7 @@ impl WorkerBody for Body {
     }
 
     fn serving(&mut self, sockets: &[Socket]) {
-        let urls: Vec<String> = sockets.iter().map(Socket::url).collect();
+        let urls: Vec<String> = sockets.iter().filter(|socket| !socket.admin).map(Socket::url).collect();
         let target = match &self.plan.application {
             ApplicationPlan { web2py: Some(site), .. } => format!("the web2py site {}", site.display()),
             ApplicationPlan { target: Some(target), .. } => target.clone(),
@@ -77,6 +87,13 @@ impl WorkerBody for Body {
             counted(self.plan.workers, "worker"),
             side_by_side,
         );
+        for socket in sockets.iter().filter(|socket| socket.admin) {
+            let url = socket.url();
+            match socket.protocol {
+                Protocol::Http => tracing::info!("status, metrics and orders: {url}"),
+                _ => tracing::info!("uWSGI's statistics: {}", socket.listener.local()),
+            }
+        }
     }
 
     fn reopen_logs(&mut self) {
@@ -89,6 +106,52 @@ impl WorkerBody for Body {
         }
         let command = self.command.clone()?;
         Some(Restart { command, folder: self.folder.clone() })
+    }
+
+    fn counts(&self) -> usize {
+        if self.plan.admin.is_wanted() { row::CELLS } else { 0 }
+    }
+
+    fn count(&self, event: Event, counts: &[AtomicU64]) {
+        let supervisor = Row(counts);
+        logs::follow(supervisor);
+        let counts = supervisor.counts();
+        match event {
+            Event::Started => counts.add(metrics::WORKER_STARTS, 1),
+            // In the order of the metric's labels.
+            Event::Died(death) => {
+                let reason = match death {
+                    Death::Exit => 0,
+                    Death::Signal => 1,
+                    Death::Silent => 2,
+                    Death::Start => 3,
+                    Death::Graceful => 4,
+                };
+                counts.add(metrics::WORKER_DEATHS + reason, 1);
+            }
+            Event::Reloaded(well) => counts.add(metrics::RELOADS + usize::from(!well), 1),
+            Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
+        }
+    }
+
+    fn add_up(&self, gone: &[AtomicU64], all: &[AtomicU64]) {
+        Row(gone).leave_to(Row(all));
+    }
+
+    fn wants_assistant(&self) -> bool {
+        self.assistant.is_some()
+    }
+
+    fn assist(&mut self, context: AssistantContext) -> i32 {
+        let Some(assistant) = self.assistant.take() else { return 1 };
+        let ended = self.drop_rights().and_then(|()| assistant.live(&self.plan, context));
+        match ended {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!("the process for the admin address cannot go on: {error}");
+                1
+            }
+        }
     }
 }
 
@@ -104,6 +167,14 @@ impl Body {
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
+        let mut row: Option<SharedRow> = None;
+        if let Some(assistant) = &self.assistant {
+            let counts: SharedRow = Arc::new(report.counts());
+            logs::show_in(Arc::clone(&counts));
+            logs::follow(Row(report.supervisor().as_ref()));
+            row = Some(counts);
+            Python::attach(|py| write_stacks_on_demand(py, &assistant.stacks));
+        }
         let (answering, files) = Python::attach(|py| {
             let failed = |error: PyErr| Failure::Server(error.to_string());
             greenlets(py, &self.plan, "begin").map_err(failed)?;
@@ -127,12 +198,13 @@ impl Body {
             .take()
             .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let server = |error: io::Error| Failure::Server(error.to_string());
-        let service = Service { answering, access_log, files, tls };
+        let service = Service { answering, access_log, files, tls, counts: row.clone() };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
         report.ready();
-        let ended = worker.run(Box::new(Reporting(report))).map_err(server)?;
+        let supervisor = report.supervisor();
+        let ended = worker.run(Box::new(Reporting { report, row, supervisor })).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker ended before everything was answered");
         }
@@ -270,19 +342,46 @@ pub(crate) fn say_goodbye(py: Python<'_>) {
     }
 }
 
-struct Reporting(Report);
+/// Tells the supervisor, and everybody who looks.
+struct Reporting {
+    report: Report,
+    row: Option<SharedRow>,
+    supervisor: Counts,
+}
 
 impl Events for Reporting {
     fn beat(&mut self, traffic: bool) {
-        self.0.beat(traffic);
+        self.report.beat(traffic);
+        if let Some(row) = &self.row {
+            if let Some(bytes) = process::resident_bytes() {
+                Row((**row).as_ref()).counts().set(metrics::MEMORY, bytes);
+            }
+            logs::follow(Row(self.supervisor.as_ref()));
+        }
     }
 
     fn draining(&mut self) {
-        self.0.draining();
+        self.report.draining();
     }
 
     fn retiring(&mut self) {
-        self.0.retiring();
+        self.report.retiring();
+    }
+}
+
+/// Has the interpreter write into `file` what all threads do whenever the supervisor signals so. It does that in the
+/// signal's handler, so it needs no lock that a thread may hold.
+fn write_stacks_on_demand(py: Python<'_>, file: &File) {
+    let register = || -> PyResult<()> {
+        let number = py.import("signal")?.getattr("SIGUSR2")?;
+        let options = PyDict::new(py);
+        options.set_item("file", file.as_raw_fd())?;
+        options.set_item("all_threads", true)?;
+        py.import("faulthandler")?.call_method("register", (number,), Some(&options))?;
+        Ok(())
+    };
+    if let Err(error) = register() {
+        tracing::warn!("the stacks of this worker cannot be shown: {error}");
     }
 }
 

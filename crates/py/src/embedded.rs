@@ -45,6 +45,11 @@ impl Server {
             let message = "concurrency: a Server has threads beside those of this program; anygate.serve() has greenlets";
             return Err(PyValueError::new_err(message));
         }
+        if plan.admin.is_wanted() {
+            let message =
+                "admin, uwsgi_stats, statsd: a Server has no processes to tell about; anygate.serve() has";
+            return Err(PyValueError::new_err(message));
+        }
         Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
     }
 
@@ -65,7 +70,7 @@ impl Server {
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
         let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
-        let service = Service { answering, access_log, files: None, tls };
+        let service = Service { answering, access_log, files: None, tls, counts: None };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let thread =
             thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(Box::new(Silent)))?;

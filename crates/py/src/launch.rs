@@ -16,7 +16,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, certificates, load};
-use crate::{cgi, cron, elsewhere, logs, self_signed, settings};
+use crate::watch::Assistant;
+use crate::{cgi, control, cron, elsewhere, logs, self_signed, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
@@ -92,6 +93,18 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
                     let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
                     0
                 }
+                Err(refusal) => complain(&refusal),
+            };
+        }
+        Ok(Command::Top(admin)) => {
+            return match control::run(py, "top", &[], &admin) {
+                Ok(code) => code,
+                Err(refusal) => complain(&refusal),
+            };
+        }
+        Ok(Command::Control(words, admin)) => {
+            return match control::run(py, "ctl", &words, &admin) {
+                Ok(code) => code,
                 Err(refusal) => complain(&refusal),
             };
         }
@@ -187,11 +200,22 @@ fn launch(
         process::set_umask(umask);
     }
     let inherited = inherited(py);
+    let assistant = Assistant::prepare(&plan.admin)?;
     let sockets = match &inherited {
         Some(inherited) => inherited
             .sockets()
             .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?,
-        None => sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?,
+        None => {
+            let mut opened = sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?;
+            match assistant.as_ref().map(|assistant| assistant.open(&plan)).transpose() {
+                Ok(more) => opened.extend(more.into_iter().flatten()),
+                Err(refusal) => {
+                    sockets::close(&opened);
+                    return Err(refusal);
+                }
+            }
+            opened
+        }
     };
     let started = prepare(py, &plan, application, inherited.is_some());
     let (application, pid_file) = match started {
@@ -209,11 +233,15 @@ fn launch(
         user,
         group,
         folder,
+        assistant,
         plan: Arc::clone(&plan),
     };
     let code = py.detach(|| {
         let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
+        if plan.admin.is_wanted() {
+            logs::show_in(Arc::new(supervisor.counts()));
+        }
         if let Some(schedule) = schedule {
             supervisor.set_schedule(schedule);
         }

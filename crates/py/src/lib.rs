@@ -2,11 +2,14 @@
 //!
 //! * [`launch`]: the command line and `anygate.serve`. * [`body`]: what a worker does. * [`embedded`]: a server inside
 //!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
-//! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments. * [`elsewhere`]: servers of other packages, which Python starts.
+//! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments.
+//! * [`elsewhere`]: servers of other packages, which Python starts.
+//! * [`watch`]: the process for the admin address. * [`control`]: asks it.
 #![forbid(unsafe_code)]
 
 mod body;
 mod cgi;
+mod control;
 mod cron;
 mod elsewhere;
 mod embedded;
@@ -14,6 +17,7 @@ mod launch;
 mod logs;
 mod self_signed;
 mod settings;
+mod watch;
 
 /// The native half of anygate. Use the package `anygate`.
 #[pyo3::pymodule(gil_used = true)]

@@ -2,8 +2,10 @@
 //! reactor, calls the application, and takes the reactor back: a request served so costs no wake-up at all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use anygate_policy::metrics::Request as Counted;
+use anygate_policy::row::Row;
 use anygate_proto::application::{Application, Endpoints, Failed, Request};
 use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
@@ -84,7 +86,8 @@ impl AppThread<'_> {
     fn answer(&mut self, connection: &mut Connection) {
         let Some(mut exchange) = connection.exchange.take() else { return };
         let log = self.rules.access_log.as_ref();
-        let begun = log.map(|_| Instant::now());
+        let row = self.rules.counts.as_ref().map(|counts| Row((**counts).as_ref()));
+        let begun = (log.is_some() || row.is_some()).then(Instant::now);
         self.calls = self.calls.wrapping_add(1);
         let watch = self.stage.watch_of_calls();
         let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange));
@@ -108,6 +111,7 @@ impl AppThread<'_> {
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let request = Request { head, body, endpoints, websocket, number };
+        let seen = row.and_then(|row| row.in_flight().begin(SystemTime::now(), head.method(), head.target()));
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
@@ -130,13 +134,16 @@ impl AppThread<'_> {
         if let Some(sample) = finished.sample {
             self.stage.pace().sample(sample);
         }
+        if let (Some(row), Some(place)) = (row, seen) {
+            row.in_flight().end(place);
+        }
         conclude(self.stage, self.rules, endpoints, head, &finished, begun);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
     }
 }
 
-/// Notes that a call has ended: for the supervisor, and in the access log.
+/// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
 pub(crate) fn conclude(
     stage: &Stage,
     rules: &Rules,
@@ -146,6 +153,17 @@ pub(crate) fn conclude(
     begun: Option<Instant>,
 ) {
     stage.note_answer();
+    if let (Some(counts), Some(begun)) = (&rules.counts, begun) {
+        Row((**counts).as_ref()).counts().request(&Counted {
+            method: head.method(),
+            status: finished.status,
+            duration: begun.elapsed(),
+            queued: Duration::ZERO,
+            lock: Duration::ZERO,
+            received: 0,
+            sent: finished.body_bytes,
+        });
+    }
     if let (Some(log), Some(begun)) = (&rules.access_log, begun) {
         log.record(endpoints, head, finished, begun.elapsed());
     }

@@ -224,7 +224,7 @@ impl DeskCall {
             inside: Some(Inside { connection, exchange }),
             body,
             stream,
-            begun: log.map(|_| Instant::now()),
+            begun: (log.is_some() || desk.rules.counts.is_some()).then(Instant::now),
             desk,
         }
     }

@@ -50,4 +50,4 @@ mod worker;
 
 pub use access_log::{AccessLog, Reopen};
 pub use tls::{Tickets, Tls};
-pub use worker::{Answering, Ended, Events, Handle, Service, Worker};
+pub use worker::{Answering, Ended, Events, Handle, Service, SharedRow, Worker};

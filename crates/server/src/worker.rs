@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,12 @@ pub struct Service {
     pub files: Option<Web2pyStatic>,
     /// For listeners of HTTPS.
     pub tls: Option<Tls>,
+    /// A `policy::row` that others look at.
+    pub counts: Option<SharedRow>,
 }
+
+/// Numbers that others look at.
+pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
 /// Who answers requests, on which threads.
 pub enum Answering {
@@ -165,9 +170,9 @@ impl Worker {
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
-        let Service { answering, access_log, files, tls } = service;
+        let Service { answering, access_log, files, tls, counts } = service;
         let waits = matches!(answering, Answering::Threads(..));
-        let mut rules = rules(plan, access_log, files, tls, waits);
+        let mut rules = rules(plan, access_log, files, tls, counts, waits);
         rules.read.https_port = https_port(&listeners);
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
@@ -331,6 +336,7 @@ fn rules(
     access_log: Option<AccessLog>,
     files: Option<Web2pyStatic>,
     tls: Option<Tls>,
+    counts: Option<SharedRow>,
     waits: bool,
 ) -> Rules {
     let outbox = OutboxLimits {
@@ -395,6 +401,7 @@ fn rules(
         access_log,
         files,
         tls,
+        counts,
         shared: plan.workers > 1,
     }
 }

@@ -9,7 +9,7 @@ use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
 use crate::worker::{
-    BEATS, Death, FIELDS, GONE, READY, RETIRING, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
+    BEATS, Counts, Death, FIELDS, GONE, READY, RETIRING, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
 };
 
 /// One worker.
@@ -58,6 +58,11 @@ impl Children {
     /// What the supervisor counts.
     pub(crate) fn counts(&self) -> &[AtomicU64] {
         self.board.row(SUPERVISOR, FIELDS)
+    }
+
+    /// The same, for as long as wanted.
+    pub(crate) fn own(&self) -> Counts {
+        Counts::new(self.board(), SUPERVISOR)
     }
 
     /// What a worker that is gone has counted, and what all those that are gone have. Its row is free afterwards.

@@ -15,14 +15,15 @@ use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::sockets::Socket;
 use crate::worker::{
-    AssistantContext, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext, live,
+    AssistantContext, Counts, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext,
+    live,
 };
 use crate::{APPLICATION_FAILED, inherit, sockets};
 
 /// What a worker watches. The others are taken notice of, so that they do not end it: Ctrl-C reaches every process of
 /// a terminal, and it is for the supervisor to pass on.
-const WORKER_SIGNALS: [Signal; 6] =
-    [Signal::Term, Signal::Int, Signal::Quit, Signal::Hup, Signal::Usr1, Signal::Ttin];
+const WORKER_SIGNALS: [Signal; 7] =
+    [Signal::Term, Signal::Int, Signal::Quit, Signal::Hup, Signal::Usr1, Signal::Usr2, Signal::Ttin];
 const SUPERVISOR_SIGNALS: [Signal; 8] = [
     Signal::Term,
     Signal::Int,
@@ -139,6 +140,11 @@ impl<'a> Supervisor<'a> {
     /// Runs jobs, too, from when the workers serve.
     pub fn set_schedule(&mut self, schedule: Schedule) {
         self.schedule = Some(schedule);
+    }
+
+    /// What the supervisor itself counts.
+    pub fn counts(&self) -> Counts {
+        self.children.own()
     }
 
     /// Takes over the workers of the program that this process was before: they finish when ours are ready.
@@ -336,6 +342,13 @@ impl<'a> Supervisor<'a> {
             (Order::End, _) => self.obey(Signal::Term),
             (Order::Scale(target), Phase::Serving | Phase::Reloading) => self.scale(target),
             (Order::Scale(_), Phase::Starting | Phase::Ending(_)) => {}
+            // Every turn looks.
+            (Order::Look, _) => {}
+            (Order::Stacks(pid), _) => {
+                if self.children.iter().any(|child| child.pid == pid) {
+                    signal(pid, Signal::Usr2);
+                }
+            }
         }
     }
 
@@ -351,6 +364,10 @@ impl<'a> Supervisor<'a> {
     fn reload(&mut self) {
         if let Some(restart) = self.body.restart() {
             tracing::info!("reloading: this process starts afresh");
+            // The next program has an assistant of its own, who knows its workers.
+            if let Some(pid) = self.assistant.as_ref().and_then(|assistant| assistant.pid) {
+                signal(pid, Signal::Term);
+            }
             let workers = self.children.iter().map(|child| child.pid).collect();
             let error = inherit::become_program(&restart, &self.sockets, &self.lifeline.1, workers);
             tracing::error!("cannot start afresh, going on with the old workers: {error}");

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anygate_sys::process;
-use anygate_sys::process::Fork;
+use anygate_sys::process::{self, Fork, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signals;
 
@@ -135,6 +134,10 @@ pub(crate) const SUPERVISOR: usize = SLOTS;
 pub(crate) const GONE: usize = SLOTS + 1;
 pub(crate) const ROWS: usize = SLOTS + 2;
 
+/// In the supervisor's row: how many of the first rows were ever used, so that nobody looks at (and thereby makes
+/// memory of) thousands that were not.
+const ROWS_USED: usize = 0;
+
 /// Values of `STAGE`.
 pub(crate) const STARTING: u64 = 0;
 pub(crate) const READY: u64 = 1;
@@ -155,6 +158,9 @@ impl Report {
             if let Some(cell) = board.cell(slot, field) {
                 cell.store(value, Ordering::Relaxed);
             }
+        }
+        if let Some(used) = board.cell(SUPERVISOR, ROWS_USED) {
+            used.fetch_max(slot as u64 + 1, Ordering::Release);
         }
         Report { board, slot, news }
     }
@@ -213,6 +219,12 @@ pub struct Counts {
     slot: usize,
 }
 
+impl Counts {
+    pub(crate) fn new(board: Arc<Board>, slot: usize) -> Counts {
+        Counts { board, slot }
+    }
+}
+
 impl AsRef<[AtomicU64]> for Counts {
     fn as_ref(&self) -> &[AtomicU64] {
         self.board.row(self.slot, FIELDS)
@@ -250,7 +262,9 @@ pub enum WorkerStage {
 impl Tree {
     /// The workers that live.
     pub fn workers(&self) -> impl Iterator<Item = Worker<'_>> {
-        (0..SLOTS).filter_map(|slot| {
+        let used = self.0.cell(SUPERVISOR, ROWS_USED).map_or(0, |cell| cell.load(Ordering::Acquire));
+        let used = usize::try_from(used).unwrap_or(SLOTS).min(SLOTS);
+        (0..used).filter_map(|slot| {
             let read = |field| self.0.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
             let stage = match read(STAGE) {
                 STARTING => WorkerStage::Starting,
@@ -281,6 +295,10 @@ pub enum Order {
     Scale(usize),
     /// The end, as TERM asks.
     End,
+    /// That it looks at what others want of it in its row.
+    Look,
+    /// That a worker writes down what its threads do.
+    Stacks(Pid),
 }
 
 impl Orders {
@@ -292,6 +310,8 @@ impl Orders {
             Order::Reload => "reload\n".to_owned(),
             Order::Scale(count) => format!("scale {count}\n"),
             Order::End => "end\n".to_owned(),
+            Order::Look => "look\n".to_owned(),
+            Order::Stacks(pid) => format!("stacks {pid}\n"),
         };
         // Short enough to arrive in one piece, whoever else asks (pipe(7), PIPE_BUF).
         (&self.0).write_all(line.as_bytes())
@@ -303,7 +323,9 @@ impl Order {
         match line.split_once(' ') {
             None if line == "reload" => Some(Order::Reload),
             None if line == "end" => Some(Order::End),
+            None if line == "look" => Some(Order::Look),
             Some(("scale", count)) => count.parse().ok().map(Order::Scale),
+            Some(("stacks", pid)) => pid.parse().ok().map(Order::Stacks),
             _ => None,
         }
     }
@@ -313,4 +335,36 @@ impl Order {
 pub(crate) fn live(body: &mut dyn WorkerBody, context: WorkerContext) -> ! {
     let code = body.work(context);
     process::exit_now(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_arrive_as_they_were_given() {
+        for order in [Order::Reload, Order::Scale(7), Order::End, Order::Look, Order::Stacks(70_000)] {
+            let (mut read, write) = io::pipe().unwrap();
+            Orders(write).give(order).unwrap();
+            let mut line = String::new();
+            io::Read::read_to_string(&mut read, &mut line).unwrap();
+            assert_eq!(line.strip_suffix('\n').and_then(Order::read), Some(order));
+        }
+        for wrong in ["", "scale", "scale -1", "scale x", "stacks", "reload 1"] {
+            assert_eq!(Order::read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn workers_are_found_in_the_rows_that_were_used() {
+        let board = Arc::new(Board::new(ROWS, FIELDS + 1).unwrap());
+        let tree = Tree(Arc::clone(&board));
+        assert_eq!(tree.workers().count(), 0);
+        let mut report = Report::new(Arc::clone(&board), 3, io::pipe().unwrap().1);
+        report.ready();
+        report.counts().as_ref()[0].store(5, Ordering::Relaxed);
+        let worker = tree.workers().next().unwrap();
+        assert_eq!((worker.pid, worker.stage), (u64::from(std::process::id()), WorkerStage::Serving));
+        assert_eq!(worker.counts[0].load(Ordering::Relaxed), 5);
+    }
 }

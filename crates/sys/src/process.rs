@@ -256,6 +256,15 @@ pub fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Bytes of this process that are in memory; `None` where the system does not say (proc_pid_statm(5)).
+pub fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: sysconf takes an integer and touches no memory of ours.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.checked_mul(u64::try_from(page).ok()?)
+}
+
 /// Whether this process may do everything.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
@@ -275,6 +284,11 @@ mod tests {
         assert_eq!(user("4000000001").unwrap().unwrap().name, None);
         assert_eq!(group("root").unwrap(), Some(0));
         assert_eq!(group("no-such-group-here").unwrap(), None);
+    }
+
+    #[test]
+    fn a_process_is_in_memory() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Signal {
     Hup,
     /// Reopen logs.
     Usr1,
+    /// Write down what all threads do; the interpreter of a worker answers it.
+    Usr2,
     /// One worker more.
     Ttin,
     /// One worker less.
@@ -38,12 +40,13 @@ pub enum Signal {
 }
 
 impl Signal {
-    const WATCHED: [Signal; 8] = [
+    const WATCHED: [Signal; 9] = [
         Signal::Term,
         Signal::Int,
         Signal::Quit,
         Signal::Hup,
         Signal::Usr1,
+        Signal::Usr2,
         Signal::Ttin,
         Signal::Ttou,
         Signal::Chld,
@@ -57,6 +60,7 @@ impl Signal {
             Signal::Quit => libc::SIGQUIT,
             Signal::Hup => libc::SIGHUP,
             Signal::Usr1 => libc::SIGUSR1,
+            Signal::Usr2 => libc::SIGUSR2,
             Signal::Ttin => libc::SIGTTIN,
             Signal::Ttou => libc::SIGTTOU,
             Signal::Chld => libc::SIGCHLD,

@@ -32,7 +32,7 @@ use crate::stage::Stage;
 use crate::tls::Tls;
 use crate::tls::handshakes::Handshakes;
 use crate::websocket::Upgraded;
-use crate::worker::{Command, Control};
+use crate::worker::{Command, Control, SharedRow};
 
 /// Tokens from here up are not connections.
 const LISTENERS: usize = usize::MAX / 2;
@@ -117,6 +117,8 @@ pub(crate) struct Rules {
     pub(crate) files: Option<Web2pyStatic>,
     /// For connections of HTTPS.
     pub(crate) tls: Option<Tls>,
+    /// What others look at.
+    pub(crate) counts: Option<SharedRow>,
     /// Other workers listen on the same sockets.
     pub(crate) shared: bool,
 }

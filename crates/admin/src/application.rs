@@ -1,0 +1,361 @@
+//! What is asked on the admin address, and what is answered.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
+use anygate_proto::head::{RequestHead, ResponseHead};
+use serde_json::{Value, json};
+
+use crate::guard::{Guard, OWN_FIELD, Refused};
+use crate::processes::{LEVELS, Order, Processes, totals};
+use crate::{status, uwsgi};
+
+/// Stands in the page where its nonce belongs.
+const NONCE: &str = "NONCE";
+const PAGE: &str = include_str!("page.html");
+const JSON: &str = "application/json";
+/// As many as the option `workers` allows.
+const WORKERS_MAX: usize = 1024;
+
+/// What is known of the server beside what its processes show.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The version of anygate.
+    pub version: &'static str,
+    /// When the supervisor was started.
+    pub since: SystemTime,
+    /// The supervisor's process.
+    pub pid: u64,
+    /// The level of messages that the settings ask for.
+    pub log_level: &'static str,
+}
+
+/// The application behind the admin address.
+pub struct Admin {
+    about: About,
+    guard: Guard,
+    processes: Arc<dyn Processes>,
+}
+
+/// One answer.
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Answer {
+    fn json(body: &Value) -> Answer {
+        Answer { status: "200 OK", kind: JSON, body: format!("{body}\n"), fields: Vec::new() }
+    }
+
+    fn accepted(what: &str) -> Answer {
+        Answer { status: "202 Accepted", ..Answer::json(&json!({ "accepted": what })) }
+    }
+
+    fn error(status: &'static str, message: &str) -> Answer {
+        Answer { status, ..Answer::json(&json!({ "error": message })) }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
+        self.fields.push((name, value.into()));
+        self
+    }
+}
+
+impl Admin {
+    /// Tells about `processes` whoever `guard` lets ask.
+    pub fn new(about: About, guard: Guard, processes: Arc<dyn Processes>) -> Admin {
+        Admin { about, guard, processes }
+    }
+
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        let head = request.head;
+        let reads = matches!(head.method(), b"GET" | b"HEAD");
+        if let Err(refused) = self.guard.check(head, request.endpoints, !reads) {
+            return refuse(refused);
+        }
+        let processes = self.processes.as_ref();
+        let Ok(path) = std::str::from_utf8(head.path()) else { return nowhere() };
+        match path {
+            "/" | "/metrics" | "/stats" | "/health" | "/api/status" if !reads => not_allowed("GET, HEAD"),
+            "/" => page(),
+            "/health" => Answer::json(&json!({ "status": "ok" })),
+            "/metrics" => Answer {
+                status: "200 OK",
+                kind: "text/plain; version=0.0.4; charset=utf-8",
+                body: totals(processes).prometheus(),
+                fields: Vec::new(),
+            },
+            "/stats" => Answer::json(&uwsgi::stats(&self.about, processes)),
+            "/api/status" => Answer::json(&status::status(&self.about, processes, SystemTime::now())),
+            "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/stacks"
+                if head.method() != b"POST" =>
+            {
+                not_allowed("POST")
+            }
+            "/api/reload" => self.order(Order::Reload, "reload"),
+            "/api/end" => self.order(Order::End, "end"),
+            "/api/scale" => match argument(head, "workers").and_then(|text| text.parse().ok()) {
+                Some(count @ 1..=WORKERS_MAX) => self.order(Order::Scale(count), "scale"),
+                _ => Answer::error(
+                    "400 Bad Request",
+                    "workers must be a number from 1 to 1024: /api/scale?workers=4",
+                ),
+            },
+            "/api/log-level" => {
+                let wanted = argument(head, "level");
+                match (1..).zip(LEVELS).find(|(_, level)| Some(*level) == wanted) {
+                    Some((number, _)) => {
+                        let [supervisor, _] = processes.others();
+                        supervisor.want_log_level(number);
+                        self.order(Order::Look, "log-level")
+                    }
+                    None => {
+                        let message = format!("level must be one of {}", LEVELS.join(", "));
+                        Answer::error("400 Bad Request", &message)
+                    }
+                }
+            }
+            "/api/stacks" => self.stacks(argument(head, "pid")),
+            _ => nowhere(),
+        }
+    }
+
+    fn order(&self, order: Order, what: &str) -> Answer {
+        match self.processes.order(order) {
+            Ok(()) => Answer::accepted(what),
+            Err(error) => gone(&error),
+        }
+    }
+
+    fn stacks(&self, only: Option<&str>) -> Answer {
+        let mut stacks = Vec::new();
+        for worker in self.processes.workers() {
+            if only.is_some_and(|only| only != worker.pid.to_string()) {
+                continue;
+            }
+            match self.processes.stacks(worker.pid) {
+                Ok(text) => stacks.push(json!({ "pid": worker.pid, "stacks": without_idle(&text) })),
+                Err(error) => return gone(&error),
+            }
+        }
+        Answer::json(&json!({ "workers": stacks }))
+    }
+}
+
+impl Application for Admin {
+    fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
+
+    /// Nothing here takes long.
+    fn interrupt(&self, _overdue: &Overdue) {}
+
+    fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
+        response.entered();
+        let answer = self.answer(&request);
+        let mut head = ResponseHead::new();
+        let always = [
+            ("Content-Type", answer.kind),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+        ];
+        let fields = answer.fields.iter().map(|(name, value)| (*name, value.as_str()));
+        let named = head.set_status_line(answer.status.as_bytes()).and_then(|()| {
+            always
+                .into_iter()
+                .chain(fields)
+                .try_for_each(|(name, value)| head.push_field(name.as_bytes(), value.as_bytes()))
+        });
+        debug_assert!(named.is_ok(), "all of it is written here");
+        let body = answer.body.as_bytes();
+        // A client that is gone needs no answer.
+        let _ = response.start(&head, Some(body.len() as u64)).and_then(|()| response.write(body));
+        Ok(())
+    }
+}
+
+fn page() -> Answer {
+    let nonce = match nonce() {
+        Ok(nonce) => nonce,
+        Err(error) => {
+            return Answer::error("500 Internal Server Error", &format!("no random numbers: {error}"));
+        }
+    };
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let body = PAGE.replace(NONCE, &nonce);
+    Answer { status: "200 OK", kind: "text/html; charset=utf-8", body, fields: Vec::new() }
+        .with("Content-Security-Policy", policy)
+        .with("X-Frame-Options", "DENY")
+}
+
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn refuse(refused: Refused) -> Answer {
+    match refused {
+        Refused::Token => {
+            Answer::error("401 Unauthorized", "the token is missing or wrong: Authorization: Bearer TOKEN")
+                .with("WWW-Authenticate", "Bearer realm=\"anygate\"")
+                .with("WWW-Authenticate", "Basic realm=\"anygate\", charset=\"UTF-8\"")
+        }
+        Refused::Host => Answer::error(
+            "421 Misdirected Request",
+            "this is another host: use a loopback address as it is bound",
+        ),
+        Refused::Origin => Answer::error("403 Forbidden", "this comes from a page of another site"),
+        Refused::Form => Answer::error(
+            "403 Forbidden",
+            &format!(
+                "send {OWN_FIELD}: 1, or Content-Type: {JSON}, so that no form of another site can do this"
+            ),
+        ),
+    }
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    Answer::error("405 Method Not Allowed", &format!("use {methods}")).with("Allow", methods)
+}
+
+fn nowhere() -> Answer {
+    Answer::error(
+        "404 Not Found",
+        "there are /, /metrics, /health, /stats, /api/status, /api/reload, /api/scale, /api/end, /api/log-level and \
+         /api/stacks",
+    )
+}
+
+fn gone(error: &io::Error) -> Answer {
+    Answer::error("503 Service Unavailable", &format!("the supervisor does not listen: {error}"))
+}
+
+/// What threads do, without those that run no Python: they wait for requests.
+fn without_idle(stacks: &str) -> String {
+    let (idle, mut busy): (Vec<&str>, Vec<&str>) =
+        stacks.trim().split("\n\n").partition(|thread| thread.trim_end().ends_with("<no Python frame>"));
+    let count = match idle.len() {
+        0 => return stacks.to_owned(),
+        1 => "1 thread runs no Python.".to_owned(),
+        count => format!("{count} threads run no Python."),
+    };
+    busy.push(&count);
+    format!("{}\n", busy.join("\n\n"))
+}
+
+/// A value of the query.
+fn argument<'r>(head: &'r RequestHead, name: &str) -> Option<&'r str> {
+    let query = std::str::from_utf8(head.query()).ok()?;
+    query
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+        .map(|(_, value)| value)
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Fake, Taken, ask, head};
+    use super::*;
+
+    #[test]
+    fn every_path_answers_its_kind() {
+        let fake = Fake::serving();
+        for (path, kind) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+            ("/health", JSON),
+            ("/stats", JSON),
+            ("/api/status", JSON),
+        ] {
+            let taken = ask(&fake, &head("GET", path, "localhost", &[]));
+            assert_eq!((taken.status, taken.field("Content-Type")), (200, kind), "{path}");
+            assert_eq!(taken.field("Cache-Control"), "no-store");
+            let refused = ask(&fake, &head("POST", path, "localhost", &[("X-Anygate", "1")]));
+            assert_eq!((refused.status, refused.field("Allow")), (405, "GET, HEAD"), "{path}");
+        }
+        assert_eq!(ask(&fake, &head("GET", "/nowhere", "localhost", &[])).status, 404);
+        assert_eq!(ask(&fake, &head("GET", "/", "evil.example", &[])).status, 421);
+    }
+
+    #[test]
+    fn the_page_runs_only_what_stands_in_it() {
+        let fake = Fake::serving();
+        let first = ask(&fake, &head("GET", "/", "localhost", &[]));
+        let second = ask(&fake, &head("GET", "/", "localhost", &[]));
+        let policy = first.field("Content-Security-Policy");
+        let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+        assert_eq!(first.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        assert_ne!(policy, second.field("Content-Security-Policy"));
+        assert!(
+            !policy.contains("inline") && !first.body.contains("http:") && !first.body.contains("https:")
+        );
+        assert!(!first.body.contains("innerHTML") && !first.body.contains("insertAdjacentHTML"));
+    }
+
+    #[test]
+    fn orders_reach_the_supervisor() {
+        let fake = Fake::serving();
+        let post = |target: &str| ask(&fake, &head("POST", target, "localhost", &[("X-Anygate", "1")]));
+        let (reload, scale, end) = (post("/api/reload"), post("/api/scale?workers=7"), post("/api/end"));
+        assert_eq!([reload.status, scale.status, end.status], [202; 3]);
+        assert_eq!(post("/api/log-level?level=debug").status, 202);
+        assert_eq!(fake.orders(), [Order::Reload, Order::Scale(7), Order::End, Order::Look]);
+        assert_eq!(fake.others()[0].log_level(), 4);
+        for wrong in [
+            "/api/scale",
+            "/api/scale?workers=0",
+            "/api/scale?workers=-1",
+            "/api/scale?workers=9999",
+            "/api/log-level",
+            "/api/log-level?level=loud",
+        ] {
+            assert_eq!(post(wrong).status, 400, "{wrong}");
+        }
+        let taken: Taken = post("/api/stacks");
+        assert!(taken.body.contains("\"pid\":41") && taken.body.contains("Thread of 41"));
+        assert!(!post("/api/stacks?pid=42").body.contains("Thread of 41"));
+        assert_eq!(ask(&fake, &head("GET", "/api/reload", "localhost", &[])).field("Allow"), "POST");
+        assert_eq!(ask(&fake, &head("POST", "/api/reload", "localhost", &[])).status, 403);
+        assert_eq!(fake.orders().len(), 4);
+        fake.lose_the_supervisor();
+        assert_eq!(post("/api/reload").status, 503);
+    }
+
+    #[test]
+    fn threads_that_wait_are_only_counted() {
+        let (idle, busy) =
+            ("Thread 1 (most recent call first):\n  <no Python frame>", "Thread 2:\n  File \"a.py\"");
+        assert_eq!(
+            without_idle(&format!("{idle}\n\n{busy}\n")),
+            format!("{busy}\n\n1 thread runs no Python.\n")
+        );
+        assert_eq!(without_idle(&format!("{idle}\n\n{idle}\n")), "2 threads run no Python.\n");
+        assert_eq!(without_idle(busy), busy);
+        assert_eq!(without_idle(""), "");
+    }
+
+    #[test]
+    fn who_does_not_know_the_token_is_told_how_to_send_it() {
+        let mut fake = Fake::serving();
+        fake.token = Some("sesame".to_owned());
+        let taken = ask(&fake, &head("GET", "/health", "localhost", &[]));
+        assert_eq!((taken.status, taken.field("WWW-Authenticate")), (401, "Bearer realm=\"anygate\""));
+        let taken = ask(&fake, &head("GET", "/health", "localhost", &[("Authorization", "Bearer sesame")]));
+        assert_eq!(taken.status, 200);
+    }
+}

@@ -1,0 +1,20 @@
+//! The admin address: an application of our own, in Rust, that tells about all processes and passes orders on. It runs in
+//! the supervisor's assistant, so it answers whatever the workers do. How processes are found and steered is handed in
+//! as [`Processes`]; sockets, processes and Python are not known here.
+//!
+//! * [`application`]: what is asked and answered. * [`guard`]: who may ask. * [`processes`]: the tree as it is seen here.
+//! * `status`: the figures as JSON, and `page.html`, which draws them. * [`uwsgi`]: the same in uWSGI's form.
+//! * [`statsd`]: the same as lines for a StatsD server.
+#![forbid(unsafe_code)]
+
+pub mod application;
+pub mod guard;
+pub mod processes;
+pub mod statsd;
+mod status;
+pub mod uwsgi;
+
+pub use application::{About, Admin};
+pub use guard::Guard;
+pub use processes::{LEVELS, Order, Processes, Stage, Worker};
+pub use statsd::Statsd;

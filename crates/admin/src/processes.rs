@@ -1,0 +1,83 @@
+//! The tree of processes as it is seen here.
+
+use std::io;
+
+use anygate_policy::metrics::Totals;
+use anygate_policy::row::Row;
+
+/// Levels of messages, in the order of the numbers that [`Row::want_log_level`] takes, from 1.
+pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+
+/// Where processes are found and steered.
+pub trait Processes: Send + Sync {
+    /// The workers that live.
+    fn workers(&self) -> Vec<Worker<'_>>;
+
+    /// What the supervisor shows, and what those left that are gone.
+    fn others(&self) -> [Row<'_>; 2];
+
+    /// Asks something of the supervisor.
+    ///
+    /// Errors: it is gone.
+    fn order(&self, order: Order) -> io::Result<()>;
+
+    /// What the threads of a worker do, in the words of its interpreter; empty if it does not say.
+    ///
+    /// Errors: the supervisor is gone, or what the worker wrote cannot be read.
+    fn stacks(&self, pid: u64) -> io::Result<String>;
+}
+
+/// One worker.
+#[derive(Clone, Copy)]
+pub struct Worker<'t> {
+    /// Its process.
+    pub pid: u64,
+    /// When it was started, in seconds since 1970.
+    pub since: u64,
+    /// What it does.
+    pub stage: Stage,
+    /// What it shows.
+    pub row: Row<'t>,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It imports the application.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It finishes what it has.
+    Draining,
+}
+
+impl Stage {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Starting => "starting",
+            Stage::Serving => "serving",
+            Stage::Draining => "draining",
+        }
+    }
+}
+
+/// What can be asked of the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// New workers with the application as it is now.
+    Reload,
+    /// So many workers.
+    Scale(usize),
+    /// The end, after what is in flight.
+    End,
+    /// That it looks at what is wanted of it in its row.
+    Look,
+}
+
+/// What all processes counted together.
+pub fn totals(processes: &dyn Processes) -> Totals {
+    let workers = processes.workers();
+    let rows = workers.iter().map(|worker| worker.row).chain(processes.others());
+    Totals::of(rows.map(|row| row.counts().0))
+}

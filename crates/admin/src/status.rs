@@ -1,0 +1,151 @@
+//! The figures as JSON: what the page draws, and what programs read.
+
+use std::iter;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anygate_policy::metrics::{self, BOUNDS, Totals};
+use anygate_policy::recent::Message;
+use anygate_policy::row::Row;
+use serde_json::{Value, json};
+
+use crate::application::About;
+use crate::processes::{LEVELS, Processes, Worker, totals};
+
+/// Messages that are told, the newest first.
+const MESSAGES_MAX: usize = 50;
+
+/// Everything at this moment. Times are in seconds, moments in seconds since 1970.
+pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) -> Value {
+    let totals = totals(processes);
+    let [supervisor, gone] = processes.others();
+    let workers = processes.workers();
+    let wanted = usize::try_from(supervisor.log_level()).ok().and_then(|level| level.checked_sub(1));
+    let rows = workers.iter().map(|worker| (Some(worker.pid), worker.row));
+    let rows = rows.chain([(Some(about.pid), supervisor), (None, gone)]);
+    let [_, ok, moved, client, server] = totals.statuses();
+    json!({
+        "version": about.version,
+        "pid": about.pid,
+        "time": seconds(now),
+        "since": seconds(about.since),
+        "uptime": now.duration_since(about.since).unwrap_or_default().as_secs_f64(),
+        "log_level": wanted.and_then(|level| LEVELS.get(level)).unwrap_or(&about.log_level),
+        "workers": workers.iter().map(|worker| one(worker, now)).collect::<Vec<_>>(),
+        "totals": {
+            "workers": totals.get(metrics::WORKERS),
+            "requests": totals.sum(metrics::REQUESTS),
+            "requests_2xx": ok,
+            "requests_3xx": moved,
+            "requests_4xx": client,
+            "requests_5xx": server,
+            "requests_rejected": totals.get(metrics::REJECTED),
+            "requests_queued": totals.get(metrics::QUEUED),
+            "connections": totals.sum(metrics::CONNECTIONS),
+            "connections_accepted": totals.get(metrics::CONNECTIONS_TOTAL),
+            "websockets": totals.get(metrics::WEBSOCKETS),
+            "threads": totals.get(metrics::THREADS),
+            "threads_busy": totals.get(metrics::BUSY),
+            "bytes_received": totals.get(metrics::REQUEST_BYTES),
+            "bytes_sent": totals.get(metrics::RESPONSE_BYTES),
+            "memory_bytes": totals.get(metrics::MEMORY),
+            "worker_starts": totals.get(metrics::WORKER_STARTS),
+            "worker_deaths": totals.sum(metrics::WORKER_DEATHS),
+            "reloads": totals.sum(metrics::RELOADS),
+        },
+        "latency": {
+            "p50": quantile(&totals, 0.5),
+            "p90": quantile(&totals, 0.9),
+            "p99": quantile(&totals, 0.99),
+            "bounds": BOUNDS.map(|micros| Duration::from_micros(micros).as_secs_f64()),
+            "counts": totals.buckets(metrics::REQUEST_SECONDS),
+        },
+        "messages": messages(rows),
+    })
+}
+
+fn one(worker: &Worker<'_>, now: SystemTime) -> Value {
+    let totals = Totals::of(iter::once(worker.row.counts().0));
+    let in_flight = worker.row.in_flight().list(now);
+    let age = seconds(now) - worker.since as f64;
+    json!({
+        "pid": worker.pid,
+        "since": worker.since,
+        "age": age.max(0.0),
+        "stage": worker.stage.as_str(),
+        "memory_bytes": totals.get(metrics::MEMORY),
+        "requests": totals.sum(metrics::REQUESTS),
+        "connections": totals.sum(metrics::CONNECTIONS),
+        "in_flight": in_flight
+            .iter()
+            .map(|seen| json!({ "request": seen.request, "age": seen.age.as_secs_f64() }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, Row<'t>)>) -> Vec<Value> {
+    let mut all: Vec<(Option<u64>, Message)> = rows
+        .flat_map(|(pid, row)| row.recent().list().into_iter().map(move |message| (pid, message)))
+        .collect();
+    all.sort_by_key(|(_, message)| std::cmp::Reverse(message.time));
+    all.truncate(MESSAGES_MAX);
+    all.iter()
+        .map(|(pid, Message { time, text })| {
+            // Whoever writes a message down puts its level before it.
+            let (level, text) = text.split_once(' ').unwrap_or(("", text));
+            json!({ "time": seconds(*time), "pid": pid, "level": level.to_ascii_lowercase(), "text": text })
+        })
+        .collect()
+}
+
+fn quantile(totals: &Totals, part: f64) -> Option<f64> {
+    totals.quantile(metrics::REQUEST_SECONDS, part).map(|duration| duration.as_secs_f64())
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::testing::{Fake, about};
+
+    #[test]
+    fn what_the_dead_counted_is_part_of_the_sums() {
+        let status = status(&about(), &Fake::serving(), SystemTime::now());
+        let totals = &status["totals"];
+        assert_eq!((totals["requests"].as_u64(), totals["requests_5xx"].as_u64()), (Some(9), Some(5)));
+        assert_eq!((totals["workers"].as_u64(), totals["memory_bytes"].as_u64()), (Some(2), Some(50 << 20)));
+        assert_eq!(status["workers"][0]["requests"], 3);
+        assert_eq!(status["workers"][1]["stage"], "starting");
+        let counts = status["latency"]["counts"].as_array().unwrap();
+        assert_eq!(counts.iter().filter_map(Value::as_u64).sum::<u64>(), 9);
+        assert_eq!(counts.len(), status["latency"]["bounds"].as_array().unwrap().len() + 1);
+        let median = status["latency"]["p50"].as_f64().unwrap();
+        assert!(median > 0.01 && median <= 0.025, "{median}");
+    }
+
+    #[test]
+    fn requests_in_flight_and_messages_say_whose_they_are() {
+        let status = status(&about(), &Fake::serving(), SystemTime::now());
+        let flight = &status["workers"][0]["in_flight"][0];
+        assert_eq!(flight["request"], "GET /<slow>");
+        assert!(flight["age"].as_f64().unwrap() >= 2.0);
+        let messages = status["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 2);
+        assert_eq!((&messages[0]["level"], &messages[0]["text"]), (&json!("warn"), &json!("odd")));
+        assert_eq!((&messages[0]["pid"], &messages[1]["pid"]), (&json!(41), &json!(40)));
+        assert_eq!(messages[1]["time"], 70.0);
+    }
+
+    #[test]
+    fn the_level_that_is_wanted_is_told() {
+        let fake = Fake::serving();
+        let level = || status(&about(), &fake, SystemTime::now())["log_level"].clone();
+        assert_eq!(level(), "info");
+        fake.others()[0].want_log_level(4);
+        assert_eq!(level(), "debug");
+        fake.others()[0].want_log_level(99);
+        assert_eq!(level(), "info");
+    }
+}

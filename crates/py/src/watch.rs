@@ -1,0 +1,342 @@
+//! The supervisor's assistant: it answers on the admin address and sends metrics, for all processes. No Python runs in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anygate_admin::processes::totals;
+use anygate_admin::{About, Admin, Guard, LEVELS, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
+use anygate_config::{
+    AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
+};
+use anygate_policy::row::Row;
+use anygate_server::{Answering, Events, Service, Worker};
+use anygate_supervisor::sockets::{self, Socket};
+use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
+use anygate_sys::Address;
+
+use crate::launch::Refusal;
+use crate::logs;
+
+/// Threads that answer on the admin address.
+const THREADS: usize = 2;
+/// How often metrics are sent to StatsD, as its own server flushes.
+const PUSH: Duration = Duration::from_secs(10);
+/// A client of uWSGI's statistics that takes nothing for so long gets no more.
+const STATS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A worker that does not write down its stacks within this time is given up,
+const STACKS_MAX: Duration = Duration::from_secs(2);
+/// and one that wrote nothing more for so long has written everything.
+const STACKS_QUIET: Duration = Duration::from_millis(100);
+
+/// What the assistant needs beside its context.
+pub(crate) struct Assistant {
+    pub(crate) token: Option<String>,
+    pub(crate) since: SystemTime,
+    pub(crate) supervisor: u64,
+    /// Where workers write down their stacks.
+    pub(crate) stacks: File,
+}
+
+impl Assistant {
+    /// Prepares what the assistant needs, in the supervisor; `None` if nobody wants one.
+    pub(crate) fn prepare(plan: &AdminPlan) -> Result<Option<Assistant>, Refusal> {
+        if !plan.is_wanted() {
+            return Ok(None);
+        }
+        let token = token(plan)?;
+        // Each write is to go to the end, wherever that is: the file is emptied before each use. Its name goes at once.
+        let file = tempfile::Builder::new().append(true).tempfile();
+        let file = file.and_then(|file| file.as_file().try_clone());
+        let stacks = file.map_err(|error| Refusal::machine(format!("admin: no temporary file: {error}")))?;
+        let supervisor = u64::from(std::process::id());
+        Ok(Some(Assistant { token, since: SystemTime::now(), supervisor, stacks }))
+    }
+
+    /// Opens the assistant's sockets.
+    ///
+    /// Errors: one line that says why not.
+    pub(crate) fn open(&self, plan: &Plan) -> Result<Vec<Socket>, Refusal> {
+        // Whoever may use the site's own sockets may not steer it.
+        let own =
+            anygate_config::SocketPlan { unix_mode: Some(0o600), unix_owner: None, ..plan.socket.clone() };
+        let opened = sockets::open(&plan.admin.binds(), &own, true).map_err(Refusal::machine)?;
+        let exposed = opened.iter().find(|socket| !is_local(socket.listener.local()));
+        match exposed {
+            Some(socket) if self.token.is_none() || socket.protocol != Protocol::Http => {
+                let at = socket.listener.local().to_string();
+                sockets::close(&opened);
+                Err(Refusal::usage(format!(
+                    "admin: other machines can reach {at}: name a file with a token, which is made if it does not \
+                     exist: admin_token_file"
+                )))
+            }
+            _ => Ok(opened),
+        }
+    }
+
+    /// Lives as the assistant.
+    pub(crate) fn live(self, plan: &Plan, context: AssistantContext) -> Result<(), String> {
+        let AssistantContext { sockets, signals, parent, tree, orders } = context;
+        let about = About {
+            version: VERSION,
+            since: self.since,
+            pid: self.supervisor,
+            log_level: match plan.log.level {
+                LogLevel::Error => "error",
+                LogLevel::Warn => "warn",
+                LogLevel::Info => "info",
+                LogLevel::Debug => "debug",
+            },
+        };
+        let hosts = match &plan.admin.address {
+            Some(BindAddress::Tcp { host, .. }) => vec![host.clone()],
+            _ => Vec::new(),
+        };
+        let processes: Arc<dyn Processes> =
+            Arc::new(Watched { tree: tree.clone(), orders, stacks: Mutex::new(self.stacks) });
+        let (own, stats): (Vec<Socket>, Vec<Socket>) =
+            sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
+        let error = |error: io::Error| error.to_string();
+        for socket in stats {
+            serve_stats(&socket, about.clone(), Arc::clone(&processes)).map_err(error)?;
+        }
+        let push = plan.admin.statsd.clone().map(|plan| Arc::new(Push::new(plan, Arc::clone(&processes))));
+        if let Some(push) = push.clone() {
+            let work = move || {
+                loop {
+                    thread::sleep(PUSH);
+                    push.send();
+                }
+            };
+            thread::Builder::new().name("statsd".to_owned()).spawn(work).map_err(error)?;
+        }
+        let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
+        let admin = Admin::new(about, Guard { token: self.token, hosts }, processes);
+        let service = Service {
+            answering: Answering::Threads(Arc::new(admin), THREADS),
+            access_log: None,
+            files: None,
+            tls: None,
+            counts: None,
+        };
+        let plan = server_plan(&plan.server);
+        let (worker, _handle) =
+            Worker::new(&plan, admin_sockets, service, Some(signals), Some(parent)).map_err(error)?;
+        worker.run(Box::new(Following(tree))).map_err(error)?;
+        if let Some(push) = push {
+            push.send();
+        }
+        Ok(())
+    }
+}
+
+/// The token that clients must know. One that does not exist yet is made and shown.
+fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
+    let Some(path) = &plan.token_file else { return Ok(None) };
+    let failed =
+        |error: io::Error| Refusal::machine(format!("admin_token_file: {}: {error}", path.display()));
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(mut file) => {
+            let mut bytes = [0; 24];
+            File::open("/dev/urandom")
+                .and_then(|mut random| random.read_exact(&mut bytes))
+                .map_err(failed)?;
+            let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            file.write_all(format!("{token}\n").as_bytes()).map_err(failed)?;
+            eprintln!("anygate: the token of the admin address is {token} (it is in {})", path.display());
+            Ok(Some(token))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let text = std::fs::read_to_string(path).map_err(failed)?;
+            let token = text.lines().next().unwrap_or_default().trim();
+            if token.len() < 16 {
+                let shown = path.display();
+                return Err(Refusal::usage(format!(
+                    "admin_token_file: the token in {shown} is shorter than 16 characters; delete the file and one is made"
+                )));
+            }
+            Ok(Some(token.to_owned()))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Whether only this machine can reach an address.
+fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Inet(address) => address.ip().is_loopback(),
+        Address::Unix(_) => true,
+    }
+}
+
+/// What the assistant's own server is like: nothing that the site's settings ask of clients of the site.
+fn server_plan(site: &ServerPlan) -> ServerPlan {
+    ServerPlan {
+        workers: 1,
+        threads: THREADS,
+        body_max_bytes: 64 * 1024,
+        connections_max: 256,
+        request_timeout: Duration::ZERO,
+        stream_paths: Vec::new(),
+        script_name: Mount::Automatic,
+        trusted_proxies: Vec::new(),
+        proxy_protocol: false,
+        graceful_timeout: Duration::from_secs(2),
+        ..site.clone()
+    }
+}
+
+/// The processes as the supervisor's board shows them.
+struct Watched {
+    tree: Tree,
+    orders: Orders,
+    stacks: Mutex<File>,
+}
+
+impl Processes for Watched {
+    fn workers(&self) -> Vec<Shown<'_>> {
+        self.tree.workers().map(shown).collect()
+    }
+
+    fn others(&self) -> [Row<'_>; 2] {
+        self.tree.others().map(Row)
+    }
+
+    fn order(&self, order: Order) -> io::Result<()> {
+        self.orders.give(match order {
+            Order::Reload => anygate_supervisor::Order::Reload,
+            Order::Scale(count) => anygate_supervisor::Order::Scale(count),
+            Order::End => anygate_supervisor::Order::End,
+            Order::Look => anygate_supervisor::Order::Look,
+        })
+    }
+
+    fn stacks(&self, pid: u64) -> io::Result<String> {
+        let Ok(pid) = pid.try_into() else { return Ok(String::new()) };
+        // One at a time: all workers write into the same file.
+        let file = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        file.set_len(0)?;
+        self.orders.give(anygate_supervisor::Order::Stacks(pid))?;
+        let asked = Instant::now();
+        let (mut length, mut grown) = (0, asked);
+        while asked.elapsed() < STACKS_MAX && (length == 0 || grown.elapsed() < STACKS_QUIET) {
+            thread::sleep(Duration::from_millis(10));
+            let now = file.metadata()?.len();
+            if now != length {
+                (length, grown) = (now, Instant::now());
+            }
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn shown(worker: anygate_supervisor::Worker<'_>) -> Shown<'_> {
+    Shown {
+        pid: worker.pid,
+        since: worker.since,
+        stage: match worker.stage {
+            WorkerStage::Starting => Stage::Starting,
+            WorkerStage::Serving => Stage::Serving,
+            WorkerStage::Draining => Stage::Draining,
+        },
+        row: Row(worker.counts),
+    }
+}
+
+/// The assistant keeps to the level of messages that is wanted of all.
+struct Following(Tree);
+
+impl Events for Following {
+    fn beat(&mut self, _traffic: bool) {
+        let [supervisor, _] = self.0.others();
+        logs::follow(Row(supervisor));
+    }
+
+    fn draining(&mut self) {}
+
+    fn retiring(&mut self) {}
+}
+
+/// Sends uWSGI's statistics to whoever connects, one after another.
+fn serve_stats(socket: &Socket, about: About, processes: Arc<dyn Processes>) -> io::Result<()> {
+    let fd = socket.listener.as_fd().try_clone_to_owned()?;
+    let text = move || format!("{}\n", uwsgi::stats(&about, processes.as_ref()));
+    let thread = thread::Builder::new().name("uwsgi-stats".to_owned());
+    if let Address::Unix(_) = socket.listener.local() {
+        let listener = UnixListener::from(fd);
+        listener.set_nonblocking(false)?;
+        let limit = |client: &UnixStream| client.set_write_timeout(Some(STATS_TIMEOUT));
+        thread.spawn(move || listener.incoming().for_each(|client| give(client, limit, &text)))?;
+    } else {
+        let listener = TcpListener::from(fd);
+        listener.set_nonblocking(false)?;
+        let limit = |client: &TcpStream| client.set_write_timeout(Some(STATS_TIMEOUT));
+        thread.spawn(move || listener.incoming().for_each(|client| give(client, limit, &text)))?;
+    }
+    Ok(())
+}
+
+fn give<C: Write>(client: io::Result<C>, limit: impl Fn(&C) -> io::Result<()>, text: impl Fn() -> String) {
+    let given = client.and_then(|mut client| {
+        limit(&client)?;
+        client.write_all(text().as_bytes())
+    });
+    if let Err(error) = given {
+        tracing::debug!("a client did not get uWSGI's statistics: {error}");
+        // What keeps clients from being accepted, such as too many open files, may be over soon.
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What goes to a StatsD server.
+struct Push {
+    plan: StatsdPlan,
+    processes: Arc<dyn Processes>,
+    statsd: Mutex<Statsd>,
+}
+
+impl Push {
+    fn new(plan: StatsdPlan, processes: Arc<dyn Processes>) -> Push {
+        let statsd = Statsd::new(plan.prefix.clone(), plan.tags, &totals(processes.as_ref()));
+        Push { plan, processes, statsd: Mutex::new(statsd) }
+    }
+
+    fn send(&self) {
+        let packets = self
+            .statsd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .packets(&totals(self.processes.as_ref()));
+        if let Err(error) = self.try_send(&packets) {
+            tracing::warn!("cannot send metrics to {}:{}: {error}", self.plan.host, self.plan.port);
+        }
+    }
+
+    fn try_send(&self, packets: &[String]) -> io::Result<()> {
+        let mut addresses = (self.plan.host.as_str(), self.plan.port).to_socket_addrs()?;
+        let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+        let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        packets.iter().try_for_each(|packet| socket.send_to(packet.as_bytes(), address).map(|_| ()))
+    }
+}
+
+/// The level of a number that was wanted; `None`: as the settings say.
+pub(crate) fn level(number: u64) -> Option<LogLevel> {
+    let name = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
+    Some(match *name {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        _ => LogLevel::Info,
+    })
+}

@@ -1,0 +1,273 @@
+"""``anygate top`` and ``anygate ctl``: watch and steer a running server through its admin address."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+USAGE = """\
+say what to do:
+  anygate ctl status             how the server is
+  anygate ctl reload             new workers with the application as it is now
+  anygate ctl scale N            N workers
+  anygate ctl stacks             what all threads of all workers do
+  anygate ctl log-level LEVEL    error, warn, info or debug
+  anygate ctl end                finish what is in flight and end"""
+PAUSE = 1.0
+LINES_MAX = 15
+
+
+class Unanswered(Exception):
+    """What was asked for did not happen; the message says why."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is asked."""
+
+    host: str = ""
+    port: int = 0
+    unix: Path | None = None
+    token_file: Path | None = None
+
+    def __str__(self) -> str:
+        if self.unix is not None:
+            return f"unix:{self.unix}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """Return the answer, read as JSON."""
+        fields = {"X-Anygate": "1"}
+        token = self._token()
+        if token:
+            fields["Authorization"] = f"Bearer {token}"
+        # An address that means "all of this machine" is reached at home.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        connection = (
+            _UnixConnection(self.unix, 30) if self.unix is not None else http.client.HTTPConnection(host, self.port, 30)
+        )
+        try:
+            connection.request(method, path, headers=fields)
+            answer = connection.getresponse()
+            body = answer.read()
+        except PermissionError as error:
+            raise Unanswered(f"{self}: {error.strerror}: only the user who started the server may use it") from None
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise Unanswered(f"nobody answers at {self}: is anygate running, with that admin address?") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"{self}: {error or type(error).__name__}") from None
+        finally:
+            connection.close()
+        try:
+            said = json.loads(body)
+        except ValueError:
+            raise Unanswered(f"{self}: who answers there is not anygate's admin address") from None
+        if answer.status == 401:
+            raise Unanswered(f"{self} wants a token: name the file with --admin-token-file")
+        if answer.status >= 300:
+            raise Unanswered(f"{self}: {said.get('error', answer.status)}")
+        return said
+
+    def _token(self) -> str | None:
+        if self.token_file is None:
+            return None
+        try:
+            with open(self.token_file, encoding="utf-8") as file:
+                return file.readline().strip()
+        except OSError as error:
+            raise Unanswered(f"admin_token_file: {self.token_file}: {error.strerror}") from None
+
+
+def ctl(words: list[str], **place: Any) -> int:
+    """Do what the words say; return the exit code."""
+    at = Place(**place)
+    try:
+        match words:
+            case ["status"]:
+                print(render(at.ask("/api/status"), None, _width()))
+            case ["reload"]:
+                at.ask("/api/reload", "POST")
+                print("the supervisor was told to reload; its error log says how that ends")
+            case ["scale", count] if count.isascii() and count.isdigit():
+                at.ask(f"/api/scale?workers={count}", "POST")
+                print(f"the supervisor was told to have {int(count)} workers")
+            case ["scale", *_]:
+                return _refuse("ctl: scale needs a number of workers: anygate ctl scale 4", 2)
+            case ["log-level", level]:
+                at.ask(f"/api/log-level?level={quote(level)}", "POST")
+                print(f"the level of messages is {level}")
+            case ["end"]:
+                at.ask("/api/end", "POST")
+                print("the supervisor was told to end")
+            case ["stacks"]:
+                for worker in at.ask("/api/stacks", "POST")["workers"]:
+                    print(f"worker {worker['pid']}:\n{_printable(worker['stacks']) or 'It does not say.'}")
+            case _:
+                said = f"{' '.join(words)!r} is not understood; " if words else ""
+                return _refuse(f"ctl: {said}{USAGE}", 2)
+    except Unanswered as error:
+        return _refuse(f"ctl: {error}", 1)
+    return 0
+
+
+def top(words: list[str], **place: Any) -> int:
+    """Show how the server is until q is pressed, or once if nobody watches; return the exit code."""
+    at = Place(**place)
+    before = None
+    try:
+        if not (sys.stdout.isatty() and sys.stdin.isatty()):
+            before = at.ask("/api/status")
+            time.sleep(PAUSE)
+            print(render(at.ask("/api/status"), before, _width()))
+            return 0
+        before = at.ask("/api/status")
+        with _screen():
+            now = before
+            while True:
+                size = shutil.get_terminal_size()
+                lines = render(now, before, size.columns, colours=True).split("\n")[: size.lines - 1]
+                # Each line is cleared behind its end, so that nothing flickers.
+                sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines) + "\x1b[J")
+                sys.stdout.flush()
+                if _key(PAUSE) in ("q", "Q", "\x03", "\x04"):
+                    return 0
+                before, now = now, at.ask("/api/status")
+    except Unanswered as error:
+        return _refuse(f"top: {error}", 1)
+    except KeyboardInterrupt:
+        return 0
+
+
+def render(now: Any, before: Any, width: int, colours: bool = False) -> str:
+    """Return the figures as text, with rates if there are figures from before."""
+    bold, faint, red, yellow, plain = (
+        ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if colours else ("",) * 5
+    )
+    totals, latency = now["totals"], now["latency"]
+    seconds = max(now["time"] - before["time"], 1e-3) if before and before is not now else None
+    earlier = {worker["pid"]: worker["requests"] for worker in before["workers"]} if seconds else {}
+    flights = [
+        (seen["age"], worker["pid"], seen["request"]) for worker in now["workers"] for seen in worker["in_flight"]
+    ]
+    rate = ""
+    if seconds:
+        rate = f"{max(0, totals['requests'] - before['totals']['requests']) / seconds:,.1f}/s   "
+    failed = f"{red if totals['requests_5xx'] else ''}{totals['requests_5xx']:,}{plain}"
+    lines = [
+        f"{bold}anygate {now['version']}{plain}   process {now['pid']}   up {_age(now['uptime'])}   "
+        f"messages from {now['log_level']}",
+        f"{faint}requests{plain}   {rate}total {totals['requests']:,}   5xx {failed}   in flight {len(flights)}   "
+        f"queued {totals['requests_queued']}",
+        f"{faint}latency{plain}    p50 {_duration(latency['p50'])}   p90 {_duration(latency['p90'])}   "
+        f"p99 {_duration(latency['p99'])}",
+        f"{faint}workers{plain}    {totals['workers']} serve   memory {_bytes(totals['memory_bytes'])}   "
+        f"started {totals['worker_starts']}   died {totals['worker_deaths']}   reloads {totals['reloads']}",
+        "",
+        f"{bold} PROCESS  STAGE       REQUESTS    REQ/S  IN FLIGHT     MEMORY        AGE{plain}",
+    ]
+    for worker in now["workers"]:
+        speed = "-"
+        if seconds and worker["pid"] in earlier:
+            speed = f"{max(0, worker['requests'] - earlier[worker['pid']]) / seconds:,.1f}"
+        lines.append(
+            f"{worker['pid']:>8}  {worker['stage']:<9}{worker['requests']:>11,}{speed:>9}{len(worker['in_flight']):>11}"
+            f"{_bytes(worker['memory_bytes']):>11}{_age(worker['age']):>11}"
+        )
+    if flights:
+        lines += ["", f"{bold}REQUESTS IN FLIGHT{plain}"]
+        for age, pid, request in sorted(flights, reverse=True)[:LINES_MAX]:
+            mark = red if age > 30 else yellow if age > 3 else ""
+            lines.append(f"{mark}{_duration(age):>10}{plain}  {pid:>8}  {_cut(request, width - 22)}")
+    if now["messages"]:
+        lines += ["", f"{bold}WARNINGS AND ERRORS{plain}"]
+        for message in now["messages"][:LINES_MAX]:
+            clock = time.strftime("%H:%M:%S", time.localtime(message["time"]))
+            mark = red if message["level"] == "error" else yellow
+            lines.append(f"{clock:>10}  {mark}{message['level']:<6}{plain}  {_cut(message['text'], width - 20)}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
+def _age(seconds: float) -> str:
+    for size, unit, below, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} {seconds % size // below:.0f} {rest}"
+    return f"{seconds:.0f} s"
+
+
+def _bytes(count: int) -> str:
+    for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def _cut(text: str, width: int) -> str:
+    """Return one line of text that clients may have sent: nothing in it may steer a terminal."""
+    text = _printable(text).replace("\n", " ")
+    return text if len(text) <= max(width, 10) else text[: max(width, 10) - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"anygate: error: {message}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[None]:
+    """Have the whole terminal, with keys at once and no cursor."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+
+
+def _key(seconds: float) -> str:
+    """Return the key that is pressed within that time; nothing if none is, end of input as Ctrl-D."""
+    if select.select([sys.stdin], [], [], seconds)[0]:
+        return os.read(sys.stdin.fileno(), 1).decode("latin-1") or "\x04"
+    return ""

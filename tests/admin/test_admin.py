@@ -1,0 +1,335 @@
+"""The admin address: figures, metrics and orders."""
+
+import os
+import signal
+import stat
+import threading
+import time
+
+import pytest
+from conftest import PATIENCE
+from prometheus_client.parser import text_string_to_metric_families
+from watched import CONTRACT, watch
+
+
+@pytest.fixture
+def admin(serve):
+    return lambda *arguments, **options: watch(serve, *arguments, **options)
+
+
+def metrics(admin):
+    """Name and labels of each sample, with its value."""
+    found = {}
+    for family in text_string_to_metric_families(admin.ask("/metrics").text):
+        assert family.documentation
+        for sample in family.samples:
+            found[(sample.name, *sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def total(found, name):
+    return sum(value for (own, *_), value in found.items() if own == name)
+
+
+def serving(count):
+    return lambda status: (
+        status["totals"]["workers"] == count and [w["stage"] for w in status["workers"]] == ["serving"] * count
+    )
+
+
+class TestFigures:
+    def test_the_log_says_where_it_is_and_the_banner_does_not_change(self, admin):
+        at = admin()
+        assert at.url.startswith("http://127.0.0.1:")
+        assert len(at.served.addresses) == 1
+
+    def test_requests_and_workers_are_in_the_status(self, admin):
+        at = admin("--workers", "2")
+        for _ in range(5):
+            at.served.get("/pid")
+        status = at.wait_until(lambda status: status["totals"]["memory_bytes"] > 0, "memory")
+        assert status["totals"]["requests"] == 5
+        assert status["totals"]["requests_2xx"] == 5
+        assert sum(worker["requests"] for worker in status["workers"]) == 5
+        assert {worker["pid"] for worker in status["workers"]} < set(at.served.workers())
+        assert all(worker["memory_bytes"] > 1 << 20 for worker in status["workers"])
+        assert status["pid"] == at.served.pid
+        assert status["latency"]["p50"] > 0
+        assert sum(status["latency"]["counts"]) == 5
+        assert abs(status["time"] - time.time()) < 5
+        assert status["totals"]["worker_starts"] == 2
+
+    def test_a_request_in_flight_is_shown_with_its_age(self, admin):
+        at = admin()
+        with at.served.connect() as connection:
+            connection.send("GET /sleep?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            status = at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
+            (seen,) = status["workers"][0]["in_flight"]
+            assert seen["request"] == "GET /sleep?2"
+            time.sleep(0.5)
+            assert at.status()["workers"][0]["in_flight"][0]["age"] >= 0.5
+            connection.answer()
+        at.wait_until(lambda status: not status["workers"][0]["in_flight"], "its end")
+
+    def test_errors_of_the_application_are_among_the_messages(self, admin, tmp_path):
+        (tmp_path / "broken.py").write_text(
+            "def app(environ, start_response):\n    raise LookupError('what <b> it is')\n"
+        )
+        at = admin(app="broken:app")
+        assert at.served.get("/").status == 500
+        (message,) = at.status()["messages"]
+        assert message["level"] == "error"
+        assert message["text"].endswith("LookupError: what <b> it is")
+        assert message["pid"] == at.status()["workers"][0]["pid"]
+        assert at.status()["totals"]["requests_5xx"] == 1
+
+    def test_a_killed_worker_leaves_its_counters_and_its_messages(self, admin, tmp_path):
+        (tmp_path / "broken.py").write_text("def app(environ, start_response):\n    raise LookupError\n")
+        at = admin("--workers", "2", app="broken:app")
+        for _ in range(7):
+            at.served.get("/")
+        time.sleep(1.1)
+        for worker in at.status()["workers"]:
+            os.kill(worker["pid"], signal.SIGKILL)
+        status = at.wait_until(lambda status: status["totals"]["worker_deaths"] == 2 and serving(2)(status), "new ones")
+        assert status["totals"]["requests"] == 7
+        assert sum(worker["requests"] for worker in status["workers"]) == 0
+        assert len([m for m in status["messages"] if m["text"].endswith("LookupError")]) == 7
+        assert any("ended with signal KILL" in message["text"] for message in status["messages"])
+        found = metrics(at)
+        assert found[("anygate_worker_deaths_total", ("reason", "signal"))] == 2
+        assert found[("anygate_requests_total", ("method", "GET"), ("status", "5xx"))] == 7
+
+    def test_it_answers_when_every_thread_is_busy(self, admin):
+        at = admin("--threads", "1")
+        with at.served.connect() as connection:
+            connection.send("GET /sleep?3 HTTP/1.1\r\nHost: a\r\n\r\n")
+            at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
+            begun = time.monotonic()
+            assert at.ask("/health").json == {"status": "ok"}
+            assert time.monotonic() - begun < 1
+
+    def test_without_anybody_to_look_there_is_no_further_process(self, serve):
+        served = serve("--workers", "2", CONTRACT)
+        assert len(served.workers()) == 2
+
+
+class TestMetrics:
+    def test_prometheus_reads_them(self, admin):
+        at = admin("--workers", "2")
+        before = metrics(at)
+        for _ in range(4):
+            at.served.get("/pid")
+        at.served.get("/pid", method="POST", body=b"x")
+        found = metrics(at)
+        assert found[("anygate_requests_total", ("method", "GET"), ("status", "2xx"))] == 4
+        assert found[("anygate_requests_total", ("method", "POST"), ("status", "2xx"))] == 1
+        assert total(before, "anygate_requests_total") == 0
+        assert found[("anygate_request_duration_seconds_count",)] == 5
+        assert found[("anygate_request_duration_seconds_bucket", ("le", "+Inf"))] == 5
+        assert 0 < found[("anygate_request_duration_seconds_sum",)] < 5
+        assert found[("anygate_workers",)] == 2
+        assert found[("anygate_worker_starts_total",)] == 2
+        assert at.ask("/metrics").fields["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+    def test_buckets_never_fall(self, admin):
+        at = admin()
+        at.served.get("/pid")
+        found = metrics(at)
+        buckets = [value for (name, *_), value in found.items() if name == "anygate_request_duration_seconds_bucket"]
+        assert buckets == sorted(buckets)
+        assert len(buckets) == 17
+
+
+class TestOrders:
+    def test_reload_starts_new_workers(self, admin):
+        at = admin("--workers", "2")
+        before = {worker["pid"] for worker in at.status()["workers"]}
+        assert at.post("/api/reload").status == 202
+        status = at.wait_until(
+            lambda status: serving(2)(status) and not before & {worker["pid"] for worker in status["workers"]},
+            "new ones",
+        )
+        assert status["totals"]["reloads"] == 1
+        assert status["totals"]["worker_deaths"] == 0
+
+    def test_a_reload_that_fails_is_counted_and_shown(self, admin, tmp_path):
+        app = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
+        (tmp_path / "once.py").write_text(app)
+        at = admin(app="once:app")
+        (tmp_path / "once.py").write_text("broken")
+        at.post("/api/reload")
+        at.served.wait_for_log("not reloaded")
+        assert metrics(at)[("anygate_reloads_total", ("outcome", "failed"))] == 1
+        assert any("not reloaded" in message["text"] for message in at.status()["messages"])
+        assert at.served.get("/").status == 200
+
+    def test_scale_changes_the_number_of_workers(self, admin):
+        at = admin()
+        assert at.post("/api/scale?workers=3").status == 202
+        at.wait_until(serving(3), "three")
+        at.post("/api/scale?workers=1")
+        at.wait_until(serving(1), "one")
+        for wrong in ("", "?workers=0", "?workers=x", "?workers=1e9"):
+            assert at.post(f"/api/scale{wrong}").status == 400
+        assert at.status()["totals"]["workers"] == 1
+
+    def test_end_finishes_what_is_in_flight(self, admin):
+        at = admin()
+        with at.served.connect() as connection:
+            connection.send("GET /sleep?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
+            assert at.post("/api/end").status == 202
+            assert connection.answer().status == 200
+        assert at.served.wait() == 0
+
+    def test_the_level_of_messages_changes_in_all_processes(self, admin):
+        at = admin()
+        assert at.status()["log_level"] == "info"
+        assert at.post("/api/log-level?level=error").status == 202
+        assert at.status()["log_level"] == "error"
+        time.sleep(0.5)
+        at.post("/api/scale?workers=2")
+        at.wait_until(serving(2), "two")
+        at.post("/api/log-level?level=info")
+        time.sleep(0.5)
+        at.post("/api/scale?workers=3")
+        at.served.wait_for_log("3 workers instead of 2")
+        assert "2 workers instead of 1" not in at.served.log()
+        assert at.post("/api/log-level?level=loud").status == 400
+
+    def test_stacks_are_shown_while_the_lock_is_held(self, admin, tmp_path):
+        # A pattern that takes longer than this test, inside one call that holds the interpreter's lock.
+        (tmp_path / "held.py").write_text(
+            "import re\n"
+            "def stuck_here():\n    re.match('(a*)*b', 'a' * 40)\n"
+            "def app(environ, start_response):\n    stuck_here()\n"
+        )
+        at = admin("--graceful-timeout", "1s", app="held:app")
+        with at.served.connect() as connection:
+            connection.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
+            (worker,) = at.post("/api/stacks").json["workers"]
+            assert "stuck_here" in worker["stacks"]
+            assert "threads run no Python" in worker["stacks"]
+
+    def test_stacks_of_one_worker(self, admin):
+        at = admin("--workers", "2")
+        pid = at.status()["workers"][1]["pid"]
+        (worker,) = at.post(f"/api/stacks?pid={pid}").json["workers"]
+        assert worker["pid"] == pid
+        assert "thread" in worker["stacks"]
+        assert at.post("/api/stacks?pid=1").json == {"workers": []}
+
+
+class TestLife:
+    def test_the_end_of_the_server_ends_it(self, admin):
+        at = admin("--workers", "2")
+        processes = at.served.workers()
+        assert len(processes) == 3
+        assert at.served.terminate() == 0
+        until = time.monotonic() + PATIENCE
+        while any(os.path.exists(f"/proc/{pid}") for pid in processes):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def test_it_is_started_again_when_it_dies(self, admin):
+        at = admin()
+        (assistant,) = set(at.served.workers()) - {worker["pid"] for worker in at.status()["workers"]}
+        os.kill(assistant, signal.SIGKILL)
+        at.served.wait_for_log("it is started again")
+        assert at.ask("/health").status == 200
+        assert at.served.get("/pid").status == 200
+
+    def test_it_knows_the_new_workers_after_a_preloaded_application_was_reloaded(self, admin):
+        at = admin("--preload", "--workers", "2")
+        before = {worker["pid"] for worker in at.status()["workers"]}
+        assert at.post("/api/reload").status == 202
+
+        def renewed():
+            try:
+                status = at.status()
+            except OSError:
+                return False
+            return serving(2)(status) and not before & {worker["pid"] for worker in status["workers"]}
+
+        at.served.wait_until(renewed, "new workers")
+        assert at.post("/api/scale?workers=1").status == 202
+        at.wait_until(serving(1), "one")
+
+    def test_many_ask_at_once(self, admin):
+        at = admin()
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(at.ask("/api/status").status)) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 30
+
+
+class TestWhoMayAsk:
+    def test_pages_of_other_sites_reach_nothing(self, admin):
+        at = admin()
+        assert at.ask("/api/status", host="evil.example").status == 421
+        assert at.ask("/api/status", host="localhost:1").status == 200
+        assert at.ask("/api/reload", "POST").status == 403
+        assert at.ask("/api/reload", "POST", Content_Type="application/x-www-form-urlencoded").status == 403
+        assert at.ask("/api/reload", "POST", X_Anygate="1", Origin="http://evil.example").status == 403
+        assert at.ask("/api/reload", "POST", X_Anygate="1", host="evil.example").status == 421
+        assert at.ask("/api/scale?workers=1", "POST", Content_Type="application/json").status == 202
+        assert at.ask("/api/reload", "OPTIONS", X_Anygate="1").status == 405
+        assert at.status()["totals"]["reloads"] == 0
+
+    def test_a_token_that_does_not_exist_is_made_and_wanted(self, admin, tmp_path):
+        at = admin("--admin-token-file", "token")
+        token = (tmp_path / "token").read_text().strip()
+        assert len(token) == 48
+        assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+        assert at.served.log().count(token) == 1
+        for path in ("/", "/health", "/metrics", "/api/status", "/nowhere"):
+            refused = at.ask(path)
+            assert refused.status == 401
+            assert refused.fields.get_all("WWW-Authenticate")[0].startswith("Bearer")
+            assert token not in refused.text
+        assert at.ask("/api/reload", "POST", X_Anygate="1").status == 401
+        assert at.ask("/health", Authorization=f"Bearer {token}x").status == 401
+        assert at.ask("/health", Authorization=f"Bearer {token}").status == 200
+        assert at.ask("/health", Authorization=f"Bearer {token}", host="box.example").status == 200
+        assert at.ask("/api/reload", "POST", Authorization=f"Bearer {token}").status == 403
+
+    def test_a_token_that_exists_is_kept(self, admin, tmp_path):
+        (tmp_path / "token").write_text("open-sesame-open-sesame\n")
+        at = admin("--admin-token-file", "token")
+        assert "open-sesame" not in at.served.log()
+        assert at.ask("/health", Authorization="Bearer open-sesame-open-sesame").status == 200
+
+    def test_no_start_without_a_token_where_others_can_reach_it(self, run, tmp_path):
+        arguments = [CONTRACT, "--port", "0", "--admin"]
+        ended = run(*arguments, "0.0.0.0:0")
+        assert ended.returncode == 2
+        assert "admin_token_file" in ended.stderr
+        (tmp_path / "empty").write_text("\n")
+        ended = run(*arguments, "0.0.0.0:0", "--admin-token-file", "empty")
+        assert ended.returncode == 2
+        assert "shorter than 16" in ended.stderr
+
+    def test_a_unix_socket_is_for_its_owner(self, admin, tmp_path):
+        at = admin("--socket-mode", "666", "--admin-token-file", "token", address=f"unix:{tmp_path}/admin.sock")
+        assert stat.S_IMODE((tmp_path / "admin.sock").stat().st_mode) == 0o600
+        assert at.ask("/health").status == 200
+        at.served.terminate()
+        assert not (tmp_path / "admin.sock").exists()
+
+    @pytest.mark.parametrize(
+        ("option", "value", "said"),
+        [
+            ("--admin", "nonsense", "must be host:port"),
+            ("--uwsgi-stats", "0.0.0.0:1717", "loopback"),
+            ("--statsd", "unix:x", "must be host:port"),
+        ],
+    )
+    def test_wrong_addresses_are_refused(self, run, option, value, said):
+        ended = run("app:app", option, value)
+        assert ended.returncode == 2
+        assert said in ended.stderr

@@ -1,0 +1,128 @@
+"""The status page in a real browser."""
+
+import re
+
+import pytest
+from browser import CHROMIUM, Browser
+from watched import watch
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    page = Browser(tmp_path / "profile")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def at(serve, tmp_path):
+    (tmp_path / "shop.py").write_text(
+        "import time\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/slow':\n        time.sleep(60)\n"
+        "    if environ['PATH_INFO'] == '/broken':\n        raise LookupError('<img src=x onerror=alert(1)>')\n"
+        "    start_response('200 OK', [])\n    return [b'x']\n"
+    )
+    return watch(serve, "--graceful-timeout", "1s", app="shop:app")
+
+
+def text(selector):
+    return f"document.querySelector({selector!r})?.textContent"
+
+
+def test_figures_arrive_and_nothing_from_outside_is_run_or_loaded(at, browser):
+    at.served.get("/broken")
+    with at.served.connect() as connection:
+        connection.send("GET /slow?<script>x</script> HTTP/1.1\r\nHost: a\r\n\r\n")
+        browser.open(at.url + "/")
+        browser.wait_for(f"{text('#state')} === 'live'")
+        browser.wait_for(f"{text('#flight')}?.includes('GET /slow?<script>x</script>')")
+        assert "<img src=x onerror=alert(1)>" in browser.run(text("#messages"))
+        assert browser.run("document.querySelectorAll('#messages img, #flight script').length") == 0
+        assert browser.run(text("#workers td")) == str(at.status()["workers"][0]["pid"])
+        before = browser.run(text("#throughput .legend b"))
+        for _ in range(20):
+            at.served.get("/")
+        browser.wait_for(f"{text('#throughput .legend b')} !== {before!r}")
+        browser.wait_for("(document.querySelector('#throughput path.first').getAttribute('d') || '').includes('L')")
+        assert re.search(r"median: [0-9.]+ m?s", browser.run("document.querySelector('#latency .plot').ariaLabel"))
+    assert browser.complaints() == []
+    assert all(address.startswith(at.url + "/") or address == "data:," for address in browser.addresses())
+
+
+def test_buttons_ask_first_and_then_do_it(at, browser):
+    browser.open(at.url + "/")
+    browser.wait_for(f"{text('#target')} === '1 worker'")
+    assert browser.run("document.getElementById('less').disabled")
+    browser.run("document.getElementById('more').click()")
+    assert browser.wait_for("document.getElementById('ask').open")
+    assert browser.run("document.activeElement.id") == "no"
+    browser.press("Escape")
+    browser.wait_for("!document.getElementById('ask').open")
+    assert at.status()["totals"]["worker_starts"] == 1
+    assert browser.run("document.activeElement.id") in ("more", "")
+    browser.run("document.getElementById('more').click()")
+    browser.run("document.getElementById('yes').focus()")
+    browser.press("Enter")
+    browser.wait_for(f"{text('#target')} === '2 workers'")
+    browser.run("document.getElementById('reload').click(); document.getElementById('yes').click()")
+    at.wait_until(lambda status: status["totals"]["reloads"] == 1, "the reload")
+    browser.run("document.getElementById('less').click(); document.getElementById('yes').click()")
+    browser.wait_for(f"{text('#target')} === '1 worker'")
+    browser.run("l = document.getElementById('level'); l.value = 'debug'; l.dispatchEvent(new Event('change'))")
+    at.wait_until(lambda status: status["log_level"] == "debug", "the level")
+    browser.run("document.querySelector('#workers button').click()")
+    browser.wait_for("document.getElementById('stacks').open")
+    assert "most recent call first" in browser.run(text("#stacks-text"))
+    assert browser.complaints() == []
+
+
+def test_a_server_that_is_gone_is_told_and_found_again(at, browser):
+    browser.open(at.url + "/")
+    browser.wait_for(f"{text('#state')} === 'live'")
+    at.served.terminate()
+    browser.wait_for(f"{text('#state')}?.startsWith('no answer')")
+    assert browser.run("document.getElementById('reload').disabled")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [375, 1200])
+def test_it_fits_and_can_be_read(at, browser, width, dark):
+    at.served.get("/broken")
+    browser.size(width)
+    browser.dark(dark)
+    browser.open(at.url + "/")
+    browser.wait_for(f"{text('#state')} === 'live'")
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("document.querySelector('#workers').closest('.scroll').scrollWidth <= innerWidth")
+    # WCAG 2.2, 1.4.3: text stands out from what is behind it at least 4.5 to 1.
+    assert browser.run(CONTRASTS) == []
+    named = "e => e.ariaLabel || e.labels?.length || e.textContent.trim()"
+    assert browser.run(f"[...document.querySelectorAll('.page button, .page select, [role=img]')].every({named})")
+
+
+CONTRASTS = """
+(() => {
+  const rgb = text => text.match(/[0-9.]+/g).map(Number);
+  const linear = part => part / 255 <= .04045 ? part / 255 / 12.92 : ((part / 255 + .055) / 1.055) ** 2.4;
+  const light = color => rgb(color).slice(0, 3).map(linear)
+    .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const color = getComputedStyle(element).backgroundColor;
+      if ((rgb(color)[3] ?? 1) > 0) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const bad = [];
+  for (const element of document.querySelectorAll(".page *")) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.getClientRects().length || element.disabled || element.closest("svg, .hidden, .tip")) continue;
+    const [high, low] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
+    if ((high + .05) / (low + .05) < 4.5) bad.push(`${element.tagName} ${element.textContent}`);
+  }
+  return bad;
+})()
+"""
