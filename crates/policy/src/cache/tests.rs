@@ -1,3 +1,5 @@
+//! What the cache promises, also against any bytes that it may find in its store.
+
 use std::thread;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Files, conditions, ranges, and what must not be reached.
+
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::symlink;
