@@ -23,7 +23,7 @@ fn decoded(bytes: &[u8]) -> Option<()> {
     }
     let (parts, ()) = request.body(()).ok()?.into_parts();
     let mut head = RequestHead::default();
-    decode(&parts, &Limits::default(), &mut head).ok()?;
+    decode(&parts, false, &Limits::default(), &mut head).ok()?;
     assert_eq!(head.version(), Version::Http2);
     assert_eq!(head.method(), parts.method.as_str().as_bytes());
     assert!(

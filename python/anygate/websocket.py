@@ -41,7 +41,9 @@ def offer(environ: dict[str, Any], websocket: Any) -> None:
     """Put a WebSocket, or what stands for one, into the environ of its request."""
     environ["wsgi.websocket"] = websocket
     environ["wsgi.websocket_version"] = "13"
-    environ["werkzeug.socket"] = RawSocket(websocket)
+    if environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+        # Whoever takes the connection over answers as HTTP/1.1 does.
+        environ["werkzeug.socket"] = RawSocket(websocket)
     current.set(websocket)
 
 

@@ -696,6 +696,17 @@ pub const OPTIONS: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "websocket_over_http2",
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Limits,
+        help: "let clients of HTTP/2 open WebSockets on their connection (RFC 8441)",
+        details: "For applications that use `wsgi.websocket`. Libraries that take the connection over, such as simple-websocket \
+                  under Flask-Sock and Flask-SocketIO, know HTTP/1.1 only; where it is off, browsers open an HTTP/1.1 \
+                  connection for each WebSocket.",
+        ..BASE
+    },
+    Opt {
         name: "websocket_origins",
         kind: Kind::List,
         metavar: "ORIGIN",

@@ -26,25 +26,34 @@ pub struct Decoded {
 /// Fills `head` from a request. `h2` has refused what is malformed as a message: pseudo-fields out of place, fields of
 /// the connection, upper case, a body of another length.
 ///
+/// `websocket`: it is an extended CONNECT for one (RFC 8441 section 5), which stands for the GET of HTTP/1.1; applications
+/// know no other.
+///
 /// Errors: what HTTP/1.1 is refused for as well; an authority and a Host that differ (section 8.3.1).
-pub fn decode(request: &Parts, limits: &Limits, head: &mut RequestHead) -> Result<Decoded, Error> {
+pub fn decode(
+    request: &Parts,
+    websocket: bool,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<Decoded, Error> {
     let too_long = |_| Error::FieldsTooLarge;
+    let method = if websocket { "GET" } else { request.method.as_str() };
     head.clear();
     head.set_version(Version::Http2);
-    if request.method == Method::CONNECT {
+    if request.method == Method::CONNECT && !websocket {
         return Err(Error::Connect);
     }
     if request.headers.len() > limits.fields_max {
         return Err(Error::FieldsTooLarge);
     }
-    let span = head.push_text(request.method.as_str().as_bytes()).map_err(too_long)?;
+    let span = head.push_text(method.as_bytes()).map_err(too_long)?;
     head.set_method(span);
 
     let asked = request.uri.path_and_query().map_or("/", |target| target.as_str());
     if asked.len() > limits.request_line_max_bytes {
         return Err(Error::RequestLineTooLong);
     }
-    let parts = target::parse(request.method.as_str(), asked)?;
+    let parts = target::parse(method, asked)?;
     let whole = head.push_text(asked.as_bytes()).map_err(too_long)?;
     head.set_target(whole);
     let path = if parts.path.contains('%') {
@@ -238,7 +247,7 @@ mod tests {
 
     fn read(uri: &str, fields: &[(&'static str, &'static str)]) -> Result<(Decoded, RequestHead), Error> {
         let mut head = RequestHead::default();
-        let decoded = decode(&request(uri, fields), &Limits::default(), &mut head)?;
+        let decoded = decode(&request(uri, fields), false, &Limits::default(), &mut head)?;
         Ok((decoded, head))
     }
 
@@ -279,13 +288,14 @@ mod tests {
         }
         assert!(read("https://A:1/", &[("host", "a:1")]).is_ok());
         let limits = Limits { fields_max: 1, request_line_max_bytes: 10, ..Limits::default() };
-        let refused =
-            |uri: &str, fields| decode(&request(uri, fields), &limits, &mut RequestHead::default()).err();
+        let refused = |uri: &str, fields| {
+            decode(&request(uri, fields), false, &limits, &mut RequestHead::default()).err()
+        };
         assert_eq!(refused("/", &[("a", "b"), ("c", "d")]), Some(Error::FieldsTooLarge));
         assert_eq!(refused("/0123456789", &[]), Some(Error::RequestLineTooLong));
         let mut connect = request("a:80", &[]);
         connect.method = Method::CONNECT;
-        assert_eq!(decode(&connect, &limits, &mut RequestHead::default()).err(), Some(Error::Connect));
+        assert_eq!(decode(&connect, false, &limits, &mut RequestHead::default()).err(), Some(Error::Connect));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use anygate_proto::head::RequestHead;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
 use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
-use anygate_proto::websocket::handshake::{self, Refusal};
+use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::body::{BodySpool, BodyStream};
@@ -153,9 +153,17 @@ impl Connection {
     }
 
     /// Begins the request of a stream.
-    pub(crate) fn begin(&mut self, rules: &ReadRules) -> Next {
-        match self.headed(Framing::None, false, &[], rules) {
-            Ok(_) => Next::Ready,
+    pub(crate) fn begin(&mut self, rules: &ReadRules, websocket: bool) -> Next {
+        let begun = self.headed(Framing::None, false, &[], rules).and_then(|_| match &mut self.exchange {
+            Some(exchange) if websocket => {
+                let websocket::Rules { origins, compression, .. } = &*rules.websocket;
+                let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
+                exchange.offer(offer.map(Some), &self.endpoints)
+            }
+            _ => Ok(()),
+        });
+        match begun {
+            Ok(()) => Next::Ready,
             Err(next) => next,
         }
     }
@@ -501,21 +509,8 @@ impl Connection {
         }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
             let websocket::Rules { origins, compression, .. } = &*rules.websocket;
-            let offer =
-                handshake::check(&exchange.head, origins, compression.as_ref()).map_err(|refusal| {
-                    tracing::debug!("refused a WebSocket of {}: {refusal}", self.endpoints.remote_addr);
-                    if refusal == Refusal::Origin {
-                        let origin = exchange.head.field("origin").unwrap_or_default().escape_ascii();
-                        FOREIGN.call_once(|| {
-                            tracing::info!(
-                                "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
-                                 --websocket-origins"
-                            );
-                        });
-                    }
-                    Next::Refuse(refusal.status())
-                })?;
-            exchange.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
+            let offer = handshake::check(&exchange.head, origins, compression.as_ref());
+            exchange.offer(offer, &self.endpoints)?;
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         if matches!(framing, Framing::None) {
@@ -546,6 +541,27 @@ impl Connection {
         }
         self.state = State::Body(decoder, BodySpool::default());
         Ok(0)
+    }
+}
+
+impl Exchange {
+    /// Notes the WebSocket that the request asks for, if it does so in a way that can be accepted.
+    fn offer(&mut self, offer: Result<Option<Offer>, Refusal>, ends: &Endpoints) -> Result<(), Next> {
+        let offer = offer.map_err(|refusal| {
+            tracing::debug!("refused a WebSocket of {}: {refusal}", ends.remote_addr);
+            if refusal == Refusal::Origin {
+                let origin = self.head.field("origin").unwrap_or_default().escape_ascii();
+                FOREIGN.call_once(|| {
+                    tracing::info!(
+                        "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
+                         --websocket-origins"
+                    );
+                });
+            }
+            Next::Refuse(refusal.status())
+        })?;
+        self.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
+        Ok(())
     }
 }
 

@@ -277,9 +277,10 @@ impl<'a> Answer<'a> {
     /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
     pub(crate) fn finish(mut self, failed: bool) -> Finished {
         if let Some(upgraded) = self.upgrade.as_ref().and_then(|upgrade| upgrade.upgraded.as_ref()) {
+            *self.ends = self.form == Form::Http2;
             return Finished {
                 keep_alive: false,
-                status: 101,
+                status: if self.form == Form::Http2 { 200 } else { 101 },
                 body_bytes: upgraded.finish(failed),
                 head: self.progress.kept_head.take(),
                 sample: None,
@@ -586,8 +587,24 @@ impl Response for Answer<'_> {
         let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
         let session = Arc::new(session);
         upgrade.upgraded = Some(Upgraded::Socket(Arc::clone(&session)));
-        http1::encode_switch(self.out, &head, b"websocket", &self.rules.server_header);
-        let sent = self.send(&[]);
+        let sent = match pipe.stream().http2() {
+            Some(stream) => {
+                let answer = http2::Answer {
+                    head_request: false,
+                    body_length: None,
+                    date: self.date.at(SystemTime::now()),
+                    server: &self.rules.server_header,
+                };
+                let sent =
+                    http2::encode_head(&head, &answer).and_then(|(message, _)| stream.start(message, false));
+                stream.nudge();
+                sent
+            }
+            None => {
+                http1::encode_switch(self.out, &head, b"websocket", &self.rules.server_header);
+                self.send(&[])
+            }
+        };
         // A WebSocket may live long and keeps no memory for another answer.
         *self.out = Vec::new();
         if let Some(kept) = &mut self.progress.kept_head {
@@ -600,6 +617,10 @@ impl Response for Answer<'_> {
     }
 
     fn take_over(&mut self) -> Result<OwnedFd, SendError> {
+        // A library that speaks WebSocket itself would answer as HTTP/1.1 does.
+        if self.form == Form::Http2 {
+            return Err(SendError::NoWebSocket);
+        }
         let (pipe, outbox) = (self.pipe, &self.rules.websocket.outbox);
         let (upgrade, stage, token) = self.wish()?;
         let early = std::mem::take(&mut upgrade.early);

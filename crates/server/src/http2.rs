@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anygate_proto::application::{Body, SendError};
 use anygate_proto::http2::{self, Frames};
 use bytes::{Buf, Bytes};
+use h2::ext::Protocol;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response, StatusCode};
@@ -109,6 +110,15 @@ pub(crate) struct Arrival {
     pub(crate) refused: Option<u16>,
     /// Whom its body tells of more, where nobody waits for it on a thread.
     reader: Option<Arc<Caller>>,
+    /// What the client of a WebSocket sends.
+    incoming: Option<Handle<RecvStream>>,
+}
+
+impl Arrival {
+    /// Whether it asks for a WebSocket.
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.incoming.is_some()
+    }
 }
 
 /// What a connection waits for.
@@ -173,7 +183,11 @@ impl Http2 {
         } else {
             (STREAMED_WINDOW_BYTES, STREAMED_WINDOW_BYTES * STREAMS_MAX as u32)
         };
-        let handshake = Builder::new()
+        let mut builder = Builder::new();
+        if rules.websocket.over_http2 {
+            builder.enable_connect_protocol();
+        }
+        let handshake = builder
             .max_concurrent_streams(STREAMS_MAX as u32)
             .initial_window_size(stream_window)
             .initial_connection_window_size(connection_window)
@@ -356,7 +370,7 @@ impl Http2 {
                     let respond = Handle::new(respond);
                     self.request(
                         request,
-                        Arrival { exchange, respond, refused: None, reader: None },
+                        Arrival { exchange, respond, refused: None, reader: None, incoming: None },
                         now,
                         rules,
                         stage,
@@ -395,7 +409,10 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let mut body = Handle::new(body);
         arrival.exchange.form = Form::Http2;
-        let decoded = match http2::decode(&parts, &rules.limits, &mut arrival.exchange.head) {
+        let protocol = parts.extensions.get::<Protocol>();
+        let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+        let head = &mut arrival.exchange.head;
+        let decoded = match http2::decode(&parts, websocket, &rules.limits, head) {
             Ok(decoded) if decoded.length.is_some_and(|length| length > rules.limits.body_max_bytes) => {
                 arrival.refused = Some(413);
                 return arrived.push(arrival);
@@ -407,6 +424,10 @@ impl Http2 {
                 return arrived.push(arrival);
             }
         };
+        if websocket {
+            arrival.incoming = Some(body);
+            return arrived.push(arrival);
+        }
         if body.get().is_end_stream() {
             return arrived.push(arrival);
         }
@@ -635,10 +656,17 @@ pub(crate) struct StreamHome<'a> {
 /// The answering half of one stream, which stands where other connections have a socket.
 pub(crate) struct Stream {
     half: Mutex<Half>,
+    incoming: Mutex<Option<Incoming>>,
     shared: Arc<Shared>,
     stage: Arc<Stage>,
     parent: usize,
     call: Arc<Call>,
+}
+
+/// What comes on a stream that is a WebSocket.
+struct Incoming {
+    body: Handle<RecvStream>,
+    at_hand: Bytes,
 }
 
 struct Half {
@@ -674,7 +702,8 @@ impl Http2 {
         token: usize,
         home: &StreamHome<'_>,
     ) -> (Box<Exchange>, Stream) {
-        let Arrival { exchange, respond, reader, .. } = respond;
+        let Arrival { exchange, respond, reader, incoming, .. } = respond;
+        let incoming = incoming.map(|body| Incoming { body, at_hand: Bytes::new() });
         if let Some(reader) = reader {
             reader.token.store(token, Ordering::Release);
         }
@@ -684,6 +713,7 @@ impl Http2 {
             Call { token, shared: Arc::clone(&shared), told: Mutex::new(false), changed: Condvar::new() };
         let stream = Stream {
             half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
+            incoming: Mutex::new(incoming),
             shared,
             stage: Arc::clone(home.stage),
             parent: home.parent,
@@ -724,6 +754,36 @@ impl Stream {
     pub(crate) fn interim(&self, head: Response<()>) -> Result<(), SendError> {
         self.with(|half| half.respond.get().send_informational(head).map_err(|_| gone()))
             .map_err(|_| SendError::Disconnected)
+    }
+
+    /// Takes what the client of a WebSocket sent.
+    ///
+    /// Errors: `WouldBlock`, also for streams that are no WebSocket; others when the client is gone.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Incoming { body, at_hand }) = &mut *incoming else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        if at_hand.is_empty() {
+            let waker = Waker::from(Arc::clone(&self.call));
+            let taken = catch_unwind(AssertUnwindSafe(|| {
+                let taken = body.get().poll_data(&mut Context::from_waker(&waker));
+                if let Poll::Ready(Some(Ok(data))) = &taken {
+                    // It fails only for more than was received.
+                    let _ = body.get().flow_control().release_capacity(data.len());
+                }
+                taken
+            }));
+            match taken {
+                Ok(Poll::Pending) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(Poll::Ready(None)) => return Ok(0),
+                Ok(Poll::Ready(Some(Ok(data)))) => *at_hand = data,
+                Ok(Poll::Ready(Some(Err(_)))) | Err(_) => return Err(gone()),
+            }
+        }
+        let count = at_hand.len().min(buffer.len());
+        at_hand.split_to(count).copy_to_slice(buffer.get_mut(..count).unwrap_or_default());
+        Ok(count)
     }
 
     /// Sends as much as there is room for.
@@ -957,6 +1017,7 @@ mod tests {
             limits: MessageLimits::default(),
             origins: Origins::Same,
             compression: None,
+            over_http2: false,
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(1),
             outbox: OutboxLimits {

@@ -197,7 +197,9 @@ impl Pipe {
         if self.lock().queue.is_empty() && stream.send_last(bytes).map_err(|_| self.disconnect())? {
             return Ok(());
         }
-        self.send(bytes, &[], limits)?;
+        if !bytes.is_empty() {
+            self.send(bytes, &[], limits)?;
+        }
         let mut outbox = self.lock();
         outbox.queue.push_back(Segment::End);
         outbox.progress.get_or_insert_with(Instant::now);
@@ -230,6 +232,13 @@ impl Pipe {
             outbox.progress.get_or_insert_with(Instant::now);
             outbox.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
             self.flush_locked(outbox);
+        }
+    }
+
+    /// Has what was sent on a stream of HTTP/2 sent on, for whoever does not own the reactor.
+    pub(crate) fn nudge(&self) {
+        if let Some(stream) = self.stream.http2() {
+            stream.nudge();
         }
     }
 

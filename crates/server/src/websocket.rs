@@ -40,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) ping_interval: Duration,
     /// and has so long to answer.
     pub(crate) ping_timeout: Duration,
+    /// Clients of HTTP/2 may open them as well (RFC 8441).
+    pub(crate) over_http2: bool,
     /// How much may wait for its client before the sending thread waits.
     pub(crate) outbox: OutboxLimits,
     pub(crate) deflate: Spares<DeflateContext>,
@@ -242,6 +244,7 @@ impl Session {
                 let mut ping = Vec::new();
                 encode_ping(&mut ping, b"");
                 pipe.send_aside(&ping, REPLIES_MAX_BYTES);
+                pipe.nudge();
                 now + ping_timeout
             }
             None => inner.heard + ping_interval,
@@ -312,6 +315,7 @@ impl Session {
         if !last.is_empty() {
             pipe.send_farewell(&last);
         }
+        pipe.nudge();
         self.tell(inner);
     }
 
@@ -385,6 +389,7 @@ impl Socket for Session {
         let length = (head.as_ref().len() + payload.len()) as u64;
         let sent = pipe.send(head.as_ref(), payload, &self.rules.outbox);
         drop(encoder);
+        pipe.nudge();
         match sent {
             Ok(()) => {
                 self.sent_bytes.fetch_add(length, Ordering::Relaxed);
@@ -402,7 +407,10 @@ impl Socket for Session {
     fn ping(&self, payload: &[u8]) -> Result<(), SendError> {
         let mut ping = Vec::new();
         encode_ping(&mut ping, payload);
-        self.pipe()?.send(&ping, &[], &self.rules.outbox)
+        let pipe = self.pipe()?;
+        pipe.send(&ping, &[], &self.rules.outbox)?;
+        pipe.nudge();
+        Ok(())
     }
 
     fn try_receive(&self) -> Received {
@@ -464,6 +472,7 @@ impl Socket for Session {
             let mut frame = Vec::new();
             encode_close(&mut frame, number, reason);
             pipe.send_farewell(&frame);
+            pipe.nudge();
         }
         self.tell(inner);
         if resumes {

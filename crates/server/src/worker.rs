@@ -359,6 +359,7 @@ fn rules(
         compression: plan.websocket_compression.then(Preference::default),
         ping_interval: plan.websocket_ping_interval,
         ping_timeout: plan.websocket_ping_timeout,
+        over_http2: plan.websocket_over_http2,
         outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
         deflate: Spares::default(),
         inflate: Spares::default(),

@@ -95,7 +95,7 @@ impl Reactor {
     fn begin_stream(&mut self, parent: usize, http2: &Http2, arrival: Arrival, home: &StreamHome<'_>) {
         let Some(Entry::Here(connection)) = self.connections.get(parent) else { return };
         let (endpoints, protocol) = (Arc::clone(&connection.endpoints), connection.protocol);
-        let refused = arrival.refused;
+        let (refused, websocket) = (arrival.refused, arrival.is_websocket());
         let place = self.connections.vacant_entry();
         let token = place.key();
         let (exchange, stream) = http2.stream(arrival, token, home);
@@ -103,7 +103,7 @@ impl Reactor {
             Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
         let next = match refused {
             Some(status) => Next::Refuse(status),
-            None => connection.begin(&self.rules.read),
+            None => connection.begin(&self.rules.read, websocket),
         };
         place.insert(Entry::Here(Box::new(connection)));
         self.streams += 1;
@@ -115,7 +115,9 @@ impl Reactor {
         match self.connections.get(token) {
             Some(Entry::Here(_)) => self.write(token),
             Some(Entry::Out { pipe, .. }) => {
+                let pipe = Arc::clone(pipe);
                 pipe.flush();
+                self.read_websocket(token);
                 pipe.tell_news();
                 self.due.extend(pipe.stream().http2().map(Stream::parent));
             }

@@ -510,9 +510,12 @@ impl Reactor {
     fn read_websocket(&mut self, token: usize) {
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token)
             && let Some(Upgraded::Socket(session)) = pipe.upgraded()
-            && !session.read(pipe, &mut self.scratch, self.now)
         {
-            self.again.push_back(token);
+            // What was taken of a stream's window is to be told.
+            self.due.extend(pipe.stream().http2().map(Stream::parent));
+            if !session.read(pipe, &mut self.scratch, self.now) {
+                self.again.push_back(token);
+            }
         }
     }
 

@@ -178,7 +178,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.recv(buffer),
             Transport::Tls(secured) => secured.lock().recv(&secured.stream, buffer),
-            Transport::Http2(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Transport::Http2(stream) => stream.recv(buffer),
         }
     }
 
