@@ -21,6 +21,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import echo_client
+
 FOLDER = Path(__file__).resolve().parent
 CACHE = FOLDER / ".cache"
 PYTHON = CACHE / "venv" / "bin" / "python"
@@ -269,7 +271,7 @@ class Running:
 
 def site_packages(server):
     """anygate runs in its own environment; Flask and gevent come from that of the others, so that all use the same."""
-    own = server.make in (anygate, anygate_gevent)
+    own = server.make in (anygate, anygate_gevent, anygate_many)
     return [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if own else []
 
 
@@ -560,6 +562,61 @@ def http2(options):
     return simple_table(rows, "granian", "request")
 
 
+GEVENT_WEBSOCKET = (
+    "import sys; from gevent import monkey; monkey.patch_all(); import importlib; "
+    "from gevent.pywsgi import WSGIServer; from geventwebsocket.handler import WebSocketHandler; "
+    "m, a, p = sys.argv[1:]; application = getattr(importlib.import_module(m), a); "
+    "WSGIServer(('127.0.0.1', int(p)), application, handler_class=WebSocketHandler, log=None, backlog=4096)"
+    ".serve_forever()"
+)
+
+
+def gevent_websocket(module, name, port, threads):
+    return [PYTHON, "-c", GEVENT_WEBSOCKET, module, name, port]
+
+
+def anygate_many(module, name, port, threads):
+    return [*anygate_gevent(module, name, port, threads), "--greenlets", 20000, "--websocket-ping-interval", "1h"]
+
+
+def websocket(options):
+    """Memory of WebSockets that do nothing, and messages of 64 bytes that are echoed."""
+    count = 10_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(count + 500, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),) * 2)
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    figures = {}
+    for _ in range(options.rounds):
+        for server in (Server(anygate_many, 1), Server(gevent_websocket, 1)):
+            with Running(server, "echo", "echo") as running:
+                running.wait("/")
+                echo_client.echo(running.port, 32, 1)
+                _, _, before = running.processor()
+                rate = undisturbed(options, lambda: echo_client.echo(running.port, 32, options.seconds))
+                _, _, after = running.processor()
+                empty = running.memory()
+                opened = [echo_client.open_one(running.port) for _ in range(count)]
+                time.sleep(1)
+                each = (running.memory() - empty) / count / 1024
+                for connection in opened:
+                    connection.close()
+            name = "gevent-websocket" if server.make is gevent_websocket else "anygate, greenlets"
+            cpu = (after - before) / (rate * options.seconds) * 1e6
+            print(f"  {name}: {rate:.0f}/s, {cpu:.1f} us, {each:.1f} KiB", flush=True)
+            figures.setdefault(name, []).append((rate, cpu, each))
+    os.sched_setaffinity(0, range(os.cpu_count()))
+    rows = {
+        name: [statistics.median(column) for column in zip(*rounds, strict=True)] for name, rounds in figures.items()
+    }
+    peer = rows["gevent-websocket"]
+    lines = [
+        "| server | messages/s | of the other | CPU µs/message | of the other | KiB for each idle one |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for name, (rate, cpu, each) in rows.items():
+        lines.append(f"| {name} | {rate:.0f} | {rate / peer[0]:.2f} | {cpu:.1f} | {cpu / peer[1]:.2f} | {each:.1f} |")
+    return lines
+
+
 def simple_table(rows, peer, what):
     """Requests a second and time on the processor, as ratios to those of one peer."""
     lines = [
@@ -769,6 +826,7 @@ WORKLOADS = {
     "waiting": ("waiting: every request sleeps 0.5 ms, 32 connections", waiting),
     "gateways": ("gateways: behind nginx over unix sockets, 32 connections, 1 thread", gateways),
     "http2": ("http2: hello without TLS, 10 connections with 10 streams each", http2),
+    "websocket": ("websocket: 64 bytes echoed on 32 connections, and 10 000 that do nothing", websocket),
     "tls": ("tls: TLS 1.3, a handshake for each request, and hello on connections that stay; 32 connections", tls),
     "greenlets": (
         "greenlets: hello on 32 connections, and 1000 calls of one worker that sleep a second each",
