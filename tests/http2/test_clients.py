@@ -9,11 +9,11 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import frames
+import http2_frames
 import pytest
 from conftest import APPS
 from elsewhere import certificate
-from frames import Client, plain
+from http2_frames import Client, plain
 
 APPLICATION = APPS / "http2.py"
 
@@ -109,7 +109,7 @@ def test_no_request_fails_while_workers_change(serve):
                         else:
                             # It was not begun, and may be tried again.
                             assert client.goaway
-                            assert client.resets.get(stream, frames.REFUSED_STREAM) == frames.REFUSED_STREAM
+                            assert client.resets.get(stream, http2_frames.REFUSED_STREAM) == http2_frames.REFUSED_STREAM
         return answered
 
     with ThreadPoolExecutor(4) as pool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS, Served
-from frames import (
+from http2_frames import (
     ACK,
     CANCEL,
     CONTINUATION,

@@ -11,11 +11,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import frames
+import http2_frames
 import pytest
 from conftest import APPS
 from elsewhere import certificate
-from frames import Client, Raw, Reset, frame, plain, secure
+from http2_frames import Client, Raw, Reset, frame, plain, secure
 
 CONTRACT = APPS / "contract.py"
 SITE = Path(__file__).parents[1] / "web2py" / "site"
@@ -275,7 +275,7 @@ def test_applications_that_fail(client):
         stream = client.begin("GET", path)
         with pytest.raises(Reset) as reset:
             client.wait(stream)
-        assert reset.value.code == frames.INTERNAL_ERROR
+        assert reset.value.code == http2_frames.INTERNAL_ERROR
     assert client.ask("GET", "/too_long").body == b"hello"
     assert client.ask("GET", "/pid").status == 200
 
@@ -331,9 +331,9 @@ def test_too_many_streams_at_once_are_refused_so_that_they_can_be_tried_again(se
         answered = refused = 0
         while answered + refused < 250:
             kind, _, _, payload = raw.next()
-            assert kind != frames.GOAWAY
-            answered += kind == frames.HEADERS
-            refused += kind == frames.RST_STREAM and payload[-1] == frames.REFUSED_STREAM
+            assert kind != http2_frames.GOAWAY
+            answered += kind == http2_frames.HEADERS
+            refused += kind == http2_frames.RST_STREAM and payload[-1] == http2_frames.REFUSED_STREAM
         assert answered >= 100
 
 
@@ -418,8 +418,8 @@ def test_a_client_that_takes_nothing_is_given_up(serve):
 def test_a_socket_that_nobody_reads(serve):
     served = serve(CONTRACT, "--write-timeout", "1s", "--threads", "1")
     with Raw(plain(served.address)) as raw:
-        raw.send(frame(frames.SETTINGS, payload=b"\0\4\x7f\xff\xff\xff"))
-        raw.send(frame(frames.WINDOW_UPDATE, 0, 0, b"\x7f\0\0\0"))
+        raw.send(frame(http2_frames.SETTINGS, payload=b"\0\4\x7f\xff\xff\xff"))
+        raw.send(frame(http2_frames.WINDOW_UPDATE, 0, 0, b"\x7f\0\0\0"))
         raw.send(b"".join(raw.request(2 * number + 1, path="/large?9000000") for number in range(10)))
         time.sleep(3)
         with Client(plain(served.address)) as other:
@@ -558,7 +558,7 @@ def test_a_connection_ends_after_so_many_requests(serve):
     with Client(plain(served.address)) as client:
         for _ in range(10):
             assert client.ask("GET", "/pid").status == 200
-        assert client.wait_closed().goaway.error == frames.NO_ERROR
+        assert client.wait_closed().goaway.error == http2_frames.NO_ERROR
 
 
 # Who speaks first, and where.
@@ -587,10 +587,10 @@ def test_who_agreed_on_it_must_speak_it(over_tls, pair):
 
 def test_a_preface_byte_by_byte(echo):
     with Raw(plain(echo.address), hello=False) as raw:
-        for byte in frames.PREFACE + frame(frames.SETTINGS) + raw.request(1):
+        for byte in http2_frames.PREFACE + frame(http2_frames.SETTINGS) + raw.request(1):
             raw.send(bytes([byte]))
             time.sleep(0.002)
-        assert raw.until(frames.HEADERS)[2] == 1
+        assert raw.until(http2_frames.HEADERS)[2] == 1
 
 
 def test_what_only_begins_like_the_preface_is_http_1(echo):
@@ -600,7 +600,7 @@ def test_what_only_begins_like_the_preface_is_http_1(echo):
         connection.send("NT /echo HTTP/1.1\r\nHost: a\r\n\r\n")
         assert connection.answer().json["REQUEST_METHOD"] == "PRINT"
         # Later it is nothing but a broken request.
-        connection.send(frames.PREFACE)
+        connection.send(http2_frames.PREFACE)
         assert connection.answer().status in (400, 505)
 
 
@@ -626,20 +626,20 @@ def test_a_unix_socket(serve, tmp_path):
 
 def test_silent_clients_are_let_go(serve):
     served = serve(CONTRACT, "--header-timeout", "1s", "--keepalive-timeout", "2s", "--body-timeout", "1s")
-    for sent in (b"PRI * HT", frames.PREFACE, frames.PREFACE + frame(frames.SETTINGS)):
+    for sent in (b"PRI * HT", http2_frames.PREFACE, http2_frames.PREFACE + frame(http2_frames.SETTINGS)):
         with Raw(plain(served.address), hello=False) as raw:
             begun = time.monotonic()
             raw.send(sent)
-            assert raw.end() in (None, frames.NO_ERROR)
+            assert raw.end() in (None, http2_frames.NO_ERROR)
             assert 0.5 < time.monotonic() - begun < 4
     with Client(plain(served.address)) as client:
         assert client.ask("GET", "/pid").status == 200
         begun = time.monotonic()
-        assert client.wait_closed().goaway.error == frames.NO_ERROR
+        assert client.wait_closed().goaway.error == http2_frames.NO_ERROR
         assert 1.5 < time.monotonic() - begun < 5
     # A head that does not end.
     with Raw(plain(served.address)) as raw:
-        raw.send(frame(frames.HEADERS, 0, 1, raw.encoder.encode(frames.head())))
+        raw.send(frame(http2_frames.HEADERS, 0, 1, raw.encoder.encode(http2_frames.head())))
         begun = time.monotonic()
         raw.end()
         assert time.monotonic() - begun < 4
@@ -687,7 +687,7 @@ def test_streams_in_flight_are_finished(serve, number):
         while client.goaway is None:
             assert client.pump()
         client.send(upload, b"lo")
-        assert client.goaway.error == frames.NO_ERROR
+        assert client.goaway.error == http2_frames.NO_ERROR
         assert client.wait(upload).json["body"] == "hello"
         for stream in slow:
             assert client.wait(stream).text == str(old[0])
@@ -705,11 +705,11 @@ def test_a_deaf_client_does_not_hold_up_the_end(serve):
     served = serve(CONTRACT, "--graceful-timeout", "30s", "--keepalive-timeout", "60s")
     with Raw(plain(served.address)) as raw:
         raw.send(raw.request(1))
-        raw.until(frames.HEADERS)
+        raw.until(http2_frames.HEADERS)
         begun = time.monotonic()
         assert served.terminate() == 0
         assert time.monotonic() - begun < 5
-        assert raw.end() == frames.NO_ERROR
+        assert raw.end() == http2_frames.NO_ERROR
 
 
 # Early hints.

@@ -5,7 +5,7 @@ What h2spec asks of a server is all here, so that it need not be installed.
 
 import pytest
 from conftest import APPS
-from frames import (
+from http2_frames import (
     ACK,
     CANCEL,
     COMPRESSION_ERROR,

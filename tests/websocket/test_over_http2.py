@@ -3,13 +3,13 @@
 import signal
 import socket
 
-import frames
 import h2.config
 import h2.connection
 import h2.events
 import pytest
+import websocket_frames
 from conftest import APPS
-from frames import BINARY, PING, PONG, TEXT, frame
+from websocket_frames import BINARY, PING, PONG, TEXT, frame
 
 GOAWAY = 7
 
@@ -64,7 +64,7 @@ class Connection:
         return Stream(self, path, protocol, fields)
 
 
-class Stream(frames.Client):
+class Stream(websocket_frames.Client):
     """One WebSocket."""
 
     def __init__(self, connection, path, protocol, fields):

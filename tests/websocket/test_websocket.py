@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from elsewhere import certificate
-from frames import BINARY, CLOSE, PING, PONG, TEXT, Client, frame, handshake
+from websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, Client, frame, handshake
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.sync.client import connect

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_policy::metrics::Request as Counted;
+use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::row::Row;
 use anygate_proto::application::{Application, Endpoints, Failed, Request};
 use anygate_proto::head::RequestHead;
@@ -86,7 +86,7 @@ impl AppThread<'_> {
     fn answer(&mut self, connection: &mut Connection) {
         let Some(mut exchange) = connection.exchange.take() else { return };
         let log = self.rules.access_log.as_ref();
-        let row = self.rules.counts.as_ref().map(|counts| Row((**counts).as_ref()));
+        let (row, ready) = (self.rules.row(), exchange.ready);
         let begun = (log.is_some() || row.is_some()).then(Instant::now);
         self.calls = self.calls.wrapping_add(1);
         let watch = self.stage.watch_of_calls();
@@ -96,6 +96,7 @@ impl AppThread<'_> {
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: self.stage.pace().wants_sample(self.calls),
             in_place: false,
+            timed: row.is_some(),
         };
         let websocket = exchange.upgrade.is_some();
         let (mut answer, head, body, endpoints) =
@@ -111,7 +112,8 @@ impl AppThread<'_> {
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let request = Request { head, body, endpoints, websocket, number };
-        let seen = row.and_then(|row| row.in_flight().begin(SystemTime::now(), head.method(), head.target()));
+        let received = request.body.as_ref().and_then(|body| body.length()).unwrap_or_default();
+        let seen = row.and_then(|row| show(row, head));
         // A panic in here is a fault of ours; it must stay this request's.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
@@ -137,10 +139,26 @@ impl AppThread<'_> {
         if let (Some(row), Some(place)) = (row, seen) {
             row.in_flight().end(place);
         }
-        conclude(self.stage, self.rules, endpoints, head, &finished, begun);
+        let call = Concluded { begun, ready, received };
+        conclude(self.stage, self.rules, endpoints, head, &finished, &call);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
     }
+}
+
+/// Lets others see a request; gives its place.
+pub(crate) fn show(row: Row<'_>, head: &RequestHead) -> Option<usize> {
+    row.in_flight().begin(SystemTime::now(), head.method(), head.target())
+}
+
+/// What there is to count of a call.
+pub(crate) struct Concluded {
+    /// When it began, if anybody wants to know.
+    pub(crate) begun: Option<Instant>,
+    /// When its request was complete, if somebody counts.
+    pub(crate) ready: Option<Instant>,
+    /// Bytes of the request's body.
+    pub(crate) received: u64,
 }
 
 /// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
@@ -150,21 +168,24 @@ pub(crate) fn conclude(
     endpoints: &Endpoints,
     head: &RequestHead,
     finished: &Finished,
-    begun: Option<Instant>,
+    call: &Concluded,
 ) {
     stage.note_answer();
-    if let (Some(counts), Some(begun)) = (&rules.counts, begun) {
-        Row((**counts).as_ref()).counts().request(&Counted {
+    let Some(begun) = call.begun else { return };
+    if let Some(row) = rules.row() {
+        let ready = call.ready.unwrap_or(begun);
+        row.counts().add(metrics::WEBSOCKETS_TOTAL, u64::from(finished.upgraded));
+        row.counts().request(&Counted {
             method: head.method(),
             status: finished.status,
-            duration: begun.elapsed(),
-            queued: Duration::ZERO,
-            lock: Duration::ZERO,
-            received: 0,
+            duration: ready.elapsed(),
+            queued: begun.saturating_duration_since(ready),
+            lock: finished.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
+            received: call.received,
             sent: finished.body_bytes,
         });
     }
-    if let (Some(log), Some(begun)) = (&rules.access_log, begun) {
+    if let Some(log) = &rules.access_log {
         log.record(endpoints, head, finished, begun.elapsed());
     }
 }

@@ -15,7 +15,7 @@ use anygate_proto::head::ResponseHead;
 use anygate_sys::Bell;
 
 use crate::access_log::AccessLog;
-use crate::app_thread::conclude;
+use crate::app_thread::{Concluded, conclude, show};
 use crate::body::BodyStream;
 use crate::connection::Connection;
 use crate::date::DateCache;
@@ -188,6 +188,10 @@ struct DeskCall {
     body: Option<Box<dyn Body>>,
     stream: Option<BodyStream>,
     begun: Option<Instant>,
+    is_begun: bool,
+    received: u64,
+    /// Its place among those that others see.
+    seen: Option<usize>,
     desk: Arc<Desk>,
 }
 
@@ -208,6 +212,7 @@ impl DeskCall {
             draining: desk.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: false,
+            timed: false,
             in_place: false,
         };
         // Nothing is written yet, so that no date is needed.
@@ -219,12 +224,17 @@ impl DeskCall {
             RequestBody::Received(body) => (Some(body), None),
             RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
         };
+        let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
+        let seen = desk.rules.row().and_then(|row| show(row, &exchange.head));
         DeskCall {
             number,
             inside: Some(Inside { connection, exchange }),
             body,
             stream,
             begun: (log.is_some() || desk.rules.counts.is_some()).then(Instant::now),
+            is_begun: false,
+            received,
+            seen,
             desk,
         }
     }
@@ -262,6 +272,7 @@ impl DeskCall {
         }
         let rules = &self.desk.rules;
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let exchange_ready = exchange.ready;
         let (answer, head, endpoints) = Answer::resume(
             &mut exchange,
             &connection.pipe,
@@ -271,7 +282,11 @@ impl DeskCall {
         );
         let finished = answer.finish(result.is_err());
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        conclude(&self.desk.stage, rules, endpoints, head, &finished, self.begun);
+        if let (Some(row), Some(place)) = (rules.row(), self.seen) {
+            row.in_flight().end(place);
+        }
+        let call = Concluded { begun: self.begun, ready: exchange_ready, received: self.received };
+        conclude(&self.desk.stage, rules, endpoints, head, &finished, &call);
         connection.answered(&finished, self.stream.as_ref());
         connection.exchange = Some(exchange);
         self.desk.open.fetch_sub(1, Ordering::AcqRel);
@@ -291,6 +306,10 @@ impl Call for DeskCall {
     }
 
     fn request(&mut self) -> Option<Request<'_>> {
+        // What it waited on the desk it waited for its greenlet.
+        if self.begun.is_some() && !std::mem::replace(&mut self.is_begun, true) {
+            self.begun = Some(Instant::now());
+        }
         let Inside { connection, exchange } = self.inside.as_ref()?;
         let endpoints = exchange.endpoints.as_deref().unwrap_or(&connection.endpoints);
         let websocket = exchange.upgrade.is_some();

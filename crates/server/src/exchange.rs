@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anygate_config::Protocol;
 use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
@@ -46,6 +46,8 @@ pub(crate) struct Exchange {
     pub(crate) streamed: bool,
     /// The request asks for a WebSocket.
     pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// Since when the request is complete, where somebody counts.
+    pub(crate) ready: Option<Instant>,
     /// How far the answer is.
     progress: Progress,
     pub(crate) out: Vec<u8>,
@@ -94,6 +96,7 @@ impl Exchange {
         self.endpoints = None;
         self.form = Form::default();
         self.upgrade = None;
+        self.ready = None;
         self.progress = Progress::default();
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES);
@@ -176,6 +179,9 @@ struct Progress {
     /// The beginning of the application's own code, if this call is measured.
     begun: Option<Begun>,
     measured: bool,
+    /// When the application's own code began, if somebody counts.
+    entered: Option<Instant>,
+    timed: bool,
 }
 
 /// An answer that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
@@ -208,6 +214,10 @@ pub(crate) struct Finished {
     pub(crate) head: Option<ResponseHead>,
     /// How the call behaved, if it was measured.
     pub(crate) sample: Option<Sample>,
+    /// When the application's own code began, if somebody counts.
+    pub(crate) entered: Option<Instant>,
+    /// It was a WebSocket, or what a library made of the connection.
+    pub(crate) upgraded: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -223,6 +233,7 @@ impl<'a> Answer<'a> {
             keep_alive: exchange.keep_alive,
             kept_head: options.keep_head.then(ResponseHead::default),
             measured: options.measured,
+            timed: options.timed,
             ..Progress::default()
         };
         let body = std::mem::take(&mut exchange.body);
@@ -240,6 +251,7 @@ impl<'a> Answer<'a> {
         draining: &'a AtomicBool,
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
         let Exchange {
+            ready: _,
             head,
             body: _,
             endpoints,
@@ -284,6 +296,8 @@ impl<'a> Answer<'a> {
                 body_bytes: upgraded.finish(failed),
                 head: self.progress.kept_head.take(),
                 sample: None,
+                entered: self.progress.entered,
+                upgraded: true,
             };
         }
         if self.progress.framing.is_none() {
@@ -333,6 +347,8 @@ impl<'a> Answer<'a> {
             body_bytes: self.progress.sent_bytes,
             head: self.progress.kept_head.take(),
             sample: self.progress.begun.as_ref().map(Begun::ended),
+            entered: self.progress.entered,
+            upgraded: false,
         }
     }
 
@@ -472,12 +488,16 @@ pub(crate) struct AnswerOptions<'a> {
     pub(crate) draining: &'a AtomicBool,
     pub(crate) keep_head: bool,
     pub(crate) measured: bool,
+    pub(crate) timed: bool,
     /// The answer is one in place of the application's.
     pub(crate) in_place: bool,
 }
 
 impl Response for Answer<'_> {
     fn entered(&mut self) {
+        if self.progress.timed {
+            self.progress.entered = Some(Instant::now());
+        }
         if self.progress.measured {
             self.progress.begun = Some(Begun::now());
         }

@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use anygate_policy::metrics;
+use anygate_policy::row::Row;
 use anygate_proto::application::Overdue;
 
 use crate::date::DateCache;
@@ -118,6 +120,9 @@ impl Watch {
                     continue;
                 }
                 let overdue = running.break_off(number, now, rules);
+                if let Some(counts) = &rules.counts {
+                    Row((**counts).as_ref()).counts().add(metrics::TIMEOUTS, 1);
+                }
                 calls.interrupted.insert(number, (now, format!("{} {}", overdue.method, overdue.target)));
                 // Nobody listens when the worker has ended.
                 let _ = interrupter.send(overdue);
@@ -151,6 +156,7 @@ impl Running {
             draining: &AtomicBool::new(true),
             keep_head: false,
             measured: false,
+            timed: false,
             in_place: true,
         };
         let (mut answer, head, _, _) =

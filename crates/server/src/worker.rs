@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
+use anygate_policy::metrics;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, News, Overdue};
 use anygate_proto::limits::Limits;
@@ -174,6 +175,13 @@ impl Worker {
         let waits = matches!(answering, Answering::Threads(..));
         let mut rules = rules(plan, access_log, files, tls, counts, waits);
         rules.read.https_port = https_port(&listeners);
+        if let Some(row) = rules.row() {
+            let threads = match &answering {
+                Answering::Threads(..) => plan.threads,
+                Answering::Hub(..) => plan.greenlets,
+            };
+            row.counts().set(metrics::THREADS, threads as u64);
+        }
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anygate_config::Protocol;
+use anygate_policy::metrics;
 use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Stream, poll};
 use mio::unix::SourceFd;
@@ -124,6 +125,9 @@ impl Reactor {
     }
 
     fn adopt(&mut self, protocol: Protocol, stream: Transport, endpoints: Endpoints) {
+        if let Some(row) = self.rules.row() {
+            row.counts().add(metrics::CONNECTIONS_TOTAL, 1);
+        }
         let place = self.connections.vacant_entry();
         let token = place.key();
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);

@@ -16,6 +16,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
+use anygate_policy::metrics;
+use anygate_policy::row::Row;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
@@ -54,6 +56,8 @@ const RECENT: Duration = Duration::from_secs(1);
 const UNSENT_MAX: Duration = Duration::from_millis(1);
 /// The reactor takes no turn sooner after the last while requests are ready.
 const TURN_MIN: Duration = Duration::from_micros(50);
+/// How often connections are counted, if anybody looks.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 64;
 
@@ -96,6 +100,8 @@ pub(crate) struct Reactor {
     due: Vec<usize>,
     /// Of all connections, those that are streams of others.
     streams: usize,
+    /// When the connections were counted last.
+    counted: Instant,
     complaints: Complaints,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
@@ -121,6 +127,13 @@ pub(crate) struct Rules {
     pub(crate) counts: Option<SharedRow>,
     /// Other workers listen on the same sockets.
     pub(crate) shared: bool,
+}
+
+impl Rules {
+    /// Where this worker counts, if anybody looks.
+    pub(crate) fn row(&self) -> Option<Row<'_>> {
+        self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
+    }
 }
 
 enum Entry {
@@ -163,6 +176,7 @@ impl Reactor {
             returned: Vec::new(),
             due: Vec::new(),
             streams: 0,
+            counted: now,
             complaints: Complaints::default(),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -181,10 +195,13 @@ impl Reactor {
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
-            let (_, connection) = self.ready.pop_front()?;
+            let (since, mut connection) = self.ready.pop_front()?;
             if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
                 self.forget(connection);
                 continue;
+            }
+            if let (Some(exchange), Some(_)) = (&mut connection.exchange, &self.rules.counts) {
+                exchange.ready = Some(since);
             }
             self.lent_for = Some(connection.token);
             return Some(connection);
@@ -239,6 +256,9 @@ impl Reactor {
             result => result?,
         }
         self.now = Instant::now();
+        if self.rules.counts.is_some() && self.counted + COUNT_EVERY <= self.now {
+            self.count();
+        }
         let mut accept = false;
         let mut control = false;
         let mut orphaned = false;
@@ -278,6 +298,44 @@ impl Reactor {
         self.refuse_late();
         self.look_after_due();
         Ok(())
+    }
+
+    /// Counts what there is at the moment.
+    fn count(&mut self) {
+        self.counted = self.now;
+        let Some(row) = self.rules.row() else { return };
+        let [mut idle, mut reading, mut answering, mut writing] = [0; 4];
+        let (mut sockets, mut streams) = (0, 0);
+        for (_, entry) in &self.connections {
+            let pipe = match entry {
+                Entry::Here(connection) => {
+                    match connection.state {
+                        State::Idle | State::Http2(_) => idle += 1,
+                        State::Writing { .. } | State::Lingering => writing += 1,
+                        _ => reading += 1,
+                    }
+                    &connection.pipe
+                }
+                Entry::Out { pipe, .. } => {
+                    answering += 1;
+                    pipe
+                }
+                Entry::Greeting { pipe, .. } => {
+                    reading += 1;
+                    pipe
+                }
+            };
+            sockets += u64::from(pipe.upgraded().is_some());
+            streams += u64::from(pipe.stream().http2().is_some());
+        }
+        let (counts, queued) = (row.counts(), self.ready.len() as u64);
+        for (state, value) in [idle, reading, answering, writing].into_iter().enumerate() {
+            counts.set(metrics::CONNECTIONS + state, value);
+        }
+        counts.set(metrics::QUEUED, queued);
+        counts.set(metrics::BUSY, answering.saturating_sub(queued));
+        counts.set(metrics::STREAMS, streams);
+        counts.set(metrics::WEBSOCKETS, sockets);
     }
 
     /// Takes a connection back whose exchange was answered.
@@ -355,10 +413,18 @@ impl Reactor {
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
         let until = |at: Instant| at.saturating_duration_since(self.now);
         let queue = self.ready.front().map(|(since, _)| until(*since + self.rules.timeouts.queue));
-        [longest, self.deadlines.wait(self.now), self.accept_again.map(until), self.drain.map(until), queue]
-            .into_iter()
-            .flatten()
-            .min()
+        let count = self.rules.counts.as_ref().map(|_| until(self.counted + COUNT_EVERY));
+        [
+            longest,
+            self.deadlines.wait(self.now),
+            self.accept_again.map(until),
+            self.drain.map(until),
+            queue,
+            count,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     // Commands.
@@ -623,6 +689,9 @@ impl Reactor {
         if let Some(entry) = self.connections.get_mut(token) {
             *entry = Entry::Here(connection);
         }
+        if let (Some(row), true) = (self.rules.row(), over || lost) {
+            row.counts().add(metrics::HANDSHAKES + usize::from(lost), 1);
+        }
         if lost {
             self.close(token);
         } else if over || more {
@@ -680,6 +749,9 @@ impl Reactor {
 
     /// Answers with an error page and closes.
     fn refuse(&mut self, token: usize, status: u16) {
+        if let (Some(row), 429 | 503) = (self.rules.row(), status) {
+            row.counts().add(metrics::REJECTED, 1);
+        }
         self.answer(token, |answer| answer.refuse(status));
     }
 
@@ -691,8 +763,13 @@ impl Reactor {
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
         exchange.keep_alive = false;
         exchange.set_form(connection.protocol);
-        let options =
-            AnswerOptions { draining: &AtomicBool::new(true), keep_head, measured: false, in_place: false };
+        let options = AnswerOptions {
+            draining: &AtomicBool::new(true),
+            keep_head,
+            measured: false,
+            timed: false,
+            in_place: false,
+        };
         let (mut answer, head, _, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         give(&mut answer);
