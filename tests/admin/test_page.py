@@ -62,7 +62,7 @@ def test_buttons_ask_first_and_then_do_it(at, browser):
     browser.press("Escape")
     browser.wait_for("!document.getElementById('ask').open")
     assert at.status()["totals"]["worker_starts"] == 1
-    assert browser.run("document.activeElement.id") in ("more", "")
+    browser.wait_for("['more', ''].includes(document.activeElement.id)")
     browser.run("document.getElementById('more').click()")
     browser.run("document.getElementById('yes').focus()")
     browser.press("Enter")

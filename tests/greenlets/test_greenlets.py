@@ -66,6 +66,11 @@ def test_pipelined_requests_are_answered_in_order(greenlets):
     with served.connect() as connection:
         connection.send("GET /sleep?0.1 HTTP/1.1\r\nHost: a\r\n\r\nGET /ready HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
         assert [connection.answer().body for _ in range(6)] == [b"slept", b"yes"] * 3
+        # None of them waits for the worker's next heartbeat.
+        begun = time.monotonic()
+        connection.send("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+        assert [connection.answer().body for _ in range(20)] == [b"yes"] * 20
+        assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("arguments", [(*GEVENT, "--greenlets", "2"), ("--threads", "2")])

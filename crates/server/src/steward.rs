@@ -120,8 +120,15 @@ pub(crate) fn keep(
             return Ok(());
         }
         reactor.take_back_returned();
+        // What is sent may make room for the next request of a pipeline.
+        reactor.send_unsent();
         pause = if desk.is_in_batch() { (pause * 2).clamp(SLOW, BATCH_PAUSE_MAX) } else { Duration::ZERO };
-        reactor.turn(Some(if pause.is_zero() { BEAT } else { pause }))?;
+        let wait = match reactor.has_ready() && desk.has_place() {
+            true => Duration::ZERO,
+            false if pause.is_zero() => BEAT,
+            false => pause,
+        };
+        reactor.turn(Some(wait))?;
     }
 }
 
