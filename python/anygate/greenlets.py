@@ -254,9 +254,12 @@ class _Input:
 class GreenletWebSocket:
     """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
 
+    # There may be thousands that do nothing.
+    __slots__ = ("_answering", "_call", "_is_listening", "_is_told", "_lock", "_socket")
+
     def __init__(self, socket: WebSocket, call: Any, answering: Answering):
         self._socket, self._call, self._answering = socket, call, answering
-        self._sending = RLock()
+        self._lock: RLock | None = None
         self._is_listening = False
         self._is_told = False
 
@@ -292,15 +295,20 @@ class GreenletWebSocket:
 
     def send(self, message: Any, binary: bool | None = None) -> None:
         """Send a message, once there is room for it."""
-        with self._sending:
+        with self._sending():
             self._answering.wait(self._call, self._call.has_room)
             self._socket.send(message, binary)
 
     def send_frame(self, message: Any, opcode: int) -> None:
         """Send a frame of gevent-websocket's opcodes."""
-        with self._sending:
+        with self._sending():
             self._answering.wait(self._call, self._call.has_room)
             self._socket.send_frame(message, opcode)
+
+    def _sending(self) -> RLock:
+        if self._lock is None:
+            self._lock = RLock()
+        return self._lock
 
     def _attempt(self) -> tuple[str | bytes] | None:
         message = self._socket.receive_nowait()

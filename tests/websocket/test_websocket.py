@@ -350,7 +350,7 @@ def test_an_application_that_does_not_receive_stops_its_client(sockets):
         received = 0
         while received < sent // len(message) * 60_000:
             opcode, payload = ws.frame()
-            assert opcode == BINARY
+            assert opcode == BINARY, payload
             received += len(payload)
 
 

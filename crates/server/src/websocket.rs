@@ -197,13 +197,18 @@ impl Session {
 
     /// Reads what the client sent, as long as it is wanted; `false` if there may be more that no event will tell of.
     pub(crate) fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant) -> bool {
-        let rest = std::mem::take(&mut self.lock().rest);
-        if !rest.is_empty() {
-            self.receive(pipe, &rest, now);
-        }
         for _ in 0..READS_PER_TURN {
-            if self.lock().paused {
-                return true;
+            let rest = {
+                let mut inner = self.lock();
+                if inner.paused {
+                    return true;
+                }
+                std::mem::take(&mut inner.rest)
+            };
+            // The application may have made room since it was left, and it comes before anything else.
+            if !rest.is_empty() {
+                self.receive(pipe, &rest, now);
+                continue;
             }
             match pipe.stream().recv(scratch) {
                 Ok(0) => {
