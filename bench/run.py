@@ -369,7 +369,7 @@ def load(running, connections, path, duration, script=None):
     text = ended.stdout
     requests = int(re.search(r"(\d+) requests in", text)[1])
     ticks = max(user_after - user + system_after - system, 1)
-    spent = (exact_after - exact) / requests * 1e6
+    spent = (exact_after - exact) / max(requests, 1) * 1e6
     errors = re.search(r"Socket errors: (.*)|Non-2xx or 3xx responses: (.*)", text)
     return {
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
