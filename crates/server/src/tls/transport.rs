@@ -43,8 +43,8 @@ pub(crate) struct Secured {
 
 /// How a handshake ended.
 enum Greeted {
-    /// Well; with the protocol that is to be spoken, if the client asked for one.
-    Well(Option<Vec<u8>>),
+    /// Well, and with HTTP/2 agreed on or not (ALPN, RFC 7301).
+    Well { http2: bool },
     /// The client broke it off, or the rules.
     Badly,
 }
@@ -89,9 +89,9 @@ impl Transport {
         secured.is_stuck.store(session.tls.wants_write(), Ordering::Release);
         match result {
             Ok(()) => {
-                let alpn = session.tls.alpn_protocol().map(<[u8]>::to_vec);
+                let http2 = session.tls.alpn_protocol() == Some(b"h2");
                 // Only one thread at a time has the connection, and it asks before.
-                let _ = secured.greeted.set(Greeted::Well(alpn));
+                let _ = secured.greeted.set(Greeted::Well { http2 });
                 Greeting::Done(facts::variables(&session.tls))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Greeting::GoingOn,
@@ -117,18 +117,6 @@ impl Transport {
         matches!(self, Transport::Tls(secured) if matches!(secured.greeted.get(), Some(Greeted::Badly)))
     }
 
-    /// The protocol that client and server agreed on in the handshake (RFC 7301), if they did.
-    #[expect(dead_code, reason = "what the client sends first tells HTTP/2 from HTTP/1, agreed on or not")]
-    pub(crate) fn alpn(&self) -> Option<&[u8]> {
-        match self {
-            Transport::Tls(secured) => match secured.greeted.get() {
-                Some(Greeted::Well(protocol)) => protocol.as_deref(),
-                Some(Greeted::Badly) | None => None,
-            },
-            Transport::Plain(_) | Transport::Http2(_) => None,
-        }
-    }
-
     /// What the system knows; streams of HTTP/2 share that of their connection.
     pub(crate) fn socket(&self) -> Option<&Stream> {
         match self {
@@ -148,7 +136,7 @@ impl Transport {
 
     /// Whether TLS agreed on HTTP/2 (ALPN).
     pub(crate) fn agreed_on_http2(&self) -> bool {
-        matches!(self, Transport::Tls(secured) if secured.lock().tls.alpn_protocol() == Some(b"h2"))
+        matches!(self, Transport::Tls(secured) if matches!(secured.greeted.get(), Some(Greeted::Well { http2: true })))
     }
 
     /// Waits until something can be received.
@@ -196,18 +184,7 @@ impl Transport {
         if let Transport::Plain(stream) = self {
             return stream.send_vectored(slices);
         }
-        let mut total = 0;
-        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-            match self.send(slice) {
-                Ok(sent) => total += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && total > 0 => break,
-                Err(error) => return Err(error),
-            }
-            if total < slice.len() {
-                break;
-            }
-        }
-        Ok(total)
+        send_each(slices, |slice| self.send(slice))
     }
 
     /// As [`Stream::send_file`]; where the system cannot send a file, it is read here.
@@ -368,6 +345,23 @@ impl Session {
     }
 }
 
+/// Sends slices one after the other, as far as all of each is taken. Gives how much was taken in all.
+fn send_each(
+    slices: &[io::IoSlice<'_>],
+    mut send: impl FnMut(&[u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut total = 0;
+    for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+        match send(slice) {
+            Ok(sent) if sent < slice.len() => return Ok(total + sent),
+            Ok(sent) => total += sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && total > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
 /// A socket as rustls wants it.
 struct Writer<'s>(&'s Stream);
 
@@ -382,5 +376,32 @@ impl Write for Writer<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a receiver gets that takes `room` bytes in all.
+    fn sent(room: usize) -> (io::Result<usize>, Vec<u8>) {
+        let mut taken = Vec::new();
+        let slices = [b"one".as_slice(), b"", b"three", b"five"].map(io::IoSlice::new);
+        let result = send_each(&slices, |slice| {
+            let count = slice.len().min(room - taken.len());
+            taken.extend(slice.iter().take(count));
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        });
+        (result, taken)
+    }
+
+    #[test]
+    fn nothing_follows_a_slice_that_was_taken_in_part() {
+        for room in 1..=12 {
+            let (result, taken) = sent(room);
+            assert_eq!(taken, b"onethreefive".get(..room).unwrap_or_default());
+            assert_eq!(result.expect("some were taken"), room);
+        }
+        assert_eq!(sent(0).0.expect_err("none were taken").kind(), io::ErrorKind::WouldBlock);
     }
 }
