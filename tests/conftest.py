@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -111,14 +112,20 @@ class Served:
         return self.process.wait(PATIENCE)
 
     def kill(self):
-        """Clean up whatever is left."""
-        if self.process.poll() is None:
-            workers = self.workers()
-            self.process.kill()
-            self.process.wait()
-            for pid in workers:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        """Clean up whatever is left; after this its ports are free."""
+        if self.process.poll() is not None:
+            return
+        workers = []
+        for pid in self.workers():
+            with contextlib.suppress(ProcessLookupError):
+                workers.append(os.pidfd_open(pid))
+        self.process.kill()
+        self.process.wait()
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            select.select([worker], [], [], PATIENCE)
+            os.close(worker)
 
 
 @pytest.fixture
