@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::log_format::{self, Piece};
 use crate::options::Kind;
 use crate::settings::{Settings, Table, Wrong};
+use crate::site::SitePlan;
 use crate::value::Value;
 
 /// Everything that anygate needs to know to serve.
@@ -33,6 +34,8 @@ pub struct Plan {
     pub cron: CronPlan,
     /// How it is watched and steered.
     pub admin: AdminPlan,
+    /// What is around the application.
+    pub site: SitePlan,
 }
 
 /// What is served.
@@ -528,6 +531,7 @@ impl Plan {
                 jobs,
             },
             admin: read.admin()?,
+            site: SitePlan::default(),
         })
     }
 }
@@ -1080,13 +1084,13 @@ const HTTP_PORT: u16 = 8000;
 /// That of web2py's `scgihandler.py`, and of the examples of front servers.
 const SCGI_PORT: u16 = 4000;
 
-/// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
-/// one speak `http`, which is HTTP or HTTPS; other addresses without one speak HTTP.
 /// Whether a host can only be reached from this machine.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
+/// one speak `http`, which is HTTP or HTTPS; other addresses without one speak HTTP.
 fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, String> {
     let scheme_end = text.find("://").or_else(|| text.find("+unix:")).or_else(|| text.find("+fd:"));
     let (protocol, rest) = match scheme_end.and_then(|end| text.split_at_checked(end)) {
