@@ -198,6 +198,19 @@ impl Compression {
         Some(coded)
     }
 
+    /// Bytes of a body that would be compressed, if they are known: whoever has them all had better
+    /// [compress](Self::compress) them together.
+    pub fn length_to_code(
+        &self,
+        request: &RequestHead,
+        head: &ResponseHead,
+        body_length: Option<u64>,
+    ) -> Option<u64> {
+        let length = announced(head).ok()?.or(body_length)?;
+        let is_coded = matches!(self.decide(request, head, Some(length)), Decision::Coded(_));
+        (is_coded && request.method() != b"HEAD").then_some(length)
+    }
+
     fn whole(&self, coding: Coding, body: &[u8]) -> Option<Vec<u8>> {
         let mut encoder = self.encoders.encoder(coding, Some(body.len() as u64))?;
         let mut out = Vec::with_capacity(body.len() / 2);

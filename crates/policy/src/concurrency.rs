@@ -48,10 +48,15 @@ impl RequestLimiter {
         RequestLimiter { limits: limits.collect(), table }
     }
 
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
     /// Counts a request until the permit is dropped, which should be when its answer is given; there is none for paths
     /// without a limit. Refuses what is too many: 429.
     pub fn enter(&self, head: &RequestHead, client: Client) -> Result<Option<Permit>, Refusal> {
-        if self.limits.is_empty() {
+        if self.is_empty() {
             return Ok(None);
         }
         let Some((number, limit)) = self.limits.find(&paths::path(head)) else { return Ok(None) };

@@ -13,6 +13,7 @@
 //! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
 //! * [`cache`]: answers that are given again (RFC 9111).
+//! * [`site`]: all of them together, as one process has them.
 //! * [`shared`]: rates and answers that all nodes of a site have in common, in Redis.
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ pub mod refusal;
 pub mod row;
 pub mod security_headers;
 pub mod shared;
+pub mod site;
 pub mod static_files;
 mod validators;
 pub mod web2py_static;

@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anygate_policy::cache::{Begin, Cache, Lookup, Memory, PathRule, Recorder, Rules, Stored};
+use anygate_policy::cache::{Begin, Cache, Epochs, Lookup, Memory, PathRule, Recorder, Rules, Stored};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use serde_json::Value;
 
@@ -442,7 +442,7 @@ fn run(requests: &[Value]) -> Result<(), String> {
         heuristic_max: Some(Duration::from_secs(24 * 3600)),
         ..Rules::default()
     };
-    let cache = Cache::new(rules, Arc::new(Memory::new(1 << 20)), None);
+    let cache = Cache::new(rules, Arc::new(Memory::new(1 << 20)), Epochs::local());
     let now = UNIX_EPOCH + Duration::from_millis(1_800_000_000_200);
     let mut world = World { cache, now, requests, seen: Vec::new() };
     let mut answers: Vec<Answer> = Vec::new();

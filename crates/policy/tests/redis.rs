@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_policy::cache::{Cache, Lookup, PathRule, Recorder, Rules as CacheRules};
+use anygate_policy::cache::{Cache, Epochs, Lookup, PathRule, Recorder, Rules as CacheRules};
 use anygate_policy::network::Client;
 use anygate_policy::rate_limit::{Ask, By, Decision, Policy, RateLimiter, Rules as RateRules, Shared};
 use anygate_policy::rate_table::{Rate, RateTable};
@@ -199,7 +199,7 @@ fn cache(server: &Server) -> Arc<Cache> {
         paths: vec![PathRule { prefix: "/".to_owned(), on: true, default_lifetime: None }],
         ..CacheRules::default()
     };
-    Cache::new(rules, server.node(), None)
+    Cache::new(rules, server.node(), Epochs::local())
 }
 
 fn answer(mut recorder: Recorder, fields: &[(&str, &str)], body: &str) {
@@ -286,7 +286,7 @@ fn answers_are_purged_by_prefix_and_gone_in_time() {
         grace: Duration::ZERO,
         ..CacheRules::default()
     };
-    let brief = Cache::new(rules, server.node(), None);
+    let brief = Cache::new(rules, server.node(), Epochs::local());
     let head = request("GET", "/short", &[]);
     assert_eq!(have(&brief, &head, &short, "text"), None);
     assert_eq!(have(&brief, &head, &short, "text").as_deref(), Some("text"));

@@ -119,15 +119,14 @@ pub enum Lookup {
 }
 
 impl Cache {
-    /// A cache on a store. `epochs`: cells that all processes with the same application share, so that what one of them
-    /// learns to be out of date is so for all; without, there is one process. It must be made before they part.
-    pub fn new(rules: Rules, store: Arc<dyn Store>, epochs: Option<Cells>) -> Arc<Cache> {
+    /// A cache on a store. What one process learns to be out of date is so for all with the same epochs.
+    pub fn new(rules: Rules, store: Arc<dyn Store>, epochs: Epochs) -> Arc<Cache> {
         let paths = rules.paths.iter().map(|rule| (rule.prefix.clone(), rule.clone())).collect();
         Arc::new(Cache {
             rules,
             paths,
             store,
-            epochs: Epochs::new(epochs),
+            epochs,
             flights: Mutex::default(),
             passes: Mutex::default(),
             waiters: AtomicUsize::new(0),
@@ -321,7 +320,8 @@ impl Cache {
 }
 
 /// What was removed when, for several processes: a number for each of some groups of keys, and one for all.
-struct Epochs {
+#[derive(Clone)]
+pub struct Epochs {
     cells: Cells,
     hasher: RandomState,
 }
@@ -333,13 +333,18 @@ impl std::fmt::Debug for Epochs {
 }
 
 impl Epochs {
-    /// Groups of keys in memory of this process.
-    const GROUPS: usize = 1024;
+    /// How many cells there should be.
+    pub const CELLS: usize = 1024;
 
-    fn new(cells: Option<Cells>) -> Epochs {
-        let own =
-            || -> Cells { Arc::new((0..Epochs::GROUPS).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()) };
-        Epochs { cells: cells.unwrap_or_else(own), hasher: RandomState::new() }
+    /// Those of one process.
+    pub fn local() -> Epochs {
+        Epochs::shared(Arc::new((0..Epochs::CELLS).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()))
+    }
+
+    /// Those in cells that all processes with the same application share. They must be made before the processes part,
+    /// because the hash has a secret.
+    pub fn shared(cells: Cells) -> Epochs {
+        Epochs { cells, hasher: RandomState::new() }
     }
 
     fn of(&self, key: &[u8]) -> u64 {

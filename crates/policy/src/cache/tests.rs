@@ -43,7 +43,7 @@ fn rules() -> Rules {
 }
 
 fn cache() -> Arc<Cache> {
-    Cache::new(rules(), Arc::new(Memory::new(100_000)), None)
+    Cache::new(rules(), Arc::new(Memory::new(100_000)), Epochs::local())
 }
 
 /// Asks, and lets the application answer if it must; gives whether it was asked, and Cache-Status.
@@ -160,7 +160,7 @@ fn paths_decide_and_may_give_a_lifetime() {
     let authority = head.push_text(b"example.org/x").unwrap();
     head.set_authority(authority);
     assert!(matches!(cache.lookup(&head, false, at(0)), Lookup::Bypass));
-    let off = Cache::new(Rules::default(), Arc::new(Memory::new(1000)), None);
+    let off = Cache::new(Rules::default(), Arc::new(Memory::new(1000)), Epochs::local());
     assert!(matches!(off.lookup(&get("/"), false, at(0)), Lookup::Bypass));
     assert!(matches!(off.lookup(&request("POST", "/", &[]), false, at(0)), Lookup::Bypass));
 }
@@ -206,7 +206,8 @@ fn clients_choose_how_fresh() {
         assert_eq!(ask(&cache, &wants(value), now, &[], "").1, expected, "{value} {now}");
     }
     assert_eq!(ask(&cache(), &wants("only-if-cached"), 0, &[], "").1, "504");
-    let deaf = Cache::new(Rules { obey_requests: false, ..rules() }, Arc::new(Memory::new(10_000)), None);
+    let deaf =
+        Cache::new(Rules { obey_requests: false, ..rules() }, Arc::new(Memory::new(10_000)), Epochs::local());
     ask(&deaf, &get("/a"), 0, &[FRESH], "text");
     assert_eq!(ask(&deaf, &wants("no-cache"), 1, &[], "").1, "anygate; hit; ttl=59");
 }
@@ -407,7 +408,7 @@ fn variants_are_stored_beside_each_other() {
 fn changes_make_answers_out_of_date_in_all_processes() {
     // So many groups that no two of these keys share one.
     let epochs: Cells = Arc::new((0..1 << 18).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
-    let epochs = Epochs::new(Some(epochs));
+    let epochs = Epochs::shared(epochs);
     let copy = || {
         let mut cache = Arc::into_inner(cache()).unwrap();
         cache.epochs = Epochs { cells: Arc::clone(&epochs.cells), hasher: epochs.hasher.clone() };
@@ -475,7 +476,7 @@ fn answers_are_purged_by_uri_and_prefix() {
 #[test]
 fn memory_is_bounded_and_the_least_used_goes() {
     let store = Arc::new(Memory::new(6000));
-    let cache = Cache::new(rules(), Arc::clone(&store) as Arc<dyn Store>, None);
+    let cache = Cache::new(rules(), Arc::clone(&store) as Arc<dyn Store>, Epochs::local());
     let body = "x".repeat(100);
     for number in 0..500 {
         ask(&cache, &get("/often"), 0, &[FRESH], &body);

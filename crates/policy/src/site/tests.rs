@@ -1,0 +1,422 @@
+use std::fs;
+use std::io::Read;
+use std::net::IpAddr;
+
+use anygate_config::SitePlan;
+use anygate_config::site::{
+    Admitted, AtOncePlan, CachePath, CachePlan, ClientBy, CompressionPlan, CorsPlan, ErrorsPlan, HealthPlan,
+    RatePlan, SecurityPlan, SecurityProfile, StaticPlan,
+};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anygate_proto::application::Failed;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixtures::{Kept, request, response};
+use crate::rate_table::Cells;
+
+fn prepared(plan: &SitePlan) -> Prepared {
+    let surroundings =
+        Surroundings { processes: 2, waiting_max: 1, body_max_bytes: 1000, proxies: Vec::new() };
+    let memory = |count| Ok(Arc::new((0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()) as Cells);
+    Prepared::new(plan, surroundings, &memory).unwrap()
+}
+
+fn site(plan: &SitePlan) -> Arc<Site> {
+    prepared(plan).site(0).unwrap()
+}
+
+fn from(address: &str) -> Endpoints {
+    Endpoints { remote_addr: address.to_owned(), ..Endpoints::default() }
+}
+
+/// What an application does with a response.
+type App<'a> = &'a mut dyn FnMut(&RequestHead, &mut dyn Response) -> Result<(), Failed>;
+
+fn says(text: &str) -> impl FnMut(&RequestHead, &mut dyn Response) -> Result<(), Failed> {
+    move |_, out| {
+        out.start(&response("200 OK", &[("Content-Type", "text/html")]), Some(text.len() as u64)).unwrap();
+        out.write(text.as_bytes()).unwrap();
+        assert!(out.started());
+        Ok(())
+    }
+}
+
+/// As a worker treats a request, with what a client gets.
+fn serve_with_length(
+    site: &Arc<Site>,
+    mut head: RequestHead,
+    length: Option<u64>,
+    application: App<'_>,
+) -> (Kept, Result<(), Failed>) {
+    let endpoints = from("192.0.2.1");
+    let mut out = Kept::default();
+    let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted: true, length };
+    let passage = match site.admit(arrival) {
+        Admission::Answered(reply) => {
+            reply.send(&head, &mut out).unwrap();
+            return (out, Ok(()));
+        }
+        Admission::Passed(passage) => passage,
+    };
+    let Some(mut passage) = passage else {
+        let result = application(&head, &mut out);
+        return (out, result);
+    };
+    passage.prepare(&mut head);
+    let result = match passage.answer(&mut head, &mut out) {
+        Some(result) => result,
+        None => {
+            let through = &mut Through { passage: &mut passage, request: &head, out: &mut out };
+            let result = application(&head, through);
+            passage.finish(&head, result, &mut out)
+        }
+    };
+    (out, result)
+}
+
+fn serve(site: &Arc<Site>, head: RequestHead, application: App<'_>) -> Kept {
+    let (out, result) = serve_with_length(site, head, None, application);
+    assert_eq!(result, Ok(()));
+    out
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+fn compression() -> Option<CompressionPlan> {
+    Some(CompressionPlan {
+        codings: vec!["gzip".to_owned()],
+        types: Vec::new(),
+        min_bytes: 10,
+        excluded_paths: Vec::new(),
+    })
+}
+
+fn cache(lifetime: u64) -> Option<CachePlan> {
+    let path = CachePath { prefix: "/".to_owned(), on: true, lifetime: Some(Duration::from_secs(lifetime)) };
+    Some(CachePlan { paths: vec![path], max_bytes: 1 << 20, entry_max_bytes: 1 << 16, obey_clients: true })
+}
+
+#[test]
+fn what_is_off_gives_no_passage() {
+    let site = site(&SitePlan::default());
+    let mut head = request("GET", "/", &[]);
+    let arrival =
+        Arrival { head: &mut head, endpoints: &from("192.0.2.1"), is_trusted: true, length: Some(1 << 40) };
+    assert!(matches!(site.admit(arrival), Admission::Passed(None)));
+    assert!(!site.may_block());
+    assert_eq!(site.body_max_bytes(&head), None);
+    assert!(site.error_page(500, &head).is_none());
+}
+
+#[test]
+fn health_needs_no_application() {
+    let health = HealthPlan {
+        health_path: Some("/health".to_owned()),
+        ready_path: Some("/ready".to_owned()),
+        ..HealthPlan::default()
+    };
+    let mut plan = SitePlan { health, ..SitePlan::default() };
+    plan.limits.queue_max = Some(2);
+    let site = site(&plan);
+    let ask = |method, path| serve(&site, request(method, path, &[]), &mut says("application"));
+    assert_eq!((ask("GET", "/health").status(), ask("HEAD", "/ready").status()), (200, 200));
+    assert_eq!(ask("GET", "/ready").body, b"ok\n");
+    assert_eq!(ask("POST", "/health").body, b"application");
+    assert_eq!(ask("GET", "/healthy").body, b"application");
+    site.vitals().set_queued(2);
+    assert_eq!(ask("GET", "/ready").body, b"too many requests wait\n");
+    assert_eq!(ask("GET", "/").status(), 503);
+    site.vitals().set_queued(0);
+    site.vitals().unwell().store(true, Ordering::Relaxed);
+    assert_eq!((ask("GET", "/ready").status(), ask("GET", "/health").status()), (503, 200));
+    site.vitals().unwell().store(false, Ordering::Relaxed);
+    assert_eq!(ask("GET", "/ready").status(), 200);
+    site.vitals().set_draining();
+    assert_eq!((ask("GET", "/ready").status(), ask("GET", "/health").status()), (503, 200));
+}
+
+#[test]
+fn limits_refuse_before_the_application_is_asked() {
+    let mut plan = SitePlan { request_id: true, ..SitePlan::default() };
+    let network: IpAddr = "192.0.2.0".parse().unwrap();
+    plan.limits.deny = vec![Admitted { prefix: "/closed".to_owned(), network: Some((network, 24)) }];
+    plan.limits.allow = vec![Admitted { prefix: "/unix".to_owned(), network: None }];
+    plan.limits.body_limits = vec![("/up".to_owned(), 5)];
+    let by = ClientBy::Address;
+    plan.limits.rate_limit = vec![RatePlan {
+        prefix: "/often".to_owned(),
+        requests: 2,
+        period: Duration::from_secs(3600),
+        burst: 2,
+        by: by.clone(),
+    }];
+    plan.limits.requests_per_client_max = vec![AtOncePlan { prefix: "/".to_owned(), requests_max: 1, by }];
+    let site = site(&plan);
+    let refused = |path, length| {
+        let mut never = |_: &RequestHead, _: &mut dyn Response| -> Result<(), Failed> { panic!("{path}") };
+        serve_with_length(&site, request("POST", path, &[]), length, &mut never).0
+    };
+    assert_eq!(refused("/closed/a", None).status(), 403);
+    assert_eq!(refused("//closed", None).status(), 403);
+    assert_eq!(refused("/unix", None).status(), 403);
+    assert_eq!(refused("/up/load", Some(6)).status(), 413);
+    assert_eq!(site.body_max_bytes(&request("POST", "/up/load", &[])), Some(5));
+    assert_eq!(site.body_max_bytes(&request("POST", "/other", &[])), Some(1000));
+    for left in ["1", "0"] {
+        let passed = serve(&site, request("GET", "/often", &[]), &mut says("yes"));
+        assert!(passed.field("ratelimit").unwrap().contains(&format!("r={left}")), "{:?}", passed.head);
+        assert!(passed.field("x-request-id").is_some());
+    }
+    let late = refused("/often", None);
+    assert_eq!((late.status(), late.field("retry-after").is_some()), (429, true));
+    assert!(late.field("x-request-id").is_some());
+    // A request that is being answered counts until it ends.
+    let mut inner = 0;
+    serve(&site, request("GET", "/", &[]), &mut |_, out| {
+        inner = serve(&site, request("GET", "/", &[]), &mut says("yes")).status();
+        says("yes")(&RequestHead::default(), out)
+    });
+    assert_eq!(inner, 429);
+    assert_eq!(serve(&site, request("GET", "/", &[]), &mut says("yes")).status(), 200);
+}
+
+#[test]
+fn answers_get_what_the_site_adds() {
+    let security = SecurityPlan { profile: SecurityProfile::Default, fields: Vec::new() };
+    let cors = CorsPlan {
+        origins: vec!["https://a.example".to_owned()],
+        methods: vec!["PUT".to_owned()],
+        headers: vec!["*".to_owned()],
+        exposed_headers: Vec::new(),
+        credentials: false,
+        max_age: None,
+    };
+    let site = site(&SitePlan { security, cors: Some(cors), ..SitePlan::default() });
+    let answer = serve(&site, request("GET", "/", &[("Origin", "https://a.example")]), &mut says("x"));
+    assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
+    assert_eq!(answer.field("access-control-allow-origin"), Some("https://a.example"));
+    let asks = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")];
+    let preflight = serve(&site, request("OPTIONS", "/", &asks), &mut says("application"));
+    assert_eq!((preflight.status(), preflight.body.len()), (204, 0));
+    assert_eq!(preflight.field("access-control-allow-methods"), Some("PUT"));
+    assert_eq!(
+        preflight.head.unwrap().fields().filter(|(name, _)| name.ends_with(b"Allow-Origin")).count(),
+        1
+    );
+}
+
+#[test]
+fn a_body_that_is_known_keeps_a_length_when_it_is_compressed() {
+    let site = site(&SitePlan { compression: compression(), ..SitePlan::default() });
+    let ask = || request("GET", "/", &[("Accept-Encoding", "gzip")]);
+    let text = "a text ".repeat(100);
+    let answer = serve(&site, ask(), &mut says(&text));
+    assert_eq!(answer.field("content-encoding"), Some("gzip"));
+    assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
+    assert_eq!(gunzip(&answer.body), text.as_bytes());
+    // What is given in pieces with flushes between them goes out in pieces.
+    let mut seen = 0;
+    let answer = serve(&site, ask(), &mut |_, out| {
+        let head = response("200 OK", &[("Content-Type", "text/html"), ("Content-Length", "700")]);
+        out.start(&head, None).unwrap();
+        out.write(text.get(..350).unwrap().as_bytes()).unwrap();
+        assert!(!out.hold_back());
+        out.flush().unwrap();
+        seen = 1;
+        out.write(text.get(350..).unwrap().as_bytes()).unwrap();
+        Ok(())
+    });
+    assert_eq!((seen, answer.field("content-length")), (1, None));
+    assert_eq!(gunzip(&answer.body), text.as_bytes());
+    // Without a length it is compressed as it comes; images are not.
+    for (kind, is_coded) in [("text/plain", true), ("image/png", false)] {
+        let answer = serve(&site, ask(), &mut |_, out| {
+            out.start(&response("200 OK", &[("Content-Type", kind)]), None).unwrap();
+            (0..50).for_each(|_| out.write(b"piece after piece").unwrap());
+            Ok(())
+        });
+        assert_eq!(answer.field("content-encoding").is_some(), is_coded);
+        let body = if is_coded { gunzip(&answer.body) } else { answer.body };
+        assert_eq!(body, b"piece after piece".repeat(50));
+    }
+}
+
+#[test]
+fn an_application_that_announces_more_than_it_gives_is_passed_on_as_it_is() {
+    let site = site(&SitePlan { compression: compression(), ..SitePlan::default() });
+    let head = response("200 OK", &[("Content-Type", "text/html"), ("Content-Length", "700")]);
+    let answer = serve(&site, request("GET", "/", &[("Accept-Encoding", "gzip")]), &mut |_, out| {
+        out.start(&head, None).unwrap();
+        out.write(b"too little for what was said").unwrap();
+        Ok(())
+    });
+    assert_eq!(answer.field("content-length"), Some("700"));
+    assert_eq!(answer.body, b"too little for what was said");
+}
+
+#[test]
+fn a_cache_answers_the_second_request() {
+    let plan =
+        SitePlan { cache: cache(60), compression: compression(), request_id: true, ..SitePlan::default() };
+    let site = site(&plan);
+    let text = "cached ".repeat(50);
+    let ids: Vec<_> = (0..3)
+        .map(|turn| {
+            let fields = [("Accept-Encoding", if turn == 2 { "gzip" } else { "identity" })];
+            let mut calls = 0;
+            let answer = serve(&site, request("GET", "/page", &fields), &mut |head, out| {
+                calls += 1;
+                says(&text)(head, out)
+            });
+            assert_eq!(calls, i32::from(turn == 0), "{turn}");
+            let body = if turn == 2 { gunzip(&answer.body) } else { answer.body.clone() };
+            assert_eq!(body, text.as_bytes());
+            assert!(answer.field("cache-status").unwrap().contains(if turn == 0 { "stored" } else { "hit" }));
+            answer.field("x-request-id").unwrap().to_owned()
+        })
+        .collect();
+    assert!(ids[0] != ids[1] && ids[1] != ids[2]);
+}
+
+#[test]
+fn a_stale_answer_is_given_and_refreshed_out_of_sight() {
+    let site = site(&SitePlan { cache: cache(0), ..SitePlan::default() });
+    let fields = [("Content-Type", "text/html"), ("Cache-Control", "max-age=0, stale-while-revalidate=60")];
+    let mut version = 0;
+    let mut ask = || {
+        let answer = serve(&site, request("GET", "/", &[]), &mut |_, out| {
+            version += 1;
+            assert!(!out.started());
+            out.start(&response("200 OK", &fields), None).unwrap();
+            assert!(out.started());
+            out.write(format!("version {version}").as_bytes()).unwrap();
+            out.flush().unwrap();
+            Ok(())
+        });
+        String::from_utf8(answer.body).unwrap()
+    };
+    assert_eq!([ask(), ask(), ask()], ["version 1", "version 1", "version 2"]);
+}
+
+#[test]
+fn a_failed_application_is_covered_by_a_page_or_a_stale_answer() {
+    let fails = |_: &RequestHead, _: &mut dyn Response| Err(Failed);
+    let errors = ErrorsPlan { pages: true, folder: None };
+    let plan = SitePlan { errors, compression: compression(), ..SitePlan::default() };
+    let pages = site(&plan);
+    let page = serve(&pages, request("GET", "/", &[("Accept", "application/json")]), &mut { fails });
+    assert_eq!((page.status(), page.field("content-type")), (500, Some("application/problem+json")));
+    let ask = || request("GET", "/", &[("Accept-Encoding", "gzip")]);
+    let (page, result) = serve_with_length(&pages, ask(), None, &mut |_, out| {
+        // The client has seen nothing of this.
+        out.start(&response("200 OK", &[("Content-Type", "text/html")]), Some(500)).unwrap();
+        out.write(b"half of the answer").unwrap();
+        Err(Failed)
+    });
+    assert_eq!((page.status(), result), (500, Ok(())));
+    let (cut, result) = serve_with_length(&pages, request("GET", "/", &[]), None, &mut |_, out| {
+        out.start(&response("200 OK", &[]), None).unwrap();
+        Err(Failed)
+    });
+    assert_eq!((cut.status(), result), (200, Err(Failed)));
+    let (plain, result) =
+        serve_with_length(&site(&SitePlan { request_id: true, ..SitePlan::default() }), ask(), None, &mut {
+            fails
+        });
+    assert!(plain.head.is_none() && result.is_err());
+
+    let stale = site(&SitePlan { cache: cache(0), ..SitePlan::default() });
+    let fields = [("Cache-Control", "max-age=0, stale-if-error=60")];
+    serve(&stale, request("GET", "/", &[]), &mut |_, out| {
+        out.start(&response("200 OK", &fields), None).unwrap();
+        out.write(b"once good").unwrap();
+        Ok(())
+    });
+    let kept = serve(&stale, request("GET", "/", &[]), &mut { fails });
+    assert_eq!((kept.status(), kept.body.as_slice()), (200, b"once good".as_slice()));
+    let kept = serve(&stale, request("GET", "/", &[]), &mut |_, out| {
+        out.start(&response("503 Service Unavailable", &[]), None).unwrap();
+        out.write(b"bad").unwrap();
+        Ok(())
+    });
+    assert_eq!((kept.status(), kept.body.as_slice()), (200, b"once good".as_slice()));
+}
+
+#[test]
+fn files_are_sent_as_answers_are() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("page.html"), "a page ".repeat(100)).unwrap();
+    let mount = StaticPlan {
+        prefix: "/static".to_owned(),
+        folder: folder.path().to_owned(),
+        index: Vec::new(),
+        fallback: None,
+        listing: false,
+        symlinks: false,
+        max_age: None,
+        immutable: Vec::new(),
+        fall_through: false,
+        types: Vec::new(),
+    };
+    let security = SecurityPlan { profile: SecurityProfile::Default, fields: Vec::new() };
+    let plan = SitePlan { static_files: vec![mount], security, ..SitePlan::default() };
+    let plain = serve(&site(&plan), request("GET", "/static/page.html", &[]), &mut says("application"));
+    assert_eq!(plain.body, "a page ".repeat(100).into_bytes());
+    let plan = SitePlan { compression: compression(), cache: cache(60), ..plan };
+    let site = site(&plan);
+    let asked = request("GET", "/static/page.html", &[("Accept-Encoding", "gzip")]);
+    let coded = serve(&site, asked, &mut says("application"));
+    assert_eq!(gunzip(&coded.body), "a page ".repeat(100).as_bytes());
+    assert_eq!(coded.field("x-content-type-options"), Some("nosniff"));
+    let missing = serve(&site, request("GET", "/static/other", &[]), &mut says("application"));
+    assert_eq!(missing.status(), 404);
+    assert_eq!(serve(&site, request("GET", "/other", &[]), &mut says("application")).body, b"application");
+}
+
+proptest! {
+    /// However an application cuts its answer, a client gets the same bytes.
+    #[test]
+    fn any_cut_of_an_answer_is_the_same_answer(
+        body in proptest::collection::vec(any::<u8>(), 0..2000),
+        cuts in proptest::collection::vec((0usize..500, any::<bool>()), 0..8),
+        is_announced: bool,
+        is_coded: bool,
+        is_cached: bool,
+    ) {
+        let plan = SitePlan {
+            compression: compression(),
+            cache: if is_cached { cache(60) } else { None },
+            ..SitePlan::default()
+        };
+        let site = site(&plan);
+        let encoding = if is_coded { "gzip" } else { "identity" };
+        for _ in 0..2 {
+            let answer = serve(&site, request("GET", "/", &[("Accept-Encoding", encoding)]), &mut |_, out| {
+                let length = is_announced.then_some(body.len() as u64);
+                out.start(&response("200 OK", &[("Content-Type", "text/plain")]), length).unwrap();
+                let mut rest = body.as_slice();
+                for (cut, is_flushed) in &cuts {
+                    let (piece, behind) = rest.split_at((*cut).min(rest.len()));
+                    out.write(piece).unwrap();
+                    rest = behind;
+                    if *is_flushed && !out.hold_back() {
+                        out.flush().unwrap();
+                    }
+                }
+                out.write(rest).unwrap();
+                assert_eq!(out.body_bytes(), body.len() as u64);
+                Ok(())
+            });
+            let is_gzip = answer.field("content-encoding") == Some("gzip");
+            let got = if is_gzip { gunzip(&answer.body) } else { answer.body.clone() };
+            prop_assert_eq!(&got, &body);
+        }
+    }
+}
