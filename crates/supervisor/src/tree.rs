@@ -521,9 +521,9 @@ impl<'a> Supervisor<'a> {
                 let report = Report::new(board, slot, news.1);
                 body.work(WorkerContext { sockets, signals, parent, report })
             }
-            (Role::Assistant, Some(assistant)) => {
-                drop(news.1);
-                let (tree, orders) = (Tree(board), Orders(assistant.orders.1));
+            (Role::Assistant, Some(Assistant { orders: (received, orders), .. })) => {
+                drop((news.1, received));
+                let (tree, orders) = (Tree(board), Orders(orders));
                 body.assist(AssistantContext { sockets, signals, parent, tree, orders })
             }
             (Role::Assistant, None) => 1,
