@@ -108,16 +108,22 @@ pub(crate) struct Arrival {
     respond: Handle<SendResponse<Bytes>>,
     /// It is to be refused with this status.
     pub(crate) refused: Option<u16>,
-    /// Whom its body tells of more, where nobody waits for it on a thread.
-    reader: Option<Arc<Caller>>,
+    follows: Follows,
+}
+
+/// What is still to come on the stream of a request.
+enum Follows {
+    Nothing,
+    /// A body that the application reads while it arrives, and its length if that is known.
+    Body(Handle<RecvStream>, Option<u64>),
     /// What the client of a WebSocket sends.
-    incoming: Option<Handle<RecvStream>>,
+    Messages(Handle<RecvStream>),
 }
 
 impl Arrival {
     /// Whether it asks for a WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
-        self.incoming.is_some()
+        matches!(self.follows, Follows::Messages(_))
     }
 }
 
@@ -252,11 +258,10 @@ impl Http2 {
         now: Instant,
         rules: &ReadRules,
         spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
     ) {
         // A panic in `h2` must stay this connection's.
-        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(now, rules, spare, stage, arrived)));
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(now, rules, spare, arrived)));
         if let Err(panic) = advanced {
             tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
             self.shut();
@@ -268,7 +273,6 @@ impl Http2 {
         now: Instant,
         rules: &ReadRules,
         spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
     ) {
         self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
@@ -277,7 +281,7 @@ impl Http2 {
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
-            if !self.accept(now, rules, spare, stage, arrived) {
+            if !self.accept(now, rules, spare, arrived) {
                 return;
             }
             // What was taken of bodies makes room that the client must be told of.
@@ -337,7 +341,6 @@ impl Http2 {
         now: Instant,
         rules: &ReadRules,
         spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
     ) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -370,10 +373,9 @@ impl Http2 {
                     let respond = Handle::new(respond);
                     self.request(
                         request,
-                        Arrival { exchange, respond, refused: None, reader: None, incoming: None },
+                        Arrival { exchange, respond, refused: None, follows: Follows::Nothing },
                         now,
                         rules,
-                        stage,
                         arrived,
                     );
                 }
@@ -403,7 +405,6 @@ impl Http2 {
         mut arrival: Arrival,
         now: Instant,
         rules: &ReadRules,
-        stage: &StreamHome<'_>,
         arrived: &mut Vec<Arrival>,
     ) {
         let (parts, body) = request.into_parts();
@@ -425,7 +426,7 @@ impl Http2 {
             }
         };
         if websocket {
-            arrival.incoming = Some(body);
+            arrival.follows = Follows::Messages(body);
             return arrived.push(arrival);
         }
         if body.get().is_end_stream() {
@@ -438,15 +439,7 @@ impl Http2 {
             let _ = arrival.respond.get().send_informational(interim);
         }
         if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
-            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.stream_timeout);
-            let (stage, parent) = (Arc::clone(stage.stage), stage.parent);
-            if timeout.is_none() {
-                let (token, shared) = (AtomicUsize::new(usize::MAX), Arc::clone(&self.shared));
-                arrival.reader = Some(Arc::new(Caller { token, shared }));
-            }
-            let (at_hand, caller) = (Bytes::new(), arrival.reader.clone());
-            let body = StreamedBody { body, at_hand, length, left, timeout, caller, stage, parent };
-            arrival.exchange.body = RequestBody::Received(Box::new(body));
+            arrival.follows = Follows::Body(body, decoded.length);
             return arrived.push(arrival);
         }
         let due = now + rules.body_timeout;
@@ -678,7 +671,7 @@ struct Half {
     reset: bool,
 }
 
-/// Told when a stream can send more.
+/// Told when a stream can send more, or has more to read.
 struct Call {
     token: usize,
     shared: Arc<Shared>,
@@ -698,26 +691,44 @@ impl Http2 {
     /// Makes the socket of a request that came. `token` is that of its own connection.
     pub(crate) fn stream(
         &self,
-        respond: Arrival,
+        arrival: Arrival,
         token: usize,
+        rules: &ReadRules,
         home: &StreamHome<'_>,
     ) -> (Box<Exchange>, Stream) {
-        let Arrival { exchange, respond, reader, incoming, .. } = respond;
-        let incoming = incoming.map(|body| Incoming { body, at_hand: Bytes::new() });
-        if let Some(reader) = reader {
-            reader.token.store(token, Ordering::Release);
-        }
+        let Arrival { mut exchange, respond, follows, .. } = arrival;
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
-        let call =
-            Call { token, shared: Arc::clone(&shared), told: Mutex::new(false), changed: Condvar::new() };
+        let call = Arc::new(Call {
+            token,
+            shared: Arc::clone(&shared),
+            told: Mutex::new(false),
+            changed: Condvar::new(),
+        });
+        let mut incoming = None;
+        match follows {
+            Follows::Nothing => {}
+            Follows::Messages(body) => incoming = Some(Incoming { body, at_hand: Bytes::new() }),
+            Follows::Body(body, length) => {
+                exchange.body = RequestBody::Received(Box::new(StreamedBody {
+                    body,
+                    at_hand: Bytes::new(),
+                    length,
+                    left: rules.limits.body_max_bytes,
+                    timeout: rules.stream_timeout,
+                    call: Arc::clone(&call),
+                    stage: Arc::clone(home.stage),
+                    parent: home.parent,
+                }));
+            }
+        }
         let stream = Stream {
             half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
             incoming: Mutex::new(incoming),
             shared,
             stage: Arc::clone(home.stage),
             parent: home.parent,
-            call: Arc::new(call),
+            call,
         };
         (exchange, stream)
     }
@@ -906,25 +917,12 @@ struct StreamedBody {
     left: u64,
     /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
     timeout: Option<Duration>,
-    caller: Option<Arc<Caller>>,
+    call: Arc<Call>,
     stage: Arc<Stage>,
     parent: usize,
 }
 
-/// Told when a body has more, in place of a thread: calls the stream.
-struct Caller {
-    token: AtomicUsize,
-    shared: Arc<Shared>,
-}
-
-impl Wake for Caller {
-    fn wake(self: Arc<Self>) {
-        let token = self.token.load(Ordering::Acquire);
-        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-    }
-}
-
-/// Told when a body has more.
+/// Told when a body has more, where a thread waits for it.
 struct Reader(Thread);
 
 impl Wake for Reader {
@@ -939,9 +937,9 @@ impl Body for StreamedBody {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let waker = match &self.caller {
-            Some(caller) => Waker::from(Arc::clone(caller)),
-            None => Waker::from(Arc::new(Reader(thread::current()))),
+        let waker = match self.timeout {
+            Some(_) => Waker::from(Arc::new(Reader(thread::current()))),
+            None => Waker::from(Arc::clone(&self.call)),
         };
         let mut context = Context::from_waker(&waker);
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
@@ -1059,9 +1057,9 @@ mod tests {
         let now = Instant::now();
         let mut http2 = Http2::new(pipe, hello, &rules, now);
         let (mut spare, mut arrived) = (Vec::new(), Vec::new());
-        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        http2.advance(now, &rules, &mut spare, &mut arrived);
         let streams: Vec<Stream> =
-            arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &home).1).collect();
+            arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &rules, &home).1).collect();
         let [first, second] = &streams[..] else { panic!("two requests came") };
         for stream in [first, second] {
             stream.start(Response::new(()), false).unwrap();
@@ -1078,7 +1076,7 @@ mod tests {
         // The reset wakes whoever waits for room, while h2 holds its locks.
         client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
         http2.set_readable();
-        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        http2.advance(now, &rules, &mut spare, &mut arrived);
         assert_eq!(http2.waits(), Waits::Over);
         assert!(second.is_reset());
         assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);
