@@ -127,6 +127,16 @@ impl Arrival {
     }
 }
 
+/// What a connection works with in one of its turns.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) rules: &'a ReadRules,
+    /// Exchanges to use again.
+    pub(crate) spare: &'a mut Vec<Box<Exchange>>,
+    /// Takes the requests that are complete, or to be refused.
+    pub(crate) arrived: &'a mut Vec<Arrival>,
+}
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
@@ -251,45 +261,33 @@ impl Http2 {
         }
     }
 
-    /// Reads and sends what can be read and sent; adds requests that are complete, or to be refused, to `arrived`. Then
-    /// [`waits`](Self::waits) says what for.
-    pub(crate) fn advance(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        arrived: &mut Vec<Arrival>,
-    ) {
+    /// Reads and sends what can be read and sent; then [`waits`](Self::waits) says what for.
+    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
         // A panic in `h2` must stay this connection's.
-        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(now, rules, spare, arrived)));
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(turn)));
         if let Err(panic) = advanced {
             tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
             self.shut();
         }
     }
 
-    fn go_on(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        arrived: &mut Vec<Arrival>,
-    ) {
+    fn go_on(&mut self, turn: &mut Turn<'_>) {
         self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
-        self.shared.refill(now);
+        self.shared.refill(turn.now);
         loop {
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
-            if !self.accept(now, rules, spare, arrived) {
+            if !self.accept(turn) {
                 return;
             }
             // What was taken of bodies makes room that the client must be told of.
-            if !self.receive(now, rules, arrived) {
+            if !self.receive(turn) {
                 break;
             }
         }
-        if rules.requests_per_connection_max != 0 && self.served >= rules.requests_per_connection_max {
+        let served_max = turn.rules.requests_per_connection_max;
+        if served_max != 0 && self.served >= served_max {
             self.leave();
         }
     }
@@ -336,13 +334,7 @@ impl Http2 {
     }
 
     /// Drives the connection and takes the heads of requests; gives whether it is open.
-    fn accept(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        arrived: &mut Vec<Arrival>,
-    ) -> bool {
+    fn accept(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         if let Link::Shaking(handshake) = &mut self.link {
             match handshake.get().as_mut().poll(&mut context) {
@@ -356,7 +348,7 @@ impl Http2 {
             let connection = connection.get();
             // Streams that a client resets before they were answered are not given up by us, so they still count: what
             // comes beyond waits inside `h2`, which ends the connection when those are reset (CVE-2023-44487).
-            let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + arrived.len();
+            let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + turn.arrived.len();
             if busy >= STREAMS_MAX {
                 return match connection.poll_closed(&mut context) {
                     Poll::Pending => true,
@@ -369,15 +361,7 @@ impl Http2 {
                 Poll::Ready(Some(Err(error))) => return self.over(Some(&error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.served += 1;
-                    let exchange = spare.pop().unwrap_or_default();
-                    let respond = Handle::new(respond);
-                    self.request(
-                        request,
-                        Arrival { exchange, respond, refused: None, follows: Follows::Nothing },
-                        now,
-                        rules,
-                        arrived,
-                    );
+                    self.request(request, Handle::new(respond), turn);
                 }
             }
         }
@@ -402,13 +386,14 @@ impl Http2 {
     fn request(
         &mut self,
         request: Request<RecvStream>,
-        mut arrival: Arrival,
-        now: Instant,
-        rules: &ReadRules,
-        arrived: &mut Vec<Arrival>,
+        respond: Handle<SendResponse<Bytes>>,
+        turn: &mut Turn<'_>,
     ) {
+        let (rules, arrived) = (turn.rules, &mut *turn.arrived);
         let (parts, body) = request.into_parts();
         let mut body = Handle::new(body);
+        let exchange = turn.spare.pop().unwrap_or_default();
+        let mut arrival = Arrival { exchange, respond, refused: None, follows: Follows::Nothing };
         arrival.exchange.form = Form::Http2;
         let protocol = parts.extensions.get::<Protocol>();
         let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -442,17 +427,17 @@ impl Http2 {
             arrival.follows = Follows::Body(body, decoded.length);
             return arrived.push(arrival);
         }
-        let due = now + rules.body_timeout;
+        let due = turn.now + rules.body_timeout;
         self.receiving.push(Receiving { arrival, body, spool: BodySpool::default(), received: 0, due });
     }
 
     /// Takes what came of bodies; gives whether anything did.
-    fn receive(&mut self, now: Instant, rules: &ReadRules, arrived: &mut Vec<Arrival>) -> bool {
+    fn receive(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let mut progress = false;
         let mut index = 0;
         while let Some(receiving) = self.receiving.get_mut(index) {
-            let outcome = receiving.take(now, rules, &mut context, &mut progress);
+            let outcome = receiving.take(turn.now, turn.rules, &mut context, &mut progress);
             let Some(outcome) = outcome else {
                 index += 1;
                 continue;
@@ -461,11 +446,11 @@ impl Http2 {
             match outcome {
                 Outcome::Whole => {
                     arrival.exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
-                    arrived.push(arrival);
+                    turn.arrived.push(arrival);
                 }
                 Outcome::Refused(status) => {
                     arrival.refused = Some(status);
-                    arrived.push(arrival);
+                    turn.arrived.push(arrival);
                 }
                 // The client reset the stream: an aborted upload is nobody's request.
                 Outcome::Gone => {}
@@ -1057,7 +1042,7 @@ mod tests {
         let now = Instant::now();
         let mut http2 = Http2::new(pipe, hello, &rules, now);
         let (mut spare, mut arrived) = (Vec::new(), Vec::new());
-        http2.advance(now, &rules, &mut spare, &mut arrived);
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         let streams: Vec<Stream> =
             arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &rules, &home).1).collect();
         let [first, second] = &streams[..] else { panic!("two requests came") };
@@ -1076,7 +1061,7 @@ mod tests {
         // The reset wakes whoever waits for room, while h2 holds its locks.
         client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
         http2.set_readable();
-        http2.advance(now, &rules, &mut spare, &mut arrived);
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         assert_eq!(http2.waits(), Waits::Over);
         assert!(second.is_reset());
         assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);

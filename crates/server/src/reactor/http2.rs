@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
-use crate::http2::{Arrival, Http2, Stream, StreamHome, Waits};
+use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
 use crate::pipe::Pipe;
 use crate::tls::Transport;
 
@@ -51,7 +51,12 @@ impl Reactor {
         let mut arrived = Vec::new();
         let mut rounds = 0;
         loop {
-            http2.advance(self.now, &self.rules.read, &mut self.spare, &mut arrived);
+            http2.advance(&mut Turn {
+                now: self.now,
+                rules: &self.rules.read,
+                spare: &mut self.spare,
+                arrived: &mut arrived,
+            });
             for arrival in arrived.drain(..) {
                 self.begin_stream(token, &http2, arrival, &home);
             }
