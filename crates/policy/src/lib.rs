@@ -45,3 +45,4 @@ pub mod shared;
 pub mod static_files;
 mod validators;
 pub mod web2py_static;
+mod words;
