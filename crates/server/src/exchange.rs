@@ -457,15 +457,8 @@ impl<'a> Answer<'a> {
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
         let result = self.pipe.send(self.out, more, self.limits);
         self.out.clear();
-        self.nudge();
+        self.pipe.nudge();
         result
-    }
-
-    /// What was sent on a stream of HTTP/2 is under way when its connection has been looked after.
-    fn nudge(&self) {
-        if let Some(stream) = self.pipe.stream().http2() {
-            stream.nudge();
-        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -591,7 +584,7 @@ impl Response for Answer<'_> {
             Form::Http | Form::Cgi(_) | Form::Http2 => None,
         };
         self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
-        self.nudge();
+        self.pipe.nudge();
         if matches!(self.progress.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }
