@@ -994,8 +994,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_panic_inside_h2_ends_only_its_connection() {
+    /// Those of a worker whose readers wait in a loop of their own.
+    fn rules(stream_paths: Vec<String>) -> ReadRules {
         let websocket = websocket::Rules {
             limits: MessageLimits::default(),
             origins: Origins::Same,
@@ -1013,25 +1013,61 @@ mod tests {
             deflate: Spares::default(),
             inflate: Spares::default(),
         };
-        let rules = ReadRules {
+        ReadRules {
             limits: Limits::default(),
             body_memory_max_bytes: 1000,
             temp_dir: None,
             body_timeout: Duration::from_secs(1),
             stream_timeout: None,
-            stream_paths: Vec::new(),
+            stream_paths,
             requests_per_connection_max: 0,
             mount: Mount::default(),
             forwarding: Forwarding::default(),
             proxy_protocol: false,
             https_port: None,
             websocket: Arc::new(websocket),
-        };
-        let (ours, mut client) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let pipe = Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into())));
+        }
+    }
+
+    fn stage() -> Arc<Stage> {
         let poll = mio::Poll::new().unwrap();
-        let stage = Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None));
+        Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None))
+    }
+
+    /// A pipe to a client.
+    fn pipe() -> (Arc<Pipe>, UnixStream) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into()))), client)
+    }
+
+    #[test]
+    fn a_streamed_body_calls_its_stream_when_more_came() {
+        let (rules, stage, (pipe, mut client)) = (rules(vec!["/".to_owned()]), stage(), pipe());
+        let home = StreamHome { stage: &stage, parent: 0 };
+        let mut hello = http2::PREFACE.to_vec();
+        hello.extend(b"\0\0\0\x04\0\0\0\0\0");
+        hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
+        let now = Instant::now();
+        let mut http2 = Http2::new(pipe, hello, &rules, now);
+        let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+        let (mut exchange, _stream) = http2.stream(arrived.pop().unwrap(), 7, &rules, &home);
+        let RequestBody::Received(mut body) = std::mem::take(&mut exchange.body) else { panic!("no body") };
+        let mut buffer = [0; 10];
+        assert_eq!(body.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(http2.take_called().is_empty());
+        client.write_all(b"\0\0\x04\0\x01\0\0\0\x01more").unwrap();
+        http2.set_readable();
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+        assert_eq!(http2.take_called(), [7]);
+        assert_eq!(body.read(&mut buffer).unwrap(), 4);
+        assert_eq!(body.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_panic_inside_h2_ends_only_its_connection() {
+        let (rules, stage, (pipe, mut client)) = (rules(Vec::new()), stage(), pipe());
         let home = StreamHome { stage: &stage, parent: 0 };
         // Settings that open no window, and two requests.
         let mut hello = http2::PREFACE.to_vec();
