@@ -2,9 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use anygate_proto::application::{Response, SendError, Socket};
+use anygate_proto::application::{Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 /// A request for a target, whose path is decoded as codecs do.
@@ -100,18 +99,6 @@ impl Response for Kept {
 
     fn interim(&mut self, _head: &ResponseHead) -> Result<(), SendError> {
         Ok(())
-    }
-
-    fn accept_websocket(
-        &mut self,
-        _head: &ResponseHead,
-        _protocol: Option<&[u8]>,
-    ) -> Result<Arc<dyn Socket>, SendError> {
-        Err(SendError::NoWebSocket)
-    }
-
-    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
-        Err(SendError::NoWebSocket)
     }
 
     fn started(&self) -> bool {

@@ -4,13 +4,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::words;
+
 /// Requests of one worker that can be seen.
 pub const PLACES: usize = 64;
 const WORDS: usize = 16;
 /// Numbers in a row.
 pub const CELLS: usize = PLACES * WORDS;
 /// Method and target are cut off after so many bytes.
-const TEXT_BYTES: usize = (WORDS - 2) * 8;
+const TEXT_BYTES: usize = words::text_max_bytes(WORDS - 1);
 /// Somebody is writing here.
 const CLAIMED: u64 = u64::MAX;
 
@@ -31,26 +33,23 @@ impl<'a> InFlight<'a> {
     /// Shows a request; gives its place, `None` when there is none.
     pub fn begin(self, now: SystemTime, method: &[u8], target: &[u8]) -> Option<usize> {
         let place = (0..PLACES).find(|&place| {
-            self.word(place, 0).is_some_and(|begun| {
+            self.place(place).is_some_and(|(begun, _)| {
                 begun.load(Ordering::Relaxed) == 0
                     && begun.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
             })
         })?;
+        let (begun, words) = self.place(place)?;
         let mut text = [0; TEXT_BYTES];
         let bytes = method.iter().chain(b" ").chain(target).copied();
         let length = text.iter_mut().zip(bytes).map(|(to, byte)| *to = byte).count();
-        self.word(place, 1)?.store(length as u64, Ordering::Relaxed);
-        for (word, bytes) in text.chunks_exact(8).take(length.div_ceil(8)).enumerate() {
-            let packed = bytes.iter().rev().fold(0, |packed, &byte| packed << 8 | u64::from(byte));
-            self.word(place, 2 + word)?.store(packed, Ordering::Relaxed);
-        }
-        self.word(place, 0)?.store(micros(now).max(1), Ordering::Release);
+        words::store(words, text.get(..length).unwrap_or_default());
+        begun.store(micros(now).max(1), Ordering::Release);
         Some(place)
     }
 
     /// Its call has ended.
     pub fn end(self, place: usize) {
-        if let Some(begun) = self.word(place, 0) {
+        if let Some((begun, _)) = self.place(place) {
             begun.store(0, Ordering::Release);
         }
     }
@@ -63,27 +62,22 @@ impl<'a> InFlight<'a> {
     }
 
     fn read(self, place: usize, now: SystemTime) -> Option<Seen> {
-        let begun = self.word(place, 0)?.load(Ordering::Acquire);
+        let (cell, words) = self.place(place)?;
+        let begun = cell.load(Ordering::Acquire);
         if begun == 0 || begun == CLAIMED {
             return None;
         }
-        let length = usize::try_from(self.word(place, 1)?.load(Ordering::Relaxed)).ok()?.min(TEXT_BYTES);
-        let mut text = Vec::with_capacity(TEXT_BYTES);
-        for word in 0..length.div_ceil(8) {
-            text.extend_from_slice(&self.word(place, 2 + word)?.load(Ordering::Relaxed).to_le_bytes());
-        }
-        text.truncate(length);
+        let request = words::load(words);
         // Whoever reused the place meanwhile wrote into what we read.
         std::sync::atomic::fence(Ordering::Acquire);
-        let unchanged = self.word(place, 0)?.load(Ordering::Relaxed) == begun;
-        unchanged.then(|| Seen {
-            age: Duration::from_micros(micros(now).saturating_sub(begun)),
-            request: String::from_utf8_lossy(&text).into_owned(),
-        })
+        let unchanged = cell.load(Ordering::Relaxed) == begun;
+        let age = Duration::from_micros(micros(now).saturating_sub(begun));
+        unchanged.then_some(Seen { age, request })
     }
 
-    fn word(self, place: usize, word: usize) -> Option<&'a AtomicU64> {
-        self.0.get(place * WORDS + word)
+    /// Since when there is a request, and its text.
+    fn place(self, place: usize) -> Option<(&'a AtomicU64, &'a [AtomicU64])> {
+        self.0.get(place * WORDS..)?.get(..WORDS)?.split_first()
     }
 }
 

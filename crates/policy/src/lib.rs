@@ -47,3 +47,4 @@ pub mod site;
 pub mod static_files;
 mod validators;
 pub mod web2py_static;
+mod words;

@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::words;
+
 /// Messages that are kept.
 pub const PLACES: usize = 16;
 const WORDS: usize = 32;
 /// Numbers in a row; the first one says how many messages there were.
 pub const CELLS: usize = 1 + PLACES * WORDS;
-/// A message is cut off after so many bytes.
-const TEXT_BYTES: usize = (WORDS - 2) * 8;
 
 /// A process's messages.
 #[derive(Clone, Copy)]
@@ -26,26 +26,15 @@ pub struct Message {
 }
 
 impl<'a> Recent<'a> {
-    /// Adds a message. Nothing of it but its first line is kept.
+    /// Adds a message. Nothing of it but its first line is kept, as far as there is room.
     pub fn add(self, now: SystemTime, text: &str) {
         let Some(count) = self.0.first() else { return };
         let number = count.fetch_add(1, Ordering::Relaxed);
         let place = usize::try_from(number).unwrap_or_default() % PLACES;
-        let line = text.lines().next().unwrap_or_default().as_bytes();
-        let line = line.get(..TEXT_BYTES).unwrap_or(line);
-        let store = |word, value| {
-            if let Some(cell) = self.word(place, word) {
-                cell.store(value, Ordering::Relaxed);
-            }
-        };
-        store(0, 0);
-        store(1, line.len() as u64);
-        for (word, bytes) in line.chunks(8).enumerate() {
-            store(2 + word, bytes.iter().rev().fold(0, |packed, &byte| packed << 8 | u64::from(byte)));
-        }
-        if let Some(cell) = self.word(place, 0) {
-            cell.store(millis(now).max(1), Ordering::Release);
-        }
+        let Some((time, words)) = self.place(place) else { return };
+        time.store(0, Ordering::Relaxed);
+        words::store(words, text.lines().next().unwrap_or_default().as_bytes());
+        time.store(millis(now).max(1), Ordering::Release);
     }
 
     /// All messages, the newest first.
@@ -63,22 +52,17 @@ impl<'a> Recent<'a> {
     }
 
     fn read(self, place: usize) -> Option<Message> {
-        let time = self.word(place, 0)?.load(Ordering::Acquire);
+        let (time, words) = self.place(place)?;
+        let time = time.load(Ordering::Acquire);
         if time == 0 {
             return None;
         }
-        let length = usize::try_from(self.word(place, 1)?.load(Ordering::Relaxed)).ok()?.min(TEXT_BYTES);
-        let mut text = Vec::with_capacity(TEXT_BYTES);
-        for word in 0..length.div_ceil(8) {
-            text.extend_from_slice(&self.word(place, 2 + word)?.load(Ordering::Relaxed).to_le_bytes());
-        }
-        text.truncate(length);
-        let text = String::from_utf8_lossy(&text).into_owned();
-        Some(Message { time: UNIX_EPOCH + Duration::from_millis(time), text })
+        Some(Message { time: UNIX_EPOCH + Duration::from_millis(time), text: words::load(words) })
     }
 
-    fn word(self, place: usize, word: usize) -> Option<&'a AtomicU64> {
-        self.0.get(1 + place * WORDS + word)
+    /// When a message came, and its text.
+    fn place(self, place: usize) -> Option<(&'a AtomicU64, &'a [AtomicU64])> {
+        self.0.get(1 + place * WORDS..)?.get(..WORDS)?.split_first()
     }
 }
 
@@ -118,7 +102,7 @@ mod tests {
         Recent(&one).pass_on(Recent(&other));
         let texts = texts(Recent(&other));
         assert_eq!(texts[0], "short");
-        assert_eq!(texts[1].chars().count(), TEXT_BYTES / 2);
+        assert_eq!(texts[1].chars().count(), words::text_max_bytes(WORDS - 1) / 2);
         Recent(&[]).add(UNIX_EPOCH, "nowhere");
         assert!(Recent(&[]).list().is_empty());
     }

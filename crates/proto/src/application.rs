@@ -221,15 +221,19 @@ pub trait Response {
     /// Errors: the request asks for none, or names no such protocol; then an ordinary answer is still possible.
     fn accept_websocket(
         &mut self,
-        head: &ResponseHead,
-        protocol: Option<&[u8]>,
-    ) -> Result<Arc<dyn Socket>, SendError>;
+        _head: &ResponseHead,
+        _protocol: Option<&[u8]>,
+    ) -> Result<Arc<dyn Socket>, SendError> {
+        Err(SendError::NoWebSocket)
+    }
 
     /// Hands the connection's bytes over as they are, in place of `start`, for a program that accepts the WebSocket itself.
     /// What is written into the socket goes to the client, and the other way; the call's end ends both.
     ///
     /// Errors: the request asks for no WebSocket, or there are no descriptors left.
-    fn take_over(&mut self) -> Result<OwnedFd, SendError>;
+    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
+        Err(SendError::NoWebSocket)
+    }
 
     /// Whether `start` was called, or what stands in its place, so that a status can no longer be changed.
     fn started(&self) -> bool;

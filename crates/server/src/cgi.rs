@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use anygate_config::{self as config, ServerPlan};
-use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError, Socket};
+use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
@@ -228,18 +227,6 @@ impl<W: Write> Response for CgiAnswer<'_, W> {
 
     fn interim(&mut self, _head: &ResponseHead) -> Result<(), SendError> {
         if self.framing.is_some() { Err(SendError::Order) } else { Ok(()) }
-    }
-
-    fn accept_websocket(
-        &mut self,
-        _head: &ResponseHead,
-        _protocol: Option<&[u8]>,
-    ) -> Result<Arc<dyn Socket>, SendError> {
-        Err(SendError::NoWebSocket)
-    }
-
-    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
-        Err(SendError::NoWebSocket)
     }
 
     fn started(&self) -> bool {

@@ -77,8 +77,7 @@ impl Exchange {
 
     /// Whether the head of the answer was given.
     pub(crate) fn is_answered(&self) -> bool {
-        self.progress.framing.is_some()
-            || self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some())
+        is_answered(&self.progress, self.upgrade.as_deref())
     }
 
     /// Bytes of the answer's body so far.
@@ -182,6 +181,15 @@ struct Progress {
     /// When the application's own code began, if somebody counts.
     entered: Option<Instant>,
     timed: bool,
+}
+
+/// What the connection became, if the answer made something of it.
+fn upgraded(upgrade: Option<&Upgrade>) -> Option<&Upgraded> {
+    upgrade?.upgraded.as_ref()
+}
+
+fn is_answered(progress: &Progress, upgrade: Option<&Upgrade>) -> bool {
+    progress.framing.is_some() || upgraded(upgrade).is_some()
 }
 
 /// An answer that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
@@ -288,7 +296,7 @@ impl<'a> Answer<'a> {
     ///
     /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
     pub(crate) fn finish(mut self, failed: bool) -> Finished {
-        if let Some(upgraded) = self.upgrade.as_ref().and_then(|upgrade| upgrade.upgraded.as_ref()) {
+        if let Some(upgraded) = upgraded(self.upgrade.as_deref()) {
             *self.ends = self.form == Form::Http2;
             return Finished {
                 keep_alive: false,
@@ -354,8 +362,8 @@ impl<'a> Answer<'a> {
 
     /// Whether more may be written without waiting.
     pub(crate) fn has_room(&self) -> bool {
-        let websocket = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some());
-        self.pipe.has_room(if websocket { &self.rules.websocket.outbox } else { self.limits })
+        let upgraded = upgraded(self.upgrade.as_deref()).is_some();
+        self.pipe.has_room(if upgraded { &self.rules.websocket.outbox } else { self.limits })
     }
 
     /// Answers with an error page of our own; possible while nothing was started.
@@ -449,15 +457,8 @@ impl<'a> Answer<'a> {
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
         let result = self.pipe.send(self.out, more, self.limits);
         self.out.clear();
-        self.nudge();
+        self.pipe.nudge();
         result
-    }
-
-    /// What was sent on a stream of HTTP/2 is under way when its connection has been looked after.
-    fn nudge(&self) {
-        if let Some(stream) = self.pipe.stream().http2() {
-            stream.nudge();
-        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
@@ -583,7 +584,7 @@ impl Response for Answer<'_> {
             Form::Http | Form::Cgi(_) | Form::Http2 => None,
         };
         self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
-        self.nudge();
+        self.pipe.nudge();
         if matches!(self.progress.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }
@@ -677,8 +678,7 @@ impl Response for Answer<'_> {
     }
 
     fn started(&self) -> bool {
-        self.progress.framing.is_some()
-            || self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some())
+        is_answered(self.progress, self.upgrade.as_deref())
     }
 
     fn body_bytes(&self) -> u64 {

@@ -108,17 +108,33 @@ pub(crate) struct Arrival {
     respond: Handle<SendResponse<Bytes>>,
     /// It is to be refused with this status.
     pub(crate) refused: Option<u16>,
-    /// Whom its body tells of more, where nobody waits for it on a thread.
-    reader: Option<Arc<Caller>>,
+    follows: Follows,
+}
+
+/// What is still to come on the stream of a request.
+enum Follows {
+    Nothing,
+    /// A body that the application reads while it arrives, and its length if that is known.
+    Body(Handle<RecvStream>, Option<u64>),
     /// What the client of a WebSocket sends.
-    incoming: Option<Handle<RecvStream>>,
+    Messages(Handle<RecvStream>),
 }
 
 impl Arrival {
     /// Whether it asks for a WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
-        self.incoming.is_some()
+        matches!(self.follows, Follows::Messages(_))
     }
+}
+
+/// What a connection works with in one of its turns.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) rules: &'a ReadRules,
+    /// Exchanges to use again.
+    pub(crate) spare: &'a mut Vec<Box<Exchange>>,
+    /// Takes the requests that are complete, or to be refused.
+    pub(crate) arrived: &'a mut Vec<Arrival>,
 }
 
 /// What a connection waits for.
@@ -245,47 +261,33 @@ impl Http2 {
         }
     }
 
-    /// Reads and sends what can be read and sent; adds requests that are complete, or to be refused, to `arrived`. Then
-    /// [`waits`](Self::waits) says what for.
-    pub(crate) fn advance(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
-        arrived: &mut Vec<Arrival>,
-    ) {
+    /// Reads and sends what can be read and sent; then [`waits`](Self::waits) says what for.
+    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
         // A panic in `h2` must stay this connection's.
-        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(now, rules, spare, stage, arrived)));
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.go_on(turn)));
         if let Err(panic) = advanced {
             tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
             self.shut();
         }
     }
 
-    fn go_on(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
-        arrived: &mut Vec<Arrival>,
-    ) {
+    fn go_on(&mut self, turn: &mut Turn<'_>) {
         self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
-        self.shared.refill(now);
+        self.shared.refill(turn.now);
         loop {
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
-            if !self.accept(now, rules, spare, stage, arrived) {
+            if !self.accept(turn) {
                 return;
             }
             // What was taken of bodies makes room that the client must be told of.
-            if !self.receive(now, rules, arrived) {
+            if !self.receive(turn) {
                 break;
             }
         }
-        if rules.requests_per_connection_max != 0 && self.served >= rules.requests_per_connection_max {
+        let served_max = turn.rules.requests_per_connection_max;
+        if served_max != 0 && self.served >= served_max {
             self.leave();
         }
     }
@@ -332,14 +334,7 @@ impl Http2 {
     }
 
     /// Drives the connection and takes the heads of requests; gives whether it is open.
-    fn accept(
-        &mut self,
-        now: Instant,
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-        stage: &StreamHome<'_>,
-        arrived: &mut Vec<Arrival>,
-    ) -> bool {
+    fn accept(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         if let Link::Shaking(handshake) = &mut self.link {
             match handshake.get().as_mut().poll(&mut context) {
@@ -353,7 +348,7 @@ impl Http2 {
             let connection = connection.get();
             // Streams that a client resets before they were answered are not given up by us, so they still count: what
             // comes beyond waits inside `h2`, which ends the connection when those are reset (CVE-2023-44487).
-            let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + arrived.len();
+            let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + turn.arrived.len();
             if busy >= STREAMS_MAX {
                 return match connection.poll_closed(&mut context) {
                     Poll::Pending => true,
@@ -366,16 +361,7 @@ impl Http2 {
                 Poll::Ready(Some(Err(error))) => return self.over(Some(&error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.served += 1;
-                    let exchange = spare.pop().unwrap_or_default();
-                    let respond = Handle::new(respond);
-                    self.request(
-                        request,
-                        Arrival { exchange, respond, refused: None, reader: None, incoming: None },
-                        now,
-                        rules,
-                        stage,
-                        arrived,
-                    );
+                    self.request(request, Handle::new(respond), turn);
                 }
             }
         }
@@ -400,14 +386,14 @@ impl Http2 {
     fn request(
         &mut self,
         request: Request<RecvStream>,
-        mut arrival: Arrival,
-        now: Instant,
-        rules: &ReadRules,
-        stage: &StreamHome<'_>,
-        arrived: &mut Vec<Arrival>,
+        respond: Handle<SendResponse<Bytes>>,
+        turn: &mut Turn<'_>,
     ) {
+        let (rules, arrived) = (turn.rules, &mut *turn.arrived);
         let (parts, body) = request.into_parts();
         let mut body = Handle::new(body);
+        let exchange = turn.spare.pop().unwrap_or_default();
+        let mut arrival = Arrival { exchange, respond, refused: None, follows: Follows::Nothing };
         arrival.exchange.form = Form::Http2;
         let protocol = parts.extensions.get::<Protocol>();
         let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -425,7 +411,7 @@ impl Http2 {
             }
         };
         if websocket {
-            arrival.incoming = Some(body);
+            arrival.follows = Follows::Messages(body);
             return arrived.push(arrival);
         }
         if body.get().is_end_stream() {
@@ -438,28 +424,20 @@ impl Http2 {
             let _ = arrival.respond.get().send_informational(interim);
         }
         if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
-            let (length, left, timeout) = (decoded.length, rules.limits.body_max_bytes, rules.stream_timeout);
-            let (stage, parent) = (Arc::clone(stage.stage), stage.parent);
-            if timeout.is_none() {
-                let (token, shared) = (AtomicUsize::new(usize::MAX), Arc::clone(&self.shared));
-                arrival.reader = Some(Arc::new(Caller { token, shared }));
-            }
-            let (at_hand, caller) = (Bytes::new(), arrival.reader.clone());
-            let body = StreamedBody { body, at_hand, length, left, timeout, caller, stage, parent };
-            arrival.exchange.body = RequestBody::Received(Box::new(body));
+            arrival.follows = Follows::Body(body, decoded.length);
             return arrived.push(arrival);
         }
-        let due = now + rules.body_timeout;
+        let due = turn.now + rules.body_timeout;
         self.receiving.push(Receiving { arrival, body, spool: BodySpool::default(), received: 0, due });
     }
 
     /// Takes what came of bodies; gives whether anything did.
-    fn receive(&mut self, now: Instant, rules: &ReadRules, arrived: &mut Vec<Arrival>) -> bool {
+    fn receive(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let mut progress = false;
         let mut index = 0;
         while let Some(receiving) = self.receiving.get_mut(index) {
-            let outcome = receiving.take(now, rules, &mut context, &mut progress);
+            let outcome = receiving.take(turn.now, turn.rules, &mut context, &mut progress);
             let Some(outcome) = outcome else {
                 index += 1;
                 continue;
@@ -468,11 +446,11 @@ impl Http2 {
             match outcome {
                 Outcome::Whole => {
                     arrival.exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
-                    arrived.push(arrival);
+                    turn.arrived.push(arrival);
                 }
                 Outcome::Refused(status) => {
                     arrival.refused = Some(status);
-                    arrived.push(arrival);
+                    turn.arrived.push(arrival);
                 }
                 // The client reset the stream: an aborted upload is nobody's request.
                 Outcome::Gone => {}
@@ -678,7 +656,7 @@ struct Half {
     reset: bool,
 }
 
-/// Told when a stream can send more.
+/// Told when a stream can send more, or has more to read.
 struct Call {
     token: usize,
     shared: Arc<Shared>,
@@ -698,26 +676,44 @@ impl Http2 {
     /// Makes the socket of a request that came. `token` is that of its own connection.
     pub(crate) fn stream(
         &self,
-        respond: Arrival,
+        arrival: Arrival,
         token: usize,
+        rules: &ReadRules,
         home: &StreamHome<'_>,
     ) -> (Box<Exchange>, Stream) {
-        let Arrival { exchange, respond, reader, incoming, .. } = respond;
-        let incoming = incoming.map(|body| Incoming { body, at_hand: Bytes::new() });
-        if let Some(reader) = reader {
-            reader.token.store(token, Ordering::Release);
-        }
+        let Arrival { mut exchange, respond, follows, .. } = arrival;
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
-        let call =
-            Call { token, shared: Arc::clone(&shared), told: Mutex::new(false), changed: Condvar::new() };
+        let call = Arc::new(Call {
+            token,
+            shared: Arc::clone(&shared),
+            told: Mutex::new(false),
+            changed: Condvar::new(),
+        });
+        let mut incoming = None;
+        match follows {
+            Follows::Nothing => {}
+            Follows::Messages(body) => incoming = Some(Incoming { body, at_hand: Bytes::new() }),
+            Follows::Body(body, length) => {
+                exchange.body = RequestBody::Received(Box::new(StreamedBody {
+                    body,
+                    at_hand: Bytes::new(),
+                    length,
+                    left: rules.limits.body_max_bytes,
+                    timeout: rules.stream_timeout,
+                    call: Arc::clone(&call),
+                    stage: Arc::clone(home.stage),
+                    parent: home.parent,
+                }));
+            }
+        }
         let stream = Stream {
             half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
             incoming: Mutex::new(incoming),
             shared,
             stage: Arc::clone(home.stage),
             parent: home.parent,
-            call: Arc::new(call),
+            call,
         };
         (exchange, stream)
     }
@@ -906,25 +902,12 @@ struct StreamedBody {
     left: u64,
     /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
     timeout: Option<Duration>,
-    caller: Option<Arc<Caller>>,
+    call: Arc<Call>,
     stage: Arc<Stage>,
     parent: usize,
 }
 
-/// Told when a body has more, in place of a thread: calls the stream.
-struct Caller {
-    token: AtomicUsize,
-    shared: Arc<Shared>,
-}
-
-impl Wake for Caller {
-    fn wake(self: Arc<Self>) {
-        let token = self.token.load(Ordering::Acquire);
-        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-    }
-}
-
-/// Told when a body has more.
+/// Told when a body has more, where a thread waits for it.
 struct Reader(Thread);
 
 impl Wake for Reader {
@@ -939,9 +922,9 @@ impl Body for StreamedBody {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let waker = match &self.caller {
-            Some(caller) => Waker::from(Arc::clone(caller)),
-            None => Waker::from(Arc::new(Reader(thread::current()))),
+        let waker = match self.timeout {
+            Some(_) => Waker::from(Arc::new(Reader(thread::current()))),
+            None => Waker::from(Arc::clone(&self.call)),
         };
         let mut context = Context::from_waker(&waker);
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
@@ -1011,8 +994,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_panic_inside_h2_ends_only_its_connection() {
+    /// Those of a worker whose readers wait in a loop of their own.
+    fn rules(stream_paths: Vec<String>) -> ReadRules {
         let websocket = websocket::Rules {
             limits: MessageLimits::default(),
             origins: Origins::Same,
@@ -1030,25 +1013,61 @@ mod tests {
             deflate: Spares::default(),
             inflate: Spares::default(),
         };
-        let rules = ReadRules {
+        ReadRules {
             limits: Limits::default(),
             body_memory_max_bytes: 1000,
             temp_dir: None,
             body_timeout: Duration::from_secs(1),
             stream_timeout: None,
-            stream_paths: Vec::new(),
+            stream_paths,
             requests_per_connection_max: 0,
             mount: Mount::default(),
             forwarding: Forwarding::default(),
             proxy_protocol: false,
             https_port: None,
             websocket: Arc::new(websocket),
-        };
-        let (ours, mut client) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let pipe = Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into())));
+        }
+    }
+
+    fn stage() -> Arc<Stage> {
         let poll = mio::Poll::new().unwrap();
-        let stage = Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None));
+        Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None))
+    }
+
+    /// A pipe to a client.
+    fn pipe() -> (Arc<Pipe>, UnixStream) {
+        let (ours, client) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into()))), client)
+    }
+
+    #[test]
+    fn a_streamed_body_calls_its_stream_when_more_came() {
+        let (rules, stage, (pipe, mut client)) = (rules(vec!["/".to_owned()]), stage(), pipe());
+        let home = StreamHome { stage: &stage, parent: 0 };
+        let mut hello = http2::PREFACE.to_vec();
+        hello.extend(b"\0\0\0\x04\0\0\0\0\0");
+        hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
+        let now = Instant::now();
+        let mut http2 = Http2::new(pipe, hello, &rules, now);
+        let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+        let (mut exchange, _stream) = http2.stream(arrived.pop().unwrap(), 7, &rules, &home);
+        let RequestBody::Received(mut body) = std::mem::take(&mut exchange.body) else { panic!("no body") };
+        let mut buffer = [0; 10];
+        assert_eq!(body.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(http2.take_called().is_empty());
+        client.write_all(b"\0\0\x04\0\x01\0\0\0\x01more").unwrap();
+        http2.set_readable();
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+        assert_eq!(http2.take_called(), [7]);
+        assert_eq!(body.read(&mut buffer).unwrap(), 4);
+        assert_eq!(body.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_panic_inside_h2_ends_only_its_connection() {
+        let (rules, stage, (pipe, mut client)) = (rules(Vec::new()), stage(), pipe());
         let home = StreamHome { stage: &stage, parent: 0 };
         // Settings that open no window, and two requests.
         let mut hello = http2::PREFACE.to_vec();
@@ -1059,9 +1078,9 @@ mod tests {
         let now = Instant::now();
         let mut http2 = Http2::new(pipe, hello, &rules, now);
         let (mut spare, mut arrived) = (Vec::new(), Vec::new());
-        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         let streams: Vec<Stream> =
-            arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &home).1).collect();
+            arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &rules, &home).1).collect();
         let [first, second] = &streams[..] else { panic!("two requests came") };
         for stream in [first, second] {
             stream.start(Response::new(()), false).unwrap();
@@ -1078,7 +1097,7 @@ mod tests {
         // The reset wakes whoever waits for room, while h2 holds its locks.
         client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
         http2.set_readable();
-        http2.advance(now, &rules, &mut spare, &home, &mut arrived);
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         assert_eq!(http2.waits(), Waits::Over);
         assert!(second.is_reset());
         assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);

@@ -69,7 +69,7 @@ impl Watch {
         number
     }
 
-    /// A call has ended, or has no limit from now on (as a WebSocket session has none).
+    /// A call has ended.
     pub(crate) fn release(&self, number: u64) {
         let mut calls = self.lock();
         if calls.running.remove(&number).is_none() {

@@ -212,9 +212,9 @@ impl Pipe {
     /// Sends a few bytes behind what waits already and never makes its caller wait; drops them when more than `waiting_max`
     /// bytes wait.
     pub(crate) fn send_aside(&self, bytes: &[u8], waiting_max: usize) {
-        let mut outbox = self.lock();
+        let outbox = self.lock();
         if !outbox.ended && outbox.memory_bytes <= waiting_max {
-            self.push_small(&mut outbox, bytes);
+            self.push_small(outbox, bytes);
         }
     }
 
@@ -222,20 +222,23 @@ impl Pipe {
     pub(crate) fn send_farewell(&self, bytes: &[u8]) {
         let mut outbox = self.lock();
         if !std::mem::replace(&mut outbox.ended, true) {
-            self.push_small(&mut outbox, bytes);
+            self.push_small(outbox, bytes);
         }
     }
 
-    fn push_small(&self, outbox: &mut Outbox, bytes: &[u8]) {
+    fn push_small(&self, mut outbox: MutexGuard<'_, Outbox>, bytes: &[u8]) {
         if !self.is_broken() {
             outbox.memory_bytes += bytes.len();
             outbox.progress.get_or_insert_with(Instant::now);
             outbox.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
-            self.flush_locked(outbox);
+            self.flush_locked(&mut outbox);
+            drop(outbox);
+            self.nudge();
         }
     }
 
-    /// Has what was sent on a stream of HTTP/2 sent on, for whoever does not own the reactor.
+    /// Has what was sent on a stream of HTTP/2 sent on, for whoever does not own the reactor: it is under way when the
+    /// stream's connection has been looked after.
     pub(crate) fn nudge(&self) {
         if let Some(stream) = self.stream.http2() {
             stream.nudge();
@@ -369,9 +372,7 @@ impl Pipe {
             let _ = self.stream.shutdown_write();
         }
         drop(outbox);
-        if let Some(stream) = self.stream.http2() {
-            stream.nudge();
-        }
+        self.nudge();
         self.tell_news();
     }
 

@@ -249,7 +249,6 @@ impl Session {
                 let mut ping = Vec::new();
                 encode_ping(&mut ping, b"");
                 pipe.send_aside(&ping, REPLIES_MAX_BYTES);
-                pipe.nudge();
                 now + ping_timeout
             }
             None => inner.heard + ping_interval,
@@ -320,7 +319,6 @@ impl Session {
         if !last.is_empty() {
             pipe.send_farewell(&last);
         }
-        pipe.nudge();
         self.tell(inner);
     }
 
@@ -477,7 +475,6 @@ impl Socket for Session {
             let mut frame = Vec::new();
             encode_close(&mut frame, number, reason);
             pipe.send_farewell(&frame);
-            pipe.nudge();
         }
         self.tell(inner);
         if resumes {

@@ -16,7 +16,6 @@ use crate::schedule::Schedule;
 use crate::sockets::Socket;
 use crate::worker::{
     AssistantContext, Counts, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext,
-    live,
 };
 use crate::{APPLICATION_FAILED, inherit, sockets};
 
@@ -176,10 +175,8 @@ impl<'a> Supervisor<'a> {
                     return 1;
                 }
             }
-            match self.spawn_missing() {
-                Some(Role::Worker(slot)) => self.become_worker(slot),
-                Some(Role::Assistant) => self.become_assistant(),
-                None => {}
+            if let Some(role) = self.spawn_missing() {
+                self.become_child(role);
             }
         }
     }
@@ -500,8 +497,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Becomes a worker, in its process: everything that is the supervisor's alone is closed.
-    fn become_worker(self, slot: usize) -> ! {
+    /// Becomes a worker or the assistant, in its process: everything that is the supervisor's alone is closed.
+    fn become_child(self, role: Role) -> ! {
         let Supervisor {
             body,
             sockets,
@@ -514,35 +511,22 @@ impl<'a> Supervisor<'a> {
             assistant,
             ..
         } = self;
-        let report = Report::new(children.board(), slot, news.1);
-        drop((news.0, lifeline.1, old_lifeline, schedule, assistant));
-        let sockets = sockets.into_iter().filter(|socket| !socket.admin).collect();
-        live(body, WorkerContext { sockets, signals, parent: lifeline.0, report })
-    }
-
-    /// Becomes the assistant, in its process.
-    fn become_assistant(self) -> ! {
-        let Supervisor {
-            body,
-            sockets,
-            signals,
-            children,
-            news,
-            lifeline,
-            old_lifeline,
-            schedule,
-            assistant,
-            ..
-        } = self;
-        drop((news, lifeline.1, old_lifeline, schedule));
-        let Some(assistant) = assistant else { process::exit_now(1) };
-        let context = AssistantContext {
-            sockets: sockets.into_iter().filter(|socket| socket.admin).collect(),
-            signals,
-            parent: lifeline.0,
-            tree: Tree(children.board()),
-            orders: Orders(assistant.orders.1),
-        };
-        process::exit_now(body.assist(context))
+        let is_assistant = matches!(role, Role::Assistant);
+        let sockets = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
+        let (board, parent) = (children.board(), lifeline.0);
+        drop((news.0, lifeline.1, old_lifeline, schedule));
+        process::exit_now(match (role, assistant) {
+            (Role::Worker(slot), assistant) => {
+                drop(assistant);
+                let report = Report::new(board, slot, news.1);
+                body.work(WorkerContext { sockets, signals, parent, report })
+            }
+            (Role::Assistant, Some(Assistant { orders: (received, orders), .. })) => {
+                drop((news.1, received));
+                let (tree, orders) = (Tree(board), Orders(orders));
+                body.assist(AssistantContext { sockets, signals, parent, tree, orders })
+            }
+            (Role::Assistant, None) => 1,
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anygate_sys::process::{self, Fork, Pid};
+use anygate_sys::process::{Fork, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signals;
 
@@ -329,12 +329,6 @@ impl Order {
             _ => None,
         }
     }
-}
-
-/// Ends a worker's process with what it says.
-pub(crate) fn live(body: &mut dyn WorkerBody, context: WorkerContext) -> ! {
-    let code = body.work(context);
-    process::exit_now(code)
 }
 
 #[cfg(test)]

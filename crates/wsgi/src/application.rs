@@ -53,9 +53,10 @@ impl WsgiApplication {
         let (py, call) = (start_response.py(), &start_response.get().call);
         let websocket = request.websocket;
         let environ = self.environs.make(py, request)?;
-        EarlyHints::offer(Caller::Thread(start_response.clone().unbind()), &environ)?;
+        let caller = || Caller::Thread(start_response.clone().unbind());
+        EarlyHints::offer(call, caller, &environ)?;
         if websocket {
-            let socket = WebSocket::new(Caller::Thread(start_response.clone().unbind()), &environ)?;
+            let socket = WebSocket::new(caller(), &environ)?;
             py.import("anygate.websocket")?.call_method1("offer", (&environ, &socket))?;
             let result = self.run(call, &environ, start_response);
             return WebSocket::end(&socket, result);

@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::start_response::{Caller, add_fields};
+use crate::start_response::{Call, Caller, add_fields};
 
 /// The callable that an application gets.
 #[pyclass(frozen, module = "anygate")]
@@ -17,9 +17,13 @@ pub(crate) struct EarlyHints {
 
 impl EarlyHints {
     /// Puts it into the environ of a request whose client knows interim answers.
-    pub(crate) fn offer(caller: Caller, environ: &Bound<'_, PyDict>) -> PyResult<()> {
-        if caller.call().response.with(|response| response.offers_interim()) == Some(true) {
-            environ.set_item(intern!(environ.py(), "wsgi.early_hints"), EarlyHints { caller })?;
+    pub(crate) fn offer(
+        call: &Call,
+        caller: impl FnOnce() -> Caller,
+        environ: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        if call.response.with(|response| response.offers_interim()) == Some(true) {
+            environ.set_item(intern!(environ.py(), "wsgi.early_hints"), EarlyHints { caller: caller() })?;
         }
         Ok(())
     }

@@ -225,11 +225,12 @@ impl GreenletCall {
             let websocket = request.websocket;
             Ok((this.environs.make(py, request)?, streamed, websocket))
         })?;
-        EarlyHints::offer(Caller::Greenlet(slf.clone().unbind()), &environ)?;
+        let caller = || Caller::Greenlet(slf.clone().unbind());
+        EarlyHints::offer(&this.call, caller, &environ)?;
         if !websocket {
             return Ok((environ, streamed, None));
         }
-        let websocket = WebSocket::new(Caller::Greenlet(slf.clone().unbind()), &environ)?;
+        let websocket = WebSocket::new(caller(), &environ)?;
         // There is one for each call.
         let _ = this.websocket.set(websocket.clone().unbind());
         Ok((environ, streamed, Some(websocket)))

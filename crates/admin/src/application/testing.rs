@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::row::{self, Row};
-use anygate_proto::application::{Application, Endpoints, Request, Response, SendError, Socket};
+use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use super::{About, Admin};
@@ -166,18 +166,6 @@ impl Response for Taken {
 
     fn interim(&mut self, _head: &ResponseHead) -> Result<(), SendError> {
         Ok(())
-    }
-
-    fn accept_websocket(
-        &mut self,
-        _head: &ResponseHead,
-        _protocol: Option<&[u8]>,
-    ) -> Result<Arc<dyn Socket>, SendError> {
-        Err(SendError::Order)
-    }
-
-    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
-        Err(SendError::Order)
     }
 
     fn started(&self) -> bool {

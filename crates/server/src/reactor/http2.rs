@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
-use crate::http2::{Arrival, Http2, Stream, StreamHome, Waits};
+use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
 use crate::pipe::Pipe;
 use crate::tls::Transport;
 
@@ -51,7 +51,12 @@ impl Reactor {
         let mut arrived = Vec::new();
         let mut rounds = 0;
         loop {
-            http2.advance(self.now, &self.rules.read, &mut self.spare, &home, &mut arrived);
+            http2.advance(&mut Turn {
+                now: self.now,
+                rules: &self.rules.read,
+                spare: &mut self.spare,
+                arrived: &mut arrived,
+            });
             for arrival in arrived.drain(..) {
                 self.begin_stream(token, &http2, arrival, &home);
             }
@@ -98,7 +103,7 @@ impl Reactor {
         let (refused, websocket) = (arrival.refused, arrival.is_websocket());
         let place = self.connections.vacant_entry();
         let token = place.key();
-        let (exchange, stream) = http2.stream(arrival, token, home);
+        let (exchange, stream) = http2.stream(arrival, token, &self.rules.read, home);
         let mut connection =
             Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
         let next = match refused {
