@@ -100,6 +100,13 @@ pub trait Call: Response + Send {
     /// followed by another look, since that may be the case already.
     fn want_news(&mut self);
 
+    /// Runs `work` as a part of the call: what it logs is told apart from what others do.
+    fn within(&mut self, work: &mut dyn FnMut(&RequestHead)) {
+        if let Some(request) = self.request() {
+            work(request.head);
+        }
+    }
+
     /// Ends the call, as the return of [`Application::call`] does.
     fn finish(self: Box<Self>, result: Result<(), Failed>);
 }

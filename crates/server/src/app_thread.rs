@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::row::Row;
-use anygate_proto::application::{Application, Endpoints, Failed, Request};
+use anygate_policy::site::{Passage, Through};
+use anygate_proto::application::{Application, Endpoints, Failed, Request, Response};
 use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
+use tracing::Span;
 
 use crate::access_log::AccessLog;
 use crate::connection::Connection;
@@ -99,6 +101,12 @@ impl AppThread<'_> {
             timed: row.is_some(),
         };
         let websocket = exchange.upgrade.is_some();
+        let mut passage = exchange.passage.take();
+        let span = passage.as_deref().map_or_else(Span::none, span);
+        let _entered = span.enter();
+        if let Some(passage) = &mut passage {
+            passage.prepare(&mut exchange.head);
+        }
         let (mut answer, head, body, endpoints) =
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
         let mut stream = None;
@@ -115,12 +123,16 @@ impl AppThread<'_> {
         let received = request.body.as_ref().and_then(|body| body.length()).unwrap_or_default();
         let seen = row.and_then(|row| show(row, head));
         // A panic in here is a fault of ours; it must stay this request's.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let file = self.rules.files.as_ref().and_then(|files| files.answer(head, &mut answer));
-            match file {
-                Some(sent) => sent.map_err(|_| Failed),
-                None => self.application.call(request, &mut answer),
-            }
+        let call = |out: &mut (dyn Response + Send)| {
+            let file = self.rules.files.as_ref().and_then(|files| files.answer(head, out));
+            file.map_or_else(|| self.application.call(request, out), |sent| sent.map_err(|_| Failed))
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| match &mut passage {
+            None => call(&mut answer),
+            Some(passage) => passage.answer(head, &mut answer).unwrap_or_else(|| {
+                let result = call(&mut Through { passage, request: head, out: &mut answer });
+                passage.finish(head, result, &mut answer)
+            }),
         }));
         let failed = match result {
             Ok(result) => result == Err(Failed),
@@ -143,6 +155,16 @@ impl AppThread<'_> {
         conclude(self.stage, self.rules, endpoints, head, &finished, &call);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
+    }
+}
+
+/// What is logged inside belongs to the request.
+pub(crate) fn span(passage: &Passage) -> Span {
+    match (passage.id(), passage.trace()) {
+        (None, None) => Span::none(),
+        (Some(id), None) => tracing::error_span!("request", id),
+        (None, Some(trace)) => tracing::error_span!("request", trace),
+        (Some(id), Some(trace)) => tracing::error_span!("request", id, trace),
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anygate_config::Protocol;
+use anygate_policy::concurrency::ConnectionPermit;
 use anygate_policy::forwarded::{Applied, Forwarding};
+use anygate_policy::site::{self, Admission, Reply, Site};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
@@ -51,6 +53,16 @@ pub(crate) struct ReadRules {
     /// Where clients of [`Protocol::Redirect`] are sent.
     pub(crate) https_port: Option<u16>,
     pub(crate) websocket: Arc<websocket::Rules>,
+    /// What is around the application.
+    pub(crate) site: Option<Arc<Site>>,
+}
+
+impl ReadRules {
+    /// Most bytes of a request's body.
+    pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
+        let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));
+        of_path.unwrap_or(self.limits.body_max_bytes)
+    }
 }
 
 pub(crate) struct Connection {
@@ -67,6 +79,8 @@ pub(crate) struct Connection {
     /// Received but not consumed: a partial head, or pipelined requests.
     input: Vec<u8>,
     pub(crate) state: State,
+    /// It is counted as one of its client's.
+    pub(crate) permit: Option<ConnectionPermit>,
     /// Exchanges that were answered.
     pub(crate) served: u64,
     /// The socket may hold bytes, or an end, that no further readiness event will tell of.
@@ -97,7 +111,7 @@ pub(crate) enum State {
 }
 
 /// What the reactor must do after bytes were taken in.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     /// Wait for more bytes.
     Wait,
@@ -109,6 +123,8 @@ pub(crate) enum Next {
     Refuse(u16),
     /// Answer with this status that it is to be found elsewhere, and close.
     Redirect(u16, String),
+    /// Answer with this; another request may follow if the exchange says so.
+    Reply(Box<Reply>),
     /// Close without an answer, and say why: the peer does not speak the protocol.
     Broken(String),
     /// Close: nothing more is to be said.
@@ -134,6 +150,7 @@ impl Connection {
             exchange: None,
             input: Vec::new(),
             state: State::Idle,
+            permit: None,
             served: 0,
             more: false,
         }
@@ -335,6 +352,7 @@ impl Connection {
                     let rest = bytes.get(consumed..).unwrap_or_default();
                     match self.headed(decoded.framing, decoded.expect_continue, rest, rules) {
                         Ok(taken) => consumed += taken,
+                        Err(next @ Next::Reply(_)) => return (consumed, next),
                         Err(next) => return (bytes.len(), next),
                     }
                 }
@@ -507,6 +525,28 @@ impl Connection {
             let place = to_https(&exchange.head, rules.https_port);
             return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
         }
+        if let Some(site) = &rules.site {
+            let length = match (&framing, &exchange.body) {
+                (Framing::Length(length), _) => Some(*length),
+                (Framing::None, RequestBody::Received(body)) => body.length(),
+                (Framing::None | Framing::Chunked, _) => None,
+            };
+            // What is still to come will not be read.
+            let keep_alive = exchange.keep_alive && matches!(framing, Framing::None);
+            let arrival = site::Arrival {
+                head: &mut exchange.head,
+                endpoints: exchange.endpoints.as_deref().unwrap_or(&self.endpoints),
+                is_trusted: rules.forwarding.trusts(&self.endpoints),
+                length,
+            };
+            match site.admit(arrival) {
+                Admission::Passed(passage) => exchange.passage = passage,
+                Admission::Answered(reply) => {
+                    exchange.keep_alive = keep_alive;
+                    return Err(Next::Reply(reply));
+                }
+            }
+        }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
             let websocket::Rules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check(&exchange.head, origins, compression.as_ref());
@@ -517,7 +557,8 @@ impl Connection {
             self.state = State::Ready;
             return Ok(0);
         }
-        let decoder = BodyDecoder::new(framing, &rules.limits).map_err(|error| {
+        let limits = Limits { body_max_bytes: rules.body_max_bytes(&exchange.head), ..rules.limits };
+        let decoder = BodyDecoder::new(framing, &limits).map_err(|error| {
             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
             Next::Refuse(error.status())
         })?;

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anygate_policy::site::{Passage, Through};
 use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
-use anygate_proto::head::ResponseHead;
+use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_sys::Bell;
+use tracing::Span;
 
 use crate::access_log::AccessLog;
-use crate::app_thread::{Concluded, conclude, show};
+use crate::app_thread::{Concluded, conclude, show, span};
 use crate::body::BodyStream;
 use crate::connection::Connection;
 use crate::date::DateCache;
@@ -81,8 +83,8 @@ impl Desk {
         let Some(exchange) = connection.exchange.take() else { return };
         self.open.fetch_add(1, Ordering::AcqRel);
         let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
-        match call.file() {
-            Some(sent) => call.finish(sent),
+        match call.answer_here() {
+            Some(answered) => call.end_with(answered),
             None => self.lock().calls.push_back(call),
         }
     }
@@ -187,6 +189,8 @@ struct DeskCall {
     inside: Option<Inside>,
     body: Option<Box<dyn Body>>,
     stream: Option<BodyStream>,
+    /// What the site does with it.
+    passage: Option<Box<Passage>>,
     begun: Option<Instant>,
     is_begun: bool,
     received: u64,
@@ -225,12 +229,17 @@ impl DeskCall {
             RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
         };
         let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
+        let mut passage = exchange.passage.take();
+        if let Some(passage) = &mut passage {
+            passage.prepare(&mut exchange.head);
+        }
         let seen = desk.rules.row().and_then(|row| show(row, &exchange.head));
         DeskCall {
             number,
             inside: Some(Inside { connection, exchange }),
             body,
             stream,
+            passage,
             begun: (log.is_some() || desk.rules.counts.is_some()).then(Instant::now),
             is_begun: false,
             received,
@@ -245,24 +254,53 @@ impl DeskCall {
     }
 
     /// Goes on with the answer; `None` after the end.
-    fn answer<R>(&mut self, work: impl FnOnce(&mut Answer<'_>) -> R) -> Option<R> {
+    fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
+        let span = self.span();
+        let _entered = span.enter();
         let Inside { connection, exchange } = self.inside.as_mut()?;
         let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
-        Some(work(&mut answer))
+        let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
+        Some(match &mut self.passage {
+            None => work(&mut answer),
+            Some(passage) => work(&mut Through { passage, request, out: &mut answer }),
+        })
     }
 
-    /// Sends the file that the request asks for, if it is one of those that need no application.
-    fn file(&mut self) -> Option<Result<(), Failed>> {
+    /// What is logged inside belongs to the request.
+    fn span(&self) -> Span {
+        self.passage.as_deref().map_or_else(Span::none, span)
+    }
+
+    /// Answers a request that needs no application.
+    fn answer_here(&mut self) -> Option<Result<(), Failed>> {
+        let span = self.span();
+        let _entered = span.enter();
         let Inside { connection, exchange } = self.inside.as_mut()?;
         let (rules, draining) = (&self.desk.rules, self.desk.stage.draining());
-        let files = rules.files.as_ref()?;
-        // The hub's thread does not wait for a file that is looked for here.
+        // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
-        let (mut answer, head, _) =
+        let (mut answer, request, _) =
             Answer::resume(exchange, &connection.pipe, &rules.answer, &mut date, draining);
-        files.answer(head, &mut answer).map(|sent| sent.map_err(|_| Failed))
+        let file = |out: &mut dyn Response| rules.files.as_ref().and_then(|files| files.answer(request, out));
+        let sent = match &mut self.passage {
+            None => file(&mut answer),
+            Some(passage) => {
+                if let Some(answered) = passage.answer(request, &mut answer) {
+                    self.passage = None;
+                    return Some(answered);
+                }
+                file(&mut Through { passage, request, out: &mut answer })
+            }
+        };
+        sent.map(|sent| sent.map_err(|_| Failed))
+    }
+
+    /// Ends the call with what the application returned.
+    fn end_with(&mut self, result: Result<(), Failed>) {
+        let span = self.span();
+        let _entered = span.enter();
+        self.end(result);
     }
 
     fn end(&mut self, result: Result<(), Failed>) {
@@ -273,13 +311,17 @@ impl DeskCall {
         let rules = &self.desk.rules;
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
         let exchange_ready = exchange.ready;
-        let (answer, head, endpoints) = Answer::resume(
+        let (mut answer, head, endpoints) = Answer::resume(
             &mut exchange,
             &connection.pipe,
             &rules.answer,
             &mut date,
             self.desk.stage.draining(),
         );
+        let result = match &mut self.passage {
+            Some(passage) => passage.finish(head, result, &mut answer),
+            None => result,
+        };
         let finished = answer.finish(result.is_err());
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         if let (Some(row), Some(place)) = (rules.row(), self.seen) {
@@ -323,7 +365,11 @@ impl Call for DeskCall {
     }
 
     fn has_room(&mut self) -> bool {
-        self.answer(|answer| answer.has_room()).unwrap_or(true)
+        let Some(Inside { connection, exchange }) = &mut self.inside else { return true };
+        let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
+        let mut date = DateCache::default();
+        let (answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
+        answer.has_room()
     }
 
     fn want_news(&mut self) {
@@ -333,8 +379,14 @@ impl Call for DeskCall {
         }
     }
 
+    fn within(&mut self, work: &mut dyn FnMut(&RequestHead)) {
+        if let Some(inside) = &self.inside {
+            self.span().in_scope(|| work(&inside.exchange.head));
+        }
+    }
+
     fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
-        self.end(result);
+        self.end_with(result);
     }
 }
 
@@ -382,10 +434,12 @@ impl Response for DeskCall {
     }
 
     fn started(&self) -> bool {
-        self.inside.as_ref().is_some_and(|inside| inside.exchange.is_answered())
+        let started = self.inside.as_ref().is_some_and(|inside| inside.exchange.is_answered());
+        self.passage.as_ref().map_or(started, |passage| passage.has_begun(started))
     }
 
     fn body_bytes(&self) -> u64 {
-        self.inside.as_ref().map_or(0, |inside| inside.exchange.answered_bytes())
+        let bytes = self.inside.as_ref().map_or(0, |inside| inside.exchange.answered_bytes());
+        self.passage.as_ref().map_or(bytes, |passage| passage.body_bytes())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use anygate_config::Protocol;
+use anygate_policy::site::{Passage, Reply, Site};
 use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
@@ -46,6 +47,8 @@ pub(crate) struct Exchange {
     pub(crate) streamed: bool,
     /// The request asks for a WebSocket.
     pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// What the site does with the request and its answer.
+    pub(crate) passage: Option<Box<Passage>>,
     /// Since when the request is complete, where somebody counts.
     pub(crate) ready: Option<Instant>,
     /// How far the answer is.
@@ -95,6 +98,7 @@ impl Exchange {
         self.endpoints = None;
         self.form = Form::default();
         self.upgrade = None;
+        self.passage = None;
         self.ready = None;
         self.progress = Progress::default();
         self.out.clear();
@@ -137,6 +141,8 @@ pub(crate) struct AnswerRules {
     pub(crate) streamed_outbox: OutboxLimits,
     pub(crate) server_header: Vec<u8>,
     pub(crate) websocket: Arc<websocket::Rules>,
+    /// What is around the application.
+    pub(crate) site: Option<Arc<Site>>,
 }
 
 /// What the application announced with Content-Length and has not yet given.
@@ -260,6 +266,7 @@ impl<'a> Answer<'a> {
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
         let Exchange {
             ready: _,
+            passage: _,
             head,
             body: _,
             endpoints,
@@ -368,10 +375,20 @@ impl<'a> Answer<'a> {
 
     /// Answers with an error page of our own; possible while nothing was started.
     pub(crate) fn refuse(&mut self, status: u16) {
-        let (head, body) = error_page(status);
-        let length = body.len() as u64;
+        let (mut head, text) = error_page(status);
+        let mut body = text.into_bytes();
+        if let Some(site) = &self.rules.site {
+            body = site.dress(self.head, &mut head, body);
+        }
         // Nothing can fail here but the socket, and then there is nobody to tell.
-        let _ = self.start(&head, Some(length)).and_then(|()| self.write(body.as_bytes()));
+        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
+    }
+
+    /// Gives an answer of the site's; possible while nothing was started.
+    pub(crate) fn reply(&mut self, reply: Reply) {
+        let request = self.head;
+        // As above.
+        let _ = reply.send(request, self);
     }
 
     /// Sends the client elsewhere; possible while nothing was started.

@@ -399,7 +399,7 @@ impl Http2 {
         let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
         let head = &mut arrival.exchange.head;
         let decoded = match http2::decode(&parts, websocket, &rules.limits, head) {
-            Ok(decoded) if decoded.length.is_some_and(|length| length > rules.limits.body_max_bytes) => {
+            Ok(decoded) if decoded.length.is_some_and(|length| length > rules.body_max_bytes(head)) => {
                 arrival.refused = Some(413);
                 return arrived.push(arrival);
             }
@@ -484,7 +484,7 @@ impl Receiving {
                     *progress = true;
                     self.due = now + rules.body_timeout;
                     self.received = self.received.saturating_add(data.len() as u64);
-                    if self.received > rules.limits.body_max_bytes {
+                    if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
                         return Some(Outcome::Refused(413));
                     }
                     let spooled =
@@ -699,7 +699,7 @@ impl Http2 {
                     body,
                     at_hand: Bytes::new(),
                     length,
-                    left: rules.limits.body_max_bytes,
+                    left: rules.body_max_bytes(&exchange.head),
                     timeout: rules.stream_timeout,
                     call: Arc::clone(&call),
                     stage: Arc::clone(home.stage),
@@ -1014,6 +1014,7 @@ mod tests {
             inflate: Spares::default(),
         };
         ReadRules {
+            site: None,
             limits: Limits::default(),
             body_memory_max_bytes: 1000,
             temp_dir: None,

@@ -104,7 +104,7 @@ impl Streams {
             return Arrived::Nothing;
         };
         stream.received = stream.received.saturating_add(data.len() as u64);
-        let status = if stream.received > rules.limits.body_max_bytes {
+        let status = if stream.received > rules.body_max_bytes(&stream.exchange.head) {
             413
         } else if stream.announced.is_some_and(|announced| stream.received > announced) {
             400

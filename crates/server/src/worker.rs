@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::metrics;
+use anygate_policy::site::Site;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, News, Overdue};
 use anygate_proto::limits::Limits;
@@ -45,6 +46,8 @@ pub struct Service {
     pub access_log: Option<AccessLog>,
     /// Files that are answered without the application.
     pub files: Option<Web2pyStatic>,
+    /// What is around the application.
+    pub site: Option<Arc<Site>>,
     /// For listeners of HTTPS.
     pub tls: Option<Tls>,
     /// A `policy::row` that others look at.
@@ -171,9 +174,8 @@ impl Worker {
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
-        let Service { answering, access_log, files, tls, counts } = service;
-        let waits = matches!(answering, Answering::Threads(..));
-        let mut rules = rules(plan, access_log, files, tls, counts, waits);
+        let waits = matches!(service.answering, Answering::Threads(..));
+        let (mut rules, answering) = rules(plan, service, waits);
         rules.read.https_port = https_port(&listeners);
         if let Some(row) = rules.row() {
             let threads = match &answering {
@@ -339,14 +341,8 @@ fn run_hub(
     kept.map(|()| served.is_ok())
 }
 
-fn rules(
-    plan: &ServerPlan,
-    access_log: Option<AccessLog>,
-    files: Option<Web2pyStatic>,
-    tls: Option<Tls>,
-    counts: Option<SharedRow>,
-    waits: bool,
-) -> Rules {
+fn rules(plan: &ServerPlan, service: Service, waits: bool) -> (Rules, Answering) {
+    let Service { answering, access_log, files, site, tls, counts } = service;
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,
@@ -372,7 +368,7 @@ fn rules(
         deflate: Spares::default(),
         inflate: Spares::default(),
     });
-    Rules {
+    let rules = Rules {
         read: ReadRules {
             limits: Limits {
                 request_line_max_bytes: plan.request_line_max_bytes,
@@ -392,12 +388,14 @@ fn rules(
             proxy_protocol: plan.proxy_protocol,
             https_port: None,
             websocket: Arc::clone(&websocket),
+            site: site.clone(),
         },
         answer: AnswerRules {
             streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
             outbox,
             server_header: plan.server_header.clone().into_bytes(),
             websocket,
+            site,
         },
         timeouts: Timeouts {
             header: plan.header_timeout,
@@ -412,7 +410,8 @@ fn rules(
         tls,
         counts,
         shared: plan.workers > 1,
-    }
+    };
+    (rules, answering)
 }
 
 /// The first port that speaks HTTPS.

@@ -302,15 +302,10 @@ impl GreenletCall {
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };
         let Some(mut call) = self.call.take() else { return };
-        let result = match (&error, call.request()) {
-            (None, _) => Ok(()),
-            (Some(error), Some(request)) => {
-                settle(py, &self.call, error, request.head);
-                Err(Failed)
-            }
-            (Some(_), None) => Err(Failed),
-        };
-        call.finish(result);
+        if let Some(error) = &error {
+            call.within(&mut |head| settle(py, &self.call, error, head));
+        }
+        call.finish(error.map_or(Ok(()), |_| Err(Failed)));
     }
 
     /// Notes an exception that is not the answer's.

@@ -278,23 +278,42 @@ impl Site {
     }
 
     fn refusal(&self, refusal: &Refusal, request: &RequestHead, id: Option<&str>) -> Reply {
-        let Some(pages) = &self.pages else {
-            return Reply::new(refusal.head().clone(), refusal.body().to_vec());
-        };
-        let (mut head, body) = pages.page(refusal.head().status(), request.field("accept"), id);
-        for (name, value) in refusal.head().fields() {
-            if !name.eq_ignore_ascii_case(b"content-type") {
-                let set = head.set_field(name, value);
-                debug_assert!(set.is_ok(), "they come from a head");
-            }
-        }
+        let mut head = refusal.head().clone();
+        let body = self.page(request, &mut head, refusal.body().to_vec(), id);
         Reply::new(head, body)
     }
 
-    /// The page for an error of ours, if the site wants other than the plain ones.
-    pub fn error_page(&self, status: u16, request: &RequestHead) -> Option<(ResponseHead, Vec<u8>)> {
+    /// Makes the site's own of a server's page for an error. Gives its body.
+    pub fn dress(&self, request: &RequestHead, head: &mut ResponseHead, body: Vec<u8>) -> Vec<u8> {
         let id = self.identity.of(request);
-        self.pages.as_ref().map(|pages| pages.page(status, request.field("accept"), id))
+        let body = self.page(request, head, body, id);
+        self.security.apply(false, head);
+        if let Some(id) = id {
+            // It was checked.
+            let _ = head.set_field(b"X-Request-ID", id.as_bytes());
+        }
+        body
+    }
+
+    /// The page that the site has for a status, with the fields of the plain one.
+    fn page(
+        &self,
+        request: &RequestHead,
+        head: &mut ResponseHead,
+        body: Vec<u8>,
+        id: Option<&str>,
+    ) -> Vec<u8> {
+        let Some(pages) = &self.pages else { return body };
+        if head.status() < 400 {
+            return body;
+        }
+        let (mut page, text) = pages.page(head.status(), request.field("accept"), id);
+        for (name, value) in head.fields().filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-type")) {
+            let set = page.set_field(name, value);
+            debug_assert!(set.is_ok(), "they come from a head");
+        }
+        *head = page;
+        text
     }
 
     /// Answers with a file, if the request is for one.

@@ -110,7 +110,12 @@ impl Passage {
             found = cache.lookup_again(waiter, request, self.https, SystemTime::now());
         }
         match found {
-            Lookup::Hit(stored) => self.instead = Some(Instead::Stored(stored)),
+            Lookup::Hit(mut stored) => {
+                if let Some(recorder) = stored.take_refresh() {
+                    self.record(recorder, request);
+                }
+                self.instead = Some(Instead::Stored(stored));
+            }
             Lookup::Miss(recorder) => self.record(recorder, request),
             Lookup::Refuse(refusal) => {
                 let reply = site.refusal(&refusal, request, self.id());
@@ -131,7 +136,7 @@ impl Passage {
     /// may be for the cache alone.
     pub fn answer(
         &mut self,
-        request: &mut RequestHead,
+        request: &RequestHead,
         out: &mut (dyn Response + Send),
     ) -> Option<Result<(), Failed>> {
         match self.instead.take() {
@@ -139,12 +144,14 @@ impl Passage {
                 let Reply { head, body, .. } = *reply;
                 Some(self.reply(request, head, &body, out).map_err(|_| Failed))
             }
-            Some(Instead::Stored(mut stored)) => {
-                let refresh = stored.take_refresh();
+            Some(Instead::Stored(stored)) => {
+                let refresh = self.recorder.take();
                 let sent = self.stored(request, &stored, out).and_then(|()| out.flush());
-                let (Ok(()), Some(recorder)) = (sent, refresh) else { return Some(sent.map_err(|_| Failed)) };
+                if sent.is_err() || refresh.is_none() {
+                    return Some(sent.map_err(|_| Failed));
+                }
                 self.state = State::Hidden { begun: false };
-                self.record(recorder, request);
+                self.recorder = refresh;
                 None
             }
             None => {
@@ -433,8 +440,18 @@ impl Passage {
         Ok(())
     }
 
-    fn has_begun(&self) -> bool {
-        !matches!(self.state, State::Silent | State::Hidden { begun: false })
+    /// Whether the application has begun an answer; `started`: whether the client got the beginning of one.
+    pub fn has_begun(&self, started: bool) -> bool {
+        match self.state {
+            State::Silent => started,
+            State::Hidden { begun } => begun,
+            State::Gathering { .. } | State::Open { .. } => true,
+        }
+    }
+
+    /// Bytes of body that the application has given.
+    pub fn body_bytes(&self) -> u64 {
+        self.taken
     }
 }
 
@@ -498,7 +515,7 @@ impl Response for Through<'_> {
     }
 
     fn started(&self) -> bool {
-        self.passage.has_begun() || (matches!(self.passage.state, State::Silent) && self.out.started())
+        self.passage.has_begun(self.out.started())
     }
 
     fn body_bytes(&self) -> u64 {

@@ -66,7 +66,7 @@ fn serve_with_length(
         return (out, result);
     };
     passage.prepare(&mut head);
-    let result = match passage.answer(&mut head, &mut out) {
+    let result = match passage.answer(&head, &mut out) {
         Some(result) => result,
         None => {
             let through = &mut Through { passage: &mut passage, request: &head, out: &mut out };
@@ -112,7 +112,9 @@ fn what_is_off_gives_no_passage() {
     assert!(matches!(site.admit(arrival), Admission::Passed(None)));
     assert!(!site.may_block());
     assert_eq!(site.body_max_bytes(&head), None);
-    assert!(site.error_page(500, &head).is_none());
+    let mut plain = response("500 Internal Server Error", &[]);
+    assert_eq!(site.dress(&head, &mut plain, b"plain".to_vec()), b"plain");
+    assert_eq!(plain.fields().count(), 0);
 }
 
 #[test]

@@ -128,10 +128,22 @@ impl Reactor {
         if let Some(row) = self.rules.row() {
             row.counts().add(metrics::CONNECTIONS_TOTAL, 1);
         }
+        let permit = match self.rules.read.site.as_ref().map(|site| site.connect(&endpoints)).transpose() {
+            Ok(permit) => permit.flatten(),
+            Err(_) => {
+                if let Some(row) = self.rules.row() {
+                    row.counts().add(metrics::REJECTED, 1);
+                }
+                let reason = "its address has as many connections as connections_per_client_max allows";
+                return self.complaints.add(self.now, &endpoints, reason);
+            }
+        };
         let place = self.connections.vacant_entry();
         let token = place.key();
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
-        let connection = Connection::new(token, Pipe::new(stream), Arc::new(endpoints), protocol, preface);
+        let mut connection =
+            Connection::new(token, Pipe::new(stream), Arc::new(endpoints), protocol, preface);
+        connection.permit = permit;
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
         if protocol == Protocol::Https {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_policy::row::Row;
+use anygate_policy::site::Reply;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
@@ -196,6 +197,7 @@ impl Reactor {
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
             let (since, mut connection) = self.ready.pop_front()?;
+            self.tell_queued();
             if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
                 self.forget(connection);
                 continue;
@@ -236,6 +238,13 @@ impl Reactor {
         }
     }
 
+    /// Lets the site know how many requests wait.
+    fn tell_queued(&self) {
+        if let Some(site) = &self.rules.read.site {
+            site.vitals().set_queued(self.ready.len());
+        }
+    }
+
     /// Whether an exchange waits for an app thread.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -250,7 +259,8 @@ impl Reactor {
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
-        let wait = if self.again.is_empty() { self.wait(longest) } else { Some(Duration::ZERO) };
+        let is_idle = self.again.is_empty() && self.unsent.is_empty();
+        let wait = if is_idle { self.wait(longest) } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
@@ -351,6 +361,11 @@ impl Reactor {
         connection.end_upgrade();
         *entry = Entry::Here(connection);
         self.lent_for = None;
+        self.unsent(token);
+    }
+
+    /// An answer is complete and to be sent soon.
+    fn unsent(&mut self, token: usize) {
         if self.unsent.is_empty() {
             self.unsent_since = Instant::now();
         }
@@ -375,6 +390,8 @@ impl Reactor {
         for token in unsent.drain(..) {
             self.send(token);
         }
+        // Those of the next requests of pipelines are sent by the next turn.
+        unsent.append(&mut self.unsent);
         self.unsent = unsent;
         self.look_after_due();
     }
@@ -460,6 +477,9 @@ impl Reactor {
         let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
         self.drain = Some(self.now + graceful);
         self.stage.start_draining();
+        if let Some(site) = &self.rules.read.site {
+            site.vitals().set_draining();
+        }
         self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
             Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
             Entry::Out { pipe, .. } if pipe.upgraded().is_some() => Some(token),
@@ -650,6 +670,7 @@ impl Reactor {
             Next::Redirect(status, place) => {
                 self.answer(token, |answer| answer.redirect(status, &place));
             }
+            Next::Reply(reply) => self.reply(token, *reply),
             Next::Broken(reason) => {
                 self.complaints.add(self.now, &connection.endpoints, &reason);
                 self.close(token);
@@ -665,6 +686,7 @@ impl Reactor {
             let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
                 self.ready.push_back((self.now, connection));
+                self.tell_queued();
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
             }
         }
@@ -755,16 +777,43 @@ impl Reactor {
         self.answer(token, |answer| answer.refuse(status));
     }
 
+    /// Gives an answer of the site's; another request may follow.
+    fn reply(&mut self, token: usize, reply: Reply) {
+        if let (Some(row), 429 | 503) = (self.rules.row(), reply.status()) {
+            row.counts().add(metrics::REJECTED, 1);
+        }
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let keep_alive = connection.exchange.as_ref().is_some_and(|exchange| exchange.keep_alive);
+        if !(keep_alive && self.drain.is_none()) {
+            return self.answer(token, |answer| answer.reply(reply));
+        }
+        self.give(token, true, |answer| answer.reply(reply));
+        // Not sent from here: what follows in a pipeline would be answered below this.
+        self.unsent(token);
+    }
+
     /// Answers without the application and closes.
     fn answer(&mut self, token: usize, give: impl FnOnce(&mut Answer<'_>)) {
-        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if self.give(token, false, give).is_none() {
+            return;
+        }
+        if let Some(Entry::Here(connection)) = self.connections.get_mut(token) {
+            connection.discard_input();
+            connection.more = true;
+        }
+        self.send(token);
+    }
+
+    /// Answers without the application; what is to be sent is left in the exchange.
+    fn give(&mut self, token: usize, keep_alive: bool, give: impl FnOnce(&mut Answer<'_>)) -> Option<()> {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return None };
         let mut exchange = connection.exchange.take().unwrap_or_default();
         let mut date = crate::date::DateCache::default();
         let keep_head = self.rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
-        exchange.keep_alive = false;
+        exchange.keep_alive = keep_alive;
         exchange.set_form(connection.protocol);
         let options = AnswerOptions {
-            draining: &AtomicBool::new(true),
+            draining: &AtomicBool::new(!keep_alive),
             keep_head,
             measured: false,
             timed: false,
@@ -778,10 +827,9 @@ impl Reactor {
             log.record(endpoints.unwrap_or(&connection.endpoints), head, &finished, Duration::ZERO);
         }
         connection.exchange = Some(exchange);
-        connection.discard_input();
-        connection.more = true;
-        connection.state = State::Writing { keep_alive: false };
-        self.send(token);
+        connection.served += 1;
+        connection.state = State::Writing { keep_alive: finished.keep_alive };
+        Some(())
     }
 
     /// Closes; first lets a client that may still be sending read the answer.
