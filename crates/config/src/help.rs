@@ -138,7 +138,7 @@ keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
 Sizes are in bytes or end in K, M, G or T (powers of 1024). Times are in seconds or end in ms, s, m, h or d. Lists are
 separated by commas in the environment; on the command line the option is repeated.
 
-This page is made from the table in `crates/config/src/options.rs` by `make docs`.
+This page is made from the table in `crates/config/src/options/` by `make docs`.
 "
     .to_owned();
     for section in Section::ALL {
