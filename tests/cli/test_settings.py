@@ -15,6 +15,31 @@ def app(environ, start_response):
     return [body]
 """
 
+SITE = """
+health_path = "/health"
+ready_path = "/ready"
+ready_check = "app:check"
+allow = ["10.0.0.0/8", "/admin unix"]
+rate_limit = ["100/1m", "/login 5/1m burst 2 by X-Api-Key"]
+requests_per_client_max = "10"
+queue_max = 100
+body_limits = ["/upload 4G"]
+security_headers = "strict"
+security_header = ["X-Frame-Options: SAMEORIGIN", "Referrer-Policy:"]
+cors_origins = ["https://*.example.org"]
+cors_credentials = true
+compression = true
+compression_types = ["text/*", "+json"]
+static = ["/static=public"]
+static_immutable = ["assets/*"]
+static_types = ["geojson=application/geo+json"]
+cache = ["/", "/news 1m", "!/account"]
+error_pages = "on"
+shared = "redis://127.0.0.1:6379/0"
+request_id = true
+trace_context = true
+"""
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -86,6 +111,18 @@ def test_check_is_silent_about_good_settings(run, site):
         ("access_log_format = '%(z)s'", 'anygate.toml: access_log_format: "%(z)s" has no atom %(z)s'),
         ("temp_dir = 'missing'", "anygate.toml: temp_dir: "),
         ("stream_paths = ['up']", 'anygate.toml: stream_paths: "up" must begin with /'),
+        ("ready_check = 'a:b'", "anygate.toml: ready_check: needs the path where its answer is shown: ready_path"),
+        ("allow = ['/admin localhost']", 'anygate.toml: allow: "/admin localhost" must be an IP address, a network'),
+        ("rate_limit = ['100']", 'anygate.toml: rate_limit: "100" must be [PATH ]N/TIME[ burst N][ by FIELD]'),
+        ("body_limits = ['4G']", 'anygate.toml: body_limits: "4G" must be a path and a size'),
+        ("security_headers = true", "anygate.toml: security_headers: must be a string"),
+        ("security_header = ['A b: c']", 'anygate.toml: security_header: "A b: c" must begin with the name of'),
+        ("cors_origins = ['*']\ncors_credentials = true", "anygate.toml: cors_credentials: with the origin * "),
+        ("compression_codings = ['deflate']", 'anygate.toml: compression_codings: "deflate" must be one of zstd'),
+        ("static = ['/static=missing']", 'anygate.toml: static: "/static=missing" names "'),
+        ("cache = ['!/account']", "anygate.toml: cache: leaves paths out of nothing"),
+        ("error_pages = 'yes'", 'anygate.toml: error_pages: "yes" must be on or a folder'),
+        ("shared = 'redis://h'", "anygate.toml: shared: is for rate_limit and cache, and neither is set"),
         ("config = 'x'", "anygate.toml: config: there is no such option"),
         ("workers = ", "anygate.toml: "),
     ],
@@ -161,6 +198,22 @@ def test_every_option_can_be_set_in_three_ways(run, site):
         assert "# command line" in by_line.stdout, name
         by_variable = run("config", "--print", folder=site, environment={f"ANYGATE_{name.upper()}": given})
         assert f"# ANYGATE_{name.upper()}" in by_variable.stdout, (name, by_variable.stderr)
+
+
+def test_what_a_site_wants_around_its_application_is_checked(run, site):
+    (site / "public").mkdir()
+    (site / "anygate.toml").write_text(SITE)
+    ended = run("config", "--check", folder=site)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    assert tomllib.loads(shown(run, site))["static"] == ["/static=public"]
+
+
+def test_passwords_are_not_shown(run, site):
+    (site / "anygate.toml").write_text('rate_limit = "1/1s"\n')
+    assert 'shared = "redis://***@h/0"  # command line' in shown(run, site, "--shared", "redis://me:secret@h/0")
+    ended = run("config", "--check", "--shared", "http://me:secret@h", folder=site)
+    assert (ended.returncode, "secret" in ended.stderr) == (2, False)
+    assert '"http://***@h" must be redis://' in ended.stderr
 
 
 def test_version(run):

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::options::{Kind, OPTIONS, Opt, Section};
 use crate::settings::{Origin, Settings};
+use crate::site::grammar::{HIDDEN, without_password};
 use crate::value::{Value, show_duration, show_size};
 
 const HEAD: &str = "\
@@ -64,7 +65,7 @@ fn rows<'a>(text: &mut String, options: impl Iterator<Item = &'a Opt>) {
     }
 }
 
-/// Every setting as TOML, each with where it comes from.
+/// Every setting as TOML, each with where it comes from. Passwords are not shown.
 pub fn print(settings: &Settings) -> String {
     let mut text = String::new();
     for section in Section::ALL {
@@ -79,7 +80,10 @@ pub fn print(settings: &Settings) -> String {
             };
             let _ = match settings.value(option.name) {
                 None => writeln!(text, "# {} is not set", option.name),
-                Some(value) => writeln!(text, "{} = {}  # {origin}", option.name, show(option.kind, &value)),
+                Some(value) => {
+                    let value = show(option.kind, &concealed(option.name, value));
+                    writeln!(text, "{} = {value}  # {origin}", option.name)
+                }
             };
         }
         text.push('\n');
@@ -87,6 +91,15 @@ pub fn print(settings: &Settings) -> String {
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
+}
+
+/// A value without the password in it.
+fn concealed(name: &str, value: Value) -> Value {
+    match (name, value) {
+        ("password", Value::Text(_)) => Value::Text(HIDDEN.to_owned()),
+        ("shared", Value::Text(address)) => Value::Text(without_password(&address)),
+        (_, value) => value,
+    }
 }
 
 /// What was given, as a TOML file that says the same.
@@ -138,7 +151,7 @@ keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
 Sizes are in bytes or end in K, M, G or T (powers of 1024). Times are in seconds or end in ms, s, m, h or d. Lists are
 separated by commas in the environment; on the command line the option is repeated.
 
-This page is made from the table in `crates/config/src/options.rs` by `make docs`.
+This page is made from the table in `crates/config/src/options/` by `make docs`.
 "
     .to_owned();
     for section in Section::ALL {
@@ -188,5 +201,23 @@ fn kind(kind: Kind) -> String {
         Kind::Duration => "time".to_owned(),
         Kind::TimeLimit => "time, 0 for none".to_owned(),
         Kind::Mode => "octal".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown_but_passed_on() {
+        let mut settings = Settings::default();
+        for (name, text) in [("password", "secret"), ("shared", "redis://user:secret@host:6379/0")] {
+            settings.set_json(name, &serde_json::Value::from(text), Origin::Argument).unwrap();
+        }
+        let shown = print(&settings);
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(shown.contains("password = \"***\"  # argument"), "{shown}");
+        assert!(shown.contains("shared = \"redis://***@host:6379/0\"  # argument"), "{shown}");
+        assert_eq!(given(&settings).matches("secret").count(), 2);
     }
 }

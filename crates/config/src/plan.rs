@@ -531,14 +531,14 @@ impl Plan {
                 jobs,
             },
             admin: read.admin()?,
-            site: SitePlan::default(),
+            site: SitePlan::check(&read)?,
         })
     }
 }
 
 /// Takes values of known types out of settings. The table gives every number and time a default, and reading gave each
 /// value the type of its row, so nothing can be missing here.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     settings: &'a Settings,
     folder: &'a Path,
     /// The folder of the web2py site, if one is served. This and the next are what several others depend on.
@@ -553,40 +553,45 @@ impl<'a> Reader<'a> {
         Ok(Reader { web2py: read.find_web2py()?, certificates: read.find_certificates()?, ..read })
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         match self.settings.value(name) {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
     }
 
-    fn list(&self, name: &str) -> Vec<String> {
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
         match self.settings.value(name) {
             Some(Value::List(items)) => items,
             _ => Vec::new(),
         }
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.settings.value(name), Some(Value::Flag(true)))
     }
 
-    fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         match self.settings.value(name) {
             Some(Value::Number(number)) => number,
             _ => 0,
         }
     }
 
-    fn count(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         usize::try_from(self.number(name)).unwrap_or(usize::MAX)
     }
 
-    fn duration(&self, name: &str) -> Duration {
+    pub(crate) fn duration(&self, name: &str) -> Duration {
         match self.settings.value(name) {
             Some(Value::Duration(duration)) => duration,
             _ => Duration::ZERO,
         }
+    }
+
+    /// A time; `None` when it is 0.
+    pub(crate) fn time_limit(&self, name: &str) -> Option<Duration> {
+        Some(self.duration(name)).filter(|limit| !limit.is_zero())
     }
 
     fn mode(&self, name: &str) -> Option<u32> {
@@ -597,8 +602,18 @@ impl<'a> Reader<'a> {
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(|path| self.absolute(&path))
+    }
+
+    /// A path, which may be relative to where anygate was started.
+    pub(crate) fn absolute(&self, path: &str) -> PathBuf {
         // Taking a path apart and together again drops each `.` of it.
-        self.text(name).map(|path| self.folder.join(path).components().collect())
+        self.folder.join(path).components().collect()
+    }
+
+    /// An error about an option.
+    pub(crate) fn wrong(&self, name: &'static str, reason: &str) -> Wrong {
+        self.settings.wrong(name, reason)
     }
 
     fn folder(&self, name: &'static str) -> Result<Option<PathBuf>, Wrong> {
@@ -1055,7 +1070,7 @@ fn job(table: &Table, place: usize, folder: &Path) -> Result<CronJob, Wrong> {
 
 /// Reads `10.0.0.1`, `10.0.0.0/8`, `unix`. Bits of the address behind the network's must not be set: whoever writes them
 /// means another network.
-fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
+pub(crate) fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
     if text == "unix" {
         return Some(TrustedProxy::Unix);
     }

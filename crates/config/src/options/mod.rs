@@ -1,7 +1,9 @@
-//! The table of options.
+//! The table of options. Rows for what a site wants around its application are in `site`.
+
+mod site;
 
 /// One option.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Opt {
     /// As in files and Python: `body_max_bytes`. The command line writes `--body-max-bytes`, the environment
     /// `ANYGATE_BODY_MAX_BYTES`.
@@ -74,6 +76,14 @@ pub enum Section {
     Processes,
     /// What clients may send and how long they may take.
     Limits,
+    /// Whether it lives.
+    Health,
+    /// What becomes of answers.
+    Answers,
+    /// What is answered without the application.
+    StaticFiles,
+    /// Answers that are given again, and what nodes share.
+    Cache,
     /// What is written down.
     Logs,
     /// How it is watched and steered.
@@ -84,11 +94,15 @@ pub enum Section {
 
 impl Section {
     /// All of them, in order.
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 11] = [
         Section::Application,
         Section::Sockets,
         Section::Processes,
         Section::Limits,
+        Section::Health,
+        Section::Answers,
+        Section::StaticFiles,
+        Section::Cache,
         Section::Logs,
         Section::Admin,
         Section::Settings,
@@ -101,6 +115,10 @@ impl Section {
             Section::Sockets => "Sockets",
             Section::Processes => "Processes and threads",
             Section::Limits => "Limits and timeouts",
+            Section::Health => "Health",
+            Section::Answers => "Answers",
+            Section::StaticFiles => "Static files",
+            Section::Cache => "Cache and shared state",
             Section::Logs => "Logs",
             Section::Admin => "Admin and metrics",
             Section::Settings => "Settings",
@@ -122,10 +140,22 @@ const BASE: Opt = Opt {
     since: "0.1",
 };
 
-const BYTES_MAX: u64 = 1 << 50;
+/// Most that a size can be.
+pub(crate) const BYTES_MAX: u64 = 1 << 50;
 
 /// Every option.
-pub const OPTIONS: &[Opt] = &[
+pub const OPTIONS: &[Opt] = &TABLE;
+
+const TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
+    let mut table = [BASE; SERVER.len() + site::ROWS.len()];
+    let (server, site) = table.split_at_mut(SERVER.len());
+    server.copy_from_slice(SERVER);
+    site.copy_from_slice(site::ROWS);
+    table
+};
+
+/// The server's own.
+const SERVER: &[Opt] = &[
     Opt {
         name: "app",
         metavar: "APP",

@@ -1,4 +1,11 @@
 //! What a site wants around its application, checked. Names are those of the options; what is empty is off.
+//!
+//! * `read`: how settings become it. `grammar`: what the words of its options mean.
+
+pub(crate) mod grammar;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
