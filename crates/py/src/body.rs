@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use anygate_config::{ApplicationPlan, Concurrency, LogTarget, Plan, Protocol, VERSION};
 use anygate_policy::metrics;
 use anygate_policy::row::{self, Row};
+use anygate_policy::site::Prepared;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Answering, Ended, Events, Service, SharedRow, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
@@ -40,6 +41,8 @@ pub(crate) struct Body {
     /// How this program was started, if it can be started so again.
     pub(crate) command: Option<Vec<OsString>>,
     pub(crate) folder: PathBuf,
+    /// What is around the application, if anything is.
+    pub(crate) site: Option<Prepared>,
     /// What the process for the admin address needs, if there is to be one.
     pub(crate) assistant: Option<Assistant>,
 }
@@ -167,6 +170,8 @@ impl Body {
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
+        let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
+        let site = site.map_err(Failure::Server)?;
         let mut row: Option<SharedRow> = None;
         if let Some(assistant) = &self.assistant {
             let counts: SharedRow = Arc::new(report.counts());
@@ -198,7 +203,7 @@ impl Body {
             .take()
             .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let server = |error: io::Error| Failure::Server(error.to_string());
-        let service = Service { answering, access_log, files, tls, counts: row.clone() };
+        let service = Service { answering, access_log, files, site, tls, counts: row.clone() };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;

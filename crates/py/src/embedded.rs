@@ -12,7 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{certificates, wsgi};
-use crate::{logs, settings};
+use crate::launch::Refusal;
+use crate::{logs, settings, site};
 
 /// The native half of `anygate.Server`, which documents it.
 #[pyclass(frozen, subclass, module = "anygate._anygate")]
@@ -64,13 +65,15 @@ impl Server {
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
         let tickets = Tickets::new().map_err(PyOSError::new_err)?;
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
+        let site = site::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
+        let site = site.map(|site| site.site(0)).transpose().map_err(PyOSError::new_err)?;
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
         let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
-        let service = Service { answering, access_log, files: None, tls, counts: None };
+        let service = Service { answering, access_log, files: None, site, tls, counts: None };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let thread =
             thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(Box::new(Silent)))?;

@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 
 use crate::body::{Body, certificates, load};
 use crate::watch::Assistant;
-use crate::{cgi, control, cron, elsewhere, logs, self_signed, settings};
+use crate::{cgi, control, cron, elsewhere, logs, self_signed, settings, site};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
@@ -200,6 +200,7 @@ fn launch(
         process::set_umask(umask);
     }
     let inherited = inherited(py);
+    let site = site::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
     let sockets = match &inherited {
         Some(inherited) => inherited
@@ -233,6 +234,7 @@ fn launch(
         user,
         group,
         folder,
+        site,
         assistant,
         plan: Arc::clone(&plan),
     };

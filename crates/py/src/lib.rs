@@ -17,6 +17,7 @@ mod launch;
 mod logs;
 mod self_signed;
 mod settings;
+mod site;
 mod watch;
 
 /// The native half of anygate. Use the package `anygate`.

@@ -120,6 +120,7 @@ impl Assistant {
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let admin = Admin::new(about, Guard { token: self.token, hosts }, processes);
         let service = Service {
+            site: None,
             answering: Answering::Threads(Arc::new(admin), THREADS),
             access_log: None,
             files: None,

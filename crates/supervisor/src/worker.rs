@@ -170,6 +170,11 @@ impl Report {
         self.stage(READY);
     }
 
+    /// The worker's place among those that live at the same time; the lowest that are free are taken.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// What this worker counts.
     pub fn counts(&self) -> Counts {
         Counts { board: Arc::clone(&self.board), slot: self.slot }

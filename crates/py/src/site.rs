@@ -1,0 +1,48 @@
+//! What is around the application: prepared before workers are, and made in each of them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anygate_config::{Concurrency, Plan};
+use anygate_policy::rate_table::Cells;
+use anygate_policy::site::{Prepared, Surroundings};
+use anygate_sys::shared::Board;
+
+use crate::launch::Refusal;
+
+/// Fewest processes that are counted apart: a reload has twice as many as there are workers, and there may be more later.
+const PROCESSES_MIN: usize = 16;
+
+/// Checks what the plan wants around the application. `None`: nothing.
+///
+/// Errors: a file or an address cannot be used, or there is no memory.
+pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
+    if plan.site.is_empty() {
+        return Ok(None);
+    }
+    let surroundings = Surroundings {
+        processes: plan.workers.saturating_mul(2).max(PROCESSES_MIN),
+        // A thread that waits for another's answer answers nobody; of greenlets' calls none may wait.
+        waiting_max: match plan.server.concurrency {
+            Concurrency::Threads => plan.server.threads.saturating_sub(1),
+            Concurrency::Gevent => 0,
+        },
+        body_max_bytes: plan.server.body_max_bytes,
+        proxies: plan.server.trusted_proxies.clone(),
+    };
+    Prepared::new(&plan.site, surroundings, &shared).map(Some).map_err(Refusal::usage)
+}
+
+/// Numbers that all processes see which are forked from this one.
+fn shared(count: usize) -> io::Result<Cells> {
+    Board::new(1, count).map(|board| Arc::new(Numbers(board)) as Cells)
+}
+
+struct Numbers(Board);
+
+impl AsRef<[AtomicU64]> for Numbers {
+    fn as_ref(&self) -> &[AtomicU64] {
+        self.0.row(0, 0)
+    }
+}
