@@ -12,6 +12,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use crate::coding::{self, Coding};
 use crate::encoder::Encoders;
 pub use crate::encoder::{EncodeError, Encoder, Levels};
+use crate::paths;
 
 /// What is compressed, and how.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct Rules {
     pub types: Vec<TypePattern>,
     /// Bodies that are known to be shorter are left as they are: the head alone fills a packet.
     pub body_min_bytes: u64,
-    /// Beginnings of paths that are left as they are, for pages with secrets.
+    /// Paths that are left as they are, with all below them, for pages with secrets.
     pub excluded_paths: Vec<String>,
 }
 
@@ -233,8 +234,11 @@ impl Compression {
     }
 
     fn is_excluded(&self, request: &RequestHead) -> bool {
-        let paths = &self.rules.excluded_paths;
-        paths.iter().any(|path| request.path().starts_with(path.as_bytes()))
+        let excluded = &self.rules.excluded_paths;
+        !excluded.is_empty() && {
+            let path = paths::path(request);
+            excluded.iter().any(|prefix| paths::is_below(prefix, &path))
+        }
     }
 
     fn is_meant(&self, head: &ResponseHead) -> bool {
@@ -453,7 +457,9 @@ mod tests {
     fn excluded_paths_are_left_as_they_are() {
         let rules = Rules { excluded_paths: vec!["/account".to_owned()], ..Rules::default() };
         let compression = Compression::new(rules);
-        for (path, coded) in [("/account/keys", false), ("/%61ccount", false), ("/accoun", true)] {
+        for (path, coded) in
+            [("/account/keys", false), ("/%61ccount", false), ("//account", false), ("/accounts", true)]
+        {
             let mut head = response("200 OK", &[HTML]);
             assert_eq!(compression.negotiate(&asks("GET", path), &mut head, None).is_some(), coded, "{path}");
         }
