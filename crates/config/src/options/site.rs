@@ -230,7 +230,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "compression_excluded_paths",
         kind: Kind::List,
         metavar: "PATH",
-        help: "answers at paths that begin so are left as they are (repeatable)",
+        help: "answers at this path and below it are left as they are (repeatable)",
         ..ANSWER
     },
     Opt {
@@ -375,7 +375,7 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "shared_prefix",
-        default: "anygate:",
+        default: "anygate",
         metavar: "TEXT",
         help: "what its keys begin with, for sites that share one Redis",
         ..CACHE

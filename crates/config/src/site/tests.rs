@@ -371,7 +371,7 @@ fn what_nodes_share_is_of_use_and_keeps_its_password() {
     ] {
         let shared = checked(&[rate, ("shared", &[good])]).unwrap().shared.unwrap();
         let timeout = Duration::from_millis(100);
-        assert_eq!(shared, SharedPlan { address: good.to_owned(), prefix: "anygate:".to_owned(), timeout });
+        assert_eq!(shared, SharedPlan { address: good.to_owned(), prefix: "anygate".to_owned(), timeout });
     }
     assert!(checked(&[("cache", &["/"]), ("shared", &["redis://a"])]).unwrap().shared.is_some());
     let useless = checked(&[("shared", &["redis://:secret@a"])]).unwrap_err();
