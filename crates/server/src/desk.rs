@@ -21,6 +21,7 @@ use crate::app_thread::{Concluded, conclude, show, span};
 use crate::body::BodyStream;
 use crate::connection::Connection;
 use crate::date::DateCache;
+use crate::errands::Errands;
 use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
 use crate::reactor::Rules;
 use crate::stage::Stage;
@@ -38,9 +39,21 @@ pub(crate) struct Desk {
     open: AtomicUsize,
     open_max: usize,
     numbers: AtomicU64,
+    /// Where the site may have to wait.
+    errands: Option<Errands>,
     date: Mutex<DateCache>,
     stage: Arc<Stage>,
     rules: Arc<Rules>,
+}
+
+/// On whose thread a call ends.
+#[derive(Clone, Copy)]
+enum Ender {
+    /// The reactor's, which looks for what came back anyway.
+    Reactor,
+    /// The hub's, which says once a batch that something came back.
+    Hub,
+    Other,
 }
 
 /// What lies on a desk.
@@ -66,6 +79,10 @@ impl Desk {
             open: AtomicUsize::new(0),
             open_max: open_max.max(1),
             numbers: AtomicU64::new(1),
+            errands: {
+                let may_block = rules.read.site.as_ref().is_some_and(|site| site.may_block());
+                may_block.then(Errands::start).transpose()?
+            },
             date: Mutex::default(),
             stage,
             rules,
@@ -83,8 +100,26 @@ impl Desk {
         let Some(exchange) = connection.exchange.take() else { return };
         self.open.fetch_add(1, Ordering::AcqRel);
         let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        match &self.errands {
+            Some(errands) if call.passage.is_some() => {
+                let desk = Arc::clone(self);
+                errands.run(move || {
+                    call.prepare();
+                    desk.take_up(call, Ender::Other);
+                    desk.ring();
+                });
+            }
+            _ => {
+                call.prepare();
+                self.take_up(call, Ender::Reactor);
+            }
+        }
+    }
+
+    /// Lays a call on the desk, unless it can be answered here.
+    fn take_up(&self, mut call: Box<DeskCall>, ender: Ender) {
         match call.answer_here() {
-            Some(answered) => call.end_with(answered),
+            Some(answered) => call.end(answered, ender),
             None => self.lock().calls.push_back(call),
         }
     }
@@ -109,12 +144,14 @@ impl Desk {
         self.batch.load(Ordering::Acquire)
     }
 
-    fn give_back(&self, connection: Box<Connection>) {
-        if self.is_in_batch() {
-            self.stage.put_down(connection);
-            self.put_down.store(true, Ordering::Release);
-        } else {
-            self.stage.give_back(connection);
+    fn give_back(&self, connection: Box<Connection>, ender: Ender) {
+        match ender {
+            Ender::Reactor => self.stage.put_down(connection),
+            Ender::Hub if self.is_in_batch() => {
+                self.stage.put_down(connection);
+                self.put_down.store(true, Ordering::Release);
+            }
+            Ender::Hub | Ender::Other => self.stage.give_back(connection),
         }
     }
 
@@ -229,10 +266,7 @@ impl DeskCall {
             RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
         };
         let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
-        let mut passage = exchange.passage.take();
-        if let Some(passage) = &mut passage {
-            passage.prepare(&mut exchange.head);
-        }
+        let passage = exchange.passage.take();
         let seen = desk.rules.row().and_then(|row| show(row, &exchange.head));
         DeskCall {
             number,
@@ -245,6 +279,13 @@ impl DeskCall {
             received,
             seen,
             desk,
+        }
+    }
+
+    /// Lets the site look at the request. It may wait.
+    fn prepare(&mut self) {
+        if let (Some(passage), Some(inside)) = (&mut self.passage, &mut self.inside) {
+            passage.prepare(&mut inside.exchange.head);
         }
     }
 
@@ -297,13 +338,9 @@ impl DeskCall {
     }
 
     /// Ends the call with what the application returned.
-    fn end_with(&mut self, result: Result<(), Failed>) {
+    fn end(&mut self, result: Result<(), Failed>, ender: Ender) {
         let span = self.span();
         let _entered = span.enter();
-        self.end(result);
-    }
-
-    fn end(&mut self, result: Result<(), Failed>) {
         let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
         if let Some(watch) = self.desk.stage.watch_of_calls() {
             watch.release(self.number);
@@ -332,13 +369,13 @@ impl DeskCall {
         connection.answered(&finished, self.stream.as_ref());
         connection.exchange = Some(exchange);
         self.desk.open.fetch_sub(1, Ordering::AcqRel);
-        self.desk.give_back(connection);
+        self.desk.give_back(connection, ender);
     }
 }
 
 impl Drop for DeskCall {
     fn drop(&mut self) {
-        self.end(Err(Failed));
+        self.end(Err(Failed), Ender::Other);
     }
 }
 
@@ -386,7 +423,11 @@ impl Call for DeskCall {
     }
 
     fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
-        self.end_with(result);
+        let desk = Arc::clone(&self.desk);
+        match &desk.errands {
+            Some(errands) if self.passage.is_some() => errands.run(move || self.end(result, Ender::Other)),
+            _ => self.end(result, Ender::Hub),
+        }
     }
 }
 

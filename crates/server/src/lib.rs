@@ -32,6 +32,7 @@ mod connection;
 mod date;
 mod deadlines;
 mod desk;
+mod errands;
 mod exchange;
 mod http2;
 mod overdue;
