@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::body::{load, say_goodbye, wsgi};
 use crate::launch::{Refusal, change_folder};
-use crate::logs;
+use crate::{logs, site};
 
 /// Answers the request of this process. Gives the exit code.
 pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
@@ -35,11 +35,13 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     };
     let application =
         wsgi(py, callable, plan, true, true).map_err(|error| Refusal::machine(error.to_string()))?;
+    let site = site::prepare(plan)?.map(|site| site.site(0)).transpose().map_err(Refusal::machine)?;
     let mut ended = Ok(());
     py.detach(|| {
         application.with_thread(&mut || {
             ended = anygate_server::cgi::answer(
                 &application,
+                site.as_ref(),
                 &environment,
                 &plan.server,
                 io::stdin(),

@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use anygate_config::{self as config, ServerPlan};
+use anygate_policy::site::{Admission, Arrival, Site, Through};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -65,6 +67,7 @@ fn is_of_request(name: &[u8]) -> bool {
 /// Errors: standard output cannot be written.
 pub fn answer(
     application: &dyn Application,
+    site: Option<&Arc<Site>>,
     environment: &[(Vec<u8>, Vec<u8>)],
     plan: &ServerPlan,
     input: impl Read + Send + 'static,
@@ -105,15 +108,35 @@ pub fn answer(
         Some(decoded) => {
             let length = decoded.length.filter(|&length| length > 0);
             let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
-            let request =
-                Request { head: &head, body, endpoints: &decoded.endpoints, websocket: false, number: 0 };
-            application.call(request, &mut answer).is_err()
+            let endpoints = &decoded.endpoints;
+            let call = |head: &RequestHead, out: &mut (dyn Response + Send)| {
+                application.call(Request { head, body, endpoints, websocket: false, number: 0 }, out)
+            };
+            let arrival = Arrival { head: &mut head, endpoints, is_trusted: true, length };
+            match site.map_or(Admission::Passed(None), |site| site.admit(arrival)) {
+                Admission::Answered(reply) => reply.send(&head, &mut answer).is_err(),
+                Admission::Passed(None) => call(&head, &mut answer).is_err(),
+                Admission::Passed(Some(mut passage)) => {
+                    passage.prepare(&mut head);
+                    let answered = passage.answer(&head, &mut answer).unwrap_or_else(|| {
+                        let through =
+                            &mut Through { passage: &mut passage, request: &head, out: &mut answer };
+                        let result = call(&head, through);
+                        passage.finish(&head, result, &mut answer)
+                    });
+                    answered.is_err()
+                }
+            }
         }
     };
     if failed && !answer.started() {
-        let (head, page) = error_page(status);
+        let (mut page, text) = error_page(status);
+        let mut body = text.into_bytes();
+        if let Some(site) = site {
+            body = site.dress(&head, &mut page, body);
+        }
         // If it cannot be sent, flushing says why.
-        let _ = answer.start(&head, Some(page.len() as u64)).and_then(|()| answer.write(page.as_bytes()));
+        let _ = answer.start(&page, Some(body.len() as u64)).and_then(|()| answer.write(&body));
     }
     if answer.announced.left > 0 {
         tracing::error!(
