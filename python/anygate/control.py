@@ -22,6 +22,7 @@ say what to do:
   anygate ctl status             how the server is
   anygate ctl reload             new workers with the application as it is now
   anygate ctl scale N            N workers
+  anygate ctl purge URL          forget what is cached of http://host/page, of http://host/news/* or all
   anygate ctl stacks             what all threads of all workers do
   anygate ctl log-level LEVEL    error, warn, info or debug
   anygate ctl end                finish what is in flight and end"""
@@ -101,6 +102,12 @@ class Place:
             raise Unanswered(f"admin_token_file: {self.token_file}: {error.strerror}") from None
 
 
+def _what(url: str) -> str:
+    if url == "all":
+        return url
+    return f"prefix={quote(url[:-1])}" if url.endswith("*") else f"url={quote(url)}"
+
+
 def ctl(words: list[str], **place: Any) -> int:
     """Do what the words say; return the exit code."""
     at = Place(**place)
@@ -116,6 +123,9 @@ def ctl(words: list[str], **place: Any) -> int:
                 print(f"the supervisor was told to have {int(count)} workers")
             case ["scale", *_]:
                 return _refuse("ctl: scale needs a number of workers: anygate ctl scale 4", 2)
+            case ["purge", url]:
+                at.ask(f"/api/purge?{_what(url)}", "POST")
+                print("what is cached of it is out of date from now on")
             case ["log-level", level]:
                 at.ask(f"/api/log-level?level={quote(level)}", "POST")
                 print(f"the level of messages is {level}")

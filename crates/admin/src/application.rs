@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use anygate_policy::cache::Cache;
 use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::guard::{Guard, OWN_FIELD, Refused};
@@ -38,6 +40,8 @@ pub struct Admin {
     about: About,
     guard: Guard,
     processes: Arc<dyn Processes>,
+    /// Shares with the workers what is out of date.
+    cache: Option<Arc<Cache>>,
 }
 
 /// One answer.
@@ -68,9 +72,14 @@ impl Answer {
 }
 
 impl Admin {
-    /// Tells about `processes` whoever `guard` lets ask.
-    pub fn new(about: About, guard: Guard, processes: Arc<dyn Processes>) -> Admin {
-        Admin { about, guard, processes }
+    /// Tells about `processes` whoever `guard` lets ask, and forgets what their `cache` has.
+    pub fn new(
+        about: About,
+        guard: Guard,
+        processes: Arc<dyn Processes>,
+        cache: Option<Arc<Cache>>,
+    ) -> Admin {
+        Admin { about, guard, processes, cache }
     }
 
     fn answer(&self, request: &Request<'_>) -> Answer {
@@ -93,7 +102,7 @@ impl Admin {
             },
             "/stats" => Answer::json(&uwsgi::stats(&self.about, processes)),
             "/api/status" => Answer::json(&status::status(&self.about, processes, SystemTime::now())),
-            "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/stacks"
+            "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/stacks" | "/api/purge"
                 if head.method() != b"POST" =>
             {
                 not_allowed("POST")
@@ -122,6 +131,7 @@ impl Admin {
                 }
             }
             "/api/stacks" => self.stacks(argument(head, "pid")),
+            "/api/purge" => self.purge(head),
             _ => nowhere(),
         }
     }
@@ -131,6 +141,29 @@ impl Admin {
             Ok(()) => Answer::accepted(what),
             Err(error) => gone(&error),
         }
+    }
+
+    fn purge(&self, head: &RequestHead) -> Answer {
+        let Some(cache) = &self.cache else {
+            return Answer::error("409 Conflict", "nothing is cached: there is no option cache");
+        };
+        let given = |name| argument(head, name).map(|value| percent_decode_str(value).collect::<Vec<u8>>());
+        match (&given("url"), &given("prefix"), head.query()) {
+            (Some(url), None, _) if let Some((https, authority, target)) = parts(url) => {
+                cache.purge(https, authority, target);
+            }
+            (None, Some(prefix), _) if let Some((https, authority, target)) = parts(prefix) => {
+                cache.purge_prefix(https, authority, target);
+            }
+            (None, None, b"all") => cache.purge_all(),
+            _ => {
+                return Answer::error(
+                    "400 Bad Request",
+                    "say what: /api/purge?url=http://example.org/page, ?prefix=http://example.org/news/ or ?all",
+                );
+            }
+        }
+        Answer::accepted("purge")
     }
 
     fn stacks(&self, only: Option<&str>) -> Answer {
@@ -233,8 +266,8 @@ fn not_allowed(methods: &'static str) -> Answer {
 fn nowhere() -> Answer {
     Answer::error(
         "404 Not Found",
-        "there are /, /metrics, /health, /stats, /api/status, /api/reload, /api/scale, /api/end, /api/log-level and \
-         /api/stacks",
+        "there are /, /metrics, /health, /stats, /api/status, /api/reload, /api/scale, /api/end, /api/log-level, \
+         /api/stacks and /api/purge",
     )
 }
 
@@ -255,6 +288,16 @@ fn without_idle(stacks: &str) -> String {
     format!("{}\n", busy.join("\n\n"))
 }
 
+/// Whether a URL is of https, its authority and its target.
+fn parts(url: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    let (https, rest) = match url.strip_prefix(b"https://") {
+        Some(rest) => (true, rest),
+        None => (false, url.strip_prefix(b"http://")?),
+    };
+    let end = rest.iter().position(|&byte| byte == b'/')?;
+    rest.split_at_checked(end).map(|(authority, target)| (https, authority, target))
+}
+
 /// A value of the query.
 fn argument<'r>(head: &'r RequestHead, name: &str) -> Option<&'r str> {
     let query = std::str::from_utf8(head.query()).ok()?;
@@ -270,6 +313,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests {
     use super::testing::{Fake, Taken, ask, head};
+    use std::time::Duration;
+
+    use anygate_policy::cache::{Epochs, Lookup, Memory, PathRule, Rules};
+
     use super::*;
 
     #[test]
@@ -334,6 +381,48 @@ mod tests {
         assert_eq!(fake.orders().len(), 4);
         fake.lose_the_supervisor();
         assert_eq!(post("/api/reload").status, 503);
+    }
+
+    #[test]
+    fn what_is_cached_is_forgotten_on_demand() {
+        let mut fake = Fake::serving();
+        let post = |fake: &Fake, query: &str| {
+            let target = format!("/api/purge?{query}");
+            ask(fake, &head("POST", &target, "localhost", &[("X-Anygate", "1")])).status
+        };
+        assert_eq!(post(&fake, "all"), 409);
+        let path =
+            PathRule { prefix: "/".to_owned(), on: true, default_lifetime: Some(Duration::from_secs(60)) };
+        let rules = Rules { paths: vec![path], ..Rules::default() };
+        // Another process with the same epochs.
+        let epochs = Epochs::local();
+        fake.cache = Some(Cache::new(rules.clone(), Arc::new(Memory::new(1000)), epochs.clone()));
+        let worker = Cache::new(rules, Arc::new(Memory::new(100_000)), epochs);
+        let request = head("GET", "/a?b=c", "example.org", &[]);
+        let is_kept = || matches!(worker.lookup(&request, false, SystemTime::now()), Lookup::Hit(_));
+        for (query, is_gone) in [
+            ("url=http://example.org/a", false),
+            ("url=https://example.org/a%3Fb=c", false),
+            ("url=http://example.org/a%3Fb=c", true),
+            ("prefix=http%3A%2F%2Fexample.org/", true),
+            ("all", true),
+        ] {
+            let Lookup::Miss(mut recorder) = worker.lookup(&request, false, SystemTime::now()) else {
+                panic!("{query}")
+            };
+            let mut answer = ResponseHead::new();
+            answer.set_status_line(b"200 OK").unwrap();
+            recorder.start(&answer, SystemTime::now());
+            recorder.write(b"body");
+            recorder.finish(SystemTime::now());
+            assert!(is_kept(), "{query}");
+            assert_eq!(post(&fake, query), 202, "{query}");
+            assert_eq!(is_kept(), !is_gone, "{query}");
+            worker.purge_all();
+        }
+        for wrong in ["", "url=example.org/a", "url=http://example.org", "url=http://a/&prefix=http://a/"] {
+            assert_eq!(post(&fake, wrong), 400, "{wrong}");
+        }
     }
 
     #[test]

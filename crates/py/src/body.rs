@@ -147,7 +147,12 @@ impl WorkerBody for Body {
 
     fn assist(&mut self, context: AssistantContext) -> i32 {
         let Some(assistant) = self.assistant.take() else { return 1 };
-        let ended = self.drop_rights().and_then(|()| assistant.live(&self.plan, context));
+        let ended = self.drop_rights().and_then(|()| {
+            // What it has in common with the sites of workers is what their caches must forget.
+            let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose()?;
+            let cache = site.and_then(|site| site.cache().cloned());
+            assistant.live(&self.plan, cache, context)
+        });
         match ended {
             Ok(()) => 0,
             Err(error) => {

@@ -15,6 +15,7 @@ use anygate_admin::{About, Admin, Guard, LEVELS, Order, Processes, Stage, Statsd
 use anygate_config::{
     AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
 };
+use anygate_policy::cache::Cache;
 use anygate_policy::row::Row;
 use anygate_server::{Answering, Events, Service, Worker};
 use anygate_supervisor::sockets::{self, Socket};
@@ -82,7 +83,12 @@ impl Assistant {
     }
 
     /// Lives as the assistant.
-    pub(crate) fn live(self, plan: &Plan, context: AssistantContext) -> Result<(), String> {
+    pub(crate) fn live(
+        self,
+        plan: &Plan,
+        cache: Option<Arc<Cache>>,
+        context: AssistantContext,
+    ) -> Result<(), String> {
         let AssistantContext { sockets, signals, parent, tree, orders } = context;
         let about = About {
             version: VERSION,
@@ -118,7 +124,7 @@ impl Assistant {
             thread::Builder::new().name("statsd".to_owned()).spawn(work).map_err(error)?;
         }
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
-        let admin = Admin::new(about, Guard { token: self.token, hosts }, processes);
+        let admin = Admin::new(about, Guard { token: self.token, hosts }, processes, cache);
         let service = Service {
             site: None,
             answering: Answering::Threads(Arc::new(admin), THREADS),

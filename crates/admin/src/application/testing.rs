@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anygate_policy::cache::Cache;
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::row::{self, Row};
 use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
@@ -17,6 +18,7 @@ use crate::processes::{Order, Processes, Stage, Worker};
 
 #[derive(Clone)]
 pub(crate) struct Fake {
+    pub(crate) cache: Option<Arc<Cache>>,
     rows: Arc<Vec<Vec<AtomicU64>>>,
     orders: Arc<Mutex<Option<Vec<Order>>>>,
     pub(crate) token: Option<String>,
@@ -27,6 +29,7 @@ impl Fake {
     pub(crate) fn serving() -> Fake {
         let row = || (0..row::CELLS).map(|_| AtomicU64::new(0)).collect();
         let fake = Fake {
+            cache: None,
             rows: Arc::new((0..4).map(|_| row()).collect()),
             orders: Arc::new(Mutex::new(Some(Vec::new()))),
             token: None,
@@ -128,7 +131,7 @@ impl Taken {
 
 pub(crate) fn ask(fake: &Fake, head: &RequestHead) -> Taken {
     let guard = Guard { token: fake.token.clone(), hosts: Vec::new() };
-    let admin = Admin::new(about(), guard, Arc::new(fake.clone()));
+    let admin = Admin::new(about(), guard, Arc::new(fake.clone()), fake.cache.clone());
     let endpoints = Endpoints { server_name: "127.0.0.1".to_owned(), ..Endpoints::default() };
     let mut taken = Taken::default();
     let request = Request { head, body: None, endpoints: &endpoints, websocket: false, number: 0 };
