@@ -140,6 +140,63 @@ class TestMetrics:
         assert buckets == sorted(buckets)
         assert len(buckets) == 17
 
+    def test_what_needs_no_thread_is_counted_too(self, admin):
+        at = admin("--health-path", "/health", "--deny", "/closed 127.0.0.1")
+        for path in ("/health", "/health", "/closed", "/pid"):
+            at.served.get(path)
+        found = metrics(at)
+        assert found[("anygate_requests_total", ("method", "GET"), ("status", "2xx"))] == 3
+        assert found[("anygate_requests_total", ("method", "GET"), ("status", "4xx"))] == 1
+
+    def test_jobs_and_workers_that_were_stuck_are_counted(self, admin, tmp_path):
+        job = '[[cron]]\nname = "{0}"\nschedule = "@reboot"\ncommand = "{0}"\n'
+        (tmp_path / "anygate.toml").write_text("request_timeout = 1\n" + job.format("true") + job.format("false"))
+        (tmp_path / "stuck.py").write_text(
+            "import select\n\n\n"
+            "def app(environ, start_response):\n"
+            "    while environ['PATH_INFO'] == '/stuck':\n"
+            "        try:\n"
+            "            select.select([], [], [], 60)\n"
+            "        except BaseException:\n"
+            "            pass\n"
+            "    start_response('200 OK', [])\n"
+            "    return []\n"
+        )
+        at = admin("--graceful-timeout", "1s", app="stuck:app")
+        assert at.served.get("/stuck").status == 504
+        at.wait_until(lambda status: status["totals"]["worker_starts"] == 2, "another worker")
+        found = metrics(at)
+        assert found[("anygate_worker_recycles_total", ("reason", "stuck"))] == 1
+        for outcome in ("ok", "failed"):
+            assert found[("anygate_cron_runs_total", ("outcome", outcome))] == 1
+
+
+class TestCache:
+    def test_what_is_cached_is_forgotten_on_demand(self, admin, tmp_path):
+        (tmp_path / "counting.py").write_text(
+            "import itertools\n\ncalls = itertools.count()\n\n\n"
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+            "    return [str(next(calls)).encode()]\n"
+        )
+        at = admin("--cache", "/ 1h", app="counting:app")
+
+        def body(path="/a"):
+            return int(at.served.get(path).body)
+
+        first = body()
+        assert body() == first
+        assert at.post("/api/purge?url=http://test/other").status == 202
+        assert body() == first
+        for what in ("url=http://test/a", "prefix=http://test/", "all"):
+            before = body()
+            assert at.post(f"/api/purge?{what}").status == 202
+            assert body() == before + 1
+        assert at.post("/api/purge").status == 400
+
+    def test_without_a_cache_there_is_nothing_to_forget(self, admin):
+        assert admin().post("/api/purge?all").status == 409
+
 
 class TestOrders:
     def test_reload_starts_new_workers(self, admin):

@@ -48,7 +48,7 @@ const METHODS: Label =
 const CLASSES: Label = Label { name: "status", values: &["1xx", "2xx", "3xx", "4xx", "5xx"] };
 const STATES: Label = Label { name: "state", values: &["idle", "reading", "answering", "writing"] };
 const DEATHS: Label = Label { name: "reason", values: &["exit", "signal", "silent", "start", "graceful"] };
-const RECYCLES: Label = Label { name: "reason", values: &["requests", "age", "memory", "stuck"] };
+const RECYCLES: Label = Label { name: "reason", values: &["stuck"] };
 const DROPPED: Label = Label { name: "log", values: &["access", "error"] };
 const OUTCOMES: Label = Label { name: "outcome", values: &["ok", "failed"] };
 

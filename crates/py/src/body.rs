@@ -132,6 +132,8 @@ impl WorkerBody for Body {
                 };
                 counts.add(metrics::WORKER_DEATHS + reason, 1);
             }
+            Event::Stuck => counts.add(metrics::WORKER_RECYCLES, 1),
+            Event::Ran(well) => counts.add(metrics::CRON_RUNS + usize::from(!well), 1),
             Event::Reloaded(well) => counts.add(metrics::RELOADS + usize::from(!well), 1),
             Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
         }

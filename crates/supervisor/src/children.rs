@@ -129,8 +129,9 @@ impl Children {
             .count()
     }
 
-    /// Reads the board: who became ready, who lives.
-    pub(crate) fn look(&mut self, now: Instant) {
+    /// Reads the board: who became ready, who lives. Gives how many are to be replaced that were not before.
+    pub(crate) fn look(&mut self, now: Instant) -> usize {
+        let mut stuck = 0;
         for child in &mut self.list {
             let Some(slot) = child.slot else { continue };
             let read = |field| self.board.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
@@ -140,6 +141,7 @@ impl Children {
             }
             if read(RETIRING) != 0 && !child.replaced {
                 child.replaced = true;
+                stuck += 1;
                 tracing::warn!(
                     "worker {} has a thread that nothing can stop: starting another one",
                     child.pid
@@ -154,6 +156,7 @@ impl Children {
             self.traffic |= traffic != child.traffic;
             child.traffic = traffic;
         }
+        stuck
     }
 
     /// Whether requests were answered since the last call.

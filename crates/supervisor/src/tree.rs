@@ -183,7 +183,7 @@ impl<'a> Supervisor<'a> {
 
     fn turn(&mut self) -> io::Result<Option<Exit>> {
         let now = Instant::now();
-        self.children.look(now);
+        self.look(now);
         self.body.count(Event::Serving(self.children.ready(self.generation)), self.children.counts());
         if let Some(exit) = self.settle(now) {
             return Ok(Some(exit));
@@ -211,7 +211,7 @@ impl<'a> Supervisor<'a> {
         for order in self.orders()? {
             self.follow(order);
         }
-        self.children.look(Instant::now());
+        self.look(Instant::now());
         while let Some((pid, ended)) = process::reap()? {
             if let Some(child) = self.children.remove(pid) {
                 self.bury(&child, ended);
@@ -224,11 +224,21 @@ impl<'a> Supervisor<'a> {
                         "the process that answers on the admin address ended with {ended}; it is started again"
                     );
                 }
-            } else if let Some(schedule) = &mut self.schedule {
-                schedule.ended(pid, ended, SystemTime::now());
+            } else if let Some(schedule) = &mut self.schedule
+                && schedule.ended(pid, ended, SystemTime::now())
+            {
+                let well = ended == Ended::Exited(0);
+                self.body.count(Event::Ran(well), self.children.counts());
             }
         }
         Ok(None)
+    }
+
+    /// Reads what workers tell.
+    fn look(&mut self, now: Instant) {
+        for _ in 0..self.children.look(now) {
+            self.body.count(Event::Stuck, self.children.counts());
+        }
     }
 
     /// Runs the jobs that are due; gives how long none will be.

@@ -61,6 +61,10 @@ pub enum Event {
     Started,
     /// A worker ended without being told to.
     Died(Death),
+    /// A worker is to be replaced, because it has a thread that nothing can stop.
+    Stuck,
+    /// A job has ended; whether well.
+    Ran(bool),
     /// A reload ended; whether the new workers serve.
     Reloaded(bool),
     /// So many workers serve.

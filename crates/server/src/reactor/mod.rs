@@ -25,6 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
+use crate::app_thread::{Concluded, conclude};
 use crate::complaints::Complaints;
 use crate::connection::{Connection, Next, ReadRules, State};
 use crate::deadlines::Deadlines;
@@ -823,9 +824,9 @@ impl Reactor {
             Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
         give(&mut answer);
         let finished = answer.finish(false);
-        if let Some(log) = &self.rules.access_log {
-            log.record(endpoints.unwrap_or(&connection.endpoints), head, &finished, Duration::ZERO);
-        }
+        let endpoints = endpoints.unwrap_or(&connection.endpoints);
+        let call = Concluded { begun: Some(Instant::now()), ready: None, received: 0 };
+        conclude(&self.stage, &self.rules, endpoints, head, &finished, &call);
         connection.exchange = Some(exchange);
         connection.served += 1;
         connection.state = State::Writing { keep_alive: finished.keep_alive };
