@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -79,6 +80,32 @@ def need_compiler():
         subprocess.run(["apt-get", "install", "--yes", "--quiet", "g++"], check=True)
 
 
+def fuzz(target, host, seconds):
+    """Run one target; return whether no input failed."""
+    corpus = FOLDER / "corpus" / target
+    artifacts = FOLDER / "artifacts" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    artifacts.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds(target)):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    command = [
+        FOLDER / "target" / host / "release" / target,
+        f"-max_total_time={seconds}",
+        f"-artifact_prefix={artifacts}/",
+        "-max_len=8192",
+        "-timeout=10",
+        corpus,
+    ]
+    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    runs = [line for line in ended.stderr.splitlines() if line.startswith("Done ")]
+    if ended.returncode == 0:
+        print(f"fuzz {target}: {runs[-1] if runs else 'no input failed'}")
+        return True
+    print(ended.stderr[-4000:], file=sys.stderr)
+    print(f"fuzz {target}: failed; the input is in {artifacts}", file=sys.stderr)
+    return False
+
+
 def main():
     """Run all targets; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,31 +119,9 @@ def main():
     host = subprocess.run(["rustc", "--print", "host-tuple"], capture_output=True, text=True, check=True).stdout.strip()
     build = ["cargo", "build", "--release", "--quiet", "--target", host]
     subprocess.run(build, cwd=FOLDER, env=environment, check=True)
-    failed = []
-    for target in targets:
-        corpus = FOLDER / "corpus" / target
-        artifacts = FOLDER / "artifacts" / target
-        corpus.mkdir(parents=True, exist_ok=True)
-        artifacts.mkdir(parents=True, exist_ok=True)
-        for number, seed in enumerate(seeds(target)):
-            (corpus / f"seed-{number}").write_bytes(seed)
-        command = [
-            FOLDER / "target" / host / "release" / target,
-            f"-max_total_time={arguments.seconds}",
-            f"-artifact_prefix={artifacts}/",
-            "-max_len=8192",
-            "-timeout=10",
-            corpus,
-        ]
-        ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-        runs = [line for line in ended.stderr.splitlines() if line.startswith("Done ")]
-        if ended.returncode == 0:
-            print(f"fuzz {target}: {runs[-1] if runs else 'no input failed'}")
-        else:
-            failed.append(target)
-            print(ended.stderr[-4000:], file=sys.stderr)
-            print(f"fuzz {target}: failed; the input is in {artifacts}", file=sys.stderr)
-    return 1 if failed else 0
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        fine = list(pool.map(lambda target: fuzz(target, host, arguments.seconds), targets))
+    return 0 if all(fine) else 1
 
 
 if __name__ == "__main__":

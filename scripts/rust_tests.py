@@ -10,7 +10,8 @@ import sys
 import sysconfig
 
 environment = dict(os.environ, PYO3_PYTHON=sys.executable)
-command = ["cargo", "test", "--quiet", "--workspace"]
+# Examples stand in guides, where they are tested; looking for others in comments takes a minute.
+command = ["cargo", "test", "--quiet", "--workspace", "--lib", "--tests"]
 if sysconfig.get_config_var("Py_ENABLE_SHARED"):
     folders = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(folder for folder in folders if folder)
