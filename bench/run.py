@@ -30,14 +30,19 @@ BIN = PYTHON.parent
 ANYGATE = Path(sys.executable).parent / "anygate"
 SERVER_CORE, LOAD_CORE = "0", "1"
 
-BJOERN = (
-    "import sys, bjoern, importlib; m, a, p = sys.argv[1:]; "
-    "bjoern.run(getattr(importlib.import_module(m), a), '127.0.0.1', int(p))"
-)
-FASTWSGI = (
-    "import sys, fastwsgi, importlib; m, a, p = sys.argv[1:]; "
-    "fastwsgi.run(wsgi_app=getattr(importlib.import_module(m), a), host='127.0.0.1', port=int(p), loglevel=0)"
-)
+
+def started_by(name, line):
+    """A server that a line of Python starts; it finds application() and place, a port or a path."""
+    begin = (
+        "import sys, importlib; module, name, place = sys.argv[1:]; "
+        "application = lambda: getattr(importlib.import_module(module), name); "
+    )
+
+    def make(module, name, place, threads):
+        return [PYTHON, "-c", begin + line, module, name, place]
+
+    make.__name__ = name
+    return make
 
 
 def anygate(module, name, port, threads):
@@ -64,12 +69,11 @@ def gunicorn_gevent(module, name, port, threads):
     return [BIN / "gunicorn", f"{module}:{name}", "--bind", f"127.0.0.1:{port}", *options]
 
 
-def bjoern(module, name, port, threads):
-    return [PYTHON, "-c", BJOERN, module, name, port]
-
-
-def fastwsgi(module, name, port, threads):
-    return [PYTHON, "-c", FASTWSGI, module, name, port]
+bjoern = started_by("bjoern", "import bjoern; bjoern.run(application(), '127.0.0.1', int(place))")
+fastwsgi = started_by(
+    "fastwsgi",
+    "import fastwsgi; fastwsgi.run(wsgi_app=application(), host='127.0.0.1', port=int(place), loglevel=0)",
+)
 
 
 def granian(module, name, port, threads):
@@ -143,24 +147,15 @@ def uwsgi_gateway(option):
     return make
 
 
-FLUP = (
-    "import sys, importlib; from flup.server.fcgi import WSGIServer; m, a, p = sys.argv[1:]; "
-    "WSGIServer(getattr(importlib.import_module(m), a), bindAddress=p, umask=0).run()"
+flup = started_by(
+    "flup", "from flup.server.fcgi import WSGIServer; WSGIServer(application(), bindAddress=place, umask=0).run()"
 )
-WSGITOOLS = (
-    "import sys, importlib; from wsgitools.scgi.forkpool import SCGIServer; m, a, p = sys.argv[1:]; "
-    "SCGIServer(getattr(importlib.import_module(m), a), int(p), interface='127.0.0.1', minworkers=1, maxworkers=1, "
-    "maxrequests=10**9).run()"
+# It listens on TCP only.
+wsgitools = started_by(
+    "wsgitools",
+    "from wsgitools.scgi.forkpool import SCGIServer; "
+    "SCGIServer(application(), int(place), interface='127.0.0.1', minworkers=1, maxworkers=1, maxrequests=10**9).run()",
 )
-
-
-def flup(module, name, path, threads):
-    return [PYTHON, "-c", FLUP, module, name, path]
-
-
-def wsgitools(module, name, port, threads):
-    # It listens on TCP only.
-    return [PYTHON, "-c", WSGITOOLS, module, name, port]
 
 
 @dataclass
@@ -562,17 +557,12 @@ def http2(options):
     return simple_table(rows, "granian", "request")
 
 
-GEVENT_WEBSOCKET = (
-    "import sys; from gevent import monkey; monkey.patch_all(); import importlib; "
-    "from gevent.pywsgi import WSGIServer; from geventwebsocket.handler import WebSocketHandler; "
-    "m, a, p = sys.argv[1:]; application = getattr(importlib.import_module(m), a); "
-    "WSGIServer(('127.0.0.1', int(p)), application, handler_class=WebSocketHandler, log=None, backlog=4096)"
-    ".serve_forever()"
+gevent_websocket = started_by(
+    "gevent_websocket",
+    "from gevent import monkey; monkey.patch_all(); from gevent.pywsgi import WSGIServer; "
+    "from geventwebsocket.handler import WebSocketHandler; WSGIServer(('127.0.0.1', int(place)), application(), "
+    "handler_class=WebSocketHandler, log=None, backlog=4096).serve_forever()",
 )
-
-
-def gevent_websocket(module, name, port, threads):
-    return [PYTHON, "-c", GEVENT_WEBSOCKET, module, name, port]
 
 
 def anygate_many(module, name, port, threads):
