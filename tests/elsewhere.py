@@ -83,7 +83,7 @@ def end(served):
     """End it as an administrator would; all its processes are of its session."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(served.pid, signal.SIGTERM)
-    until = time.monotonic() + 15
+    until = time.monotonic() + 3
     while served.process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):
