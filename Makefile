@@ -53,8 +53,9 @@ rust-test: $(BIN)/maturin
 packages:
 	$(PYTHON) scripts/packages.py
 
+# Most tests wait most of the time, so there are more at a time than there are cores.
 python-test: $(VENV)/installed $(VENV)/tools packages $(VENV)/servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 fuzz: $(BIN)/maturin
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)

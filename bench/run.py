@@ -21,23 +21,27 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import echo_client
-
 FOLDER = Path(__file__).resolve().parent
 CACHE = FOLDER / ".cache"
 PYTHON = CACHE / "venv" / "bin" / "python"
 BIN = PYTHON.parent
 ANYGATE = Path(sys.executable).parent / "anygate"
 SERVER_CORE, LOAD_CORE = "0", "1"
+ECHO = CACHE / "echo"
 
-BJOERN = (
-    "import sys, bjoern, importlib; m, a, p = sys.argv[1:]; "
-    "bjoern.run(getattr(importlib.import_module(m), a), '127.0.0.1', int(p))"
-)
-FASTWSGI = (
-    "import sys, fastwsgi, importlib; m, a, p = sys.argv[1:]; "
-    "fastwsgi.run(wsgi_app=getattr(importlib.import_module(m), a), host='127.0.0.1', port=int(p), loglevel=0)"
-)
+
+def started_by(name, line):
+    """A server that a line of Python starts; it finds application() and place, a port or a path."""
+    begin = (
+        "import sys, importlib; module, name, place = sys.argv[1:]; "
+        "application = lambda: getattr(importlib.import_module(module), name); "
+    )
+
+    def make(module, name, place, threads):
+        return [PYTHON, "-c", begin + line, module, name, place]
+
+    make.__name__ = name
+    return make
 
 
 def anygate(module, name, port, threads):
@@ -64,12 +68,11 @@ def gunicorn_gevent(module, name, port, threads):
     return [BIN / "gunicorn", f"{module}:{name}", "--bind", f"127.0.0.1:{port}", *options]
 
 
-def bjoern(module, name, port, threads):
-    return [PYTHON, "-c", BJOERN, module, name, port]
-
-
-def fastwsgi(module, name, port, threads):
-    return [PYTHON, "-c", FASTWSGI, module, name, port]
+bjoern = started_by("bjoern", "import bjoern; bjoern.run(application(), '127.0.0.1', int(place))")
+fastwsgi = started_by(
+    "fastwsgi",
+    "import fastwsgi; fastwsgi.run(wsgi_app=application(), host='127.0.0.1', port=int(place), loglevel=0)",
+)
 
 
 def granian(module, name, port, threads):
@@ -143,24 +146,15 @@ def uwsgi_gateway(option):
     return make
 
 
-FLUP = (
-    "import sys, importlib; from flup.server.fcgi import WSGIServer; m, a, p = sys.argv[1:]; "
-    "WSGIServer(getattr(importlib.import_module(m), a), bindAddress=p, umask=0).run()"
+flup = started_by(
+    "flup", "from flup.server.fcgi import WSGIServer; WSGIServer(application(), bindAddress=place, umask=0).run()"
 )
-WSGITOOLS = (
-    "import sys, importlib; from wsgitools.scgi.forkpool import SCGIServer; m, a, p = sys.argv[1:]; "
-    "SCGIServer(getattr(importlib.import_module(m), a), int(p), interface='127.0.0.1', minworkers=1, maxworkers=1, "
-    "maxrequests=10**9).run()"
+# It listens on TCP only.
+wsgitools = started_by(
+    "wsgitools",
+    "from wsgitools.scgi.forkpool import SCGIServer; "
+    "SCGIServer(application(), int(place), interface='127.0.0.1', minworkers=1, maxworkers=1, maxrequests=10**9).run()",
 )
-
-
-def flup(module, name, path, threads):
-    return [PYTHON, "-c", FLUP, module, name, path]
-
-
-def wsgitools(module, name, port, threads):
-    # It listens on TCP only.
-    return [PYTHON, "-c", WSGITOOLS, module, name, port]
 
 
 @dataclass
@@ -562,58 +556,75 @@ def http2(options):
     return simple_table(rows, "granian", "request")
 
 
-GEVENT_WEBSOCKET = (
-    "import sys; from gevent import monkey; monkey.patch_all(); import importlib; "
-    "from gevent.pywsgi import WSGIServer; from geventwebsocket.handler import WebSocketHandler; "
-    "m, a, p = sys.argv[1:]; application = getattr(importlib.import_module(m), a); "
-    "WSGIServer(('127.0.0.1', int(p)), application, handler_class=WebSocketHandler, log=None, backlog=4096)"
-    ".serve_forever()"
+gevent_websocket = started_by(
+    "gevent_websocket",
+    "from gevent import monkey; monkey.patch_all(); from gevent.pywsgi import WSGIServer; "
+    "from geventwebsocket.handler import WebSocketHandler; WSGIServer(('127.0.0.1', int(place)), application(), "
+    "handler_class=WebSocketHandler, log=None, backlog=4096).serve_forever()",
 )
-
-
-def gevent_websocket(module, name, port, threads):
-    return [PYTHON, "-c", GEVENT_WEBSOCKET, module, name, port]
 
 
 def anygate_many(module, name, port, threads):
     return [*anygate_gevent(module, name, port, threads), "--greenlets", 20000, "--websocket-ping-interval", "1h"]
 
 
+def load_websockets(running, connections, duration):
+    """Have messages echoed; give the figures, with the share of its core that the load needed."""
+    _, _, before = running.processor()
+    command = ["taskset", "-c", LOAD_CORE, ECHO, str(running.port), str(connections), str(duration)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    _, _, after = running.processor()
+    echoes, passed, busy = map(float, re.findall(r"[\d.]+", ended.stdout))
+    return {"rps": echoes / passed, "cpu": (after - before) / echoes * 1e6, "load": busy / passed}
+
+
+def open_websocket(running):
+    """A WebSocket that does nothing."""
+    connection = running.connect()
+    connection.settimeout(10)
+    connection.sendall(
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    answer = connection.recv(4096)
+    if not answer.startswith(b"HTTP/1.1 101"):
+        raise SystemExit(f"not a WebSocket: {answer!r}")
+    return connection
+
+
 def websocket(options):
-    """Memory of WebSockets that do nothing, and messages of 64 bytes that are echoed."""
+    """Messages of 64 bytes that are echoed, and memory of WebSockets that do nothing."""
     count = 10_000
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(count + 500, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),) * 2)
-    os.sched_setaffinity(0, {int(LOAD_CORE)})
-    figures = {}
+    rows = {}
     for _ in range(options.rounds):
-        for server in (Server(anygate_many, 1), Server(gevent_websocket, 1)):
-            with Running(server, "echo", "echo") as running:
+        for title, make in (("anygate, greenlets", anygate_many), ("gevent-websocket", gevent_websocket)):
+            with Running(Server(make, 1), "echo", "echo") as running:
                 running.wait("/")
-                echo_client.echo(running.port, 32, 1)
-                _, _, before = running.processor()
-                rate = undisturbed(options, lambda: echo_client.echo(running.port, 32, options.seconds))
-                _, _, after = running.processor()
+                load_websockets(running, 32, 1)
+                figure = undisturbed(options, lambda: load_websockets(running, 32, options.seconds))
                 empty = running.memory()
-                opened = [echo_client.open_one(running.port) for _ in range(count)]
+                opened = [open_websocket(running) for _ in range(count)]
                 time.sleep(1)
-                each = (running.memory() - empty) / count / 1024
+                figure["each"] = (running.memory() - empty) / count / 1024
                 for connection in opened:
                     connection.close()
-            name = "gevent-websocket" if server.make is gevent_websocket else "anygate, greenlets"
-            cpu = (after - before) / (rate * options.seconds) * 1e6
-            print(f"  {name}: {rate:.0f}/s, {cpu:.1f} us, {each:.1f} KiB", flush=True)
-            figures.setdefault(name, []).append((rate, cpu, each))
-    os.sched_setaffinity(0, range(os.cpu_count()))
-    rows = {
-        name: [statistics.median(column) for column in zip(*rounds, strict=True)] for name, rounds in figures.items()
-    }
-    peer = rows["gevent-websocket"]
+            print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us, {figure['each']:.1f} KiB", flush=True)
+            rows.setdefault(title, []).append(figure)
     lines = [
-        "| server | messages/s | of the other | CPU µs/message | of the other | KiB for each idle one |",
-        "| --- | --: | --: | --: | --: | --: |",
+        "| server | messages/s | of the other | CPU µs/message | of the other | load's core | KiB for each idle one |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
-    for name, (rate, cpu, each) in rows.items():
-        lines.append(f"| {name} | {rate:.0f} | {rate / peer[0]:.2f} | {cpu:.1f} | {cpu / peer[1]:.2f} | {each:.1f} |")
+    figures = {
+        title: {key: statistics.median(figure[key] for figure in rounds) for key in rounds[0]}
+        for title, rounds in rows.items()
+    }
+    peer = figures["gevent-websocket"]
+    for title, row in figures.items():
+        lines.append(
+            f"| {title} | {row['rps']:.0f} | {row['rps'] / peer['rps']:.2f} | {row['cpu']:.1f} "
+            f"| {row['cpu'] / peer['cpu']:.2f} | {row['load']:.0%} | {row['each']:.1f} |"
+        )
     return lines
 
 
@@ -838,8 +849,8 @@ WORKLOADS = {
 
 
 def prepare():
-    """Install the other servers and wrk."""
-    if not all(map(shutil.which, ("wrk", "h2load", "curl"))) or not Path("/usr/include/ev.h").exists():
+    """Install the other servers and what puts load on them."""
+    if not all(map(shutil.which, ("wrk", "h2load", "curl", "cc"))) or not Path("/usr/include/ev.h").exists():
         packages = ["wrk", "nghttp2-client", "curl", "libev-dev", "gcc", "libc6-dev"]
         subprocess.run(["apt-get", "install", "--yes", "--quiet", *packages], check=True)
     subprocess.run([sys.executable, FOLDER.parent / "scripts" / "packages.py"], check=True)
@@ -850,6 +861,7 @@ def prepare():
         subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
         subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", FOLDER / "requirements.txt"], check=True)
         stamp.write_text(wanted)
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", ECHO, FOLDER / "echo.c"], check=True)
 
 
 def heading(options):

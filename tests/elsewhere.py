@@ -1,5 +1,6 @@
 """Servers of other packages as processes, and clients of what they speak."""
 
+import collections
 import contextlib
 import os
 import signal
@@ -64,17 +65,25 @@ class Packed:
         return status, answered.get("set-cookie", []), body
 
 
+#: Ports that were given away not long ago: still bound, so that nobody else is given them before a server listens.
+HELD = collections.deque(maxlen=32)
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port for a server that takes over addresses which nobody listens on, as all of them do."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    HELD.append(held)
+    return held.getsockname()[1]
 
 
 def end(served):
     """End it as an administrator would; all its processes are of its session."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(served.pid, signal.SIGTERM)
-    until = time.monotonic() + 15
+    until = time.monotonic() + 3
     while served.process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):

@@ -67,8 +67,8 @@ class Connection:
         self.socket.sendall(data if isinstance(data, bytes) else data.encode("latin-1"))
         return self
 
-    def ask(self, method="GET", target="/", fields=(), body=b"", version="HTTP/1.1"):
-        lines = [f"{method} {target} {version}", "Host: test", *(f"{name}: {value}" for name, value in fields)]
+    def ask(self, method="GET", target="/", fields=(), body=b"", version="HTTP/1.1", host="test"):
+        lines = [f"{method} {target} {version}", f"Host: {host}", *(f"{name}: {value}" for name, value in fields)]
         if body and not any(name.lower() in ("content-length", "transfer-encoding") for name, _ in fields):
             lines.append(f"Content-Length: {len(body)}")
         self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)

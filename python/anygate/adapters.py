@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -194,7 +195,7 @@ def gevent(task: Task) -> None:
     from gevent import monkey
 
     monkey.patch_all()
-    from gevent import pywsgi, socket
+    from gevent import pywsgi, signal_handler, socket
     from gevent.pool import Pool
 
     place: Any = task.address
@@ -203,7 +204,10 @@ def gevent(task: Task) -> None:
         bind_unix(place, task.unix)
     tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else {}
     spawn = Pool(task.workers) if task.workers else "default"
-    pywsgi.WSGIServer(place, task.application, spawn=spawn, log=None, **tls).serve_forever()
+    made = pywsgi.WSGIServer(place, task.application, spawn=spawn, log=None, **tls)
+    # An exception that is raised in the middle of anything may be swallowed there.
+    signal_handler(signal.SIGTERM, made.stop)
+    made.serve_forever()
 
 
 @server(
@@ -223,8 +227,9 @@ def eventlet(task: Task) -> None:
         import eventlet as library
 
     library.monkey_patch()
-    from eventlet import wsgi
+    from eventlet import hubs, wsgi
     from eventlet.green import socket
+    from greenlet import getcurrent
 
     if task.unix:
         listener = socket.socket(socket.AF_UNIX)
@@ -233,6 +238,15 @@ def eventlet(task: Task) -> None:
         listener = library.listen(task.address)
     if task.certificate:
         listener = library.wrap_ssl(listener, certfile=task.certificate, keyfile=task.key, server_side=True)
+    main, hub = getcurrent(), hubs.get_hub()
+
+    def end(*_: object) -> None:
+        # A request's greenlet swallows what is raised in it.
+        if getcurrent() in (main, hub.greenlet):
+            raise SystemExit(0)
+        hub.schedule_call_global(0, main.throw, SystemExit(0))
+
+    signal.signal(signal.SIGTERM, end)
     wsgi.server(listener, task.application, max_size=task.workers, log_output=False)
 
 

@@ -1,26 +1,11 @@
 """Servers with an admin address."""
 
-import http.client
-import json
 import re
-import socket
 
 from conftest import APPS
+from wire import Connection
 
 CONTRACT = APPS / "contract.py"
-
-
-class Answer:
-    def __init__(self, answer):
-        self.status, self.fields, self.body = answer.status, answer.headers, answer.read()
-
-    @property
-    def text(self):
-        return self.body.decode()
-
-    @property
-    def json(self):
-        return json.loads(self.body)
 
 
 class Admin:
@@ -34,19 +19,11 @@ class Admin:
 
     def ask(self, path, method="GET", host=None, **fields):
         """`fields` are given with underscores for hyphens."""
-        if self.url.startswith("unix:"):
-            connection = http.client.HTTPConnection("localhost")
-            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.connect(self.url.removeprefix("unix:"))
-        else:
-            connection = http.client.HTTPConnection(self.address, timeout=20)
-        fields = {name.replace("_", "-"): value for name, value in fields.items()}
-        if host is not None:
-            fields["Host"] = host
-        connection.request(method, path, headers=fields)
-        answer = Answer(connection.getresponse())
-        connection.close()
-        return answer
+        name, _, place = self.address.rpartition(":")
+        unix = name == "unix"
+        fields = [(name.replace("_", "-"), value) for name, value in fields.items()]
+        with Connection(place if unix else (name, int(place))) as connection:
+            return connection.ask(method, path, fields, host=host or ("localhost" if unix else self.address))
 
     def post(self, path):
         return self.ask(path, "POST", X_Anygate="1")

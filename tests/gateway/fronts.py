@@ -1,8 +1,9 @@
-"""A site behind a real front server, with a configuration of deploy/ as it is."""
+"""A site behind a real front server, with a configuration of deploy/ as it is, but for its ports."""
 
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS, Served
+from elsewhere import free_port
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-PORT = 8080
-BACK_ENDS = (4000, 4001, 4002)
+#: In the files of deploy/: where the front server listens, and where the back ends do.
+PORTS = (8080, 4000, 4001, 4002)
 SEARCH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 
@@ -57,22 +59,23 @@ class Site:
 
     def start_back_ends(self, protocol):
         options = ("--trusted-proxies", "127.0.0.1") if protocol == "http" else ()
-        for port in BACK_ENDS:
-            assert not listens(port), f"port {port} is in use"
-            arguments = [APPS / "contract.py", "--bind", f"{protocol}://127.0.0.1:{port}", *options]
+        for _ in PORTS[1:]:
+            arguments = [APPS / "contract.py", "--bind", f"{protocol}://127.0.0.1:0", *options]
             self.back_ends.append(Served(arguments, self.folder))
         for back_end in self.back_ends:
             back_end.wait_ready()
 
-    def start_front(self, name, protocol, edit=None):
+    def start_front(self, name, protocol, edit=str):
         """Start it with a file of deploy/, or with what `edit` makes of its text."""
-        assert not listens(PORT), f"port {PORT} is in use"
-        configuration = DEPLOY / name / f"{protocol}.conf"
-        if edit:
-            folder = self.folder / "edited"
-            shutil.copytree(configuration.parent, folder)
-            configuration = folder / configuration.name
-            configuration.write_text(edit(configuration.read_text()))
+        self.port = free_port()
+        listening = [self.port, *(back_end.address[1] for back_end in self.back_ends)]
+        ports = {str(said): str(port) for said, port in zip(PORTS, listening, strict=False)}
+        said = re.compile(rf"\b({'|'.join(ports)})\b")
+        shutil.copytree(DEPLOY / name, self.folder / "front")
+        configuration = self.folder / "front" / f"{protocol}.conf"
+        configuration.write_text(edit(configuration.read_text()))
+        for path in configuration.parent.iterdir():
+            path.write_text(said.sub(lambda found: ports[found[0]], path.read_text()))
         command = {
             "nginx": ["nginx", "-p", self.folder, "-c", configuration],
             "lighttpd": ["lighttpd", "-D", "-f", configuration],
@@ -85,7 +88,7 @@ class Site:
             self.front = subprocess.Popen(
                 [program, *map(str, command[1:])], cwd=self.folder, env=environment, stdout=log, stderr=log
             )
-        wait_for(PORT, self.front, self.log)
+        wait_for(self.port, self.front, self.log)
 
     def stop(self):
         if self.front:
@@ -100,7 +103,7 @@ class Site:
         shutil.rmtree(self.folder)
 
     def ask(self, method="GET", target="/echo", body=None, fields=None, **options):
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, target, body, fields or {}, **options)
             answer = connection.getresponse()
@@ -115,7 +118,7 @@ class Site:
 
     def hold_slow_clients(self, count, head, rest):
         """Let clients stop inside their bodies; others are served meanwhile, and then they are, too."""
-        slow = [socket.create_connection(("127.0.0.1", PORT), 20) for _ in range(count)]
+        slow = [socket.create_connection(("127.0.0.1", self.port), 20) for _ in range(count)]
         try:
             for connection in slow:
                 connection.sendall(head)

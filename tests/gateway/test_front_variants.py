@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from fronts import PORT, Site
+from fronts import Site
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "guide" / "front-servers.md"
 
@@ -54,7 +54,7 @@ def test_a_client_that_gives_up_reaches_no_application(edited):
         "fastcgi",
         lambda text: text.replace("fastcgi_pass anygate;", "fastcgi_pass anygate;\nfastcgi_request_buffering off;"),
     )
-    with socket.create_connection(("127.0.0.1", PORT), 20) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), 20) as connection:
         connection.sendall(b"POST /closing?never HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
         assert site.ask("GET", "/pid")[0] == 200
     for _ in range(6):

@@ -38,7 +38,7 @@ from flask import Flask
 from flask_socketio import SocketIO, emit
 
 app = Flask(__name__)
-socketio = SocketIO(app, async_mode="threading")
+socketio = SocketIO(app, async_mode="threading", ping_interval=1)
 
 @socketio.on("echo")
 def echo(data):
