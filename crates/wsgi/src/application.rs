@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
-use anygate_proto::head::RequestHead;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -11,8 +10,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
+use crate::failures::{log, settle};
 use crate::file_wrapper::{FileRest, FileWrapper};
-use crate::interrupt::{Interrupts, is_interruption};
+use crate::interrupt::Interrupts;
 use crate::start_response::{Call, Caller, Reach, StartResponse};
 use crate::websocket::WebSocket;
 
@@ -220,31 +220,4 @@ pub(crate) fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound
     block.cast::<PyBytes>().map_err(|_| {
         PyTypeError::new_err(format!("the application must yield bytes, not {}", block.get_type()))
     })
-}
-
-/// A call has failed: says why, where that is the application's fault.
-pub(crate) fn settle(py: Python<'_>, call: &Call, error: &PyErr, head: &RequestHead) {
-    // The client went away; the application was only told so. Or it took too long, which was said then.
-    if call.is_disconnected() || is_interruption(py, error) {
-        return;
-    }
-    let method = head.method().escape_ascii();
-    log(py, error, &format!("{method} {} failed", head.target().escape_ascii()));
-}
-
-/// Writes an exception with its traceback to the error log.
-pub(crate) fn log(py: Python<'_>, error: &PyErr, what: &str) {
-    let format = || -> PyResult<String> {
-        let lines = py
-            .import("traceback")?
-            .call_method1("format_exception", (error.get_type(py), error.value(py), error.traceback(py)))?;
-        let mut text = String::new();
-        for line in lines.try_iter()? {
-            text.push_str(&line?.extract::<String>()?);
-        }
-        Ok(text)
-    };
-    // Formatting runs the application's own code (`__str__`, `__repr__`) and may fail like any of it.
-    let text = format().unwrap_or_else(|_| format!("{} (its traceback cannot be shown)", error.get_type(py)));
-    py.detach(|| tracing::error!("the application failed: {what}\n{}", text.trim_end()));
 }

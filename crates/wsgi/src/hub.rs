@@ -10,9 +10,10 @@ use anygate_proto::application::{Desk, Failed, Hub, News, Overdue};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::application::{Options, blocks, bytes, log, send_file, settle, template};
+use crate::application::{Options, blocks, bytes, send_file, template};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
+use crate::failures::{log, settle};
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
 use crate::start_response::{Call, Caller, begin};
