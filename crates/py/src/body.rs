@@ -331,8 +331,21 @@ fn around(
         multiprocess,
         run_once,
         errors: Arc::new(logs::write_raw),
+        on_error: on_error(py, plan)?,
     };
     Ok((callable, options))
+}
+
+/// The function that is told of failures, if there is to be one.
+///
+/// Errors: a ValueError that says everything, where it cannot be had.
+pub(crate) fn on_error(py: Python<'_>, plan: &Plan) -> PyResult<Option<Py<PyAny>>> {
+    let Some(target) = &plan.application.on_error else { return Ok(None) };
+    let arguments = ("environ", "exc_info");
+    let importer = py.import("anygate.importer")?;
+    let function =
+        importer.call_method1("hook", ("on_error", target, &plan.application.pythonpath, arguments))?;
+    Ok(Some(function.unbind()))
 }
 
 /// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.

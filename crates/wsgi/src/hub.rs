@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use crate::application::{Options, blocks, bytes, send_file, template};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
-use crate::failures::{log, settle};
+use crate::failures::{failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
 use crate::start_response::{Call, Caller, begin};
@@ -23,6 +23,7 @@ use crate::websocket::WebSocket;
 pub struct WsgiHub {
     callable: Py<PyAny>,
     environs: Arc<Environs>,
+    on_error: Option<Py<PyAny>>,
     /// The thread of the hub, from its beginning.
     thread: Arc<OnceLock<ThreadNumber>>,
     /// The code that a greenlet's lowest frame runs.
@@ -33,11 +34,13 @@ impl WsgiHub {
     /// Wraps `callable`. gevent has patched the standard library already.
     ///
     /// Errors: what making Python objects gives, such as out of memory.
-    pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
+        let on_error = options.on_error.take();
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
             callable,
             environs: Arc::new(environs),
+            on_error,
             thread: Arc::default(),
             answer: OnceLock::new(),
         })
@@ -55,7 +58,7 @@ impl Hub for WsgiHub {
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
                 let desk = Bound::new(py, GreenletDesk { desk, environs, thread })?;
-                module.call_method1("run", (self.callable.bind(py), desk))?;
+                module.call_method1("run", (&self.callable, desk, &self.on_error))?;
                 Ok(())
             };
             run().map_err(|error| {
@@ -292,7 +295,20 @@ impl GreenletCall {
         self.call.start(Some(0))
     }
 
-    /// Ends the call; `error` is what the application raised.
+    /// Tells of what the application raised; gives whether the site's function is to know of it.
+    fn settle(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> bool {
+        let websocket = self.websocket.get().map(Py::get);
+        let error = PyErr::from_value(error.clone());
+        settle(py, &self.call, websocket, &error, |error| self.say(py, error, None))
+    }
+
+    /// Tells of what closing its answer raised.
+    fn settle_closing(&self, py: Python<'_>, error: &Bound<'_, PyAny>, also: bool) {
+        let error = PyErr::from_value(error.clone());
+        settle_closing(py, &error, also, |error, what| self.say(py, error, Some(what)));
+    }
+
+    /// Ends the call; `error` is what it failed with.
     fn finish(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) {
         if let (true, Some(&thread)) = (self.interrupted.swap(false, Ordering::AcqRel), self.thread.get()) {
             ffi::raise_in_thread(py, thread, None);
@@ -302,16 +318,36 @@ impl GreenletCall {
             None => error,
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };
-        let Some(mut call) = self.call.take() else { return };
-        if let Some(error) = &error {
-            call.within(&mut |head| settle(py, &self.call, error, head));
+        if let Some(call) = self.call.take() {
+            call.finish(error.map_or(Ok(()), |_| Err(Failed)));
         }
-        call.finish(error.map_or(Ok(()), |_| Err(Failed)));
     }
 
     /// Notes an exception that is not the answer's.
-    #[expect(clippy::unused_self, reason = "one object is all that Python needs")]
-    fn log(&self, error: &Bound<'_, PyAny>, what: &str) {
-        log(error.py(), &PyErr::from_value(error.clone()), what);
+    fn log(&self, py: Python<'_>, error: &Bound<'_, PyAny>, what: &str) {
+        let error = PyErr::from_value(error.clone());
+        if !interrupt::is_interruption(py, &error) {
+            self.say(py, &error, Some(what));
+        }
+    }
+}
+
+impl GreenletCall {
+    /// Logs an exception as a part of the call; `what` happened, if it is not that the call failed.
+    fn say(&self, py: Python<'_>, error: &PyErr, what: Option<&str>) {
+        let text = traceback(py, error);
+        let said = py.detach(|| {
+            self.call.owned(|call| {
+                call.within(&mut |head| match what {
+                    Some(what) => say(what, &text),
+                    None => say(&failed(head), &text),
+                });
+                Ok(())
+            })
+        });
+        if said.is_err() {
+            // It is over.
+            log(py, error, what.unwrap_or("a request failed"));
+        }
     }
 }
