@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
-use crate::failures::{Failures, call_within, failed, log, settle, settle_closing};
+use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
 use crate::file_wrapper::{FileRest, FileWrapper};
 use crate::interrupt::Interrupts;
 use crate::start_response::{Call, Caller, Reach, StartResponse};
@@ -30,6 +30,8 @@ pub struct Options {
     pub errors: ErrorSink,
     /// Called as `on_error(environ, exc_info)` when the application raises.
     pub on_error: Option<Py<PyAny>>,
+    /// Clients on this machine see what it raises.
+    pub debug: bool,
 }
 
 /// A WSGI application that a server can call.
@@ -45,7 +47,7 @@ impl WsgiApplication {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
-        let failures = Failures { on_error: options.on_error.take() };
+        let failures = Failures { on_error: options.on_error.take(), debug: options.debug };
         Ok(WsgiApplication {
             callable,
             environs: Environs::new(py, template(py, options)?)?,
@@ -144,6 +146,7 @@ impl Application for WsgiApplication {
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         Python::attach(|py| {
             response.entered();
+            let asked = Asked::from(&request);
             let start_response = Bound::new(py, StartResponse::default()).map_err(|error| {
                 log(py, &error, "there is no memory for a request");
                 Failed
@@ -154,7 +157,11 @@ impl Application for WsgiApplication {
             let result = loan.during(response, || self.answer(request, &start_response));
             call.end();
             drop(interruptible);
-            result.map_err(|_| Failed)
+            result.or_else(|error| match self.failures.page(py, call, &error, asked) {
+                // It may be long, and its client slow.
+                Some(page) => py.detach(|| page.send(response)),
+                None => Err(Failed),
+            })
         })
     }
 

@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use crate::application::{Options, blocks, bytes, send_file, template};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
-use crate::failures::{failed, log, say, settle, settle_closing, traceback};
+use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
 use crate::start_response::{Call, Caller, begin};
@@ -23,7 +23,7 @@ use crate::websocket::WebSocket;
 pub struct WsgiHub {
     callable: Py<PyAny>,
     environs: Arc<Environs>,
-    on_error: Option<Py<PyAny>>,
+    failures: Arc<Failures>,
     /// The thread of the hub, from its beginning.
     thread: Arc<OnceLock<ThreadNumber>>,
     /// The code that a greenlet's lowest frame runs.
@@ -35,12 +35,12 @@ impl WsgiHub {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
-        let on_error = options.on_error.take();
+        let failures = Failures { on_error: options.on_error.take(), debug: options.debug };
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
             callable,
             environs: Arc::new(environs),
-            on_error,
+            failures: Arc::new(failures),
             thread: Arc::default(),
             answer: OnceLock::new(),
         })
@@ -57,8 +57,9 @@ impl Hub for WsgiHub {
                 let _ = self.answer.set(answer.unbind());
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
-                let desk = Bound::new(py, GreenletDesk { desk, environs, thread })?;
-                module.call_method1("run", (&self.callable, desk, &self.on_error))?;
+                let failures = Arc::clone(&self.failures);
+                let desk = Bound::new(py, GreenletDesk { desk, environs, failures, thread })?;
+                module.call_method1("run", (&self.callable, desk, &self.failures.on_error))?;
                 Ok(())
             };
             run().map_err(|error| {
@@ -112,6 +113,7 @@ impl WsgiHub {
 struct GreenletDesk {
     desk: Arc<dyn Desk>,
     environs: Arc<Environs>,
+    failures: Arc<Failures>,
     thread: Arc<OnceLock<ThreadNumber>>,
 }
 
@@ -152,6 +154,7 @@ impl GreenletDesk {
                     call: Call::owning(call),
                     number,
                     environs: Arc::clone(&self.environs),
+                    failures: Arc::clone(&self.failures),
                     write_class: write_class.clone().unbind(),
                     thread: Arc::clone(&self.thread),
                     interrupted: AtomicBool::new(false),
@@ -187,6 +190,7 @@ pub(crate) struct GreenletCall {
     pub(crate) call: Call,
     number: u64,
     environs: Arc<Environs>,
+    failures: Arc<Failures>,
     write_class: Py<PyAny>,
     thread: Arc<OnceLock<ThreadNumber>>,
     /// While it was running, so that the exception may not have been raised yet.
@@ -318,9 +322,17 @@ impl GreenletCall {
             None => error,
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };
-        if let Some(call) = self.call.take() {
-            call.finish(error.map_or(Ok(()), |_| Err(Failed)));
-        }
+        let Some(mut call) = self.call.take() else { return };
+        let result = match error {
+            None => Ok(()),
+            Some(error) => {
+                let asked = call.request();
+                let asked = asked.as_ref().map(Asked::from);
+                let page = asked.and_then(|asked| self.failures.page(py, &self.call, &error, asked));
+                page.map_or(Err(Failed), |page| page.send(&mut *call))
+            }
+        };
+        call.finish(result);
     }
 
     /// Notes an exception that is not the answer's.
