@@ -37,6 +37,8 @@ def told(served):
 def test_it_is_told_once_where_the_request_is(failing, path, error, frame):
     served = failing()
     served.get(path)
+    # An answer may be there before it is closed.
+    served.wait_until(lambda: told(served), "the function to be called")
     (note,) = told(served)
     assert note["path"] == path
     assert note["told"] == note["handled"] == error
