@@ -1,5 +1,8 @@
 """Sentry's own package gets one event for each exception: from its middleware, from `on_error`, or with both."""
 
+import re
+from pathlib import Path
+
 import pytest
 from conftest import APPS
 
@@ -10,6 +13,8 @@ WAYS = {
     "on_error": ("watched:bare", ("--on-error", "watched:tell")),
     "both": ("watched:wrapped", ("--on-error", "watched:tell")),
 }
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "errors.md"
 
 WATCHED = """
 import json
@@ -139,3 +144,16 @@ def test_exceptions_of_flask_are_one_event_each(watched):
         served.get(path)
         assert events(served) == [error], path
     assert events(served, 0) == []
+
+
+def test_the_function_of_the_guide_tells_sentry(serve, tmp_path, kind):
+    (tmp_path / "watched.py").write_text(WATCHED)
+    (code,) = re.findall(r"```python\n# tell\.py\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    here, place = "http://key@127.0.0.1:9/1", '"https://key@sentry.example/1"'
+    assert place in code
+    code = code.replace(place, f'"{here}", transport=watched.Keeping')
+    (tmp_path / "tell.py").write_text("import watched\n" + code)
+    assert "--on-error tell:tell myapp:app" in GUIDE.read_text()
+    served = serve("watched:bare", "--pythonpath", APPS, *kind, "--on-error", "tell:tell")
+    served.get("/call")
+    assert events(served) == ["ValueError: in the call"]
