@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ from anygate.timeouts import RequestTimeout, stack_of_frame
 from anygate.websocket import WebSocketError, offer
 
 if TYPE_CHECKING:
+    from anygate.failures import Hook
     from anygate.server import Application
     from anygate.websocket import WebSocket
 
@@ -56,17 +58,18 @@ def begin() -> None:
     gevent.reinit()
 
 
-def run(application: Application, desk: Any) -> None:
+def run(application: Application, desk: Any, on_error: Hook | None) -> None:
     """Answer what the desk has until it is closed."""
-    Answering(application, desk).run()
+    Answering(application, desk, on_error).run()
 
 
 class Answering:
     """The calls of one application."""
 
-    def __init__(self, application: Application, desk: Any):
+    def __init__(self, application: Application, desk: Any, on_error: Hook | None):
         self.application = application
         self.desk = desk
+        self.on_error = on_error
         self.hub = gevent.get_hub()
         self.closed = Waiter(self.hub)
         self.waiting: dict[int, Waiter] = {}
@@ -115,6 +118,7 @@ class Answering:
 
     def answer(self, call: Any) -> None:
         """Answer one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
+        environ = closing = None
         try:
             try:
                 environ, streamed, websocket = call.environ()
@@ -129,37 +133,63 @@ class Answering:
                         self.wait(call, call.has_room)
                         place = call.blocks(iterable, place)
                 else:
+                    closing = iterable
                     self.deliver(call, iterable)
             except BaseException as error:
+                if call.settle(error):
+                    self.tell(call, environ)
+                if closing is not None:
+                    self.close(call, environ, closing, True)
                 call.finish(error)
             else:
+                # The answer is whole; the client need not suffer.
+                if closing is not None:
+                    self.close(call, environ, closing, False)
                 call.finish(None)
         except BaseException as error:
             # It came from outside, at the very end.
-            if not isinstance(error, RequestTimeout):
-                call.log(error, "its greenlet was interrupted")
+            call.log(error, "its greenlet was interrupted")
             call.finish(error)
         if self.has_time_limit:
             del self.running[call.number]
 
     def deliver(self, call: Any, iterable: Iterable[bytes]) -> None:
-        """Send each block as the application yields it, and close."""
+        """Send each block as the application yields it."""
+        if call.file(iterable):
+            return
+        first = True
+        for block in iterable:
+            if first and block:
+                first = False
+                call.block(block, _length(iterable) == 1)
+                continue
+            self.wait(call, call.has_room)
+            call.block(block, False)
+        call.end_of_blocks()
+
+    def close(self, call: Any, environ: dict[str, Any] | None, iterable: Any, also: bool) -> None:
+        """Call ``close()`` of what the application returned, if it has one. ``also``: the call has failed already.
+
+        PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
+        that method upon completion of the current request, whether the request was completed normally, or terminated
+        early".
+        """
         try:
-            if not call.file(iterable):
-                first = True
-                for block in iterable:
-                    if first and block:
-                        first = False
-                        call.block(block, _length(iterable) == 1)
-                        continue
-                    self.wait(call, call.has_room)
-                    call.block(block, False)
-                call.end_of_blocks()
-        except BaseException:
-            _close(call, iterable, "close() of its answer failed as well")
-            raise
-        # The answer is whole; the client need not suffer.
-        _close(call, iterable, "close() of its answer failed")
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
+        except BaseException as error:
+            call.settle_closing(error, also)
+            self.tell(call, environ)
+
+    def tell(self, call: Any, environ: dict[str, Any] | None) -> None:
+        """Tell the site of the exception that is being handled."""
+        if self.on_error is None or environ is None:
+            return
+        try:
+            self.on_error(environ, sys.exc_info())  # type: ignore[arg-type]
+        except BaseException as error:
+            call.log(error, "its on_error failed")
 
     def wait(self, call: Any, attempt: Callable[[], T | None], seconds: float | None = None) -> T:
         """Let other greenlets run until ``attempt`` gives something true.
@@ -325,20 +355,6 @@ def _length(iterable: Any) -> int | None:
         return len(iterable)
     except Exception:
         return None
-
-
-def _close(call: Any, iterable: Any, failed: str) -> None:
-    """Call ``close()`` of what the application returned.
-
-    PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call that
-    method upon completion of the current request, whether the request was completed normally, or terminated early".
-    """
-    try:
-        close = getattr(iterable, "close", None)
-        if close is not None:
-            close()
-    except BaseException as error:
-        call.log(error, failed)
 
 
 def _patient(lock: Any, not_blocking: int) -> Any:

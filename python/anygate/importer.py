@@ -37,15 +37,22 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
     source, _, expression = target.partition(":")
     if not source:
         raise LoadError(f"{target!r} names no module; write it as module:name, for example myapp:app")
-    for folder in reversed([os.fspath(path) for path in pythonpath] or []):
-        _make_importable(folder)
-    if source.endswith(".py") or os.sep in source:
-        module = _import_file(source)
-    else:
-        _make_importable(os.getcwd())
-        module = _import_module(source)
+    module = _module(source, pythonpath)
     found = _evaluate(module, source, expression) if expression else _default(module, source)
     return _checked(found, target)
+
+
+def hook(
+    option: str, target: str, pythonpath: Iterable[str | os.PathLike[str]] = (), arguments: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """Return the function that ``target`` (``module:function``) names for an option, to be called with ``arguments``.
+
+    Raises ValueError, which says everything, when there is no such function, or importing it fails.
+    """
+    try:
+        return _function(target, pythonpath, arguments)
+    except Exception as error:
+        raise ValueError(explain(f"{option} {target}", error)) from error
 
 
 def python() -> str:
@@ -90,6 +97,35 @@ def explain(target: str, error: BaseException) -> str:
     return f"cannot load {target}: it raised {type(error).__name__} while it was imported\n{text}"
 
 
+def _function(
+    target: str, pythonpath: Iterable[str | os.PathLike[str]], arguments: tuple[str, ...]
+) -> Callable[..., Any]:
+    source, _, expression = target.partition(":")
+    if not source or not expression or expression.endswith(")"):
+        raise LoadError("it names no function; write it as module:function")
+    function: Callable[..., Any] = _evaluate(_module(source, pythonpath), source, expression)
+    if not callable(function):
+        raise LoadError(f"it is a {type(function).__name__}, not a function")
+    if _is_coroutine_function(function):
+        raise LoadError("it is asynchronous, and nobody would wait for it")
+    if inspect.isfunction(function):
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError:
+            takes = f"the arguments {' and '.join(arguments)}" if arguments else "no arguments"
+            raise LoadError(f"it is called with {takes}, which it does not take") from None
+    return function
+
+
+def _module(source: str, pythonpath: Iterable[str | os.PathLike[str]]) -> ModuleType:
+    for folder in reversed([os.fspath(path) for path in pythonpath]):
+        _make_importable(folder)
+    if source.endswith(".py") or os.sep in source:
+        return _import_file(source)
+    _make_importable(os.getcwd())
+    return _import_module(source)
+
+
 def _make_importable(folder: str) -> None:
     folder = os.path.abspath(folder)
     if folder not in sys.path:
@@ -122,14 +158,18 @@ def _modules_here() -> list[str]:
 def _import_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
         raise LoadError(f"there is no file {path!r} in {os.getcwd()}")
-    folder, file = os.path.split(os.path.abspath(path))
-    name = os.path.splitext(file)[0]
+    path = os.path.abspath(path)
+    folder, file = os.path.split(path)
+    stem = os.path.splitext(file)[0]
     _make_importable(folder)
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) != os.path.join(folder, file):
-        # A file may be called like a module that is in use, such as site.py.
-        name = f"anygate_application_{name}"
-    spec = importlib.util.spec_from_file_location(name, os.path.join(folder, file))
+    # A file may be called like a module that is in use, such as site.py.
+    for name in (stem, f"anygate_application_{stem}"):
+        known = sys.modules.get(name)
+        if known is None:
+            break
+        if getattr(known, "__file__", None) == path:
+            return known
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise LoadError(f"{path!r} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -193,7 +233,7 @@ def _nearest(name: str, others: list[str]) -> str:
 def _checked(application: Any, target: str) -> Callable[..., Any]:
     if not callable(application):
         raise LoadError(f"it is a {type(application).__name__}, not a WSGI application, which can be called")
-    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(getattr(application, "__call__", None)):  # noqa: B004
+    if _is_coroutine_function(application):
         raise LoadError("it is an asynchronous (ASGI) application; anygate serves WSGI applications")
     if inspect.isfunction(application):
         try:
@@ -204,3 +244,7 @@ def _checked(application: Any, target: str) -> Callable[..., Any]:
                 hint = f"; if it is a factory, call it: {target}()"
             raise LoadError(f"it does not take the two arguments of a WSGI application{hint}") from None
     return application  # type: ignore[no-any-return]
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::log_format::{self, Piece};
 use crate::options::Kind;
 use crate::settings::{Settings, Table, Wrong};
-use crate::site::SitePlan;
+use crate::site::{SitePlan, grammar};
 use crate::value::Value;
 
 /// Everything that anygate needs to know to serve.
@@ -61,6 +61,10 @@ pub struct ApplicationPlan {
     pub preload: bool,
     /// `import uwsgi` finds uWSGI's functions for WebSockets.
     pub uwsgi_module: bool,
+    /// Clients on this machine see tracebacks.
+    pub debug: bool,
+    /// `module:function` that is told of failed requests.
+    pub on_error: Option<String>,
 }
 
 /// One address to listen on, and what is spoken there.
@@ -437,6 +441,8 @@ impl Plan {
             pythonpath: read.list("pythonpath").iter().map(|path| folder.join(path)).collect(),
             preload: read.flag("preload"),
             uwsgi_module: read.flag("uwsgi_module"),
+            debug: read.flag("debug"),
+            on_error: read.function("on_error")?,
         };
         let binds = read.binds()?;
         let proxy_protocol = read.proxy_protocol("proxy_protocol", &binds)?;
@@ -689,6 +695,13 @@ impl<'a> Reader<'a> {
             return Err(self.settings.wrong("password", "is for web2py sites, and none is served"));
         }
         Ok(password)
+    }
+
+    /// `module:function`.
+    fn function(&self, name: &'static str) -> Result<Option<String>, Wrong> {
+        let Some(text) = self.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let read = grammar::function(&text);
+        read.map(Some).map_err(|reason| self.settings.wrong(name, &format!("{text:?} {reason}")))
     }
 
     fn tls(&self) -> Result<Option<TlsPlan>, Wrong> {
@@ -1313,6 +1326,19 @@ mod tests {
             }
         }
         Plan::check(&settings, folder).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn functions_are_named_with_their_module() {
+        let on_error = |text: &str| {
+            checked(&[("on_error", &[text])], Path::new("/")).map(|plan| plan.application.on_error)
+        };
+        assert_eq!(on_error("site.errors:tell"), Ok(Some("site.errors:tell".to_owned())));
+        assert_eq!(on_error(""), Ok(None));
+        for wrong in ["tell", ":tell", "site:", "site:tell()"] {
+            let error = on_error(wrong).unwrap_err();
+            assert!(error.starts_with(&format!("--on-error: {wrong:?} must be module:function")), "{error}");
+        }
     }
 
     #[test]

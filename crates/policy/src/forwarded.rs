@@ -26,13 +26,20 @@ pub enum Applied {
     /// Somebody did who is not believed; the fields are gone.
     Removed,
     /// It travelled between these ends.
-    Believed(Endpoints),
+    Believed {
+        /// As far as anybody said.
+        ends: Endpoints,
+        /// Whoever forwarded it did not say for whom: the client is not the one that `ends` have.
+        hidden: bool,
+    },
 }
 
 /// What proxies say of one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Claims {
     client: Option<Client>,
+    /// Somebody is behind the last address that is known.
+    hidden: bool,
     https: Option<bool>,
     host: Option<String>,
     port: Option<u16>,
@@ -85,7 +92,7 @@ impl Forwarding {
 
     /// Puts a request's head right. `ends`: whom it came from.
     pub fn apply(&self, head: &mut RequestHead, ends: &Endpoints) -> Applied {
-        if !head.fields().any(|(name, _)| is_claim(name)) {
+        if !is_forwarded(head) {
             return Applied::Nothing;
         }
         let claims = self.trusts(ends).then(|| match self.header {
@@ -125,7 +132,9 @@ impl Forwarding {
         {
             head.set_script_name(span);
         }
-        Applied::Believed(claims.endpoints(ends))
+        // Who forwards a request and names nobody has a client all the same.
+        let hidden = claims.hidden || claims.client.is_none();
+        Applied::Believed { ends: claims.endpoints(ends), hidden }
     }
 
     fn x_forwarded(&self, head: &RequestHead) -> Claims {
@@ -142,6 +151,7 @@ impl Forwarding {
         };
         Claims {
             client: known.client,
+            hidden: known.hidden,
             https: scheme.and_then(|scheme| is_https(&scheme)),
             host: last("x-forwarded-host").filter(|host| cgi::is_host(host.as_bytes())),
             port: last("x-forwarded-port").and_then(|port| port.parse().ok()),
@@ -164,6 +174,7 @@ impl Forwarding {
         let said = parameters.get(start).map(Vec::as_slice).unwrap_or_default();
         Claims {
             client: known.client,
+            hidden: known.hidden,
             https: value(said, "proto").and_then(|scheme| is_https(&scheme)),
             host: value(said, "host").filter(|host| cgi::is_host(host.as_bytes())),
             port: None,
@@ -174,11 +185,14 @@ impl Forwarding {
 
     /// Reads addresses from the right.
     fn known<'n>(&self, names: impl DoubleEndedIterator<Item = Option<&'n str>>) -> Known {
-        let mut known = Known { client: None, count: 0 };
+        let mut known = Known { client: None, hidden: false, count: 0 };
         for name in names.rev() {
             // `unknown` and names that a proxy made up (RFC 7239 section 6) say nothing about the client, nor does what is
             // no address at all: the proxy that said so is the last that is known.
-            let Some(client) = name.and_then(client) else { break };
+            let Some(client) = name.and_then(client) else {
+                known.hidden = true;
+                break;
+            };
             known.count += 1;
             let trusted = client.address.parse().is_ok_and(|address| self.trusts_address(address));
             known.client = Some(client);
@@ -192,6 +206,8 @@ impl Forwarding {
 
 struct Known {
     client: Option<Client>,
+    /// Reading ended at a name that says nothing.
+    hidden: bool,
     /// How many items of the list, from the right, are believed.
     count: usize,
 }
@@ -224,6 +240,11 @@ impl Claims {
             ..Endpoints::default()
         }
     }
+}
+
+/// Whether somebody says something about the client of a request, believed or not.
+pub fn is_forwarded(head: &RequestHead) -> bool {
+    head.fields().any(|(name, _)| is_claim(name))
 }
 
 /// Whether a field says something about the client that only a proxy can know.
@@ -339,7 +360,7 @@ mod tests {
     impl Applied {
         fn believed(self) -> Endpoints {
             match self {
-                Applied::Believed(ends) => ends,
+                Applied::Believed { ends, .. } => ends,
                 other => panic!("{other:?}"),
             }
         }
@@ -376,6 +397,30 @@ mod tests {
         ] {
             assert_eq!(client_of(list), (client.to_owned(), believed.to_owned()), "{list}");
         }
+    }
+
+    #[test]
+    fn a_client_that_nobody_names_is_hidden() {
+        let hidden = |fields: &[(&str, &str)], header| match forwarding(&TRUSTED, header)
+            .apply(&mut head(fields), &from("10.0.0.1"))
+        {
+            Applied::Believed { hidden, .. } => hidden,
+            other => panic!("{other:?}"),
+        };
+        for (list, expected) in [
+            ("127.0.0.1", false),
+            ("unknown, 127.0.0.1", false),
+            ("10.0.0.8, 10.0.0.7", false),
+            ("unknown, 10.0.0.7", true),
+            ("unknown", true),
+            ("", true),
+        ] {
+            assert_eq!(hidden(&[("X-Forwarded-For", list)], ForwardedHeader::XForwarded), expected, "{list}");
+        }
+        assert!(hidden(&[("X-Forwarded-Proto", "https")], ForwardedHeader::XForwarded));
+        assert!(hidden(&[("X-Forwarded-For", "127.0.0.1")], ForwardedHeader::Forwarded));
+        assert!(hidden(&[("Forwarded", "for=_secret")], ForwardedHeader::Forwarded));
+        assert!(!hidden(&[("Forwarded", "for=127.0.0.1")], ForwardedHeader::Forwarded));
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct Request<'a> {
     pub body: Option<Box<dyn Body>>,
     /// Between whom the request travelled.
     pub endpoints: &'a Endpoints,
+    /// Its client is behind a proxy that did not say who it is, or is not believed: `endpoints` have the proxy.
+    pub hidden_client: bool,
     /// It asks for a WebSocket in a way that can be accepted; see [`Response::accept_websocket`].
     pub websocket: bool,
     /// Tells it from all others that have a time limit; 0 if it has none.

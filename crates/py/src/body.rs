@@ -238,28 +238,38 @@ impl Body {
 
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
-    let target = plan.application.target.as_deref()?;
-    let uwsgi = || match plan.application.uwsgi_module {
-        true => py.import("anygate.uwsgi")?.call_method0("register").map(|_| ()),
-        false => Ok(()),
-    };
+    let loaded = import(py, plan);
+    if let Err(error) = &loaded {
+        let target = plan.application.target.as_deref().unwrap_or_default();
+        // The importer's own errors say everything in their message; any other is a traceback.
+        let text = py
+            .import("anygate.importer")
+            .and_then(|importer| importer.call_method1("explain", (target, error.value(py))))
+            .and_then(|text| text.extract::<String>())
+            .unwrap_or_else(|_| format!("cannot load {target}: {error}"));
+        tracing::error!("{text}");
+    }
+    // It was just said.
+    loaded.ok()
+}
+
+/// Imports the application.
+///
+/// Errors: what the importer and the application's own code raise.
+pub(crate) fn import(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
     // What the application imports must be patched by then.
-    let loaded = greenlets(py, plan, "patch")
-        .and_then(|()| uwsgi())
-        .and_then(|()| py.import("anygate.importer"))
-        .and_then(|importer| importer.call_method1("load", (target, &plan.application.pythonpath)));
-    match loaded {
-        Ok(application) => Some(application.unbind()),
-        Err(error) => {
-            // The importer's own errors say everything in their message; any other is a traceback.
-            let text = py
-                .import("anygate.importer")
-                .and_then(|importer| importer.call_method1("explain", (target, error.value(py))))
-                .and_then(|text| text.extract::<String>())
-                .unwrap_or_else(|_| format!("cannot load {target}: {error}"));
-            tracing::error!("{text}");
-            None
-        }
+    greenlets(py, plan, "patch")?;
+    if plan.application.uwsgi_module {
+        py.import("anygate.uwsgi")?.call_method0("register")?;
+    }
+    let ApplicationPlan { target, pythonpath, .. } = &plan.application;
+    Ok(py.import("anygate.importer")?.call_method1("load", (target, pythonpath))?.unbind())
+}
+
+/// Says that clients may see more than they usually do.
+pub(crate) fn warn_of_debug(plan: &Plan) {
+    if plan.application.debug {
+        tracing::warn!("debug is on: clients on this machine see the tracebacks of requests that fail");
     }
 }
 
@@ -331,8 +341,22 @@ fn around(
         multiprocess,
         run_once,
         errors: Arc::new(logs::write_raw),
+        on_error: on_error(py, plan)?,
+        debug: plan.application.debug,
     };
     Ok((callable, options))
+}
+
+/// The function that is told of failures, if there is to be one.
+///
+/// Errors: a ValueError that says everything, where it cannot be had.
+pub(crate) fn on_error(py: Python<'_>, plan: &Plan) -> PyResult<Option<Py<PyAny>>> {
+    let Some(target) = &plan.application.on_error else { return Ok(None) };
+    let arguments = ("environ", "exc_info");
+    let importer = py.import("anygate.importer")?;
+    let function =
+        importer.call_method1("hook", ("on_error", target, &plan.application.pythonpath, arguments))?;
+    Ok(Some(function.unbind()))
 }
 
 /// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.

@@ -6,9 +6,12 @@ use std::os::unix::ffi::OsStringExt;
 
 use anygate_config::Plan;
 use anygate_proto::application::Application;
+use anygate_supervisor::APPLICATION_FAILED;
+use anygate_wsgi::WsgiApplication;
 use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::body::{load, say_goodbye, wsgi};
+use crate::body::{import, load, say_goodbye, wsgi};
 use crate::launch::{Refusal, change_folder};
 use crate::{logs, site};
 
@@ -23,18 +26,28 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     change_folder(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+    let machine = |error: PyErr| Refusal::machine(error.to_string());
     // A client's field Proxy must not become the proxy of the application's own requests (CVE-2016-1000110).
     let forget = |py: Python<'_>| -> PyResult<()> {
         py.import("os")?.getattr("environ")?.call_method1("pop", ("HTTP_PROXY", py.None()))?;
         Ok(())
     };
-    forget(py).map_err(|error| Refusal::machine(error.to_string()))?;
+    forget(py).map_err(machine)?;
     let mut output = BufWriter::with_capacity(64 * 1024, io::stdout());
-    let Some(callable) = load(py, plan) else {
-        return Err(Refusal::application());
+    let mut code = 0;
+    let application = if plan.application.debug {
+        match import(py, plan) {
+            Ok(callable) => wsgi(py, callable, plan, true, true),
+            Err(error) => {
+                code = APPLICATION_FAILED;
+                unloaded(py, error, plan)
+            }
+        }
+    } else {
+        let callable = load(py, plan).ok_or_else(Refusal::application)?;
+        wsgi(py, callable, plan, true, true)
     };
-    let application =
-        wsgi(py, callable, plan, true, true).map_err(|error| Refusal::machine(error.to_string()))?;
+    let application = application.map_err(machine)?;
     let site = site::prepare(plan)?.map(|site| site.site(0)).transpose().map_err(Refusal::machine)?;
     let mut ended = Ok(());
     py.detach(|| {
@@ -51,5 +64,17 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     });
     say_goodbye(py);
     ended.map_err(|error| Refusal::machine(format!("cannot write the answer: {error}")))?;
-    Ok(0)
+    Ok(code)
+}
+
+/// What stands for an application that cannot be imported: it raises what importing it did, which its client may see.
+fn unloaded(py: Python<'_>, error: PyErr, plan: &Plan) -> PyResult<WsgiApplication> {
+    let raise = move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
+        Err(error.clone_ref(arguments.py()))
+    };
+    let callable = PyCFunction::new_closure(py, None, None, raise)?.into_any().unbind();
+    let mut plan = plan.clone();
+    // It may be a part of the application.
+    plan.application.on_error = None;
+    wsgi(py, callable, &plan, true, true)
 }

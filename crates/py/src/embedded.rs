@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{certificates, wsgi};
+use crate::body::{certificates, warn_of_debug, wsgi};
 use crate::launch::Refusal;
 use crate::{logs, settings, site};
 
@@ -61,6 +61,7 @@ impl Server {
         }
         logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
         let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
+        warn_of_debug(&self.plan);
         let sockets =
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
         let tickets = Tickets::new().map_err(PyOSError::new_err)?;

@@ -15,7 +15,7 @@ use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{Body, certificates, load};
+use crate::body::{Body, certificates, load, on_error, warn_of_debug};
 use crate::watch::Assistant;
 use crate::{cgi, control, cron, elsewhere, logs, self_signed, settings, site};
 
@@ -192,6 +192,7 @@ fn launch(
     if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
+    warn_of_debug(&plan);
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
         tracing::debug!("the limit of open files stays: {error}");
@@ -341,6 +342,15 @@ fn prepare(
         },
         given => given,
     };
+    if plan.application.preload && application.is_some() {
+        // Each worker takes it from here, and says so when it is not there after a reload.
+        if let Err(error) = on_error(py, plan)
+            && !reloaded
+        {
+            tracing::error!("{}", error.value(py));
+            return Err(Refusal::application());
+        }
+    }
     Ok((application, pid_file))
 }
 

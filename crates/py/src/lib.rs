@@ -4,6 +4,7 @@
 //!   a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
 //! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments.
 //! * [`elsewhere`]: servers of other packages, which Python starts.
+//! * [`ready`]: what a site's own check says of a worker.
 //! * [`watch`]: the process for the admin address. * [`control`]: asks it.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,8 @@ mod elsewhere;
 mod embedded;
 mod launch;
 mod logs;
+#[cfg_attr(not(test), expect(dead_code, reason = "nobody can ask a worker yet"))]
+mod ready;
 mod self_signed;
 mod settings;
 mod site;

@@ -100,7 +100,7 @@ impl AppThread<'_> {
             in_place: false,
             timed: row.is_some(),
         };
-        let websocket = exchange.upgrade.is_some();
+        let (hidden_client, websocket) = (exchange.hidden_client, exchange.upgrade.is_some());
         let mut passage = exchange.passage.take();
         let span = passage.as_deref().map_or_else(Span::none, span);
         let _entered = span.enter();
@@ -119,7 +119,7 @@ impl AppThread<'_> {
             }
         };
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        let request = Request { head, body, endpoints, websocket, number };
+        let request = Request { head, body, endpoints, hidden_client, websocket, number };
         let received = request.body.as_ref().and_then(|body| body.length()).unwrap_or_default();
         let seen = row.and_then(|row| show(row, head));
         // A panic in here is a fault of ours; it must stay this request's.

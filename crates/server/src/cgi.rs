@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use anygate_config::{self as config, ServerPlan};
+use anygate_policy::forwarded::is_forwarded;
 use anygate_policy::site::{Admission, Arrival, Site, Through};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
@@ -108,9 +109,10 @@ pub fn answer(
         Some(decoded) => {
             let length = decoded.length.filter(|&length| length > 0);
             let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
-            let endpoints = &decoded.endpoints;
+            let (endpoints, hidden_client) = (&decoded.endpoints, is_forwarded(&head));
             let call = |head: &RequestHead, out: &mut (dyn Response + Send)| {
-                application.call(Request { head, body, endpoints, websocket: false, number: 0 }, out)
+                let request = Request { head, body, endpoints, hidden_client, websocket: false, number: 0 };
+                application.call(request, out)
             };
             let arrival = Arrival { head: &mut head, endpoints, is_trusted: true, length };
             match site.map_or(Admission::Passed(None), |site| site.admit(arrival)) {

@@ -509,7 +509,13 @@ impl Connection {
             mount(&mut exchange.head, prefix).map_err(|_| Next::Refuse(431))?;
         }
         let ends = exchange.endpoints.as_deref().unwrap_or(&self.endpoints);
-        match rules.forwarding.apply(&mut exchange.head, ends) {
+        let applied = rules.forwarding.apply(&mut exchange.head, ends);
+        exchange.hidden_client = match applied {
+            Applied::Nothing => false,
+            Applied::Removed => true,
+            Applied::Believed { hidden, .. } => hidden,
+        };
+        match applied {
             Applied::Nothing => {}
             Applied::Removed if rules.forwarding.is_empty() => UNTRUSTED.call_once(|| {
                 tracing::info!(
@@ -519,7 +525,7 @@ impl Connection {
                 );
             }),
             Applied::Removed => {}
-            Applied::Believed(ends) => exchange.endpoints = Some(Box::new(ends)),
+            Applied::Believed { ends, .. } => exchange.endpoints = Some(Box::new(ends)),
         }
         if self.protocol == Protocol::Redirect {
             let place = to_https(&exchange.head, rules.https_port);

@@ -396,6 +396,7 @@ impl Call for DeskCall {
             head: &exchange.head,
             body: self.body.take(),
             endpoints,
+            hidden_client: exchange.hidden_client,
             websocket,
             number: self.number,
         })

@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) body: RequestBody,
     /// Between whom the request travelled, where the connection's own ends do not say.
     pub(crate) endpoints: Option<Box<Endpoints>>,
+    /// They, or the connection's, have a proxy in place of the client.
+    pub(crate) hidden_client: bool,
     /// How the answer is written.
     pub(crate) form: Form,
     /// Whether the client lets the connection stay after this exchange.
@@ -96,6 +98,7 @@ impl Exchange {
         }
         self.body = RequestBody::default();
         self.endpoints = None;
+        self.hidden_client = false;
         self.form = Form::default();
         self.upgrade = None;
         self.passage = None;
@@ -270,6 +273,7 @@ impl<'a> Answer<'a> {
             head,
             body: _,
             endpoints,
+            hidden_client: _,
             form,
             keep_alive: _,
             streamed,

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
-use anygate_proto::head::RequestHead;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -11,8 +10,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::errors::{ErrorSink, ErrorStream};
+use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
 use crate::file_wrapper::{FileRest, FileWrapper};
-use crate::interrupt::{Interrupts, is_interruption};
+use crate::interrupt::Interrupts;
 use crate::start_response::{Call, Caller, Reach, StartResponse};
 use crate::websocket::WebSocket;
 
@@ -28,6 +28,10 @@ pub struct Options {
     pub run_once: bool,
     /// Where `wsgi.errors` goes.
     pub errors: ErrorSink,
+    /// Called as `on_error(environ, exc_info)` when the application raises.
+    pub on_error: Option<Py<PyAny>>,
+    /// Clients on this machine see what it raises.
+    pub debug: bool,
 }
 
 /// A WSGI application that a server can call.
@@ -35,69 +39,100 @@ pub struct WsgiApplication {
     callable: Py<PyAny>,
     environs: Environs,
     interrupts: Interrupts,
+    failures: Failures,
 }
 
 impl WsgiApplication {
     /// Wraps `callable`.
     ///
     /// Errors: what making Python objects gives, such as out of memory.
-    pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
+        let failures = Failures { on_error: options.on_error.take(), debug: options.debug };
         Ok(WsgiApplication {
             callable,
             environs: Environs::new(py, template(py, options)?)?,
             interrupts: Interrupts::default(),
+            failures,
         })
     }
 
+    /// Answers a request. What went wrong has been told of when this gives it back.
     fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
-        let (py, call) = (start_response.py(), &start_response.get().call);
+        let (py, call, head) = (start_response.py(), &start_response.get().call, request.head);
+        let (environ, websocket) = self.offer(request, start_response).inspect_err(|error| {
+            settle(py, call, None, error, |error| log(py, error, &failed(head)));
+        })?;
+        let mut closing = None;
+        let result = self.run(call, &environ, start_response, &mut closing);
+        if let Err(error) = &result {
+            let websocket = websocket.as_ref().map(Bound::get);
+            if settle(py, call, websocket, error, |error| log(py, error, &failed(head))) {
+                self.failures.tell(&environ, error);
+            }
+        }
+        if let Some(iterable) = closing {
+            self.close(&environ, &iterable, result.as_ref().err());
+        }
+        match &websocket {
+            Some(websocket) => WebSocket::end(websocket, result),
+            None => result,
+        }
+    }
+
+    /// What the application is called with.
+    fn offer<'py>(
+        &self,
+        request: Request<'_>,
+        start_response: &Bound<'py, StartResponse>,
+    ) -> PyResult<(Bound<'py, PyDict>, Option<Bound<'py, WebSocket>>)> {
+        let py = start_response.py();
         let websocket = request.websocket;
         let environ = self.environs.make(py, request)?;
         let caller = || Caller::Thread(start_response.clone().unbind());
-        EarlyHints::offer(call, caller, &environ)?;
-        if websocket {
-            let socket = WebSocket::new(caller(), &environ)?;
-            py.import("anygate.websocket")?.call_method1("offer", (&environ, &socket))?;
-            let result = self.run(call, &environ, start_response);
-            return WebSocket::end(&socket, result);
+        EarlyHints::offer(&start_response.get().call, caller, &environ)?;
+        if !websocket {
+            return Ok((environ, None));
         }
-        self.run(call, &environ, start_response)
+        let websocket = WebSocket::new(caller(), &environ)?;
+        py.import("anygate.websocket")?.call_method1("offer", (&environ, &websocket))?;
+        Ok((environ, Some(websocket)))
     }
 
-    /// Calls the application and delivers its answer.
-    fn run(
+    /// Calls the application and delivers its answer, which is left in `closing` if it may want to be closed.
+    fn run<'py>(
         &self,
         call: &Call,
-        environ: &Bound<'_, PyDict>,
-        start_response: &Bound<'_, StartResponse>,
+        environ: &Bound<'py, PyDict>,
+        start_response: &Bound<'py, StartResponse>,
+        closing: &mut Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let py = environ.py();
-        let iterable = self.callable.bind(py).call1((environ, start_response))?;
+        let iterable = self.callable.bind(environ.py()).call1((environ, start_response))?;
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return blocks(call, list.len(), 0, |index| list.get_item(index)).map(|_| ());
         }
         if let Ok(tuple) = iterable.cast_exact::<PyTuple>() {
             return blocks(call, tuple.len(), 0, |index| tuple.get_item(index)).map(|_| ());
         }
-        let delivered = deliver(call, &iterable);
-        // PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call
-        // that method upon completion of the current request, whether the request was completed normally, or terminated
-        // early due to an application error during iteration or an early disconnect of the browser."
-        let closed = iterable.getattr_opt("close").and_then(|close| match close {
-            Some(close) => close.call0().map(|_| ()),
-            None => Ok(()),
+        deliver(call, closing.insert(iterable))
+    }
+
+    /// Closes an answer. `failed`: why it is not whole.
+    ///
+    /// PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call that
+    /// method upon completion of the current request, whether the request was completed normally, or terminated early
+    /// due to an application error during iteration or an early disconnect of the browser." As in the `finally` of its
+    /// example, `sys.exc_info()` says there which of these it is.
+    fn close(&self, environ: &Bound<'_, PyDict>, iterable: &Bound<'_, PyAny>, failed: Option<&PyErr>) {
+        let closed = iterable.getattr_opt("close").and_then(|close| match (close, failed) {
+            (None, _) => Ok(()),
+            (Some(close), None) => close.call0().map(|_| ()),
+            (Some(close), Some(error)) => call_within(error, &close),
         });
-        match (delivered, closed) {
-            (Err(error), Err(second)) => {
-                log(py, &second, "close() of its answer failed as well");
-                Err(error)
-            }
-            (Ok(()), Err(error)) => {
-                // The answer is whole; the client need not suffer.
-                log(py, &error, "close() of its answer failed");
-                Ok(())
-            }
-            (delivered, Ok(())) => delivered,
+        // What was sent stands: the client need not suffer.
+        if let Err(error) = closed {
+            let py = environ.py();
+            settle_closing(py, &error, failed.is_some(), |error, what| log(py, error, what));
+            self.failures.tell(environ, &error);
         }
     }
 }
@@ -111,7 +146,7 @@ impl Application for WsgiApplication {
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         Python::attach(|py| {
             response.entered();
-            let head = request.head;
+            let asked = Asked::from(&request);
             let start_response = Bound::new(py, StartResponse::default()).map_err(|error| {
                 log(py, &error, "there is no memory for a request");
                 Failed
@@ -122,9 +157,10 @@ impl Application for WsgiApplication {
             let result = loan.during(response, || self.answer(request, &start_response));
             call.end();
             drop(interruptible);
-            result.map_err(|error| {
-                settle(py, call, &error, head);
-                Failed
+            result.or_else(|error| match self.failures.page(py, call, &error, asked) {
+                // It may be long, and its client slow.
+                Some(page) => py.detach(|| page.send(response)),
+                None => Err(Failed),
             })
         })
     }
@@ -220,31 +256,4 @@ pub(crate) fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound
     block.cast::<PyBytes>().map_err(|_| {
         PyTypeError::new_err(format!("the application must yield bytes, not {}", block.get_type()))
     })
-}
-
-/// A call has failed: says why, where that is the application's fault.
-pub(crate) fn settle(py: Python<'_>, call: &Call, error: &PyErr, head: &RequestHead) {
-    // The client went away; the application was only told so. Or it took too long, which was said then.
-    if call.is_disconnected() || is_interruption(py, error) {
-        return;
-    }
-    let method = head.method().escape_ascii();
-    log(py, error, &format!("{method} {} failed", head.target().escape_ascii()));
-}
-
-/// Writes an exception with its traceback to the error log.
-pub(crate) fn log(py: Python<'_>, error: &PyErr, what: &str) {
-    let format = || -> PyResult<String> {
-        let lines = py
-            .import("traceback")?
-            .call_method1("format_exception", (error.get_type(py), error.value(py), error.traceback(py)))?;
-        let mut text = String::new();
-        for line in lines.try_iter()? {
-            text.push_str(&line?.extract::<String>()?);
-        }
-        Ok(text)
-    };
-    // Formatting runs the application's own code (`__str__`, `__repr__`) and may fail like any of it.
-    let text = format().unwrap_or_else(|_| format!("{} (its traceback cannot be shown)", error.get_type(py)));
-    py.detach(|| tracing::error!("the application failed: {what}\n{}", text.trim_end()));
 }

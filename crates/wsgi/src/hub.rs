@@ -10,9 +10,10 @@ use anygate_proto::application::{Desk, Failed, Hub, News, Overdue};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::application::{Options, blocks, bytes, log, send_file, settle, template};
+use crate::application::{Options, blocks, bytes, send_file, template};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
+use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
 use crate::start_response::{Call, Caller, begin};
@@ -22,6 +23,7 @@ use crate::websocket::WebSocket;
 pub struct WsgiHub {
     callable: Py<PyAny>,
     environs: Arc<Environs>,
+    failures: Arc<Failures>,
     /// The thread of the hub, from its beginning.
     thread: Arc<OnceLock<ThreadNumber>>,
     /// The code that a greenlet's lowest frame runs.
@@ -32,11 +34,13 @@ impl WsgiHub {
     /// Wraps `callable`. gevent has patched the standard library already.
     ///
     /// Errors: what making Python objects gives, such as out of memory.
-    pub fn new(py: Python<'_>, callable: Py<PyAny>, options: Options) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
+        let failures = Failures { on_error: options.on_error.take(), debug: options.debug };
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
             callable,
             environs: Arc::new(environs),
+            failures: Arc::new(failures),
             thread: Arc::default(),
             answer: OnceLock::new(),
         })
@@ -53,8 +57,9 @@ impl Hub for WsgiHub {
                 let _ = self.answer.set(answer.unbind());
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
-                let desk = Bound::new(py, GreenletDesk { desk, environs, thread })?;
-                module.call_method1("run", (self.callable.bind(py), desk))?;
+                let failures = Arc::clone(&self.failures);
+                let desk = Bound::new(py, GreenletDesk { desk, environs, failures, thread })?;
+                module.call_method1("run", (&self.callable, desk, &self.failures.on_error))?;
                 Ok(())
             };
             run().map_err(|error| {
@@ -108,6 +113,7 @@ impl WsgiHub {
 struct GreenletDesk {
     desk: Arc<dyn Desk>,
     environs: Arc<Environs>,
+    failures: Arc<Failures>,
     thread: Arc<OnceLock<ThreadNumber>>,
 }
 
@@ -148,6 +154,7 @@ impl GreenletDesk {
                     call: Call::owning(call),
                     number,
                     environs: Arc::clone(&self.environs),
+                    failures: Arc::clone(&self.failures),
                     write_class: write_class.clone().unbind(),
                     thread: Arc::clone(&self.thread),
                     interrupted: AtomicBool::new(false),
@@ -183,6 +190,7 @@ pub(crate) struct GreenletCall {
     pub(crate) call: Call,
     number: u64,
     environs: Arc<Environs>,
+    failures: Arc<Failures>,
     write_class: Py<PyAny>,
     thread: Arc<OnceLock<ThreadNumber>>,
     /// While it was running, so that the exception may not have been raised yet.
@@ -291,7 +299,20 @@ impl GreenletCall {
         self.call.start(Some(0))
     }
 
-    /// Ends the call; `error` is what the application raised.
+    /// Tells of what the application raised; gives whether the site's function is to know of it.
+    fn settle(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> bool {
+        let websocket = self.websocket.get().map(Py::get);
+        let error = PyErr::from_value(error.clone());
+        settle(py, &self.call, websocket, &error, |error| self.say(py, error, None))
+    }
+
+    /// Tells of what closing its answer raised.
+    fn settle_closing(&self, py: Python<'_>, error: &Bound<'_, PyAny>, also: bool) {
+        let error = PyErr::from_value(error.clone());
+        settle_closing(py, &error, also, |error, what| self.say(py, error, Some(what)));
+    }
+
+    /// Ends the call; `error` is what it failed with.
     fn finish(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) {
         if let (true, Some(&thread)) = (self.interrupted.swap(false, Ordering::AcqRel), self.thread.get()) {
             ffi::raise_in_thread(py, thread, None);
@@ -302,15 +323,43 @@ impl GreenletCall {
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };
         let Some(mut call) = self.call.take() else { return };
-        if let Some(error) = &error {
-            call.within(&mut |head| settle(py, &self.call, error, head));
-        }
-        call.finish(error.map_or(Ok(()), |_| Err(Failed)));
+        let result = match error {
+            None => Ok(()),
+            Some(error) => {
+                let asked = call.request();
+                let asked = asked.as_ref().map(Asked::from);
+                let page = asked.and_then(|asked| self.failures.page(py, &self.call, &error, asked));
+                page.map_or(Err(Failed), |page| page.send(&mut *call))
+            }
+        };
+        call.finish(result);
     }
 
     /// Notes an exception that is not the answer's.
-    #[expect(clippy::unused_self, reason = "one object is all that Python needs")]
-    fn log(&self, error: &Bound<'_, PyAny>, what: &str) {
-        log(error.py(), &PyErr::from_value(error.clone()), what);
+    fn log(&self, py: Python<'_>, error: &Bound<'_, PyAny>, what: &str) {
+        let error = PyErr::from_value(error.clone());
+        if !interrupt::is_interruption(py, &error) {
+            self.say(py, &error, Some(what));
+        }
+    }
+}
+
+impl GreenletCall {
+    /// Logs an exception as a part of the call; `what` happened, if it is not that the call failed.
+    fn say(&self, py: Python<'_>, error: &PyErr, what: Option<&str>) {
+        let text = traceback(py, error);
+        let said = py.detach(|| {
+            self.call.owned(|call| {
+                call.within(&mut |head| match what {
+                    Some(what) => say(what, &text),
+                    None => say(&failed(head), &text),
+                });
+                Ok(())
+            })
+        });
+        if said.is_err() {
+            // It is over.
+            log(py, error, what.unwrap_or("a request failed"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The bridge to Python: one request in, one answer out, PEP 3333 clause by clause. It knows `proto` and nothing of
 //! sockets, threads or processes.
 //!
-//! * [`application`]: calls the application, iterates its answer, closes it, logs its failures.
+//! * [`application`]: calls the application, iterates its answer, closes it. * [`failures`]: says what went wrong.
 //! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
 //! * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
@@ -15,6 +15,7 @@ mod application;
 mod early_hints;
 mod environ;
 mod errors;
+mod failures;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;

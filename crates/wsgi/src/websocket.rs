@@ -56,25 +56,28 @@ impl WebSocket {
         Ok(())
     }
 
-    /// The call is over. Gives what it failed with, unless that only says that the client is gone, or that a library took
-    /// the connection over and wants no answer.
+    /// The call is over. Gives what it failed with, unless that [is its end](Self::is_end).
     pub(crate) fn end(slf: &Bound<'_, WebSocket>, result: PyResult<()>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let environ = this.environ.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(environ);
         py.import("anygate.websocket")?.call_method0("withdraw")?;
-        let upgraded = this.call().is_upgraded();
-        let quiet = |error: &PyErr| match this.socket.get() {
+        match result {
+            Err(error) if this.is_end(py, &error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether an exception only says that the client is gone, or that a library took the connection over and wants no
+    /// answer.
+    pub(crate) fn is_end(&self, py: Python<'_>, error: &PyErr) -> bool {
+        match self.socket.get() {
             Some(socket) => socket.is_closed() && error.is_instance_of::<WebSocketError>(py),
             None => {
-                upgraded
+                self.call().is_upgraded()
                     && (error.is_instance_of::<PyConnectionError>(py)
                         || error.is_instance_of::<PyStopIteration>(py))
             }
-        };
-        match result {
-            Err(error) if quiet(&error) => Ok(()),
-            result => result,
         }
     }
 

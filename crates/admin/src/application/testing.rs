@@ -134,7 +134,14 @@ pub(crate) fn ask(fake: &Fake, head: &RequestHead) -> Taken {
     let admin = Admin::new(about(), guard, Arc::new(fake.clone()), fake.cache.clone());
     let endpoints = Endpoints { server_name: "127.0.0.1".to_owned(), ..Endpoints::default() };
     let mut taken = Taken::default();
-    let request = Request { head, body: None, endpoints: &endpoints, websocket: false, number: 0 };
+    let request = Request {
+        head,
+        body: None,
+        endpoints: &endpoints,
+        hidden_client: false,
+        websocket: false,
+        number: 0,
+    };
     assert_eq!(admin.call(request, &mut taken), Ok(()));
     taken
 }

@@ -234,6 +234,25 @@ const SERVER: &[Opt] = &[
         ..BASE
     },
     Opt {
+        name: "debug",
+        kind: Kind::Flag,
+        default: "false",
+        help: "show tracebacks of failed requests to clients on this machine",
+        details: "In place of the page for 500: as HTML for those who accept that, else as text. A client is on this machine if \
+                  its address is a loopback one after `trusted_proxies` were heard, or if it is on a unix socket and nobody says \
+                  for whom. Who comes through a proxy that is not trusted gets the usual page. See \
+                  [the guide](guide/errors.md).",
+        ..BASE
+    },
+    Opt {
+        name: "on_error",
+        metavar: "MODULE:FUNCTION",
+        help: "tell this function of each failed request",
+        details: "Called as `function(environ, exc_info)` when the application raises, after that was logged, in the request's \
+                  thread or greenlet, where `sys.exc_info()` is the exception. See [the guide](guide/errors.md).",
+        ..BASE
+    },
+    Opt {
         name: "bind",
         short: Some('b'),
         kind: Kind::List,

@@ -99,8 +99,8 @@ pub(super) const ROWS: &[Opt] = &[
         name: "ready_check",
         metavar: "MODULE:FUNCTION",
         help: "a function that says whether requests are welcome",
-        details: "`myapp.health:database`. It is called without arguments in each worker, beside the requests; what it returns \
-                  counts as true or false, and an exception as false. Needs `ready_path`.",
+        details: "`myapp.health:database`. It is called without arguments in each worker, beside the requests. It says no by \
+                  returning `False`, by an exception, and by taking too long. Needs `ready_path`.",
         ..HEALTH
     },
     Opt {

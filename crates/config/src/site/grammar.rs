@@ -279,7 +279,7 @@ fn is_public(path: &str) -> bool {
 }
 
 /// Reads `module:function`.
-pub(super) fn function(text: &str) -> Result<String, String> {
+pub(crate) fn function(text: &str) -> Result<String, String> {
     let is_identifier = |word: &str| {
         !word.is_empty()
             && !word.starts_with(|c: char| c.is_numeric())

@@ -1,0 +1,73 @@
+//! Whether the site's own check (`ready_check`) finds this worker ready. `anygate.health` asks it again and again; what it
+//! says last is kept here, where threads without an interpreter look.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anygate_config::site::HealthPlan;
+use pyo3::prelude::*;
+
+/// What the check said last.
+#[derive(Clone, Debug)]
+pub(crate) struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Whether the worker is ready. It is when there is no check.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Begins to ask. The check has answered once, or taken too long for that, when this returns.
+///
+/// Errors: a ValueError that says everything, where there is no such check.
+pub(crate) fn start(py: Python<'_>, plan: &HealthPlan) -> PyResult<Readiness> {
+    let ready = Arc::new(AtomicBool::new(true));
+    if let Some(target) = &plan.ready_check {
+        let report = Report(Arc::clone(&ready));
+        let (interval, timeout) = (plan.ready_check_interval, plan.ready_check_timeout);
+        let arguments = (target, interval.as_secs_f64(), timeout.as_secs_f64(), report);
+        py.import("anygate.health")?.call_method1("watch", arguments)?;
+    }
+    Ok(Readiness(ready))
+}
+
+/// Takes what the check says.
+#[pyclass(frozen, module = "anygate")]
+struct Report(Arc<AtomicBool>);
+
+#[pymethods]
+impl Report {
+    /// Says so when it is not what the check said before.
+    #[pyo3(signature = (ready, problem, /))]
+    fn __call__(&self, py: Python<'_>, ready: bool, problem: Option<&str>) {
+        if self.0.swap(ready, Ordering::AcqRel) == ready {
+            return;
+        }
+        py.detach(|| match ready {
+            true => tracing::info!("ready check is fine again"),
+            false => tracing::warn!("ready check failed: {}", problem.unwrap_or("no reason was given")),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_what_its_check_said_last() {
+        Python::initialize();
+        Python::attach(|py| {
+            let ready = start(py, &HealthPlan::default()).expect("there is no check that could be wrong");
+            assert!(ready.is_ready());
+            let report = Bound::new(py, Report(Arc::clone(&ready.0))).expect("there is memory");
+            for (says, problem) in
+                [(false, Some("it is ill")), (false, Some("very")), (true, None), (true, None)]
+            {
+                report.call1((says, problem)).expect("it takes what the check says");
+                assert_eq!(ready.is_ready(), says);
+            }
+        });
+    }
+}

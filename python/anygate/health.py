@@ -1,0 +1,95 @@
+"""A site's own check whether a worker is ready: can it reach its database, has it read its data?
+
+The function is called in a thread of its own, never by two at a time. It is healthy when it returns anything but
+``False`` in time.
+
+Under gevent that is a real thread too, so that a check that computes, or waits in C, holds no request. What gevent has
+patched waits there in a hub of that thread: sockets, locks and ``time.sleep`` work as everywhere else. But objects that
+are bound to the hub of the requests, such as an open connection out of their pool, cannot be used there: a check opens
+its own.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from anygate import importer
+
+#: Called with whether the worker is ready, and why not.
+Report = Callable[[bool, "str | None"], object]
+
+
+def watch(target: str, interval: float, timeout: float, report: Report) -> None:
+    """Ask the function that ``target`` (``module:function``) names: now, and ``interval`` seconds after each answer.
+
+    The first answer was reported when this returns. A function that has not returned after ``timeout`` seconds is
+    reported as not ready, and is not called again before it has come back.
+
+    Raises ValueError, which says everything, when there is no such function.
+    """
+    check = _Check(importer.hook("ready_check", target), timeout, report)
+    start, sleep = _real("_thread", "start_new_thread"), _real("time", "sleep")
+
+    def always() -> None:
+        while True:
+            sleep(interval)
+            check.ask()
+
+    start(check.answer_always, ())
+    check.ask()
+    start(always, ())
+
+
+class _Check:
+    """A function that one thread calls for another."""
+
+    def __init__(self, function: Callable[[], object], timeout: float, report: Report) -> None:
+        self.function, self.timeout, self.report = function, timeout, report
+        self.problem: str | None = None
+        self.is_late = False
+        # A lock that is released is a message.
+        allocate = _real("_thread", "allocate_lock")
+        self.question, self.answer = allocate(), allocate()
+        self.question.acquire()
+        self.answer.acquire()
+
+    def answer_always(self) -> None:
+        """Call the function whenever somebody asks."""
+        while True:
+            self.question.acquire()
+            self.problem = _problem(self.function)
+            self.answer.release()
+
+    def ask(self) -> None:
+        """Have the function called, and report what it says."""
+        if self.is_late:
+            # What it says so late is not said any more.
+            self.answer.acquire()
+        self.question.release()
+        self.is_late = not self.answer.acquire(timeout=self.timeout)
+        problem = f"it has not returned within {self.timeout:g} s" if self.is_late else self.problem
+        self.report(problem is None, problem)
+
+
+def _problem(function: Callable[[], object]) -> str | None:
+    """What is wrong according to a function; None if nothing is."""
+    try:
+        return "it returned False" if function() is False else None
+    except BaseException as error:
+        kind = type(error).__name__
+        try:
+            return f"it raised {kind}: {error}"
+        except Exception:
+            return f"it raised {kind}"
+
+
+def _real(module: str, name: str) -> Any:
+    """A function of the standard library as it is without gevent."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        return monkey.get_original(module, name)
+    return getattr({"_thread": _thread, "time": time}[module], name)

@@ -1,0 +1,319 @@
+"""`--debug`: clients on this machine see the traceback of a request that fails."""
+
+import os
+import subprocess
+import sys
+
+import gateways
+import pytest
+from browser import CHROMIUM, Browser
+from conftest import ANYGATE, APPS
+from wire import Connection
+
+KINDS = {"threads": (), "gevent": ("--concurrency", "gevent")}
+PLAIN = b"500 Internal Server Error\n"
+HTML = [("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def failing(serve, kind):
+    return lambda *more: serve("failing:application", "--pythonpath", APPS, *kind, *more)
+
+
+def shows(answer):
+    """Whether an answer to /call shows why there is no other."""
+    assert answer.status == 500
+    if answer.body == PLAIN:
+        return False
+    assert "ValueError: in the call" in answer.text
+    return True
+
+
+def test_without_it_nobody_sees_anything(failing):
+    served = failing()
+    answer = served.get("/call", HTML)
+    assert (answer.status, answer.body, answer["content-type"]) == (500, PLAIN, "text/plain; charset=utf-8")
+    assert "debug is on" not in served.log()
+
+
+def test_a_warning_says_once_that_it_is_on(failing):
+    served = failing("--debug", "--workers", "2")
+    assert served.log().count("debug is on: clients on this machine see the tracebacks") == 1
+    assert "WARN" in next(line for line in served.log().splitlines() if "debug is on" in line)
+
+
+def test_a_program_sees_the_traceback_as_text(failing):
+    served = failing("--debug")
+    with served.connect() as connection:
+        answer = connection.ask("GET", "/call", [("Accept", "*/*")])
+        assert (answer.status, answer["content-type"]) == (500, "text/plain; charset=utf-8")
+        head, _, text = answer.text.partition("\n\n")
+        assert head == "500 Internal Server Error"
+        assert text.startswith("Traceback (most recent call last):\n")
+        assert text.endswith('    raise ValueError("in the call")\nValueError: in the call\n')
+        # The log has it as well, and the connection stays.
+        assert text in served.log()
+        assert connection.ask("GET", "/fine").body == b"fine"
+
+
+def test_a_browser_sees_it_as_a_page(failing):
+    served = failing("--debug")
+    answer = served.get("/call?a=<script>", HTML)
+    assert (answer.status, answer["content-type"]) == (500, "text/html; charset=utf-8")
+    assert answer["content-length"] == str(len(answer.body))
+    assert (answer["cache-control"], answer["vary"]) == ("no-store", "Accept")
+    assert answer["x-content-type-options"] == "nosniff"
+    assert answer["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert answer.text.startswith("<!doctype html>")
+    assert "<h1>ValueError: in the call</h1>" in answer.text
+    assert "<p>GET /call?a=&lt;script&gt;</p>" in answer.text
+    assert "raise ValueError(&quot;in the call&quot;)" in answer.text
+    assert "<script" not in answer.text
+
+
+def test_an_answer_to_head_has_no_body(failing):
+    served = failing("--debug")
+    with served.connect() as connection:
+        assert connection.ask("HEAD", "/call").status == 500
+        assert connection.ask("GET", "/fine").body == b"fine"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+def test_causes_and_groups_are_shown(failing):
+    served = failing("--debug")
+    text = served.get("/groups").text
+    assert text.index("KeyError: '<the cause>'") < text.index("was the direct cause of") < text.index("ExceptionGroup")
+    assert "    | ValueError: one & two\n" in text
+    assert "    | TypeError: three\n" in text
+    page = served.get("/groups", HTML).text
+    assert "KeyError: &#39;&lt;the cause&gt;&#39;" in page
+    assert "| ValueError: one &amp; two\n" in page
+
+
+@pytest.mark.parametrize("path", ["/blocks", "/first_block", "/leaves", "/both"])
+def test_it_is_shown_as_long_as_nothing_was_sent(failing, path):
+    served = failing("--debug")
+    answer = served.get(path)
+    assert answer.status == 500
+    assert answer.text.startswith("500 Internal Server Error\n\nTraceback") or path == "/blocks"
+    assert answer.body != PLAIN
+
+
+def test_an_answer_that_has_begun_is_broken_off_as_ever(failing):
+    served = failing("--debug")
+    answer = served.get("/later_block")
+    assert (answer.status, answer.body, answer.whole) == (200, b"some of it", False)
+
+
+def test_an_answer_stands_although_closing_it_fails(failing):
+    assert failing("--debug").get("/closing").body == b"all"
+
+
+def test_what_cannot_be_written_is_shown_with_question_marks(failing):
+    served = failing("--debug")
+    assert "ValueError: lone \ufffd" in served.get("/odd").text
+    assert "ValueError: lone \ufffd" in served.log()
+
+
+def test_long_ones_arrive_whole(failing):
+    answer = failing("--debug", "--response-memory-max-bytes", "4K").get("/long", HTML)
+    assert answer.whole
+    assert answer.text.count("word word") > 1000
+    assert answer.text.endswith("</html>\n")
+
+
+def test_a_request_that_takes_too_long_is_answered_as_ever(failing):
+    served = failing("--debug", "--request-timeout", "300ms")
+    answer = served.get("/sleeps", HTML)
+    assert (answer.status, answer.body) == (504, b"504 Gateway Timeout\n")
+
+
+# Who is on this machine.
+
+
+def test_a_client_on_a_unix_socket_is(failing, tmp_path):
+    served = failing("--debug", "--bind", f"unix:{tmp_path}/s")
+    assert shows(served.get("/call"))
+    # Unless it says that it asks for somebody else.
+    assert not shows(served.get("/call", [("X-Forwarded-For", "192.0.2.1")]))
+
+
+def test_a_client_of_ipv6_is(failing):
+    assert shows(failing("--debug", "--bind", "[::1]:0").get("/call"))
+
+
+@pytest.mark.parametrize("place", ["tcp", "unix"])
+def test_whom_a_trusted_proxy_asks_for_is_if_it_says_so(failing, tmp_path, place):
+    bind = f"unix:{tmp_path}/s" if place == "unix" else "127.0.0.1:0"
+    served = failing("--debug", "--trusted-proxies", "127.0.0.1", "--trusted-proxies", "unix", "--bind", bind)
+    assert shows(served.get("/call"))
+    for field, expected in [
+        (("X-Forwarded-For", "127.0.0.1"), True),
+        (("X-Forwarded-For", "::1"), True),
+        (("X-Forwarded-For", "192.0.2.1"), False),
+        (("X-Forwarded-For", "127.0.0.1, 192.0.2.1"), False),
+        (("X-Forwarded-For", "192.0.2.1, unknown"), False),
+        (("X-Forwarded-Proto", "https"), False),
+        (("Forwarded", "for=192.0.2.1"), False),
+    ]:
+        assert shows(served.get("/call", [field])) is expected, field
+
+
+def test_whoever_comes_through_another_proxy_is_not(failing):
+    """It may be a tunnel to the world that ends on this machine."""
+    served = failing("--debug")
+    with served.connect() as connection:
+        for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded"):
+            assert not shows(connection.ask("GET", "/call", [(name, "127.0.0.1")]))
+            # The next request on the connection is judged by itself.
+            assert shows(connection.ask("GET", "/call"))
+
+
+def test_whom_a_preface_names_is_if_it_says_so(failing):
+    served = failing("--debug", "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
+    for address, expected in (("192.0.2.1", False), ("127.0.0.1", True)):
+        with served.connect() as connection:
+            connection.send(f"PROXY TCP4 {address} 192.0.2.2 4711 80\r\n")
+            assert shows(connection.ask("GET", "/call")) is expected
+
+
+@pytest.mark.parametrize("protocol", ["scgi", "uwsgi", "fastcgi"])
+def test_whom_a_front_server_asks_for_is_if_it_says_so(failing, protocol):
+    served = failing("--debug", "--bind", f"{protocol}://127.0.0.1:0")
+    variables = [("CONTENT_LENGTH", "0"), ("SCGI", "1"), ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/call")]
+    for address, expected in (("192.0.2.1", False), ("127.0.0.1", True)):
+        with served.connect() as connection:
+            connection.send(getattr(gateways, protocol)([*variables, ("REMOTE_ADDR", address)]))
+            wire = connection.rest()
+        if protocol == "fastcgi":
+            wire, end = gateways.stdout(wire)
+            assert end == (0, 0)
+        status, _, body = gateways.cgi_answer(wire)
+        assert status == 500
+        assert (b"ValueError: in the call" in body) is expected
+        assert (body == PLAIN) is not expected
+
+
+# CGI, where the application is imported for each request.
+
+
+def cgi(folder, target, *arguments, **variables):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": "/call",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/call",
+        "REMOTE_ADDR": "127.0.0.1",
+        **variables,
+    }
+    command = [ANYGATE, "cgi", target, "--pythonpath", APPS, *arguments]
+    ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, timeout=30, check=False)
+    return ended, gateways.cgi_answer(ended.stdout) if ended.stdout else None
+
+
+def test_a_failure_is_shown_by_cgi(tmp_path):
+    ended, (status, fields, body) = cgi(tmp_path, "failing:application", "--debug", HTTP_ACCEPT="text/html")
+    assert (ended.returncode, status) == (0, 500)
+    assert fields["content-type"] == ["text/html; charset=utf-8"]
+    assert b"<h1>ValueError: in the call</h1>" in body
+    for hidden in ({"REMOTE_ADDR": "192.0.2.1"}, {"HTTP_X_FORWARDED_FOR": "127.0.0.1"}):
+        assert cgi(tmp_path, "failing:application", "--debug", **hidden)[1][2] == PLAIN
+
+
+@pytest.mark.parametrize("arguments", [(), ("--on-error", "broken:tell")])
+def test_an_application_that_cannot_be_imported_is_shown_by_cgi(tmp_path, arguments):
+    (tmp_path / "broken.py").write_text("from failing import nothing_like_it\n")
+    ended, (status, _, body) = cgi(tmp_path, "broken:application", "--debug", *arguments)
+    assert (ended.returncode, status) == (3, 500)
+    assert b"ImportError: cannot import name 'nothing_like_it'" in body
+    assert b"ImportError: cannot import name 'nothing_like_it'" in ended.stderr
+    assert cgi(tmp_path, "missing:application", "--debug")[1][2].count(b"there is no module 'missing'") == 1
+    ended, (status, _, body) = cgi(tmp_path, "broken:application", "--debug", REMOTE_ADDR="192.0.2.1")
+    assert (ended.returncode, status, body) == (3, 500, PLAIN)
+
+
+def test_without_it_cgi_ends_without_an_answer_as_ever(tmp_path):
+    ended, answer = cgi(tmp_path, "missing:application")
+    assert (ended.returncode, answer) == (3, None)
+
+
+def test_a_program_shows_it_too(monkeypatch, capfd):
+    import anygate
+
+    monkeypatch.syspath_prepend(APPS)
+    import failing
+
+    with anygate.Server(failing.application, port=0, debug=True) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with Connection((host, int(port))) as connection:
+            assert shows(connection.ask("GET", "/call"))
+    assert capfd.readouterr().err.count("debug is on") == 1
+
+
+# Libraries that show exceptions themselves.
+
+WERKZEUG = """
+from werkzeug.debug import DebuggedApplication
+import failing
+
+application = DebuggedApplication(failing.application, evalex=False, pin_security=False)
+"""
+
+FLASK = """
+from flask import Flask
+
+app = Flask(__name__)
+app.debug = True
+
+@app.get("/")
+def index():
+    raise LookupError("in a view")
+"""
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_the_page_of_werkzeug_arrives(serve, kind, tmp_path, debug):
+    (tmp_path / "debugged.py").write_text(WERKZEUG)
+    served = serve("debugged:application", "--pythonpath", APPS, *kind, *debug)
+    answer = served.get("/call", HTML)
+    assert answer.status == 500
+    assert "Werkzeug Debugger" in answer.text
+    served.wait_for_log("ValueError: in the call")
+
+
+def test_flask_raises_when_it_is_debugged_and_then_it_is_shown(serve, kind, tmp_path):
+    (tmp_path / "site_of_flask.py").write_text(FLASK)
+    served = serve("site_of_flask:app", *kind, "--debug")
+    assert "LookupError: in a view" in served.get("/").text
+
+
+# In a browser.
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_a_page_fits_a_telephone_and_is_light_or_dark(serve, tmp_path):
+    served = serve("failing:application", "--pythonpath", APPS, "--debug")
+    browser = Browser(tmp_path / "profile")
+    try:
+        for path in ("/call", "/long"):
+            browser.size(375, 800)
+            browser.open(served.url + path)
+            browser.wait_for("document.querySelector('pre')?.textContent.includes('ValueError')")
+            assert browser.run("document.documentElement.scrollWidth") <= 375
+            assert browser.run("parseFloat(getComputedStyle(document.querySelector('pre')).fontSize)") >= 12
+        colors = []
+        for dark in (False, True):
+            browser.dark(dark)
+            colors.append(browser.run("getComputedStyle(document.querySelector('pre')).color"))
+        assert colors == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+        outside = [url for url in browser.addresses() if not url.startswith(served.url)]
+        assert outside == []
+        assert [text for text in browser.complaints() if "500 (Internal" not in str(text)] == []
+    finally:
+        browser.close()
