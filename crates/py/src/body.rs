@@ -24,8 +24,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::logs;
 use crate::watch::Assistant;
+use crate::{logs, ready};
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -195,14 +195,18 @@ impl Body {
                 None => load(py, &self.plan).ok_or(Failure::Application)?,
             };
             let files = static_files(py, &self.plan).map_err(failed)?;
-            let answering = match answering(py, callable, &self.plan) {
-                // What is around the application cannot be made, and another try is no use.
-                Err(error) if error.is_instance_of::<PyValueError>(py) => {
+            // What is around the application cannot be made, and another try is no use.
+            let refused = |error: PyErr| match error.is_instance_of::<PyValueError>(py) {
+                true => {
                     tracing::error!("{}", error.value(py));
-                    return Err(Failure::Application);
+                    Failure::Application
                 }
-                made => made.map_err(failed)?,
+                false => failed(error),
             };
+            let answering = answering(py, callable, &self.plan).map_err(refused)?;
+            if let Some(site) = &site {
+                ready::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
+            }
             Ok((answering, files))
         })?;
         let access_log = self

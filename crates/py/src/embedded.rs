@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 
 use crate::body::{certificates, warn_of_debug, wsgi};
 use crate::launch::Refusal;
-use crate::{logs, settings, site};
+use crate::{logs, ready, settings, site};
 
 /// The native half of `anygate.Server`, which documents it.
 #[pyclass(frozen, subclass, module = "anygate._anygate")]
@@ -68,6 +68,9 @@ impl Server {
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
         let site = site::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
         let site = site.map(|site| site.site(0)).transpose().map_err(PyOSError::new_err)?;
+        if let Some(site) = &site {
+            ready::start(py, &self.plan.site.health, site.vitals().well())?;
+        }
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let access_log =
             access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));

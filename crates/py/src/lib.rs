@@ -16,7 +16,6 @@ mod elsewhere;
 mod embedded;
 mod launch;
 mod logs;
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody can ask a worker yet"))]
 mod ready;
 mod self_signed;
 mod settings;

@@ -7,29 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anygate_config::site::HealthPlan;
 use pyo3::prelude::*;
 
-/// What the check said last.
-#[derive(Clone, Debug)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    /// Whether the worker is ready. It is when there is no check.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// Begins to ask. The check has answered once, or taken too long for that, when this returns.
+/// Begins to ask; `ready` is what the check said last. It has answered once, or taken too long for that, when this returns.
 ///
 /// Errors: a ValueError that says everything, where there is no such check.
-pub(crate) fn start(py: Python<'_>, plan: &HealthPlan) -> PyResult<Readiness> {
-    let ready = Arc::new(AtomicBool::new(true));
+pub(crate) fn start(py: Python<'_>, plan: &HealthPlan, ready: Arc<AtomicBool>) -> PyResult<()> {
     if let Some(target) = &plan.ready_check {
-        let report = Report(Arc::clone(&ready));
         let (interval, timeout) = (plan.ready_check_interval, plan.ready_check_timeout);
-        let arguments = (target, interval.as_secs_f64(), timeout.as_secs_f64(), report);
+        let arguments = (target, interval.as_secs_f64(), timeout.as_secs_f64(), Report(ready));
         py.import("anygate.health")?.call_method1("watch", arguments)?;
     }
-    Ok(Readiness(ready))
+    Ok(())
 }
 
 /// Takes what the check says.
@@ -59,14 +46,16 @@ mod tests {
     fn a_worker_is_what_its_check_said_last() {
         Python::initialize();
         Python::attach(|py| {
-            let ready = start(py, &HealthPlan::default()).expect("there is no check that could be wrong");
-            assert!(ready.is_ready());
-            let report = Bound::new(py, Report(Arc::clone(&ready.0))).expect("there is memory");
+            let ready = Arc::new(AtomicBool::new(true));
+            let none = HealthPlan::default();
+            start(py, &none, Arc::clone(&ready)).expect("there is no check that could be wrong");
+            assert!(ready.load(Ordering::Acquire));
+            let report = Bound::new(py, Report(Arc::clone(&ready))).expect("there is memory");
             for (says, problem) in
                 [(false, Some("it is ill")), (false, Some("very")), (true, None), (true, None)]
             {
                 report.call1((says, problem)).expect("it takes what the check says");
-                assert_eq!(ready.is_ready(), says);
+                assert_eq!(ready.load(Ordering::Acquire), says);
             }
         });
     }

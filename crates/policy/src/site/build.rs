@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::site::{
@@ -143,7 +144,11 @@ impl Prepared {
             pages,
             identity: Identity { has_id: self.plan.request_id, has_trace: self.plan.trace_context },
             begun: self.begun,
-            vitals: Vitals::default(),
+            vitals: Vitals {
+                is_draining: AtomicBool::new(false),
+                queued: AtomicUsize::new(0),
+                is_well: Arc::new(AtomicBool::new(true)),
+            },
         }))
     }
 

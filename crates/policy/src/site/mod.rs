@@ -61,12 +61,11 @@ pub struct Site {
 }
 
 /// What a worker says about itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Vitals {
     is_draining: AtomicBool,
     queued: AtomicUsize,
-    /// The site's own check says no.
-    is_unwell: Arc<AtomicBool>,
+    is_well: Arc<AtomicBool>,
 }
 
 impl Vitals {
@@ -80,9 +79,9 @@ impl Vitals {
         self.queued.store(queued, Ordering::Relaxed);
     }
 
-    /// Where the site's own check says that it failed.
-    pub fn unwell(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_unwell)
+    /// Where the site's own check says whether it found the worker ready.
+    pub fn well(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_well)
     }
 }
 
@@ -264,13 +263,13 @@ impl Site {
 
     /// Why requests had better go elsewhere now.
     fn trouble(&self) -> Option<&'static str> {
-        let Vitals { is_draining, queued, is_unwell } = &self.vitals;
+        let Vitals { is_draining, queued, is_well } = &self.vitals;
         let queued = queued.load(Ordering::Relaxed);
         if is_draining.load(Ordering::Relaxed) {
             Some("draining\n")
         } else if self.queue.as_ref().is_some_and(|queue| queue.admit(queued).is_err()) {
             Some("too many requests wait\n")
-        } else if is_unwell.load(Ordering::Relaxed) {
+        } else if !is_well.load(Ordering::Relaxed) {
             Some("the check failed\n")
         } else {
             None

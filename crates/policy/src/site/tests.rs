@@ -136,9 +136,9 @@ fn health_needs_no_application() {
     assert_eq!(ask("GET", "/ready").body, b"too many requests wait\n");
     assert_eq!(ask("GET", "/").status(), 503);
     site.vitals().set_queued(0);
-    site.vitals().unwell().store(true, Ordering::Relaxed);
+    site.vitals().well().store(false, Ordering::Relaxed);
     assert_eq!((ask("GET", "/ready").status(), ask("GET", "/health").status()), (503, 200));
-    site.vitals().unwell().store(false, Ordering::Relaxed);
+    site.vitals().well().store(true, Ordering::Relaxed);
     assert_eq!(ask("GET", "/ready").status(), 200);
     site.vitals().set_draining();
     assert_eq!((ask("GET", "/ready").status(), ask("GET", "/health").status()), (503, 200));
