@@ -14,7 +14,7 @@ use anygate_policy::forwarded::Forwarding;
 use anygate_policy::metrics;
 use anygate_policy::site::Site;
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_proto::application::{Application, Hub, News, Overdue};
+use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_proto::limits::Limits;
 use anygate_proto::websocket::Limits as MessageLimits;
 use anygate_proto::websocket::deflate::Preference;
@@ -198,7 +198,7 @@ impl Worker {
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let watch = (!plan.request_timeout.is_zero()).then(|| Arc::new(Watch::new(plan.request_timeout)));
+        let watch = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
         let stage = Arc::new(Stage::new(waker, watch));
         let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
@@ -258,7 +258,7 @@ fn serve(
         Answering::Threads(application, threads) => {
             if let Some(watch) = watch {
                 let application = Arc::clone(&application);
-                watch.start(rules, move |overdue| application.interrupt(overdue))?;
+                watch.start(rules, move |call| application.attend_to(call))?;
             }
             run_threads(stage, reactor, rules, &application, threads, events.as_mut())
         }
@@ -266,12 +266,12 @@ fn serve(
             let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
             if let Some(watch) = watch {
                 let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
-                let interrupt = move |overdue: &Overdue| {
-                    if !hub.interrupt(overdue) {
-                        desk.tell(News::Overdue(overdue.clone()));
+                let attend_to = move |call: &LongCall| {
+                    if !hub.attend_to(call) {
+                        desk.tell(News::Long(call.clone()));
                     }
                 };
-                watch.start(rules, interrupt)?;
+                watch.start(rules, attend_to)?;
             }
             run_hub(stage, reactor, &desk, hub.as_ref(), events)
         }
