@@ -436,11 +436,13 @@ def test_workers_without_an_access_log_go_on_in_a_fresh_error_log(launch, tmp_pa
     processes = [served.pid, *served.workers()]
     assert len(processes) == 3
     served.wait_until(
-        lambda: not any(
-            Path(os.readlink(link)).name == "old.log"
-            for process in processes
-            for link in Path(f"/proc/{process}/fd").iterdir()
-            if link.is_symlink()
+        lambda: (
+            not any(
+                Path(os.readlink(link)).name == "old.log"
+                for process in processes
+                for link in Path(f"/proc/{process}/fd").iterdir()
+                if link.is_symlink()
+            )
         ),
         "all of them to let go of the old file",
     )
