@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from conftest import ANYGATE, APPS, Served
 from watched import watch
 
 CONTRACT = APPS / "contract.py"
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "logs.md").read_text()
 
 
 def lines(path):
@@ -36,6 +38,14 @@ def test_combined_is_what_every_log_reader_knows(serve, tmp_path):
     expected = rf'127\.0\.0\.1 - alice {time} "GET /pid\?x=1 HTTP/1\.1" 200 {size} "http://r/" "a\\"b\\\\c"'
     assert re.fullmatch(expected, first)
     assert '"GET /raises HTTP/1.1" 500 ' in second
+
+
+def test_common_is_the_same_without_referrer_and_user_agent(serve, tmp_path):
+    served = serve(CONTRACT, "--access-log", "access.log", "--access-log-format", "common")
+    served.get("/closed", [("User-Agent", "a"), ("Referer", "b")])
+    served.terminate()
+    (line,) = lines(tmp_path / "access.log")
+    assert re.fullmatch(r'127\.0\.0\.1 - - \[.*\] "GET /closed HTTP/1\.1" 200 2', line)
 
 
 def test_what_a_client_sends_cannot_break_a_line(serve, tmp_path):
@@ -156,6 +166,19 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
         assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("command", re.findall(r"```sh\nanygate (.*)\n```", GUIDE))
+def test_the_commands_of_the_guide_work(serve, tmp_path, command):
+    (tmp_path / "myapp.py").write_text(CONTRACT.read_text() + "\napp = application\n")
+    served = serve(*shlex.split(command), *([] if "--error-log" not in command else ["--error-log", "-"]))
+    assert served.get("/pid").status == 200
+
+
+def test_the_settings_of_the_guide_are_right(run, tmp_path):
+    (settings,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "anygate.toml").write_text(settings)
+    assert run("config", "--check").returncode == 0
+
+
 def dropped(admin, log):
     found = re.search(rf'log_lines_dropped_total{{log="{log}"}} (\d+)', admin.ask("/metrics").text)
     return int(found[1])
@@ -193,7 +216,8 @@ def ask_until(served, condition, address=None):
     number = 0
     with served.connect(address) as connection:
         while not condition():
-            for number in range(number + 1, number + 51):
+            for _ in range(50):
+                number += 1
                 connection.send(f"GET /pid?{number}.{LONG} HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert connection.answer().status == 200
     return number

@@ -759,6 +759,7 @@ impl<'a> Reader<'a> {
                 return Ok(AccessLogFormat::Web2py);
             }
             None | Some("combined") => log_format::COMBINED,
+            Some("common") => log_format::COMMON,
             Some(format) => format,
         };
         log_format::read(format)

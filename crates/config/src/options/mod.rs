@@ -146,7 +146,7 @@ pub(crate) const BYTES_MAX: u64 = 1 << 50;
 /// Every option.
 pub const OPTIONS: &[Opt] = &TABLE;
 
-const TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
+static TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
     let mut table = [BASE; SERVER.len() + site::ROWS.len()];
     let (server, site) = table.split_at_mut(SERVER.len());
     server.copy_from_slice(SERVER);
@@ -850,8 +850,8 @@ const SERVER: &[Opt] = &[
         default: "combined",
         metavar: "FORMAT",
         section: Section::Logs,
-        help: "combined, json, web2py, or a text with %(h)s and the like",
-        details: "`combined` is Apache's. `json` is one object a line. `web2py` is the line of its \
+        help: "combined, common, json, web2py, or a text with %(h)s",
+        details: "`combined` is Apache's, `common` the same without referrer and user agent. `json` is one object a line. `web2py` is the line of its \
                   `httpserver.log`: client, local time, method, path, protocol, status, seconds. Anything else is a format string with the atoms \
                   `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time, `%(r)s` request line, `%(m)s` method, \
                   `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
