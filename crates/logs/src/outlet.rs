@@ -23,6 +23,9 @@ const CALM: Duration = Duration::from_secs(10);
 /// The thread that sends on what waits looks so often whether it goes somewhere else now.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Why lines are lost that nobody has read.
+const TOO_SLOW: &str = "its reader does not keep up";
+
 /// Which log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -172,19 +175,28 @@ impl Outlet {
         state.losses.lines > 0 || state.losses.spell.is_some() || !state.waiting.is_empty()
     }
 
-    /// Sends what waits, at the end of a process, for at most so long.
+    /// Sends what waits, at the end of a process, for at most so long. The rest is lost.
     pub fn finish(&self, patience: Duration) {
         let unfinished = std::mem::take(&mut self.lock().unfinished);
         if !unfinished.is_empty() {
             self.write(Severity::Notice, &Unit::Lines(&unfinished));
         }
         let until = Instant::now() + patience;
-        while let Some(fd) = self.lock().send_waiting() {
+        loop {
+            let mut state = self.lock();
+            let Some(fd) = state.send_waiting() else { return };
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero()
-                || !fd.is_ok_and(|fd| matches!(poll::wait_writable(fd.as_fd(), Some(left)), Ok(true)))
-            {
+            if left.is_zero() {
+                while let Some(packet) = state.waiting.pop_front() {
+                    state.waiting_bytes -= packet.len();
+                    state.lose(&packet, TOO_SLOW);
+                }
                 return;
+            }
+            drop(state);
+            // What cannot be waited for is tried again until the time is up.
+            if fd.and_then(|fd| poll::wait_writable(fd.as_fd(), Some(left))).is_err() {
+                thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -269,7 +281,7 @@ impl State {
             self.waiting_bytes += rest.len();
             self.waiting.push_back(rest.to_vec());
         } else {
-            self.lose(packet, "its reader does not keep up");
+            self.lose(packet, TOO_SLOW);
         }
     }
 
@@ -384,8 +396,7 @@ mod tests {
         }
         let (lost, news) = outlet.tend(Instant::now());
         assert!(lost > 0);
-        assert_eq!(news, Some(News::Loses("its reader does not keep up".to_owned())));
-        outlet.finish(Duration::ZERO);
+        assert_eq!(news, Some(News::Loses(TOO_SLOW.to_owned())));
         let reader = BufReader::new(File::open(&path).unwrap());
         let mut last = None;
         for line in reader.lines().take(usize::try_from(LINES - lost).unwrap()) {
@@ -395,6 +406,20 @@ mod tests {
             assert!(rest == filler && last.is_none_or(|last| last < number), "{line}");
             last = Some(number);
         }
+    }
+
+    #[test]
+    fn what_still_waits_at_the_end_is_counted_and_not_waited_for() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let outlet = open(LogTarget::File("/dev/null".into()));
+        outlet.lock().place = Place::Stream(anygate_sys::Output::of(writer.as_fd()).unwrap());
+        outlet.lines("line\n".repeat(20_000).as_bytes());
+        assert_eq!(outlet.tend(Instant::now()), (0, None));
+        outlet.finish(Duration::ZERO);
+        let (lost, news) = outlet.tend(Instant::now());
+        assert!(lost > 0 && lost < 20_000, "{lost}");
+        assert_eq!(news, Some(News::Loses(TOO_SLOW.to_owned())));
+        assert!(outlet.lock().waiting.is_empty());
     }
 
     #[test]

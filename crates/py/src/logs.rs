@@ -173,8 +173,8 @@ pub(crate) fn tend() {
 /// Lets the error log have what waits for it, at the end of a process.
 pub(crate) fn finish() {
     if let Some(log) = ERROR_LOG.get() {
-        tend();
         log.outlet.finish(PATIENCE);
+        tend();
     }
 }
 
@@ -277,6 +277,7 @@ impl Tender {
         if let Some(outlet) = &self.access {
             outlet.finish(PATIENCE);
         }
+        // This may be told in the error log.
         self.tend();
         finish();
     }
