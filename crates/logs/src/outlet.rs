@@ -349,6 +349,7 @@ mod tests {
     use std::path::Path;
 
     use anygate_config::SyslogAddress;
+    use anygate_sys::lock;
 
     fn open(target: LogTarget) -> Outlet {
         Outlet::open(Kind::Access, &target, Facility::Local(1), None).unwrap()
@@ -384,7 +385,8 @@ mod tests {
         const LINES: u64 = 100_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
         let outlet = open(LogTarget::File(path.clone()));
         let filler = "x".repeat(40);
         let mut batch = Vec::new();
@@ -506,11 +508,24 @@ mod tests {
         outlet.lock().torn = true;
         outlet.lines(b"whole\n");
         assert_eq!(fs::read(&path).unwrap(), b"half\nwhole\n");
-        fs::rename(&path, folder.path().join("old")).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_shared_until_it_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("log"), folder.path().join("old"));
+        let outlet = open(LogTarget::File(path.clone()));
+        let other = open(LogTarget::File(path.clone()));
+        fs::rename(&path, &old).unwrap();
         outlet.lines(b"late\n");
+        let is_complete = || lock::exclusive(&File::open(&old).unwrap(), Duration::ZERO).is_ok();
         outlet.reopen().unwrap();
+        assert!(!is_complete());
+        other.reopen().unwrap();
+        assert!(is_complete());
         outlet.lines(b"fresh\n");
         assert_eq!(fs::read(&path).unwrap(), b"fresh\n");
+        assert_eq!(fs::read(&old).unwrap(), b"late\n");
     }
 
     #[test]
