@@ -17,9 +17,10 @@ ALLOWED = {
     "admin": {"proto", "policy"},
     "server": {"proto", "config", "sys", "policy"},
     "cron": {"sys"},
+    "logs": {"config", "sys"},
     "supervisor": {"config", "sys", "cron"},
     "wsgi": {"proto"},
-    "py": {"proto", "config", "sys", "policy", "admin", "server", "cron", "supervisor", "wsgi"},
+    "py": {"proto", "config", "sys", "policy", "admin", "server", "cron", "logs", "supervisor", "wsgi"},
 }
 
 

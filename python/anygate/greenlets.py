@@ -73,7 +73,7 @@ class Answering:
         self.hub = gevent.get_hub()
         self.closed = Waiter(self.hub)
         self.waiting: dict[int, Waiter] = {}
-        #: By the number of its call, where calls may have to be interrupted.
+        #: By the number of its call, where somebody watches how long calls take.
         self.running: dict[int, greenlet] = {}
         self.has_time_limit = desk.has_time_limit
         self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
@@ -99,7 +99,7 @@ class Answering:
                 if (waiter := self.waiting.get(news)) is not None:
                     waiter.switch(None)
             elif hasattr(news, "say"):
-                self.interrupt(news)
+                self.attend_to(news)
             elif self.has_time_limit:
                 self.running[news.number] = running = greenlet(self.answer, self.hub)
                 running.switch(news)
@@ -109,11 +109,13 @@ class Answering:
                 # The bell goes on ringing.
                 return
 
-    def interrupt(self, overdue: Any) -> None:
-        """Break off a request that takes too long, in the hub."""
-        running = self.running.get(overdue.number)
-        if running is not None:
-            overdue.say(stack_of_frame(running.gr_frame))
+    def attend_to(self, long: Any) -> None:
+        """Tell where a request is that takes long, and break it off if it takes too long, in the hub."""
+        running = self.running.get(long.number)
+        if not long.is_overdue:
+            long.say(stack_of_frame(running.gr_frame) if running is not None else "")
+        elif running is not None:
+            long.say(stack_of_frame(running.gr_frame))
             running.throw(RequestTimeout)
 
     def answer(self, call: Any) -> None:

@@ -1,4 +1,4 @@
-"""Requests that take longer than ``request_timeout``."""
+"""Requests that take longer than ``slow_request`` or ``request_timeout``."""
 
 from __future__ import annotations
 

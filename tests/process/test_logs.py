@@ -1,14 +1,24 @@
 """The access log and the error log."""
 
+import contextlib
+import gzip
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
+import sys
+import threading
+from pathlib import Path
 
-from conftest import ANYGATE, APPS
+import pytest
+from conftest import ANYGATE, APPS, Served
+from watched import watch
 
 CONTRACT = APPS / "contract.py"
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "logs.md").read_text()
 
 
 def lines(path):
@@ -28,6 +38,14 @@ def test_combined_is_what_every_log_reader_knows(serve, tmp_path):
     expected = rf'127\.0\.0\.1 - alice {time} "GET /pid\?x=1 HTTP/1\.1" 200 {size} "http://r/" "a\\"b\\\\c"'
     assert re.fullmatch(expected, first)
     assert '"GET /raises HTTP/1.1" 500 ' in second
+
+
+def test_common_is_the_same_without_referrer_and_user_agent(serve, tmp_path):
+    served = serve(CONTRACT, "--access-log", "access.log", "--access-log-format", "common")
+    served.get("/closed", [("User-Agent", "a"), ("Referer", "b")])
+    served.terminate()
+    (line,) = lines(tmp_path / "access.log")
+    assert re.fullmatch(r'127\.0\.0\.1 - - \[.*\] "GET /closed HTTP/1\.1" 200 2', line)
 
 
 def test_what_a_client_sends_cannot_break_a_line(serve, tmp_path):
@@ -129,8 +147,6 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
     command = f'exec "{ANYGATE}" "{CONTRACT}" --bind unix:a.sock --access-log - <&- >&- 2>&-'
     process = subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
     try:
-        from conftest import Served
-
         waiting = Served.__new__(Served)
         waiting.process, waiting.pid, waiting.errors = process, process.pid, tmp_path / "none"
         (tmp_path / "none").touch()
@@ -150,12 +166,350 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
         assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("command", re.findall(r"```sh\nanygate (.*)\n```", GUIDE))
+def test_the_commands_of_the_guide_work(serve, tmp_path, command):
+    (tmp_path / "myapp.py").write_text(CONTRACT.read_text() + "\napp = application\n")
+    served = serve(*shlex.split(command), *([] if "--error-log" not in command else ["--error-log", "-"]))
+    assert served.get("/pid").status == 200
+
+
+def test_the_settings_of_the_guide_are_right(run, tmp_path):
+    (settings,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "anygate.toml").write_text(settings)
+    assert run("config", "--check").returncode == 0
+
+
+def dropped(admin, log):
+    found = re.search(rf'log_lines_dropped_total{{log="{log}"}} (\d+)', admin.ask("/metrics").text)
+    return int(found[1])
+
+
 def test_a_full_disk_stops_nothing(serve):
-    served = serve(CONTRACT, "--access-log", "/dev/full")
+    admin = watch(serve, "--access-log", "/dev/full")
     for _ in range(3):
-        assert served.get("/pid").status == 200
-    served.wait_for_log("cannot write the access log; lines are lost")
+        assert admin.served.get("/pid").status == 200
+    admin.served.wait_for_log("cannot write the access log; lines are lost: No space left on device")
+    admin.served.wait_until(lambda: dropped(admin, "access") == 3, "the lines counted")
+    assert admin.served.log().count("cannot write the access log") == 1
+
+
+def test_a_full_disk_under_the_error_log_stops_nothing(launch, tmp_path):
+    served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", "/dev/full", "--admin", "unix:admin.sock")
+    served.wait_until(lambda: (tmp_path / "admin.sock").exists(), "the sockets")
+    for _ in range(3):
+        assert served.connect(str(tmp_path / "a.sock")).ask("GET", "/errors").status == 200
+    said = "anygate: cannot write the error log; lines are lost: No space left on device"
+    served.wait_until(lambda: said in served.log(), "the complaint on standard error")
+    with served.connect(str(tmp_path / "admin.sock")) as connection:
+        served.wait_until(
+            lambda: not re.search(rb'lines_dropped_total{log="error"} [0-3]\n', connection.ask("GET", "/metrics").body),
+            "the lines counted",
+        )
+    assert served.terminate() == 0
+
+
+LONG = "x" * 4000
+
+
+def ask_until(served, condition, address=None):
+    """Ask for something with a long line in the access log until the condition is true; give the numbers."""
+    number = 0
+    with served.connect(address) as connection:
+        while not condition():
+            for _ in range(50):
+                number += 1
+                connection.send(f"GET /pid?{number}.{LONG} HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.answer().status == 200
+    return number
+
+
+def test_a_fifo_that_nobody_reads_stops_nothing(serve, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    admin = watch(serve, "--access-log", "fifo", "--access-log-format", "%(q)s")
+    served = admin.served
+    count = ask_until(served, lambda: dropped(admin, "access") > 0)
+    served.wait_for_log("cannot write the access log; lines are lost: its reader does not keep up")
+    # A reader gets what waits, in order and whole.
+    seen, buffer = [], b""
+    with open(tmp_path / "fifo", "rb", buffering=0) as fifo:
+        os.set_blocking(fifo.fileno(), False)
+
+        def all_are_here_or_counted():
+            nonlocal buffer
+            while some := fifo.read(1 << 16):
+                *lines, buffer = (buffer + some).split(b"\n")
+                for line in lines:
+                    number, _, rest = line.decode().partition(".")
+                    assert rest == LONG
+                    seen.append(int(number))
+            return len(seen) + dropped(admin, "access") == count
+
+        served.wait_until(all_are_here_or_counted, "all lines")
+    assert seen == sorted(set(seen))
     assert served.log().count("cannot write the access log") == 1
+    # And what comes from now on.
+    with open(tmp_path / "fifo", "rb", buffering=0) as fifo:
+        assert served.get("/pid?now").status == 200
+        assert fifo.read(1 << 16) == b"now\n"
+    assert served.terminate() == 0
+
+
+def test_standard_streams_that_nobody_reads_stop_nothing(tmp_path):
+    options = ["--bind", "unix:a.sock", "--access-log", "-", "--access-log-format", "%(q)s", "--workers", "2"]
+    process = subprocess.Popen(
+        [ANYGATE, CONTRACT, *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    served = Served.__new__(Served)
+    served.process, served.pid, served.errors = process, process.pid, tmp_path / "none"
+    (tmp_path / "none").touch()
+    try:
+        banner = b""
+        while b" serves " not in banner:
+            banner += os.read(process.stderr.fileno(), 4096)
+        address = str(tmp_path / "a.sock")
+        # More than a pipe takes, and than waits in memory.
+        with served.connect(address) as connection:
+            for _ in range(700):
+                connection.send(f"GET /pid?{LONG} HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.answer().status == 200
+            for _ in range(400):
+                assert connection.ask("GET", "/raises").status == 500
+        # The pipe is others' as well, who may wait for it.
+        assert os.get_blocking(process.stdout.fileno())
+        process.terminate()
+        assert process.wait(30) == 0
+        rest = process.stdout.read()
+        assert set(rest.split(b"\n")) == {LONG.encode(), b""}
+    finally:
+        served.kill()
+
+
+class Daemon:
+    """Whoever collects messages: a socket for datagrams."""
+
+    def __init__(self, path=None):
+        self.socket = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(str(path) if path else ("127.0.0.1", 0))
+        self.socket.settimeout(30)
+
+    def wait_for(self, pattern):
+        """The first message that has something of that form."""
+        while True:
+            message = self.socket.recv(1 << 17)
+            if re.search(pattern, message):
+                return message
+
+
+def test_syslog_of_this_machine_gets_lines_as_the_c_library_writes_them(launch, tmp_path):
+    daemon = Daemon(tmp_path / "log")
+    place = f"syslog:{tmp_path}/log"
+    served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", place, "--access-log", place)
+    time = rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+    # daemon is 3, and the severity of information 6.
+    assert re.fullmatch(rb"<30>%s anygate\[%d\]: anygate .* serves .*" % (time, served.pid), daemon.wait_for(b"serves"))
+    (worker,) = served.workers()
+    with served.connect(str(tmp_path / "a.sock")) as connection:
+        connection.ask("GET", "/errors")
+        assert daemon.wait_for(b"two ").endswith(b"]: two parts")
+        line = daemon.wait_for(b"GET")
+        assert re.fullmatch(rb'<30>%s anygate-access\[%d\]: 127.* "GET /errors .*' % (time, worker), line)
+        connection.ask("GET", "/raises")
+        assert daemon.wait_for(b"failed").startswith(b"<27>")
+        assert daemon.wait_for(b"Error: ").endswith(b"]: ValueError: before start_response")
+    assert served.terminate() == 0
+
+
+def test_syslog_across_the_network_gets_rfc_5424(serve):
+    daemon = Daemon()
+    port = daemon.socket.getsockname()[1]
+    served = serve(CONTRACT, "--access-log", f"syslog:127.0.0.1:{port}", "--syslog-facility", "local3")
+    served.get("/pid")
+    (worker,) = served.workers()
+    line = daemon.wait_for(b"GET").decode()
+    # local3 is 19.
+    head = rf"<158>1 \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{6}}Z \S+ anygate-access {worker} - - "
+    assert re.match(head + '127.0.0.1 - - .* "GET /pid ', line), line
+
+
+def test_the_journal_gets_fields(launch, tmp_path):
+    daemon = Daemon(tmp_path / "journal")
+    place = f"journald:{tmp_path}/journal"
+    served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", place, "--access-log", place)
+    daemon.wait_for(b"serves")
+    with served.connect(str(tmp_path / "a.sock")) as connection:
+        connection.ask("GET", "/raises")
+    failed = daemon.wait_for(b"ValueError")
+    assert b"PRIORITY=3\n" in failed
+    assert b"SYSLOG_IDENTIFIER=anygate\n" in failed
+    _, _, message = failed.partition(b"\nMESSAGE\n")
+    assert int.from_bytes(message[:8], "little") == len(message) - 9
+    assert message[8:].startswith(b"the application failed: GET /raises failed\nTraceback")
+    line = daemon.wait_for(b"SYSLOG_IDENTIFIER=anygate-access\n")
+    assert re.search(rb'\nMESSAGE=127\.0\.0\.1 - - .* "GET /raises HTTP/1\.1" 500 [^\n]*\n$', line)
+    assert served.terminate() == 0
+
+
+@pytest.mark.parametrize("place", ["syslog:/nowhere/log", "journald:/nowhere/log", "/nowhere/log", "syslog:a"])
+def test_a_log_that_cannot_be_opened_is_refused(run, place):
+    result = run(CONTRACT, "--port", "0", "--access-log", place)
+    assert result.returncode in (1, 2)
+    assert result.stderr.startswith("anygate: error: ")
+    assert "access" in result.stderr
+    assert place.removeprefix("syslog:").removeprefix("journald:") in result.stderr
+
+
+def everything(folder, name):
+    """What a log and its old files have, compressed or not."""
+    text = b""
+    for path in sorted(folder.glob(f"{name}*")):
+        with contextlib.suppress(FileNotFoundError):
+            text += gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return text.decode()
+
+
+def old_files(folder, name):
+    return sorted(path.name for path in folder.glob(f"{name}.*") if not path.name.endswith(".part"))
+
+
+def test_large_files_are_rotated_under_load_and_no_line_is_lost_or_torn(launch, tmp_path):
+    served = launch(
+        *(CONTRACT, "--bind", "unix:a.sock", "--workers", "2", "--log-rotate-size", "10K", "--log-rotate-gzip"),
+        *("--access-log", "access.log", "--access-log-format", "%(q)s-", "--error-log", "error.log"),
+    )
+    address = str(tmp_path / "a.sock")
+    served.errors = tmp_path / "error.log"
+    served.wait_until(lambda: "serves" in everything(tmp_path, "error.log"), "ready")
+    numbers = {"a": 0, "b": 0, "c": 0}
+
+    def enough():
+        return all(len(old_files(tmp_path, f"{name}.log")) >= 3 for name in ("access", "error"))
+
+    def load(name):
+        while not enough():
+            with served.connect(address) as connection:
+                for _ in range(20):
+                    numbers[name] += 1
+                    target = f"/errors?{name}{numbers[name]}"
+                    assert connection.ask("GET", target).status == 200
+
+    threads = [threading.Thread(target=load, args=[name]) for name in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    def packed():
+        return all(name.endswith(".gz") for log in ("access.log", "error.log") for name in old_files(tmp_path, log))
+
+    served.wait_until(packed, "all old files to be compressed")
+    assert served.terminate() == 0
+    total = sum(numbers.values())
+    expected = {f"{name}{number}-" for name, count in numbers.items() for number in range(1, count + 1)}
+    lines = everything(tmp_path, "access.log").splitlines()
+    assert len(lines) == total
+    assert set(lines) == expected
+    written = everything(tmp_path, "error.log")
+    for text in ("a line for the log \u2713\n", "two ", "parts\n"):
+        assert written.count(text) == total
+
+
+def test_files_are_rotated_by_the_clock_and_old_ones_deleted(serve, tmp_path):
+    served = serve(
+        *(CONTRACT, "--access-log", "access.log", "--log-rotate-interval", "1s", "--log-rotate-keep", "2"),
+    )
+    seen = set()
+
+    def four_and_no_more_than_two():
+        served.get("/pid")
+        now = old_files(tmp_path, "access.log")
+        seen.update(now)
+        return len(seen) >= 4 and len(now) == 2
+
+    served.wait_until(four_and_no_more_than_two, "four rotations, and two old files")
+    assert all(re.fullmatch(r"access\.log\.\d{8}-\d{6}", name) for name in seen)
+
+
+def test_an_embedded_server_rotates_its_log_itself(tmp_path):
+    program = """
+import anygate, os, urllib.request
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+with anygate.Server(app, port=0, access_log="access.log", log_rotate_size=1) as server:
+    while not any(name.startswith("access.log.") for name in os.listdir()):
+        urllib.request.urlopen(server.url).read()
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=30)
+    assert "GET / HTTP/1.1" in everything(tmp_path, "access.log")
+
+
+def test_workers_without_an_access_log_go_on_in_a_fresh_error_log(launch, tmp_path):
+    served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", "error.log", "--admin", "unix:admin.sock")
+    log = served.errors = tmp_path / "error.log"
+    served.wait_until(lambda: log.exists() and "orders: " in served.log(), "ready")
+    log.rename(tmp_path / "old.log")
+    served.send_signal(signal.SIGUSR1)
+
+    def fresh():
+        with served.connect(str(tmp_path / "a.sock")) as connection:
+            connection.ask("GET", "/errors")
+        return log.exists() and "a line for the log" in log.read_text()
+
+    served.wait_until(fresh, "the worker's lines in the fresh file")
+    # Nobody has the old one open.
+    processes = [served.pid, *served.workers()]
+    assert len(processes) == 3
+    served.wait_until(
+        lambda: (
+            not any(
+                Path(os.readlink(link)).name == "old.log"
+                for process in processes
+                for link in Path(f"/proc/{process}/fd").iterdir()
+                if link.is_symlink()
+            )
+        ),
+        "all of them to let go of the old file",
+    )
+
+
+def test_a_worker_that_starts_later_writes_into_the_fresh_file(launch, tmp_path):
+    served = launch(CONTRACT, "--bind", "unix:a.sock", "--access-log", "access.log")
+    served.wait_ready()
+    (worker,) = served.workers()
+    (tmp_path / "access.log").rename(tmp_path / "old.log")
+    served.send_signal(signal.SIGUSR1)
+    served.wait_until((tmp_path / "access.log").exists, "a fresh file")
+    os.kill(worker, signal.SIGKILL)
+    served.wait_until(lambda: served.workers() not in ([], [worker]), "another worker")
+    with served.connect(str(tmp_path / "a.sock")) as connection:
+        assert connection.ask("GET", "/pid").status == 200
+    served.wait_until(lambda: lines(tmp_path / "access.log"), "its line")
+    assert lines(tmp_path / "old.log") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
+def test_workers_of_another_user_can_open_their_logs_anew(launch, tmp_path_factory):
+    folder = Path(os.path.realpath("/tmp")) / f"anygate-logs-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    try:
+        options = ["--bind", "unix:a.sock", "--access-log", "access.log", "--user", "65534", "--preload"]
+        served = launch(CONTRACT, *options, folder=folder).wait_ready()
+        (folder / "access.log").rename(folder / "old.log")
+        served.send_signal(signal.SIGUSR1)
+
+        def fresh():
+            with served.connect(str(folder / "a.sock")) as connection:
+                connection.ask("GET", "/pid")
+            return (folder / "access.log").exists() and lines(folder / "access.log")
+
+        served.wait_until(fresh, "lines in the fresh file")
+        assert (folder / "access.log").stat().st_uid == 65534
+        assert "cannot open" not in served.log()
+        assert served.terminate() == 0
+    finally:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def test_logging_of_the_application_goes_to_standard_error(serve, tmp_path):

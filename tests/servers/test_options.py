@@ -129,6 +129,10 @@ def test_logs_of_their_own(tmp_path):
         (["-s", "gunicorn", "--scgi"], "scgi: gunicorn does not speak it (it speaks http); serve natively"),
         (["-s", "gunicorn", "-b", "1", "-b", "2"], "gunicorn listens on one address; 2 are given"),
         (["-s", "gunicorn", "-b", "fd://3"], "fd://3: only the native server takes over descriptors"),
+        (
+            ["-s", "gunicorn", "--access-log", "syslog"],
+            "access_log: only the native server writes to syslog",
+        ),
         (["-s", "cgi", "-p", 80], "cgi listens nowhere: a CGI server starts it for each request"),
         (["-s", "gunicorn", "-c", "nothing.pem"], "--ssl-certificate: there is no file"),
         (["-s", "uvicorn", "--access-log", "x"], "access_log: uvicorn writes its access log to standard output"),

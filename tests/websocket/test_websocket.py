@@ -546,6 +546,31 @@ def test_all_of_it_over_tls(serve, tmp_path):
         sender.join()
 
 
+def test_a_websocket_may_last_and_is_no_slow_request(serve, tmp_path):
+    (tmp_path / "app.py").write_text("""
+import os, time
+def app(environ, start_response):
+    if ws := environ.get("wsgi.websocket"):
+        while (message := ws.receive()) is not None:
+            ws.send(message)
+        return []
+    while not os.path.exists("released"):
+        time.sleep(0.01)
+    start_response("200 OK", [])
+    return [b""]
+""")
+    served = serve("app:app", "--slow-request", "100ms")
+    with raw(served) as ws, served.connect() as slow:
+        ws.send(frame(TEXT, b"hello"))
+        assert ws.frame() == (TEXT, b"hello")
+        # One that began later is slow before anybody can take this one for slow.
+        slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        served.wait_for_log("GET /slow from 127.0.0.1 has taken")
+        (tmp_path / "released").touch()
+        assert slow.answer().status == 200
+    assert "/echo" not in served.log()
+
+
 def test_the_access_log_has_a_line_for_each(serve, tmp_path):
     log = tmp_path / "access.log"
     served = serve(APPS / "websocket.py", "--access-log", log)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anygate_policy::cache::Cache;
-use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
+use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ impl Application for Admin {
     }
 
     /// Nothing here takes long.
-    fn interrupt(&self, _overdue: &Overdue) {}
+    fn attend_to(&self, _call: &LongCall) {}
 
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         response.entered();

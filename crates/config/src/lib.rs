@@ -24,8 +24,9 @@ pub mod value;
 pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
 pub use plan::{
     AccessLogFormat, AdminPlan, ApplicationPlan, Bind, BindAddress, CertificateSource, Concurrency, CronJob,
-    CronMode, CronPlan, CronTask, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan, ProcessPlan,
-    Protocol, ServerPlan, SocketPlan, StatsdPlan, TlsPlan, TrustedProxy, WebSocketOrigins,
+    CronMode, CronPlan, CronTask, Facility, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan,
+    ProcessPlan, Protocol, RotatePlan, ServerPlan, SocketPlan, StatsdPlan, SyslogAddress, TlsPlan,
+    TrustedProxy, WebSocketOrigins,
 };
 pub use settings::{Origin, Settings};
 pub use site::SitePlan;

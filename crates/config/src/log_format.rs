@@ -60,6 +60,9 @@ pub enum Atom {
 /// Apache's combined format.
 pub const COMBINED: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
+/// The Common Log Format: the same without referrer and user agent.
+pub const COMMON: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s"#;
+
 /// Reads a format.
 ///
 /// Errors: an atom that does not exist or is not closed, in the words of the user.
@@ -146,6 +149,7 @@ mod tests {
             ]
         );
         assert_eq!(read(COMBINED).unwrap().len(), 18);
+        assert!(read(COMBINED).unwrap().starts_with(&read(COMMON).unwrap()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settings that were checked. Whoever holds a [`Plan`] need not check again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -188,6 +189,7 @@ pub struct ServerPlan {
     pub greenlets: usize,
     pub queue_timeout: Duration,
     pub request_timeout: Duration,
+    pub slow_request: Duration,
     pub request_line_max_bytes: usize,
     pub fields_max: usize,
     pub fields_max_bytes: usize,
@@ -390,6 +392,25 @@ pub struct LogPlan {
     pub level: LogLevel,
     pub access_log: Option<LogTarget>,
     pub access_log_format: AccessLogFormat,
+    pub rotate: RotatePlan,
+    pub syslog_facility: Facility,
+}
+
+/// When logs go on in fresh files, and what becomes of the old ones. Names are those of the options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct RotatePlan {
+    pub size: u64,
+    pub interval: Duration,
+    pub keep: usize,
+    pub gzip: bool,
+}
+
+impl RotatePlan {
+    /// Whether anything is to be rotated.
+    pub fn is_wanted(&self) -> bool {
+        self.size > 0 || !self.interval.is_zero()
+    }
 }
 
 /// Where a log goes.
@@ -401,6 +422,60 @@ pub enum LogTarget {
     Stderr,
     /// A file, appended to.
     File(PathBuf),
+    /// Whoever collects messages by the protocol of syslog.
+    Syslog(SyslogAddress),
+    /// systemd's journal, which has a socket at this path.
+    Journald(PathBuf),
+}
+
+/// Where syslog is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyslogAddress {
+    /// On this machine, at the path of a socket.
+    Local(PathBuf),
+    /// At a UDP port.
+    Udp {
+        /// A name or an address.
+        host: String,
+        /// Never 0.
+        port: u16,
+    },
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogTarget::Stdout => f.write_str("standard output"),
+            LogTarget::Stderr => f.write_str("standard error"),
+            LogTarget::File(path) => write!(f, "{}", path.display()),
+            LogTarget::Syslog(SyslogAddress::Local(path)) => write!(f, "syslog at {}", path.display()),
+            LogTarget::Syslog(SyslogAddress::Udp { host, port }) => write!(f, "syslog at {host}:{port}"),
+            LogTarget::Journald(path) => write!(f, "the journal at {}", path.display()),
+        }
+    }
+}
+
+/// What syslog is told that messages come from (RFC 5424 section 6.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Facility {
+    /// A user's program.
+    User,
+    /// A service of the system.
+    #[default]
+    Daemon,
+    /// What this machine calls so: 0 to 7.
+    Local(u8),
+}
+
+impl Facility {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            Facility::User => 1,
+            Facility::Daemon => 3,
+            Facility::Local(number) => 16 + number.min(7),
+        }
+    }
 }
 
 /// How much goes into the error log.
@@ -466,6 +541,7 @@ impl Plan {
                 greenlets: read.count("greenlets"),
                 queue_timeout: read.duration("queue_timeout"),
                 request_timeout: read.duration("request_timeout"),
+                slow_request: read.duration("slow_request"),
                 request_line_max_bytes: read.count("request_line_max_bytes"),
                 fields_max: read.count("fields_max"),
                 fields_max_bytes: read.count("fields_max_bytes"),
@@ -508,20 +584,27 @@ impl Plan {
                 worker_start_timeout: read.duration("worker_start_timeout"),
             },
             log: LogPlan {
-                error_log: read.log("error_log", &LogTarget::Stderr).unwrap_or(LogTarget::Stderr),
+                error_log: read.log("error_log", &LogTarget::Stderr)?.unwrap_or(LogTarget::Stderr),
                 level: match read.text("log_level").as_deref() {
                     Some("error") => LogLevel::Error,
                     Some("warn") => LogLevel::Warn,
                     Some("debug") => LogLevel::Debug,
                     _ => LogLevel::Info,
                 },
-                access_log: match read.log("access_log", &LogTarget::Stdout) {
+                access_log: match read.log("access_log", &LogTarget::Stdout)? {
                     None if read.flag("logging") => {
                         Some(LogTarget::File(read.site_folder().join("httpserver.log")))
                     }
                     target => target,
                 },
                 access_log_format: read.access_log_format("access_log_format")?,
+                rotate: RotatePlan {
+                    size: read.number("log_rotate_size"),
+                    interval: read.duration("log_rotate_interval"),
+                    keep: read.count("log_rotate_keep"),
+                    gzip: read.flag("log_rotate_gzip"),
+                },
+                syslog_facility: read.facility("syslog_facility"),
             },
             cron: CronPlan {
                 mode: match read.text("cron_mode").as_deref() {
@@ -631,11 +714,39 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn log(&self, name: &str, dash: &LogTarget) -> Option<LogTarget> {
-        match self.text(name)?.as_str() {
-            "" => None,
-            "-" => Some(dash.clone()),
-            path => Some(LogTarget::File(self.folder.join(path))),
+    fn log(&self, name: &'static str, dash: &LogTarget) -> Result<Option<LogTarget>, Wrong> {
+        let Some(text) = self.text(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        Ok(Some(match text.split_once(':').unwrap_or((&text, "")) {
+            ("-", "") => dash.clone(),
+            ("syslog", "") => LogTarget::Syslog(SyslogAddress::Local(DEV_LOG.into())),
+            ("syslog", path) if path.contains('/') => {
+                LogTarget::Syslog(SyslogAddress::Local(self.folder.join(path)))
+            }
+            ("syslog", place) => match bind_address(place, self.folder) {
+                Ok(BindAddress::Tcp { host, port }) if port > 0 => {
+                    LogTarget::Syslog(SyslogAddress::Udp { host, port })
+                }
+                _ => {
+                    let reason = format!(
+                        "{text:?} must be syslog, syslog:host:port, or syslog:PATH with a slash in it"
+                    );
+                    return Err(self.settings.wrong(name, &reason));
+                }
+            },
+            ("journald", "") => LogTarget::Journald(JOURNAL.into()),
+            ("journald", path) => LogTarget::Journald(self.folder.join(path)),
+            _ => LogTarget::File(self.folder.join(&text)),
+        }))
+    }
+
+    fn facility(&self, name: &str) -> Facility {
+        match self.text(name).as_deref() {
+            Some("user") => Facility::User,
+            Some("daemon") | None => Facility::Daemon,
+            Some(local) => {
+                let number = local.strip_prefix("local").and_then(|number| number.parse().ok());
+                number.map_or(Facility::Daemon, Facility::Local)
+            }
         }
     }
 
@@ -648,6 +759,7 @@ impl<'a> Reader<'a> {
                 return Ok(AccessLogFormat::Web2py);
             }
             None | Some("combined") => log_format::COMBINED,
+            Some("common") => log_format::COMMON,
             Some(format) => format,
         };
         log_format::read(format)
@@ -1106,6 +1218,10 @@ pub(crate) fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
     (value & rest == 0).then_some(TrustedProxy::Network(address, bits))
 }
 
+/// Where programs of this machine reach syslog, and systemd's journal.
+const DEV_LOG: &str = "/dev/log";
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
 /// What is loaded for a web2py site.
 const WEB2PY_TARGET: &str = "anygate.web2py:application()";
 const HTTP_PORT: u16 = 8000;
@@ -1302,6 +1418,43 @@ mod tests {
         for wrong in ["unix:a.sock", "127.0.0.1:0", "nowhere"] {
             assert!(check("statsd", wrong).unwrap_err().contains("must be host:port"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn logs_go_to_many_places() {
+        let log = |text: &str| {
+            checked(&[("access_log", &[text])], Path::new("/site")).map(|plan| plan.log.access_log)
+        };
+        let local = |path: &str| LogTarget::Syslog(SyslogAddress::Local(path.into()));
+        let udp = |host: &str, port| LogTarget::Syslog(SyslogAddress::Udp { host: host.to_owned(), port });
+        for (text, target) in [
+            ("-", LogTarget::Stdout),
+            ("a.log", LogTarget::File("/site/a.log".into())),
+            ("./syslog", LogTarget::File("/site/./syslog".into())),
+            ("a:b", LogTarget::File("/site/a:b".into())),
+            ("syslog", local("/dev/log")),
+            ("syslog:./x.sock", local("/site/./x.sock")),
+            ("syslog:/run/x", local("/run/x")),
+            ("syslog:logs.example:514", udp("logs.example", 514)),
+            ("syslog:[::1]:514", udp("::1", 514)),
+            ("journald", LogTarget::Journald("/run/systemd/journal/socket".into())),
+            ("journald:x.sock", LogTarget::Journald("/site/x.sock".into())),
+        ] {
+            assert_eq!(log(text), Ok(Some(target)), "{text}");
+        }
+        assert_eq!(log(""), Ok(None));
+        for wrong in ["syslog:example", "syslog:example:0", "syslog:a:b:c"] {
+            assert!(log(wrong).unwrap_err().contains("must be syslog, syslog:host:port"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn facilities_have_the_numbers_of_the_protocol() {
+        let facility = |name: &str| {
+            checked(&[("syslog_facility", &[name])], Path::new("/")).unwrap().log.syslog_facility.number()
+        };
+        let numbers = ["user", "daemon", "local0", "local7"].map(facility);
+        assert_eq!(numbers, [1, 3, 16, 23]);
     }
 
     #[test]

@@ -86,6 +86,7 @@ families! {
     HANDSHAKES = "tls_handshakes_total", Kind::Counter(&[OUTCOMES]), "TLS handshakes.";
     WEBSOCKETS_TOTAL = "websockets_total", Kind::Counter(&[]), "WebSockets opened.";
     WEBSOCKETS = "websockets", Kind::Gauge(&[]), "WebSockets that are open.";
+    SLOW = "slow_requests_total", Kind::Counter(&[]), "Requests that took longer than slow_request.";
     TIMEOUTS = "request_timeouts_total", Kind::Counter(&[]), "Requests that took longer than request_timeout.";
     REJECTED = "requests_rejected_total", Kind::Counter(&[]), "Requests answered 503 or 429 without the application.";
     DROPPED_LINES = "log_lines_dropped_total", Kind::Counter(&[DROPPED]), "Lines that a log did not take.";

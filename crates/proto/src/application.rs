@@ -22,16 +22,21 @@ pub trait Application: Send + Sync {
     /// answers 500 if no head was sent, else ends the connection so that the client sees a broken answer.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
 
-    /// Interrupts a call that takes too long, and no other: its thread leaves the application as soon as it can. What the
-    /// call sends meanwhile goes nowhere. Called on a thread that is made for it, and may wait.
-    fn interrupt(&self, overdue: &Overdue);
+    /// Tells in the error log where a call is that takes long. One that is overdue is interrupted, and no other: its thread
+    /// leaves the application as soon as it can. What the call sends meanwhile goes nowhere. Called on a thread that is
+    /// made for it, and may wait.
+    fn attend_to(&self, call: &LongCall);
 }
 
-/// A call that takes longer than it may. It has been answered in place of the application.
+/// A call that takes long.
 #[derive(Clone, Debug)]
-pub struct Overdue {
+pub struct LongCall {
     /// [`Request::number`].
     pub number: u64,
+    /// It takes longer than it may, and has been answered in place of the application. If not, it is only slow.
+    pub is_overdue: bool,
+    /// The client's address.
+    pub client: String,
     /// Its method, printable.
     pub method: String,
     /// Its target, printable.
@@ -46,9 +51,9 @@ pub trait Hub: Send + Sync {
     /// Answers calls on the calling thread until the desk is closed. An error was logged where the details were known.
     fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed>;
 
-    /// As [`Application::interrupt`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
-    /// and finds [`News::Overdue`] on the desk.
-    fn interrupt(&self, overdue: &Overdue) -> bool;
+    /// As [`Application::attend_to`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
+    /// and finds [`News::Long`] on the desk.
+    fn attend_to(&self, call: &LongCall) -> bool;
 }
 
 /// Where a hub finds what is to be done. Nothing of it waits, and only the hub's thread takes from it.
@@ -65,7 +70,7 @@ pub trait Desk: Send + Sync {
     /// How long a client may take to send more of a streamed body.
     fn body_timeout(&self) -> Duration;
 
-    /// Whether calls may become overdue.
+    /// Whether somebody watches how long calls take.
     fn has_time_limit(&self) -> bool;
 }
 
@@ -75,8 +80,8 @@ pub enum News {
     Call(Box<dyn Call>),
     /// The call of that number [wanted news](Call::want_news), and now there are some.
     Of(u64),
-    /// A call is to be interrupted.
-    Overdue(Overdue),
+    /// A call takes long.
+    Long(LongCall),
     /// There will be no more calls; those that are being answered are left behind.
     Closed,
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use anygate_config::{ApplicationPlan, Concurrency, LogTarget, Plan, Protocol, VERSION};
+use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics;
 use anygate_policy::row::{self, Row};
 use anygate_policy::site::Prepared;
@@ -16,7 +16,8 @@ use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Answering, Ended, Events, Service, SharedRow, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, WorkerBody, WorkerContext,
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, Tended, WorkerBody,
+    WorkerContext,
 };
 use anygate_sys::process::{self, Fork, User};
 use anygate_wsgi::{Options, WsgiApplication, WsgiHub, ffi};
@@ -24,15 +25,16 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::logs::{self, Logs, Tender};
+use crate::ready;
 use crate::watch::Assistant;
-use crate::{logs, ready};
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
     pub(crate) plan: Arc<Plan>,
     /// The application, if it is here before the fork.
     pub(crate) application: Option<Py<PyAny>>,
-    pub(crate) access_log: Option<(LogTarget, File)>,
+    pub(crate) logs: Logs,
     /// What workers know clients of HTTPS by that come again.
     pub(crate) tickets: Tickets,
     /// Whom workers run as.
@@ -52,7 +54,9 @@ impl WorkerBody for Body {
         self.tickets.advance();
         Python::attach(|py| {
             ffi::before_fork(py);
+            let held = self.logs.hold();
             let forked = process::fork();
+            drop(held);
             match forked {
                 Ok(Fork::Child) => ffi::after_fork_in_child(py),
                 Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
@@ -62,14 +66,16 @@ impl WorkerBody for Body {
     }
 
     fn work(&mut self, context: WorkerContext) -> i32 {
-        match self.serve(context) {
+        let code = match self.serve(context) {
             Ok(()) => 0,
             Err(Failure::Application) => APPLICATION_FAILED,
             Err(Failure::Server(error)) => {
                 tracing::error!("the worker cannot go on: {error}");
                 1
             }
-        }
+        };
+        self.logs.tender().finish();
+        code
     }
 
     fn serving(&mut self, sockets: &[Socket]) {
@@ -100,13 +106,20 @@ impl WorkerBody for Body {
     }
 
     fn reopen_logs(&mut self) {
-        logs::reopen();
+        self.logs.reopen();
+    }
+
+    fn tend_logs(&mut self) -> Tended {
+        let fresh = self.logs.rotate();
+        logs::tend();
+        Tended { fresh, again: self.logs.again() }
     }
 
     fn restart(&self) -> Option<Restart> {
         if !self.plan.application.preload {
             return None;
         }
+        logs::finish();
         let command = self.command.clone()?;
         Some(Restart { command, folder: self.folder.clone() })
     }
@@ -155,13 +168,11 @@ impl WorkerBody for Body {
             let cache = site.and_then(|site| site.cache().cloned());
             assistant.live(&self.plan, cache, context)
         });
-        match ended {
-            Ok(()) => 0,
-            Err(error) => {
-                tracing::error!("the process for the admin address cannot go on: {error}");
-                1
-            }
+        if let Err(error) = &ended {
+            tracing::error!("the process for the admin address cannot go on: {error}");
         }
+        logs::finish();
+        i32::from(ended.is_err())
     }
 }
 
@@ -209,18 +220,23 @@ impl Body {
             }
             Ok((answering, files))
         })?;
-        let access_log = self
-            .access_log
-            .take()
-            .map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let server = |error: io::Error| Failure::Server(error.to_string());
-        let service = Service { answering, access_log, files, site, tls, counts: row.clone() };
+        let service = Service {
+            answering,
+            access_log: self.logs.access_log(),
+            reopen_logs: Some(self.logs.reopener()),
+            files,
+            site,
+            tls,
+            counts: row.clone(),
+        };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
         report.ready();
         let supervisor = report.supervisor();
-        let ended = worker.run(Box::new(Reporting { report, row, supervisor })).map_err(server)?;
+        let logs = self.logs.tender();
+        let ended = worker.run(Box::new(Reporting { report, row, supervisor, logs })).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker ended before everything was answered");
         }
@@ -387,11 +403,13 @@ struct Reporting {
     report: Report,
     row: Option<SharedRow>,
     supervisor: Counts,
+    logs: Tender,
 }
 
 impl Events for Reporting {
     fn beat(&mut self, traffic: bool) {
         self.report.beat(traffic);
+        self.logs.tend();
         if let Some(row) = &self.row {
             if let Some(bytes) = process::resident_bytes() {
                 Row((**row).as_ref()).counts().set(metrics::MEMORY, bytes);

@@ -22,7 +22,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
             "cgi: there is no request: REQUEST_METHOD is not in the environment; a CGI server starts this";
         return Err(Refusal::usage(message));
     }
-    logs::start(&plan.log).map_err(Refusal::machine)?;
+    logs::start(&plan.log, None).map_err(Refusal::machine)?;
     change_folder(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
@@ -63,6 +63,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
         });
     });
     say_goodbye(py);
+    logs::finish();
     ended.map_err(|error| Refusal::machine(format!("cannot write the answer: {error}")))?;
     Ok(code)
 }

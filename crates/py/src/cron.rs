@@ -49,7 +49,13 @@ pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
 
 /// `anygate cron ...`. Gives the exit code.
 pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
-    logs::start(&plan.log).map_err(Refusal::machine)?;
+    logs::start(&plan.log, None).map_err(Refusal::machine)?;
+    let code = obey(py, action, plan);
+    logs::finish();
+    code
+}
+
+fn obey(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
     let state = plan.cron.state.clone();
     let all = || sources(py, plan, plan.cron.mode != Some(CronMode::None));
     let schedule = match action {

@@ -73,7 +73,12 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
     let log = |target: &LogTarget| match target {
         LogTarget::Stdout | LogTarget::Stderr => "-".to_owned(),
         LogTarget::File(path) => path.display().to_string(),
+        // Refused below.
+        LogTarget::Syslog(_) | LogTarget::Journald(_) => String::new(),
     };
+    if let Some(target @ (LogTarget::Syslog(_) | LogTarget::Journald(_))) = &plan.log.access_log {
+        return Err(Refusal::usage(format!("access_log: only the native server writes to {target}")));
+    }
     // The short form for web2py's log is no option of the other server: the line is written around the application.
     let own_log = set("access_log").then_some(plan.log.access_log.as_ref()).flatten();
     let web2py_log = plan.log.access_log.as_ref().filter(|_| set("logging") && !set("access_log"));

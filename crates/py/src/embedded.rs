@@ -13,7 +13,8 @@ use pyo3::types::PyDict;
 
 use crate::body::{certificates, warn_of_debug, wsgi};
 use crate::launch::Refusal;
-use crate::{logs, ready, settings, site};
+use crate::logs::Logs;
+use crate::{ready, settings, site};
 
 /// The native half of `anygate.Server`, which documents it.
 #[pyclass(frozen, subclass, module = "anygate._anygate")]
@@ -59,8 +60,7 @@ impl Server {
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the server is running already"));
         }
-        logs::start(&self.plan.log).map_err(PyOSError::new_err)?;
-        let access_log = logs::access_log(&self.plan.log).map_err(PyOSError::new_err)?;
+        let logs = Logs::open(&self.plan.log, None).map_err(PyOSError::new_err)?;
         warn_of_debug(&self.plan);
         let sockets =
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
@@ -72,15 +72,20 @@ impl Server {
             ready::start(py, &self.plan.site.health, site.vitals().well())?;
         }
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
-        let access_log =
-            access_log.map(|(target, file)| logs::worker_access_log(&self.plan.log, target, file));
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
         let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
-        let service = Service { answering, access_log, files: None, site, tls, counts: None };
+        let access_log = logs.access_log();
+        let service =
+            Service { answering, access_log, reopen_logs: None, files: None, site, tls, counts: None };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
-        let thread =
-            thread::Builder::new().name("anygate".to_owned()).spawn(move || worker.run(Box::new(Silent)))?;
+        let tender = logs.tender();
+        let work = move || {
+            let ended = worker.run(Box::new(Keeping(logs)));
+            tender.finish();
+            ended
+        };
+        let thread = thread::Builder::new().name("anygate".to_owned()).spawn(work)?;
         *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();
         *running = Some(Running { handle, thread, sockets });
         Ok(())
@@ -109,11 +114,14 @@ impl Server {
     }
 }
 
-/// Nobody watches an embedded worker.
-struct Silent;
+/// Nobody watches an embedded worker, and it looks after its logs itself.
+struct Keeping(Logs);
 
-impl Events for Silent {
-    fn beat(&mut self, _traffic: bool) {}
+impl Events for Keeping {
+    fn beat(&mut self, _traffic: bool) {
+        self.0.rotate();
+        self.0.tender().tend();
+    }
     fn draining(&mut self) {}
     fn retiring(&mut self) {}
 }

@@ -16,8 +16,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::body::{Body, certificates, load, on_error, warn_of_debug};
+use crate::logs::{self, Logs};
 use crate::watch::Assistant;
-use crate::{cgi, control, cron, elsewhere, logs, self_signed, settings, site};
+use crate::{cgi, control, cron, elsewhere, self_signed, settings, site};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
@@ -180,9 +181,9 @@ fn launch(
 ) -> Result<i32, Refusal> {
     gevent(py, &plan, application.is_some())?;
     let plan = Arc::new(plan);
-    logs::start(&plan.log).map_err(Refusal::machine)?;
-    let access_log = logs::access_log(&plan.log).map_err(Refusal::machine)?;
     let (user, group) = whom(&plan)?;
+    let owner = user.as_ref().map(|user| user.uid);
+    let logs = Logs::open(&plan.log, owner).map_err(Refusal::machine)?;
     if plan.application.server_named {
         println!("{}", elsewhere::announcement("native", &plan));
     }
@@ -229,7 +230,7 @@ fn launch(
     };
     let mut body = Body {
         command: restart_command(py),
-        access_log,
+        logs,
         application,
         tickets,
         user,
@@ -256,6 +257,7 @@ fn launch(
         Ok(supervisor.run())
     })?;
     drop(pid_file);
+    logs::finish();
     Ok(code)
 }
 

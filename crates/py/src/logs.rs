@@ -1,21 +1,21 @@
-//! Where messages and access lines go. Files are opened before anything starts and opened anew on demand.
+//! Which messages and lines go where. Logs are opened before anything starts and opened anew on demand; writing to them is
+//! `anygate_logs`'.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::SystemTime as Clock;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime as Clock};
 
 use anygate_config::{LogLevel, LogPlan, LogTarget};
+use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity};
 use anygate_policy::access_log::Formatter;
+use anygate_policy::metrics;
 use anygate_policy::row::Row;
 use anygate_server::{AccessLog, Reopen, SharedRow};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -25,32 +25,42 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::watch;
 
+/// How often logs are looked after.
+const LOOK: Duration = Duration::from_secs(1);
+/// At its end a process waits so long for a slow reader of its logs.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The error log of this process; there can be only one.
 static ERROR_LOG: OnceLock<ErrorLog> = OnceLock::new();
 
 #[derive(Clone)]
 struct ErrorLog {
     target: LogTarget,
-    file: Arc<Mutex<File>>,
+    outlet: Arc<Outlet>,
 }
 
-/// Opens the error log and sends all messages there. A second call in one process keeps the first log.
+/// Opens the error log and sends all messages there. A second call in one process keeps the first log. `owner` is the user
+/// of other processes that open it anew.
 ///
-/// Errors: one line that names the file.
-pub(crate) fn start(plan: &LogPlan) -> Result<(), String> {
+/// Errors: one line that names the log.
+pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
     if ERROR_LOG.get().is_some() {
         return Ok(());
     }
-    let file = open(&plan.error_log).map_err(|error| describe("error_log", &plan.error_log, &error))?;
-    let log = ErrorLog { target: plan.error_log.clone(), file: Arc::new(Mutex::new(file)) };
-    let log = ERROR_LOG.get_or_init(|| log).clone();
+    let target = plan.error_log.clone();
+    let outlet = Arc::new(open(plan, Kind::Error, &target, owner)?);
+    let log = ERROR_LOG.get_or_init(|| ErrorLog { target, outlet }).clone();
     let (filter, handle) = reload::Layer::new(filter_at(plan.level));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_target(false)
-        .with_timer(TimeAndProcess)
-        .with_writer(log)
-        .with_filter(filter);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.target {
+        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_) => {
+            lines.with_timer(TimeAndProcess).with_writer(log).with_filter(filter).boxed()
+        }
+        // Those have time, process and level from the message around it.
+        LogTarget::Syslog(_) | LogTarget::Journald(_) => {
+            lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed()
+        }
+    };
     let subscriber = Registry::default().with(lines).with(Shown.with_filter(filter_at(LogLevel::Warn)));
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
@@ -132,66 +142,191 @@ impl Visit for Text {
 /// Writes text of the application to the error log as it is.
 pub(crate) fn write_raw(text: &str) {
     match ERROR_LOG.get() {
-        // An error log that cannot be written has nowhere to say so.
-        Some(log) => drop(log.clone().write_all(text.as_bytes())),
+        Some(log) => log.outlet.text(text.as_bytes()),
         None => eprint!("{text}"),
     }
 }
 
 /// Goes on in a fresh error log, after the old file was moved away.
 pub(crate) fn reopen() {
+    if let Some(log) = ERROR_LOG.get() {
+        reopen_one("error_log", &log.target, &log.outlet);
+    }
+}
+
+/// Looks after the error log, about once a second.
+pub(crate) fn tend() {
     let Some(log) = ERROR_LOG.get() else { return };
-    match open(&log.target) {
-        Ok(file) => *log.file.lock().unwrap_or_else(PoisonError::into_inner) = file,
-        Err(error) => tracing::error!("{}", describe("error_log", &log.target, &error)),
+    match tend_one(Kind::Error, &log.outlet) {
+        Some(News::Loses(reason)) if log.target != LogTarget::Stderr => {
+            // Where else?
+            let text = format!("anygate: cannot write the error log; lines are lost: {reason}\n");
+            if let Ok(outlet) = Outlet::open(Kind::Error, &LogTarget::Stderr, Default::default(), None) {
+                outlet.message(Severity::Error, text.as_bytes());
+            }
+        }
+        Some(News::Works(lines)) => tracing::warn!("the error log is written again; {lines} lines were lost"),
+        Some(News::Loses(_)) | None => {}
     }
 }
 
-/// Opens the access log, if there is to be one.
-///
-/// Errors: one line that names the file.
-pub(crate) fn access_log(plan: &LogPlan) -> Result<Option<(LogTarget, File)>, String> {
-    let Some(target) = &plan.access_log else { return Ok(None) };
-    let file = open(target).map_err(|error| describe("access_log", target, &error))?;
-    Ok(Some((target.clone(), file)))
-}
-
-/// The access log of a worker.
-pub(crate) fn worker_access_log(plan: &LogPlan, target: LogTarget, file: File) -> AccessLog {
-    let reopen: Reopen = Box::new(move || {
-        reopen();
-        open(&target).map(|file| Box::new(file) as _)
-    });
-    AccessLog::new(Formatter::new(plan.access_log_format.clone()), Box::new(file), Some(reopen))
-}
-
-fn open(target: &LogTarget) -> io::Result<File> {
-    let standard = match target {
-        LogTarget::Stdout => io::stdout().as_fd().try_clone_to_owned(),
-        LogTarget::Stderr => io::stderr().as_fd().try_clone_to_owned(),
-        LogTarget::File(path) => return append(path),
-    };
-    match standard {
-        Ok(fd) => Ok(File::from(fd)),
-        // The program was started with it closed; what would go there goes nowhere.
-        Err(_) => append(Path::new("/dev/null")),
+/// Lets the error log have what waits for it, at the end of a process.
+pub(crate) fn finish() {
+    if let Some(log) = ERROR_LOG.get() {
+        log.outlet.finish(PATIENCE);
+        tend();
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+/// The logs of one server in this process.
+pub(crate) struct Logs {
+    plan: LogPlan,
+    access: Option<Arc<Outlet>>,
+    rotation: Option<Rotation>,
 }
 
-fn describe(option: &str, target: &LogTarget, error: &io::Error) -> String {
-    match target {
-        LogTarget::File(path) => format!("{option}: cannot open {}: {error}", path.display()),
-        LogTarget::Stdout | LogTarget::Stderr => format!("{option}: {error}"),
+impl Logs {
+    /// Starts the error log, as [`start`] does, and opens the access log, if there is to be one.
+    ///
+    /// Errors: one line that names the log.
+    pub(crate) fn open(plan: &LogPlan, owner: Option<u32>) -> Result<Logs, String> {
+        start(plan, owner)?;
+        let access = plan.access_log.as_ref().map(|target| open(plan, Kind::Access, target, owner));
+        let access = access.transpose()?.map(Arc::new);
+        let errors = ERROR_LOG.get().map(|log| &log.target);
+        let targets = errors.into_iter().chain(&plan.access_log);
+        let rotation = Rotation::new(&plan.rotate, targets, Clock::now());
+        Ok(Logs { plan: plan.clone(), access, rotation })
+    }
+
+    /// The access log of a worker.
+    pub(crate) fn access_log(&self) -> Option<AccessLog> {
+        let outlet = Arc::clone(self.access.as_ref()?);
+        let formatter = Formatter::new(self.plan.access_log_format.clone());
+        Some(AccessLog::new(formatter, Box::new(move |lines| outlet.lines(lines))))
+    }
+
+    /// Goes on in fresh files, after the old ones were moved away.
+    pub(crate) fn reopen(&self) {
+        self.reopener()();
+    }
+
+    /// The same for whoever is told to.
+    pub(crate) fn reopener(&self) -> Reopen {
+        let access = self.access.clone().zip(self.plan.access_log.clone());
+        Box::new(move || {
+            reopen();
+            if let Some((outlet, target)) = &access {
+                reopen_one("access_log", target, outlet);
+            }
+        })
+    }
+
+    /// Looks after both logs in a process that writes them, about once a second.
+    pub(crate) fn tender(&self) -> Tender {
+        Tender { access: self.access.clone() }
+    }
+
+    /// Rotates what is due, in one process for all that write the same logs. Says whether those are to go on in fresh files
+    /// now, which this one does already.
+    pub(crate) fn rotate(&mut self) -> bool {
+        let moved = self.rotation.as_mut().is_some_and(|rotation| rotation.look(Clock::now()));
+        if moved {
+            self.reopen();
+        }
+        moved
+    }
+
+    /// When to look after the logs again.
+    pub(crate) fn again(&self) -> Option<Duration> {
+        let needs_tending = ERROR_LOG.get().is_some_and(|log| log.outlet.needs_tending());
+        (self.rotation.is_some() || needs_tending).then_some(LOOK)
+    }
+
+    /// Nobody writes until this is dropped, so that a process that is forked meanwhile can.
+    pub(crate) fn hold(&self) -> Vec<Held<'_>> {
+        let errors = ERROR_LOG.get().map(|log| &log.outlet);
+        errors.into_iter().chain(&self.access).map(|outlet| outlet.hold()).collect()
     }
 }
 
-impl Write for ErrorLog {
+/// Looks after the logs of a process that writes them.
+pub(crate) struct Tender {
+    access: Option<Arc<Outlet>>,
+}
+
+impl Tender {
+    /// To be called about once a second.
+    pub(crate) fn tend(&self) {
+        if let Some(outlet) = &self.access {
+            match tend_one(Kind::Access, outlet) {
+                Some(News::Loses(reason)) => {
+                    tracing::error!("cannot write the access log; lines are lost: {reason}");
+                }
+                Some(News::Works(lines)) => {
+                    tracing::warn!("the access log is written again; {lines} lines were lost");
+                }
+                None => {}
+            }
+        }
+        tend();
+    }
+
+    /// Lets both logs have what waits for them, at the end of a process.
+    pub(crate) fn finish(&self) {
+        if let Some(outlet) = &self.access {
+            outlet.finish(PATIENCE);
+        }
+        // This may be told in the error log.
+        self.tend();
+        finish();
+    }
+}
+
+fn open(plan: &LogPlan, kind: Kind, target: &LogTarget, owner: Option<u32>) -> Result<Outlet, String> {
+    Outlet::open(kind, target, plan.syslog_facility, owner)
+        .map_err(|error| format!("{}: cannot open {target}: {error}", option(kind)))
+}
+
+fn reopen_one(option: &str, target: &LogTarget, outlet: &Outlet) {
+    if let Err(error) = outlet.reopen() {
+        tracing::error!("{option}: cannot open {target}, going on with the old file: {error}");
+    }
+}
+
+fn option(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Error => "error_log",
+        Kind::Access => "access_log",
+    }
+}
+
+/// Counts what a log has lost; gives what is to be told.
+fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
+    let (lines, news) = outlet.tend(Instant::now());
+    if lines > 0
+        && let Some(row) = ROW.read().unwrap_or_else(PoisonError::into_inner).as_ref()
+    {
+        // In the order of the metric's labels.
+        let place = match kind {
+            Kind::Access => 0,
+            Kind::Error => 1,
+        };
+        Row((**row).as_ref()).counts().add(metrics::DROPPED_LINES + place, lines);
+    }
+    news
+}
+
+/// Takes one message.
+struct Message<'a> {
+    outlet: &'a Outlet,
+    severity: Severity,
+}
+
+impl Write for Message<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        self.outlet.message(self.severity, bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -200,10 +335,20 @@ impl Write for ErrorLog {
 }
 
 impl<'a> MakeWriter<'a> for ErrorLog {
-    type Writer = ErrorLog;
+    type Writer = Message<'a>;
 
-    fn make_writer(&'a self) -> ErrorLog {
-        self.clone()
+    fn make_writer(&'a self) -> Message<'a> {
+        Message { outlet: &self.outlet, severity: Severity::Info }
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Message<'a> {
+        let severity = match *about.level() {
+            Level::ERROR => Severity::Error,
+            Level::WARN => Severity::Warning,
+            Level::INFO => Severity::Info,
+            Level::DEBUG | Level::TRACE => Severity::Debug,
+        };
+        Message { outlet: &self.outlet, severity }
     }
 }
 

@@ -129,6 +129,7 @@ impl Assistant {
             site: None,
             answering: Answering::Threads(Arc::new(admin), THREADS),
             access_log: None,
+            reopen_logs: Some(Box::new(logs::reopen)),
             files: None,
             tls: None,
             counts: None,
@@ -192,6 +193,7 @@ fn server_plan(site: &ServerPlan) -> ServerPlan {
         body_max_bytes: 64 * 1024,
         connections_max: 256,
         request_timeout: Duration::ZERO,
+        slow_request: Duration::ZERO,
         stream_paths: Vec::new(),
         script_name: Mount::Automatic,
         trusted_proxies: Vec::new(),
@@ -265,6 +267,7 @@ struct Following(Tree);
 
 impl Events for Following {
     fn beat(&mut self, _traffic: bool) {
+        logs::tend();
         let [supervisor, _] = self.0.others();
         logs::follow(Row(supervisor));
     }

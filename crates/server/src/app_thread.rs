@@ -92,7 +92,7 @@ impl AppThread<'_> {
         let begun = (log.is_some() || row.is_some()).then(Instant::now);
         self.calls = self.calls.wrapping_add(1);
         let watch = self.stage.watch_of_calls();
-        let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange));
+        let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints));
         let options = AnswerOptions {
             draining: self.stage.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),

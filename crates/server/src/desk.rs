@@ -247,7 +247,7 @@ impl DeskCall {
         let watch = desk.stage.watch_of_calls();
         let number = watch.map_or_else(
             || desk.numbers.fetch_add(1, Ordering::Relaxed),
-            |watch| watch.begin(&connection.pipe, &exchange),
+            |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints),
         );
         let options = AnswerOptions {
             draining: desk.stage.draining(),

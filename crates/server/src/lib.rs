@@ -49,6 +49,6 @@ mod tls;
 mod websocket;
 mod worker;
 
-pub use access_log::{AccessLog, Reopen};
+pub use access_log::{AccessLog, Lines};
 pub use tls::{Tickets, Tls};
-pub use worker::{Answering, Ended, Events, Handle, Service, SharedRow, Worker};
+pub use worker::{Answering, Ended, Events, Handle, Reopen, Service, SharedRow, Worker};

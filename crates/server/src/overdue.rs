@@ -1,18 +1,18 @@
-//! Calls that take longer than `request_timeout`. A thread of its own watches them, where there is such a limit: it
-//! answers 504 in place of the application, has the application's thread interrupted, and says when one does not stop.
+//! Calls that take longer than `slow_request` or `request_timeout`. A thread of its own watches them, where there is such a
+//! limit. Of a slow one it has the application tell where it is. To one that is overdue it answers 504 in place of the
+//! application, has the application's thread interrupted, and says when that does not stop.
 //!
-//! Interrupting may wait for whatever the application holds, so it is done on a further thread.
+//! Looking at a call may wait for whatever the application holds, so it is done on a further thread.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use anygate_policy::metrics;
-use anygate_policy::row::Row;
-use anygate_proto::application::Overdue;
+use anygate_proto::application::{Endpoints, LongCall};
 
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Exchange};
@@ -24,8 +24,8 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// The calls that are watched.
 pub(crate) struct Watch {
-    limit: Duration,
-    numbers: AtomicU64,
+    slow: Option<Duration>,
+    overdue: Option<Duration>,
     calls: Mutex<Calls>,
     /// Nobody waits for anything else than the end.
     ended: Condvar,
@@ -34,8 +34,12 @@ pub(crate) struct Watch {
 
 #[derive(Default)]
 struct Calls {
+    /// The number of the last one that began.
+    last: u64,
     /// By number, so that the oldest come first.
     running: BTreeMap<u64, Running>,
+    /// The number of the last one that became slow.
+    slow: u64,
     /// Interrupted, and since when.
     interrupted: BTreeMap<u64, (Instant, String)>,
     ended: bool,
@@ -44,28 +48,31 @@ struct Calls {
 struct Running {
     begun: Instant,
     pipe: Arc<Pipe>,
+    client: String,
     /// Enough of the exchange to answer it.
     exchange: Box<Exchange>,
 }
 
 impl Watch {
-    /// Watches calls that may take so long.
-    pub(crate) fn new(limit: Duration) -> Self {
-        Watch {
-            limit,
-            numbers: AtomicU64::new(1),
-            calls: Mutex::default(),
-            ended: Condvar::new(),
-            stuck: AtomicBool::new(false),
-        }
+    /// Watches for calls that take so long; zero: for none. `None` if there is nothing to watch for.
+    pub(crate) fn new(slow: Duration, overdue: Duration) -> Option<Self> {
+        let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
+        let (slow, overdue) = (limit(slow), limit(overdue));
+        slow.or(overdue)?;
+        let (calls, ended, stuck) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Some(Watch { slow, overdue, calls, ended, stuck })
     }
 
     /// A call begins. Gives its number.
-    pub(crate) fn begin(&self, pipe: &Arc<Pipe>, exchange: &Exchange) -> u64 {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn begin(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
         pipe.begin();
-        let running = Running { begun: Instant::now(), pipe: Arc::clone(pipe), exchange: exchange.outline() };
-        self.lock().running.insert(number, running);
+        let endpoints = exchange.endpoints.as_deref().unwrap_or(endpoints);
+        let (client, exchange) = (endpoints.remote_addr.clone(), exchange.outline());
+        let mut calls = self.lock();
+        calls.last += 1;
+        let number = calls.last;
+        let running = Running { begun: Instant::now(), pipe: Arc::clone(pipe), client, exchange };
+        calls.running.insert(number, running);
         number
     }
 
@@ -88,18 +95,18 @@ impl Watch {
         self.ended.notify_all();
     }
 
-    /// Starts the threads that watch and interrupt. They end with the watching, unless the application holds them.
+    /// Starts the threads that watch and look at calls. They end with the watching, unless the application holds them.
     ///
     /// Errors: a thread cannot be started.
     pub(crate) fn start(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
-        interrupt: impl Fn(&Overdue) + Send + 'static,
+        attend_to: impl Fn(&LongCall) + Send + 'static,
     ) -> io::Result<()> {
-        let (send, receive): (Sender<Overdue>, Receiver<Overdue>) = mpsc::channel();
+        let (send, receive): (Sender<LongCall>, Receiver<LongCall>) = mpsc::channel();
         thread::Builder::new().name("interrupter".to_owned()).spawn(move || {
-            while let Ok(overdue) = receive.recv() {
-                interrupt(&overdue);
+            while let Ok(call) = receive.recv() {
+                attend_to(&call);
             }
         })?;
         let (watch, rules) = (Arc::clone(self), Arc::clone(rules));
@@ -107,40 +114,85 @@ impl Watch {
         Ok(())
     }
 
-    fn run(&self, rules: &Rules, interrupter: &Sender<Overdue>) {
+    fn run(&self, rules: &Rules, attendant: &Sender<LongCall>) {
+        let shortest = self.slow.into_iter().chain(self.overdue).min().unwrap_or(STUCK);
         let mut calls = self.lock();
         while !calls.ended {
             let now = Instant::now();
-            while let Some(oldest) = calls.running.first_entry()
-                && oldest.get().begun + self.limit <= now
-            {
-                let (number, running) = oldest.remove_entry();
-                // A WebSocket may last.
-                if running.pipe.upgraded().is_some() {
-                    continue;
-                }
-                let overdue = running.break_off(number, now, rules);
-                if let Some(counts) = &rules.counts {
-                    Row((**counts).as_ref()).counts().add(metrics::TIMEOUTS, 1);
-                }
-                calls.interrupted.insert(number, (now, format!("{} {}", overdue.method, overdue.target)));
-                // Nobody listens when the worker has ended.
-                let _ = interrupter.send(overdue);
-            }
-            let is_stuck = |since: Instant| since + STUCK <= now;
-            calls.interrupted.retain(|_, (since, name)| {
-                if is_stuck(*since) {
-                    tracing::error!("{name} does not stop: another worker takes the place of this one");
-                    self.stuck.store(true, Ordering::Release);
-                }
-                !is_stuck(*since)
-            });
+            let next_slow = self.find_slow(&mut calls, now, rules, attendant);
+            let next_overdue = self.find_overdue(&mut calls, now, rules, attendant);
+            let next_stuck = self.find_stuck(&mut calls, now);
             // A call that begins while this thread sleeps has its time from then on, so it need not be woken.
-            let next = calls.running.first_key_value().map(|(_, running)| running.begun + self.limit);
-            let next = calls.interrupted.values().map(|(since, _)| *since + STUCK).chain(next).min();
-            let pause = next.map_or(self.limit, |at| at.saturating_duration_since(now)).min(self.limit);
+            let next = next_slow.into_iter().chain(next_overdue).chain(next_stuck).min();
+            let pause = next.map_or(shortest, |at| at.saturating_duration_since(now)).min(shortest);
             (calls, _) = self.ended.wait_timeout(calls, pause).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Has each call looked at that became slow; gives when the next one may.
+    fn find_slow(
+        &self,
+        calls: &mut Calls,
+        now: Instant,
+        rules: &Rules,
+        attendant: &Sender<LongCall>,
+    ) -> Option<Instant> {
+        let slow = self.slow?;
+        let Calls { running, slow: last, .. } = calls;
+        for (&number, running) in running.range(*last + 1..) {
+            if running.begun + slow > now {
+                return Some(running.begun + slow);
+            }
+            *last = number;
+            // A WebSocket may last.
+            if running.pipe.upgraded().is_none() {
+                count(rules, metrics::SLOW);
+                // Nobody listens when the worker has ended.
+                let _ = attendant.send(running.describe(number, now));
+            }
+        }
+        None
+    }
+
+    /// Breaks off each call that became overdue; gives when the next one may.
+    fn find_overdue(
+        &self,
+        calls: &mut Calls,
+        now: Instant,
+        rules: &Rules,
+        attendant: &Sender<LongCall>,
+    ) -> Option<Instant> {
+        let limit = self.overdue?;
+        while let Some(oldest) = calls.running.first_entry() {
+            if oldest.get().begun + limit > now {
+                return Some(oldest.get().begun + limit);
+            }
+            let (number, running) = oldest.remove_entry();
+            // As above.
+            if running.pipe.upgraded().is_some() {
+                continue;
+            }
+            let call = LongCall { is_overdue: true, ..running.describe(number, now) };
+            running.break_off(rules);
+            count(rules, metrics::TIMEOUTS);
+            calls.interrupted.insert(number, (now, format!("{} {}", call.method, call.target)));
+            // As above.
+            let _ = attendant.send(call);
+        }
+        None
+    }
+
+    /// Tells of each call that was interrupted and does not stop; gives when the next one is told of.
+    fn find_stuck(&self, calls: &mut Calls, now: Instant) -> Option<Instant> {
+        let is_stuck = |since: Instant| since + STUCK <= now;
+        calls.interrupted.retain(|_, (since, name)| {
+            if is_stuck(*since) {
+                tracing::error!("{name} does not stop: another worker takes the place of this one");
+                self.stuck.store(true, Ordering::Release);
+            }
+            !is_stuck(*since)
+        });
+        calls.interrupted.values().map(|(since, _)| *since + STUCK).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, Calls> {
@@ -148,9 +200,27 @@ impl Watch {
     }
 }
 
+fn count(rules: &Rules, metric: usize) {
+    if let Some(row) = rules.row() {
+        row.counts().add(metric, 1);
+    }
+}
+
 impl Running {
+    fn describe(&self, number: u64, now: Instant) -> LongCall {
+        let head = &self.exchange.head;
+        LongCall {
+            number,
+            is_overdue: false,
+            client: self.client.clone(),
+            method: head.method().escape_ascii().to_string(),
+            target: head.target().escape_ascii().to_string(),
+            age: now - self.begun,
+        }
+    }
+
     /// Answers 504 if nothing was answered, else breaks the connection off (RFC 9110 section 15.6.5).
-    fn break_off(mut self, number: u64, now: Instant, rules: &Rules) -> Overdue {
+    fn break_off(mut self, rules: &Rules) {
         let mut date = DateCache::default();
         let options = AnswerOptions {
             draining: &AtomicBool::new(true),
@@ -159,15 +229,12 @@ impl Running {
             timed: false,
             in_place: true,
         };
-        let (mut answer, head, _, _) =
+        let (mut answer, _, _, _) =
             Answer::new(&mut self.exchange, &self.pipe, &rules.answer, &mut date, options);
-        let method = head.method().escape_ascii().to_string();
-        let target = head.target().escape_ascii().to_string();
         if self.pipe.seize(504) {
             answer.refuse(504);
             answer.finish(false);
             self.pipe.send_in_place(std::mem::take(&mut self.exchange.out));
         }
-        Overdue { number, method, target, age: now - self.begun }
     }
 }

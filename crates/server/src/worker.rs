@@ -14,7 +14,7 @@ use anygate_policy::forwarded::Forwarding;
 use anygate_policy::metrics;
 use anygate_policy::site::Site;
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_proto::application::{Application, Hub, News, Overdue};
+use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_proto::limits::Limits;
 use anygate_proto::websocket::Limits as MessageLimits;
 use anygate_proto::websocket::deflate::Preference;
@@ -44,6 +44,8 @@ pub struct Service {
     pub answering: Answering,
     /// Where a line for each request goes.
     pub access_log: Option<AccessLog>,
+    /// Goes on in fresh log files, when the supervisor says so.
+    pub reopen_logs: Option<Reopen>,
     /// Files that are answered without the application.
     pub files: Option<Web2pyStatic>,
     /// What is around the application.
@@ -53,6 +55,9 @@ pub struct Service {
     /// A `policy::row` that others look at.
     pub counts: Option<SharedRow>,
 }
+
+/// Opens files anew that were moved away.
+pub type Reopen = Box<dyn Fn() + Send + Sync>;
 
 /// Numbers that others look at.
 pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
@@ -127,6 +132,7 @@ pub(crate) struct Control {
     demanded: AtomicU8,
     pub(crate) signals: Option<Signals>,
     pub(crate) parent: Option<OwnedFd>,
+    reopen_logs: Option<Reopen>,
 }
 
 impl Control {
@@ -144,8 +150,12 @@ impl Control {
                     _ => self.demand(Command::Stop),
                 },
                 Signal::Usr1 => {
+                    // What was gathered still goes to the old file.
                     if let Some(log) = log {
-                        log.reopen();
+                        log.flush();
+                    }
+                    if let Some(reopen) = &self.reopen_logs {
+                        reopen();
                     }
                 }
                 _ => {}
@@ -169,11 +179,12 @@ impl Worker {
     pub fn new(
         plan: &ServerPlan,
         listeners: Vec<(Protocol, Listener)>,
-        service: Service,
+        mut service: Service,
         signals: Option<Signals>,
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
-        let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent });
+        let reopen_logs = service.reopen_logs.take();
+        let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent, reopen_logs });
         let waits = matches!(service.answering, Answering::Threads(..));
         let (mut rules, answering) = rules(plan, service, waits);
         rules.read.https_port = https_port(&listeners);
@@ -187,7 +198,7 @@ impl Worker {
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let watch = (!plan.request_timeout.is_zero()).then(|| Arc::new(Watch::new(plan.request_timeout)));
+        let watch = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
         let stage = Arc::new(Stage::new(waker, watch));
         let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
@@ -247,7 +258,7 @@ fn serve(
         Answering::Threads(application, threads) => {
             if let Some(watch) = watch {
                 let application = Arc::clone(&application);
-                watch.start(rules, move |overdue| application.interrupt(overdue))?;
+                watch.start(rules, move |call| application.attend_to(call))?;
             }
             run_threads(stage, reactor, rules, &application, threads, events.as_mut())
         }
@@ -255,12 +266,12 @@ fn serve(
             let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
             if let Some(watch) = watch {
                 let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
-                let interrupt = move |overdue: &Overdue| {
-                    if !hub.interrupt(overdue) {
-                        desk.tell(News::Overdue(overdue.clone()));
+                let attend_to = move |call: &LongCall| {
+                    if !hub.attend_to(call) {
+                        desk.tell(News::Long(call.clone()));
                     }
                 };
-                watch.start(rules, interrupt)?;
+                watch.start(rules, attend_to)?;
             }
             run_hub(stage, reactor, &desk, hub.as_ref(), events)
         }
@@ -342,7 +353,7 @@ fn run_hub(
 }
 
 fn rules(plan: &ServerPlan, service: Service, waits: bool) -> (Rules, Answering) {
-    let Service { answering, access_log, files, site, tls, counts } = service;
+    let Service { answering, access_log, reopen_logs: _, files, site, tls, counts } = service;
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,

@@ -19,7 +19,7 @@ pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use tree::{Exit, Supervisor};
 pub use worker::{
-    AssistantContext, Counts, Death, Event, Order, Orders, Report, Restart, Tree, Worker, WorkerBody,
+    AssistantContext, Counts, Death, Event, Order, Orders, Report, Restart, Tended, Tree, Worker, WorkerBody,
     WorkerContext, WorkerStage,
 };
 

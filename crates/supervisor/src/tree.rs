@@ -188,6 +188,10 @@ impl<'a> Supervisor<'a> {
         if let Some(exit) = self.settle(now) {
             return Ok(Some(exit));
         }
+        let logs = self.body.tend_logs();
+        if logs.fresh {
+            self.reopen_logs();
+        }
         let due = self.children.enforce(now, self.plan.worker_start_timeout, self.plan.worker_timeout);
         let missing = self.is_short().then_some(self.replace_at).flatten();
         let jobs = self.jobs();
@@ -195,7 +199,8 @@ impl<'a> Supervisor<'a> {
             Some(Duration::ZERO)
         } else {
             let workers = due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now));
-            workers.into_iter().chain(jobs).chain(self.assistant_missing(now)).min()
+            let others = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs.again);
+            workers.into_iter().chain(others).min()
         };
         let mut watched = vec![self.signals.as_fd(), self.news.0.as_fd()];
         watched.extend(self.assistant.as_ref().map(|assistant| assistant.orders.0.as_fd()));
@@ -305,13 +310,19 @@ impl<'a> Supervisor<'a> {
             }
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
-            (Signal::Usr1, _) => {
-                self.body.reopen_logs();
-                self.children.signal_all(Signal::Usr1);
-            }
+            (Signal::Usr1, _) => self.reopen_logs(),
             (Signal::Ttin, Phase::Serving) => self.scale(self.target + 1),
             (Signal::Ttou, Phase::Serving) if self.target > 1 => self.scale(self.target - 1),
             _ => {}
+        }
+    }
+
+    /// Has all processes go on in fresh log files.
+    fn reopen_logs(&mut self) {
+        self.body.reopen_logs();
+        self.children.signal_all(Signal::Usr1);
+        if let Some(pid) = self.assistant.as_ref().and_then(|assistant| assistant.pid) {
+            signal(pid, Signal::Usr1);
         }
     }
 

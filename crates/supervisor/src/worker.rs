@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_sys::process::{Fork, Pid};
 use anygate_sys::shared::Board;
@@ -27,6 +27,11 @@ pub trait WorkerBody {
 
     /// Goes on in fresh log files; in the supervisor.
     fn reopen_logs(&mut self);
+
+    /// Looks after the log files; in the supervisor, before it waits.
+    fn tend_logs(&mut self) -> Tended {
+        Tended::default()
+    }
 
     /// How to start anygate as it was started, when reloading needs a new program because this process has the
     /// application in it (`preload`).
@@ -52,6 +57,15 @@ pub trait WorkerBody {
     fn assist(&mut self, _context: AssistantContext) -> i32 {
         0
     }
+}
+
+/// How the logs are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tended {
+    /// All processes are to go on in fresh files.
+    pub fresh: bool,
+    /// They are to be looked after again after so long.
+    pub again: Option<Duration>,
 }
 
 /// What a supervisor sees of its tree.

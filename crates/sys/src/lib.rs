@@ -5,11 +5,13 @@
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
+//! * [`output`]: writing without waiting.
 
 pub mod bell;
 pub mod clock;
 pub mod listener;
 pub mod lock;
+pub mod output;
 pub mod poll;
 pub mod process;
 pub mod shared;
@@ -18,6 +20,7 @@ pub mod stream;
 
 pub use bell::Bell;
 pub use listener::{BindError, Listener, UnixOptions};
+pub use output::Output;
 pub use stream::{Address, Stream};
 
 /// Calls a function of libc that reports failure with -1 and `errno`.

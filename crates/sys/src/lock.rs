@@ -28,6 +28,15 @@ pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
     }
 }
 
+/// Shares the lock of an open file with others, until it is closed: as long as anybody does, nobody has it
+/// [exclusively](exclusive).
+///
+/// Errors: somebody has it exclusively, or it cannot be locked.
+pub fn share(file: &File) -> io::Result<()> {
+    // Integers only, on a descriptor that is open.
+    syscall!(flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB)).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,8 +50,17 @@ mod tests {
         let second = open();
         let error = exclusive(&second, Duration::from_millis(5)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(share(&second).is_err());
         drop(first);
         exclusive(&second, Duration::from_secs(60)).unwrap();
+        drop(second);
+        let (one, other) = (open(), open());
+        share(&one).unwrap();
+        share(&other).unwrap();
+        drop(one);
+        assert!(exclusive(&open(), Duration::ZERO).is_err());
+        drop(other);
+        exclusive(&open(), Duration::ZERO).unwrap();
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use anygate_proto::application::{Application, Failed, Overdue, Request, Response};
+use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -165,10 +165,10 @@ impl Application for WsgiApplication {
         })
     }
 
-    fn interrupt(&self, overdue: &Overdue) {
+    fn attend_to(&self, call: &LongCall) {
         Python::attach(|py| {
-            if let Err(error) = self.interrupts.interrupt(py, overdue) {
-                log(py, &error, "a request cannot be interrupted");
+            if let Err(error) = self.interrupts.attend_to(py, call) {
+                log(py, &error, "a request that takes long cannot be looked at");
             }
         });
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anygate_proto::application::{Desk, Failed, Hub, News, Overdue};
+use anygate_proto::application::{Desk, Failed, Hub, LongCall, News};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -69,10 +69,10 @@ impl Hub for WsgiHub {
         })
     }
 
-    fn interrupt(&self, overdue: &Overdue) -> bool {
+    fn attend_to(&self, call: &LongCall) -> bool {
         Python::attach(|py| {
-            self.interrupt_running(py, overdue).unwrap_or_else(|error| {
-                log(py, &error, "a request cannot be interrupted");
+            self.attend_to_running(py, call).unwrap_or_else(|error| {
+                log(py, &error, "a request that takes long cannot be looked at");
                 false
             })
         })
@@ -80,8 +80,9 @@ impl Hub for WsgiHub {
 }
 
 impl WsgiHub {
-    /// Interrupts the hub's thread if it is inside that call; gives whether it was.
-    fn interrupt_running(&self, py: Python<'_>, overdue: &Overdue) -> PyResult<bool> {
+    /// Says where the hub's thread is if it is inside that call, and interrupts it if the call is overdue; gives whether it
+    /// was.
+    fn attend_to_running(&self, py: Python<'_>, long: &LongCall) -> PyResult<bool> {
         let (timeouts, exception) = (py.import("anygate.timeouts")?, interrupt::exception(py)?);
         let frames = py.import("sys")?.getattr("_current_frames")?;
         let (Some(&thread), Some(answer)) = (self.thread.get(), self.answer.get()) else {
@@ -94,12 +95,14 @@ impl WsgiHub {
             if frame.getattr("f_code")?.is(answer) {
                 let call = frame.getattr("f_locals")?.get_item("call")?;
                 let call = call.cast::<GreenletCall>()?.get();
-                if call.number != overdue.number {
+                if call.number != long.number {
                     return Ok(false);
                 }
-                call.interrupted.store(true, Ordering::Release);
-                ffi::raise_in_thread(py, thread, Some(&exception));
-                py.detach(|| interrupt::say(overdue, &stack));
+                if long.is_overdue {
+                    call.interrupted.store(true, Ordering::Release);
+                    ffi::raise_in_thread(py, thread, Some(&exception));
+                }
+                py.detach(|| interrupt::say(long, &stack));
                 return Ok(true);
             }
             frame = frame.getattr("f_back")?;
@@ -130,13 +133,13 @@ impl GreenletDesk {
         self.desk.body_timeout().as_secs_f64()
     }
 
-    /// Whether calls may have to be interrupted.
+    /// Whether calls must be found by their number, because somebody watches how long they take.
     #[getter]
     fn has_time_limit(&self) -> bool {
         self.desk.has_time_limit()
     }
 
-    /// A [`GreenletCall`], the number of one for which there are news, a [`GreenletOverdue`], `False` at the end, or
+    /// A [`GreenletCall`], the number of one for which there are news, a [`LongGreenlet`], `False` at the end, or
     /// `None`. `write_class` makes the callable that `start_response` gives.
     fn take<'py>(
         &self,
@@ -147,7 +150,7 @@ impl GreenletDesk {
             None => None,
             Some(News::Closed) => Some(false.into_pyobject(py)?.to_owned().into_any()),
             Some(News::Of(number)) => Some(number.into_pyobject(py)?.into_any()),
-            Some(News::Overdue(overdue)) => Some(Bound::new(py, GreenletOverdue(overdue))?.into_any()),
+            Some(News::Long(call)) => Some(Bound::new(py, LongGreenlet(call))?.into_any()),
             Some(News::Call(call)) => {
                 let number = call.number();
                 let call = GreenletCall {
@@ -167,18 +170,24 @@ impl GreenletDesk {
     }
 }
 
-/// A call to be interrupted that waits, as far as the hub's thread knows.
-#[pyclass(frozen, name = "Overdue", module = "anygate")]
-struct GreenletOverdue(Overdue);
+/// A call that takes long and waits, as far as the hub's thread knows.
+#[pyclass(frozen, name = "LongCall", module = "anygate")]
+struct LongGreenlet(LongCall);
 
 #[pymethods]
-impl GreenletOverdue {
+impl LongGreenlet {
     #[getter]
     fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// Tells that it is interrupted, and where.
+    /// Whether it is to be interrupted.
+    #[getter]
+    fn is_overdue(&self) -> bool {
+        self.0.is_overdue
+    }
+
+    /// Tells where it is.
     fn say(&self, py: Python<'_>, stack: &str) {
         py.detach(|| interrupt::say(&self.0, stack));
     }

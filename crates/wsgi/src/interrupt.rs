@@ -1,10 +1,11 @@
-//! Breaking off calls that take too long: an exception is raised in the thread of the call, at the next piece of Python
-//! that it runs. Nobody else must get it, so a call that has ended takes back what did not reach it.
+//! Calls that take long: where they are, and breaking off those that take too long. Then an exception is raised in the thread
+//! of the call, at the next piece of Python that it runs. Nobody else must get it, so a call that has ended takes back what
+//! did not reach it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use anygate_proto::application::Overdue;
+use anygate_proto::application::LongCall;
 use pyo3::prelude::*;
 
 use crate::ffi::{self, ThreadNumber};
@@ -38,23 +39,31 @@ impl Interrupts {
         Some(Interruptible { interrupts: self, py, number })
     }
 
-    /// Interrupts a call, if it still runs, and says so with its stack.
-    pub(crate) fn interrupt(&self, py: Python<'_>, overdue: &Overdue) -> PyResult<()> {
-        let Some(thread) = self.with(|calls| calls.get(&overdue.number).map(|call| call.thread)) else {
-            return Ok(());
+    /// Says where a call is, and interrupts one that is overdue, if it still runs.
+    pub(crate) fn attend_to(&self, py: Python<'_>, long: &LongCall) -> PyResult<()> {
+        let thread = || self.with(|calls| calls.get(&long.number).map(|call| call.thread));
+        let stack: String = match thread() {
+            Some(thread) => {
+                py.import("anygate.timeouts")?.call_method1("stack_of_thread", (thread,))?.extract()?
+            }
+            None => String::new(),
         };
-        let stack: String =
-            py.import("anygate.timeouts")?.call_method1("stack_of_thread", (thread,))?.extract()?;
+        if !long.is_overdue {
+            // If it has ended meanwhile, the thread may have been elsewhere.
+            let stack = thread().map_or("", |_| &stack);
+            py.detach(|| say(long, stack));
+            return Ok(());
+        }
         let exception = exception(py)?;
         // No Python runs from here on, so that the thread is where it was until it knows.
         let interrupted = self.with(|calls| {
-            let call = calls.get_mut(&overdue.number)?;
+            let call = calls.get_mut(&long.number)?;
             call.interrupted = true;
             ffi::raise_in_thread(py, call.thread, Some(&exception));
             Some(())
         });
         if interrupted.is_some() {
-            py.detach(|| say(overdue, &stack));
+            py.detach(|| say(long, &stack));
         }
         Ok(())
     }
@@ -84,12 +93,19 @@ pub(crate) fn is_interruption(py: Python<'_>, error: &PyErr) -> bool {
     exception(py).is_ok_and(|exception| error.is_instance(py, &exception))
 }
 
-/// Tells of a call that is interrupted.
-pub(crate) fn say(overdue: &Overdue, stack: &str) {
-    let Overdue { method, target, age, .. } = overdue;
-    tracing::error!(
-        "{method} {target} has taken {:.1} s, longer than request_timeout, and is interrupted here:\n{}",
-        age.as_secs_f64(),
-        stack.trim_end()
-    );
+/// Tells of a call that takes long, and where it is, if that is known.
+pub(crate) fn say(long: &LongCall, stack: &str) {
+    let LongCall { method, target, client, age, .. } = long;
+    let (age, stack) = (age.as_secs_f64(), stack.trim_end());
+    if long.is_overdue {
+        tracing::error!(
+            "{method} {target} has taken {age:.1} s, longer than request_timeout, and is interrupted here:\n{stack}"
+        );
+    } else if stack.is_empty() {
+        tracing::warn!("{method} {target} from {client} has taken {age:.1} s, longer than slow_request");
+    } else {
+        tracing::warn!(
+            "{method} {target} from {client} has taken {age:.1} s, longer than slow_request, and is here:\n{stack}"
+        );
+    }
 }

@@ -798,6 +798,9 @@ const SERVER: &[Opt] = &[
         metavar: "FILE",
         section: Section::Logs,
         help: "where errors and messages go; - is stderr",
+        details: "A file, a FIFO, or `syslog`, `syslog:HOST:PORT`, `syslog:PATH`, `journald`, `journald:PATH`. What a full disk or \
+                  a reader that is stuck does not take is dropped and counted; nothing waits for it. See \
+                  [the guide](guide/logs.md).",
         ..BASE
     },
     Opt {
@@ -839,6 +842,7 @@ const SERVER: &[Opt] = &[
         section: Section::Logs,
         common: true,
         help: "write a line for each request; - is stdout",
+        details: "A file, or any other place that `error_log` can name.",
         ..BASE
     },
     Opt {
@@ -846,14 +850,74 @@ const SERVER: &[Opt] = &[
         default: "combined",
         metavar: "FORMAT",
         section: Section::Logs,
-        help: "combined, json, web2py, or a text with %(h)s and the like",
-        details: "`combined` is Apache's. `json` is one object a line. `web2py` is the line of its \
+        help: "combined, common, json, web2py, or a text with %(h)s",
+        details: "`combined` is Apache's, `common` the same without referrer and user agent. `json` is one object a line. `web2py` is the line of its \
                   `httpserver.log`: client, local time, method, path, protocol, status, seconds. Anything else is a format string with the atoms \
                   `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time, `%(r)s` request line, `%(m)s` method, \
                   `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
                   `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
                   seconds, milliseconds, microseconds, and seconds with decimals, `%(p)s` process, `%({name}i)s` and \
                   `%({name}o)s` a field of the request or the answer. Every byte that is not printable is escaped.",
+        ..BASE
+    },
+    Opt {
+        name: "log_rotate_size",
+        kind: Kind::Size { min: 0, max: 1 << 50 },
+        default: "0",
+        metavar: "SIZE",
+        section: Section::Logs,
+        help: "go on in a fresh file when a log has grown so large; 0: never",
+        details: "The old file is called `access.log.20251231-235959` then, after the moment in UTC. Each log is looked at once a \
+                  second. See [the guide](guide/logs.md).",
+        ..BASE
+    },
+    Opt {
+        name: "log_rotate_interval",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        section: Section::Logs,
+        help: "go on in fresh files so often; 0: never",
+        details: "By the local clock: `1d` at midnight, `1h` at each full hour, `7d` when a Monday begins.",
+        ..BASE
+    },
+    Opt {
+        name: "log_rotate_keep",
+        kind: Kind::Integer { min: 1, max: 1 << 20 },
+        default: "7",
+        metavar: "N",
+        section: Section::Logs,
+        help: "delete all but so many old files of a log",
+        ..BASE
+    },
+    Opt {
+        name: "log_rotate_gzip",
+        kind: Kind::Flag,
+        default: "false",
+        section: Section::Logs,
+        help: "compress old files, as NAME.gz",
+        ..BASE
+    },
+    Opt {
+        name: "syslog_facility",
+        kind: Kind::Choice(&[
+            "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+        ]),
+        default: "daemon",
+        metavar: "FACILITY",
+        section: Section::Logs,
+        help: "what syslog is told that messages come from",
+        ..BASE
+    },
+    Opt {
+        name: "slow_request",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        section: Section::Logs,
+        help: "warn of requests that run longer, with their stack; 0: never",
+        details: "Once for each, while it runs: method, target, client, and the Python stack of its thread or greenlet go to the \
+                  error log. Nothing happens to the request; `request_timeout` breaks it off.",
         ..BASE
     },
     Opt {

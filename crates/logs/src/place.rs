@@ -1,0 +1,224 @@
+//! What a log is written to.
+
+use std::fs;
+use std::io;
+use std::net::{ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anygate_config::{Facility, LogTarget, SyslogAddress};
+use anygate_sys::output::PIECE_MAX;
+use anygate_sys::{Output, lock};
+
+use crate::journal;
+use crate::syslog::{Form, Sender};
+
+/// How bad it is, with the numbers of syslog (RFC 5424 section 6.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the protocol")]
+pub enum Severity {
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Info = 6,
+    Debug = 7,
+}
+
+/// An open place.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Bytes, as they are.
+    Stream(Output),
+    /// A message for each line.
+    Syslog(Socket, Sender),
+    /// An entry for each message.
+    Journal { socket: Socket, identifier: &'static str, facility: u8 },
+}
+
+/// A socket for datagrams. It never waits.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Unix(UnixDatagram, PathBuf),
+    Udp(UdpSocket),
+}
+
+/// What goes out in one piece.
+pub(crate) enum Unit<'a> {
+    /// Lines that belong together.
+    Message(&'a [u8]),
+    /// Lines that each stand for themselves.
+    Lines(&'a [u8]),
+}
+
+impl Place {
+    /// Opens what a plan names. A file becomes `owner`'s if it is another's: that is who opens it anew.
+    pub(crate) fn open(
+        target: &LogTarget,
+        identifier: &'static str,
+        facility: Facility,
+        owner: Option<u32>,
+    ) -> io::Result<Place> {
+        let facility = facility.number();
+        Ok(match target {
+            LogTarget::Stdout => Place::Stream(standard(io::stdout().as_fd())?),
+            LogTarget::Stderr => Place::Stream(standard(io::stderr().as_fd())?),
+            LogTarget::File(path) => Place::Stream(file(path, owner)?),
+            LogTarget::Syslog(SyslogAddress::Local(path)) => {
+                Place::Syslog(Socket::unix(path)?, Sender::new(Form::Local, identifier, facility))
+            }
+            LogTarget::Syslog(SyslogAddress::Udp { host, port }) => {
+                Place::Syslog(Socket::udp(host, *port)?, Sender::new(Form::Network, identifier, facility))
+            }
+            LogTarget::Journald(path) => Place::Journal { socket: Socket::unix(path)?, identifier, facility },
+        })
+    }
+
+    /// Whether it takes any amount of text in one piece.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Place::Stream(output) if output.file().is_some())
+    }
+
+    /// Whether each packet arrives whole or not at all.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        !matches!(self, Place::Stream(_))
+    }
+
+    /// Gives the packets of some lines, one after another, where it is no file.
+    pub(crate) fn packets(&self, severity: Severity, unit: &Unit<'_>, mut give: impl FnMut(&[u8])) {
+        let (Unit::Message(text) | Unit::Lines(text)) = *unit;
+        match (self, unit) {
+            (Place::Stream(_), _) => pieces(text, give),
+            (Place::Syslog(_, sender), _) => {
+                let now = SystemTime::now();
+                lines(text).for_each(|line| give(&sender.message(severity, line, now)));
+            }
+            (Place::Journal { identifier, facility, .. }, Unit::Message(_)) => {
+                let text = text.trim_ascii_end();
+                give(&journal::entry(identifier, *facility, severity, text));
+            }
+            (Place::Journal { identifier, facility, .. }, Unit::Lines(_)) => {
+                lines(text).for_each(|line| give(&journal::entry(identifier, *facility, severity, line)));
+            }
+        }
+    }
+
+    /// Sends some of a packet, or all of it.
+    ///
+    /// Errors: [`io::ErrorKind::WouldBlock`] when there is no room now.
+    pub(crate) fn write(&mut self, packet: &[u8]) -> io::Result<usize> {
+        match self {
+            Place::Stream(output) => output.write(packet),
+            Place::Syslog(socket, _) | Place::Journal { socket, .. } => socket.send(packet),
+        }
+    }
+}
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Place::Stream(output) => output.as_fd(),
+            Place::Syslog(socket, _) | Place::Journal { socket, .. } => match socket {
+                Socket::Unix(socket, _) => socket.as_fd(),
+                Socket::Udp(socket) => socket.as_fd(),
+            },
+        }
+    }
+}
+
+impl Socket {
+    fn unix(path: &Path) -> io::Result<Socket> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.connect(path)?;
+        Ok(Socket::Unix(socket, path.to_owned()))
+    }
+
+    fn udp(host: &str, port: u16) -> io::Result<Socket> {
+        let mut addresses = (host, port).to_socket_addrs()?;
+        let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+        let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.set_nonblocking(true)?;
+        // Connected, it is told when nobody listens there.
+        socket.connect(address)?;
+        Ok(Socket::Udp(socket))
+    }
+
+    fn send(&mut self, packet: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Udp(socket) => socket.send(packet),
+            Socket::Unix(socket, path) => match socket.send(packet) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    // A daemon that was started again listens on another socket of that name.
+                    socket.connect(path)?;
+                    socket.send(packet)
+                }
+                sent => sent,
+            },
+        }
+    }
+}
+
+fn standard(fd: BorrowedFd<'_>) -> io::Result<Output> {
+    // If the program was started with it closed, what would go there goes nowhere.
+    Output::of(fd).or_else(|_| Output::append(Path::new("/dev/null")))
+}
+
+fn file(path: &Path, owner: Option<u32>) -> io::Result<Output> {
+    let output = Output::append(path)?;
+    if let Some(file) = output.file() {
+        let about = file.metadata()?;
+        // Never what a link points to, which may be anything: the folder may be the owner's.
+        let is_own_name = fs::symlink_metadata(path).is_ok_and(|named| named.is_file());
+        if let Some(owner) = owner.filter(|owner| *owner != about.uid() && is_own_name) {
+            // Without it the log goes on until it is to be opened anew, and that is said then.
+            let _ = std::os::unix::fs::fchown(file, Some(owner), None);
+        }
+        // Some file systems have no locks. Then a file may be compressed while it gets its last line.
+        let _ = lock::share(file);
+    }
+    Ok(output)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty())
+}
+
+/// Cuts text at the ends of lines, into pieces that a pipe takes whole or not at all.
+fn pieces(mut text: &[u8], mut give: impl FnMut(&[u8])) {
+    while !text.is_empty() {
+        let window = text.get(..PIECE_MAX).unwrap_or(text);
+        let ends_line = |&byte: &u8| byte == b'\n';
+        let end = match window.iter().rposition(ends_line) {
+            _ if window.len() == text.len() => text.len(),
+            Some(last) => last + 1,
+            // A line that is longer.
+            None => text.iter().position(ends_line).map_or(text.len(), |end| end + 1),
+        };
+        let (piece, rest) = text.split_at(end);
+        give(piece);
+        text = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_lines() {
+        let long = "x".repeat(PIECE_MAX + 1) + "\n";
+        let short = "line\n".repeat(PIECE_MAX / 5 + 1);
+        for text in [short.clone(), format!("{short}{long}{short}"), "no end".to_owned(), long.clone()] {
+            let mut all = Vec::new();
+            pieces(text.as_bytes(), |piece| {
+                assert!(piece.len() <= PIECE_MAX || piece == long.as_bytes());
+                assert!(piece.ends_with(b"\n") || text == "no end");
+                all.extend_from_slice(piece);
+            });
+            assert_eq!(all, text.as_bytes());
+        }
+    }
+}
