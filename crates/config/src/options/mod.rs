@@ -146,7 +146,7 @@ pub(crate) const BYTES_MAX: u64 = 1 << 50;
 /// Every option.
 pub const OPTIONS: &[Opt] = &TABLE;
 
-const TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
+static TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
     let mut table = [BASE; SERVER.len() + site::ROWS.len()];
     let (server, site) = table.split_at_mut(SERVER.len());
     server.copy_from_slice(SERVER);
