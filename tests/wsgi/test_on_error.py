@@ -89,6 +89,14 @@ def test_two_exceptions_are_told_one_after_the_other(failing):
     assert "During handling of the above exception, another exception occurred:" in served.log()
 
 
+def test_all_that_is_logged_of_a_request_has_its_name(failing):
+    served = failing("--request-id")
+    name = served.get("/both")["x-request-id"]
+    lines = [line for line in served.log().splitlines() if "the application failed" in line]
+    assert len(lines) == 2
+    assert all(f'id="{name}"' in line for line in lines)
+
+
 def test_an_answer_stands_although_closing_it_fails(failing):
     served = failing()
     with served.connect() as connection:
