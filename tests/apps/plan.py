@@ -4,6 +4,7 @@
 * `status`, `fields`: as they are.
 * `blocks`: texts, given one by one, and `{"gate": name}` to wait between two. `body`, `times`: one text, so often.
 * `file`: a path, given with `wsgi.file_wrapper`.
+* `etag`: a tag, and 304 for who has it already.
 * `raises`: fail, after what was given of the others.
 
 What has no plan is told its environ.
@@ -61,10 +62,19 @@ def application(environ, start_response):
     if not plan or set(plan) == {"gate"}:
         seen = {key: value for key, value in environ.items() if isinstance(value, str)}
         plan = {"body": json.dumps({**seen, "body_bytes": len(body), "pid": os.getpid()})}
-    if plan.get("raises") and not {"fields", "blocks"} & set(plan):
+    if plan.get("raises") and "fields" not in plan and "blocks" not in plan:
         raise RuntimeError("as planned")
     fields = [tuple(field) for field in plan.get("fields", [("Content-Type", "text/plain")])]
-    start_response(plan.get("status", "200 OK"), fields)
+    status = plan.get("status", "200 OK")
+    if "etag" in plan:
+        fields.append(("ETag", plan["etag"]))
+        # As frameworks compare: weakly.
+        if plan["etag"] in environ.get("HTTP_IF_NONE_MATCH", ""):
+            start_response("304 Not Modified", fields[1:])
+            return []
+    start_response(status, fields)
+    if plan.get("raises") and "blocks" not in plan:
+        raise RuntimeError("as planned")
     if "file" in plan:
         return environ["wsgi.file_wrapper"](open(plan["file"], "rb"))
     if "blocks" in plan:
