@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 
 import gateways
 from conftest import APPS, Served
@@ -52,6 +53,23 @@ class Planned(Served):
         connection = self.connect().send("\r\n".join(lines) + "\r\n\r\n")
         self.wait_for(f"wait {gate}", before + 1)
         return connection
+
+    @contextlib.contextmanager
+    def both_workers(self):
+        """A connection to each of two workers that have one thread."""
+        with self.hold("/held", "both") as one, contextlib.ExitStack() as many:
+            asked = []
+
+            def answered():
+                asked.append(many.enter_context(self.connect()).send("GET / HTTP/1.1\r\nHost: test\r\n\r\n"))
+                readable, _, _ = select.select([connection.socket for connection in asked], [], [], 0.05)
+                return next((connection for connection in asked if connection.socket in readable), None)
+
+            # The one that is busy leaves connections to the other, but not for long.
+            two = self.wait_until(answered, "the other worker")
+            self.open("both")
+            assert one.answer().json["pid"] != two.answer().json["pid"]
+            yield one, two
 
     def speak(self, protocol, method="GET", target="/", fields=(), body=b"", client="192.0.2.7"):
         """One request over a protocol, on a server of `EVERYTHING`. `client`: whom a front server speaks for."""

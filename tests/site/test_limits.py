@@ -114,21 +114,10 @@ def test_streams_are_counted(site):
         assert [connection.wait(stream).status for stream in streams] == [200] * 3 + [429] * 3
 
 
-@contextlib.contextmanager
-def both_workers(site):
-    """A connection to each of two workers that have one thread."""
-    with site.hold("/held", "end") as held, site.connect() as other:
-        one = other.ask("GET", "/").json["pid"]
-        site.open("end")
-        two = held.answer().json["pid"]
-        assert one != two
-        yield held, other
-
-
 @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
 def test_workers_count_together(tmp_path, concurrency):
     arguments = ["--workers", "2", "--threads", "1", "--greenlets", "1", "--concurrency", concurrency]
-    with planned(tmp_path, *arguments, "--rate-limit", "/rated 25/1h") as site, both_workers(site) as connections:
+    with planned(tmp_path, *arguments, "--rate-limit", "/rated 25/1h") as site, site.both_workers() as connections:
         answers = [connection.ask("GET", "/rated") for _ in range(20) for connection in connections]
         assert [answer.status for answer in answers] == [200] * 25 + [429] * 15
         assert len({answer.json["pid"] for answer in answers[:25]}) == 2
@@ -171,7 +160,7 @@ def test_a_client_has_so_many_requests_at_once(tmp_path, concurrency):
 
 def test_workers_count_requests_at_once_together(tmp_path):
     arguments = ["--workers", "2", "--threads", "1", "--requests-per-client-max", "/slow 1"]
-    with planned(tmp_path, *arguments) as site, both_workers(site) as (one, other):
+    with planned(tmp_path, *arguments) as site, site.both_workers() as (one, other):
         site.plan("/slow", gate="slow")
         one.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
         site.wait_for("wait slow")
