@@ -16,7 +16,7 @@ RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o
 serve: $(VENV)/installed
 	cd examples/demo && ../../$(BIN)/anygate app:application
 
-test: lint rust-test python-test
+test: lint packages rust-test python-test
 	$(MAKE) fuzz FUZZ_SECONDS=5
 
 # The environment for building: maturin and, for tests, what pyproject.toml names.

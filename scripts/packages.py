@@ -1,4 +1,4 @@
-"""Install the Debian packages that the tests need: front servers, clients, and what others are built with."""
+"""Install the Debian packages that the tests need: front servers, clients, Redis, and what others are built with."""
 
 import os
 import shutil
@@ -16,6 +16,8 @@ PROGRAMS = {
     # Clients.
     "curl": "curl",
     "h2load": "nghttp2-client",
+    # What servers of one site share.
+    "redis-server": "redis-server",
     # To build other servers from their packages, and to run them.
     "gcc": "gcc",
     "apxs": "apache2-dev",

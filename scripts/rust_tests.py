@@ -1,10 +1,12 @@
 """Run the Rust tests with the interpreter that runs this.
 
 The bridge's unit tests start an interpreter inside the test program. Where Python has no shared library to link (a
-static build) they are left out, which is said; the Python tests go through the same code.
+static build) they are left out, which is said; the Python tests go through the same code. Those that need a Redis are
+run where one is installed.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,4 +22,10 @@ if sysconfig.get_config_var("Py_ENABLE_SHARED"):
 else:
     print("rust tests: this Python has no shared library; the unit tests of anygate-wsgi are left out", file=sys.stderr)
     command += ["--exclude", "anygate-wsgi", "--exclude", "anygate-py"]
-sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+code = subprocess.run(command, env=environment, check=False).returncode
+if code == 0 and (redis := shutil.which("redis-server")):
+    environment["ANYGATE_REDIS_SERVER"] = redis
+    # Selected from the whole workspace, so that nothing is built anew.
+    command += ["--test", "redis", "--", "--ignored"]
+    code = subprocess.run(command, env=environment, check=False).returncode
+sys.exit(code)

@@ -36,14 +36,16 @@ class Answer:
 
 
 class Connection:
-    """A connection to (host, port), or to the path of a unix socket."""
+    """A connection to (host, port), or to the path of a unix socket. ``source``: an address of ours to come from."""
 
-    def __init__(self, address, timeout=20):
+    def __init__(self, address, timeout=20, source=None):
         family = (
             socket.AF_UNIX if isinstance(address, str) else (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         )
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

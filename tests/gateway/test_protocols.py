@@ -7,29 +7,9 @@ import time
 import gateways
 import pytest
 from conftest import APPS
-from gateways import begin, cgi_answer, fastcgi, params, record, records, scgi, stdout, stream, uwsgi
+from gateways import begin, cgi_answer, fastcgi, params, record, records, scgi, stdout, stream, uwsgi, variables
 
 PROTOCOLS = ("scgi", "uwsgi", "fastcgi")
-
-
-def variables(method="GET", target="/echo", length=0, *more, fields=(("HTTP_HOST", "test"),)):
-    """What a front server sends for a request, with CONTENT_LENGTH first as SCGI wants it."""
-    path, _, query = target.partition("?")
-    return [
-        ("CONTENT_LENGTH", str(length) if length else ""),
-        ("SCGI", "1"),
-        ("REQUEST_METHOD", method),
-        ("REQUEST_URI", target),
-        ("QUERY_STRING", query),
-        ("PATH_INFO", path),
-        ("SERVER_PROTOCOL", "HTTP/1.1"),
-        ("REMOTE_ADDR", "192.0.2.7"),
-        ("REMOTE_PORT", "4711"),
-        ("SERVER_NAME", "front.example"),
-        ("SERVER_PORT", "80"),
-        *fields,
-        *more,
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,336 @@
+"""`cache*`: answers that are given again."""
+
+import itertools
+import zlib
+
+import pytest
+from http2_frames import Client, plain
+from planned import EVERYTHING, PROTOCOLS, planned
+
+NUMBERS = itertools.count()
+HTML = ("Content-Type", "text/html")
+MINUTE = ("Cache-Control", "max-age=60")
+RULES = ["--cache", "/", "--cache", "/news 1m", "--cache", "!/account", "--cache-entry-max-bytes", "100K"]
+
+
+def a_path(below=""):
+    """One that no other test has."""
+    return f"{below}/{next(NUMBERS)}"
+
+
+@pytest.fixture(scope="module", params=["threads", "gevent"])
+def site(request, tmp_path_factory):
+    arguments = [*RULES, "--concurrency", request.param, *EVERYTHING]
+    with planned(tmp_path_factory.mktemp("cache"), *arguments) as site:
+        yield site
+
+
+@pytest.fixture(params=["threads", "gevent"])
+def concurrency(request):
+    return ["--concurrency", request.param]
+
+
+def is_hit(answer):
+    return answer["cache-status"].startswith("anygate; hit;")
+
+
+def test_the_second_answer_is_the_first(site):
+    """Whatever the client speaks."""
+    path = site.plan(a_path(), fields=[HTML, MINUTE, ("X-Own", "1")], body="page")
+    first = site.get(path)
+    assert (first["cache-status"], first["age"]) == ("anygate; fwd=uri-miss; stored", None)
+    for protocol in PROTOCOLS:
+        answer = site.speak(protocol, target=path)
+        assert (answer.status, answer.text, answer["x-own"], answer["content-length"]) == (200, "page", "1", "4")
+        assert is_hit(answer)
+        assert 0 <= int(answer["age"]) < 60
+        assert answer.names().count("date") == 1
+        head = site.speak(protocol, "HEAD", path)
+        assert (head.status, head.body, is_hit(head)) == (200, b"", True)
+        assert head["content-length"] in ("4", None)
+    assert site.count(f"GET {path}") == 1
+    assert site.count(f"HEAD {path}") == 0
+
+
+def test_what_is_stored_has_no_length_or_all_of_it(site):
+    for blocks, fields in [(["one", "two"], []), (["x"] * 100, [("Content-Length", "100")])]:
+        path = site.plan(a_path(), fields=[HTML, MINUTE, *fields], blocks=blocks)
+        for _ in range(3):
+            assert site.get(path).text == "".join(blocks)
+        assert site.count(f"GET {path}") == 1
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"fields": [HTML]},
+        {"fields": [HTML, ("Cache-Control", "no-store, max-age=60")]},
+        {"fields": [HTML, ("Cache-Control", "private, max-age=60")]},
+        {"fields": [HTML, MINUTE, ("Set-Cookie", "a=b")]},
+        {"fields": [HTML, MINUTE, ("Vary", "*")]},
+        {"fields": [HTML, MINUTE], "times": 150_000},
+        {"fields": [HTML, MINUTE], "blocks": ["x" * 50_000] * 3},
+        {"fields": [HTML, MINUTE], "blocks": ["first"], "raises": True},
+        {"fields": [HTML, MINUTE, ("Content-Length", "10")], "blocks": ["first"]},
+        {"fields": [HTML, MINUTE], "status": "206 Partial Content"},
+        {"raises": True},
+    ],
+    ids=lambda plan: str(plan)[:70],
+)
+def test_what_is_not_stored(site, plan):
+    path = site.plan(a_path(), **{"body": "x", **plan} if "blocks" not in plan else plan)
+    for count in (1, 2, 3):
+        site.get(path)
+        assert site.count(f"GET {path}") == count
+
+
+@pytest.mark.parametrize("fields", [[("Authorization", "Basic x")], [("Range", "bytes=0-0")]])
+def test_requests_whose_answers_are_not_stored(site, fields):
+    path = site.plan(a_path(), fields=[HTML, MINUTE], body="x")
+    for count in (1, 2):
+        site.get(path, fields)
+        assert site.count(f"GET {path}") == count
+
+
+def test_paths_have_rules_of_their_own(site):
+    kept = site.plan(a_path("/news"), fields=[HTML], body="x")
+    left_out = site.plan(a_path("/account"), fields=[HTML, MINUTE], body="x")
+    for _ in range(3):
+        site.get(kept)
+        assert site.get(left_out)["cache-status"] is None
+    assert (site.count(f"GET {kept}"), site.count(f"GET {left_out}")) == (1, 3)
+    # Nobody said that it is for those who have a name here.
+    for count in (2, 3):
+        assert not is_hit(site.get(kept, [("Cookie", "session=1")]))
+        assert site.count(f"GET {kept}") == count
+    assert is_hit(site.get(kept))
+
+
+def test_answers_that_vary(site):
+    path = site.plan(a_path(), fields=[HTML, MINUTE, ("Vary", "Accept-Language")], body="hello")
+    assert not is_hit(site.get(path, [("Accept-Language", "en")]))
+    site.plan(path, fields=[HTML, MINUTE, ("Vary", "Accept-Language")], body="hallo")
+    assert not is_hit(site.get(path, [("Accept-Language", "de")]))
+    assert not is_hit(site.get(path))
+    for language, text in [("en", "hello"), ("de", "hallo")]:
+        answer = site.get(path, [("Accept-Language", language)])
+        assert (is_hit(answer), answer.text) == (True, text)
+    assert site.count(f"GET {path}") == 3
+
+
+def test_hosts_and_queries_are_told_apart(site):
+    path = site.plan(a_path(), fields=[HTML, MINUTE], body="x")
+    for target in (f"{path}?a", f"{path}?b", path, f"{path}?"):
+        assert not is_hit(site.get(target))
+    with site.connect() as connection:
+        connection.send(f"GET {path} HTTP/1.1\r\nHost: other\r\n\r\n")
+        assert not is_hit(connection.answer())
+        connection.send(f"GET {path} HTTP/1.1\r\nHost: TEST\r\n\r\n")
+        assert is_hit(connection.answer())
+
+
+def test_who_has_it_is_told_so(site):
+    path = site.plan(a_path(), fields=[HTML, MINUTE], body="x", etag='"v1"')
+    for protocol in PROTOCOLS:
+        answer = site.speak(protocol, "GET", path, [("If-None-Match", '"v0", "v1"')])
+        assert (answer.status, answer["etag"], answer.body) == (304, '"v1"', b"")
+        assert site.speak(protocol, "GET", path, [("If-None-Match", '"v0"')]).text == "x"
+    assert site.count(f"GET {path}") == 1
+
+
+def test_clients_may_demand_a_fresh_one(site, tmp_path):
+    path = site.plan(a_path(), fields=[HTML, MINUTE], body="x")
+    assert site.get(path, [("Cache-Control", "only-if-cached")]).status == 504
+    site.get(path)
+    assert is_hit(site.get(path, [("Cache-Control", "only-if-cached")]))
+    for demand in ("no-cache", "max-age=0"):
+        assert site.get(path, [("Cache-Control", demand)])["cache-status"] == "anygate; fwd=request; stored"
+    assert site.count(f"GET {path}") == 3
+    with planned(tmp_path, *RULES, "--no-cache-obey-clients") as other:
+        other.plan(path, fields=[HTML, MINUTE], body="x")
+        assert [is_hit(other.get(path, [("Cache-Control", "no-cache")])) for _ in range(2)] == [False, True]
+
+
+# Changes.
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_a_change_makes_it_forgotten(site, method):
+    path = site.plan(a_path(), fields=[HTML, MINUTE], body="old")
+    other = site.plan(a_path(), fields=[HTML, MINUTE], body="other")
+    assert (site.get(path).text, site.get(other).text) == ("old", "other")
+    site.plan(path, fields=[HTML, MINUTE, ("Content-Location", other)], body="new")
+    assert site.get(path).text == "old"
+    site.get(path, method=method)
+    assert not is_hit(site.get(other))
+    assert (site.get(path).text, site.count(f"GET {path}")) == ("new", 2)
+    # One that failed changed nothing.
+    site.plan(path, status="500 Oh No", fields=[HTML], body="oh")
+    site.get(path, method=method)
+    assert is_hit(site.get(path))
+
+
+def test_a_change_in_one_worker_is_one_in_all(tmp_path, concurrency):
+    arguments = [*RULES, "--workers", "2", "--threads", "1", "--greenlets", "1", *concurrency]
+    with planned(tmp_path, *arguments) as site, site.both_workers() as (one, two):
+        path = site.plan("/page", fields=[HTML, MINUTE], body="old")
+        assert [connection.ask("GET", path).text for connection in (one, two, one, two)] == ["old"] * 4
+        # Each has its own memory.
+        assert site.count("GET /page") == 2
+        site.plan("/page", fields=[HTML, MINUTE], body="new")
+        one.ask("POST", path)
+        assert (one.ask("GET", path).text, two.ask("GET", path).text) == ("new", "new")
+
+
+# While the application is busy, or fails.
+
+
+def test_the_application_is_asked_once_for_all(tmp_path):
+    with planned(tmp_path, *RULES, "--threads", "4", "--health-path", "/health") as site:
+        path = site.plan("/page", gate="end", fields=[HTML, MINUTE], body="page")
+        first = site.connect().send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
+        site.wait_for("wait end")
+        others = [site.connect().send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n") for _ in range(10)]
+        with Client(plain(site.address)) as client:
+            streams = [client.begin("GET", path) for _ in range(10)]
+            # They have been read by now.
+            assert client.ask("GET", "/health").status == 200
+            site.open("end")
+            answers = [connection.answer() for connection in [first, *others]]
+            answers += [client.wait(stream) for stream in streams]
+        assert {(answer.status, answer.text) for answer in answers} == {(200, "page")}
+        assert site.count("GET /page") == 1
+
+
+def test_a_stale_answer_is_given_while_a_fresh_one_is_made(tmp_path, concurrency):
+    fields = [HTML, ("Cache-Control", "max-age=0, stale-while-revalidate=600")]
+    with planned(tmp_path, *RULES, "--threads", "4", *concurrency) as site:
+        site.plan("/page", fields=fields, body="old")
+        site.get("/page")
+        site.plan("/page", gate="end", fields=fields, body="new")
+        with site.connect() as connection:
+            # The one whose request goes on to the application, and others, for whom it is not asked again.
+            answers = [connection.ask("GET", "/page"), *(site.get("/page") for _ in range(3))]
+            assert {(answer.status, answer.text) for answer in answers} == {(200, "old")}
+            site.wait_for("wait end")
+            assert site.count("GET /page") == 2
+            site.open("end")
+            site.wait_until(lambda: site.get("/page").text == "new", "the fresh one")
+            assert connection.ask("GET", "/page").text == "new"
+
+
+def test_a_stale_answer_is_given_when_the_application_fails(tmp_path, concurrency):
+    stale = [HTML, ("Cache-Control", "max-age=0, stale-if-error=600"), ("ETag", '"v1"')]
+    with planned(tmp_path, *RULES, "--error-pages", "on", *EVERYTHING, *concurrency) as site:
+        site.plan("/page", fields=stale, body="once good")
+        site.plan("/other", fields=[HTML, ("Cache-Control", "max-age=0"), ("ETag", '"v1"')], body="once good")
+        assert [site.get(path).status for path in ("/page", "/other")] == [200, 200]
+        for failure in (
+            {"raises": True},
+            {"raises": True, "fields": []},
+            {"status": "503 Service Unavailable", "body": "bad"},
+            {"status": "500 Internal Server Error", "fields": [HTML], "blocks": ["bad", "worse"]},
+        ):
+            site.plan("/page", **failure)
+            site.plan("/other", **failure)
+            for protocol in PROTOCOLS:
+                answer = site.speak(protocol, target="/page")
+                assert (answer.status, answer.text) == (200, "once good")
+                assert answer["cache-status"].startswith("anygate; fwd=stale")
+                assert site.speak(protocol, target="/other").status in (500, 503)
+        assert site.speak("http", "GET", "/page", [("If-None-Match", '"v1"')]).status == 304
+        site.plan("/page", fields=stale, body="good again")
+        assert site.get("/page").text == "good again"
+
+
+def test_the_application_is_asked_whether_it_is_still_right(site):
+    path = site.plan(a_path(), fields=[HTML, ("Cache-Control", "max-age=0")], body="page", etag='"v1"')
+    assert site.get(path).text == "page"
+    site.plan(path, fields=[HTML, MINUTE], body="it must not be asked for this", etag='"v1"')
+    for protocol in PROTOCOLS:
+        answer = site.speak(protocol, target=path)
+        assert (answer.status, answer.text) == (200, "page")
+    assert site.count(f"GET {path}") == 2
+
+
+# Clients that go away.
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("way", ["closed", "reset", "http2"])
+def test_what_a_client_left_in_the_middle_is_not_taken_for_whole(tmp_path, concurrency, announced, way):
+    blocks = ["x" * 40_000, {"gate": "end"}, "y" * 40_000, "z"]
+    length = [("Content-Length", "80001")] if announced else []
+    with planned(tmp_path, *RULES, "--threads", "2", *concurrency) as site:
+        site.plan("/page", fields=[HTML, MINUTE, *length], blocks=blocks)
+        if way == "http2":
+            client = Client(plain(site.address))
+            stream = client.begin("GET", "/page")
+            client.wait_head(stream)
+            client.reset(stream)
+        else:
+            connection = site.connect().send("GET /page HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert connection.head().status == 200
+            assert len(connection.take(1000)) == 1000
+            connection.close() if way == "closed" else connection.reset()
+        site.open("end")
+        site.wait_for("close /page")
+        for _ in range(2):
+            assert site.get("/page").text == "x" * 40_000 + "y" * 40_000 + "z"
+
+
+# With the other policies.
+
+
+def test_each_client_gets_it_coded_as_it_likes(tmp_path, concurrency):
+    with planned(tmp_path, *RULES, "--compression", *concurrency) as site:
+        site.plan("/page", fields=[HTML, MINUTE], body="page " * 1000, etag='"v1"')
+        for turn, coding in enumerate(["gzip", None, "br", "gzip", None]):
+            wants = [("Accept-Encoding", coding or "identity")]
+            answer = site.get("/page", wants)
+            assert (answer["content-encoding"], answer["vary"]) == (coding, "Accept-Encoding")
+            assert is_hit(answer) == (turn > 0)
+            if coding != "br":
+                assert (zlib.decompress(answer.body, 31) if coding else answer.body) == b"page " * 1000
+            known = site.get("/page", [*wants, ("If-None-Match", answer["etag"])])
+            assert (known.status, known["etag"]) == (304, answer["etag"])
+        assert site.count("GET /page") == 1
+
+
+def test_what_is_added_is_each_clients_own(tmp_path, concurrency):
+    rules = ["--security-headers", "default", "--rate-limit", "10/1h", "--request-id", "--cors-credentials"]
+    friends = ["--cors-origins", "https://one.example", "--cors-origins", "https://two.example"]
+    with planned(tmp_path, *RULES, *rules, *friends, *concurrency) as site:
+        site.plan("/page", fields=[HTML, MINUTE, ("X-Frame-Options", "DENY")], body="page")
+        ids = set()
+        for turn, origin in enumerate(["https://one.example", "https://two.example", None, "https://other.example"]):
+            answer = site.get("/page", [("Origin", origin)] if origin else [])
+            assert is_hit(answer) == (turn > 0)
+            expected = origin if origin in ("https://one.example", "https://two.example") else None
+            assert (answer["access-control-allow-origin"], answer["vary"]) == (expected, "Origin")
+            assert answer["ratelimit"].startswith(f'"default";r={9 - turn};')
+            assert answer["x-frame-options"] == "DENY"
+            assert len(set(answer.names())) == len(answer.names())
+            ids.add(answer["x-request-id"])
+        assert len(ids) == 4
+        assert site.count("GET /page") == 1
+
+
+def test_what_a_cache_has_is_not_for_whom_lists_keep_out(tmp_path, concurrency):
+    rules = ["--deny", "192.0.2.1", "--rate-limit", "3/1h", "--trusted-proxies", "127.0.0.1"]
+    with planned(tmp_path, *RULES, *rules, *concurrency) as site:
+        site.plan("/page", fields=[HTML, MINUTE], body="page")
+        one, denied = ([("X-Forwarded-For", client)] for client in ("192.0.2.2", "192.0.2.1"))
+        assert site.get("/page", one).status == 200
+        assert site.get("/page", denied).status == 403
+        assert [site.get("/page", one).status for _ in range(3)] == [200, 200, 429]
+
+
+def test_memory_has_an_end(tmp_path, concurrency):
+    with planned(tmp_path, *RULES, "--cache-max-bytes", "64K", *concurrency) as site:
+        for number in range(10):
+            site.plan(f"/{number}", fields=[HTML, MINUTE], body="x" * 10_000)
+            site.get(f"/{number}")
+        # The last ones are there, and the first made room for them.
+        assert is_hit(site.get("/9"))
+        assert not is_hit(site.get("/0"))

@@ -1,0 +1,143 @@
+"""`health_path` and `ready_path`: answered by the server, whatever the application does."""
+
+import signal
+
+import gateways
+import pytest
+from http2_frames import Client, plain
+from planned import EVERYTHING, PROTOCOLS, planned
+
+HEALTH = ["--health-path", "/health", "--ready-path", "/ready"]
+ONE = ["--threads", "1", "--greenlets", "1"]
+
+
+@pytest.fixture(params=["threads", "gevent"])
+def concurrency(request):
+    return ["--concurrency", request.param]
+
+
+@pytest.fixture
+def busy(tmp_path, concurrency):
+    """A server whose only thread or greenlet is busy until the test ends."""
+    with planned(tmp_path, *HEALTH, *ONE, *EVERYTHING, *concurrency) as site, site.hold("/held", "end"):
+        yield site
+        site.open("end")
+
+
+def is_well(answer):
+    return (answer.status, answer.body, answer["content-type"], answer["cache-control"]) == (
+        200,
+        b"ok\n",
+        "text/plain; charset=utf-8",
+        "no-store",
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_busy_application_is_not_asked(busy, protocol):
+    for target in ("/health", "/ready", "/health?x=1"):
+        assert is_well(busy.speak(protocol, "GET", target)), target
+    head = busy.speak(protocol, "HEAD", "/health")
+    assert (head.status, head.body) == (200, b"")
+    assert busy.count("GET /health") == 0
+
+
+def test_a_connection_may_ask_again(busy):
+    with busy.connect() as connection:
+        for _ in range(5):
+            assert is_well(connection.ask("GET", "/health"))
+            head = connection.ask("HEAD", "/health")
+            assert (head.status, head["content-length"]) == (200, "3")
+        assert is_well(connection.ask("GET", "/ready", [("Connection", "close")]))
+        assert connection.is_closed()
+
+
+def test_streams_of_one_connection_are_answered_beside_a_busy_one(busy):
+    with Client(plain(busy.address)) as client:
+        held = client.begin("GET", "/held")
+        assert [client.ask("GET", "/health").body for _ in range(3)] == [b"ok\n"] * 3
+        busy.open("end")
+        assert client.wait(held).status == 200
+
+
+def test_many_in_one_packet(busy):
+    with busy.connect() as connection:
+        connection.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n" * 2)
+        assert [is_well(connection.answer()) for _ in range(2)] == [True] * 2
+
+
+def test_other_methods_and_paths_are_the_applications(tmp_path):
+    with planned(tmp_path, *HEALTH) as site, site.connect() as connection:
+        asked = [
+            ("POST", "/health"),
+            ("OPTIONS", "/health"),
+            ("GET", "/health/"),
+            ("GET", "/healthy"),
+            ("GET", "//health"),
+            ("GET", "/Ready"),
+        ]
+        for method, path in asked:
+            assert connection.ask(method, path).status == 200
+            assert site.count(f"{method} {path}") == 1
+        assert is_well(connection.ask("GET", "/%68ealth"))
+
+
+def test_a_body_that_comes_with_the_question_is_not_taken_for_a_request(tmp_path):
+    with planned(tmp_path, *HEALTH) as site, site.connect() as connection:
+        smuggled = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
+        connection.send(b"GET /health HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled)
+        assert is_well(connection.answer())
+        assert connection.is_closed()
+        assert site.count("GET /smuggled") == 0
+
+
+def test_whom_lists_keep_out_may_ask(tmp_path):
+    with planned(tmp_path, *HEALTH, "--deny", "127.0.0.0/8", "--rate-limit", "1/1h") as site:
+        for _ in range(3):
+            assert is_well(site.get("/health"))
+            assert is_well(site.get("/ready"))
+        assert site.get("/").status == 403
+
+
+def test_a_server_that_ends_lives_but_is_not_ready(tmp_path, concurrency):
+    with planned(tmp_path, *HEALTH, "--header-timeout", "60s", *concurrency) as site:
+        held = site.hold("/held", "end")
+        # A request whose head is on the way keeps its connection.
+        half = b"GET /ready HTTP/1.1\r\nHost: test\r\n"
+        asking = site.connect().send(half)
+        living = site.connect().send(half.replace(b"ready", b"health"))
+        assert is_well(site.connect().send(half + b"\r\n").answer())
+        with site.connect() as idle:
+            site.send_signal(signal.SIGTERM)
+            assert idle.is_closed()
+        answer = asking.send(b"\r\n").answer()
+        assert (answer.status, answer.body, answer["connection"]) == (503, b"draining\n", "close")
+        assert is_well(living.send(b"\r\n").answer())
+        site.open("end")
+        assert held.answer().status == 200
+        assert site.wait() == 0
+
+
+def test_a_server_with_a_full_queue_is_not_ready(tmp_path, concurrency):
+    with planned(tmp_path, *HEALTH, *ONE, "--queue-max", "1", *concurrency) as site, site.hold("/held", "end") as held:
+        assert is_well(site.get("/ready"))
+        with site.connect() as waiting:
+            waiting.send(b"GET /waits HTTP/1.1\r\nHost: test\r\n\r\n")
+            site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
+            assert site.get("/ready").body == b"too many requests wait\n"
+            assert is_well(site.get("/health"))
+            site.open("end")
+            assert (held.answer().status, waiting.answer().status) == (200, 200)
+        site.wait_until(lambda: site.get("/ready").status == 200, "an empty queue")
+
+
+def test_fastcgi_connections_that_stay(busy):
+    with busy.connect(busy.addresses[3]) as connection:
+        for number in (1, 2, 1):
+            connection.send(gateways.fastcgi(gateways.variables(target="/health"), number=number, keep=True))
+            answer, ended = b"", None
+            while ended is None:
+                assert connection.more()
+                answer, ended = gateways.stdout(connection.buffer, number)
+            connection.buffer = b""
+            assert gateways.cgi_answer(answer)[2] == b"ok\n"
