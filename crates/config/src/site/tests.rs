@@ -1,3 +1,5 @@
+//! What users say of the site, and what a plan makes of it.
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Requests on their way through a site.
+
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
