@@ -173,7 +173,7 @@ def test_fields_that_decode_to_much(served):
         while (found := raw.next()) is not None and found[0] not in (PING, GOAWAY):
             answers.append(found[0])
         # Refused one by one, or the connection ended.
-        assert HEADERS in answers
+        assert HEADERS in answers or found is None or found[0] == GOAWAY
     assert rss(worker) - before < 20 * MB
     with Client(plain(served.address)) as client:
         assert client.ask("GET", "/pid").status == 200
