@@ -190,12 +190,7 @@ impl Passage {
             let Some((head, body)) = page else { return result };
             return self.reply(request, head, &body, out).map_err(|_| Failed);
         }
-        self.release(out).map_err(|_| Failed)?;
-        if let State::Open { encoder: Some(encoder) } = &mut self.state {
-            let mut coded = Vec::new();
-            encoder.finish(&mut coded).map_err(|_| Failed)?;
-            out.write(&coded).map_err(|_| Failed)?;
-        }
+        self.complete(out).map_err(|_| Failed)?;
         if let Some(recorder) = recorder {
             recorder.finish(SystemTime::now());
         }
@@ -213,7 +208,7 @@ impl Passage {
         self.recorder = None;
         self.open(request, head, Some(body.len() as u64), out)?;
         self.put(request, body, out)?;
-        self.release(out)
+        self.complete(out)
     }
 
     fn stored(
@@ -371,17 +366,24 @@ impl Passage {
         }
     }
 
-    /// Sends what was gathered as it is: there will be no more.
-    fn release(&mut self, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
-        if !matches!(self.state, State::Gathering { .. }) {
-            return Ok(());
+    /// Sends what is left: there will be no more. What was gathered goes as it is.
+    fn complete(&mut self, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
+        match &mut self.state {
+            State::Gathering { head, body, length } => {
+                let (head, body, length) = (mem::take(head), mem::take(body), *length);
+                self.state = State::Open { encoder: None };
+                out.start(&head, Some(length))?;
+                out.write(&body)
+            }
+            State::Open { encoder: ending @ Some(_) } => {
+                let mut coded = Vec::new();
+                if let Some(mut encoder) = ending.take() {
+                    encoder.finish(&mut coded).map_err(|_| SendError::Disconnected)?;
+                }
+                out.write(&coded)
+            }
+            State::Silent | State::Open { encoder: None } | State::Hidden { .. } => Ok(()),
         }
-        if let State::Gathering { head, body, length } = mem::take(&mut self.state) {
-            self.state = State::Open { encoder: None };
-            out.start(&head, Some(length))?;
-            out.write(&body)?;
-        }
-        Ok(())
     }
 
     fn flush(&mut self, request: &RequestHead, out: &mut (dyn Response + Send)) -> Result<(), SendError> {

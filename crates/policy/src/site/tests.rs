@@ -288,6 +288,17 @@ fn a_cache_answers_the_second_request() {
 }
 
 #[test]
+fn a_long_answer_of_a_cache_is_compressed_to_its_end() {
+    let cache = cache(60).map(|plan| CachePlan { entry_max_bytes: 1 << 20, ..plan });
+    let site = site(&SitePlan { cache, compression: compression(), ..SitePlan::default() });
+    let text = "a text ".repeat(100_000);
+    for _ in 0..2 {
+        let asked = request("GET", "/", &[("Accept-Encoding", "gzip")]);
+        assert_eq!(gunzip(&serve(&site, asked, &mut says(&text)).body), text.as_bytes());
+    }
+}
+
+#[test]
 fn a_stale_answer_is_given_and_refreshed_out_of_sight() {
     let site = site(&SitePlan { cache: cache(0), ..SitePlan::default() });
     let fields = [("Content-Type", "text/html"), ("Cache-Control", "max-age=0, stale-while-revalidate=60")];
