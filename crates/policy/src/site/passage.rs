@@ -18,6 +18,7 @@ use crate::compression::Encoder;
 use crate::count_table::Permit;
 use crate::network::Client;
 use crate::rate_limit::RateFields;
+use crate::refusal::Refusal;
 
 /// Bodies whose length is known, up to this, are compressed as a whole, so that their length is known again.
 const GATHER_MAX_BYTES: u64 = 256 * 1024;
@@ -195,6 +196,22 @@ impl Passage {
             recorder.finish(SystemTime::now());
         }
         Ok(())
+    }
+
+    /// Answers that the body is longer than it may be, in place of an application that came to its end.
+    ///
+    /// Errors: the application has said something.
+    pub fn refuse_body(
+        &mut self,
+        request: &RequestHead,
+        out: &mut (dyn Response + Send),
+    ) -> Result<(), Failed> {
+        if !matches!(self.state, State::Silent | State::Gathering { .. }) {
+            return Err(Failed);
+        }
+        self.state = State::Silent;
+        let Reply { head, body, .. } = self.site.refusal(&Refusal::too_large(), request, self.id());
+        self.reply(request, head, &body, out).map_err(|_| Failed)
     }
 
     /// Gives an answer of ours, which nobody records.
@@ -440,6 +457,11 @@ impl Passage {
             left = left.saturating_sub(count as u64);
         }
         Ok(())
+    }
+
+    /// Whether what the application gives goes on as it is, so that it need not be pushed through.
+    pub fn passes_on(&self) -> bool {
+        self.recorder.is_none() && matches!(self.state, State::Open { encoder: None })
     }
 
     /// Whether the application has begun an answer; `started`: whether the client got the beginning of one.
