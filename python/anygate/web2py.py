@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anygate.importer import LoadError, python
-from anygate.server import Application
+from anygate.server import Application, Option
 
 #: What ``anygate web2py init`` writes into a site.
 HANDLERS = {
@@ -146,10 +146,24 @@ class _Web2py:
         return [item.encode() if isinstance(item, str) else item for item in answer]
 
 
-def wsgihandler(file: str, *, logging: bool = False, softcron: bool = False) -> Application:
-    """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``."""
+def wsgihandler(
+    file: str,
+    *,
+    logging: bool = False,
+    softcron: bool = False,
+    config: str | os.PathLike[str] | None = None,
+    **options: Option,
+) -> Application:
+    """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``.
+
+    ``config`` and ``options`` are those of :func:`anygate.wsgihandler`.
+    """
     site = _folder_of(file)
     found = application(site)
+    if config is not None or options:
+        from anygate.middleware import wsgihandler as around
+
+        found = around(found, config, **options)
     if logging:
         from anygate.request_log import RequestLog
 

@@ -184,6 +184,23 @@ impl Settings {
         settings
     }
 
+    /// Adds a layer that outranks these.
+    pub fn add(&mut self, other: &Settings) {
+        self.given.extend(other.given.iter().map(|(name, given)| (*name, given.clone())));
+    }
+
+    /// The options that are wanted, without tables.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&str) -> bool) -> Settings {
+        let given = self.given.iter().filter(|(name, _)| wanted(name));
+        Settings { given: given.map(|(name, given)| (*name, given.clone())).collect(), ..Settings::default() }
+    }
+
+    /// The options that somebody set.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.given.keys().copied()
+    }
+
     fn set(&mut self, option: &'static Opt, value: Value, origin: Origin) {
         self.given.insert(option.name, Given { value, origin });
     }

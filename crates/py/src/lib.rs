@@ -5,6 +5,7 @@
 //! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments.
 //! * [`elsewhere`]: servers of other packages, which Python starts.
 //! * [`ready`]: what a site's own check says of a worker.
+//! * [`site`]: what is around the application. [`middleware`]: the same under a server of another package.
 //! * [`watch`]: the process for the admin address. * [`control`]: asks it.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod elsewhere;
 mod embedded;
 mod launch;
 mod logs;
+mod middleware;
 mod ready;
 mod self_signed;
 mod settings;
@@ -30,7 +32,9 @@ mod _anygate {
     #[pymodule_export]
     use super::launch::{main, serve};
     #[pymodule_export]
-    use anygate_wsgi::{WebSocket, WebSocketError};
+    use super::middleware::{Exchange, Site};
+    #[pymodule_export]
+    use anygate_wsgi::{FileWrapper, WebSocket, WebSocketError};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

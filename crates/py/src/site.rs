@@ -35,7 +35,7 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
 }
 
 /// Numbers that all processes see which are forked from this one.
-fn shared(count: usize) -> io::Result<Cells> {
+pub(crate) fn shared(count: usize) -> io::Result<Cells> {
     Board::new(1, count).map(|board| Arc::new(Numbers(board)) as Cells)
 }
 

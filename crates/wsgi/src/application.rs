@@ -198,11 +198,7 @@ pub(crate) fn blocks<'py>(
     block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Option<usize>> {
     if from == 0 {
-        let mut total = 0;
-        for index in 0..count {
-            total += bytes(&block(index)?)?.as_bytes().len() as u64;
-        }
-        call.start(Some(total))?;
+        call.start(Some(length(count, &block)?))?;
     }
     for index in from..count {
         if index > 0 && !call.has_room() {
@@ -211,6 +207,18 @@ pub(crate) fn blocks<'py>(
         call.write(bytes(&block(index)?)?)?;
     }
     Ok(None)
+}
+
+/// Bytes of all blocks together.
+pub(crate) fn length<'py>(
+    count: usize,
+    block: &impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<u64> {
+    let mut total = 0;
+    for index in 0..count {
+        total += bytes(&block(index)?)?.as_bytes().len() as u64;
+    }
+    Ok(total)
 }
 
 /// Sends each block as the application yields it. `anygate.greenlets` has the same loop for its calls.

@@ -14,7 +14,7 @@ use pyo3::types::string::PyStringData;
 /// Bytes as Python's "native string" of PEP 3333: each byte is the character of that number (ISO-8859-1).
 ///
 /// Errors: out of memory.
-pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let length = ffi::Py_ssize_t::try_from(bytes.len())?;
     // SAFETY: the pointer and length are of one slice, which is only read; NULL asks for strict errors, which Latin-1
     // has none of.
@@ -25,7 +25,7 @@ pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, 
 }
 
 /// The bytes of a native string; `None` when a character is above U+00FF.
-pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
+pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
     // SAFETY: the interpreters that we build for keep the layout that this relies on (it is tested below), and a string
     // never changes. A string is kept in the narrowest form, so only Latin-1 text has one byte a character.
     match unsafe { text.data() } {

@@ -10,9 +10,11 @@ use pyo3::types::PyType;
 use crate::ffi;
 
 /// The wrapper. It is a plain iterable for middleware; returned to the server as it is, its file is sent by the kernel.
-#[pyclass(frozen, module = "anygate")]
-pub(crate) struct FileWrapper {
+#[pyclass(frozen, module = "anygate._anygate")]
+pub struct FileWrapper {
+    #[pyo3(get)]
     filelike: Py<PyAny>,
+    #[pyo3(get)]
     block_bytes: isize,
 }
 

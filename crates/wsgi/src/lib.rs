@@ -3,6 +3,7 @@
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it. * [`failures`]: says what went wrong.
 //! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
+//! * [`steps`]: the same for an application under another server, with something of ours in between.
 //! * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
@@ -23,9 +24,12 @@ mod hub;
 mod input;
 mod interrupt;
 mod start_response;
+mod steps;
 mod websocket;
 
 pub use application::{Options, WsgiApplication};
 pub use errors::ErrorSink;
+pub use file_wrapper::FileWrapper;
 pub use hub::WsgiHub;
+pub use steps::{Lender, Steps};
 pub use websocket::{WebSocket, WebSocketError};

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anygate_proto::application::{self, Response, SendError};
 use anygate_proto::error::InvalidHead;
@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::ffi::{Loan, latin1_bytes};
 use crate::hub::GreenletCall;
+use crate::steps::Lender;
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
@@ -51,6 +52,8 @@ pub(crate) enum Reach {
     Lent(Loan),
     /// Here, until the call is over.
     Owned(Mutex<Option<Box<dyn application::Call>>>),
+    /// With somebody who lends it for each step.
+    Elsewhere(Arc<dyn Lender>),
 }
 
 impl Default for Reach {
@@ -68,6 +71,11 @@ impl Reach {
                 let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
                 Some(work(owned.as_deref_mut()?))
             }
+            Reach::Elsewhere(lender) => {
+                let (mut work, mut result) = (Some(work), None);
+                lender.lend(&mut |response| result = work.take().map(|work| work(response)));
+                result
+            }
         }
     }
 }
@@ -76,6 +84,11 @@ impl Call {
     /// A call of a hub.
     pub(crate) fn owning(call: Box<dyn application::Call>) -> Self {
         Call { response: Reach::Owned(Mutex::new(Some(call))), ..Call::default() }
+    }
+
+    /// A call whose response somebody lends.
+    pub(crate) fn lent_by(lender: Arc<dyn Lender>) -> Self {
+        Call { response: Reach::Elsewhere(lender), ..Call::default() }
     }
 
     /// Uses the call of a hub.
@@ -124,6 +137,11 @@ impl Call {
     pub(crate) fn content_length(&self) -> Option<u64> {
         let head = self.head();
         std::str::from_utf8(head.as_ref()?.field("content-length")?).ok()?.parse().ok()
+    }
+
+    /// Whether the application has given a head.
+    pub(crate) fn has_head(&self) -> bool {
+        self.head().is_some()
     }
 
     /// Sends the head if it was not sent; `body_length` as in [`Response::start`].

@@ -990,6 +990,11 @@ pub fn find(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| same(option.name, name))
 }
 
+/// Whether an option says what a site wants around its application, whoever serves it.
+pub fn is_of_site(name: &str) -> bool {
+    site::ROWS.iter().any(|option| option.name == name)
+}
+
 fn same(name: &str, given: &str) -> bool {
     name.len() == given.len()
         && name.bytes().zip(given.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))

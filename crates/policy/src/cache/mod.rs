@@ -199,9 +199,10 @@ impl Cache {
         if request.authority().iter().any(|byte| b"/?#@\\".contains(byte) || !byte.is_ascii_graphic()) {
             return Lookup::Bypass;
         }
-        // What asks for a part, or only for one state, is between client and application.
+        // What asks for a part, only for one state, or for another protocol is between client and application. Nobody
+        // should wait for a WebSocket to end.
         let is_special = |(name, _): (&[u8], &[u8])| {
-            is_one_of(name, &["range", "if-range", "if-match", "if-unmodified-since"])
+            is_one_of(name, &["range", "if-range", "if-match", "if-unmodified-since", "upgrade"])
         };
         // A body could change the answer, and the next request for the URI would have none.
         let has_body = |(name, value): (&[u8], &[u8])| {

@@ -124,6 +124,7 @@ fn what_is_personal_is_not_stored() {
         (&authorization, &[("Cache-Control", "s-maxage=60")], true),
         (&[("Range", "bytes=0-1")], &fresh, false),
         (&[("If-Match", "\"a\"")], &fresh, false),
+        (&[("Upgrade", "websocket"), ("Connection", "Upgrade")], &fresh, false),
         (&[("Content-Length", "3")], &fresh, false),
         (&[("Content-Length", "0")], &fresh, true),
         (&[("Transfer-Encoding", "chunked")], &fresh, false),

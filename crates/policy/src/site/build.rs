@@ -92,6 +92,13 @@ impl Prepared {
         Ok(prepared)
     }
 
+    /// The same where so many threads of each process may wait for another request's answer.
+    #[must_use]
+    pub fn with_waiting_max(&self, waiting_max: usize) -> Prepared {
+        let surroundings = Surroundings { waiting_max, ..self.surroundings.clone() };
+        Prepared { surroundings, ..self.clone() }
+    }
+
     /// The site of the process that has this row of those that there are at the same time; whoever had it before is gone.
     ///
     /// Errors: as for [`new`](Self::new).

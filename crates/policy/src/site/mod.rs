@@ -168,7 +168,7 @@ impl Site {
     /// Decides about a request. Never waits.
     pub fn admit(self: &Arc<Self>, arrival: Arrival<'_>) -> Admission {
         let Arrival { head, endpoints, is_trusted, length } = arrival;
-        let mut passage = self.passage(head, endpoints, is_trusted);
+        let mut passage = self.passage(head, endpoints, is_trusted, length);
         match self.decide(head, endpoints, length, passage.as_deref_mut()) {
             Ok(()) => Admission::Passed(passage),
             Err(mut reply) => {
@@ -184,9 +184,14 @@ impl Site {
         head: &mut RequestHead,
         endpoints: &Endpoints,
         is_trusted: bool,
+        length: Option<u64>,
     ) -> Option<Box<Passage>> {
         let names = self.identity.identify(head, is_trusted);
+        // Its body may turn out to be too long.
+        let is_measured =
+            self.bodies.is_some() && length.is_none() && head.field("transfer-encoding").is_some();
         let is_needed = names.is_some()
+            || is_measured
             || !self.requests.is_empty()
             || !self.rates.is_empty()
             || self.cors.is_some()

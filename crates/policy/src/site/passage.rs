@@ -18,6 +18,7 @@ use crate::compression::Encoder;
 use crate::count_table::Permit;
 use crate::network::Client;
 use crate::rate_limit::RateFields;
+use crate::refusal::Refusal;
 
 /// Bodies whose length is known, up to this, are compressed as a whole, so that their length is known again.
 const GATHER_MAX_BYTES: u64 = 256 * 1024;
@@ -190,16 +191,27 @@ impl Passage {
             let Some((head, body)) = page else { return result };
             return self.reply(request, head, &body, out).map_err(|_| Failed);
         }
-        self.release(out).map_err(|_| Failed)?;
-        if let State::Open { encoder: Some(encoder) } = &mut self.state {
-            let mut coded = Vec::new();
-            encoder.finish(&mut coded).map_err(|_| Failed)?;
-            out.write(&coded).map_err(|_| Failed)?;
-        }
+        self.complete(out).map_err(|_| Failed)?;
         if let Some(recorder) = recorder {
             recorder.finish(SystemTime::now());
         }
         Ok(())
+    }
+
+    /// Answers that the body is longer than it may be, in place of an application that came to its end.
+    ///
+    /// Errors: the application has said something.
+    pub fn refuse_body(
+        &mut self,
+        request: &RequestHead,
+        out: &mut (dyn Response + Send),
+    ) -> Result<(), Failed> {
+        if !matches!(self.state, State::Silent | State::Gathering { .. }) {
+            return Err(Failed);
+        }
+        self.state = State::Silent;
+        let Reply { head, body, .. } = self.site.refusal(&Refusal::too_large(), request, self.id());
+        self.reply(request, head, &body, out).map_err(|_| Failed)
     }
 
     /// Gives an answer of ours, which nobody records.
@@ -213,7 +225,7 @@ impl Passage {
         self.recorder = None;
         self.open(request, head, Some(body.len() as u64), out)?;
         self.put(request, body, out)?;
-        self.release(out)
+        self.complete(out)
     }
 
     fn stored(
@@ -371,17 +383,24 @@ impl Passage {
         }
     }
 
-    /// Sends what was gathered as it is: there will be no more.
-    fn release(&mut self, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
-        if !matches!(self.state, State::Gathering { .. }) {
-            return Ok(());
+    /// Sends what is left: there will be no more. What was gathered goes as it is.
+    fn complete(&mut self, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
+        match &mut self.state {
+            State::Gathering { head, body, length } => {
+                let (head, body, length) = (mem::take(head), mem::take(body), *length);
+                self.state = State::Open { encoder: None };
+                out.start(&head, Some(length))?;
+                out.write(&body)
+            }
+            State::Open { encoder: ending @ Some(_) } => {
+                let mut coded = Vec::new();
+                if let Some(mut encoder) = ending.take() {
+                    encoder.finish(&mut coded).map_err(|_| SendError::Disconnected)?;
+                }
+                out.write(&coded)
+            }
+            State::Silent | State::Open { encoder: None } | State::Hidden { .. } => Ok(()),
         }
-        if let State::Gathering { head, body, length } = mem::take(&mut self.state) {
-            self.state = State::Open { encoder: None };
-            out.start(&head, Some(length))?;
-            out.write(&body)?;
-        }
-        Ok(())
     }
 
     fn flush(&mut self, request: &RequestHead, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
@@ -438,6 +457,11 @@ impl Passage {
             left = left.saturating_sub(count as u64);
         }
         Ok(())
+    }
+
+    /// Whether what the application gives goes on as it is, so that it need not be pushed through.
+    pub fn passes_on(&self) -> bool {
+        self.recorder.is_none() && matches!(self.state, State::Open { encoder: None })
     }
 
     /// Whether the application has begun an answer; `started`: whether the client got the beginning of one.

@@ -192,6 +192,29 @@ fn limits_refuse_before_the_application_is_asked() {
 }
 
 #[test]
+fn a_body_may_turn_out_too_long() {
+    let mut plan = SitePlan::default();
+    plan.limits.body_limits = vec![("/".to_owned(), 5)];
+    let site = site(&plan);
+    let admit = |fields, length| {
+        let mut head = request("POST", "/", fields);
+        let arrival = Arrival { head: &mut head, endpoints: &from("192.0.2.1"), is_trusted: false, length };
+        match site.admit(arrival) {
+            Admission::Passed(passage) => passage,
+            Admission::Answered(reply) => panic!("{}", reply.status()),
+        }
+    };
+    assert!(admit(&[], None).is_none());
+    assert!(admit(&[("Content-Length", "5")], Some(5)).is_none());
+    let mut passage = admit(&[("Transfer-Encoding", "chunked")], None).unwrap();
+    let (asked, mut out) = (request("POST", "/", &[]), Kept::default());
+    passage.refuse_body(&asked, &mut out).unwrap();
+    assert_eq!(out.status(), 413);
+    let mut started = Kept::default();
+    assert_eq!(passage.refuse_body(&asked, &mut started), Err(Failed));
+}
+
+#[test]
 fn answers_get_what_the_site_adds() {
     let security = SecurityPlan { profile: SecurityProfile::Default, fields: Vec::new() };
     let cors = CorsPlan {
@@ -287,6 +310,17 @@ fn a_cache_answers_the_second_request() {
         })
         .collect();
     assert!(ids[0] != ids[1] && ids[1] != ids[2]);
+}
+
+#[test]
+fn a_long_answer_of_a_cache_is_compressed_to_its_end() {
+    let cache = cache(60).map(|plan| CachePlan { entry_max_bytes: 1 << 20, ..plan });
+    let site = site(&SitePlan { cache, compression: compression(), ..SitePlan::default() });
+    let text = "a text ".repeat(100_000);
+    for _ in 0..2 {
+        let asked = request("GET", "/", &[("Accept-Encoding", "gzip")]);
+        assert_eq!(gunzip(&serve(&site, asked, &mut says(&text)).body), text.as_bytes());
+    }
 }
 
 #[test]

@@ -1,0 +1,395 @@
+//! The native half of `anygate.wsgihandler`: what is around an application under a server of another package. The application is
+//! called by Python (`anygate.middleware`), for the reason that [`Steps`] says.
+//!
+//! * [`Site`]: what is around. [`Exchange`]: one request with its answer. * `request`: environ and head. * `kept`: what
+//!   was answered and the server has not taken. * `rows`: which process counts where.
+
+mod kept;
+mod request;
+mod rows;
+
+use std::env;
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anygate_config::options::is_of_site;
+use anygate_config::site::HealthPlan;
+use anygate_config::{LogPlan, Plan, Settings, file};
+use anygate_policy::forwarded::{Applied, Forwarding};
+use anygate_policy::site::{self, Admission, Arrival, Passage, Prepared, Surroundings, Through};
+use anygate_proto::application::{Failed, Response};
+use anygate_proto::cgi::Decoded;
+use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_wsgi::{FileWrapper, Lender, Steps};
+use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use crate::site::shared;
+use crate::{logs, ready, settings};
+use kept::Kept;
+use rows::Rows;
+
+/// Options beside those of the site that mean something here.
+const ALSO: [&str; 4] = ["pythonpath", "trusted_proxies", "forwarded_header", "body_max_bytes"];
+/// Options of the site that only a server can obey.
+const NEVER: [&str; 2] = ["queue_max", "connections_per_client_max"];
+/// Processes that are counted apart at the same time.
+const PROCESSES: usize = 128;
+/// Threads of a process that may wait for another request's answer. Servers have more, but do not say how many.
+const WAITING_MAX: usize = 4;
+
+/// What is around an application.
+#[pyclass(frozen, module = "anygate._anygate")]
+pub(crate) struct Site {
+    prepared: Prepared,
+    forwarding: Forwarding,
+    health: HealthPlan,
+    log: LogPlan,
+    pythonpath: Vec<PathBuf>,
+    rows: Rows,
+    /// The process that made the last one, and what it made. The lock is never held while the interpreter is let go,
+    /// so that nobody has it when a process forks.
+    made: Mutex<Option<(u32, Arc<site::Site>)>>,
+}
+
+#[pymethods]
+impl Site {
+    #[new]
+    #[pyo3(signature = (config = None, **options))]
+    fn new(py: Python<'_>, config: Option<PathBuf>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let folder = env::current_dir()?;
+        let keywords = settings::from_keywords(options)?;
+        let mut settings = Settings::default();
+        if let Some(config) = config {
+            file::read(&folder.join(&config), &config, &mut settings)
+                .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        }
+        ignore(py, &settings, &keywords)?;
+        settings.add(&keywords);
+        let settings =
+            settings.only(|name| (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name));
+        let mut plan =
+            Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        let body_max_bytes = plan.server.body_max_bytes;
+        let limits = &mut plan.site.limits.body_limits;
+        if settings.given("body_max_bytes").is_some() && limits.is_empty() {
+            limits.push(("/".to_owned(), body_max_bytes));
+        }
+        let surroundings = Surroundings {
+            processes: PROCESSES,
+            waiting_max: WAITING_MAX,
+            body_max_bytes,
+            proxies: Vec::new(),
+        };
+        let prepared = Prepared::new(&plan.site, surroundings, &shared).map_err(PyValueError::new_err)?;
+        Ok(Site {
+            prepared,
+            forwarding: Forwarding::new(plan.server.trusted_proxies, plan.server.forwarded_header),
+            health: plan.site.health,
+            log: plan.log,
+            pythonpath: plan.application.pythonpath,
+            rows: Rows::new(shared(PROCESSES).map_err(PyOSError::new_err)?),
+            made: Mutex::default(),
+        })
+    }
+
+    /// Folders to look for modules in.
+    #[getter]
+    fn pythonpath(&self) -> Vec<PathBuf> {
+        self.pythonpath.clone()
+    }
+
+    /// Takes a request in; `None` if nothing is to be done about its answer. `environ` becomes what the application is to
+    /// see.
+    fn ask(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<Option<Exchange>> {
+        let site = self.of_process(environ)?;
+        let mut head = RequestHead::default();
+        let Decoded { length, mut endpoints } = match request::read(environ, &mut head) {
+            Ok(decoded) => decoded,
+            Err(error) => return refuse(&site, head, error.status()).map(Some),
+        };
+        let before = head.clone();
+        let is_trusted = self.forwarding.trusts(&endpoints);
+        if !self.forwarding.is_empty()
+            && let Applied::Believed { ends, .. } = self.forwarding.apply(&mut head, &endpoints)
+        {
+            endpoints = ends;
+            request::tell_ends(environ, &before, &head, &endpoints)?;
+        }
+        let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted, length };
+        let passage = match site.admit(arrival) {
+            Admission::Passed(passage) => passage,
+            Admission::Answered(reply) => {
+                let mut out = Kept::new(&head);
+                reply.send(&head, &mut out).map_err(|error| PyOSError::new_err(error.to_string()))?;
+                return Ok(Some(Exchange::new(None, head, out)));
+            }
+        };
+        if let (Some(max), Some(_), None) =
+            (site.body_max_bytes(&head), head.field("transfer-encoding"), length)
+        {
+            limit(environ, max)?;
+        }
+        let Some(mut passage) = passage else {
+            request::tell_fields(environ, &before, &head)?;
+            return Ok(None);
+        };
+        let mut out = Kept::new(&head);
+        let answered = py.detach(|| {
+            passage.prepare(&mut head);
+            out.spool(true);
+            let answered = passage.answer(&head, &mut out);
+            out.spool(false);
+            answered
+        });
+        Ok(Some(match answered {
+            Some(Ok(())) => Exchange::new(None, head, out),
+            Some(Err(Failed)) => return Err(PyOSError::new_err("a kept answer or a file cannot be sent")),
+            None => {
+                request::tell_fields(environ, &before, &head)?;
+                Exchange::new(Some(passage), head, out)
+            }
+        }))
+    }
+}
+
+impl Site {
+    /// What this process has around the application.
+    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<site::Site>> {
+        let process = std::process::id();
+        if let Some((of, site)) = &*lock(&self.made)
+            && *of == process
+        {
+            return Ok(Arc::clone(site));
+        }
+        let module = environ.py().import("anygate.middleware")?;
+        let may_wait: bool = module.call_method1("may_wait", (environ,))?.extract()?;
+        let mut made = lock(&self.made);
+        if let Some((of, site)) = &*made
+            && *of == process
+        {
+            return Ok(Arc::clone(site));
+        }
+        // A server that is our own has its log already.
+        logs::start(&self.log, None).map_err(PyOSError::new_err)?;
+        let prepared = if may_wait { self.prepared.clone() } else { self.prepared.with_waiting_max(0) };
+        let site = prepared.site(self.rows.claim(process)).map_err(PyOSError::new_err)?;
+        if let Some((_, of_parent)) = made.replace((process, Arc::clone(&site))) {
+            // Its connections and its locks are those of the process that this one was forked from.
+            std::mem::forget(of_parent);
+        }
+        drop(made);
+        self.watch(&site);
+        Ok(site)
+    }
+
+    /// Has the site's own check asked, beside the requests.
+    fn watch(&self, site: &site::Site) {
+        if self.health.ready_check.is_none() {
+            return;
+        }
+        let (health, well) = (self.health.clone(), site.vitals().well());
+        // It is found, and asked for the first time, while nobody waits.
+        let ask = move || {
+            Python::attach(|py| {
+                if let Err(error) = ready::start(py, &health, Arc::clone(&well)) {
+                    well.store(false, Ordering::Release);
+                    tracing::error!("{}", error.value(py));
+                }
+            });
+        };
+        if let Err(error) = thread::Builder::new().name("ready-check".to_owned()).spawn(ask) {
+            site.vitals().well().store(false, Ordering::Release);
+            tracing::error!("ready_check: {error}");
+        }
+    }
+}
+
+/// Options that mean nothing here: nobody should believe that they do.
+fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> {
+    let is_known = |name: &str| (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name);
+    if let Some(name) = keywords.names().find(|name| !is_known(name)) {
+        let message = format!("{name}: is for anygate's own server; here another one serves");
+        return Err(PyTypeError::new_err(message));
+    }
+    // The file may be for our own server as well, but these protect something.
+    for name in file.names().filter(|name| NEVER.contains(name)) {
+        let message = format!("{name} is not obeyed: only anygate's own server can; here another one serves");
+        let message = CString::new(message).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 2)?;
+    }
+    Ok(())
+}
+
+/// Lets the application read no more of a body whose length nobody said.
+fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
+    let Some(input) = environ.get_item("wsgi.input")? else { return Ok(()) };
+    let limited = environ.py().import("anygate.middleware")?.call_method1("LimitedInput", (input, max))?;
+    environ.set_item("wsgi.input", limited)
+}
+
+/// The answer to a request that is none.
+fn refuse(site: &site::Site, request: RequestHead, status: u16) -> PyResult<Exchange> {
+    let line = if status == 431 { "431 Request Header Fields Too Large" } else { "400 Bad Request" };
+    let mut head = ResponseHead::new();
+    let built = head
+        .set_status_line(line.as_bytes())
+        .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
+    debug_assert!(built.is_ok(), "our own pages are valid");
+    let body = site.dress(&request, &mut head, format!("{line}\n").into_bytes());
+    let mut out = Kept::new(&request);
+    let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
+    sent.map_err(|error| PyOSError::new_err(error.to_string()))?;
+    Ok(Exchange::new(None, request, out))
+}
+
+/// One request with its answer.
+#[pyclass(frozen, module = "anygate._anygate")]
+pub(crate) struct Exchange {
+    inner: Arc<Held>,
+    steps: Steps,
+}
+
+struct Held(Mutex<Inner>);
+
+struct Inner {
+    /// Until the answer is over.
+    passage: Option<Box<Passage>>,
+    head: RequestHead,
+    out: Kept,
+}
+
+impl Held {
+    fn passes_on(&self) -> bool {
+        let Inner { passage, out, .. } = &*lock(&self.0);
+        passage.as_ref().is_some_and(|passage| passage.passes_on()) && !out.is_head_request()
+    }
+}
+
+impl Lender for Held {
+    fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send))) {
+        let Inner { passage, head, out } = &mut *lock(&self.0);
+        if let Some(passage) = passage {
+            work(&mut Through { passage, request: head, out });
+        }
+    }
+}
+
+#[pymethods]
+impl Exchange {
+    /// The client's answer is there, whatever becomes of the application's.
+    #[getter]
+    fn is_answered(&self) -> bool {
+        lock(&self.inner.0).out.is_started()
+    }
+
+    /// The application is to be asked.
+    #[getter]
+    fn is_open(&self) -> bool {
+        lock(&self.inner.0).passage.is_some()
+    }
+
+    /// The application may make something else of the connection, in a way that is its server's.
+    #[getter]
+    fn is_upgrade(&self) -> bool {
+        let inner = lock(&self.inner.0);
+        inner.head.field("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"))
+    }
+
+    /// From now on blocks need not be given here: they go on as they are.
+    #[getter]
+    fn passes_on(&self) -> bool {
+        self.inner.passes_on()
+    }
+
+    /// What `start_response` does, but for its result.
+    #[pyo3(signature = (status, response_headers, exc_info, /))]
+    fn start(
+        &self,
+        status: &Bound<'_, PyAny>,
+        response_headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.steps.begin(status, response_headers, exc_info)
+    }
+
+    /// Takes what the application gives to `write`.
+    #[pyo3(signature = (data, /))]
+    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.steps.write(data)
+    }
+
+    /// Takes one block. `whole`: it is all of the body.
+    #[pyo3(signature = (block, whole, /))]
+    fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
+        self.steps.block(block, whole)
+    }
+
+    /// Takes the blocks of a list or a tuple, unless they go on as they are; says whether it took them.
+    #[pyo3(signature = (blocks, /))]
+    fn blocks(&self, blocks: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.steps.blocks(blocks, || !self.inner.passes_on())
+    }
+
+    /// Gives the head of an answer that is a file, if the application has set it.
+    #[pyo3(signature = (file, /))]
+    fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
+        self.steps.file(file)
+    }
+
+    /// All blocks were given.
+    fn end_of_blocks(&self) -> PyResult<()> {
+        self.steps.end_of_blocks()
+    }
+
+    /// Ends the answer; gives whether it is whole. Where the application failed it is if there is something to be said
+    /// in its place.
+    #[pyo3(signature = (failed, /))]
+    fn finish(&self, py: Python<'_>, failed: bool) -> bool {
+        py.detach(|| {
+            let Inner { passage, head, out } = &mut *lock(&self.inner.0);
+            let Some(mut passage) = passage.take() else { return false };
+            passage.finish(head, if failed { Err(Failed) } else { Ok(()) }, out).is_ok()
+        })
+    }
+
+    /// Answers that the request's body is longer than it may be; gives whether that was possible.
+    fn refuse_body(&self) -> bool {
+        let Inner { passage, head, out } = &mut *lock(&self.inner.0);
+        passage.take().is_some_and(|mut passage| passage.refuse_body(head, out).is_ok())
+    }
+
+    /// Lets go of what accompanies the request; nothing more comes of it.
+    fn end(&self) {
+        lock(&self.inner.0).passage = None;
+    }
+
+    /// Status and headers for the server, once they are there, and once only.
+    fn head<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyList>)>> {
+        let Some(head) = lock(&self.inner.0).out.take_head() else { return Ok(None) };
+        request::head_in_python(py, &head).map(Some)
+    }
+
+    /// Bytes of the body that are there; none if there are none.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let take = || lock(&self.inner.0).out.take();
+        let is_read = lock(&self.inner.0).out.reads_next();
+        Ok(PyBytes::new(py, &if is_read { py.detach(take) } else { take() }?))
+    }
+}
+
+impl Exchange {
+    fn new(passage: Option<Box<Passage>>, head: RequestHead, out: Kept) -> Exchange {
+        let inner = Arc::new(Held(Mutex::new(Inner { passage, head, out })));
+        let steps = Steps::new(Arc::clone(&inner) as Arc<dyn Lender>);
+        Exchange { inner, steps }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

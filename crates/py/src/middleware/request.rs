@@ -1,0 +1,141 @@
+//! An environ as a request's head, what became of that in the environ again, and an answer's head for `start_response`.
+
+use std::borrow::Cow;
+
+use anygate_proto::application::Endpoints;
+use anygate_proto::cgi::{self, Decoded, Mount};
+use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_wsgi::ffi::{latin1, latin1_bytes};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+/// Variables that say something about a request, beside its fields. Some servers put those of the machine beside them.
+const VARIABLES: [&[u8]; 12] = [
+    b"CONTENT_LENGTH",
+    b"CONTENT_TYPE",
+    b"PATH_INFO",
+    b"QUERY_STRING",
+    b"REMOTE_ADDR",
+    b"REMOTE_PORT",
+    b"REQUEST_METHOD",
+    b"REQUEST_URI",
+    b"SCRIPT_NAME",
+    b"SERVER_NAME",
+    b"SERVER_PORT",
+    b"SERVER_PROTOCOL",
+];
+
+/// Reads the request that an environ describes.
+///
+/// Errors: it describes none, as for a front server's.
+pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Result<Decoded, cgi::Error> {
+    let variable = |name: &str| environ.get_item(name).ok().flatten()?.cast_into::<PyString>().ok();
+    let mut variables = Vec::with_capacity(environ.len());
+    for (name, value) in environ.iter() {
+        if let (Ok(name), Ok(value)) = (name.cast_into::<PyString>(), value.cast_into::<PyString>()) {
+            let is_wanted = latin1_bytes(&name)
+                .is_some_and(|name| name.starts_with(b"HTTP_") || VARIABLES.contains(&name));
+            if is_wanted {
+                variables.push((name, value));
+            }
+        }
+    }
+    let renamed = [("wsgi.url_scheme", "REQUEST_SCHEME"), ("RAW_URI", "REQUEST_URI")];
+    for (name, as_front_servers_say) in renamed {
+        let is_news = variable(as_front_servers_say).is_none_or(|_| name == "wsgi.url_scheme");
+        if let Some(value) = variable(name).filter(|_| is_news) {
+            variables.push((PyString::intern(environ.py(), as_front_servers_say), value));
+        }
+    }
+    let bytes: Vec<_> = variables.iter().map(|(name, value)| (octets(name), octets(value))).collect();
+    // A peer without an address is on a unix socket.
+    let nobody = Endpoints {
+        remote_addr: "127.0.0.1".to_owned(),
+        server_name: "localhost".to_owned(),
+        server_port: "80".to_owned(),
+        unix: true,
+        ..Endpoints::default()
+    };
+    let variables = bytes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
+    let decoded = cgi::decode(variables, &Mount::AsGiven, &nobody, head)?;
+    // That the body's length is not known matters to some.
+    if let Some(coding) =
+        variable("HTTP_TRANSFER_ENCODING").filter(|coding| !coding.is_empty().unwrap_or(true))
+    {
+        let (name, value) = (head.push_text(b"transfer-encoding")?, head.push_text(&octets(&coding))?);
+        head.push_field(name, value);
+    }
+    Ok(decoded)
+}
+
+/// The bytes of a native string (PEP 3333, "Unicode Issues"); of a server that breaks the rule, those of UTF-8.
+fn octets<'a>(text: &'a Bound<'_, PyString>) -> Cow<'a, [u8]> {
+    match latin1_bytes(text) {
+        Some(bytes) => Cow::Borrowed(bytes),
+        None => Cow::Owned(text.to_string_lossy().into_owned().into_bytes()),
+    }
+}
+
+/// Puts fields that differ into the environ.
+pub(super) fn tell_fields(
+    environ: &Bound<'_, PyDict>,
+    before: &RequestHead,
+    head: &RequestHead,
+) -> PyResult<()> {
+    let py = environ.py();
+    let value = |head: &RequestHead, name: &[u8]| {
+        let mut fields = head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        fields.next().map(|(_, value)| value.to_vec())
+    };
+    for (name, _) in before.fields().filter(|(name, _)| value(head, name).is_none()) {
+        environ.call_method1("pop", (key(py, name)?, py.None()))?;
+    }
+    for (name, new) in head.fields().filter(|(name, new)| value(before, name).as_deref() != Some(*new)) {
+        environ.set_item(key(py, name)?, latin1(py, new)?)?;
+    }
+    Ok(())
+}
+
+/// Puts what trusted proxies said into the environ.
+pub(super) fn tell_ends(
+    environ: &Bound<'_, PyDict>,
+    before: &RequestHead,
+    head: &RequestHead,
+    endpoints: &Endpoints,
+) -> PyResult<()> {
+    let py = environ.py();
+    environ.set_item("REMOTE_ADDR", &endpoints.remote_addr)?;
+    if endpoints.remote_port.is_empty() {
+        environ.call_method1("pop", ("REMOTE_PORT", py.None()))?;
+    } else {
+        environ.set_item("REMOTE_PORT", &endpoints.remote_port)?;
+    }
+    environ.set_item("SERVER_PORT", &endpoints.server_port)?;
+    environ.set_item("wsgi.url_scheme", if endpoints.https { "https" } else { "http" })?;
+    if endpoints.https {
+        environ.set_item("HTTPS", "on")?;
+    }
+    if head.authority() != before.authority() {
+        environ.set_item("HTTP_HOST", latin1(py, head.authority())?)?;
+    }
+    environ.set_item("SCRIPT_NAME", latin1(py, head.script_name())?)
+}
+
+/// `x-request-id` to `HTTP_X_REQUEST_ID`.
+fn key<'py>(py: Python<'py>, name: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let upper = name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
+    latin1(py, &b"HTTP_".iter().copied().chain(upper).collect::<Vec<_>>())
+}
+
+/// Status and headers as `start_response` takes them.
+pub(super) fn head_in_python<'py>(
+    py: Python<'py>,
+    head: &ResponseHead,
+) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyList>)> {
+    let status = [head.status().to_string().as_bytes(), b" ", head.reason()].concat();
+    let headers = PyList::empty(py);
+    for (name, value) in head.fields() {
+        headers.append((latin1(py, name)?, latin1(py, value)?))?;
+    }
+    Ok((latin1(py, &status)?, headers))
+}

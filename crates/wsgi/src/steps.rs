@@ -1,0 +1,89 @@
+//! One answer in steps, for an application that another server calls with something of ours in between. Python calls the
+//! application and gives here what comes back, for the reason that is said of [`hub`](crate::hub): such servers have
+//! greenlets, too.
+
+use std::sync::Arc;
+
+use anygate_proto::application::Response;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::application::{bytes, length};
+use crate::file_wrapper::FileWrapper;
+use crate::start_response::{Call, begin};
+
+/// Who has the response between two steps.
+pub trait Lender: Send + Sync {
+    /// Has `work` use the response once; not at all when the answer is over. It must not attach to the interpreter.
+    fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send)));
+}
+
+/// One answer of an application.
+pub struct Steps(Call);
+
+impl Steps {
+    /// An answer into a response that `lender` has.
+    pub fn new(lender: Arc<dyn Lender>) -> Steps {
+        Steps(Call::lent_by(lender))
+    }
+
+    /// What `start_response` does, but for its result.
+    pub fn begin(
+        &self,
+        status: &Bound<'_, PyAny>,
+        response_headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        begin(&self.0, status, response_headers, exc_info)
+    }
+
+    /// Takes what the application gives to `write`.
+    pub fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.0.written(data)
+    }
+
+    /// Takes one block. `whole`: it is all of the body.
+    pub fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
+        self.0.block(bytes(block)?, whole)
+    }
+
+    /// Takes the blocks of a list or a tuple, unless they are not `wanted` when the head has been given; says whether
+    /// they were.
+    pub fn blocks(&self, iterable: &Bound<'_, PyAny>, wanted: impl FnOnce() -> bool) -> PyResult<bool> {
+        if let Ok(list) = iterable.cast_exact::<PyList>() {
+            return self.all(list.len(), |index| list.get_item(index), wanted);
+        }
+        let tuple = iterable.cast::<PyTuple>()?;
+        self.all(tuple.len(), |index| tuple.get_item(index), wanted)
+    }
+
+    fn all<'py>(
+        &self,
+        count: usize,
+        block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+        wanted: impl FnOnce() -> bool,
+    ) -> PyResult<bool> {
+        self.0.start(Some(length(count, &block)?))?;
+        if !wanted() {
+            return Ok(false);
+        }
+        for index in 0..count {
+            self.0.write(bytes(&block(index)?)?)?;
+        }
+        Ok(true)
+    }
+
+    /// Gives the head of an answer that is a file, if the application has set it.
+    pub fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
+        if !self.0.has_head() {
+            return Ok(());
+        }
+        let rest = file.get().rest(file.py())?;
+        self.0.start(rest.map(|rest| rest.length))
+    }
+
+    /// All blocks were given.
+    pub fn end_of_blocks(&self) -> PyResult<()> {
+        self.0.start(Some(0))
+    }
+}

@@ -1,0 +1,288 @@
+"""What a site wants around its application, under a server of another package.
+
+The native module decides, as it does for anygate's own server. The application is called from here and not from there:
+under gevent and eventlet it may be switched away from, which must not happen below a frame of the native module.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from anygate._anygate import Exchange, FileWrapper, Site
+from anygate.server import Application, Option
+
+_END = object()
+
+
+def wsgihandler(app: Application | str, config: str | os.PathLike[str] | None = None, **options: Option) -> Application:
+    """Return ``app`` with a site's policies around it, for any WSGI server.
+
+    ``app`` is a WSGI callable, or a target such as ``"myapp:app"``. ``config`` is a settings file, of which only what
+    is around the application counts; ``options`` are such settings, too, and outrank it. Made before a server forks
+    its processes, they count together.
+
+    Raises TypeError for an option that does not exist or is for anygate's own server, ValueError for a value that an
+    option cannot have, and LoadError when there is no such application.
+    """
+    site = Site(config, **options)
+    if isinstance(app, str):
+        from anygate.importer import load
+
+        app = load(app, site.pythonpath)
+    return Middleware(app, site)
+
+
+class Middleware:
+    """A WSGI application around another."""
+
+    def __init__(self, application: Application, site: Site):
+        self.application = application
+        self._site = site
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer, or let the application answer."""
+        exchange = self._site.ask(environ)
+        if exchange is None:
+            return self.application(environ, start_response)
+        answer = _Answer(exchange, environ, start_response)
+        if exchange.is_answered:
+            answer.tell_head()
+            if exchange.is_open:
+                answer.refresh = lambda: _refresh(self.application, exchange, environ)
+            return answer
+        if exchange.is_upgrade:
+            # What a server takes for the end of a WebSocket is its own affair.
+            return self.application(environ, start_response)
+        return answer.of(self.application)
+
+
+class _Answer:
+    """One answer: what the server iterates over and closes."""
+
+    def __init__(self, exchange: Exchange, environ: dict[str, Any], start_response: Any):
+        #: What is to be done when the server has taken everything.
+        self.refresh: Callable[[], None] | None = None
+        self._exchange = exchange
+        self._environ = environ
+        self._errors = environ["wsgi.errors"]
+        self._start_response = start_response
+        self._is_told = False
+        #: What the server's ``start_response`` returned.
+        self._server_write: Any = None
+        #: What the application returned, until it is closed.
+        self._answer: Any = None
+        #: What is to come of that, until its end.
+        self._blocks: Iterator[Any] | None = None
+        self._is_first = True
+        self._passes_on = False
+
+    def of(self, application: Application) -> Iterable[bytes]:
+        """Ask the application, as far as its head: not every server takes one later."""
+        try:
+            answer = self._begin(application)
+            while self._blocks is not None and not self._is_told:
+                self._advance()
+        except BaseException:
+            try:
+                self.close()
+            except Exception as error:
+                self.log(error)
+            raise
+        return answer
+
+    def _begin(self, application: Application) -> Iterable[bytes]:
+        exchange = self._exchange
+        file_wrapper = self._environ.get("wsgi.file_wrapper")
+        if file_wrapper is not None:
+            # So that a file is known as one. The server gets it in its own wrapper if nobody else needs the bytes.
+            self._environ["wsgi.file_wrapper"] = FileWrapper
+        try:
+            answer = self._answer = application(self._environ, self._start)
+            if type(answer) is list or type(answer) is tuple:
+                if not exchange.blocks(answer):
+                    return self._as_it_is(answer)
+                self._blocks = iter(())
+            elif type(answer) is FileWrapper and file_wrapper is not None:
+                exchange.file(answer)
+                if exchange.passes_on:
+                    return self._as_it_is(file_wrapper(answer.filelike, answer.block_bytes))
+                self._blocks = iter(partial(answer.filelike.read, answer.block_bytes), b"")
+            else:
+                self._blocks = iter(answer)
+        except BaseException as error:
+            if not self._covers(error):
+                raise
+        self.tell_head()
+        return self
+
+    def _as_it_is(self, answer: Iterable[bytes]) -> Iterable[bytes]:
+        self.tell_head()
+        self._exchange.end()
+        return answer
+
+    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], None]:
+        self._exchange.start(status, headers, exc_info)
+        return self._write
+
+    def _write(self, data: bytes, /) -> None:
+        self._exchange.write(data)
+        self.tell_head()
+        while piece := self._exchange.take():
+            self._server_write(piece)
+
+    def tell_head(self) -> None:
+        """Tell the server status and headers, once they are there."""
+        head = self._exchange.head()
+        if head is not None:
+            self._is_told = True
+            self._server_write = self._start_response(*head)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while True:
+            if piece := self._exchange.take():
+                return piece
+            if self._blocks is None:
+                raise StopIteration
+            if block := self._advance():
+                return block
+
+    def _advance(self) -> bytes | None:
+        """Take a block of the application; return it if it goes on as it is."""
+        assert self._blocks is not None
+        exchange = self._exchange
+        try:
+            block: Any = next(self._blocks, _END)
+            if block is _END:
+                self._blocks = None
+                exchange.end_of_blocks()
+                if not exchange.finish(False):
+                    raise OSError("the answer cannot be brought to its end")
+            elif self._passes_on:
+                return block  # type: ignore[no-any-return]
+            elif block or type(block) is not bytes:
+                exchange.block(block, self._is_first and _length(self._answer) == 1)
+                self._is_first = False
+                self._passes_on = exchange.passes_on
+        except BaseException as error:
+            self._blocks = None
+            if not self._covers(error):
+                raise
+        self.tell_head()
+        return None
+
+    def _covers(self, error: BaseException) -> bool:
+        """Whether the client gets something better in the place of what failed; then it is for the log."""
+        if isinstance(error, BodyTooLong):
+            return self._exchange.refuse_body()
+        if not isinstance(error, Exception) or not self._exchange.finish(True):
+            return False
+        self.log(error)
+        return True
+
+    def log(self, error: Exception) -> None:
+        """Write an exception into the server's log."""
+        method, path = self._environ.get("REQUEST_METHOD", ""), self._environ.get("PATH_INFO", "")
+        print(f"anygate: the application failed: {method} {path!a}", file=self._errors)
+        traceback.print_exception(error, file=self._errors)
+        self._errors.flush()
+
+    def close(self) -> None:
+        """End, also before everything was taken."""
+        answer, self._answer = self._answer, None
+        refresh, self.refresh = self.refresh, None
+        self._blocks = None
+        try:
+            close = getattr(answer, "close", None)
+            if close is not None:
+                close()
+        finally:
+            if refresh is not None:
+                refresh()
+            self._exchange.end()
+
+
+def _refresh(application: Application, exchange: Exchange, environ: dict[str, Any]) -> None:
+    """Have the application answer once more, for the cache alone."""
+    answer = _Answer(exchange, environ, None)
+    try:
+        # No head comes, so this goes to the end.
+        answer.of(application)
+        answer.close()
+    except Exception as error:
+        answer.log(error)
+
+
+def _length(answer: Any) -> int | None:
+    try:
+        return len(answer)
+    except Exception:
+        return None
+
+
+class BodyTooLong(OSError):
+    """The request's body is longer than it may be."""
+
+
+class LimitedInput:
+    """``wsgi.input`` of a body whose length nobody said. Reading beyond the limit raises :class:`BodyTooLong`."""
+
+    def __init__(self, stream: Any, max_bytes: int):
+        self._stream = stream
+        self._left = max_bytes
+
+    def read(self, size: int | None = None, /) -> bytes:
+        """Read up to ``size`` bytes, or all."""
+        return self._counted(self._stream.read, size)
+
+    def readline(self, size: int | None = None, /) -> bytes:
+        """Read a line, or ``size`` bytes of it."""
+        return self._counted(self._stream.readline, size)
+
+    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+        """Read all lines, or about ``hint`` bytes of them."""
+        lines: list[bytes] = []
+        total = 0
+        while line := self.readline():
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _counted(self, read: Callable[[int], bytes], size: int | None) -> bytes:
+        # One byte more shows that there is one.
+        most = self._left + 1
+        data = read(most if size is None or size < 0 else min(size, most))
+        self._left -= len(data)
+        if self._left < 0:
+            self._left = 0
+            raise BodyTooLong(errno.EFBIG, "the request's body is longer than it may be")
+        return data
+
+
+def may_wait(environ: dict[str, Any]) -> bool:
+    """Say whether a request may wait for another one: not where all are on one thread."""
+    if not environ.get("wsgi.multithread"):
+        return False
+    if "gevent" in sys.modules:
+        from gevent import hub, monkey
+
+        if monkey.is_module_patched("threading") or hub._get_hub() is not None:
+            return False
+    if "eventlet" in sys.modules:
+        from eventlet import patcher
+
+        return not patcher.is_monkey_patched("thread")
+    return True
