@@ -40,12 +40,13 @@ pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Resul
             }
         }
     }
-    let renamed = [("wsgi.url_scheme", "REQUEST_SCHEME"), ("RAW_URI", "REQUEST_URI")];
-    for (name, as_front_servers_say) in renamed {
-        let is_news = variable(as_front_servers_say).is_none_or(|_| name == "wsgi.url_scheme");
-        if let Some(value) = variable(name).filter(|_| is_news) {
-            variables.push((PyString::intern(environ.py(), as_front_servers_say), value));
-        }
+    let mut add = |name, value| variables.push((PyString::intern(environ.py(), name), value));
+    // As front servers call them.
+    if let Some(scheme) = variable("wsgi.url_scheme") {
+        add("REQUEST_SCHEME", scheme);
+    }
+    if let (None, Some(target)) = (variable("REQUEST_URI"), variable("RAW_URI")) {
+        add("REQUEST_URI", target);
     }
     let bytes: Vec<_> = variables.iter().map(|(name, value)| (octets(name), octets(value))).collect();
     // A peer without an address is on a unix socket.
@@ -83,17 +84,18 @@ pub(super) fn tell_fields(
     head: &RequestHead,
 ) -> PyResult<()> {
     let py = environ.py();
-    let value = |head: &RequestHead, name: &[u8]| {
-        let mut fields = head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name));
-        fields.next().map(|(_, value)| value.to_vec())
-    };
     for (name, _) in before.fields().filter(|(name, _)| value(head, name).is_none()) {
         environ.call_method1("pop", (key(py, name)?, py.None()))?;
     }
-    for (name, new) in head.fields().filter(|(name, new)| value(before, name).as_deref() != Some(*new)) {
+    for (name, new) in head.fields().filter(|(name, new)| value(before, name) != Some(*new)) {
         environ.set_item(key(py, name)?, latin1(py, new)?)?;
     }
     Ok(())
+}
+
+fn value<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
+    let mut fields = head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    fields.next().map(|(_, value)| value)
 }
 
 /// Puts what trusted proxies said into the environ.
