@@ -272,17 +272,15 @@ class LimitedInput:
         return data
 
 
-def may_wait(environ: dict[str, Any]) -> bool:
-    """Say whether a request may wait for another one: not where all are on one thread."""
-    if not environ.get("wsgi.multithread"):
-        return False
+def has_greenlets() -> bool:
+    """Whether requests are greenlets of one thread, so that none may keep the thread waiting."""
     if "gevent" in sys.modules:
         from gevent import hub, monkey
 
         if monkey.is_module_patched("threading") or hub._get_hub() is not None:
-            return False
+            return True
     if "eventlet" in sys.modules:
         from eventlet import patcher
 
-        return not patcher.is_monkey_patched("thread")
-    return True
+        return bool(patcher.is_monkey_patched("thread"))
+    return False

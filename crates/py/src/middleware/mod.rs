@@ -70,8 +70,7 @@ impl Site {
         }
         ignore(py, &settings, &keywords)?;
         settings.add(&keywords);
-        let settings =
-            settings.only(|name| (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name));
+        let settings = settings.only(is_obeyed);
         let mut plan =
             Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let body_max_bytes = plan.server.body_max_bytes;
@@ -81,7 +80,8 @@ impl Site {
         }
         let surroundings = Surroundings {
             processes: PROCESSES,
-            waiting_max: WAITING_MAX,
+            // It is known when there are requests.
+            waiting_max: 0,
             body_max_bytes,
             proxies: Vec::new(),
         };
@@ -166,8 +166,10 @@ impl Site {
         {
             return Ok(Arc::clone(site));
         }
-        let module = environ.py().import("anygate.middleware")?;
-        let may_wait: bool = module.call_method1("may_wait", (environ,))?.extract()?;
+        let py = environ.py();
+        let greenlets: bool = py.import("anygate.middleware")?.call_method0("has_greenlets")?.extract()?;
+        let threads =
+            environ.get_item("wsgi.multithread")?.is_some_and(|many| many.is_truthy().unwrap_or(false));
         let mut made = lock(&self.made);
         if let Some((of, site)) = &*made
             && *of == process
@@ -176,43 +178,51 @@ impl Site {
         }
         // A server that is our own has its log already.
         logs::start(&self.log, None).map_err(PyOSError::new_err)?;
-        let prepared = if may_wait { self.prepared.clone() } else { self.prepared.with_waiting_max(0) };
+        // Where all are on one thread, nobody would do what a request waits for.
+        let waiting_max = if threads && !greenlets { WAITING_MAX } else { 0 };
+        let prepared = self.prepared.with_waiting_max(waiting_max);
         let site = prepared.site(self.rows.claim(process)).map_err(PyOSError::new_err)?;
         if let Some((_, of_parent)) = made.replace((process, Arc::clone(&site))) {
             // Its connections and its locks are those of the process that this one was forked from.
             std::mem::forget(of_parent);
         }
         drop(made);
-        self.watch(&site);
+        self.watch(py, &site, greenlets);
         Ok(site)
     }
 
-    /// Has the site's own check asked, beside the requests.
-    fn watch(&self, site: &site::Site) {
+    /// Has the site's own check asked, beside the requests. This one waits for its first answer, unless it would keep all
+    /// others of the process waiting, too.
+    fn watch(&self, py: Python<'_>, site: &site::Site, greenlets: bool) {
         if self.health.ready_check.is_none() {
             return;
         }
         let (health, well) = (self.health.clone(), site.vitals().well());
-        // It is found, and asked for the first time, while nobody waits.
-        let ask = move || {
-            Python::attach(|py| {
-                if let Err(error) = ready::start(py, &health, Arc::clone(&well)) {
-                    well.store(false, Ordering::Release);
-                    tracing::error!("{}", error.value(py));
-                }
-            });
+        let ask = move |py: Python<'_>| {
+            if let Err(error) = ready::start(py, &health, Arc::clone(&well)) {
+                well.store(false, Ordering::Release);
+                tracing::error!("{}", error.value(py));
+            }
         };
-        if let Err(error) = thread::Builder::new().name("ready-check".to_owned()).spawn(ask) {
+        if !greenlets {
+            return ask(py);
+        }
+        let beside = thread::Builder::new().name("ready-check".to_owned()).spawn(move || Python::attach(ask));
+        if let Err(error) = beside {
             site.vitals().well().store(false, Ordering::Release);
             tracing::error!("ready_check: {error}");
         }
     }
 }
 
+/// Whether an option means something here.
+fn is_obeyed(name: &str) -> bool {
+    (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name)
+}
+
 /// Options that mean nothing here: nobody should believe that they do.
 fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> {
-    let is_known = |name: &str| (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name);
-    if let Some(name) = keywords.names().find(|name| !is_known(name)) {
+    if let Some(name) = keywords.names().find(|name| !is_obeyed(name)) {
         let message = format!("{name}: is for anygate's own server; here another one serves");
         return Err(PyTypeError::new_err(message));
     }
