@@ -13,7 +13,7 @@ from wsgiref.validate import validator
 import anygate
 import pytest
 from anygate.importer import LoadError
-from anygate.middleware import LimitedInput, may_wait
+from anygate.middleware import LimitedInput
 
 TEXT = ("Content-Type", "text/plain")
 
@@ -499,17 +499,78 @@ def test_requests_wait_for_one_another_if_they_are_threads():
         assert len(counted) == calls
 
 
-def test_greenlets_do_not_wait(run):
-    program = """
-from gevent import monkey
-monkey.patch_all()
-from anygate.middleware import may_wait
-assert not may_wait({"wsgi.multithread": True})
+@pytest.mark.parametrize(
+    ("program", "has"),
+    [
+        ("", False),
+        ("import gevent", False),
+        ("import gevent; gevent.sleep(0)", True),
+        ("from gevent import monkey; monkey.patch_all()", True),
+        ("import eventlet", False),
+        ("import eventlet; eventlet.monkey_patch()", True),
+    ],
+)
+def test_greenlets_are_noticed(run, program, has):
+    program = f"{program}\nfrom anygate.middleware import has_greenlets\nprint(has_greenlets())"
+    assert run("-W", "ignore", "-c", program, command=[sys.executable]).stdout == f"{has}\n"
+
+
+def test_a_check_answers_before_the_first_request(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "some_check.py").write_text("def ill():\n    return False\ndef well():\n    return True\n")
+    for check, status in [("some_check:ill", 503), ("some_check:well", 200), ("some_check:nothing", 503)]:
+        around = anygate.wsgihandler(gives([b"a"]), ready_path="/ready", ready_check=check)
+        assert [ask(around, path).status for path in ("/ready", "/ready", "/")] == [status, status, 200]
+
+
+FORKS = """
+import os, signal, sys, wsgiref.util
+import anygate
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hold" and held:
+        os.write(held[1], b"h")
+        signal.pause()
+    start_response("200 OK", [])
+    return [b""]
+
+def ask(path):
+    environ = {"PATH_INFO": path, "REMOTE_ADDR": "192.0.2.1", "wsgi.errors": sys.stderr}
+    wsgiref.util.setup_testing_defaults(environ)
+    def start_response(status, headers):
+        print(os.getpid() == parent, path, status[:3], flush=True)
+    around(environ, start_response)
+
+parent, held = os.getpid(), None
+around = anygate.wsgihandler(app, rate_limit=["/rate 2/1h"], requests_per_client_max=["/hold 1"])
+if "late" not in sys.argv:
+    ask("/rate")
+held = os.pipe()
+child = os.fork()
+if child == 0:
+    ask("/rate")
+    ask("/hold")
+os.read(held[0], 1)
+held = None
+ask("/rate")
+ask("/hold")
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+if os.fork() == 0:
+    ask("/hold")
+    os._exit(0)
+os.wait()
+ask("/hold")
 """
-    assert run("-c", program, command=[sys.executable]).returncode == 0
-    assert may_wait({"wsgi.multithread": True})
-    assert not may_wait({"wsgi.multithread": False})
-    assert not may_wait({})
+
+
+@pytest.mark.parametrize(("when", "before"), [("early", ["True /rate 200"]), ("late", [])])
+def test_processes_count_together(run, when, before):
+    """Also those that were forked from one that had answered, and the place of one that was killed."""
+    ended = run("-c", FORKS, when, command=[sys.executable])
+    asked = ["True /rate 429" if before else "True /rate 200", "True /hold 429", "False /hold 200", "True /hold 200"]
+    assert ended.stdout.splitlines() == [*before, "False /rate 200", *asked], ended.stderr
 
 
 # What is said about the request.

@@ -77,6 +77,7 @@ SERVERS = {
     "waitress": [sys.executable, "-c", SERVE_WAITRESS],
     "wsgiref": [sys.executable, "-c", SERVE_WSGIREF],
 }
+APART = {"gunicorn-apart": [*(part for part in GUNICORN if part != "--preload"), "-w", "2", "around:application"]}
 ONE_AT_A_TIME = {"wsgiref"}
 LOSES_CHUNKED = {"uwsgi", "uwsgi-threads", "wsgiref"}
 PROCESSES = {"gunicorn", "gunicorn-threads", "uwsgi", "uwsgi-threads", "anygate"}
@@ -117,7 +118,7 @@ def running(name, folder, config=CONFIG):
     (folder / "files").mkdir()
     (folder / "files/page.html").write_text("a page of text\n" * 5000)
     (folder / "files/large.json").write_bytes(b'"a file that is not small",\n' * 200_000)
-    command = [str(part).replace("{port}", str(port)) for part in SERVERS[name]]
+    command = [str(part).replace("{port}", str(port)) for part in {**SERVERS, **APART}[name]]
     with process(command, folder, environment={"PYTHONPATH": "."}) as served:
         site = Site(served, name, port, folder)
         wait_for(served, lambda: site.get("/hello").body == b"/hello")
@@ -426,6 +427,30 @@ def test_close_is_called_once_when_the_client_goes_away(site):
     site.wait_for_note("closed endless")
     assert site.get("/hello").body == b"/hello"
     assert site.notes().count("closed endless") == 1
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="Debian's redis-server is not installed")
+def test_processes_that_were_made_apart_share_a_redis(tmp_path):
+    path = tmp_path / "redis.sock"
+    redis = [
+        shutil.which("redis-server"),
+        "--port",
+        "0",
+        "--unixsocket",
+        str(path),
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+    ]
+    config = f'rate_limit = ["/often 5/1h"]\ncache = ["/cached"]\nshared = "unix://{path}"\nshared_timeout = "20s"\n'
+    with process(redis, tmp_path) as served:
+        served.wait_until(path.exists, "Redis")
+        with running("gunicorn-apart", tmp_path, config) as site:
+            answers = [site.get("/often") for _ in range(12)]
+            assert [answer.status for answer in answers] == [200] * 5 + [429] * 7
+            assert {site.get("/cached/here").body for _ in range(12)} == {TEXT}
+            assert site.notes().count("asked /cached/here") == 1
 
 
 def test_nothing_was_complained_about(site):
