@@ -134,6 +134,20 @@ def test_streams_are_refused_one_by_one(site):
         assert client.wait(let_in).json["body_bytes"] == 4
 
 
+def test_a_prefix_opens_nothing(site):
+    """Proxies that set no X-Forwarded-Prefix pass on what their client says."""
+    for prefix in ("/x", "/x/y", "/admin/.."):
+        fields = [*of("192.0.2.1"), ("X-Forwarded-Prefix", prefix)]
+        assert site.get("/admin", fields).status == 403
+    assert site.get("/users", [*of("192.0.2.1"), ("X-Forwarded-Prefix", "/admin")]).status == 403
+
+
+def test_streams_that_are_denied_need_not_bring_their_body(site):
+    with Client(plain(site.address)) as client:
+        denied = client.begin("POST", "/admin", [("x-forwarded-for", "192.0.2.1")], end=False)
+        assert client.wait(denied).status == 403
+
+
 # Bodies.
 
 LIMITS = ["--body-max-bytes", "1000", "--body-limits", "/upload 100K", "--body-limits", "/upload/small 10"]

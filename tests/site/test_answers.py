@@ -110,6 +110,16 @@ def test_only_tls_is_told_to_stay_with_tls(tmp_path, pair, concurrency):
                 assert fields.get("strict-transport-security", []) == expected
 
 
+def test_errors_over_tls_are_told_to_stay_with_tls(tmp_path, pair, concurrency):
+    tls = ["-c", pair[0], "-k", pair[1], "--body-max-bytes", "10"]
+    with planned(tmp_path, "--security-headers", "default", *tls, *concurrency) as site:
+        site.plan("/fails", raises=True)
+        for asked, status in [(("GET", "/fails"), 500), (("POST", "/", (), b"x" * 11), 413)]:
+            with Secure(site.address, pair[0]) as connection:
+                answer = connection.ask(*asked)
+            assert (answer.status, answer["strict-transport-security"]) == (status, "max-age=31536000")
+
+
 # CORS.
 
 PAGE = ("Origin", "https://page.example")
@@ -186,6 +196,13 @@ def test_pages_may_read_why_they_were_refused(cors):
     # Asking costs nothing of a rate, but lists hold for all.
     assert cors.get("/rated", asks, "OPTIONS").status == 204
     assert cors.get("/denied", asks, "OPTIONS").status == 403
+
+
+def test_pages_may_read_what_went_wrong(tmp_path, concurrency):
+    with planned(tmp_path, "--cors-origins", PAGE[1], "--body-max-bytes", "10", *concurrency) as site:
+        site.plan("/fails", raises=True)
+        for answer in (site.get("/fails", [PAGE]), site.get("/", [PAGE], "POST", b"x" * 11)):
+            assert (answer.status, answer["access-control-allow-origin"]) in [(500, PAGE[1]), (413, PAGE[1])]
 
 
 def test_all_pages_may(tmp_path):
@@ -419,6 +436,18 @@ def test_head_has_the_head_of_get(site):
                 heads.append({name: value for name, value in fields if name not in ("Date", "Content-Length")})
             assert heads[0] == heads[1]
             assert heads[1].get("Content-Encoding") == (accept if accept == "gzip" else None)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_head_has_no_length_but_that_of_get(site, announced):
+    length = [("Content-Length", "5000")] if announced else []
+    path = site.plan(a_path(), fields=[HTML, *length], body="x" * 5000)
+    for protocol in PROTOCOLS:
+        for accept in ("gzip", "identity"):
+            get = site.speak(protocol, "GET", path, wants(accept))
+            head = site.speak(protocol, "HEAD", path, wants(accept))
+            assert head["content-encoding"] == get["content-encoding"]
+            assert head["content-length"] in (None, get["content-length"])
 
 
 def test_other_rules(tmp_path):

@@ -1,11 +1,16 @@
 """`cache*`: answers that are given again."""
 
+import contextlib
 import itertools
+import time
 import zlib
 
 import pytest
+from conftest import APPS, Served
 from http2_frames import Client, plain
 from planned import EVERYTHING, PROTOCOLS, planned
+from websocket_frames import TEXT, frame
+from websocket_frames import Client as WebSocket
 
 NUMBERS = itertools.count()
 HTML = ("Content-Type", "text/html")
@@ -219,6 +224,19 @@ def test_a_stale_answer_is_given_while_a_fresh_one_is_made(tmp_path, concurrency
             assert connection.ask("GET", "/page").text == "new"
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_gets_a_stale_answer_gets_its_end(tmp_path, concurrency, protocol):
+    """While the application is busy with a fresh one."""
+    fields = [HTML, ("Cache-Control", "max-age=0, stale-while-revalidate=600")]
+    with planned(tmp_path, *RULES, *EVERYTHING, *concurrency) as site:
+        site.plan("/page", fields=fields, body="old")
+        site.get("/page")
+        site.plan("/page", gate="end", fields=fields, body="new")
+        assert site.speak(protocol, target="/page").text == "old"
+        site.wait_for("wait end")
+        site.open("end")
+
+
 def test_a_stale_answer_is_given_when_the_application_fails(tmp_path, concurrency):
     stale = [HTML, ("Cache-Control", "max-age=0, stale-if-error=600"), ("ETag", '"v1"')]
     with planned(tmp_path, *RULES, "--error-pages", "on", *EVERYTHING, *concurrency) as site:
@@ -334,3 +352,19 @@ def test_memory_has_an_end(tmp_path, concurrency):
         # The last ones are there, and the first made room for them.
         assert is_hit(site.get("/9"))
         assert not is_hit(site.get("/0"))
+
+
+def test_websockets_do_not_wait_for_each_other(tmp_path, concurrency):
+    served = Served([APPS / "websocket.py", "--port", "0", "--cache", "/", *concurrency], tmp_path)
+    try:
+        served.wait_ready()
+        begun = time.monotonic()
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(6):
+                client = open_ones.enter_context(WebSocket(served.address)).open("/echo")
+                client.send(frame(TEXT, b"x"))
+                assert client.frame() == (TEXT, b"x")
+        # Requests would wait 5 seconds for one another.
+        assert time.monotonic() - begun < 20
+    finally:
+        served.kill()

@@ -384,6 +384,22 @@ def test_files_are_compressed_on_their_way(tmp_path, concurrency):
         assert site.get("/static/large.bin", [("Accept-Encoding", "gzip")]).body == LARGE
 
 
+def test_a_long_file_is_compressed_beside_everything_else(tmp_path, concurrency):
+    """And the worker is not taken for silent meanwhile."""
+    public = fill(tmp_path)
+    with (public / "huge.txt").open("w") as file:
+        for _ in range(60):
+            file.write(os.urandom(500_000).hex())
+    rules = ["--compression", "--compression-codings", "br", "--health-path", "/health", "--worker-timeout", "2s"]
+    with planned(tmp_path, "--static", f"/static={public}", *rules, *concurrency) as site:
+        worker = site.workers()
+        with slow(site.address) as connection:
+            connection.send(b"GET /static/huge.txt HTTP/1.1\r\nHost: test\r\nAccept-Encoding: br\r\n\r\n")
+            assert connection.head()["content-encoding"] == "br"
+            assert site.get("/health").body == b"ok\n"
+        assert site.workers() == worker
+
+
 def test_an_application_of_one_page(tmp_path, concurrency):
     public = fill(tmp_path)
     with planned(tmp_path, "--static", f"/={public}", "--static-fallback", "page.html", *concurrency) as site:

@@ -60,10 +60,36 @@ def test_streams_of_one_connection_are_answered_beside_a_busy_one(busy):
         assert client.wait(held).status == 200
 
 
-def test_many_in_one_packet(busy):
-    with busy.connect() as connection:
-        connection.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n" * 2)
-        assert [is_well(connection.answer()) for _ in range(2)] == [True] * 2
+@pytest.mark.parametrize("count", [2, 10, 500])
+def test_many_in_one_packet(busy, count):
+    for _ in range(5):
+        with busy.connect() as connection:
+            connection.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n" * count)
+            assert [is_well(connection.answer()) for _ in range(count)] == [True] * count
+            assert is_well(connection.ask("GET", "/ready"))
+
+
+def test_among_other_requests_each_answer_has_its_place(tmp_path, concurrency):
+    paths = ["/health", "/a", "/health", "/health", "/b", "/c", *["/health"] * 7, "/d", "/e", "/health"]
+    with planned(tmp_path, *HEALTH, *concurrency) as site:
+        for _ in range(20):
+            with site.connect() as connection:
+                connection.send("".join(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n" for path in paths))
+                answers = [connection.answer() for _ in paths]
+            assert ["/health" if is_well(answer) else answer.json["PATH_INFO"] for answer in answers] == paths
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_a_request_that_is_half_there_waits_for_its_other_half(tmp_path, concurrency, count):
+    half = "POST /last?x=1 HTTP/1.1\r\nHost: test\r\nX-First: 1\r\n"
+    with planned(tmp_path, *HEALTH, *concurrency) as site:
+        for _ in range(20):
+            with site.connect() as connection:
+                connection.send("GET /health HTTP/1.1\r\nHost: test\r\n\r\n" * count + half)
+                assert [is_well(connection.answer()) for _ in range(count)] == [True] * count
+                seen = connection.send("X-Second: 2\r\nContent-Length: 0\r\n\r\n").answer().json
+                assert (seen["REQUEST_METHOD"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("POST", "/last", "x=1")
+                assert (seen["HTTP_X_FIRST"], seen["HTTP_X_SECOND"]) == ("1", "2")
 
 
 def test_other_methods_and_paths_are_the_applications(tmp_path):
@@ -141,3 +167,14 @@ def test_fastcgi_connections_that_stay(busy):
                 answer, ended = gateways.stdout(connection.buffer, number)
             connection.buffer = b""
             assert gateways.cgi_answer(answer)[2] == b"ok\n"
+
+
+def test_fastcgi_requests_in_one_packet(busy):
+    numbers = (1, 2, 3)
+    requests = [gateways.fastcgi(gateways.variables(target="/health"), number=number, keep=True) for number in numbers]
+    with busy.connect(busy.addresses[3]) as connection:
+        connection.send(b"".join(requests))
+        while gateways.stdout(connection.buffer, 3)[1] is None:
+            assert connection.more()
+        for number in numbers:
+            assert gateways.cgi_answer(gateways.stdout(connection.buffer, number)[0])[2] == b"ok\n"

@@ -62,6 +62,12 @@ def test_each_path_has_its_own_rate(site):
     assert site.get("/login", of(anybody()))["ratelimit-policy"] == '"rate-1";q=5;w=3600;anygate-burst=2'
 
 
+def test_a_prefix_is_no_way_around_a_rate(site):
+    client = anybody()
+    prefixes = [("X-Forwarded-Prefix", f"/{letter}") for letter in "abcde"]
+    assert [site.get("/login", of(client, prefix)).status for prefix in prefixes] == [200] * 2 + [429] * 3
+
+
 def test_an_address_of_ipv6_stands_for_its_network(site):
     assert [site.get("/", of(f"2001:db8::{host}")).status for host in range(4)] == [200, 200, 200, 429]
     assert site.get("/", of("2001:db8:0:1::1")).status == 200
@@ -131,6 +137,14 @@ def test_a_new_generation_goes_on_counting(tmp_path):
         assert [site.get("/rated").status for _ in range(3)] == [200, 200, 429]
 
 
+def test_many_refusals_in_a_pipeline(site):
+    client = anybody()
+    request = f"GET /login HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {client}\r\n\r\n"
+    with site.connect() as connection:
+        connection.send(request * 100)
+        assert [connection.answer().status for _ in range(100)] == [200] * 2 + [429] * 98
+
+
 # Requests at once.
 
 
@@ -156,6 +170,14 @@ def test_a_client_has_so_many_requests_at_once(tmp_path, concurrency):
         site.wait_until(lambda: site.get("/", of(one)).status == 200, "a place")
         site.open("second")
         assert held[1].answer().status == 200
+
+
+def test_one_request_after_the_other_is_one_at_once(tmp_path, concurrency):
+    with planned(tmp_path, "--requests-per-client-max", "1", *concurrency) as site:
+        with site.connect() as connection:
+            assert {connection.ask("GET", "/").status for _ in range(500)} == {200}
+        with Client(plain(site.address)) as client:
+            assert {client.ask("GET", "/").status for _ in range(500)} == {200}
 
 
 def test_workers_count_requests_at_once_together(tmp_path):
@@ -270,3 +292,32 @@ def test_what_needs_no_thread_does_not_wait(tmp_path, concurrency):
         assert site.get("/denied").status == 403
         site.open("end")
         assert queued.answer().status == held.answer().status == 200
+
+
+def test_who_waited_too_long_makes_room(tmp_path, concurrency):
+    arguments = [*ONE, "--queue-max", "1", "--queue-timeout", "1s", "--ready-path", "/ready", *concurrency]
+    with planned(tmp_path, *arguments) as site, site.hold("/held", "end") as held:
+        for _ in range(2):
+            # Both wait, and neither is refused at once: the place of the first is free again.
+            answer = waiting(site).answer()
+            assert (answer.status, answer["retry-after"]) == (503, "10")
+            assert site.get("/ready").status == 200
+        site.open("end")
+        assert held.answer().status == 200
+        assert [site.get("/after").status for _ in range(3)] == [200] * 3
+
+
+def test_streams_that_were_reset_make_room(tmp_path, concurrency):
+    arguments = [*ONE, "--queue-max", "2", "--ready-path", "/ready", *concurrency]
+    with (
+        planned(tmp_path, *arguments) as site,
+        site.hold("/held", "end") as held,
+        Client(plain(site.address)) as client,
+    ):
+        streams = [client.begin("GET", "/waits") for _ in range(2)]
+        site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
+        for stream in streams:
+            client.reset(stream)
+        site.wait_until(lambda: site.get("/ready").status == 200, "room")
+        site.open("end")
+        assert held.answer().status == 200

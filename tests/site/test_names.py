@@ -129,6 +129,14 @@ def test_a_trusted_proxy_names_requests(tmp_path, concurrency):
             assert connection.ask("GET", "/", [("X-Request-Id", given)])["x-request-id"] != given
 
 
+def test_what_a_stranger_calls_a_request_is_not_repeated(tmp_path, concurrency):
+    arguments = ["--request-id", "--body-max-bytes", "10", *EVERYTHING, *concurrency]
+    with planned(tmp_path, *arguments) as site:
+        for protocol in PROTOCOLS:
+            answer = site.speak(protocol, "POST", "/", [("X-Request-Id", "of-a-stranger")], b"x" * 11)
+            assert (answer.status, answer["x-request-id"] == "of-a-stranger") == (413, False), protocol
+
+
 def test_pages_show_the_name(tmp_path, concurrency):
     with planned(tmp_path, "--request-id", "--error-pages", "on", *concurrency) as site:
         site.plan("/fails", raises=True)
