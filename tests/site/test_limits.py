@@ -62,6 +62,12 @@ def test_each_path_has_its_own_rate(site):
     assert site.get("/login", of(anybody()))["ratelimit-policy"] == '"rate-1";q=5;w=3600;anygate-burst=2'
 
 
+def test_a_prefix_is_no_way_around_a_rate(site):
+    client = anybody()
+    prefixes = [("X-Forwarded-Prefix", f"/{letter}") for letter in "abcde"]
+    assert [site.get("/login", of(client, prefix)).status for prefix in prefixes] == [200] * 2 + [429] * 3
+
+
 def test_an_address_of_ipv6_stands_for_its_network(site):
     assert [site.get("/", of(f"2001:db8::{host}")).status for host in range(4)] == [200, 200, 200, 429]
     assert site.get("/", of("2001:db8:0:1::1")).status == 200

@@ -20,7 +20,8 @@ pub(super) const ROWS: &[Opt] = &[
                   `/admin/users`, not for `/administrator`, and `/admin/` only for what is below. The client is the one that \
                   `trusted_proxies` tell of. Of the networks in `allow` and `deny` that hold it the most specific decides; one \
                   that is in both is denied. A client in none of them is let in unless something is allowed for that path. \
-                  All paths that fit must let it in: `/admin` cannot open what `/` closes.",
+                  All paths that fit must let it in: `/admin` cannot open what `/` closes. See \
+                  [the guide](guide/policies.md).",
         ..LIMIT
     },
     Opt {
@@ -85,7 +86,7 @@ pub(super) const ROWS: &[Opt] = &[
         metavar: "PATH",
         help: "answer 200 at this path while the server lives",
         details: "For example `/health`. The server answers by itself, also when all threads are busy. Not set: the application \
-                  has the path.",
+                  has the path. See [the guide](guide/policies.md).",
         ..HEALTH
     },
     Opt {
@@ -129,7 +130,7 @@ pub(super) const ROWS: &[Opt] = &[
                   Strict-Transport-Security, with values that hardly an application notices. `strict` also forbids inline \
                   scripts, frames and what comes from elsewhere (Content-Security-Policy, Permissions-Policy, \
                   Cross-Origin-Resource-Policy): the application must be written for it. A field that the application sets \
-                  itself stands.",
+                  itself stands. See [the guide](guide/policies.md).",
         ..ANSWER
     },
     Opt {
@@ -266,7 +267,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "`/static=site/static`: `/static/a.css` is `site/static/a.css`; `/=public` is for all paths. The application is not \
                   asked. The longest prefix that fits counts. There are conditional requests and ranges, and `a.css.br`, \
                   `a.css.zst` and `a.css.gz` are sent in place of `a.css` to clients that accept them. Hidden files, \
-                  other than below `/.well-known`, are not there.",
+                  other than below `/.well-known`, are not there. See [the guide](guide/policies.md).",
         ..FILES
     },
     Opt {
@@ -336,7 +337,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "keep answers below a path and give them again (repeatable)",
         details: "`/` caches what Cache-Control allows a shared cache to keep (RFC 9111). `/news 1m` also keeps for a minute what does \
                   not say for how long, if its request had no cookie and no credentials. `!/account` leaves a path out. The \
-                  longest path that fits counts.",
+                  longest path that fits counts. See [the guide](guide/policies.md).",
         ..CACHE
     },
     Opt {
@@ -370,7 +371,8 @@ pub(super) const ROWS: &[Opt] = &[
         help: "a Redis in which servers have rates and kept answers in common",
         details: "`redis://host:6379/0`, `rediss://user:password@host` (TLS), `unix:///run/redis.sock`. For `rate_limit` and \
                   `cache`. When it cannot be reached, rates hold in each server alone and nothing is kept. Its password is \
-                  not shown by `anygate config --print`; on the command line all users of the machine see it.",
+                  not shown by `anygate config --print`; on the command line all users of the machine see it. See \
+                  [the guide](guide/policies.md).",
         ..CACHE
     },
     Opt {
