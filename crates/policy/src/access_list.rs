@@ -62,13 +62,12 @@ impl AccessList {
         self.lists.is_empty()
     }
 
-    /// Refuses who may not come in: 403.
+    /// Refuses who may not come in: 403. Where a proxy took something off the path, both paths must be open.
     pub fn check(&self, head: &RequestHead, client: Client) -> Result<(), Refusal> {
-        if self.is_empty() || self.lists.all(&paths::path(head)).all(|list| list.allows(client)) {
-            Ok(())
-        } else {
-            Err(Refusal::forbidden())
-        }
+        let is_open = |path: &[u8]| self.lists.all(path).all(|list| list.allows(client));
+        let is_let_in = self.is_empty()
+            || (is_open(&paths::path(head)) && paths::path_at_proxy(head).is_none_or(|path| is_open(&path)));
+        if is_let_in { Ok(()) } else { Err(Refusal::forbidden()) }
     }
 }
 

@@ -131,6 +131,9 @@ impl Forwarding {
             && let Ok(span) = head.push_text(&[prefix.as_bytes(), head.script_name()].concat())
         {
             head.set_script_name(span);
+            if let Ok(taken) = head.sub_span(span, 0, prefix.len()) {
+                head.set_prefix(taken);
+            }
         }
         // Who forwards a request and names nobody has a client all the same.
         let hidden = claims.hidden || claims.client.is_none();

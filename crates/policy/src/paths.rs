@@ -8,9 +8,19 @@ use std::borrow::Cow;
 
 use anygate_proto::head::RequestHead;
 
-/// The path of a request as rules see it: where the application is mounted, and what is behind.
+/// The path of a request as rules see it: where the application is mounted, and what is behind. What a proxy took off
+/// before does not count: not every proxy forbids its clients to say so.
 pub(crate) fn path(head: &RequestHead) -> Cow<'_, [u8]> {
-    let (mount, path) = (head.script_name(), head.path());
+    let mount = head.script_name();
+    below(mount.strip_prefix(head.prefix()).unwrap_or(mount), head.path())
+}
+
+/// The same with what a proxy took off, if any did.
+pub(crate) fn path_at_proxy(head: &RequestHead) -> Option<Cow<'_, [u8]>> {
+    (!head.prefix().is_empty()).then(|| below(head.script_name(), head.path()))
+}
+
+fn below<'p>(mount: &[u8], path: &'p [u8]) -> Cow<'p, [u8]> {
     if mount.is_empty() { plain(path) } else { Cow::Owned(plain(&[mount, path].concat()).into_owned()) }
 }
 
@@ -141,6 +151,13 @@ mod tests {
         let rest = head.push_text(b"//login").unwrap();
         head.set_path(rest);
         assert_eq!(&*path(&head), b"/app/login");
+        assert_eq!(path_at_proxy(&head), None);
+        let mount = head.push_text(b"/outside/app").unwrap();
+        head.set_script_name(mount);
+        let prefix = head.sub_span(mount, 0, 8).unwrap();
+        head.set_prefix(prefix);
+        assert_eq!(&*path(&head), b"/app/login");
+        assert_eq!(path_at_proxy(&head).as_deref(), Some(&b"/outside/app/login"[..]));
     }
 
     proptest! {

@@ -54,6 +54,7 @@ pub struct RequestHead {
     method: Span,
     target: Span,
     script_name: Span,
+    prefix: Span,
     path: Span,
     query: Span,
     authority: Span,
@@ -71,6 +72,7 @@ impl RequestHead {
         self.method = Span::default();
         self.target = Span::default();
         self.script_name = Span::default();
+        self.prefix = Span::default();
         self.path = Span::default();
         self.query = Span::default();
         self.authority = Span::default();
@@ -113,6 +115,11 @@ impl RequestHead {
     /// Sets where the application is mounted.
     pub fn set_script_name(&mut self, span: Span) {
         self.script_name = span;
+    }
+
+    /// Says which part of the script name, its beginning, is what a proxy took off.
+    pub fn set_prefix(&mut self, span: Span) {
+        self.prefix = span;
     }
 
     /// Sets the percent-decoded path.
@@ -164,6 +171,11 @@ impl RequestHead {
     /// Where the application is mounted, percent-decoded; empty at the root. It precedes [`path`](Self::path).
     pub fn script_name(&self) -> &[u8] {
         self.script_name.of(&self.text)
+    }
+
+    /// The beginning of the [script name](Self::script_name) that a proxy took off the path before it came here.
+    pub fn prefix(&self) -> &[u8] {
+        self.prefix.of(&self.text)
     }
 
     /// The percent-decoded path; `*` for `OPTIONS *`.
