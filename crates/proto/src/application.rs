@@ -217,6 +217,11 @@ pub trait Response {
     /// completes the message and the server sends it even if the call goes on for long. Never waits.
     fn hold_back(&mut self) -> bool;
 
+    /// Ends the message, which is whole, although the call goes on: its client need not wait for the rest of the call.
+    fn conclude(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+
     /// Sends `length` bytes of `file` from `offset`; a file that turns out shorter ends the connection.
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError>;
 

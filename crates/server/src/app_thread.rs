@@ -134,6 +134,8 @@ impl AppThread<'_> {
                 passage.finish(head, result, &mut answer)
             }),
         }));
+        // From now on the request counts no longer.
+        drop(passage);
         let failed = match result {
             Ok(result) => result == Err(Failed),
             Err(panic) => {

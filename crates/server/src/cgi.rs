@@ -104,6 +104,8 @@ pub fn answer(
             (error.status(), None)
         }
     };
+    let is_admitted = decoded.is_some();
+    let https = decoded.as_ref().is_some_and(|decoded| decoded.endpoints.https);
     let failed = match decoded {
         None => true,
         Some(decoded) => {
@@ -135,7 +137,7 @@ pub fn answer(
         let (mut page, text) = error_page(status);
         let mut body = text.into_bytes();
         if let Some(site) = site {
-            body = site.dress(&head, &mut page, body);
+            body = site.dress(&head, is_admitted, https, &mut page, body);
         }
         // If it cannot be sent, flushing says why.
         let _ = answer.start(&page, Some(body.len() as u64)).and_then(|()| answer.write(&body));

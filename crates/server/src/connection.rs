@@ -23,7 +23,7 @@ use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::body::{BodySpool, BodyStream};
-use crate::exchange::{Exchange, Finished, Form, RequestBody};
+use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
 use crate::http2::Http2;
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::redirect::to_https;
@@ -334,6 +334,7 @@ impl Connection {
                     match arrived {
                         Ok(()) if taken == 0 => return (consumed, Next::Wait),
                         Ok(()) => {}
+                        Err(next @ Next::Reply(_)) => return (consumed, next),
                         Err(next) => return (bytes.len(), next),
                     }
                 }
@@ -545,6 +546,8 @@ impl Connection {
                 is_trusted: rules.forwarding.trusts(&self.endpoints),
                 length,
             };
+            let https = arrival.endpoints.https;
+            exchange.admitted = Some(Admitted { https });
             match site.admit(arrival) {
                 Admission::Passed(passage) => exchange.passage = passage,
                 Admission::Answered(reply) => {

@@ -80,8 +80,8 @@ impl Desk {
             open_max: open_max.max(1),
             numbers: AtomicU64::new(1),
             errands: {
-                let may_block = rules.read.site.as_ref().is_some_and(|site| site.may_block());
-                may_block.then(Errands::start).transpose()?
+                let takes_long = rules.read.site.as_ref().is_some_and(|site| site.may_take_long());
+                takes_long.then(Errands::start).transpose()?
             },
             date: Mutex::default(),
             stage,
@@ -101,7 +101,7 @@ impl Desk {
         self.open.fetch_add(1, Ordering::AcqRel);
         let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
         match &self.errands {
-            Some(errands) if call.passage.is_some() => {
+            Some(errands) if call.takes_long() => {
                 let desk = Arc::clone(self);
                 errands.run(move || {
                     call.prepare();
@@ -282,6 +282,17 @@ impl DeskCall {
         }
     }
 
+    /// Whether the site may take long to find out what to do with the request.
+    fn takes_long(&self) -> bool {
+        let (Some(passage), Some(inside)) = (&self.passage, &self.inside) else { return false };
+        passage.may_take_long(&inside.exchange.head)
+    }
+
+    /// Whether the site may wait when the call ends.
+    fn may_block(&self) -> bool {
+        self.passage.is_some() && self.desk.rules.read.site.as_ref().is_some_and(|site| site.may_block())
+    }
+
     /// Lets the site look at the request. It may wait.
     fn prepare(&mut self) {
         if let (Some(passage), Some(inside)) = (&mut self.passage, &mut self.inside) {
@@ -359,6 +370,8 @@ impl DeskCall {
             Some(passage) => passage.finish(head, result, &mut answer),
             None => result,
         };
+        // From now on the request counts no longer.
+        self.passage = None;
         let finished = answer.finish(result.is_err());
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         if let (Some(row), Some(place)) = (rules.row(), self.seen) {
@@ -426,7 +439,7 @@ impl Call for DeskCall {
     fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
         let desk = Arc::clone(&self.desk);
         match &desk.errands {
-            Some(errands) if self.passage.is_some() => errands.run(move || self.end(result, Ender::Other)),
+            Some(errands) if self.may_block() => errands.run(move || self.end(result, Ender::Other)),
             _ => self.end(result, Ender::Hub),
         }
     }

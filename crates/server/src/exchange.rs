@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<Box<Upgrade>>,
     /// What the site does with the request and its answer.
     pub(crate) passage: Option<Box<Passage>>,
+    /// The site has looked at the request.
+    pub(crate) admitted: Option<Admitted>,
     /// Since when the request is complete, where somebody counts.
     pub(crate) ready: Option<Instant>,
     /// How far the answer is.
@@ -102,6 +104,7 @@ impl Exchange {
         self.form = Form::default();
         self.upgrade = None;
         self.passage = None;
+        self.admitted = None;
         self.ready = None;
         self.progress = Progress::default();
         self.out.clear();
@@ -111,6 +114,12 @@ impl Exchange {
         self.held = false;
         self.ends = false;
     }
+}
+
+/// What a site knows of a request that it has looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted {
+    pub(crate) https: bool,
 }
 
 /// How an answer is written.
@@ -182,6 +191,8 @@ struct Progress {
     body_bytes: u64,
     sent_bytes: u64,
     status: u16,
+    /// The client has the end of the message, although the call goes on.
+    concluded: bool,
     /// The head, kept when the access log may want a field of it.
     kept_head: Option<ResponseHead>,
     /// The beginning of the application's own code, if this call is measured.
@@ -216,6 +227,7 @@ pub(crate) struct Answer<'a> {
     in_place: bool,
     form: Form,
     version: Version,
+    admitted: Option<Admitted>,
     head: &'a RequestHead,
     upgrade: Option<&'a mut Upgrade>,
     progress: &'a mut Progress,
@@ -270,6 +282,7 @@ impl<'a> Answer<'a> {
         let Exchange {
             ready: _,
             passage: _,
+            admitted,
             head,
             body: _,
             endpoints,
@@ -295,6 +308,7 @@ impl<'a> Answer<'a> {
             in_place: false,
             form: *form,
             version: head.version(),
+            admitted: *admitted,
             head,
             upgrade: upgrade.as_deref_mut(),
             progress,
@@ -325,6 +339,30 @@ impl<'a> Answer<'a> {
             }
             self.refuse(500);
         }
+        let whole = self.end(failed);
+        // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        let seized = self.pipe.seized();
+        let ends_by_closing = failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose));
+        *self.ends = self.form == Form::Http2 && whole && !self.progress.concluded;
+        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
+            self.pipe.break_off();
+        }
+        Finished {
+            keep_alive: self.progress.keep_alive && whole && seized.is_none(),
+            status: seized.unwrap_or(self.progress.status),
+            body_bytes: self.progress.sent_bytes,
+            head: self.progress.kept_head.take(),
+            sample: self.progress.begun.as_ref().map(Begun::ended),
+            entered: self.progress.entered,
+            upgraded: false,
+        }
+    }
+
+    /// Writes the end of the message behind what there is; gives whether the message is whole.
+    fn end(&mut self, failed: bool) -> bool {
+        if self.progress.concluded {
+            return true;
+        }
         let whole = match self.progress.framing {
             Some(BodyFraming::Length(_))
                 if self.progress.announced.left > 0 && !failed && !self.pipe.is_over() =>
@@ -348,27 +386,12 @@ impl<'a> Answer<'a> {
             }
             Some(BodyFraming::Chunked) | None => false,
         };
-        // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
-        let seized = self.pipe.seized();
-        let ends_by_closing = failed && matches!(self.progress.framing, Some(BodyFraming::UntilClose));
-        *self.ends = self.form == Form::Http2 && whole;
-        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
-            self.pipe.break_off();
-        }
         if let Form::FastCgi { id } = self.form
             && whole
         {
             fastcgi::encode_end(self.out, id);
         }
-        Finished {
-            keep_alive: self.progress.keep_alive && whole && seized.is_none(),
-            status: seized.unwrap_or(self.progress.status),
-            body_bytes: self.progress.sent_bytes,
-            head: self.progress.kept_head.take(),
-            sample: self.progress.begun.as_ref().map(Begun::ended),
-            entered: self.progress.entered,
-            upgraded: false,
-        }
+        whole
     }
 
     /// Whether more may be written without waiting.
@@ -382,7 +405,8 @@ impl<'a> Answer<'a> {
         let (mut head, text) = error_page(status);
         let mut body = text.into_bytes();
         if let Some(site) = &self.rules.site {
-            body = site.dress(self.head, &mut head, body);
+            let https = self.admitted.is_some_and(|admitted| admitted.https);
+            body = site.dress(self.head, self.admitted.is_some(), https, &mut head, body);
         }
         // Nothing can fail here but the socket, and then there is nobody to tell.
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
@@ -583,6 +607,23 @@ impl Response for Answer<'_> {
             && self.progress.announced.left == 0;
         *self.held |= whole && !self.out.is_empty() && self.pipe.hold_back(self.out);
         *self.held
+    }
+
+    fn conclude(&mut self) -> Result<(), SendError> {
+        if !self.started() {
+            return Err(SendError::Order);
+        }
+        if !self.end(false) {
+            return self.flush();
+        }
+        self.progress.concluded = true;
+        let sent = match self.form {
+            Form::Http2 => self.pipe.send_last(self.out, self.limits),
+            Form::Http | Form::Cgi(_) | Form::FastCgi { .. } => self.pipe.send(self.out, &[], self.limits),
+        };
+        self.out.clear();
+        self.pipe.nudge();
+        sent
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {

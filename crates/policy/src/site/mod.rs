@@ -148,6 +148,11 @@ impl Site {
         self.rates.may_block() || self.cache.as_ref().is_some_and(|cache| cache.may_block())
     }
 
+    /// Whether [`Passage::prepare`] and [`Passage::answer`] may take long for any request.
+    pub fn may_take_long(&self) -> bool {
+        self.may_block() || (self.files.is_some() && self.compression.is_some())
+    }
+
     /// The cache, if there is one.
     pub fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
@@ -287,11 +292,22 @@ impl Site {
         Reply::new(head, body)
     }
 
-    /// Makes the site's own of a server's page for an error. Gives its body.
-    pub fn dress(&self, request: &RequestHead, head: &mut ResponseHead, body: Vec<u8>) -> Vec<u8> {
-        let id = self.identity.of(request);
+    /// Makes the site's own of a server's page for an error. `is_admitted`: the site has looked at the request, so that what
+    /// it is called is no stranger's word. Gives its body.
+    pub fn dress(
+        &self,
+        request: &RequestHead,
+        is_admitted: bool,
+        https: bool,
+        head: &mut ResponseHead,
+        body: Vec<u8>,
+    ) -> Vec<u8> {
+        let id = self.identity.of(request).filter(|_| is_admitted);
         let body = self.page(request, head, body, id);
-        self.security.apply(false, head);
+        if let Some(cors) = &self.cors {
+            cors.apply(request, head);
+        }
+        self.security.apply(https, head);
         if let Some(id) = id {
             // It was checked.
             let _ = head.set_field(b"X-Request-ID", id.as_bytes());

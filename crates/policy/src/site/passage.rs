@@ -88,6 +88,13 @@ impl Passage {
         self.names.as_ref()?.trace.as_deref()
     }
 
+    /// Whether [`prepare`](Self::prepare) and [`answer`](Self::answer) may take long: they ask what nodes share, or compress
+    /// a file.
+    pub fn may_take_long(&self, request: &RequestHead) -> bool {
+        let covers = || self.site.files.as_ref().is_some_and(|files| files.covers(request.path()));
+        self.site.may_block() || (self.site.compression.is_some() && covers())
+    }
+
     /// Finds out whether the application is to be asked, and puts the request right for it. To be called once, before
     /// [`answer`](Self::answer). It may wait for another request, and if the site [may block](Site::may_block), for what
     /// nodes share.
@@ -147,7 +154,10 @@ impl Passage {
             }
             Some(Instead::Stored(stored)) => {
                 let refresh = self.recorder.take();
-                let sent = self.stored(request, &stored, out).and_then(|()| out.flush());
+                let sent = self.stored(request, &stored, out).and_then(|()| match refresh {
+                    Some(_) => out.conclude(),
+                    None => Ok(()),
+                });
                 if sent.is_err() || refresh.is_none() {
                     return Some(sent.map_err(|_| Failed));
                 }
@@ -316,9 +326,12 @@ impl Passage {
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
         let compression = self.site.compression.as_ref();
+        let was_coded = head.has_field("content-encoding");
         let encoder =
             compression.and_then(|compression| compression.negotiate(request, &mut head, body_length));
-        out.start(&head, if encoder.is_some() { None } else { body_length })?;
+        // Of an answer to HEAD that would be coded nobody knows the length.
+        let is_coded = !was_coded && head.has_field("content-encoding");
+        out.start(&head, if is_coded { None } else { body_length })?;
         self.state = State::Open { encoder: encoder.map(Box::new) };
         Ok(())
     }

@@ -115,7 +115,7 @@ fn what_is_off_gives_no_passage() {
     assert!(!site.may_block());
     assert_eq!(site.body_max_bytes(&head), None);
     let mut plain = response("500 Internal Server Error", &[]);
-    assert_eq!(site.dress(&head, &mut plain, b"plain".to_vec()), b"plain");
+    assert_eq!(site.dress(&head, true, true, &mut plain, b"plain".to_vec()), b"plain");
     assert_eq!(plain.fields().count(), 0);
 }
 

@@ -250,7 +250,7 @@ fn refuse(site: &site::Site, request: RequestHead, status: u16) -> PyResult<Exch
         .set_status_line(line.as_bytes())
         .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
     debug_assert!(built.is_ok(), "our own pages are valid");
-    let body = site.dress(&request, &mut head, format!("{line}\n").into_bytes());
+    let body = site.dress(&request, false, false, &mut head, format!("{line}\n").into_bytes());
     let mut out = Kept::new(&request);
     let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
     sent.map_err(|error| PyOSError::new_err(error.to_string()))?;

@@ -727,6 +727,10 @@ impl Reactor {
     fn write(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let State::Writing { keep_alive } = connection.state else { return };
+        if connection.exchange.is_some() {
+            // The answer is still with its exchange, and will be sent with those of others.
+            return;
+        }
         self.due.extend(connection.pipe.stream().http2().map(Stream::parent));
         match connection.pipe.flush() {
             Flushed::Blocked => {
@@ -758,6 +762,7 @@ impl Reactor {
     fn refuse_late(&mut self) {
         while self.ready.front().is_some_and(|(since, _)| *since + self.rules.timeouts.queue <= self.now) {
             let Some((_, mut connection)) = self.ready.pop_front() else { return };
+            self.tell_queued();
             let token = connection.token;
             let Some(entry) = self.connections.get_mut(token) else { return };
             if let Entry::Out { more, .. } = entry {
