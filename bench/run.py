@@ -735,6 +735,64 @@ def tls(options):
     return lines[:-1]
 
 
+def site_folder():
+    """A folder with files of two sizes; made once."""
+    folder = CACHE / "static"
+    folder.mkdir(exist_ok=True)
+    for name, size in (("1k", 1024), ("1m", 1024 * 1024)):
+        if not (folder / name).exists():
+            (folder / name).write_bytes(os.urandom(size))
+    return folder
+
+
+def anygate_static(module, name, port, threads):
+    return [*anygate(module, name, port, threads), "--static", f"/static={site_folder()}"]
+
+
+def nginx_static(module, name, port, threads):
+    folder = CACHE / "nginx-static"
+    folder.mkdir(exist_ok=True)
+    (folder / "nginx.conf").write_text(NGINX_STATIC.format(port=port, folder=site_folder()))
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    return [nginx, "-p", folder, "-c", folder / "nginx.conf"]
+
+
+NGINX_STATIC = """
+daemon off;
+user root;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path tmp; fastcgi_temp_path tmp; scgi_temp_path tmp; uwsgi_temp_path tmp; proxy_temp_path tmp;
+    keepalive_requests 1000000;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=1000;
+    server {{
+        listen 127.0.0.1:{port};
+        location /static/ {{ alias {folder}/; }}
+    }}
+}}
+"""
+
+
+def static(options):
+    """Files of 1 KB and 1 MB."""
+    lines = []
+    for size in ("1k", "1m"):
+        rows = {}
+        for _ in range(options.rounds):
+            for title, make in (("anygate", anygate_static), ("nginx", nginx_static)):
+                with Running(Server(make, 1), "plain", "hello") as running:
+                    label = f"{size}, {title}"
+                    rows.setdefault(title, []).append(one_round(running, label, f"/static/{size}", 32, options))
+        lines += [f"{size}:", "", *simple_table(rows, "nginx", "request"), ""]
+    return lines[:-1]
+
+
 def greenlets(options):
     """Calls that sleep for a second, a thousand at a time, and hello, under gevent."""
     servers = [Server(make, 1) for make in (anygate_gevent, gunicorn_gevent)]
@@ -839,6 +897,7 @@ WORKLOADS = {
     "http2": ("http2: hello without TLS, 10 connections with 10 streams each", http2),
     "websocket": ("websocket: 64 bytes echoed on 32 connections, and 10 000 that do nothing", websocket),
     "tls": ("tls: TLS 1.3, a handshake for each request, and hello on connections that stay; 32 connections", tls),
+    "static": ("static: files of 1 KB and 1 MB, 32 connections", static),
     "greenlets": (
         "greenlets: hello on 32 connections, and 1000 calls of one worker that sleep a second each",
         greenlets,
