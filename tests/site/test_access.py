@@ -142,12 +142,6 @@ def test_a_prefix_opens_nothing(site):
     assert site.get("/users", [*of("192.0.2.1"), ("X-Forwarded-Prefix", "/admin")]).status == 403
 
 
-def test_streams_that_are_denied_need_not_bring_their_body(site):
-    with Client(plain(site.address)) as client:
-        denied = client.begin("POST", "/admin", [("x-forwarded-for", "192.0.2.1")], end=False)
-        assert client.wait(denied).status == 403
-
-
 # Bodies.
 
 LIMITS = ["--body-max-bytes", "1000", "--body-limits", "/upload 100K", "--body-limits", "/upload/small 10"]
