@@ -110,7 +110,10 @@ impl Site {
         let mut head = RequestHead::default();
         let Decoded { length, mut endpoints } = match request::read(environ, &mut head) {
             Ok(decoded) => decoded,
-            Err(error) => return refuse(&site, head, error.status()).map(Some),
+            Err(error) => {
+                let https = request::is_https(environ)?;
+                return refuse(&site, head, https, error.status()).map(Some);
+            }
         };
         let before = head.clone();
         let is_trusted = self.forwarding.trusts(&endpoints);
@@ -243,14 +246,14 @@ fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
 }
 
 /// The answer to a request that is none.
-fn refuse(site: &site::Site, request: RequestHead, status: u16) -> PyResult<Exchange> {
+fn refuse(site: &site::Site, request: RequestHead, https: bool, status: u16) -> PyResult<Exchange> {
     let line = if status == 431 { "431 Request Header Fields Too Large" } else { "400 Bad Request" };
     let mut head = ResponseHead::new();
     let built = head
         .set_status_line(line.as_bytes())
         .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
     debug_assert!(built.is_ok(), "our own pages are valid");
-    let body = site.dress(&request, false, false, &mut head, format!("{line}\n").into_bytes());
+    let body = site.dress(&request, false, https, &mut head, format!("{line}\n").into_bytes());
     let mut out = Kept::new(&request);
     let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
     sent.map_err(|error| PyOSError::new_err(error.to_string()))?;

@@ -69,6 +69,11 @@ pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Resul
     Ok(decoded)
 }
 
+/// Whether the client spoke TLS, as far as the server knows.
+pub(super) fn is_https(environ: &Bound<'_, PyDict>) -> PyResult<bool> {
+    environ.get_item("wsgi.url_scheme")?.map_or(Ok(false), |scheme| scheme.eq("https"))
+}
+
 /// The bytes of a native string (PEP 3333, "Unicode Issues"); of a server that breaks the rule, those of UTF-8.
 fn octets<'a>(text: &'a Bound<'_, PyString>) -> Cow<'a, [u8]> {
     match latin1_bytes(text) {
