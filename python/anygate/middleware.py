@@ -107,7 +107,8 @@ class _Answer:
             if type(answer) is list or type(answer) is tuple:
                 if not exchange.blocks(answer):
                     return self._as_it_is(answer)
-                self._blocks = iter(())
+                # What is kept is there for others when the client has its answer.
+                self._finish()
             elif type(answer) is FileWrapper and file_wrapper is not None:
                 exchange.file(answer)
                 if exchange.passes_on:
@@ -162,10 +163,7 @@ class _Answer:
         try:
             block: Any = next(self._blocks, _END)
             if block is _END:
-                self._blocks = None
-                exchange.end_of_blocks()
-                if not exchange.finish(False):
-                    raise OSError("the answer cannot be brought to its end")
+                self._finish()
             elif self._passes_on:
                 return block  # type: ignore[no-any-return]
             elif block or type(block) is not bytes:
@@ -178,6 +176,12 @@ class _Answer:
                 raise
         self.tell_head()
         return None
+
+    def _finish(self) -> None:
+        self._blocks = None
+        self._exchange.end_of_blocks()
+        if not self._exchange.finish(False):
+            raise OSError("the answer cannot be brought to its end")
 
     def _covers(self, error: BaseException) -> bool:
         """Whether the client gets something better in the place of what failed; then it is for the log."""

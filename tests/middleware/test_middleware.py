@@ -442,6 +442,13 @@ def test_a_refresh_that_fails_is_for_the_log():
     assert (stale.body, stale.errors.count("ZeroDivisionError: on purpose")) == (b"good", 1)
 
 
+def test_a_list_is_stored_before_the_server_has_it():
+    around = anygate.wsgihandler(gives([b"a"]), cache="/ 60s")
+    first = Answer(around)
+    assert "hit" in ask(around)["cache-status"]
+    assert first.take().body == b"a"
+
+
 def test_half_an_answer_is_not_stored():
     made = []
 
@@ -643,8 +650,10 @@ def test_what_is_no_request_is_refused(environ):
     around = anygate.wsgihandler(gives([b"a"]), error_pages="on", security_headers="default")
     answer = Answer(around)
     environ = {**answer.environ, **environ}
-    answer = Answer(around, **environ).take()
-    assert (answer.status, answer["x-content-type-options"]) == (400, "nosniff")
+    for scheme, stays in [("http", None), ("https", "max-age=31536000")]:
+        answer = ask(around, **{**environ, "wsgi__url_scheme": scheme})
+        assert (answer.status, answer["x-content-type-options"]) == (400, "nosniff")
+        assert answer["strict-transport-security"] == stays
 
 
 def test_variables_of_the_machine_are_no_part_of_a_request():
