@@ -623,6 +623,14 @@ impl Response for Answer<'_> {
         };
         self.out.clear();
         self.pipe.nudge();
+        let ends_with_connection = match self.form {
+            Form::Http | Form::Http2 => false,
+            Form::Cgi(_) => true,
+            Form::FastCgi { .. } => !self.progress.keep_alive,
+        };
+        if ends_with_connection {
+            self.pipe.end_writing();
+        }
         sent
     }
 

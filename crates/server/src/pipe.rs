@@ -209,6 +209,14 @@ impl Pipe {
         }
     }
 
+    /// Tells the client that nothing more comes, if it has all that there was; else the end of the connection tells it.
+    pub(crate) fn end_writing(&self) {
+        if self.lock().queue.is_empty() {
+            // A client that is gone need not be told.
+            let _ = self.stream.shutdown_write();
+        }
+    }
+
     /// Sends a few bytes behind what waits already and never makes its caller wait; drops them when more than `waiting_max`
     /// bytes wait.
     pub(crate) fn send_aside(&self, bytes: &[u8], waiting_max: usize) {

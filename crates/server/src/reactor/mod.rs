@@ -253,6 +253,7 @@ impl Reactor {
 
     /// Waits for events, at most `longest`, and handles them.
     pub(crate) fn turn(&mut self, longest: Option<Duration>) -> io::Result<()> {
+        let before = self.ready.len();
         self.send_unsent();
         if self.is_finished() {
             return Ok(());
@@ -260,7 +261,8 @@ impl Reactor {
         if let Some(log) = &self.rules.access_log {
             log.flush();
         }
-        let is_idle = self.again.is_empty() && self.unsent.is_empty();
+        // Behind what was sent just now may have been requests that are ready, of which the owner does not know.
+        let is_idle = self.again.is_empty() && self.unsent.is_empty() && self.ready.len() <= before;
         let wait = if is_idle { self.wait(longest) } else { Some(Duration::ZERO) };
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
