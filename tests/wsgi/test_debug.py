@@ -243,17 +243,27 @@ def test_without_it_cgi_ends_without_an_answer_as_ever(tmp_path):
     assert (ended.returncode, answer) == (3, None)
 
 
-def test_a_program_shows_it_too(monkeypatch, capfd):
-    import anygate
+PROGRAM = """
+import sys
 
-    monkeypatch.syspath_prepend(APPS)
-    import failing
+import anygate
+import failing
 
-    with anygate.Server(failing.application, port=0, debug=True) as server:
-        host, port = server.url.removeprefix("http://").split(":")
+with anygate.Server(failing.application, port=0, debug=True) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_program_shows_it_too():
+    command = [sys.executable, "-c", PROGRAM]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=APPS, **pipes) as program:
+        host, port = program.stdout.readline().strip().removeprefix("http://").split(":")
         with Connection((host, int(port))) as connection:
             assert shows(connection.ask("GET", "/call"))
-    assert capfd.readouterr().err.count("debug is on") == 1
+        _, errors = program.communicate(timeout=30)
+    assert errors.count("debug is on") == 1
 
 
 # Libraries that show exceptions themselves.
