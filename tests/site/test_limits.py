@@ -268,6 +268,17 @@ def test_who_would_wait_too_far_behind_is_refused(tmp_path, concurrency):
         assert [site.get("/more").status for _ in range(3)] == [200] * 3
 
 
+def test_requests_that_come_together_are_no_queue(tmp_path):
+    """As long as there is somebody for them."""
+    arguments = ["--concurrency", "gevent", "--greenlets", "100", "--queue-max", "1"]
+    with planned(tmp_path, *arguments) as site, contextlib.ExitStack() as stack:
+        for _ in range(5):
+            connections = [stack.enter_context(site.connect()) for _ in range(30)]
+            for connection in connections:
+                connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert {connection.answer().status for connection in connections} == {200}
+
+
 def test_streams_wait_and_are_refused(tmp_path, concurrency):
     arguments = [*ONE, "--queue-max", "2", *concurrency]
     with (

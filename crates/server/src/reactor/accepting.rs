@@ -28,6 +28,8 @@ impl Reactor {
     /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one only looks at them
     /// from time to time, so that a connection goes to a worker that can serve it at once.
     pub(crate) fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+        self.tell_queued();
         if !self.rules.shared || busy == self.reluctant || self.drain.is_some() {
             return;
         }

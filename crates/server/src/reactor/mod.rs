@@ -81,7 +81,9 @@ pub(crate) struct Reactor {
     listeners: Vec<(Protocol, Listener)>,
     accepting: bool,
     accept_again: Option<Instant>,
-    /// Every app thread is busy: other workers may take new connections first.
+    /// Every app thread is busy.
+    busy: bool,
+    /// Therefore other workers may take new connections first.
     reluctant: bool,
     connections: slab::Slab<Entry>,
     connections_max: usize,
@@ -164,6 +166,7 @@ impl Reactor {
             listeners,
             accepting: false,
             accept_again: None,
+            busy: false,
             reluctant: false,
             connections: slab::Slab::new(),
             connections_max: connections_max.max(1),
@@ -239,10 +242,11 @@ impl Reactor {
         }
     }
 
-    /// Lets the site know how many requests wait.
+    /// Lets the site know how many requests wait. Those that came together and of which somebody begins the first now do
+    /// not.
     fn tell_queued(&self) {
         if let Some(site) = &self.rules.read.site {
-            site.vitals().set_queued(self.ready.len());
+            site.vitals().set_queued(if self.busy { self.ready.len() } else { 0 });
         }
     }
 
