@@ -43,8 +43,11 @@ class TestFigures:
         assert at.url.startswith("http://127.0.0.1:")
         assert len(at.served.addresses) == 1
 
-    def test_requests_and_workers_are_in_the_status(self, admin):
-        at = admin("--workers", "2")
+    @pytest.mark.parametrize("how", [[], ["--concurrency", "gevent"], ["--user", "nobody", "--preload"]])
+    def test_requests_and_workers_are_in_the_status(self, admin, how):
+        if "--user" in how and os.geteuid() != 0:
+            pytest.skip("only root can become someone else")
+        at = admin("--workers", "2", *how)
         for _ in range(5):
             at.served.get("/pid")
         status = at.wait_until(lambda status: all(w["memory_bytes"] for w in status["workers"]), "memory")

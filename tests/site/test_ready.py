@@ -144,6 +144,33 @@ def test_a_server_that_ends_lives_but_is_not_ready(tmp_path, concurrency):
         assert site.wait() == 0
 
 
+CHECK = """
+import pathlib
+
+
+def check():
+    said = pathlib.Path("check").read_text()
+    if said == "raises":
+        raise RuntimeError("no database")
+    return said == "yes"
+"""
+
+
+def test_a_server_is_ready_when_its_own_check_says_so(tmp_path, concurrency):
+    (tmp_path / "checks.py").write_text(CHECK)
+    (tmp_path / "check").write_text("no")
+    rules = [*HEALTH, "--ready-check", "checks:check", "--ready-check-interval", "50ms"]
+    with planned(tmp_path, *rules, "--pythonpath", tmp_path, *concurrency) as site:
+        for said, status in [("no", 503), ("yes", 200), ("raises", 503), ("yes", 200)]:
+            (tmp_path / "check.new").write_text(said)
+            (tmp_path / "check.new").rename(tmp_path / "check")
+            site.wait_until(lambda status=status: site.get("/ready").status == status, said)
+            assert is_well(site.get("/health"))
+        assert "ready check failed: " in site.log()
+        assert "no database" in site.log()
+        assert "ready check is fine again" in site.log()
+
+
 def test_a_server_with_a_full_queue_is_not_ready(tmp_path, concurrency):
     with planned(tmp_path, *HEALTH, *ONE, "--queue-max", "1", *concurrency) as site, site.hold("/held", "end") as held:
         assert is_well(site.get("/ready"))
