@@ -316,3 +316,19 @@ def test_who_waited_too_long_makes_room(tmp_path, concurrency):
         site.open("end")
         assert held.answer().status == 200
         assert [site.get("/after").status for _ in range(3)] == [200] * 3
+
+
+def test_streams_that_were_reset_make_room(tmp_path, concurrency):
+    arguments = [*ONE, "--queue-max", "2", "--ready-path", "/ready", *concurrency]
+    with (
+        planned(tmp_path, *arguments) as site,
+        site.hold("/held", "end") as held,
+        Client(plain(site.address)) as client,
+    ):
+        streams = [client.begin("GET", "/waits") for _ in range(2)]
+        site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
+        for stream in streams:
+            client.reset(stream)
+        site.wait_until(lambda: site.get("/ready").status == 200, "room")
+        site.open("end")
+        assert held.answer().status == 200

@@ -312,6 +312,7 @@ impl Reactor {
             self.accept();
         }
         self.expire();
+        self.forget_reset();
         self.refuse_late();
         self.look_after_due();
         Ok(())
