@@ -173,8 +173,9 @@ impl Site {
     /// Decides about a request. Never waits.
     pub fn admit(self: &Arc<Self>, arrival: Arrival<'_>) -> Admission {
         let Arrival { head, endpoints, is_trusted, length } = arrival;
-        let mut passage = self.passage(head, endpoints, is_trusted, length);
-        match self.decide(head, endpoints, length, passage.as_deref_mut()) {
+        let client = Client::of(endpoints);
+        let mut passage = self.passage(head, client, endpoints.https, is_trusted, length);
+        match self.decide(head, client, length, passage.as_deref_mut()) {
             Ok(()) => Admission::Passed(passage),
             Err(mut reply) => {
                 reply.passage = passage;
@@ -187,7 +188,8 @@ impl Site {
     fn passage(
         self: &Arc<Self>,
         head: &mut RequestHead,
-        endpoints: &Endpoints,
+        client: Client,
+        https: bool,
         is_trusted: bool,
         length: Option<u64>,
     ) -> Option<Box<Passage>> {
@@ -205,21 +207,19 @@ impl Site {
             || self.cache.is_some()
             || self.pages.is_some()
             || self.files.as_ref().is_some_and(|files| files.covers(head.path()));
-        is_needed
-            .then(|| Box::new(Passage::new(Arc::clone(self), Client::of(endpoints), endpoints.https, names)))
+        is_needed.then(|| Box::new(Passage::new(Arc::clone(self), client, https, names)))
     }
 
     fn decide(
         &self,
         head: &RequestHead,
-        endpoints: &Endpoints,
+        client: Client,
         length: Option<u64>,
         passage: Option<&mut Passage>,
     ) -> Result<(), Box<Reply>> {
         if let Some(reply) = self.health(head) {
             return Err(Box::new(reply));
         }
-        let client = Client::of(endpoints);
         let id = passage.as_ref().and_then(|passage| passage.id().map(str::to_owned));
         let refuse = |refusal: Refusal| Box::new(self.refusal(&refusal, head, id.as_deref()));
         self.access.check(head, client).map_err(refuse)?;
