@@ -11,7 +11,7 @@ import errno
 import fcntl
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -20,6 +20,7 @@ from gevent.hub import Waiter
 from gevent.lock import RLock
 from greenlet import getcurrent, greenlet
 
+from anygate.lines import Lines
 from anygate.timeouts import RequestTimeout, stack_of_frame
 from anygate.websocket import WebSocketError, offer
 
@@ -246,7 +247,7 @@ class _Write:
         self.call.write(data)
 
 
-class _Input:
+class _Input(Lines):
     """``wsgi.input`` of a body that is passed on as it comes."""
 
     __slots__ = ("answering", "call", "stream")
@@ -259,19 +260,6 @@ class _Input:
 
     def readline(self, size: int | None = None, /) -> bytes:
         return self._patiently(self.stream.readline, size)
-
-    def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        lines: list[bytes] = []
-        total = 0
-        while line := self.readline():
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint <= total:
-                break
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
 
     def _patiently(self, read: Callable[[int | None], bytes], size: int | None) -> bytes:
         def attempt() -> tuple[bytes] | None:

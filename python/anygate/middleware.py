@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from anygate._anygate import Exchange, FileWrapper, Site
+from anygate.lines import Lines
 from anygate.server import Application, Option
 
 _END = object()
@@ -236,7 +237,7 @@ class BodyTooLong(OSError):
     """The request's body is longer than it may be."""
 
 
-class LimitedInput:
+class LimitedInput(Lines):
     """``wsgi.input`` of a body whose length nobody said. Reading beyond the limit raises :class:`BodyTooLong`."""
 
     def __init__(self, stream: Any, max_bytes: int):
@@ -250,20 +251,6 @@ class LimitedInput:
     def readline(self, size: int | None = None, /) -> bytes:
         """Read a line, or ``size`` bytes of it."""
         return self._counted(self._stream.readline, size)
-
-    def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        """Read all lines, or about ``hint`` bytes of them."""
-        lines: list[bytes] = []
-        total = 0
-        while line := self.readline():
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint <= total:
-                break
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
 
     def _counted(self, read: Callable[[int], bytes], size: int | None) -> bytes:
         # One byte more shows that there is one.
