@@ -668,19 +668,14 @@ def certificate(kind):
     return paths
 
 
-def nginx_tls(kind):
-    def make(module, name, port, threads):
-        chain, key = certificate(kind)
-        folder = CACHE / "tls"
-        folder.mkdir(exist_ok=True)
-        (folder / "nginx.conf").write_text(NGINX_TLS.format(port=port, chain=chain, key=key))
-        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        return [nginx, "-p", folder, "-c", folder / "nginx.conf"]
-
-    return make
+def nginx(folder, port, options, site):
+    """One worker of nginx with a server that has these lines."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nginx.conf").write_text(NGINX.format(port=port, options=options, site=site))
+    return [shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), "-p", folder, "-c", folder / "nginx.conf"]
 
 
-NGINX_TLS = """
+NGINX = """
 daemon off;
 user root;
 worker_processes 1;
@@ -691,15 +686,27 @@ http {{
     access_log off;
     client_body_temp_path tmp; fastcgi_temp_path tmp; scgi_temp_path tmp; uwsgi_temp_path tmp; proxy_temp_path tmp;
     keepalive_requests 1000000;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=1000;
     server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {chain};
-        ssl_certificate_key {key};
-        ssl_protocols TLSv1.2 TLSv1.3;
-        location / {{ default_type text/plain; return 200 "Hello, World!"; }}
+        listen 127.0.0.1:{port}{options};
+        {site}
     }}
 }}
 """
+
+
+def nginx_tls(kind):
+    def make(module, name, port, threads):
+        chain, key = certificate(kind)
+        site = f"""ssl_certificate {chain};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        location / {{ default_type text/plain; return 200 "Hello, World!"; }}"""
+        return nginx(CACHE / "tls", port, " ssl", site)
+
+    return make
 
 
 def anygate_tls(kind):
@@ -750,33 +757,7 @@ def anygate_static(module, name, port, threads):
 
 
 def nginx_static(module, name, port, threads):
-    folder = CACHE / "nginx-static"
-    folder.mkdir(exist_ok=True)
-    (folder / "nginx.conf").write_text(NGINX_STATIC.format(port=port, folder=site_folder()))
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    return [nginx, "-p", folder, "-c", folder / "nginx.conf"]
-
-
-NGINX_STATIC = """
-daemon off;
-user root;
-worker_processes 1;
-pid nginx.pid;
-error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    client_body_temp_path tmp; fastcgi_temp_path tmp; scgi_temp_path tmp; uwsgi_temp_path tmp; proxy_temp_path tmp;
-    keepalive_requests 1000000;
-    sendfile on;
-    tcp_nopush on;
-    open_file_cache max=1000;
-    server {{
-        listen 127.0.0.1:{port};
-        location /static/ {{ alias {folder}/; }}
-    }}
-}}
-"""
+    return nginx(CACHE / "nginx-static", port, "", f"location /static/ {{ alias {site_folder()}/; }}")
 
 
 def static(options):
