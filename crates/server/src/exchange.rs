@@ -648,13 +648,15 @@ impl Response for Answer<'_> {
             }
         };
         self.progress.sent_bytes += length;
-        self.send(&[])?;
         let records = match self.form {
             Form::FastCgi { id } => Some(Records::new(id)),
             Form::Http | Form::Cgi(_) | Form::Http2 => None,
         };
-        self.pipe.send_file(FilePart { file, offset, left: length, records }, self.limits)?;
+        let part = FilePart { file, offset, left: length, records };
+        let sent = self.pipe.send_file(self.out, part, self.limits);
+        self.out.clear();
         self.pipe.nudge();
+        sent?;
         if matches!(self.progress.framing, Some(BodyFraming::Chunked)) && length > 0 {
             self.out.extend_from_slice(CHUNK_END);
         }

@@ -178,11 +178,7 @@ impl Pipe {
         }
         for bytes in [rest.0, rest.1] {
             if !bytes.is_empty() {
-                outbox.push(bytes, limits).map_err(|error| {
-                    tracing::error!("cannot spool an answer to a temporary file: {error}");
-                    self.break_off();
-                    SendError::Spool
-                })?;
+                self.push(&mut outbox, bytes, limits)?;
             }
         }
         Ok(())
@@ -295,18 +291,40 @@ impl Pipe {
         }
     }
 
-    /// Sends a part of a file after what waits already.
-    pub(crate) fn send_file(&self, part: FilePart, limits: &OutboxLimits) -> Result<(), SendError> {
+    /// Sends `head` and then a part of a file, after what waits already.
+    pub(crate) fn send_file(
+        &self,
+        head: &[u8],
+        part: FilePart,
+        limits: &OutboxLimits,
+    ) -> Result<(), SendError> {
+        if part.left == 0 {
+            return self.send(head, &[], limits);
+        }
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
-        if part.left > 0 {
-            outbox.queue.push_back(Segment::File(part));
-            outbox.progress.get_or_insert_with(Instant::now);
+        let mut sent = 0;
+        if outbox.queue.is_empty() && !head.is_empty() {
+            // What failed here fails below as well, where it is looked at.
+            sent = self.stream.send_before_more(head).unwrap_or(0);
         }
+        if let Some(rest @ [_, ..]) = head.get(sent..) {
+            self.push(&mut outbox, rest, limits)?;
+        }
+        outbox.queue.push_back(Segment::File(part));
+        outbox.progress.get_or_insert_with(Instant::now);
         match self.flush_locked(&mut outbox) {
             Flushed::Broken => Err(SendError::Disconnected),
             Flushed::Empty | Flushed::Blocked => Ok(()),
         }
+    }
+
+    fn push(&self, outbox: &mut Outbox, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
+        outbox.push(bytes, limits).map_err(|error| {
+            tracing::error!("cannot spool an answer to a temporary file: {error}");
+            self.break_off();
+            SendError::Spool
+        })
     }
 
     /// Sends what waits, as much as the socket takes now.

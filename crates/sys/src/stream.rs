@@ -60,6 +60,16 @@ impl Stream {
         count(syscall!(send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL))?)
     }
 
+    /// As [`Stream::send`], for bytes that more will follow at once: they may share a packet with it.
+    pub fn send_before_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(target_os = "linux")]
+        const FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        #[cfg(not(target_os = "linux"))]
+        const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+        // The bytes outlive the call, which only reads them.
+        count(syscall!(send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), FLAGS))?)
+    }
+
     /// Sends from several slices with one call.
     pub fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         SockRef::from(&self.0).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
