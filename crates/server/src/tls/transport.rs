@@ -174,17 +174,23 @@ impl Transport {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain(stream) => stream.send(bytes),
-            Transport::Tls(secured) => secured.lock().send(&secured.stream, bytes),
+            Transport::Tls(secured) => secured.lock().send(&secured.stream, &[io::IoSlice::new(bytes)]),
             Transport::Http2(stream) => stream.send(bytes),
         }
     }
 
+    /// As [`Stream::send_before_more`].
+    pub(crate) fn send_before_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        if let Transport::Plain(stream) = self { stream.send_before_more(bytes) } else { self.send(bytes) }
+    }
+
     /// As [`Stream::send_vectored`].
     pub(crate) fn send_slices(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        if let Transport::Plain(stream) = self {
-            return stream.send_vectored(slices);
+        match self {
+            Transport::Plain(stream) => stream.send_vectored(slices),
+            Transport::Tls(secured) => secured.lock().send(&secured.stream, slices),
+            Transport::Http2(stream) => send_each(slices, |slice| stream.send(slice)),
         }
-        send_each(slices, |slice| self.send(slice))
     }
 
     /// As [`Stream::send_file`]; where the system cannot send a file, it is read here.
@@ -311,11 +317,12 @@ impl Session {
         io::Error::new(io::ErrorKind::InvalidData, "broken TLS")
     }
 
-    fn send(&mut self, stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    /// What is sent at once shares a record, if it is not too long.
+    fn send(&mut self, stream: &Stream, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         if !self.flush(stream)? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let taken = self.tls.writer().write(bytes)?;
+        let taken = self.tls.writer().write_vectored(slices)?;
         self.flush(stream)?;
         Ok(taken)
     }
