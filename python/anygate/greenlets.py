@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 from gevent import monkey
 from gevent.hub import Waiter
-from gevent.lock import RLock
+from gevent.lock import Semaphore
 from greenlet import getcurrent, greenlet
 
 from anygate.lines import Lines
@@ -199,31 +199,27 @@ class Answering:
 
         Raises TimeoutError when nothing has happened for so many seconds.
         """
-        if result := attempt():
-            return result
-        while True:
-            if (result := self.wait_once(call.number, call.want_news, attempt, seconds)) is not None:
+        while not (result := attempt()):
+            call.want_news()
+            # What came in between is not told of.
+            if result := attempt():
                 return result
+            self.wait_for_news(call.number, seconds)
+        return result
 
-    def wait_once(
-        self, number: int, want_news: Callable[[], None], attempt: Callable[[], T | None], seconds: float | None
-    ) -> T | None:
-        """Let other greenlets run until there is news, unless ``attempt`` gives something true now.
+    def wait_for_news(self, number: int, seconds: float | None) -> None:
+        """Let other greenlets run until there is news of that number, which nobody else waits for.
 
         Raises TimeoutError when there was none for so many seconds.
         """
         waiter = self.waiting[number] = Waiter(self.hub)
         timer = None
         try:
-            want_news()
-            if result := attempt():
-                return result
             if seconds is not None:
                 timer = self.hub.loop.timer(seconds)
                 timer.start(waiter.switch, TimeoutError)
             if waiter.get() is TimeoutError:
                 raise TimeoutError(errno.ETIMEDOUT, "the client sent nothing in time")
-            return None
         finally:
             del self.waiting[number]
             if timer is not None:
@@ -279,7 +275,7 @@ class GreenletWebSocket:
 
     def __init__(self, socket: WebSocket, call: Any, answering: Answering):
         self._socket, self._call, self._answering = socket, call, answering
-        self._lock: RLock | None = None
+        self._lock: Semaphore | None = None
         self._is_listening = False
         self._is_told = False
 
@@ -292,19 +288,20 @@ class GreenletWebSocket:
         Raises TimeoutError when none came in ``timeout`` seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if until is None else max(until - time.monotonic(), 0)
-            try:
-                got = self._attempt() or self._answering.wait_once(
-                    self._call.number_of_websocket, self._listen, self._attempt, left
-                )
-            except WebSocketError:
-                if self._is_told or not self._socket.closed:
-                    raise
-                self._is_told = True
-                return None
-            if got is not None:
-                return got[0]
+        try:
+            while (message := self._socket.receive_nowait()) is None:
+                if not self._is_listening:
+                    # From now on there is news of each message, and of those that wait.
+                    self._is_listening = True
+                    self._call.want_news_of_websocket()
+                left = None if until is None else max(until - time.monotonic(), 0)
+                self._answering.wait_for_news(self._call.number_of_websocket, left)
+        except WebSocketError:
+            if self._is_told or not self._socket.closed:
+                raise
+            self._is_told = True
+            return None
+        return message
 
     def read_message(self) -> str | bytes:
         """Return the next message; raise WebSocketError when the WebSocket is closed."""
@@ -315,29 +312,21 @@ class GreenletWebSocket:
 
     def send(self, message: Any, binary: bool | None = None) -> None:
         """Send a message, once there is room for it."""
-        with self._sending():
-            self._answering.wait(self._call, self._call.has_room)
-            self._socket.send(message, binary)
+        self._wait_for_room()
+        self._socket.send(message, binary)
 
     def send_frame(self, message: Any, opcode: int) -> None:
         """Send a frame of gevent-websocket's opcodes."""
-        with self._sending():
-            self._answering.wait(self._call, self._call.has_room)
-            self._socket.send_frame(message, opcode)
+        self._wait_for_room()
+        self._socket.send_frame(message, opcode)
 
-    def _sending(self) -> RLock:
-        if self._lock is None:
-            self._lock = RLock()
-        return self._lock
-
-    def _attempt(self) -> tuple[str | bytes] | None:
-        message = self._socket.receive_nowait()
-        return None if message is None else (message,)
-
-    def _listen(self) -> None:
-        if not self._is_listening:
-            self._is_listening = True
-            self._call.want_news_of_websocket()
+    def _wait_for_room(self) -> None:
+        while not self._call.has_room():
+            # Of the greenlets that send on one WebSocket one waits for room and the others for that one.
+            if self._lock is None:
+                self._lock = Semaphore()
+            with self._lock:
+                self._answering.wait(self._call, self._call.has_room)
 
 
 def _length(iterable: Any) -> int | None:

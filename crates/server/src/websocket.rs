@@ -215,7 +215,13 @@ impl Session {
                     self.lose(pipe);
                     return true;
                 }
-                Ok(count) => self.receive(pipe, scratch.get(..count).unwrap_or_default(), now),
+                Ok(count) => {
+                    self.receive(pipe, scratch.get(..count).unwrap_or_default(), now);
+                    // A socket that gave less than was asked for is empty; of what comes later there is an event.
+                    if count < scratch.len() && pipe.stream().is_plain() {
+                        return true;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
