@@ -196,10 +196,12 @@ def test_a_new_certificate_is_read_on_reload(serve, pair, tmp_path):
     served.wait_for_log("the old workers go on")
     assert "do not fit" in served.log()
     with Secure(served.address, pair[0]) as connection:
-        assert connection.ask("GET", "/pid").status == 200
+        old = connection.ask("GET", "/pid").text
     shutil.copy(other[1], tmp_path / "key.pem")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded: ")
+    # Until it has its order to end it may take connections.
+    served.wait_until(lambda: not Path(f"/proc/{old}").exists(), "the end of the old worker")
     with Secure(served.address, other[0]) as connection:
         assert connection.ask("GET", "/pid").status == 200
     with pytest.raises(ssl.SSLError):

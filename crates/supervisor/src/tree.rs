@@ -273,6 +273,9 @@ impl<'a> Supervisor<'a> {
             }
             Phase::Starting | Phase::Reloading => {
                 if self.children.ready(self.generation) >= self.target {
+                    let generation = self.generation;
+                    self.children
+                        .retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
                     if self.phase == Phase::Starting {
                         self.body.serving(&self.sockets);
                         if let Some(schedule) = &mut self.schedule {
@@ -283,9 +286,6 @@ impl<'a> Supervisor<'a> {
                         self.body.count(Event::Reloaded(true), self.children.counts());
                     }
                     self.phase = Phase::Serving;
-                    let generation = self.generation;
-                    self.children
-                        .retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
                 }
             }
         }
