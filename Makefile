@@ -16,10 +16,10 @@ RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o
 serve: $(VENV)/installed
 	cd examples/demo && ../../$(BIN)/anygate app:application
 
-# The native module and the Rust tests are built side by side, since each leaves a core idle for minutes.
-test: packages
-	$(MAKE) --jobs 2 $(VENV)/installed rust-test
-	$(MAKE) lint python-test
+# Packages are fetched while the native module is built.
+test:
+	$(MAKE) --jobs 2 packages $(VENV)/checked $(VENV)/tools $(VENV)/servers
+	$(MAKE) rust-test lint python-test
 	$(MAKE) fuzz FUZZ_SECONDS=5
 
 # The environment for building: maturin and, for tests, what pyproject.toml names.
@@ -27,8 +27,15 @@ $(BIN)/maturin:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
 
+# The native module as users have it, or with every assertion, for tests: one of them is installed.
 $(VENV)/installed: $(BIN)/maturin $(RUST)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	rm -f $(VENV)/checked
+	touch $@
+
+$(VENV)/checked: $(BIN)/maturin $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet
+	rm -f $(VENV)/installed
 	touch $@
 
 $(VENV)/tools: $(BIN)/maturin pyproject.toml
@@ -36,11 +43,11 @@ $(VENV)/tools: $(BIN)/maturin pyproject.toml
 	touch $@
 
 # Every server that anygate starts by name.
-$(VENV)/servers: $(BIN)/maturin pyproject.toml | packages
+$(VENV)/servers: $(BIN)/maturin pyproject.toml | packages $(VENV)/tools
 	$(BIN)/python -m pip install --quiet --group servers
 	touch $@
 
-lint: $(VENV)/installed $(VENV)/tools
+lint: $(VENV)/checked $(VENV)/tools
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff check --quiet .
@@ -57,7 +64,7 @@ packages:
 	$(PYTHON) scripts/packages.py
 
 # Most tests wait most of the time, so there are more at a time than there are cores.
-python-test: $(VENV)/installed $(VENV)/tools packages $(VENV)/servers
+python-test: $(VENV)/checked $(VENV)/tools packages $(VENV)/servers
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 fuzz: $(BIN)/maturin
