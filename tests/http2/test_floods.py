@@ -206,14 +206,14 @@ def h2load(served, *arguments, path="/pid"):
 
 
 def test_many_requests_are_no_flood(served):
-    counts = h2load(served, "-n", "50000", "-c", "5", "-m", "50")
-    assert (counts["succeeded"], counts["failed"], counts["errored"]) == ("50000", "0", "0")
+    counts = h2load(served, "-n", "20000", "-c", "5", "-m", "50")
+    assert (counts["succeeded"], counts["failed"], counts["errored"]) == ("20000", "0", "0")
 
 
 def test_large_fields_are_no_flood(served):
     """Each request takes several frames."""
-    counts = h2load(served, "-n", "3000", "-c", "1", "-m", "50", "-H", "cookie: " + "x" * 40_000)
-    assert counts["succeeded"] == "3000"
+    counts = h2load(served, "-n", "600", "-c", "1", "-m", "50", "-H", "cookie: " + "x" * 40_000)
+    assert counts["succeeded"] == "600"
 
 
 def test_uploads_are_no_flood(served, tmp_path):

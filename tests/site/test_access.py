@@ -134,6 +134,14 @@ def test_streams_are_refused_one_by_one(site):
         assert client.wait(let_in).json["body_bytes"] == 4
 
 
+@pytest.mark.parametrize("fields", [[], [("content-length", "1000000")]])
+def test_who_is_denied_need_not_send_its_body(site, fields):
+    with Client(plain(site.address)) as client:
+        denied = client.begin("POST", "/admin", [*fields, ("x-forwarded-for", "192.0.2.1")], end=False)
+        assert client.wait(denied).status == 403
+        assert client.ask("GET", "/public").status == 200
+
+
 def test_a_prefix_opens_nothing(site):
     """Proxies that set no X-Forwarded-Prefix pass on what their client says."""
     for prefix in ("/x", "/x/y", "/admin/.."):

@@ -171,18 +171,29 @@ impl Connection {
 
     /// Begins the request of a stream.
     pub(crate) fn begin(&mut self, rules: &ReadRules, websocket: bool) -> Next {
-        let begun = self.headed(Framing::None, false, &[], rules).and_then(|_| match &mut self.exchange {
-            Some(exchange) if websocket => {
-                let websocket::Rules { origins, compression, .. } = &*rules.websocket;
-                let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
-                exchange.offer(offer.map(Some), &self.endpoints)
-            }
-            _ => Ok(()),
-        });
-        match begun {
+        match self.begin_stream(rules, websocket) {
             Ok(()) => Next::Ready,
             Err(next) => next,
         }
+    }
+
+    fn begin_stream(&mut self, rules: &ReadRules, websocket: bool) -> Result<(), Next> {
+        let Some(exchange) = &mut self.exchange else { return Err(Next::Close) };
+        if !exchange.entered {
+            let length = match &exchange.body {
+                RequestBody::Received(body) => body.length(),
+                RequestBody::None | RequestBody::Stream(_) => None,
+            };
+            exchange.enter(&self.endpoints, self.protocol, length, rules)?;
+        }
+        if websocket {
+            let websocket::Rules { origins, compression, .. } = &*rules.websocket;
+            let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
+            exchange.offer(offer.map(Some), &self.endpoints)?;
+        }
+        exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
+        self.state = State::Ready;
+        Ok(())
     }
 
     /// Takes bytes from the client. `spare` lends exchanges.
@@ -506,55 +517,15 @@ impl Connection {
         let Some(exchange) = &mut self.exchange else { return Ok(0) };
         exchange.keep_alive &=
             rules.requests_per_connection_max == 0 || self.served + 1 < rules.requests_per_connection_max;
-        if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, exchange.form) {
-            mount(&mut exchange.head, prefix).map_err(|_| Next::Refuse(431))?;
-        }
-        let ends = exchange.endpoints.as_deref().unwrap_or(&self.endpoints);
-        let applied = rules.forwarding.apply(&mut exchange.head, ends);
-        exchange.hidden_client = match applied {
-            Applied::Nothing => false,
-            Applied::Removed => true,
-            Applied::Believed { hidden, .. } => hidden,
+        let length = match (&framing, &exchange.body) {
+            (Framing::Length(length), _) => Some(*length),
+            (Framing::None, RequestBody::Received(body)) => body.length(),
+            (Framing::None | Framing::Chunked, _) => None,
         };
-        match applied {
-            Applied::Nothing => {}
-            Applied::Removed if rules.forwarding.is_empty() => UNTRUSTED.call_once(|| {
-                tracing::info!(
-                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
-                     --trusted-proxies",
-                    if ends.unix { "a unix socket" } else { ends.remote_addr.as_str() }
-                );
-            }),
-            Applied::Removed => {}
-            Applied::Believed { ends, .. } => exchange.endpoints = Some(Box::new(ends)),
-        }
-        if self.protocol == Protocol::Redirect {
-            let place = to_https(&exchange.head, rules.https_port);
-            return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
-        }
-        if let Some(site) = &rules.site {
-            let length = match (&framing, &exchange.body) {
-                (Framing::Length(length), _) => Some(*length),
-                (Framing::None, RequestBody::Received(body)) => body.length(),
-                (Framing::None | Framing::Chunked, _) => None,
-            };
+        if let Err(next) = exchange.enter(&self.endpoints, self.protocol, length, rules) {
             // What is still to come will not be read.
-            let keep_alive = exchange.keep_alive && matches!(framing, Framing::None);
-            let arrival = site::Arrival {
-                head: &mut exchange.head,
-                endpoints: exchange.endpoints.as_deref().unwrap_or(&self.endpoints),
-                is_trusted: rules.forwarding.trusts(&self.endpoints),
-                length,
-            };
-            let https = arrival.endpoints.https;
-            exchange.admitted = Some(Admitted { https });
-            match site.admit(arrival) {
-                Admission::Passed(passage) => exchange.passage = passage,
-                Admission::Answered(reply) => {
-                    exchange.keep_alive = keep_alive;
-                    return Err(Next::Reply(reply));
-                }
-            }
+            exchange.keep_alive &= matches!(framing, Framing::None);
+            return Err(next);
         }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
             let websocket::Rules { origins, compression, .. } = &*rules.websocket;
@@ -595,6 +566,59 @@ impl Connection {
 }
 
 impl Exchange {
+    /// The head is complete: what a proxy said of the client holds, and the site admits the request or answers it. `ends`
+    /// are those of the connection, `length` is that of the body if it is known.
+    pub(crate) fn enter(
+        &mut self,
+        ends: &Endpoints,
+        protocol: Protocol,
+        length: Option<u64>,
+        rules: &ReadRules,
+    ) -> Result<(), Next> {
+        self.entered = true;
+        if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, self.form) {
+            mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
+        }
+        let peer = self.endpoints.as_deref().unwrap_or(ends);
+        let applied = rules.forwarding.apply(&mut self.head, peer);
+        self.hidden_client = match applied {
+            Applied::Nothing => false,
+            Applied::Removed => true,
+            Applied::Believed { hidden, .. } => hidden,
+        };
+        match applied {
+            Applied::Nothing => {}
+            Applied::Removed if rules.forwarding.is_empty() => UNTRUSTED.call_once(|| {
+                tracing::info!(
+                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
+                     --trusted-proxies",
+                    if peer.unix { "a unix socket" } else { peer.remote_addr.as_str() }
+                );
+            }),
+            Applied::Removed => {}
+            Applied::Believed { ends, .. } => self.endpoints = Some(Box::new(ends)),
+        }
+        if protocol == Protocol::Redirect {
+            let place = to_https(&self.head, rules.https_port);
+            return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
+        }
+        if let Some(site) = &rules.site {
+            let arrival = site::Arrival {
+                head: &mut self.head,
+                endpoints: self.endpoints.as_deref().unwrap_or(ends),
+                is_trusted: rules.forwarding.trusts(ends),
+                length,
+            };
+            let https = arrival.endpoints.https;
+            self.admitted = Some(Admitted { https });
+            match site.admit(arrival) {
+                Admission::Passed(passage) => self.passage = passage,
+                Admission::Answered(reply) => return Err(Next::Reply(reply)),
+            }
+        }
+        Ok(())
+    }
+
     /// Notes the WebSocket that the request asks for, if it does so in a way that can be accepted.
     fn offer(&mut self, offer: Result<Option<Offer>, Refusal>, ends: &Endpoints) -> Result<(), Next> {
         let offer = offer.map_err(|refusal| {

@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     pub(crate) streamed: bool,
     /// The request asks for a WebSocket.
     pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// Its head [was looked at](Exchange::enter).
+    pub(crate) entered: bool,
     /// What the site does with the request and its answer.
     pub(crate) passage: Option<Box<Passage>>,
     /// The site has looked at the request.
@@ -103,6 +105,7 @@ impl Exchange {
         self.hidden_client = false;
         self.form = Form::default();
         self.upgrade = None;
+        self.entered = false;
         self.passage = None;
         self.admitted = None;
         self.ready = None;
@@ -281,6 +284,7 @@ impl<'a> Answer<'a> {
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
         let Exchange {
             ready: _,
+            entered: _,
             passage: _,
             admitted,
             head,

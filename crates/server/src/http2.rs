@@ -14,17 +14,17 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use anygate_proto::application::{Body, SendError};
+use anygate_config::Protocol;
+use anygate_proto::application::{Body, Endpoints, SendError};
 use anygate_proto::http2::{self, Frames};
 use bytes::{Buf, Bytes};
-use h2::ext::Protocol;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream, ext};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::BodySpool;
-use crate::connection::{ReadRules, is_streamed};
+use crate::connection::{Next, ReadRules, is_streamed};
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::pipe::Pipe;
 use crate::stage::Stage;
@@ -54,6 +54,8 @@ const EARLY_RESETS_MAX: usize = 2 * STREAMS_MAX;
 /// One client's connection.
 pub(crate) struct Http2 {
     link: Link,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) protocol: Protocol,
     shared: Arc<Shared>,
     receiving: Vec<Receiving>,
     /// Requests that came.
@@ -106,8 +108,8 @@ struct Receiving {
 pub(crate) struct Arrival {
     pub(crate) exchange: Box<Exchange>,
     respond: Handle<SendResponse<Bytes>>,
-    /// It is to be refused with this status.
-    pub(crate) refused: Option<u16>,
+    /// What becomes of it, if it is not to be begun.
+    pub(crate) decided: Option<Next>,
     follows: Follows,
 }
 
@@ -180,8 +182,14 @@ struct IdleFrames {
 }
 
 impl Http2 {
-    /// Begins with what was received already.
-    pub(crate) fn new(pipe: Arc<Pipe>, received: Vec<u8>, rules: &ReadRules, now: Instant) -> Self {
+    /// Begins on a connection that was made for `protocol`, with what was received already.
+    pub(crate) fn new(
+        pipe: Arc<Pipe>,
+        (endpoints, protocol): (Arc<Endpoints>, Protocol),
+        received: Vec<u8>,
+        rules: &ReadRules,
+        now: Instant,
+    ) -> Self {
         let shared = Arc::new(Shared {
             readable: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
@@ -215,6 +223,8 @@ impl Http2 {
             .handshake(wire);
         Http2 {
             link: Link::Shaking(Handle::new(Box::pin(handshake))),
+            endpoints,
+            protocol,
             shared,
             receiving: Vec::new(),
             served: 0,
@@ -393,20 +403,20 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let mut body = Handle::new(body);
         let exchange = turn.spare.pop().unwrap_or_default();
-        let mut arrival = Arrival { exchange, respond, refused: None, follows: Follows::Nothing };
+        let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
         arrival.exchange.form = Form::Http2;
-        let protocol = parts.extensions.get::<Protocol>();
-        let websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+        let wish = parts.extensions.get::<ext::Protocol>();
+        let websocket = wish.is_some_and(|wish| wish.as_str() == "websocket");
         let head = &mut arrival.exchange.head;
         let decoded = match http2::decode(&parts, websocket, &rules.limits, head) {
             Ok(decoded) if decoded.length.is_some_and(|length| length > rules.body_max_bytes(head)) => {
-                arrival.refused = Some(413);
+                arrival.decided = Some(Next::Refuse(413));
                 return arrived.push(arrival);
             }
             Ok(decoded) => decoded,
             Err(error) => {
                 tracing::debug!("refused a request over HTTP/2: {error}");
-                arrival.refused = Some(error.status());
+                arrival.decided = Some(Next::Refuse(error.status()));
                 return arrived.push(arrival);
             }
         };
@@ -417,13 +427,21 @@ impl Http2 {
         if body.get().is_end_stream() {
             return arrived.push(arrival);
         }
+        let streamed = is_streamed(&rules.stream_paths, arrival.exchange.head.path());
+        // Whoever is turned away need not send its body.
+        if !streamed
+            && let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)
+        {
+            arrival.decided = Some(next);
+            return arrived.push(arrival);
+        }
         if decoded.expect_continue {
             let mut interim = Response::new(());
             *interim.status_mut() = StatusCode::CONTINUE;
             // If it cannot be sent the stream is gone, which its body will show.
             let _ = arrival.respond.get().send_informational(interim);
         }
-        if is_streamed(&rules.stream_paths, arrival.exchange.head.path()) {
+        if streamed {
             arrival.follows = Follows::Body(body, decoded.length);
             return arrived.push(arrival);
         }
@@ -449,7 +467,7 @@ impl Http2 {
                     turn.arrived.push(arrival);
                 }
                 Outcome::Refused(status) => {
-                    arrival.refused = Some(status);
+                    arrival.decided = Some(Next::Refuse(status));
                     turn.arrived.push(arrival);
                 }
                 // The client reset the stream: an aborted upload is nobody's request.
@@ -1050,7 +1068,7 @@ mod tests {
         hello.extend(b"\0\0\0\x04\0\0\0\0\0");
         hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
         let now = Instant::now();
-        let mut http2 = Http2::new(pipe, hello, &rules, now);
+        let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
         let (mut spare, mut arrived) = (Vec::new(), Vec::new());
         http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         let (mut exchange, _stream) = http2.stream(arrived.pop().unwrap(), 7, &rules, &home);
@@ -1077,7 +1095,7 @@ mod tests {
             hello.extend([0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84]);
         }
         let now = Instant::now();
-        let mut http2 = Http2::new(pipe, hello, &rules, now);
+        let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
         let (mut spare, mut arrived) = (Vec::new(), Vec::new());
         http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
         let streams: Vec<Stream> =

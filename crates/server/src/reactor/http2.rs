@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Entry, RECENT, Reactor};
-use crate::connection::{Connection, Next, State};
+use crate::connection::{Connection, State};
 use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
 use crate::pipe::Pipe;
 use crate::tls::Transport;
@@ -17,7 +17,8 @@ impl Reactor {
     pub(super) fn begin_http2(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let received = connection.take_input();
-        let http2 = Http2::new(Arc::clone(&connection.pipe), received, &self.rules.read, self.now);
+        let ends = (Arc::clone(&connection.endpoints), connection.protocol);
+        let http2 = Http2::new(Arc::clone(&connection.pipe), ends, received, &self.rules.read, self.now);
         connection.state = State::Http2(Box::new(http2));
         self.watch(token);
         self.due.push(token);
@@ -58,7 +59,7 @@ impl Reactor {
                 arrived: &mut arrived,
             });
             for arrival in arrived.drain(..) {
-                self.begin_stream(token, &http2, arrival, &home);
+                self.begin_stream(&http2, arrival, &home);
             }
             for stream in http2.take_called() {
                 self.go_on(stream);
@@ -97,19 +98,15 @@ impl Reactor {
     }
 
     /// A request came: its stream is a connection from now on.
-    fn begin_stream(&mut self, parent: usize, http2: &Http2, arrival: Arrival, home: &StreamHome<'_>) {
-        let Some(Entry::Here(connection)) = self.connections.get(parent) else { return };
-        let (endpoints, protocol) = (Arc::clone(&connection.endpoints), connection.protocol);
-        let (refused, websocket) = (arrival.refused, arrival.is_websocket());
+    fn begin_stream(&mut self, http2: &Http2, mut arrival: Arrival, home: &StreamHome<'_>) {
+        let (endpoints, protocol) = (Arc::clone(&http2.endpoints), http2.protocol);
+        let (decided, websocket) = (arrival.decided.take(), arrival.is_websocket());
         let place = self.connections.vacant_entry();
         let token = place.key();
         let (exchange, stream) = http2.stream(arrival, token, &self.rules.read, home);
         let mut connection =
             Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
-        let next = match refused {
-            Some(status) => Next::Refuse(status),
-            None => connection.begin(&self.rules.read, websocket),
-        };
+        let next = decided.unwrap_or_else(|| connection.begin(&self.rules.read, websocket));
         place.insert(Entry::Here(Box::new(connection)));
         self.streams += 1;
         self.follow(token, next, true);
