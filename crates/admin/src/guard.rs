@@ -114,7 +114,7 @@ mod tests {
     const JSON: (&str, &str) = ("Content-Type", "application/json");
 
     fn local() -> Endpoints {
-        Endpoints { server_name: "127.0.0.1".to_owned(), ..Endpoints::default() }
+        Endpoints { server_name: "127.0.0.1".into(), ..Endpoints::default() }
     }
 
     #[test]

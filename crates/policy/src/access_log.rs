@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn line(format: &str, head: &RequestHead) -> String {
-        let endpoints = Endpoints { remote_addr: "192.0.2.7".to_owned(), ..Endpoints::default() };
+        let endpoints = Endpoints { remote_addr: "192.0.2.7".into(), ..Endpoints::default() };
         let record = Record {
             endpoints: &endpoints,
             head,

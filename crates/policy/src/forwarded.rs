@@ -10,6 +10,7 @@ use anygate_config::{ForwardedHeader, TrustedProxy};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi;
 use anygate_proto::head::RequestHead;
+use compact_str::{CompactString, ToCompactString};
 
 /// Which peers are believed, and about what.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ struct Claims {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Client {
-    address: String,
+    address: CompactString,
     port: Option<u16>,
 }
 
@@ -224,12 +225,14 @@ impl Claims {
         };
         let spoken_to = self.https.is_some() || self.host.is_some();
         let server_port = match self.port.or_else(host_port) {
-            Some(port) => port.to_string(),
-            None if spoken_to => if https { "443" } else { "80" }.to_owned(),
+            Some(port) => port.to_compact_string(),
+            None if spoken_to => if https { "443" } else { "80" }.into(),
             None => ends.server_port.clone(),
         };
         let (remote_addr, remote_port) = match self.client {
-            Some(client) => (client.address, client.port.map(|port| port.to_string()).unwrap_or_default()),
+            Some(client) => {
+                (client.address, client.port.map(|port| port.to_compact_string()).unwrap_or_default())
+            }
             None => (ends.remote_addr.clone(), ends.remote_port.clone()),
         };
         Endpoints {
@@ -353,9 +356,9 @@ mod tests {
 
     fn from(address: &str) -> Endpoints {
         Endpoints {
-            remote_addr: address.to_owned(),
-            remote_port: "9".to_owned(),
-            server_port: "8000".to_owned(),
+            remote_addr: address.into(),
+            remote_port: "9".into(),
+            server_port: "8000".into(),
             ..Endpoints::default()
         }
     }
@@ -376,7 +379,7 @@ mod tests {
         let ends =
             forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         let left = head.field("x-forwarded-for").unwrap_or_default();
-        (ends.remote_addr, String::from_utf8(left.to_vec()).unwrap())
+        (ends.remote_addr.to_string(), String::from_utf8(left.to_vec()).unwrap())
     }
 
     #[test]

@@ -263,11 +263,11 @@ mod tests {
 
     #[test]
     fn who_is_on_a_unix_socket_is_its_peer_or_who_the_peer_names() {
-        let mut ends = Endpoints { remote_addr: "127.0.0.1".to_owned(), unix: true, ..Endpoints::default() };
+        let mut ends = Endpoints { remote_addr: "127.0.0.1".into(), unix: true, ..Endpoints::default() };
         assert_eq!(Client::of(&ends), Client::Unix);
         ends.of_one_request = true;
         assert_eq!(Client::of(&ends), Client::Address("127.0.0.1".parse().unwrap()));
-        ends.remote_addr = "nobody".to_owned();
+        ends.remote_addr = "nobody".into();
         assert_eq!(Client::of(&ends), Client::Unknown);
     }
 

@@ -7,6 +7,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use crate::head::{RequestHead, ResponseHead};
 use crate::websocket::{Close, Kind, Message};
 
@@ -140,13 +142,13 @@ pub struct Request<'a> {
 #[derive(Debug, Default)]
 pub struct Endpoints {
     /// REMOTE_ADDR: an IP address without brackets or zone; `127.0.0.1` for a peer on a unix socket.
-    pub remote_addr: String,
+    pub remote_addr: CompactString,
     /// REMOTE_PORT: decimal; empty on a unix socket.
-    pub remote_port: String,
+    pub remote_port: CompactString,
     /// SERVER_NAME: the local address. It is not taken from the request, which can claim any host.
-    pub server_name: String,
+    pub server_name: CompactString,
     /// SERVER_PORT: decimal.
-    pub server_port: String,
+    pub server_port: CompactString,
     /// The peer is on a unix socket.
     pub unix: bool,
     /// Whether the client spoke TLS, so that the scheme is `https`.
@@ -157,6 +159,19 @@ pub struct Endpoints {
     pub of_one_request: bool,
     /// What the application keeps for the connection.
     pub kept: Kept,
+}
+
+impl Endpoints {
+    /// Those of a peer on a unix socket.
+    pub fn local() -> Self {
+        Endpoints {
+            remote_addr: CompactString::const_new("127.0.0.1"),
+            server_name: CompactString::const_new("localhost"),
+            server_port: CompactString::const_new("80"),
+            unix: true,
+            ..Endpoints::default()
+        }
+    }
 }
 
 /// What an application keeps as long as a connection lives, such as texts that it has converted already.

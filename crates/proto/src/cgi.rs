@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use compact_str::{CompactString, ToCompactString};
+
 use crate::application::{Endpoints, SendError};
 use crate::error::InvalidHead;
 use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
@@ -302,8 +304,8 @@ fn extra(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error>
 
 fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
     let port = |text: &[u8], other: &str| match number(text).and_then(|port| u16::try_from(port).ok()) {
-        Some(port) => itoa::Buffer::new().format(port).to_owned(),
-        None => other.to_owned(),
+        Some(port) => port.to_compact_string(),
+        None => other.into(),
     };
     let client = address(known.remote_addr);
     // With an address the client is somebody behind the front server.
@@ -314,7 +316,7 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         None => (fallback.remote_addr.clone(), fallback.remote_port.clone()),
     };
     let server_name = match std::str::from_utf8(known.server_name) {
-        Ok(name) if target::check_host(name.as_bytes()).is_ok() => name.to_owned(),
+        Ok(name) if target::check_host(name.as_bytes()).is_ok() => name.into(),
         _ => fallback.server_name.clone(),
     };
     Endpoints {
@@ -335,14 +337,14 @@ pub fn is_host(text: &[u8]) -> bool {
 }
 
 /// An IP address as REMOTE_ADDR wants it: no brackets, no zone, IPv4 written as IPv4. `None` for anything else.
-pub fn address(text: &[u8]) -> Option<String> {
+pub fn address(text: &[u8]) -> Option<CompactString> {
     let text = std::str::from_utf8(text).ok()?;
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let text = text.split_once('%').map_or(text, |(address, _zone)| address);
     Some(match text.parse::<IpAddr>().ok()? {
         // Only one text is read as this address.
-        IpAddr::V4(_) => text.to_owned(),
-        address @ IpAddr::V6(_) => address.to_canonical().to_string(),
+        IpAddr::V4(_) => text.into(),
+        address @ IpAddr::V6(_) => address.to_canonical().to_compact_string(),
     })
 }
 
@@ -403,10 +405,10 @@ mod tests {
 
     fn ends() -> Endpoints {
         Endpoints {
-            remote_addr: "192.0.2.1".to_owned(),
-            remote_port: "5".to_owned(),
-            server_name: "192.0.2.9".to_owned(),
-            server_port: "4000".to_owned(),
+            remote_addr: "192.0.2.1".into(),
+            remote_port: "5".into(),
+            server_name: "192.0.2.9".into(),
+            server_port: "4000".into(),
             ..Endpoints::default()
         }
     }

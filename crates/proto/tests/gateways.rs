@@ -93,10 +93,10 @@ fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
 
 fn ends() -> Endpoints {
     Endpoints {
-        remote_addr: "127.0.0.1".to_owned(),
-        remote_port: "1".to_owned(),
-        server_name: "local".to_owned(),
-        server_port: "1".to_owned(),
+        remote_addr: "127.0.0.1".into(),
+        remote_port: "1".into(),
+        server_name: "local".into(),
+        server_port: "1".into(),
         ..Endpoints::default()
     }
 }
@@ -198,9 +198,9 @@ fn describe(head: &RequestHead, decoded: &cgi::Decoded) -> String {
         "authority": text(head.authority()),
         "fields": pairs(head.fields().collect()),
         "extras": pairs(head.variables().collect()),
-        "remote_addr": decoded.endpoints.remote_addr,
-        "server_name": decoded.endpoints.server_name,
-        "server_port": decoded.endpoints.server_port,
+        "remote_addr": decoded.endpoints.remote_addr.as_str(),
+        "server_name": decoded.endpoints.server_name.as_str(),
+        "server_port": decoded.endpoints.server_port.as_str(),
         "https": decoded.endpoints.https,
     })
     .to_string()

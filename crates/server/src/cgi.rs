@@ -76,12 +76,7 @@ pub fn answer(
 ) -> io::Result<()> {
     let variables = environment.iter().filter(|(name, _)| is_of_request(name));
     let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
-    let nobody = Endpoints {
-        remote_addr: "127.0.0.1".to_owned(),
-        server_name: "localhost".to_owned(),
-        server_port: "80".to_owned(),
-        ..Endpoints::default()
-    };
+    let nobody = Endpoints { unix: false, ..Endpoints::local() };
     // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
     let mount = match mount(&plan.script_name) {
         Mount::Automatic => Mount::AsGiven,

@@ -21,6 +21,7 @@ use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
 use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
+use compact_str::ToCompactString;
 
 use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
@@ -412,10 +413,10 @@ impl Connection {
         if let Some(forwarded) = preface.forwarded {
             let ((client, client_port), (server, server_port)) = (forwarded.source, forwarded.destination);
             self.endpoints = Arc::new(Endpoints {
-                remote_addr: client.to_canonical().to_string(),
-                remote_port: client_port.to_string(),
-                server_name: server.to_canonical().to_string(),
-                server_port: server_port.to_string(),
+                remote_addr: client.to_canonical().to_compact_string(),
+                remote_port: client_port.to_compact_string(),
+                server_name: server.to_canonical().to_compact_string(),
+                server_port: server_port.to_compact_string(),
                 https: forwarded.https,
                 ..Endpoints::default()
             });
@@ -459,7 +460,7 @@ impl Connection {
             tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
             Next::Refuse(error.status())
         })?;
-        exchange.endpoints = Some(Box::new(decoded.endpoints));
+        exchange.endpoints = Some(decoded.endpoints);
         exchange.keep_alive = false;
         let framing = match decoded.length {
             None | Some(0) => Framing::None,
@@ -579,7 +580,7 @@ impl Exchange {
         if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, self.form) {
             mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
         }
-        let peer = self.endpoints.as_deref().unwrap_or(ends);
+        let peer = self.endpoints.as_ref().unwrap_or(ends);
         let applied = rules.forwarding.apply(&mut self.head, peer);
         self.hidden_client = match applied {
             Applied::Nothing => false,
@@ -596,7 +597,7 @@ impl Exchange {
                 );
             }),
             Applied::Removed => {}
-            Applied::Believed { ends, .. } => self.endpoints = Some(Box::new(ends)),
+            Applied::Believed { ends, .. } => self.endpoints = Some(ends),
         }
         if protocol == Protocol::Redirect {
             let place = to_https(&self.head, rules.https_port);
@@ -605,7 +606,7 @@ impl Exchange {
         if let Some(site) = &rules.site {
             let arrival = site::Arrival {
                 head: &mut self.head,
-                endpoints: self.endpoints.as_deref().unwrap_or(ends),
+                endpoints: self.endpoints.as_ref().unwrap_or(ends),
                 is_trusted: rules.forwarding.trusts(ends),
                 length,
             };

@@ -403,7 +403,7 @@ impl Call for DeskCall {
             self.begun = Some(Instant::now());
         }
         let Inside { connection, exchange } = self.inside.as_ref()?;
-        let endpoints = exchange.endpoints.as_deref().unwrap_or(&connection.endpoints);
+        let endpoints = exchange.endpoints.as_ref().unwrap_or(&connection.endpoints);
         let websocket = exchange.upgrade.is_some();
         Some(Request {
             head: &exchange.head,

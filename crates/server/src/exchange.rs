@@ -38,7 +38,7 @@ pub(crate) struct Exchange {
     pub(crate) head: RequestHead,
     pub(crate) body: RequestBody,
     /// Between whom the request travelled, where the connection's own ends do not say.
-    pub(crate) endpoints: Option<Box<Endpoints>>,
+    pub(crate) endpoints: Option<Endpoints>,
     /// They, or the connection's, have a proxy in place of the client.
     pub(crate) hidden_client: bool,
     /// How the answer is written.
@@ -317,7 +317,7 @@ impl<'a> Answer<'a> {
             upgrade: upgrade.as_deref_mut(),
             progress,
         };
-        (answer, head, endpoints.as_deref())
+        (answer, head, endpoints.as_ref())
     }
 
     /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application

@@ -13,6 +13,7 @@ use std::{io, thread};
 
 use anygate_policy::metrics;
 use anygate_proto::application::{Endpoints, LongCall};
+use compact_str::CompactString;
 
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Exchange};
@@ -48,7 +49,7 @@ struct Calls {
 struct Running {
     begun: Instant,
     pipe: Arc<Pipe>,
-    client: String,
+    client: CompactString,
     /// Enough of the exchange to answer it.
     exchange: Box<Exchange>,
 }
@@ -66,7 +67,7 @@ impl Watch {
     /// A call begins. Gives its number.
     pub(crate) fn begin(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
         pipe.begin();
-        let endpoints = exchange.endpoints.as_deref().unwrap_or(endpoints);
+        let endpoints = exchange.endpoints.as_ref().unwrap_or(endpoints);
         let (client, exchange) = (endpoints.remote_addr.clone(), exchange.outline());
         let mut calls = self.lock();
         calls.last += 1;
@@ -212,7 +213,7 @@ impl Running {
         LongCall {
             number,
             is_overdue: false,
-            client: self.client.clone(),
+            client: self.client.to_string(),
             method: head.method().escape_ascii().to_string(),
             target: head.target().escape_ascii().to_string(),
             age: now - self.begun,

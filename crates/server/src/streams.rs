@@ -64,7 +64,7 @@ impl Streams {
                 exchange.keep_alive = keep;
                 match cgi::decode(fastcgi::variables(&variables), &rules.mount, ends, &mut exchange.head) {
                     Ok(decoded) => {
-                        exchange.endpoints = Some(Box::new(decoded.endpoints));
+                        exchange.endpoints = Some(decoded.endpoints);
                         let (spool, announced) = (BodySpool::default(), decoded.length);
                         self.open.push(Stream { id, exchange, spool, received: 0, announced });
                         Arrived::Nothing

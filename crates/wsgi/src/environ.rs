@@ -161,6 +161,7 @@ impl Environs {
         template.set_item(&names.server_protocol, text(Version::Http11.as_str()))?;
         template.set_item(&names.url_scheme, text("http"))?;
         template.set_item(&names.input, Bound::new(py, InputStream::new(None))?)?;
+        make_room(&template)?;
         let methods = ["POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
         Ok(Environs {
             template: template.unbind(),
@@ -243,11 +244,11 @@ impl Environs {
     ) -> PyResult<Bound<'py, PyDict>> {
         let template = self.template.bind(py).copy()?;
         let names = &self.names;
-        template.set_item(&names.server_name, &endpoints.server_name)?;
-        template.set_item(&names.server_port, &endpoints.server_port)?;
-        template.set_item(&names.remote_addr, &endpoints.remote_addr)?;
+        template.set_item(&names.server_name, endpoints.server_name.as_str())?;
+        template.set_item(&names.server_port, endpoints.server_port.as_str())?;
+        template.set_item(&names.remote_addr, endpoints.remote_addr.as_str())?;
         if !endpoints.remote_port.is_empty() {
-            template.set_item(&names.remote_port, &endpoints.remote_port)?;
+            template.set_item(&names.remote_port, endpoints.remote_port.as_str())?;
         }
         if endpoints.https {
             template.set_item(&names.url_scheme, "https")?;
@@ -291,6 +292,23 @@ impl Environs {
     }
 }
 
+/// Gives a dictionary room for the keys of a request, which its copies keep: else each of them would have to grow.
+fn make_room(template: &Bound<'_, PyDict>) -> PyResult<()> {
+    let size = || template.call_method0("__sizeof__")?.extract::<usize>();
+    let before = size()?;
+    let mut added = Vec::new();
+    // One that lost a third of its keys would not be copied as a whole any more.
+    for number in 0..template.len() / 2 {
+        if size()? > before {
+            break;
+        }
+        let key = format!("room {number}");
+        template.set_item(&key, template.py().None())?;
+        added.push(key);
+    }
+    added.iter().try_for_each(|key| template.del_item(key))
+}
+
 /// Where a field goes.
 ///
 /// Names with `_` go nowhere, since `X_User` would be taken for `X-User`; nor does `Proxy`, which would become HTTP_PROXY
@@ -314,4 +332,29 @@ fn place(py: Python<'_>, name: &[u8]) -> PyResult<Place> {
 
 fn is_framing(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_a_template_with_room_need_not_grow() {
+        Python::initialize();
+        Python::attach(|py| {
+            let template = PyDict::new(py);
+            for number in 0..18 {
+                template.set_item(format!("key {number}"), number).unwrap();
+            }
+            make_room(&template).unwrap();
+            assert_eq!(template.len(), 18);
+            let copy = template.copy().unwrap();
+            let size = || copy.call_method0("__sizeof__").unwrap().extract::<usize>().unwrap();
+            let before = size();
+            for number in 0..12 {
+                copy.set_item(format!("field {number}"), number).unwrap();
+            }
+            assert_eq!(size(), before);
+        });
+    }
 }

@@ -290,7 +290,7 @@ mod tests {
             ("localhost", false, false),
             ("", false, false),
         ] {
-            let endpoints = Endpoints { remote_addr: address.to_owned(), ..Endpoints::default() };
+            let endpoints = Endpoints { remote_addr: address.into(), ..Endpoints::default() };
             let asked = Asked { head: &head, endpoints: &endpoints, hidden_client };
             assert_eq!(asked.is_local(), expected, "{address} {hidden_client}");
         }

@@ -132,7 +132,7 @@ impl Taken {
 pub(crate) fn ask(fake: &Fake, head: &RequestHead) -> Taken {
     let guard = Guard { token: fake.token.clone(), hosts: Vec::new() };
     let admin = Admin::new(about(), guard, Arc::new(fake.clone()), fake.cache.clone());
-    let endpoints = Endpoints { server_name: "127.0.0.1".to_owned(), ..Endpoints::default() };
+    let endpoints = Endpoints { server_name: "127.0.0.1".into(), ..Endpoints::default() };
     let mut taken = Taken::default();
     let request = Request {
         head,

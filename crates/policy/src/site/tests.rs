@@ -31,7 +31,7 @@ fn site(plan: &SitePlan) -> Arc<Site> {
 }
 
 fn from(address: &str) -> Endpoints {
-    Endpoints { remote_addr: address.to_owned(), ..Endpoints::default() }
+    Endpoints { remote_addr: address.into(), ..Endpoints::default() }
 }
 
 /// What an application does with a response.

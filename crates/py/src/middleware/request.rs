@@ -50,13 +50,7 @@ pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Resul
     }
     let bytes: Vec<_> = variables.iter().map(|(name, value)| (octets(name), octets(value))).collect();
     // A peer without an address is on a unix socket.
-    let nobody = Endpoints {
-        remote_addr: "127.0.0.1".to_owned(),
-        server_name: "localhost".to_owned(),
-        server_port: "80".to_owned(),
-        unix: true,
-        ..Endpoints::default()
-    };
+    let nobody = Endpoints::local();
     let variables = bytes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let decoded = cgi::decode(variables, &Mount::AsGiven, &nobody, head)?;
     // That the body's length is not known matters to some.
@@ -111,13 +105,13 @@ pub(super) fn tell_ends(
     endpoints: &Endpoints,
 ) -> PyResult<()> {
     let py = environ.py();
-    environ.set_item("REMOTE_ADDR", &endpoints.remote_addr)?;
+    environ.set_item("REMOTE_ADDR", endpoints.remote_addr.as_str())?;
     if endpoints.remote_port.is_empty() {
         environ.call_method1("pop", ("REMOTE_PORT", py.None()))?;
     } else {
-        environ.set_item("REMOTE_PORT", &endpoints.remote_port)?;
+        environ.set_item("REMOTE_PORT", endpoints.remote_port.as_str())?;
     }
-    environ.set_item("SERVER_PORT", &endpoints.server_port)?;
+    environ.set_item("SERVER_PORT", endpoints.server_port.as_str())?;
     environ.set_item("wsgi.url_scheme", if endpoints.https { "https" } else { "http" })?;
     if endpoints.https {
         environ.set_item("HTTPS", "on")?;

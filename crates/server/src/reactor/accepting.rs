@@ -9,6 +9,7 @@ use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Stream, poll};
+use compact_str::ToCompactString;
 use mio::unix::SourceFd;
 
 use super::{Entry, LISTENERS, Reactor};
@@ -90,19 +91,24 @@ impl Reactor {
                     Ok((stream, peer)) => {
                         left -= 1;
                         let protocol = *protocol;
-                        let mut endpoints = endpoints(&stream, &peer, listener.local());
-                        let transport = match &self.rules.tls {
-                            Some(tls) if protocol == Protocol::Https => {
-                                endpoints.https = true;
-                                match Transport::secured(stream, tls) {
-                                    Ok(transport) => transport,
-                                    Err(error) => {
-                                        tracing::error!("cannot begin TLS: {error}");
-                                        continue;
-                                    }
-                                }
+                        let tls = self.rules.tls.as_ref().filter(|_| protocol == Protocol::Https);
+                        let endpoints = match &peer {
+                            Address::Unix(_) if tls.is_none() => Arc::clone(&self.local),
+                            peer => Arc::new(Endpoints {
+                                https: tls.is_some(),
+                                ..endpoints(&stream, peer, listener.local())
+                            }),
+                        };
+                        let transport = match tls {
+                            None => Ok(Transport::Plain(stream)),
+                            Some(tls) => Transport::secured(stream, tls),
+                        };
+                        let transport = match transport {
+                            Ok(transport) => transport,
+                            Err(error) => {
+                                tracing::error!("cannot begin TLS: {error}");
+                                continue;
                             }
-                            _ => Transport::Plain(stream),
                         };
                         self.adopt(protocol, transport, endpoints);
                     }
@@ -126,7 +132,7 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, protocol: Protocol, stream: Transport, endpoints: Endpoints) {
+    fn adopt(&mut self, protocol: Protocol, stream: Transport, endpoints: Arc<Endpoints>) {
         if let Some(row) = self.rules.row() {
             row.counts().add(metrics::CONNECTIONS_TOTAL, 1);
         }
@@ -143,8 +149,7 @@ impl Reactor {
         let place = self.connections.vacant_entry();
         let token = place.key();
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
-        let mut connection =
-            Connection::new(token, Pipe::new(stream), Arc::new(endpoints), protocol, preface);
+        let mut connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
         connection.permit = permit;
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
@@ -166,18 +171,18 @@ fn is_clients_fault(error: &io::Error) -> bool {
 
 /// The meta-variables of a connection. A peer on a unix socket is this machine itself.
 fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints {
-    let (remote_addr, remote_port) = match peer {
-        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
-        Address::Unix(_) => ("127.0.0.1".to_owned(), String::new()),
-    };
+    let Address::Inet(peer) = peer else { return Endpoints::local() };
     let local = match listening {
         Address::Inet(address) if address.ip().is_unspecified() => stream.local().ok(),
         _ => None,
     };
-    let (server_name, server_port) = match local.as_ref().unwrap_or(listening) {
-        Address::Inet(address) => (address.ip().to_canonical().to_string(), address.port().to_string()),
-        Address::Unix(_) => ("localhost".to_owned(), "80".to_owned()),
-    };
-    let unix = matches!(peer, Address::Unix(_));
-    Endpoints { remote_addr, remote_port, server_name, server_port, unix, ..Endpoints::default() }
+    let mut endpoints = Endpoints::local();
+    if let Address::Inet(address) = local.as_ref().unwrap_or(listening) {
+        endpoints.server_name = address.ip().to_canonical().to_compact_string();
+        endpoints.server_port = address.port().to_compact_string();
+    }
+    endpoints.remote_addr = peer.ip().to_canonical().to_compact_string();
+    endpoints.remote_port = peer.port().to_compact_string();
+    endpoints.unix = false;
+    endpoints
 }

@@ -20,6 +20,7 @@ use anygate_policy::metrics;
 use anygate_policy::row::Row;
 use anygate_policy::site::Reply;
 use anygate_policy::web2py_static::Web2pyStatic;
+use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -107,6 +108,8 @@ pub(crate) struct Reactor {
     /// When the connections were counted last.
     counted: Instant,
     complaints: Complaints,
+    /// The ends of every connection over a unix socket.
+    local: Arc<Endpoints>,
     spare: Vec<Box<Exchange>>,
     scratch: Box<[u8]>,
     now: Instant,
@@ -183,6 +186,7 @@ impl Reactor {
             streams: 0,
             counted: now,
             complaints: Complaints::default(),
+            local: Arc::new(Endpoints::local()),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
