@@ -1,6 +1,7 @@
 """The access log and the error log."""
 
 import contextlib
+import datetime
 import gzip
 import json
 import os
@@ -74,6 +75,20 @@ def test_json_is_one_object_a_line(serve, tmp_path):
     assert entry["user_agent"] == 'x"\\\\x85'
     assert 0.05 <= entry["duration"] < 5
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"])
+
+
+@pytest.mark.parametrize("options", [(), ("--concurrency", "gevent")])
+def test_the_time_is_that_of_the_beginning(serve, tmp_path, options):
+    served = serve(CONTRACT, "--access-log", "access.log", "--access-log-format", "json", *options)
+    begun = datetime.datetime.now(datetime.timezone.utc)
+    served.get("/sleep?0.5")
+    ended = datetime.datetime.now(datetime.timezone.utc)
+    served.terminate()
+    (line,) = lines(tmp_path / "access.log")
+    entry = json.loads(line)
+    time = datetime.datetime.fromisoformat(entry["time"].replace("Z", "+00:00"))
+    assert time >= begun - datetime.timedelta(milliseconds=1)
+    assert time + datetime.timedelta(seconds=entry["duration"]) <= ended
 
 
 def test_a_format_of_ones_own(serve, tmp_path):

@@ -19,7 +19,7 @@ pub enum Atom {
     Dash,
     /// `u`: the user of Basic credentials.
     User,
-    /// `t`: when the request began, as `[10/Oct/2000:13:55:36 +0000]`, in UTC.
+    /// `t`: when the answering began, as `[10/Oct/2000:13:55:36 +0000]`, in UTC.
     Time,
     /// `r`: the request line.
     RequestLine,

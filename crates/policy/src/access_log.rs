@@ -23,9 +23,9 @@ pub struct Record<'a> {
     pub response: Option<&'a ResponseHead>,
     /// Bytes of body.
     pub body_bytes: u64,
-    /// From the complete request to the complete answer.
+    /// From the beginning of the answering to the complete answer.
     pub duration: Duration,
-    /// When the request was complete.
+    /// When the answering began, and with it the duration.
     pub time: SystemTime,
 }
 
@@ -106,11 +106,13 @@ impl Formatter {
     }
 }
 
-/// As `gluon.main.appfactory` writes it. Its readers split at commas, so those of a path are escaped.
+/// As `gluon.main.appfactory` writes it, with the time of the end. Its readers split at commas, so those of a path are
+/// escaped.
 fn web2py(line: &mut Vec<u8>, record: &Record<'_>) {
     line.extend_from_slice(record.endpoints.remote_addr.as_bytes());
     line.extend_from_slice(b", ");
-    let time = jiff::Timestamp::try_from(record.time).unwrap_or_default();
+    let ended = record.time.checked_add(record.duration).unwrap_or(record.time);
+    let time = jiff::Timestamp::try_from(ended).unwrap_or_default();
     let local = time.to_zoned(jiff::tz::TimeZone::system());
     line.extend_from_slice(local.strftime("%Y-%m-%d %H:%M:%S").to_string().as_bytes());
     line.extend_from_slice(b", ");
@@ -337,6 +339,7 @@ mod tests {
         };
         let format = match format {
             "json" => AccessLogFormat::Json,
+            "web2py" => AccessLogFormat::Web2py,
             text => AccessLogFormat::Text(log_format::read(text).unwrap()),
         };
         let mut line = Vec::new();
@@ -377,6 +380,16 @@ mod tests {
                 r#""duration":1.002003,"pid":7}"#,
                 "\n"
             )
+        );
+    }
+
+    #[test]
+    fn web2py_has_the_time_of_the_end() {
+        let ended = UNIX_EPOCH + Duration::from_millis(971_186_136_045) + Duration::from_micros(1_002_003);
+        let local = jiff::Timestamp::try_from(ended).unwrap().to_zoned(jiff::tz::TimeZone::system());
+        assert_eq!(
+            line("web2py", &request("/", &[])),
+            format!("192.0.2.7, {}, GET, , HTTP/1.1, 200, 1.002003\n", local.strftime("%Y-%m-%d %H:%M:%S"))
         );
     }
 

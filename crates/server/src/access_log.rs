@@ -45,6 +45,7 @@ impl AccessLog {
         finished: &Finished,
         duration: Duration,
     ) {
+        let now = SystemTime::now();
         let record = Record {
             endpoints,
             head,
@@ -52,7 +53,7 @@ impl AccessLog {
             response: finished.head.as_ref(),
             body_bytes: finished.body_bytes,
             duration,
-            time: SystemTime::now(),
+            time: now.checked_sub(duration).unwrap_or(now),
         };
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         self.formatter.line(&mut gathered, &record);

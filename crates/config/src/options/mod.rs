@@ -853,7 +853,7 @@ const SERVER: &[Opt] = &[
         help: "combined, common, json, web2py, or a text with %(h)s",
         details: "`combined` is Apache's, `common` the same without referrer and user agent. `json` is one object a line. `web2py` is the line of its \
                   `httpserver.log`: client, local time, method, path, protocol, status, seconds. Anything else is a format string with the atoms \
-                  `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time, `%(r)s` request line, `%(m)s` method, \
+                  `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time when the answering began, `%(r)s` request line, `%(m)s` method, \
                   `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
                   `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
                   seconds, milliseconds, microseconds, and seconds with decimals, `%(p)s` process, `%({name}i)s` and \
