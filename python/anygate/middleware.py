@@ -70,6 +70,7 @@ class _Answer:
         #: What is to be done when the server has taken everything.
         self.refresh: Callable[[], None] | None = None
         self._exchange = exchange
+        self._name = exchange.name
         self._environ = environ
         self._errors = environ["wsgi.errors"]
         self._start_response = start_response
@@ -196,7 +197,8 @@ class _Answer:
     def log(self, error: Exception) -> None:
         """Write an exception into the server's log."""
         method, path = self._environ.get("REQUEST_METHOD", ""), self._environ.get("PATH_INFO", "")
-        print(f"anygate: the application failed: {method} {path!a}", file=self._errors)
+        name = f"{self._name}: " if self._name else ""
+        print(f"anygate: {name}the application failed: {method} {path!a}", file=self._errors)
         traceback.print_exception(error, file=self._errors)
         self._errors.flush()
 

@@ -191,12 +191,14 @@ def test_front_servers_get_504_as_well(limited, protocol):
 
 
 def test_a_worker_with_a_thread_that_does_not_stop_is_replaced_first(limited):
-    served = limited("--graceful-timeout", "3s")
+    served = limited("--graceful-timeout", "3s", "--request-id")
     (before,) = served.workers()
     begun = time.monotonic()
-    assert ask(served, "/stuck").answer().status == 504
+    answer = ask(served, "/stuck").answer()
+    assert answer.status == 504
     assert time.monotonic() - begun < 3
-    served.wait_for_log("GET /stuck does not stop: another worker takes the place of this one")
+    name = f'request{{id="{answer["x-request-id"]}"}}'
+    served.wait_for_log(f"{name}: GET /stuck does not stop: another worker takes the place of this one")
     served.wait_for_log(f"worker {before} has a thread that nothing can stop: starting another one")
     served.wait_until(lambda: before not in served.workers() and len(served.workers()) == 1, "another worker")
     assert time.monotonic() - begun < 20

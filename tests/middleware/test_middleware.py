@@ -362,6 +362,9 @@ def test_a_failure_before_the_head_has_a_page_if_there_are_pages(blocks):
     assert made.closed == 1
     assert "anygate: the application failed: GET '/'\nTraceback" in answer.errors
     assert answer.errors.endswith("ZeroDivisionError: on purpose\n")
+    named = Answer(anygate.wsgihandler(gives(Blocks(*blocks)), error_pages="on", request_id=True)).take()
+    name = f'request{{id="{named["x-request-id"]}"}}'
+    assert f"anygate: {name}: the application failed: GET '/'\nTraceback" in named.errors
     made = Blocks(*blocks)
     with pytest.raises(ZeroDivisionError):
         Answer(anygate.wsgihandler(gives(made), request_id=True))

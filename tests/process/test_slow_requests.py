@@ -95,6 +95,28 @@ def test_a_request_may_become_slow_and_then_overdue(serve, options):
     assert levels == [("WARN", "slow_request"), ("ERROR", "request_timeout")]
 
 
+@pytest.mark.parametrize("path", ["waits", "computes", "streams"])
+def test_it_has_the_name_of_the_request(serve, options, tmp_path, path):
+    served = serve(*options, "--request-id", "--trace-context")
+    with served.connect() as connection:
+        trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+        given = f"Traceparent: 00-{trace}-00f067aa0ba902b7-01"
+        connection.send(f"GET /{path}?released HTTP/1.1\r\nHost: a\r\n{given}\r\n\r\n")
+        line = wait_for(served, rf'WARN request\{{id="(\w+)" trace="{trace}"\}}: GET /{path}\?released .* is here:\n')
+        (tmp_path / "released").touch()
+        assert connection.answer()["x-request-id"] == line[1]
+
+
+@pytest.mark.parametrize("path", ["waits", "computes"])
+def test_one_that_is_broken_off_keeps_its_name(serve, options, path):
+    served = serve(*options, "--request-timeout", "1s", "--request-id")
+    answer = ask(served, f"/{path}?never").answer()
+    assert (answer.status, bool(answer["x-request-id"])) == (504, True)
+    name = rf' request\{{id="{answer["x-request-id"]}"\}}: GET /{path}\?never '
+    wait_for(served, rf"WARN{name}.* longer than slow_request")
+    wait_for(served, rf"ERROR{name}.* longer than request_timeout, and is interrupted here:\n")
+
+
 def test_the_client_is_who_the_proxy_says(serve, options, tmp_path):
     served = serve(*options, "--trusted-proxies", "127.0.0.1")
     with served.connect() as connection:

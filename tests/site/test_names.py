@@ -80,6 +80,24 @@ def test_failures_are_logged_under_the_name(site):
     assert f'request{{id="{traces[0]}" trace="{PARENT[3:35]}"}}' in line
 
 
+def test_what_is_refused_on_the_way_is_logged_under_the_name(tmp_path, concurrency):
+    with planned(tmp_path, "--request-id", "--log-level", "debug", *concurrency) as site:
+
+        def logged(request, status, text):
+            with site.connect() as connection:
+                answer = connection.send(request.replace("\n", "\r\n")).answer()
+                assert answer.status == status
+                site.wait_for_log(f'DEBUG request{{id="{answer["x-request-id"]}"}}: {text}')
+
+        body = "Host: test\nTransfer-Encoding: chunked\n\n"
+        logged(f"POST / HTTP/1.1\n{body}nonsense\n", 400, "refused a body from 127.0.0.1: ")
+        length = "Host: test\nContent-Length: 99999999999999\n\n"
+        logged(f"POST / HTTP/1.1\n{length}", 413, "refused a body from 127.0.0.1: ")
+        asks = "Host: test\nConnection: upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n"
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nOrigin: https://other.example\n\n"
+        logged(f"GET / HTTP/1.1\n{asks}{key}", 403, "refused a WebSocket of 127.0.0.1: ")
+
+
 def test_what_one_answer_is_blamed_for_is_not_said_of_the_next(site):
     with site.connect() as connection:
         first = connection.ask("GET", a_path(site, raises=True))["x-request-id"]

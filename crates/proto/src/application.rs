@@ -31,7 +31,7 @@ pub trait Application: Send + Sync {
 }
 
 /// A call that takes long.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LongCall {
     /// [`Request::number`].
     pub number: u64,
@@ -45,6 +45,18 @@ pub struct LongCall {
     pub target: String,
     /// How long it has taken.
     pub age: Duration,
+    /// For [`within`](Self::within).
+    pub scope: Scope,
+}
+
+/// Runs what it is given in a place of its own.
+pub type Scope = Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
+
+impl LongCall {
+    /// As [`Call::within`].
+    pub fn within(&self, work: &mut dyn FnMut()) {
+        (self.scope)(work);
+    }
 }
 
 /// An application that has all its calls on one thread, side by side: each of them waits in a way that lets the others

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::row::Row;
-use anygate_policy::site::{Passage, Through};
+use anygate_policy::site::Through;
 use anygate_proto::application::{Application, Endpoints, Failed, Request, Response};
 use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
-use tracing::Span;
 
 use crate::access_log::AccessLog;
 use crate::connection::Connection;
@@ -102,8 +101,7 @@ impl AppThread<'_> {
         };
         let (hidden_client, websocket) = (exchange.hidden_client, exchange.upgrade.is_some());
         let mut passage = exchange.passage.take();
-        let span = passage.as_deref().map_or_else(Span::none, span);
-        let _entered = span.enter();
+        let _entered = exchange.span().entered();
         if let Some(passage) = &mut passage {
             passage.prepare(&mut exchange.head);
         }
@@ -157,16 +155,6 @@ impl AppThread<'_> {
         conclude(self.stage, self.rules, endpoints, head, &finished, &call);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
-    }
-}
-
-/// What is logged inside belongs to the request.
-pub(crate) fn span(passage: &Passage) -> Span {
-    match (passage.id(), passage.trace()) {
-        (None, None) => Span::none(),
-        (Some(id), None) => tracing::error_span!("request", id),
-        (None, Some(trace)) => tracing::error_span!("request", trace),
-        (Some(id), Some(trace)) => tracing::error_span!("request", id, trace),
     }
 }
 

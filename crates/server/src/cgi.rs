@@ -14,8 +14,9 @@ use anygate_proto::application::{Application, Body, Endpoints, Request, Response
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
+use tracing::Span;
 
-use crate::exchange::{Announced, error_page};
+use crate::exchange::{Announced, error_page, span};
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
 /// application's to see in `environ`.
@@ -101,6 +102,7 @@ pub fn answer(
     };
     let is_admitted = decoded.is_some();
     let https = decoded.as_ref().is_some_and(|decoded| decoded.endpoints.https);
+    let mut _entered = None;
     let failed = match decoded {
         None => true,
         Some(decoded) => {
@@ -116,6 +118,7 @@ pub fn answer(
                 Admission::Answered(reply) => reply.send(&head, &mut answer).is_err(),
                 Admission::Passed(None) => call(&head, &mut answer).is_err(),
                 Admission::Passed(Some(mut passage)) => {
+                    _entered = span(&passage).map(Span::entered);
                     passage.prepare(&mut head);
                     let answered = passage.answer(&head, &mut answer).unwrap_or_else(|| {
                         let through =

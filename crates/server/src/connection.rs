@@ -271,6 +271,7 @@ impl Connection {
     /// Sends what an answer left to send. A client that is gone shows in the pipe.
     pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
         let Some(exchange) = &mut self.exchange else { return };
+        let _entered = exchange.span().entered();
         if std::mem::take(&mut exchange.held) {
             self.pipe.take_held(&mut exchange.out);
         }
@@ -373,6 +374,7 @@ impl Connection {
                     let step = match decoder.decode(rest) {
                         Ok(step) => step,
                         Err(error) => {
+                            let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
                             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
                             return (bytes.len(), Next::Refuse(error.status()));
                         }
@@ -381,6 +383,7 @@ impl Connection {
                     if let Err(error) =
                         spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref())
                     {
+                        let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
                         tracing::error!("cannot spool a request body to a temporary file: {error}");
                         return (bytes.len(), Next::Refuse(503));
                     }
@@ -540,6 +543,7 @@ impl Connection {
         }
         let limits = Limits { body_max_bytes: rules.body_max_bytes(&exchange.head), ..rules.limits };
         let decoder = BodyDecoder::new(framing, &limits).map_err(|error| {
+            let _entered = exchange.span().entered();
             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
             Next::Refuse(error.status())
         })?;
@@ -613,7 +617,7 @@ impl Exchange {
             let https = arrival.endpoints.https;
             self.admitted = Some(Admitted { https });
             match site.admit(arrival) {
-                Admission::Passed(passage) => self.passage = passage,
+                Admission::Passed(passage) => self.pass(passage),
                 Admission::Answered(reply) => return Err(Next::Reply(reply)),
             }
         }
@@ -623,6 +627,7 @@ impl Exchange {
     /// Notes the WebSocket that the request asks for, if it does so in a way that can be accepted.
     fn offer(&mut self, offer: Result<Option<Offer>, Refusal>, ends: &Endpoints) -> Result<(), Next> {
         let offer = offer.map_err(|refusal| {
+            let _entered = self.span().entered();
             tracing::debug!("refused a WebSocket of {}: {refusal}", ends.remote_addr);
             if refusal == Refusal::Origin {
                 let origin = self.head.field("origin").unwrap_or_default().escape_ascii();

@@ -17,7 +17,7 @@ use anygate_sys::Bell;
 use tracing::Span;
 
 use crate::access_log::AccessLog;
-use crate::app_thread::{Concluded, conclude, show, span};
+use crate::app_thread::{Concluded, conclude, show};
 use crate::body::BodyStream;
 use crate::connection::Connection;
 use crate::date::DateCache;
@@ -295,6 +295,7 @@ impl DeskCall {
 
     /// Lets the site look at the request. It may wait.
     fn prepare(&mut self) {
+        let _entered = self.span().entered();
         if let (Some(passage), Some(inside)) = (&mut self.passage, &mut self.inside) {
             passage.prepare(&mut inside.exchange.head);
         }
@@ -307,8 +308,7 @@ impl DeskCall {
 
     /// Goes on with the answer; `None` after the end.
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
-        let span = self.span();
-        let _entered = span.enter();
+        let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
         let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,13 +321,12 @@ impl DeskCall {
 
     /// What is logged inside belongs to the request.
     fn span(&self) -> Span {
-        self.passage.as_deref().map_or_else(Span::none, span)
+        self.inside.as_ref().map_or_else(Span::none, |inside| inside.exchange.span())
     }
 
     /// Answers a request that needs no application.
     fn answer_here(&mut self) -> Option<Result<(), Failed>> {
-        let span = self.span();
-        let _entered = span.enter();
+        let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
         let (rules, draining) = (&self.desk.rules, self.desk.stage.draining());
         // The hub's thread does not wait for what is looked for here.
@@ -350,8 +349,7 @@ impl DeskCall {
 
     /// Ends the call with what the application returned.
     fn end(&mut self, result: Result<(), Failed>, ender: Ender) {
-        let span = self.span();
-        let _entered = span.enter();
+        let _entered = self.span().entered();
         let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
         if let Some(watch) = self.desk.stage.watch_of_calls() {
             watch.release(self.number);

@@ -17,6 +17,7 @@ use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
+use tracing::Span;
 
 use crate::body::BodyStream;
 use crate::date::DateCache;
@@ -53,6 +54,8 @@ pub(crate) struct Exchange {
     pub(crate) entered: bool,
     /// What the site does with the request and its answer.
     pub(crate) passage: Option<Box<Passage>>,
+    /// What is logged of a request that has a name.
+    span: Option<Span>,
     /// The site has looked at the request.
     pub(crate) admitted: Option<Admitted>,
     /// Since when the request is complete, where somebody counts.
@@ -81,7 +84,19 @@ impl Exchange {
 
     /// A copy that has what an answer of our own must know.
     pub(crate) fn outline(&self) -> Box<Exchange> {
-        Box::new(Exchange { head: self.head.clone(), form: self.form, ..Exchange::default() })
+        let (head, span) = (self.head.clone(), self.span.clone());
+        Box::new(Exchange { head, form: self.form, admitted: self.admitted, span, ..Exchange::default() })
+    }
+
+    /// The site lets the request go on.
+    pub(crate) fn pass(&mut self, passage: Option<Box<Passage>>) {
+        self.span = passage.as_deref().and_then(span);
+        self.passage = passage;
+    }
+
+    /// What is logged inside is told apart from what other requests do.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone().unwrap_or_else(Span::none)
     }
 
     /// Whether the head of the answer was given.
@@ -107,6 +122,7 @@ impl Exchange {
         self.upgrade = None;
         self.entered = false;
         self.passage = None;
+        self.span = None;
         self.admitted = None;
         self.ready = None;
         self.progress = Progress::default();
@@ -117,6 +133,12 @@ impl Exchange {
         self.held = false;
         self.ends = false;
     }
+}
+
+/// The span of a request, if it has a name.
+pub(crate) fn span(passage: &Passage) -> Option<Span> {
+    let (id, trace) = (passage.id(), passage.trace());
+    (id.is_some() || trace.is_some()).then(|| tracing::error_span!(parent: None, "request", id, trace))
 }
 
 /// What a site knows of a request that it has looked at.
@@ -286,6 +308,7 @@ impl<'a> Answer<'a> {
             ready: _,
             entered: _,
             passage: _,
+            span: _,
             admitted,
             head,
             body: _,

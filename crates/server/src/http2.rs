@@ -508,6 +508,7 @@ impl Receiving {
                     let spooled =
                         self.spool.push(&data, rules.body_memory_max_bytes, rules.temp_dir.as_deref());
                     if let Err(error) = spooled {
+                        let _entered = self.arrival.exchange.span().entered();
                         tracing::error!("cannot spool a request body to a temporary file: {error}");
                         return Some(Outcome::Refused(503));
                     }

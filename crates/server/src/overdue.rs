@@ -42,7 +42,7 @@ struct Calls {
     /// The number of the last one that became slow.
     slow: u64,
     /// Interrupted, and since when.
-    interrupted: BTreeMap<u64, (Instant, String)>,
+    interrupted: BTreeMap<u64, (Instant, LongCall)>,
     ended: bool,
 }
 
@@ -107,7 +107,7 @@ impl Watch {
         let (send, receive): (Sender<LongCall>, Receiver<LongCall>) = mpsc::channel();
         thread::Builder::new().name("interrupter".to_owned()).spawn(move || {
             while let Ok(call) = receive.recv() {
-                attend_to(&call);
+                call.within(&mut || attend_to(&call));
             }
         })?;
         let (watch, rules) = (Arc::clone(self), Arc::clone(rules));
@@ -176,7 +176,7 @@ impl Watch {
             let call = LongCall { is_overdue: true, ..running.describe(number, now) };
             running.break_off(rules);
             count(rules, metrics::TIMEOUTS);
-            calls.interrupted.insert(number, (now, format!("{} {}", call.method, call.target)));
+            calls.interrupted.insert(number, (now, call.clone()));
             // As above.
             let _ = attendant.send(call);
         }
@@ -186,9 +186,14 @@ impl Watch {
     /// Tells of each call that was interrupted and does not stop; gives when the next one is told of.
     fn find_stuck(&self, calls: &mut Calls, now: Instant) -> Option<Instant> {
         let is_stuck = |since: Instant| since + STUCK <= now;
-        calls.interrupted.retain(|_, (since, name)| {
+        calls.interrupted.retain(|_, (since, call)| {
             if is_stuck(*since) {
-                tracing::error!("{name} does not stop: another worker takes the place of this one");
+                let LongCall { method, target, .. } = &*call;
+                call.within(&mut || {
+                    tracing::error!(
+                        "{method} {target} does not stop: another worker takes the place of this one"
+                    );
+                });
                 self.stuck.store(true, Ordering::Release);
             }
             !is_stuck(*since)
@@ -209,7 +214,7 @@ fn count(rules: &Rules, metric: usize) {
 
 impl Running {
     fn describe(&self, number: u64, now: Instant) -> LongCall {
-        let head = &self.exchange.head;
+        let (head, span) = (&self.exchange.head, self.exchange.span());
         LongCall {
             number,
             is_overdue: false,
@@ -217,6 +222,7 @@ impl Running {
             method: head.method().escape_ascii().to_string(),
             target: head.target().escape_ascii().to_string(),
             age: now - self.begun,
+            scope: Arc::new(move |work: &mut dyn FnMut()| span.in_scope(work)),
         }
     }
 

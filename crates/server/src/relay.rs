@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anygate_sys::poll::{self, Wanted};
+use tracing::Span;
 
 use crate::pipe::{Flushed, OutboxLimits, Pipe};
 
@@ -47,7 +48,8 @@ impl Relay {
             arrived: early,
             sent_bytes: 0,
         };
-        let work = move || carrier.run();
+        let span = Span::current();
+        let work = move || span.in_scope(|| carrier.run());
         let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
         Ok((Relay { ours, thread: Mutex::new(Some(thread)), over }, theirs.into()))
     }

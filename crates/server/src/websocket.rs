@@ -14,6 +14,7 @@ use anygate_proto::websocket::deflate::{DeflateContext, InflateContext, Preferen
 use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
 use anygate_proto::websocket::handshake::{Offer, Origins};
 use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Limits, Message, code};
+use tracing::Span;
 
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::relay::Relay;
@@ -136,6 +137,8 @@ pub(crate) struct Session {
     /// There is something to receive.
     arrived: Condvar,
     sent_bytes: AtomicU64,
+    /// What is logged belongs to its request.
+    span: Span,
 }
 
 struct Inner {
@@ -190,6 +193,7 @@ impl Session {
             inner: Mutex::new(inner),
             arrived: Condvar::new(),
             sent_bytes: AtomicU64::new(0),
+            span: Span::current(),
         }
     }
 
@@ -244,7 +248,7 @@ impl Session {
         match inner.pinged {
             Some(at) if at + ping_timeout <= now => {
                 drop(inner);
-                tracing::debug!("a WebSocket client answered no ping");
+                self.span.in_scope(|| tracing::debug!("a WebSocket client answered no ping"));
                 self.lose(pipe);
                 now + ping_interval
             }
@@ -294,7 +298,7 @@ impl Session {
                 Ok(step) => step,
                 Err(error) => {
                     if inner.closed.is_none() {
-                        tracing::debug!("closed a WebSocket: {error}");
+                        self.span.in_scope(|| tracing::debug!("closed a WebSocket: {error}"));
                         encode_close(&mut last, error.code(), &error.to_string());
                         inner.closed = Some(Close { code: Some(error.code()), reason: error.to_string() });
                     }

@@ -189,7 +189,7 @@ impl LongGreenlet {
 
     /// Tells where it is.
     fn say(&self, py: Python<'_>, stack: &str) {
-        py.detach(|| interrupt::say(&self.0, stack));
+        py.detach(|| self.0.within(&mut || interrupt::say(&self.0, stack)));
     }
 }
 

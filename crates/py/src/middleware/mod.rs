@@ -294,6 +294,17 @@ impl Lender for Held {
 
 #[pymethods]
 impl Exchange {
+    /// What the error log calls the request, until its answer is over; `None` if it has no name.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        let inner = lock(&self.inner.0);
+        let passage = inner.passage.as_ref()?;
+        let names = [("id", passage.id()), ("trace", passage.trace())];
+        let names: Vec<_> =
+            names.iter().filter_map(|(what, name)| Some(format!("{what}={:?}", (*name)?))).collect();
+        (!names.is_empty()).then(|| format!("request{{{}}}", names.join(" ")))
+    }
+
     /// The client's answer is there, whatever becomes of the application's.
     #[getter]
     fn is_answered(&self) -> bool {
