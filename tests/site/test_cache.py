@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import signal
 import time
 import zlib
 
@@ -204,6 +205,89 @@ def test_the_application_is_asked_once_for_all(tmp_path):
             answers = [connection.answer() for connection in [first, *others]]
             answers += [client.wait(stream) for stream in streams]
         assert {(answer.status, answer.text) for answer in answers} == {(200, "page")}
+        assert site.count("GET /page") == 1
+
+
+PAGE = b"GET /page HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture
+def greenlets(tmp_path):
+    """A server whose application is asked for /page, and requests that wait for the same answer."""
+
+    @contextlib.contextmanager
+    def begin(*arguments, count=10, **plan):
+        with planned(tmp_path, *RULES, "--concurrency", "gevent", *arguments) as site, contextlib.ExitStack() as all:
+            site.plan("/page", gate="end", **plan)
+            first = all.enter_context(site.connect()).send(PAGE)
+            site.wait_for("wait end")
+            others = [all.enter_context(site.connect()).send(PAGE) for _ in range(count)]
+            # It is read behind them, and the application answers it at once.
+            assert site.get("/").status == 200
+            yield site, first, others
+
+    return begin
+
+
+PAGE_PLAN = {"fields": [HTML, MINUTE], "body": "page"}
+
+
+def test_greenlets_wait_for_one_call_and_hold_nobody_up(greenlets):
+    with greenlets(**PAGE_PLAN) as (site, first, others), Client(plain(site.address)) as client:
+        streams = [client.begin("GET", "/page") for _ in range(10)]
+        begun = time.monotonic()
+        assert {site.get(f"/{number}").status for number in range(20)} == {200}
+        assert client.ask("GET", "/other").status == 200
+        assert time.monotonic() - begun < 4
+        assert site.count("GET /page") == 1
+        site.open("end")
+        answers = [connection.answer() for connection in [first, *others]]
+        answers += [client.wait(stream) for stream in streams]
+        assert {(answer.status, answer.text) for answer in answers} == {(200, "page")}
+        assert site.count("GET /page") == 1
+        assert all(is_hit(answer) for answer in answers[1:])
+
+
+def test_greenlets_that_have_waited_in_vain_ask(greenlets):
+    with greenlets(raises=True) as (site, first, others):
+        site.open("end")
+        assert {connection.answer().status for connection in [first, *others]} == {500}
+        assert site.count("GET /page") == 11
+
+
+def test_greenlets_do_not_wait_for_ever(greenlets):
+    with greenlets(**PAGE_PLAN) as (site, first, others):
+        assert site.count("GET /page") == 1
+        site.wait_for("GET /page", 11)
+        site.open("end")
+        assert {connection.answer().text for connection in [first, *others]} == {"page"}
+
+
+def test_greenlets_that_wait_may_be_left_or_broken_off(greenlets):
+    with greenlets("--request-timeout", "2s", **PAGE_PLAN) as (site, first, others):
+        for connection in others[:5]:
+            connection.reset()
+        assert {connection.answer().status for connection in [first, *others[5:]]} == {504}
+        site.open("end")
+        site.wait_until(lambda: site.get("/page").text == "page", "an answer")
+        assert is_hit(site.get("/page"))
+
+
+def test_greenlets_that_wait_are_answered_by_a_worker_that_ends(greenlets):
+    with greenlets(**PAGE_PLAN) as (site, first, others):
+        site.send_signal(signal.SIGTERM)
+        site.wait_for_log("workers finish what they have")
+        time.sleep(0.2)
+        site.open("end")
+        assert {connection.answer().text for connection in [first, *others]} == {"page"}
+        assert site.count("GET /page") == 1
+        assert site.wait() == 0
+
+
+def test_those_that_wait_are_no_greenlets_yet(greenlets):
+    with greenlets("--greenlets", "2", count=2, **PAGE_PLAN) as (site, first, others):
+        site.open("end")
+        assert {connection.answer().text for connection in [first, *others]} == {"page"}
         assert site.count("GET /page") == 1
 
 

@@ -23,10 +23,10 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
     }
     let surroundings = Surroundings {
         processes: plan.workers.saturating_mul(2).max(PROCESSES_MIN),
-        // A thread that waits for another's answer answers nobody; of greenlets' calls none may wait.
+        // A thread that waits for another's answer answers nobody; greenlets do not even begin.
         waiting_max: match plan.server.concurrency {
             Concurrency::Threads => plan.server.threads.saturating_sub(1),
-            Concurrency::Gevent => 0,
+            Concurrency::Gevent => plan.server.greenlets,
         },
         body_max_bytes: plan.server.body_max_bytes,
         proxies: plan.server.trusted_proxies.clone(),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anygate_policy::cache::Waiter;
 use anygate_policy::site::{Passage, Through};
 use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -41,9 +42,20 @@ pub(crate) struct Desk {
     numbers: AtomicU64,
     /// Where the site may have to wait.
     errands: Option<Errands>,
+    /// Calls that wait for another one's answer, in the order in which they began to.
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Some of them need not wait any more.
+    landed: Arc<AtomicBool>,
     date: Mutex<DateCache>,
     stage: Arc<Stage>,
     rules: Arc<Rules>,
+}
+
+/// A call that waits for another one's answer. The hub does not know of it, and it has no place there.
+struct Waiting {
+    waiter: Waiter,
+    until: Instant,
+    call: Box<DeskCall>,
 }
 
 /// On whose thread a call ends.
@@ -83,6 +95,8 @@ impl Desk {
                 let takes_long = rules.read.site.as_ref().is_some_and(|site| site.may_take_long());
                 takes_long.then(Errands::start).transpose()?
             },
+            waiting: Mutex::default(),
+            landed: Arc::default(),
             date: Mutex::default(),
             stage,
             rules,
@@ -99,28 +113,82 @@ impl Desk {
     pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>) {
         let Some(exchange) = connection.exchange.take() else { return };
         self.open.fetch_add(1, Ordering::AcqRel);
-        let mut call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        let call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        self.look_at(call, None);
+    }
+
+    /// Has the site look at a call, for the first time or after it has waited.
+    fn look_at(self: &Arc<Self>, mut call: Box<DeskCall>, waited: Option<Waiter>) {
         match &self.errands {
             Some(errands) if call.takes_long() => {
                 let desk = Arc::clone(self);
                 errands.run(move || {
-                    call.prepare();
-                    desk.take_up(call, Ender::Other);
+                    let waiter = call.prepare(waited);
+                    desk.take_up(call, waiter, Ender::Other);
                     desk.ring();
                 });
             }
             _ => {
-                call.prepare();
-                self.take_up(call, Ender::Reactor);
+                let waiter = call.prepare(waited);
+                self.take_up(call, waiter, Ender::Reactor);
             }
         }
     }
 
-    /// Lays a call on the desk, unless it can be answered here.
-    fn take_up(&self, mut call: Box<DeskCall>, ender: Ender) {
+    /// Lays a call on the desk, unless it has to wait or can be answered here.
+    fn take_up(&self, mut call: Box<DeskCall>, waiter: Option<Waiter>, ender: Ender) {
+        if let Some(waiter) = waiter {
+            self.wait_for(waiter, call);
+            if matches!(ender, Ender::Other) {
+                // There is a place for another one.
+                self.stage.wake();
+            }
+            return;
+        }
         match call.answer_here() {
             Some(answered) => call.end(answered, ender),
             None => self.lock().calls.push_back(call),
+        }
+    }
+
+    fn wait_for(&self, waiter: Waiter, call: Box<DeskCall>) {
+        let (landed, stage) = (Arc::clone(&self.landed), Arc::clone(&self.stage));
+        // Whoever looks because of what is told here finds the call, which is there when the lock is free.
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiter.then(move || {
+            if !landed.swap(true, Ordering::AcqRel) {
+                stage.wake();
+            }
+        });
+        waiting.push_back(Waiting { until: Instant::now() + waiter.longest(), waiter, call });
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Goes on with calls that have waited for another one's answer, as long as there is place. To be followed by
+    /// [`ring`](Self::ring).
+    pub(crate) fn go_on(self: &Arc<Self>, now: Instant) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let landed = self.landed.swap(false, Ordering::AcqRel);
+        if !landed && waiting.front().is_none_or(|first| first.until > now) {
+            return;
+        }
+        let is_over = |waiting: &Waiting| waiting.until <= now || waiting.waiter.is_over();
+        let (over, rest) = waiting.drain(..).partition(is_over);
+        *waiting = rest;
+        drop(waiting);
+        let mut over: VecDeque<Waiting> = over;
+        while self.has_place()
+            && let Some(Waiting { waiter, call, .. }) = over.pop_front()
+        {
+            self.open.fetch_add(1, Ordering::AcqRel);
+            self.look_at(call, Some(waiter));
+        }
+        if !over.is_empty() {
+            // They are looked at again when some call has ended.
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            over.append(&mut waiting);
+            *waiting = over;
+            self.landed.store(true, Ordering::Release);
         }
     }
 
@@ -293,11 +361,18 @@ impl DeskCall {
         self.passage.is_some() && self.desk.rules.read.site.as_ref().is_some_and(|site| site.may_block())
     }
 
-    /// Lets the site look at the request. It may wait.
-    fn prepare(&mut self) {
+    /// Lets the site look at the request, for the first time or after it has waited. It may take long. Gives what the
+    /// request has to wait for.
+    fn prepare(&mut self, waited: Option<Waiter>) -> Option<Waiter> {
         let _entered = self.span().entered();
-        if let (Some(passage), Some(inside)) = (&mut self.passage, &mut self.inside) {
-            passage.prepare(&mut inside.exchange.head);
+        let (passage, inside) = (self.passage.as_mut()?, self.inside.as_mut()?);
+        let head = &mut inside.exchange.head;
+        match waited {
+            None => passage.try_prepare(head),
+            Some(waiter) => {
+                passage.prepare_again(waiter, head);
+                None
+            }
         }
     }
 

@@ -109,6 +109,7 @@ pub(crate) fn keep(
             draining = true;
             events.draining();
         }
+        desk.go_on(reactor.now());
         while desk.has_place() {
             let Some(connection) = reactor.next_for_hub() else { break };
             desk.hand_over(connection);

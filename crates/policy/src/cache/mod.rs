@@ -20,6 +20,7 @@ mod store;
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,7 @@ pub struct Rules {
     pub entry_max_bytes: usize,
     /// Longest that a request waits for another.
     pub wait_max: Duration,
-    /// Most requests that wait at the same moment. Each holds a thread, so fewer than there are.
+    /// Most requests that wait at the same moment. Where each holds a thread, fewer than there are.
     pub waiters_max: usize,
     /// How long answers that can be validated are kept when they are stale.
     pub grace: Duration,
@@ -327,8 +328,8 @@ pub struct Epochs {
     hasher: RandomState,
 }
 
-impl std::fmt::Debug for Epochs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Epochs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Epochs").finish_non_exhaustive()
     }
 }
@@ -378,10 +379,25 @@ impl Epochs {
 }
 
 /// A request that asks the application, for others that wait.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Flight {
-    is_over: Mutex<bool>,
+    progress: Mutex<Progress>,
     over: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    is_over: bool,
+    /// What is done then.
+    then: Vec<Then>,
+}
+
+type Then = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").finish_non_exhaustive()
+    }
 }
 
 /// Ends a flight when it is dropped.
@@ -395,8 +411,12 @@ struct FlightGuard {
 impl Drop for FlightGuard {
     fn drop(&mut self) {
         lock(&self.cache.flights).remove(&self.key);
-        *lock(&self.flight.is_over) = true;
+        let mut progress = lock(&self.flight.progress);
+        progress.is_over = true;
+        let then = std::mem::take(&mut progress.then);
+        drop(progress);
         self.flight.over.notify_all();
+        then.into_iter().for_each(|then| then());
     }
 }
 
@@ -410,14 +430,30 @@ pub struct Waiter {
 impl Waiter {
     /// Whether there is nothing more to wait for.
     pub fn is_over(&self) -> bool {
-        *lock(&self.flight.is_over)
+        lock(&self.flight.progress).is_over
+    }
+
+    /// The longest that it should wait.
+    pub fn longest(&self) -> Duration {
+        self.cache.rules.wait_max
+    }
+
+    /// Has something done, by the thread of the other request, when there is nothing more to wait for; at once if that is
+    /// so already. It must not wait itself.
+    pub fn then(&self, then: impl FnOnce() + Send + 'static) {
+        let mut progress = lock(&self.flight.progress);
+        if !progress.is_over {
+            return progress.then.push(Box::new(then));
+        }
+        drop(progress);
+        then();
     }
 
     /// Waits until the other's answer is there or cannot be had, as long as the rules allow; gives whether it came.
     pub fn wait(&self) -> bool {
-        let is_over = lock(&self.flight.is_over);
-        let waited = self.flight.over.wait_timeout_while(is_over, self.cache.rules.wait_max, |over| !*over);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let (progress, over) = (lock(&self.flight.progress), &self.flight.over);
+        let waited = over.wait_timeout_while(progress, self.longest(), |progress| !progress.is_over);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_over
     }
 }
 

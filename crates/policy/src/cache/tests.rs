@@ -373,6 +373,26 @@ fn one_asks_and_the_others_wait() {
 }
 
 #[test]
+fn who_cannot_wait_is_told() {
+    let cache = cache();
+    let Lookup::Miss(recorder) = cache.lookup(&get("/a"), false, at(0)) else { panic!() };
+    let Lookup::Wait(waiter) = cache.lookup(&get("/a"), false, at(0)) else { panic!() };
+    let told = Arc::new(AtomicUsize::new(0));
+    let tell = || {
+        let told = Arc::clone(&told);
+        move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    waiter.then(tell());
+    assert_eq!((told.load(Ordering::SeqCst), waiter.is_over()), (0, false));
+    drop(recorder);
+    assert_eq!((told.load(Ordering::SeqCst), waiter.is_over()), (1, true));
+    waiter.then(tell());
+    assert_eq!(told.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn who_waited_for_nothing_asks_and_later_ones_do_not_wait() {
     let cache = cache();
     let Lookup::Miss(mut recorder) = cache.lookup(&get("/a"), false, at(0)) else { panic!() };

@@ -13,7 +13,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 
 use super::identity::Names;
 use super::{Reply, Site};
-use crate::cache::{Begin, Lookup, Recorder, Stored};
+use crate::cache::{Begin, Lookup, Recorder, Stored, Waiter};
 use crate::compression::Encoder;
 use crate::count_table::Permit;
 use crate::network::Client;
@@ -99,24 +99,46 @@ impl Passage {
     /// [`answer`](Self::answer). It may wait for another request, and if the site [may block](Site::may_block), for what
     /// nodes share.
     pub fn prepare(&mut self, request: &mut RequestHead) {
+        if let Some(waiter) = self.try_prepare(request) {
+            waiter.wait();
+            self.prepare_again(waiter, request);
+        }
+    }
+
+    /// The same, but does not wait for another request: gives what is to be waited for. Then it is to be prepared
+    /// [again](Self::prepare_again).
+    pub fn try_prepare(&mut self, request: &mut RequestHead) -> Option<Waiter> {
         let site = Arc::clone(&self.site);
         if site.rates.may_block()
             && let Err(refusal) = site.count(request, self.client, self)
         {
             let reply = site.refusal(&refusal, request, self.id());
             self.instead = Some(Instead::Reply(Box::new(reply)));
-            return;
+            return None;
         }
-        let Some(cache) = &site.cache else { return };
+        let cache = site.cache.as_ref()?;
         let is_file = site.files.as_ref().is_some_and(|files| files.covers(request.path()));
         if is_file {
-            return;
+            return None;
         }
-        let mut found = cache.lookup(request, self.https, SystemTime::now());
-        if let Lookup::Wait(waiter) = found {
-            waiter.wait();
-            found = cache.lookup_again(waiter, request, self.https, SystemTime::now());
+        match cache.lookup(request, self.https, SystemTime::now()) {
+            Lookup::Wait(waiter) => Some(waiter),
+            found => {
+                self.found(found, request);
+                None
+            }
         }
+    }
+
+    /// Goes on after waiting, and does not wait again.
+    pub fn prepare_again(&mut self, waiter: Waiter, request: &mut RequestHead) {
+        let site = Arc::clone(&self.site);
+        let Some(cache) = &site.cache else { return };
+        let found = cache.lookup_again(waiter, request, self.https, SystemTime::now());
+        self.found(found, request);
+    }
+
+    fn found(&mut self, found: Lookup, request: &mut RequestHead) {
         match found {
             Lookup::Hit(mut stored) => {
                 if let Some(recorder) = stored.take_refresh() {
@@ -126,7 +148,7 @@ impl Passage {
             }
             Lookup::Miss(recorder) => self.record(recorder, request),
             Lookup::Refuse(refusal) => {
-                let reply = site.refusal(&refusal, request, self.id());
+                let reply = self.site.refusal(&refusal, request, self.id());
                 self.instead = Some(Instead::Reply(Box::new(reply)));
             }
             // Who has waited is not asked to wait again.
