@@ -187,7 +187,15 @@ def waitress(task: Task) -> None:
     from waitress import serve
 
     place = {"unix_socket": task.unix} if task.unix else dict(zip(("host", "port"), task.address, strict=True))
-    serve(task.application, threads=task.threads or 4, _quiet=True, **place)
+    # What proxies say, it would remove without a word.
+    heard = "trusted_proxies" in task.around
+    serve(
+        task.application,
+        threads=task.threads or 4,
+        clear_untrusted_proxy_headers=not heard,
+        _quiet=True,
+        **place,
+    )
 
 
 @server("gevent", package="gevent", concurrency="greenlets, as many as workers", supports="workers tls unix")
@@ -368,6 +376,8 @@ def pyruvate(task: Task) -> None:
 @server(
     "granian",
     package="granian",
+    # Later Pythons fork no longer.
+    counts_apart=sys.version_info >= (3, 14),
     concurrency="processes, threads",
     supports="workers threads tls unix access_log log_level",
 )
@@ -404,6 +414,7 @@ def asgi(task: Task) -> str:
 @server(
     "hypercorn",
     package="hypercorn",
+    counts_apart=True,
     needs="a2wsgi",
     concurrency="processes, threads",
     protocols=("http", "http2"),
@@ -427,6 +438,7 @@ def hypercorn(task: Task) -> None:
 @server(
     "uvicorn",
     package="uvicorn",
+    counts_apart=True,
     needs="a2wsgi",
     concurrency="processes, threads",
     supports="workers tls unix access_log log_level",
@@ -480,6 +492,7 @@ def daphne(task: Task) -> None:
     "mod_wsgi",
     "mod_wsgi-express",
     package="mod_wsgi",
+    counts_apart=True,
     concurrency="processes, threads",
     supports="workers threads access_log log_level",
 )
@@ -491,7 +504,7 @@ def mod_wsgi(task: Task) -> None:
         os.chmod(root, 0o755)
         # Apache hands its modules an empty environment: what is to be loaded is written into the module instead.
         application = os.path.join(root, "application.wsgi")
-        with open(application, "w") as file:
+        with open(application, "w", opener=lambda path, flags: os.open(path, flags, 0o640)) as file:
             file.write(
                 "import os, sys\n"
                 f"os.environ['_ANYGATE_TASK'] = {os.environ['_ANYGATE_TASK']!r}\n"
@@ -499,6 +512,8 @@ def mod_wsgi(task: Task) -> None:
                 f"os.chdir({os.getcwd()!r})\n"
                 "from anygate.hosted import application\n"
             )
+        if os.geteuid() == 0:
+            shutil.chown(application, group="www-data")
         command = [
             program("mod_wsgi-express") or "mod_wsgi-express",
             "start-server",
@@ -574,7 +589,7 @@ def wsgitools(task: Task) -> None:
     SCGIServer(task.application, port, host, minworkers=workers, maxworkers=max(workers, 32)).enable_sighandler().run()
 
 
-@server("cgi", concurrency="one process for each request", protocols=())
+@server("cgi", concurrency="one process for each request", protocols=(), wraps=False)
 def cgi(task: Task) -> NoReturn:
     from anygate import _anygate
 

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from anygate import importer
+from anygate._anygate import Site
 from anygate.server import Application
 
 #: Exit codes: a wrong option; a server or an application that cannot be loaded.
@@ -32,6 +33,11 @@ UNIVERSAL = frozenset({"app", "bind", "chdir", "config", "ip", "port", "pythonpa
 
 #: Those that ``tls`` in :attr:`Server.supports` stands for.
 TLS_OPTIONS = frozenset({"ssl_certificate", "ssl_private_key"})
+
+
+#: Options for which processes count together, and those of them that Redis can count (``shared``).
+COUNTED = ("rate_limit", "requests_per_client_max", "cache")
+SHARED = ("rate_limit", "cache")
 
 
 class CannotServe(Exception):
@@ -66,6 +72,10 @@ class Server:
     instead: str = ""
     #: Its loop is not Python's, so a signal handler of Python would not run.
     loop_in_c: bool = False
+    #: What is around an application can be put around the one that it serves.
+    wraps: bool = True
+    #: Several processes of it load the application each for themselves, so that they cannot count together.
+    counts_apart: bool = False
 
     @property
     def version(self) -> str | None:
@@ -112,6 +122,8 @@ class Task:
     cron: dict[str, Any] | None = None
     #: Where it was started, before ``chdir``.
     started_in: str = field(default_factory=os.getcwd)
+    #: What is around the application, as keywords for :func:`anygate.wsgihandler`.
+    around: dict[str, Any] = field(default_factory=dict)
     #: Options that somebody set, and what they called them.
     given: dict[str, str] = field(default_factory=dict)
 
@@ -130,6 +142,19 @@ class Task:
         return self.host or "127.0.0.1", 8000 if self.port is None else self.port
 
     @cached_property
+    def site(self) -> Site | None:
+        """What is around the application, None if there is nothing. Processes that are forked later count together.
+
+        Raises CannotServe when it cannot be made.
+        """
+        if not self.around:
+            return None
+        try:
+            return Site(None, self.started_in, **self.around)
+        except (OSError, ValueError) as error:
+            raise CannotServe(str(error)) from error
+
+    @cached_property
     def application(self) -> Application:
         """The application, loaded when it is first asked for, with what was asked to be around it.
 
@@ -146,6 +171,10 @@ class Task:
                 application = Profiler(application, self.profiler)
             except ValueError as error:
                 raise CannotServe(str(error), NOT_THERE) from error
+        if self.site is not None:
+            from anygate.middleware import Middleware
+
+            application = Middleware(application, self.site)
         if self.web2py_log is not None:
             from anygate.request_log import RequestLog
 
@@ -158,8 +187,19 @@ class Task:
 
     def export(self) -> str:
         """Make the application importable by processes that this one starts; return ``module:name``."""
+        global _exported
+        _exported = self
         os.environ["_ANYGATE_TASK"] = self.to_json()
         return "anygate.hosted:application"
+
+
+#: What was exported, for processes that are forked from this one.
+_exported: Task | None = None
+
+
+def exported() -> Task:
+    """Return what this process, or the one that started it, has exported."""
+    return _exported or Task.from_json(os.environ["_ANYGATE_TASK"])
 
 
 def program(name: str) -> str | None:
@@ -194,7 +234,7 @@ def check(server: Server, task: Task) -> None:
     """Raise CannotServe if something was asked for that the server cannot do."""
     for option, called in task.given.items():
         known = option in UNIVERSAL or option in server.supports or (option in TLS_OPTIONS and "tls" in server.supports)
-        if not known:
+        if not known and not (server.wraps and option in task.around):
             can = ", ".join(sorted(server.supports)) or "none of its own"
             raise CannotServe(
                 f"{called}: {server.name} has no such option (it has: {can}); leave it out or serve natively"
@@ -216,6 +256,8 @@ def prepare(text: str) -> tuple[Server, Task]:
     task = Task.from_json(text)
     server = find(task.server)
     check(server, task)
+    if task.site is not None and server.counts_apart and (task.workers or 1) > 1:
+        warn_of_counting_apart(task)
     return server, task
 
 
@@ -248,6 +290,18 @@ def launch(server: Server, task: Task) -> int:
         print(f"anygate: error: {where}{error}", file=sys.stderr)
         return 1
     return 0
+
+
+def warn_of_counting_apart(task: Task) -> None:
+    """Say which limits hold for each process of a server, and not for all of them."""
+    for option in COUNTED:
+        if option in task.around and not (option in SHARED and "shared" in task.around):
+            called = task.given.get(option, option)
+            print(
+                f"anygate: warning: {called}: each process of {task.server} counts for itself; take another server"
+                f"{', set shared' if option in SHARED else ''} or leave it at one process",
+                file=sys.stderr,
+            )
 
 
 def _end(_number: int, _frame: Any) -> NoReturn:

@@ -124,7 +124,7 @@ def test_logs_of_their_own(tmp_path):
         ),
         (["-s", "wsgiref", "-w", 2], "--workers: wsgiref has no such option (it has: none of its own)"),
         (["-s", "waitress", "-w", 2], "--workers: waitress has no such option (it has: threads, unix)"),
-        (["-s", "gunicorn", "--body-max-bytes", "1M"], "--body-max-bytes: gunicorn has no such option"),
+        (["-s", "gunicorn", "--header-timeout", "1s"], "--header-timeout: gunicorn has no such option"),
         (["-s", "rocket", "--bind", "unix:x.sock"], "x.sock: rocket does not listen on unix sockets"),
         (["-s", "gunicorn", "--scgi"], "scgi: gunicorn does not speak it (it speaks http); serve natively"),
         (["-s", "gunicorn", "-b", "1", "-b", "2"], "gunicorn listens on one address; 2 are given"),

@@ -169,6 +169,15 @@ def test_old_command_lines(arguments, bare):
     assert ("-P" in arguments or "-F" in arguments) == bool(list((bare / "profiles").glob("req_*.prof")))
 
 
+def test_who_the_client_is_is_the_same_with_policies(bare):
+    port = free_port()
+    command = [ANYGATE, "--web2py", bare, "-s", "waitress", "-p", port, "--request-id"]
+    with process([str(part) for part in command], bare) as served:
+        assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+        believed = page(port, fields=[("X-Forwarded-For", "192.0.2.9"), ("X-Forwarded-Host", "site.example")])
+        assert believed == "192.0.2.9 GET 192.0.2.9"
+
+
 def test_the_old_signature(bare):
     port = free_port()
     code = f"import anygate; anygate.run('gunicorn', '127.0.0.1', {port}, logging=True, softcron=False)"

@@ -77,7 +77,9 @@ pub struct Elsewhere {
     /// Options that somebody set, by name, with the words of whoever set them: what the server cannot do is refused with
     /// these.
     pub given: Vec<(&'static str, String)>,
-    /// The checked settings.
+    /// The settings as they were given.
+    pub settings: Settings,
+    /// The same, checked.
     pub plan: Plan,
 }
 
@@ -157,7 +159,8 @@ pub fn parse(
             let given = OPTIONS.iter().filter_map(|option| {
                 Some((option.name, settings.named(option, &settings.given(option.name)?.origin)))
             });
-            Ok(Command::Elsewhere(Box::new(Elsewhere { given: given.collect(), plan })))
+            let given = given.collect();
+            Ok(Command::Elsewhere(Box::new(Elsewhere { given, settings, plan })))
         }
     }
 }

@@ -1013,7 +1013,7 @@ impl<'a> Reader<'a> {
 
     fn trusted_proxies(&self, name: &'static str) -> Result<Vec<TrustedProxy>, Wrong> {
         if self.web2py.is_some() && self.settings.given(name).is_none() {
-            return Ok(["127.0.0.1", "::1", "unix"].into_iter().filter_map(trusted_proxy).collect());
+            return Ok(WEB2PY_TRUSTED_PROXIES.into_iter().filter_map(trusted_proxy).collect());
         }
         let read = |text: &String| {
             trusted_proxy(text).ok_or_else(|| {
@@ -1224,6 +1224,9 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// What is loaded for a web2py site.
 const WEB2PY_TARGET: &str = "anygate.web2py:application()";
+/// `trusted_proxies` of a web2py site, unless it is set: it takes whoever seems to come from this machine for its
+/// administrator.
+pub const WEB2PY_TRUSTED_PROXIES: [&str; 3] = ["127.0.0.1", "::1", "unix"];
 const HTTP_PORT: u16 = 8000;
 /// That of web2py's `scgihandler.py`, and of the examples of front servers.
 const SCGI_PORT: u16 = 4000;

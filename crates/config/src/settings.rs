@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::options::{self, Kind, OPTIONS, Opt};
-use crate::value::Value;
+use crate::value::{Value, show_duration};
 
 /// Who set an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +199,21 @@ impl Settings {
     /// The options that somebody set.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.given.keys().copied()
+    }
+
+    /// What was given, without tables, as [`set_json`](Self::set_json) takes it.
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let json = |name: &str, value: &Value| match value {
+            Value::Flag(flag) => (*flag).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.clone().into(),
+            Value::Number(bits) if options::find(name).is_some_and(|option| option.kind == Kind::Mode) => {
+                format!("{bits:o}").into()
+            }
+            Value::Number(number) => (*number).into(),
+            Value::Duration(duration) => show_duration(*duration).into(),
+        };
+        self.given.iter().map(|(name, given)| ((*name).to_owned(), json(name, &given.value))).collect()
     }
 
     fn set(&mut self, option: &'static Opt, value: Value, origin: Origin) {

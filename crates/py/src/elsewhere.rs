@@ -1,15 +1,19 @@
 //! Servers of other packages: what was asked for is handed to `anygate.servers`, which knows them. Also what belongs to
 //! web2py alone and is done once, before anything is served.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use anygate_config::{Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol};
+use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
+use anygate_config::{
+    Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::cron;
 use crate::launch::{Refusal, whom};
+use crate::{cron, middleware};
 
 /// Serves with another server. Gives the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
@@ -49,8 +53,24 @@ fn address(address: &BindAddress) -> String {
     }
 }
 
+/// Whether an option is about what is around the application, whoever serves it.
+fn is_around(name: &str) -> bool {
+    // It is also where the application is found.
+    middleware::is_obeyed(name) && name != "pythonpath"
+}
+
+/// What is to be around the application, as keywords for `anygate.wsgihandler`.
+fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
+    let mut around = settings.only(is_around).to_json();
+    if !around.is_empty() && plan.application.web2py.is_some() {
+        // Who may say who the client is must be the same for web2py, whoever serves it.
+        around.entry("trusted_proxies").or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
+    }
+    around
+}
+
 fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> {
-    let Elsewhere { given, plan } = task;
+    let Elsewhere { given, settings, plan } = task;
     let application = &plan.application;
     let server = &application.server;
     let [bind] = plan.binds.as_slice() else {
@@ -96,7 +116,8 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
     Ok(json!({
         "cron": jobs.map(|mode| json!({ "mode": mode, "arguments": arguments })),
         "server": server,
-        "given": given.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "given": given.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "around": around(settings, plan),
         "bind": address(bound),
         "announcement": announcement(server, plan),
         "target": application.target,

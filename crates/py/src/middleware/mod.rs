@@ -58,10 +58,16 @@ pub(crate) struct Site {
 
 #[pymethods]
 impl Site {
+    /// Relative paths begin in `folder`, or in the current one.
     #[new]
-    #[pyo3(signature = (config = None, **options))]
-    fn new(py: Python<'_>, config: Option<PathBuf>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
-        let folder = env::current_dir()?;
+    #[pyo3(signature = (config = None, folder = None, /, **options))]
+    fn new(
+        py: Python<'_>,
+        config: Option<PathBuf>,
+        folder: Option<PathBuf>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let folder = folder.map_or_else(env::current_dir, Ok)?;
         let keywords = settings::from_keywords(options)?;
         let mut settings = Settings::default();
         if let Some(config) = config {
@@ -219,7 +225,7 @@ impl Site {
 }
 
 /// Whether an option means something here.
-fn is_obeyed(name: &str) -> bool {
+pub(crate) fn is_obeyed(name: &str) -> bool {
     (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name)
 }
 
