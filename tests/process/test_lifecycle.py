@@ -1,6 +1,8 @@
 """The process tree: start, end, death and replacement, overload and loss of the supervisor."""
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -138,6 +140,24 @@ class TestDeath:
         assert time.monotonic() - begun < 1
         assert after != str(before)
         served.wait_for_log(f"worker {before} ended with signal KILL")
+
+    def test_the_new_worker_is_asked_while_the_other_is_busy(self, serve):
+        served = serve(CONTRACT, "--workers", "2", "--threads", "1")
+        with contextlib.ExitStack() as waiting:
+            waiting.enter_context(served.connect()).send("GET /sleep?60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            idle = served.wait_until(lambda: served.get("/pid").text, "the other worker")
+            os.kill(int(idle), signal.SIGKILL)
+
+            def answered():
+                """Until the new one is there the busy one takes what comes."""
+                asked = waiting.enter_context(served.connect()).send("GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
+                return select.select([asked.socket], [], [], 0.2)[0]
+
+            served.wait_until(answered, "the new worker")
+            for _ in range(50):
+                with served.connect() as connection:
+                    assert connection.ask("GET", "/pid").text != idle
+            served.process.kill()
 
     def test_other_workers_do_not_notice(self, serve):
         served = serve(CONTRACT, "--workers", "2")

@@ -6,11 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::syscall;
 
-/// Adds `listener` to `epoll` so that a new connection wakes one of the processes that share it, not all
-/// (EPOLLEXCLUSIVE, epoll_ctl(2)). Level-triggered: what one process leaves is told to the next.
+/// Adds `listener` to `epoll`, level-triggered: what one process leaves is told to the next. A new connection wakes one of
+/// the processes that have it `exclusive` (EPOLLEXCLUSIVE, epoll_ctl(2)), and all others.
 #[cfg(target_os = "linux")]
-pub fn register_exclusive(epoll: BorrowedFd<'_>, listener: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-    let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE).cast_unsigned();
+pub fn register_listener(
+    epoll: BorrowedFd<'_>,
+    listener: BorrowedFd<'_>,
+    token: u64,
+    exclusive: bool,
+) -> io::Result<()> {
+    let exclusive = if exclusive { libc::EPOLLEXCLUSIVE } else { 0 };
+    let events = (libc::EPOLLIN | exclusive).cast_unsigned();
     let mut event = libc::epoll_event { events, u64: token };
     // The event is a local that outlives the call; the kernel copies it.
     syscall!(epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &raw mut event))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_proto::application::Endpoints;
-use anygate_sys::{Address, Stream, poll};
+use anygate_sys::{Address, Listener, Stream, poll};
 use compact_str::ToCompactString;
 use mio::unix::SourceFd;
 
@@ -20,26 +20,57 @@ use crate::tls::Transport;
 /// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN_SHARED: usize = 1;
-/// How long a worker whose threads are all busy leaves new connections to other workers.
-const RELUCTANCE: Duration = Duration::from_millis(5);
+/// A worker whose threads are all busy leaves new connections to other workers, unless it finds some each time that it looks
+/// so often, in such pauses.
+const LOOKS: u32 = 5;
+const RELUCTANCE: Duration = Duration::from_millis(1);
 /// How long accepting pauses when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reactor {
-    /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one only looks at them
-    /// from time to time, so that a connection goes to a worker that can serve it at once.
+    /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one takes only what nobody
+    /// else takes, so that a connection goes to a worker that can serve it at once.
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
         self.tell_queued();
-        if !self.rules.shared || busy == self.reluctant || self.drain.is_some() {
+        if !self.rules.shared || busy == self.reluctant.is_some() || self.drain.is_some() {
             return;
         }
-        self.reluctant = busy;
-        if busy {
-            self.stop_accepting();
-            self.accept_again = Some(self.now + RELUCTANCE);
-        } else {
-            self.accept_again = Some(self.now);
+        // It is to be woken in another way.
+        self.stop_accepting();
+        self.reluctant = busy.then_some(0);
+        self.accept_again = Some(self.now);
+    }
+
+    /// Somebody wants to connect, or something is to be tried again.
+    pub(super) fn look_at_listeners(&mut self, event: bool) {
+        let due = self.accept_again.is_some_and(|at| at <= self.now);
+        match self.reluctant {
+            _ if !due && !event => {}
+            Some(looks) if looks < LOOKS => {
+                self.stop_accepting();
+                let readable = |(_, listener): &(_, Listener)| {
+                    poll::wait_readable(listener.as_fd(), Some(Duration::ZERO)).unwrap_or_default()
+                };
+                if self.listeners.iter().any(readable) {
+                    self.reluctant = Some(looks + 1);
+                    self.accept_again = Some(self.now + RELUCTANCE);
+                } else {
+                    self.wait_for_connections();
+                }
+            }
+            _ => self.accept(),
+        }
+    }
+
+    fn wait_for_connections(&mut self) {
+        self.accept_again = None;
+        self.reluctant = self.reluctant.map(|_| 0);
+        if self.drain.is_none()
+            && let Err(error) = self.start_accepting()
+        {
+            tracing::error!("cannot watch the listeners: {error}");
+            self.accept_again = Some(self.now + ACCEPT_PAUSE);
         }
     }
 
@@ -54,10 +85,12 @@ impl Reactor {
     pub(super) fn start_accepting(&mut self) -> io::Result<()> {
         if !self.accepting {
             for (index, (_, listener)) in self.listeners.iter().enumerate() {
-                poll::register_exclusive(
+                poll::register_listener(
                     self.poll.registry().as_fd(),
                     listener.as_fd(),
                     (LISTENERS + index) as u64,
+                    // Whoever is reluctant is woken too, but in nobody's place.
+                    self.reluctant.is_none(),
                 )?;
             }
             self.accepting = true;
@@ -124,11 +157,11 @@ impl Reactor {
                 }
             }
         }
-        if self.drain.is_none()
-            && let Err(error) = self.start_accepting()
-        {
-            tracing::error!("cannot watch the listeners: {error}");
-            self.accept_again = Some(self.now + ACCEPT_PAUSE);
+        if left == 0 && self.reluctant.is_some() {
+            // Nobody else wants the next either.
+            self.accept_again = Some(self.now);
+        } else {
+            self.wait_for_connections();
         }
     }
 

@@ -84,8 +84,8 @@ pub(crate) struct Reactor {
     accept_again: Option<Instant>,
     /// Every app thread is busy.
     busy: bool,
-    /// Therefore other workers may take new connections first.
-    reluctant: bool,
+    /// Therefore other workers may take new connections first: how often in turn some were left to them in vain.
+    reluctant: Option<u32>,
     connections: slab::Slab<Entry>,
     connections_max: usize,
     deadlines: Deadlines,
@@ -170,7 +170,7 @@ impl Reactor {
             accepting: false,
             accept_again: None,
             busy: false,
-            reluctant: false,
+            reluctant: None,
             connections: slab::Slab::new(),
             connections_max: connections_max.max(1),
             deadlines: Deadlines::new(now),
@@ -312,9 +312,7 @@ impl Reactor {
             }
         }
         // Accepting comes last, so that no event of a closed connection is taken for one of its successor's.
-        if accept || self.accept_again.is_some_and(|at| at <= self.now) {
-            self.accept();
-        }
+        self.look_at_listeners(accept);
         self.expire();
         self.forget_reset();
         self.refuse_late();
