@@ -4,6 +4,7 @@
 //! A connection is a value. The reactor owns it while it waits for the client; an app thread owns it while its
 //! exchange runs. It never waits and reads no clock.
 
+use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -279,7 +280,7 @@ impl Connection {
             let _ = self.pipe.send_last(&exchange.out, limits);
             exchange.ends = false;
         } else if !exchange.out.is_empty() {
-            let _ = self.pipe.send(&exchange.out, &[], limits);
+            let _ = self.pipe.send(&mut [IoSlice::new(&exchange.out)], limits);
         }
         exchange.out.clear();
     }

@@ -3,6 +3,7 @@
 //!
 //! What may follow an answer on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,8 @@ use crate::websocket::{self, Session, Upgrade, Upgraded};
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
 /// sent from where they lie.
 const COPY_MAX_BYTES: usize = 16 * 1024;
+/// FastCGI records that one system call sends.
+const RECORDS_AT_ONCE: usize = 16;
 /// An exchange that is used again keeps no more output memory than this.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -527,21 +530,36 @@ impl<'a> Answer<'a> {
     }
 
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
-        let result = self.pipe.send(self.out, more, self.limits);
+        let result = match more {
+            [] => self.pipe.send(&mut [IoSlice::new(self.out)], self.limits),
+            _ => self.pipe.send(&mut [IoSlice::new(self.out), IoSlice::new(more)], self.limits),
+        };
         self.out.clear();
         self.pipe.nudge();
         result
+    }
+
+    /// Sends `bytes` from where they lie, in FastCGI records.
+    fn send_records(&mut self, id: u16, bytes: &[u8]) -> Result<(), SendError> {
+        for bytes in bytes.chunks(RECORDS_AT_ONCE * fastcgi::CONTENT_MAX_BYTES) {
+            let contents = bytes.chunks(fastcgi::CONTENT_MAX_BYTES);
+            let headers = contents.clone().map(|content| fastcgi::stdout_header(id, content.len()));
+            let headers: Vec<_> = headers.collect();
+            let records = headers.iter().zip(contents);
+            let mut parts = vec![IoSlice::new(self.out)];
+            parts.extend(records.flat_map(|(header, content)| [IoSlice::new(header), IoSlice::new(content)]));
+            let result = self.pipe.send(&mut parts, self.limits);
+            self.out.clear();
+            result?;
+        }
+        Ok(())
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.progress.sent_bytes += bytes.len() as u64;
         if let Form::FastCgi { id } = self.form {
             if bytes.len() > COPY_MAX_BYTES {
-                for content in bytes.chunks(fastcgi::CONTENT_MAX_BYTES) {
-                    self.out.extend_from_slice(&fastcgi::stdout_header(id, content.len()));
-                    self.send(content)?;
-                }
-                return Ok(());
+                return self.send_records(id, bytes);
             }
             fastcgi::encode_stdout(self.out, id, bytes);
             return if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) };
@@ -646,7 +664,9 @@ impl Response for Answer<'_> {
         self.progress.concluded = true;
         let sent = match self.form {
             Form::Http2 => self.pipe.send_last(self.out, self.limits),
-            Form::Http | Form::Cgi(_) | Form::FastCgi { .. } => self.pipe.send(self.out, &[], self.limits),
+            Form::Http | Form::Cgi(_) | Form::FastCgi { .. } => {
+                self.pipe.send(&mut [IoSlice::new(self.out)], self.limits)
+            }
         };
         self.out.clear();
         self.pipe.nudge();

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -162,31 +162,30 @@ impl Pipe {
         &self.stream
     }
 
-    /// Sends `first` then `second`, or keeps what the socket does not take.
-    pub(crate) fn send(&self, first: &[u8], second: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
+    /// Sends `parts` one after the other, or keeps what the socket does not take.
+    pub(crate) fn send(&self, mut parts: &mut [IoSlice<'_>], limits: &OutboxLimits) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
-        let mut rest = (first, second);
         if outbox.queue.is_empty() {
-            while !(rest.0.is_empty() && rest.1.is_empty()) {
-                match self.send_now(rest.0, rest.1) {
-                    Ok(sent) => rest = after(rest, sent),
+            // This drops those that are empty.
+            IoSlice::advance_slices(&mut parts, 0);
+            while !parts.is_empty() {
+                match self.send_now(parts) {
+                    Ok(sent) => IoSlice::advance_slices(&mut parts, sent),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(_) => return Err(self.disconnect()),
                 }
             }
         }
-        for bytes in [rest.0, rest.1] {
-            if !bytes.is_empty() {
-                self.push(&mut outbox, bytes, limits)?;
-            }
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            self.push(&mut outbox, part, limits)?;
         }
         Ok(())
     }
 
     /// Sends the last bytes of a stream of HTTP/2 and its end.
     pub(crate) fn send_last(&self, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
-        let Some(stream) = self.stream.http2() else { return self.send(bytes, &[], limits) };
+        let Some(stream) = self.stream.http2() else { return self.send(&mut [IoSlice::new(bytes)], limits) };
         if self.is_over() {
             return Err(SendError::Disconnected);
         }
@@ -194,7 +193,7 @@ impl Pipe {
             return Ok(());
         }
         if !bytes.is_empty() {
-            self.send(bytes, &[], limits)?;
+            self.send(&mut [IoSlice::new(bytes)], limits)?;
         }
         let mut outbox = self.lock();
         outbox.queue.push_back(Segment::End);
@@ -299,7 +298,7 @@ impl Pipe {
         limits: &OutboxLimits,
     ) -> Result<(), SendError> {
         if part.left == 0 {
-            return self.send(head, &[], limits);
+            return self.send(&mut [IoSlice::new(head)], limits);
         }
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
@@ -470,14 +469,11 @@ impl Pipe {
         }
     }
 
-    fn send_now(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
-            let result = if second.is_empty() {
-                self.stream.send(first)
-            } else if first.is_empty() {
-                self.stream.send(second)
-            } else {
-                self.stream.send_slices(&[io::IoSlice::new(first), io::IoSlice::new(second)])
+            let result = match parts {
+                [bytes] => self.stream.send(bytes),
+                _ => self.stream.send_slices(parts),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -492,7 +488,9 @@ impl Pipe {
         }
         while let Some(segment) = outbox.queue.front_mut() {
             let sent = match segment {
-                Segment::Memory { bytes, sent } => self.send_now(bytes.get(*sent..).unwrap_or_default(), &[]),
+                Segment::Memory { bytes, sent } => {
+                    self.send_now(&[IoSlice::new(bytes.get(*sent..).unwrap_or_default())])
+                }
                 Segment::Spool { file, sent, written } => {
                     self.send_file_now(&file.as_fd(), *sent, written.saturating_sub(*sent))
                 }
@@ -500,7 +498,7 @@ impl Pipe {
                     None => self.send_file_now(&file.as_fd(), *offset, *left),
                     Some(records) => match records.header(*left) {
                         [] => self.send_file_now(&file.as_fd(), *offset, records.content_left as u64),
-                        header => match self.send_now(header, &[]) {
+                        header => match self.send_now(&[IoSlice::new(header)]) {
                             Ok(sent) => {
                                 records.header_sent += sent;
                                 continue;
@@ -632,13 +630,5 @@ impl Outbox {
             // An idle connection keeps no memory for its next answer.
             self.queue = VecDeque::new();
         }
-    }
-}
-
-/// What is left of two slices after `sent` bytes of them.
-fn after<'a>((first, second): (&'a [u8], &'a [u8]), sent: usize) -> (&'a [u8], &'a [u8]) {
-    match first.get(sent..) {
-        Some(first) => (first, second),
-        None => (&[], second.get(sent - first.len()..).unwrap_or_default()),
     }
 }

@@ -2,7 +2,7 @@
 //! what the client sends comes out there. A thread carries them, in the clear on one side and through TLS, where it is
 //! spoken, on the other. Programs that take a connection over wait for it in a thread of their own anyway.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -128,7 +128,7 @@ impl Carrier {
                     Ok(0) => return self.sent_bytes,
                     Ok(count) => {
                         let bytes = piece.get(..count).unwrap_or_default();
-                        if self.pipe.send(bytes, &[], &self.limits).is_err() {
+                        if self.pipe.send(&mut [IoSlice::new(bytes)], &self.limits).is_err() {
                             let _ = self.app.shutdown(Shutdown::Both);
                             return self.sent_bytes;
                         }

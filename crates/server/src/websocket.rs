@@ -4,7 +4,7 @@
 //! application took something.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -400,7 +400,7 @@ impl Socket for Session {
         let (head, payload) = encoder.message(kind, data, &mut room);
         self.rules.deflate.put(encoder.give_back());
         let length = (head.as_ref().len() + payload.len()) as u64;
-        let sent = pipe.send(head.as_ref(), payload, &self.rules.outbox);
+        let sent = pipe.send(&mut [IoSlice::new(head.as_ref()), IoSlice::new(payload)], &self.rules.outbox);
         drop(encoder);
         pipe.nudge();
         match sent {
@@ -421,7 +421,7 @@ impl Socket for Session {
         let mut ping = Vec::new();
         encode_ping(&mut ping, payload);
         let pipe = self.pipe()?;
-        pipe.send(&ping, &[], &self.rules.outbox)?;
+        pipe.send(&mut [IoSlice::new(&ping)], &self.rules.outbox)?;
         pipe.nudge();
         Ok(())
     }
