@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use anygate_sys::clock;
+
 use crate::desk::Desk;
 use crate::reactor::Reactor;
 use crate::stage::{Look, Stage, Watched};
@@ -100,6 +102,10 @@ pub(crate) fn keep(
     let mut beaten: Option<Instant> = None;
     let mut draining = false;
     let mut pause = Duration::ZERO;
+    // Where both have one processor the hub is not to be interrupted for each message that comes, but once for many.
+    if let Err(error) = clock::run_in_batches() {
+        tracing::debug!("cannot let the reactor run in batches: {error}");
+    }
     loop {
         if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
             beat(stage, events);

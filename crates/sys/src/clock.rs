@@ -43,6 +43,18 @@ pub fn sleep_precisely() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this thread interrupt no other that runs where it would: it runs when that one waits, or had its share
+/// (SCHED_BATCH, sched(7)). A new thread runs as the one that began it.
+///
+/// Errors: the system forbids it.
+#[cfg(target_os = "linux")]
+pub fn run_in_batches() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // The structure is a local that outlives the call, which only reads it; 0 is the calling thread.
+    syscall!(sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
