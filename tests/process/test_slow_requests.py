@@ -77,8 +77,9 @@ def test_a_slow_request_is_told_of_once_while_it_runs(serve, options, tmp_path, 
 def test_each_slow_request_is_told_of(serve, options, tmp_path):
     served = serve(*options)
     connections = [ask(served, target) for target in ("/waits?one", "/waits?two", "/streams?one")]
+    for target in (r"/waits\?one", r"/waits\?two", r"/streams\?one"):
+        wait_for(served, WARNING.format(target))
     for name in ("one", "two"):
-        wait_for(served, WARNING.format(rf"/waits\?{name}"))
         (tmp_path / name).touch()
     for connection in connections:
         assert connection.answer().whole
