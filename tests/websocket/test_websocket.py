@@ -4,6 +4,7 @@ import contextlib
 import json
 import select
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -538,6 +539,19 @@ def test_a_connection_that_was_taken_over_ends_with_the_worker(sockets):
         sockets.send_signal(signal.SIGTERM)
         assert connection.is_closed()
     assert sockets.wait() == 0
+
+
+def test_an_end_in_the_same_packet_as_a_message_is_noticed(sockets):
+    for _ in range(5):
+        with raw(sockets) as connection:
+            connection.send(frame(TEXT, b"one"))
+            assert connection.frame() == (TEXT, b"one")
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            connection.send(frame(TEXT, b"two"))
+            connection.socket.shutdown(socket.SHUT_WR)
+            # The answer may still be sent or not.
+            with contextlib.suppress(ConnectionResetError):
+                connection.rest()
 
 
 # With TLS, in the log, at rest.

@@ -200,7 +200,8 @@ impl Session {
     // What the reactor's owner does.
 
     /// Reads what the client sent, as long as it is wanted; `false` if there may be more that no event will tell of.
-    pub(crate) fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant) -> bool {
+    /// `goes_on`: an event has just told of bytes and of no end.
+    pub(crate) fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant, goes_on: bool) -> bool {
         for _ in 0..READS_PER_TURN {
             let rest = {
                 let mut inner = self.lock();
@@ -221,8 +222,8 @@ impl Session {
                 }
                 Ok(count) => {
                     self.receive(pipe, scratch.get(..count).unwrap_or_default(), now);
-                    // A socket that gave less than was asked for is empty; of what comes later there is an event.
-                    if count < scratch.len() && pipe.stream().is_plain() {
+                    // A socket that gave less than was asked for is empty, but for an end; of what comes later there is an event.
+                    if goes_on && count < scratch.len() && pipe.stream().is_plain() {
                         return true;
                     }
                 }

@@ -119,7 +119,7 @@ impl Reactor {
             Some(Entry::Out { pipe, .. }) => {
                 let pipe = Arc::clone(pipe);
                 pipe.flush();
-                self.read_websocket(token);
+                self.read_websocket(token, false);
                 pipe.tell_news();
                 self.due.extend(pipe.stream().http2().map(Stream::parent));
             }

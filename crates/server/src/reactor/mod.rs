@@ -308,7 +308,7 @@ impl Reactor {
         for _ in 0..self.again.len() {
             if let Some(token) = self.again.pop_front() {
                 self.read(token);
-                self.read_websocket(token);
+                self.read_websocket(token, false);
             }
         }
         // Accepting comes last, so that no event of a closed connection is taken for one of its successor's.
@@ -532,7 +532,7 @@ impl Reactor {
                         pipe.flush();
                     }
                     if readable || broken {
-                        self.read_websocket(token);
+                        self.read_websocket(token, !event.is_read_closed() && !broken);
                     }
                 } else if broken {
                     pipe.break_off();
@@ -602,14 +602,15 @@ impl Reactor {
         self.again.push_back(token);
     }
 
-    /// Reads what the client of a WebSocket sent, as long as it is wanted.
-    fn read_websocket(&mut self, token: usize) {
+    /// Reads what the client of a WebSocket sent, as long as it is wanted. `goes_on`: an event has just told of bytes and of
+    /// no end.
+    fn read_websocket(&mut self, token: usize, goes_on: bool) {
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token)
             && let Some(Upgraded::Socket(session)) = pipe.upgraded()
         {
             // What was taken of a stream's window is to be told.
             self.due.extend(pipe.stream().http2().map(Stream::parent));
-            if !session.read(pipe, &mut self.scratch, self.now) {
+            if !session.read(pipe, &mut self.scratch, self.now, goes_on) {
                 self.again.push_back(token);
             }
         }
@@ -624,7 +625,7 @@ impl Reactor {
         }
         let pipe = Arc::clone(pipe);
         self.watch(token);
-        self.read_websocket(token);
+        self.read_websocket(token, false);
         self.expire_one(token);
         pipe.tell_news();
     }
