@@ -210,6 +210,15 @@ def test_a_streamed_body_is_read_as_it_comes(serve):
         assert client.ask("GET", "/pid").status == 200
 
 
+def test_stream_paths_are_below_the_mount(serve):
+    options = ("--script-name", "/app", "--stream-paths", "/streamed", "--threads", "2")
+    with Client(plain(serve(APPS / "http2.py", *options).address)) as client:
+        stream = client.begin("POST", "/app/streamed", end=False)
+        client.wait_head(stream)
+        client.send(stream, b"end")
+        assert client.wait(stream).body == b">end"
+
+
 def test_streamed_bodies_that_wait_leave_room_for_those_that_are_read(serve):
     served = serve(APPS / "http2.py", "--stream-paths", "/digest", "--threads", "2", "--body-timeout", "5s")
     body = os.urandom(MB)

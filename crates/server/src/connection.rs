@@ -171,31 +171,19 @@ impl Connection {
         connection
     }
 
-    /// Begins the request of a stream.
+    /// Begins the request of a stream, which has entered.
     pub(crate) fn begin(&mut self, rules: &ReadRules, websocket: bool) -> Next {
-        match self.begin_stream(rules, websocket) {
-            Ok(()) => Next::Ready,
-            Err(next) => next,
-        }
-    }
-
-    fn begin_stream(&mut self, rules: &ReadRules, websocket: bool) -> Result<(), Next> {
-        let Some(exchange) = &mut self.exchange else { return Err(Next::Close) };
-        if !exchange.entered {
-            let length = match &exchange.body {
-                RequestBody::Received(body) => body.length(),
-                RequestBody::None | RequestBody::Stream(_) => None,
-            };
-            exchange.enter(&self.endpoints, self.protocol, length, rules)?;
-        }
+        let Some(exchange) = &mut self.exchange else { return Next::Close };
         if websocket {
             let websocket::Rules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
-            exchange.offer(offer.map(Some), &self.endpoints)?;
+            if let Err(next) = exchange.offer(offer.map(Some), &self.endpoints) {
+                return next;
+            }
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         self.state = State::Ready;
-        Ok(())
+        Next::Ready
     }
 
     /// Takes bytes from the client. `spare` lends exchanges.
@@ -581,7 +569,6 @@ impl Exchange {
         length: Option<u64>,
         rules: &ReadRules,
     ) -> Result<(), Next> {
-        self.entered = true;
         if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, self.form) {
             mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
         }

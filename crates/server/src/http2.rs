@@ -409,10 +409,6 @@ impl Http2 {
         let websocket = wish.is_some_and(|wish| wish.as_str() == "websocket");
         let head = &mut arrival.exchange.head;
         let decoded = match http2::decode(&parts, websocket, &rules.limits, head) {
-            Ok(decoded) if decoded.length.is_some_and(|length| length > rules.body_max_bytes(head)) => {
-                arrival.decided = Some(Next::Refuse(413));
-                return arrived.push(arrival);
-            }
             Ok(decoded) => decoded,
             Err(error) => {
                 tracing::debug!("refused a request over HTTP/2: {error}");
@@ -420,6 +416,16 @@ impl Http2 {
                 return arrived.push(arrival);
             }
         };
+        // Whoever is turned away need not send its body.
+        if let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules) {
+            arrival.decided = Some(next);
+            return arrived.push(arrival);
+        }
+        let head = &arrival.exchange.head;
+        if decoded.length.is_some_and(|length| length > rules.body_max_bytes(head)) {
+            arrival.decided = Some(Next::Refuse(413));
+            return arrived.push(arrival);
+        }
         if websocket {
             arrival.follows = Follows::Messages(body);
             return arrived.push(arrival);
@@ -427,14 +433,7 @@ impl Http2 {
         if body.get().is_end_stream() {
             return arrived.push(arrival);
         }
-        let streamed = is_streamed(&rules.stream_paths, arrival.exchange.head.path());
-        // Whoever is turned away need not send its body.
-        if !streamed
-            && let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)
-        {
-            arrival.decided = Some(next);
-            return arrived.push(arrival);
-        }
+        let streamed = is_streamed(&rules.stream_paths, head.path());
         if decoded.expect_continue {
             let mut interim = Response::new(());
             *interim.status_mut() = StatusCode::CONTINUE;
