@@ -34,7 +34,6 @@ UNIVERSAL = frozenset({"app", "bind", "chdir", "config", "ip", "port", "pythonpa
 #: Those that ``tls`` in :attr:`Server.supports` stands for.
 TLS_OPTIONS = frozenset({"ssl_certificate", "ssl_private_key"})
 
-
 #: Options for which processes count together, and those of them that Redis can count (``shared``).
 COUNTED = ("rate_limit", "requests_per_client_max", "cache")
 SHARED = ("rate_limit", "cache")

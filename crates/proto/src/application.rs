@@ -3,11 +3,12 @@
 
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use compact_str::CompactString;
+use compact_str::{CompactString, ToCompactString};
 
 use crate::head::{RequestHead, ResponseHead};
 use crate::websocket::{Close, Kind, Message};
@@ -181,6 +182,17 @@ impl Endpoints {
             server_name: CompactString::const_new("localhost"),
             server_port: CompactString::const_new("80"),
             unix: true,
+            ..Endpoints::default()
+        }
+    }
+
+    /// Those of a connection between two addresses with their ports.
+    pub fn between(client: (IpAddr, u16), server: (IpAddr, u16)) -> Self {
+        Endpoints {
+            remote_addr: client.0.to_canonical().to_compact_string(),
+            remote_port: client.1.to_compact_string(),
+            server_name: server.0.to_canonical().to_compact_string(),
+            server_port: server.1.to_compact_string(),
             ..Endpoints::default()
         }
     }

@@ -22,7 +22,6 @@ use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
 use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
-use compact_str::ToCompactString;
 
 use crate::body::{BodySpool, BodyStream};
 use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
@@ -403,15 +402,8 @@ impl Connection {
         };
         self.preface = false;
         if let Some(forwarded) = preface.forwarded {
-            let ((client, client_port), (server, server_port)) = (forwarded.source, forwarded.destination);
-            self.endpoints = Arc::new(Endpoints {
-                remote_addr: client.to_canonical().to_compact_string(),
-                remote_port: client_port.to_compact_string(),
-                server_name: server.to_canonical().to_compact_string(),
-                server_port: server_port.to_compact_string(),
-                https: forwarded.https,
-                ..Endpoints::default()
-            });
+            let ends = Endpoints::between(forwarded.source, forwarded.destination);
+            self.endpoints = Arc::new(Endpoints { https: forwarded.https, ..ends });
         }
         Ok(preface.consumed)
     }

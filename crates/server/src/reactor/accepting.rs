@@ -9,7 +9,6 @@ use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Listener, Stream, poll};
-use compact_str::ToCompactString;
 use mio::unix::SourceFd;
 
 use super::{Entry, LISTENERS, Reactor};
@@ -204,18 +203,12 @@ fn is_clients_fault(error: &io::Error) -> bool {
 
 /// The meta-variables of a connection. A peer on a unix socket is this machine itself.
 fn endpoints(stream: &Stream, peer: &Address, listening: &Address) -> Endpoints {
-    let Address::Inet(peer) = peer else { return Endpoints::local() };
-    let local = match listening {
-        Address::Inet(address) if address.ip().is_unspecified() => stream.local().ok(),
-        _ => None,
+    let (Address::Inet(peer), Address::Inet(listening)) = (peer, listening) else {
+        return Endpoints::local();
     };
-    let mut endpoints = Endpoints::local();
-    if let Address::Inet(address) = local.as_ref().unwrap_or(listening) {
-        endpoints.server_name = address.ip().to_canonical().to_compact_string();
-        endpoints.server_port = address.port().to_compact_string();
-    }
-    endpoints.remote_addr = peer.ip().to_canonical().to_compact_string();
-    endpoints.remote_port = peer.port().to_compact_string();
-    endpoints.unix = false;
-    endpoints
+    let server = match listening.ip().is_unspecified().then(|| stream.local()) {
+        Some(Ok(Address::Inet(local))) => local,
+        _ => *listening,
+    };
+    Endpoints::between((peer.ip(), peer.port()), (server.ip(), server.port()))
 }
