@@ -13,7 +13,7 @@ use anygate_policy::metrics;
 use anygate_policy::row::{self, Row};
 use anygate_policy::site::Prepared;
 use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Answering, Ended, Events, Service, SharedRow, Tickets, Tls, Worker};
+use anygate_server::{Answering, Ended, Events, Peers, Service, SharedRow, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
     APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, Tended, WorkerBody,
@@ -229,6 +229,7 @@ impl Body {
             site,
             tls,
             counts: row.clone(),
+            peers: (self.plan.workers > 1).then(|| Arc::new(Sharing(report.peers())) as Arc<dyn Peers>),
         };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
@@ -424,6 +425,18 @@ impl Events for Reporting {
 
     fn retiring(&mut self) {
         self.report.retiring();
+    }
+}
+
+struct Sharing(anygate_supervisor::Peers);
+
+impl Peers for Sharing {
+    fn set_idle(&self, idle: bool) {
+        self.0.set_idle(idle);
+    }
+
+    fn any_idle(&self) -> bool {
+        self.0.any_idle()
     }
 }
 

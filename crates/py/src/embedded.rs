@@ -76,8 +76,16 @@ impl Server {
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
         let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
         let access_log = logs.access_log();
-        let service =
-            Service { answering, access_log, reopen_logs: None, files: None, site, tls, counts: None };
+        let service = Service {
+            answering,
+            access_log,
+            reopen_logs: None,
+            files: None,
+            site,
+            tls,
+            counts: None,
+            peers: None,
+        };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
         let tender = logs.tender();
         let work = move || {

@@ -133,6 +133,7 @@ impl Assistant {
             files: None,
             tls: None,
             counts: None,
+            peers: None,
         };
         let plan = server_plan(&plan.server);
         let (worker, _handle) =

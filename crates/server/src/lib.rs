@@ -51,4 +51,4 @@ mod worker;
 
 pub use access_log::{AccessLog, Lines};
 pub use tls::{Tickets, Tls};
-pub use worker::{Answering, Ended, Events, Handle, Reopen, Service, SharedRow, Worker};
+pub use worker::{Answering, Ended, Events, Handle, Peers, Reopen, Service, SharedRow, Worker};

@@ -54,6 +54,8 @@ pub struct Service {
     pub tls: Option<Tls>,
     /// A `policy::row` that others look at.
     pub counts: Option<SharedRow>,
+    /// The workers that accept from the same listeners, if there are others.
+    pub peers: Option<Arc<dyn Peers>>,
 }
 
 /// Opens files anew that were moved away.
@@ -88,6 +90,14 @@ pub trait Events: Send {
     fn draining(&mut self);
     /// The worker serves, but should be replaced: it has a thread that nothing can stop.
     fn retiring(&mut self);
+}
+
+/// The workers that accept from the same listeners.
+pub trait Peers: Send + Sync {
+    /// This worker serves and has an idle thread, or has none any more.
+    fn set_idle(&self, idle: bool);
+    /// Whether any of them has one.
+    fn any_idle(&self) -> bool;
 }
 
 /// How a worker ended.
@@ -220,6 +230,9 @@ impl Worker {
     /// Errors: a thread cannot be started, or the poll itself fails.
     pub fn run(self, events: Box<dyn Events>) -> io::Result<Ended> {
         let Worker { stage, reactor, rules, answering, handshakes } = self;
+        if let Some(peers) = &rules.peers {
+            peers.set_idle(true);
+        }
         let shaking = rules.tls.clone().map(|tls| {
             let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
             let work = move || {
@@ -353,7 +366,7 @@ fn run_hub(
 }
 
 fn rules(plan: &ServerPlan, service: Service, waits: bool) -> (Rules, Answering) {
-    let Service { answering, access_log, reopen_logs: _, files, site, tls, counts } = service;
+    let Service { answering, access_log, reopen_logs: _, files, site, tls, counts, peers } = service;
     let outbox = OutboxLimits {
         memory_max_bytes: plan.response_memory_max_bytes,
         spool_max_bytes: plan.response_spool_max_bytes,
@@ -420,7 +433,7 @@ fn rules(plan: &ServerPlan, service: Service, waits: bool) -> (Rules, Answering)
         files,
         tls,
         counts,
-        shared: plan.workers > 1,
+        peers,
     };
     (rules, answering)
 }

@@ -19,8 +19,8 @@ pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use tree::{Exit, Supervisor};
 pub use worker::{
-    AssistantContext, Counts, Death, Event, Order, Orders, Report, Restart, Tended, Tree, Worker, WorkerBody,
-    WorkerContext, WorkerStage,
+    AssistantContext, Counts, Death, Event, Order, Orders, Peers, Report, Restart, Tended, Tree, Worker,
+    WorkerBody, WorkerContext, WorkerStage,
 };
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.

@@ -144,7 +144,9 @@ const PID: usize = 3;
 const SINCE: usize = 4;
 /// Not zero when the worker should be replaced.
 pub(crate) const RETIRING: usize = 5;
-pub(crate) const FIELDS: usize = 6;
+/// Not zero while the worker serves and has an idle thread.
+const IDLE: usize = 6;
+pub(crate) const FIELDS: usize = 7;
 /// Workers that can live at once, old generations included.
 pub(crate) const SLOTS: usize = 4096;
 /// Rows behind those of workers: what the supervisor counts, and what those counted that are gone.
@@ -203,6 +205,11 @@ impl Report {
         Counts { board: Arc::clone(&self.board), slot: SUPERVISOR }
     }
 
+    /// How the workers know which of them are idle.
+    pub fn peers(&self) -> Peers {
+        Peers { board: Arc::clone(&self.board), slot: self.slot }
+    }
+
     /// The worker lives; `traffic`: and requests came since the last time.
     pub fn beat(&self, traffic: bool) {
         for (field, count) in [(TRAFFIC, u64::from(traffic)), (BEATS, 1)] {
@@ -232,6 +239,28 @@ impl Report {
         }
         // A supervisor that is gone needs no news; the end of `parent` tells that.
         let _ = self.news.write(&[1]);
+    }
+}
+
+/// The workers, as one of them sees them.
+#[derive(Debug)]
+pub struct Peers {
+    board: Arc<Board>,
+    slot: usize,
+}
+
+impl Peers {
+    /// This worker serves and has an idle thread, or has none any more.
+    pub fn set_idle(&self, idle: bool) {
+        if let Some(cell) = self.board.cell(self.slot, IDLE) {
+            cell.store(u64::from(idle), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any worker has one.
+    pub fn any_idle(&self) -> bool {
+        let idle = |slot| self.board.cell(slot, IDLE).is_some_and(|cell| cell.load(Ordering::Relaxed) != 0);
+        (0..slots_used(&self.board)).any(idle)
     }
 }
 
@@ -285,9 +314,7 @@ pub enum WorkerStage {
 impl Tree {
     /// The workers that live.
     pub fn workers(&self) -> impl Iterator<Item = Worker<'_>> {
-        let used = self.0.cell(SUPERVISOR, ROWS_USED).map_or(0, |cell| cell.load(Ordering::Acquire));
-        let used = usize::try_from(used).unwrap_or(SLOTS).min(SLOTS);
-        (0..used).filter_map(|slot| {
+        (0..slots_used(&self.0)).filter_map(|slot| {
             let read = |field| self.0.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
             let stage = match read(STAGE) {
                 STARTING => WorkerStage::Starting,
@@ -303,6 +330,11 @@ impl Tree {
     pub fn others(&self) -> [&[AtomicU64]; 2] {
         [self.0.row(SUPERVISOR, FIELDS), self.0.row(GONE, FIELDS)]
     }
+}
+
+fn slots_used(board: &Board) -> usize {
+    let used = board.cell(SUPERVISOR, ROWS_USED).map_or(0, |cell| cell.load(Ordering::Acquire));
+    usize::try_from(used).unwrap_or(SLOTS).min(SLOTS)
 }
 
 /// Asks something of the supervisor.
@@ -383,5 +415,17 @@ mod tests {
         let worker = tree.workers().next().unwrap();
         assert_eq!((worker.pid, worker.stage), (u64::from(std::process::id()), WorkerStage::Serving));
         assert_eq!(worker.counts[0].load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn workers_know_whether_another_is_idle() {
+        let board = Arc::new(Board::new(ROWS, FIELDS).unwrap());
+        let report = |slot| Report::new(Arc::clone(&board), slot, io::pipe().unwrap().1);
+        let [one, other] = [1, 4].map(|slot| report(slot).peers());
+        assert!(!one.any_idle());
+        other.set_idle(true);
+        assert!(one.any_idle());
+        other.set_idle(false);
+        assert!(!one.any_idle());
     }
 }

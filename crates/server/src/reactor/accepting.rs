@@ -20,8 +20,10 @@ use crate::tls::Transport;
 const ACCEPTS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN_SHARED: usize = 1;
 /// A worker whose threads are all busy leaves new connections to other workers, unless it finds some each time that it looks
-/// so often, in such pauses.
+/// so often, in such pauses,
 const LOOKS: u32 = 5;
+/// or so often, where another worker has an idle thread. If that takes none for so long, it is not waited for again.
+const LOOKS_AT_IDLE_PEERS: u32 = 500;
 const RELUCTANCE: Duration = Duration::from_millis(1);
 /// How long accepting pauses when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,9 +34,11 @@ impl Reactor {
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
         self.tell_queued();
-        if !self.rules.shared || busy == self.reluctant.is_some() || self.drain.is_some() {
+        let Some(peers) = &self.rules.peers else { return };
+        if busy == self.reluctant.is_some() || self.drain.is_some() {
             return;
         }
+        peers.set_idle(!busy);
         // It is to be woken in another way.
         self.stop_accepting();
         self.reluctant = busy.then_some(0);
@@ -46,7 +50,7 @@ impl Reactor {
         let due = self.accept_again.is_some_and(|at| at <= self.now);
         match self.reluctant {
             _ if !due && !event => {}
-            Some(looks) if looks < LOOKS => {
+            Some(looks) if self.is_patient(looks) => {
                 self.stop_accepting();
                 let readable = |(_, listener): &(_, Listener)| {
                     poll::wait_readable(listener.as_fd(), Some(Duration::ZERO)).unwrap_or_default()
@@ -62,9 +66,15 @@ impl Reactor {
         }
     }
 
+    /// Whether another worker may still take the connections that were seen so often.
+    fn is_patient(&self, looks: u32) -> bool {
+        looks < LOOKS
+            || looks < LOOKS_AT_IDLE_PEERS && self.rules.peers.as_ref().is_some_and(|peers| peers.any_idle())
+    }
+
     fn wait_for_connections(&mut self) {
         self.accept_again = None;
-        self.reluctant = self.reluctant.map(|_| 0);
+        self.reluctant = self.reluctant.map(|looks| if looks < LOOKS_AT_IDLE_PEERS { 0 } else { looks });
         if self.drain.is_none()
             && let Err(error) = self.start_accepting()
         {
@@ -110,7 +120,7 @@ impl Reactor {
 
     pub(super) fn accept(&mut self) {
         self.accept_again = None;
-        let mut left = if self.rules.shared { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
+        let mut left = if self.rules.peers.is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
         for index in 0..self.listeners.len() {
             while left > 0 {
                 if self.connections.len() - self.streams >= self.connections_max {

@@ -37,7 +37,7 @@ use crate::stage::Stage;
 use crate::tls::Tls;
 use crate::tls::handshakes::Handshakes;
 use crate::websocket::Upgraded;
-use crate::worker::{Command, Control, SharedRow};
+use crate::worker::{Command, Control, Peers, SharedRow};
 
 /// Tokens from here up are not connections.
 const LISTENERS: usize = usize::MAX / 2;
@@ -132,8 +132,8 @@ pub(crate) struct Rules {
     pub(crate) tls: Option<Tls>,
     /// What others look at.
     pub(crate) counts: Option<SharedRow>,
-    /// Other workers listen on the same sockets.
-    pub(crate) shared: bool,
+    /// Those that accept from the same listeners.
+    pub(crate) peers: Option<Arc<dyn Peers>>,
 }
 
 impl Rules {
@@ -486,6 +486,9 @@ impl Reactor {
         self.listeners.clear();
         let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
         self.drain = Some(self.now + graceful);
+        if let Some(peers) = &self.rules.peers {
+            peers.set_idle(false);
+        }
         self.stage.start_draining();
         if let Some(site) = &self.rules.read.site {
             site.vitals().set_draining();
