@@ -78,10 +78,12 @@ class TestFigures:
         (tmp_path / "broken.py").write_text(
             "def app(environ, start_response):\n    raise LookupError('what <b> it is')\n"
         )
-        at = admin(app="broken:app")
-        assert at.served.get("/").status == 500
+        at = admin("--request-id", app="broken:app")
+        answer = at.served.get("/")
+        assert answer.status == 500
         (message,) = at.status()["messages"]
         assert message["level"] == "error"
+        assert message["text"].startswith(f'request{{id="{answer["x-request-id"]}"}}: ')
         assert message["text"].endswith("LookupError: what <b> it is")
         assert message["pid"] == at.status()["workers"][0]["pid"]
         assert at.status()["totals"]["requests_5xx"] == 1

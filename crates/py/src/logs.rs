@@ -17,10 +17,11 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
 use crate::watch;
@@ -113,11 +114,17 @@ pub(crate) fn show_in(row: SharedRow) {
 /// Puts messages, with their level before them, where others can see them.
 struct Shown;
 
-impl<S: Subscriber> Layer<S> for Shown {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let row = ROW.read().unwrap_or_else(PoisonError::into_inner);
         let Some(row) = row.as_ref() else { return };
         let mut text = Text(format!("{} ", event.metadata().level()));
+        for span in context.event_scope(event).into_iter().flatten() {
+            // As it stands in the lines of the log, whose layer wrote it there.
+            if let Some(fields) = span.extensions().get::<FormattedFields<DefaultFields>>() {
+                text.0.push_str(&format!("{}{{{fields}}}: ", span.name()));
+            }
+        }
         event.record(&mut text);
         // A traceback says in its last line what it is about.
         let mut lines = text.0.trim_end().lines();
