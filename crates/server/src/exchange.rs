@@ -535,15 +535,30 @@ impl<'a> Answer<'a> {
         result
     }
 
-    /// Sends `bytes` from where they lie, in FastCGI records.
+    /// Whether everything that was announced was written.
+    fn is_complete(&self) -> bool {
+        matches!(self.progress.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty))
+            && self.progress.announced.left == 0
+    }
+
+    /// Sends `bytes` from where they lie, in FastCGI records, and with them the end of an answer that is complete.
     fn send_records(&mut self, id: u16, bytes: &[u8]) -> Result<(), SendError> {
-        for bytes in bytes.chunks(RECORDS_AT_ONCE * fastcgi::CONTENT_MAX_BYTES) {
+        let mut end = Vec::new();
+        if self.is_complete() {
+            self.progress.concluded = true;
+            fastcgi::encode_end(&mut end, id);
+        }
+        let mut groups = bytes.chunks(RECORDS_AT_ONCE * fastcgi::CONTENT_MAX_BYTES).peekable();
+        while let Some(bytes) = groups.next() {
             let contents = bytes.chunks(fastcgi::CONTENT_MAX_BYTES);
             let headers = contents.clone().map(|content| fastcgi::stdout_header(id, content.len()));
             let headers: Vec<_> = headers.collect();
             let records = headers.iter().zip(contents);
             let mut parts = vec![IoSlice::new(self.out)];
             parts.extend(records.flat_map(|(header, content)| [IoSlice::new(header), IoSlice::new(content)]));
+            if groups.peek().is_none() {
+                parts.push(IoSlice::new(&end));
+            }
             let result = self.pipe.send(&mut parts, self.limits);
             self.out.clear();
             result?;
@@ -644,9 +659,7 @@ impl Response for Answer<'_> {
     }
 
     fn hold_back(&mut self) -> bool {
-        let whole = matches!(self.progress.framing, Some(BodyFraming::Length(_) | BodyFraming::Empty))
-            && self.progress.announced.left == 0;
-        *self.held |= whole && !self.out.is_empty() && self.pipe.hold_back(self.out);
+        *self.held |= self.is_complete() && !self.out.is_empty() && self.pipe.hold_back(self.out);
         *self.held
     }
 
