@@ -256,6 +256,13 @@ impl Connection {
         self.more || !self.input.is_empty()
     }
 
+    /// Whether an answer left something to send.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.held || exchange.ends || !exchange.out.is_empty())
+    }
+
     /// Sends what an answer left to send. A client that is gone shows in the pipe.
     pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
         let Some(exchange) = &mut self.exchange else { return };

@@ -369,9 +369,15 @@ impl Reactor {
             connection.more |= *more;
         }
         connection.end_upgrade();
+        let has_rest = connection.has_rest();
         *entry = Entry::Here(connection);
         self.lent_for = None;
-        self.unsent(token);
+        if has_rest {
+            self.unsent(token);
+        } else {
+            // Some clients wait for the end of the connection.
+            self.send(token);
+        }
     }
 
     /// An answer is complete and to be sent soon.
