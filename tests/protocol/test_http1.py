@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import APPS
@@ -29,6 +30,26 @@ def test_pipelined_answers_keep_the_order_of_their_requests(echo):
             answer = connection.answer()
             if number != 3:
                 assert answer.json["QUERY_STRING"] == str(number)
+
+
+def test_a_pipeline_of_large_answers_leaves_a_turn_to_others(serve, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import itertools, time\n"
+        "numbers = itertools.count()\n"
+        "def app(environ, start_response):\n"
+        "    until = time.perf_counter() + 0.0005\n"
+        "    while time.perf_counter() < until: pass\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'%100000d' % next(numbers)]\n"
+    )
+    served = serve("app:app", "--threads", "1")
+    with served.connect() as greedy, served.connect() as other, ThreadPoolExecutor(1) as reading:
+        assert int(other.ask("GET", "/").body) == 0
+        greedy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2000)
+        greedy.answer()
+        answers = reading.submit(lambda: [int(greedy.answer().body) for _ in range(1999)])
+        assert int(other.ask("GET", "/").body) < 600
+        assert answers.result()[-1] == 2001
 
 
 def test_head_has_the_fields_of_get_and_no_body(echo):

@@ -369,10 +369,11 @@ impl Reactor {
             connection.more |= *more;
         }
         connection.end_upgrade();
-        let has_rest = connection.has_rest();
+        // The next request of a pipeline comes after those of others.
+        let waits = connection.has_rest() || connection.has_input();
         *entry = Entry::Here(connection);
         self.lent_for = None;
-        if has_rest {
+        if waits {
             self.unsent(token);
         } else {
             // Some clients wait for the end of the connection.
