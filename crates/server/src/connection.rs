@@ -170,19 +170,21 @@ impl Connection {
         connection
     }
 
-    /// Begins the request of a stream, which has entered.
-    pub(crate) fn begin(&mut self, rules: &ReadRules, websocket: bool) -> Next {
-        let Some(exchange) = &mut self.exchange else { return Next::Close };
+    /// Begins the request of a stream.
+    pub(crate) fn begin(&mut self, rules: &ReadRules, websocket: bool) -> Result<(), Next> {
+        let Some(exchange) = &mut self.exchange else { return Err(Next::Close) };
+        // One whose body was received has entered before that.
+        if !exchange.entered {
+            exchange.enter(&self.endpoints, self.protocol, None, rules)?;
+        }
         if websocket {
             let websocket::Rules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
-            if let Err(next) = exchange.offer(offer.map(Some), &self.endpoints) {
-                return next;
-            }
+            exchange.offer(offer.map(Some), &self.endpoints)?;
         }
         exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         self.state = State::Ready;
-        Next::Ready
+        Ok(())
     }
 
     /// Takes bytes from the client. `spare` lends exchanges.
@@ -514,7 +516,10 @@ impl Connection {
             (Framing::None, RequestBody::Received(body)) => body.length(),
             (Framing::None | Framing::Chunked, _) => None,
         };
-        if let Err(next) = exchange.enter(&self.endpoints, self.protocol, length, rules) {
+        let mounted = exchange.mount(&rules.mount);
+        if let Err(next) =
+            mounted.and_then(|()| exchange.enter(&self.endpoints, self.protocol, length, rules))
+        {
             // What is still to come will not be read.
             exchange.keep_alive &= matches!(framing, Framing::None);
             return Err(next);
@@ -559,6 +564,14 @@ impl Connection {
 }
 
 impl Exchange {
+    /// Takes the mount point off the path of HTTP; gateways say both.
+    pub(crate) fn mount(&mut self, at: &Mount) -> Result<(), Next> {
+        if let (Mount::At(prefix), Form::Http | Form::Http2) = (at, self.form) {
+            mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
+        }
+        Ok(())
+    }
+
     /// The head is complete: what a proxy said of the client holds, and the site admits the request or answers it. `ends`
     /// are those of the connection, `length` is that of the body if it is known.
     pub(crate) fn enter(
@@ -568,9 +581,7 @@ impl Exchange {
         length: Option<u64>,
         rules: &ReadRules,
     ) -> Result<(), Next> {
-        if let (Mount::At(prefix), Form::Http | Form::Http2) = (&rules.mount, self.form) {
-            mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
-        }
+        self.entered = true;
         let peer = self.endpoints.as_ref().unwrap_or(ends);
         let applied = rules.forwarding.apply(&mut self.head, peer);
         self.hidden_client = match applied {

@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) streamed: bool,
     /// The request asks for a WebSocket.
     pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// Its head [was looked at](Exchange::enter).
+    pub(crate) entered: bool,
     /// What the site does with the request and its answer.
     pub(crate) passage: Option<Box<Passage>>,
     /// What is logged of a request that has a name.
@@ -121,6 +123,7 @@ impl Exchange {
         self.hidden_client = false;
         self.form = Form::default();
         self.upgrade = None;
+        self.entered = false;
         self.passage = None;
         self.span = None;
         self.admitted = None;
@@ -306,6 +309,7 @@ impl<'a> Answer<'a> {
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
         let Exchange {
             ready: _,
+            entered: _,
             passage: _,
             span: _,
             admitted,

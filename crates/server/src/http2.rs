@@ -407,8 +407,7 @@ impl Http2 {
         arrival.exchange.form = Form::Http2;
         let wish = parts.extensions.get::<ext::Protocol>();
         let websocket = wish.is_some_and(|wish| wish.as_str() == "websocket");
-        let head = &mut arrival.exchange.head;
-        let decoded = match http2::decode(&parts, websocket, &rules.limits, head) {
+        let decoded = match http2::decode(&parts, websocket, &rules.limits, &mut arrival.exchange.head) {
             Ok(decoded) => decoded,
             Err(error) => {
                 tracing::debug!("refused a request over HTTP/2: {error}");
@@ -416,8 +415,7 @@ impl Http2 {
                 return arrived.push(arrival);
             }
         };
-        // Whoever is turned away need not send its body.
-        if let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules) {
+        if let Err(next) = arrival.exchange.mount(&rules.mount) {
             arrival.decided = Some(next);
             return arrived.push(arrival);
         }
@@ -434,6 +432,13 @@ impl Http2 {
             return arrived.push(arrival);
         }
         let streamed = is_streamed(&rules.stream_paths, head.path());
+        // Whoever is turned away need not send its body.
+        if !streamed
+            && let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)
+        {
+            arrival.decided = Some(next);
+            return arrived.push(arrival);
+        }
         if decoded.expect_continue {
             let mut interim = Response::new(());
             *interim.status_mut() = StatusCode::CONTINUE;

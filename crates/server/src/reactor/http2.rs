@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Entry, RECENT, Reactor};
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Next, State};
 use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
 use crate::pipe::Pipe;
 use crate::tls::Transport;
@@ -106,7 +106,8 @@ impl Reactor {
         let (exchange, stream) = http2.stream(arrival, token, &self.rules.read, home);
         let mut connection =
             Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
-        let next = decided.unwrap_or_else(|| connection.begin(&self.rules.read, websocket));
+        let next =
+            decided.or_else(|| connection.begin(&self.rules.read, websocket).err()).unwrap_or(Next::Ready);
         place.insert(Entry::Here(Box::new(connection)));
         self.streams += 1;
         self.follow(token, next, true);
