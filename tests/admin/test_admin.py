@@ -236,6 +236,17 @@ class TestOrders:
             assert at.post(f"/api/scale{wrong}").status == 400
         assert at.status()["totals"]["workers"] == 1
 
+    def test_an_added_worker_takes_what_a_busy_one_cannot_serve(self, admin):
+        at = admin("--threads", "1")
+        with at.served.connect() as connection:
+            connection.send("GET /sleep?60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
+            at.post("/api/scale?workers=2")
+            at.wait_until(serving(2), "the other worker")
+            for _ in range(50):
+                assert at.served.get("/pid").status == 200
+            at.served.process.kill()
+
     def test_end_finishes_what_is_in_flight(self, admin):
         at = admin()
         with at.served.connect() as connection:

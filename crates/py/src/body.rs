@@ -229,7 +229,7 @@ impl Body {
             site,
             tls,
             counts: row.clone(),
-            peers: (self.plan.workers > 1).then(|| Arc::new(Sharing(report.peers())) as Arc<dyn Peers>),
+            peers: Some(Arc::new(Sharing(report.peers()))),
         };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
@@ -431,6 +431,10 @@ impl Events for Reporting {
 struct Sharing(anygate_supervisor::Peers);
 
 impl Peers for Sharing {
+    fn are_there(&self) -> bool {
+        self.0.are_there()
+    }
+
     fn set_idle(&self, idle: bool) {
         self.0.set_idle(idle);
     }

@@ -54,7 +54,7 @@ pub struct Service {
     pub tls: Option<Tls>,
     /// A `policy::row` that others look at.
     pub counts: Option<SharedRow>,
-    /// The workers that accept from the same listeners, if there are others.
+    /// The workers that accept from the same listeners, if there may be others.
     pub peers: Option<Arc<dyn Peers>>,
 }
 
@@ -94,6 +94,8 @@ pub trait Events: Send {
 
 /// The workers that accept from the same listeners.
 pub trait Peers: Send + Sync {
+    /// Whether there are others that serve now.
+    fn are_there(&self) -> bool;
     /// This worker serves and has an idle thread, or has none any more.
     fn set_idle(&self, idle: bool);
     /// Whether any of them has one.

@@ -9,7 +9,8 @@ use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
 use crate::worker::{
-    BEATS, Counts, Death, FIELDS, GONE, READY, RETIRING, ROWS, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
+    BEATS, Counts, Death, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR,
+    TRAFFIC,
 };
 
 /// One worker.
@@ -157,6 +158,14 @@ impl Children {
             child.traffic = traffic;
         }
         stuck
+    }
+
+    /// Tells workers how many of them serve.
+    pub(crate) fn tell(&self) {
+        let serving = self.list.iter().filter(|child| matches!(child.stage, Stage::Ready(_))).count();
+        if let Some(cell) = self.board.cell(SUPERVISOR, SERVING) {
+            cell.store(serving as u64, Ordering::Relaxed);
+        }
     }
 
     /// Whether requests were answered since the last call.

@@ -184,6 +184,7 @@ impl<'a> Supervisor<'a> {
     fn turn(&mut self) -> io::Result<Option<Exit>> {
         let now = Instant::now();
         self.look(now);
+        self.children.tell();
         self.body.count(Event::Serving(self.children.ready(self.generation)), self.children.counts());
         if let Some(exit) = self.settle(now) {
             return Ok(Some(exit));

@@ -157,6 +157,8 @@ pub(crate) const ROWS: usize = SLOTS + 2;
 /// In the supervisor's row: how many of the first rows were ever used, so that nobody looks at (and thereby makes
 /// memory of) thousands that were not.
 const ROWS_USED: usize = 0;
+/// There, too: how many workers serve.
+pub(crate) const SERVING: usize = 1;
 
 /// Values of `STAGE`.
 pub(crate) const STARTING: u64 = 0;
@@ -255,6 +257,11 @@ impl Peers {
         if let Some(cell) = self.board.cell(self.slot, IDLE) {
             cell.store(u64::from(idle), Ordering::Relaxed);
         }
+    }
+
+    /// Whether there are other workers that serve.
+    pub fn are_there(&self) -> bool {
+        self.board.cell(SUPERVISOR, SERVING).is_some_and(|cell| cell.load(Ordering::Relaxed) > 1)
     }
 
     /// Whether any worker has one.

@@ -15,6 +15,7 @@ use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
 use crate::pipe::Pipe;
 use crate::tls::Transport;
+use crate::worker::Peers;
 
 /// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -66,10 +67,14 @@ impl Reactor {
         }
     }
 
+    /// The other workers, if there are any now.
+    fn peers(&self) -> Option<&dyn Peers> {
+        self.rules.peers.as_deref().filter(|peers| peers.are_there())
+    }
+
     /// Whether another worker may still take the connections that were seen so often.
     fn is_patient(&self, looks: u32) -> bool {
-        looks < LOOKS
-            || looks < LOOKS_AT_IDLE_PEERS && self.rules.peers.as_ref().is_some_and(|peers| peers.any_idle())
+        self.peers().is_some_and(|peers| looks < LOOKS || looks < LOOKS_AT_IDLE_PEERS && peers.any_idle())
     }
 
     fn wait_for_connections(&mut self) {
@@ -120,7 +125,7 @@ impl Reactor {
 
     pub(super) fn accept(&mut self) {
         self.accept_again = None;
-        let mut left = if self.rules.peers.is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
+        let mut left = if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
         for index in 0..self.listeners.len() {
             while left > 0 {
                 if self.connections.len() - self.streams >= self.connections_max {
