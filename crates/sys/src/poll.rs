@@ -28,6 +28,12 @@ pub fn wait_readable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Resul
     wait(fd, libc::POLLIN, longest)
 }
 
+/// Whether `fd` can be read now, has ended or failed.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    // What is wrong with it shows when it is read.
+    poll_once(fd, libc::POLLIN, 0).unwrap_or(true)
+}
+
 /// Waits until `fd` can be written or failed; `false` when `longest` passed first.
 pub fn wait_writable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Result<bool> {
     wait(fd, libc::POLLOUT, longest)
@@ -37,15 +43,17 @@ fn wait(fd: BorrowedFd<'_>, events: libc::c_short, longest: Option<Duration>) ->
     let until = longest.and_then(|longest| Instant::now().checked_add(longest));
     loop {
         let left = until.map_or(-1, |until| millis(until.saturating_duration_since(Instant::now())));
-        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-        // One structure, a local that outlives the call.
-        match syscall!(poll(&raw mut poll, 1, left)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
+        match poll_once(fd, events, left) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
+}
+
+fn poll_once(fd: BorrowedFd<'_>, events: libc::c_short, milliseconds: libc::c_int) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // One structure, a local that outlives the call.
+    Ok(syscall!(poll(&raw mut poll, 1, milliseconds))? > 0)
 }
 
 /// Waits until one of `fds` can be read, has ended or failed, or `longest` has passed, or a signal came.
@@ -125,8 +133,10 @@ mod tests {
     fn waiting_ends_with_data_or_time() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         assert!(!wait_readable(ours.as_fd(), Some(Duration::from_millis(5))).unwrap());
+        assert!(!is_readable(ours.as_fd()));
         assert!(wait_writable(ours.as_fd(), Some(Duration::from_secs(5))).unwrap());
         theirs.write_all(b"x").unwrap();
         assert!(wait_readable(ours.as_fd(), None).unwrap());
+        assert!(is_readable(ours.as_fd()));
     }
 }

@@ -53,10 +53,7 @@ impl Reactor {
             _ if !due && !event => {}
             Some(looks) if self.is_patient(looks) => {
                 self.stop_accepting();
-                let readable = |(_, listener): &(_, Listener)| {
-                    poll::wait_readable(listener.as_fd(), Some(Duration::ZERO)).unwrap_or_default()
-                };
-                if self.listeners.iter().any(readable) {
+                if self.listeners.iter().any(|(_, listener)| poll::is_readable(listener.as_fd())) {
                     self.reluctant = Some(looks + 1);
                     self.accept_again = Some(self.now + RELUCTANCE);
                 } else {
@@ -134,6 +131,10 @@ impl Reactor {
                     return;
                 }
                 let Some((protocol, listener)) = self.listeners.get(index) else { return };
+                // The system makes a socket before it looks whether somebody wants it, so that asking first costs less.
+                if !poll::is_readable(listener.as_fd()) {
+                    break;
+                }
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         left -= 1;
