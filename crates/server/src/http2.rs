@@ -20,6 +20,7 @@ use anygate_proto::http2::{self, Frames};
 use bytes::{Buf, Bytes};
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream, ext};
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -399,45 +400,54 @@ impl Http2 {
         respond: Handle<SendResponse<Bytes>>,
         turn: &mut Turn<'_>,
     ) {
-        let (rules, arrived) = (turn.rules, &mut *turn.arrived);
         let (parts, body) = request.into_parts();
-        let mut body = Handle::new(body);
         let exchange = turn.spare.pop().unwrap_or_default();
         let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
-        arrival.exchange.form = Form::Http2;
+        match self.understand(&mut arrival, &parts, Handle::new(body), turn.rules) {
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                let due = turn.now + turn.rules.body_timeout;
+                let spool = BodySpool::default();
+                return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
+            }
+            Err(next) => arrival.decided = Some(next),
+        }
+        turn.arrived.push(arrival);
+    }
+
+    /// Takes the head of a request. Gives the body if it is to be received before the application is called, or what is to
+    /// be done in place of calling it.
+    fn understand(
+        &self,
+        arrival: &mut Arrival,
+        parts: &Parts,
+        mut body: Handle<RecvStream>,
+        rules: &ReadRules,
+    ) -> Result<Option<Handle<RecvStream>>, Next> {
+        let exchange = &mut arrival.exchange;
+        exchange.form = Form::Http2;
         let wish = parts.extensions.get::<ext::Protocol>();
         let websocket = wish.is_some_and(|wish| wish.as_str() == "websocket");
-        let decoded = match http2::decode(&parts, websocket, &rules.limits, &mut arrival.exchange.head) {
-            Ok(decoded) => decoded,
-            Err(error) => {
+        let decoded =
+            http2::decode(parts, websocket, &rules.limits, &mut exchange.head).map_err(|error| {
                 tracing::debug!("refused a request over HTTP/2: {error}");
-                arrival.decided = Some(Next::Refuse(error.status()));
-                return arrived.push(arrival);
-            }
-        };
-        if let Err(next) = arrival.exchange.mount(&rules.mount) {
-            arrival.decided = Some(next);
-            return arrived.push(arrival);
-        }
-        let head = &arrival.exchange.head;
-        if decoded.length.is_some_and(|length| length > rules.body_max_bytes(head)) {
-            arrival.decided = Some(Next::Refuse(413));
-            return arrived.push(arrival);
+                Next::Refuse(error.status())
+            })?;
+        exchange.mount(&rules.mount)?;
+        if decoded.length.is_some_and(|length| length > rules.body_max_bytes(&exchange.head)) {
+            return Err(Next::Refuse(413));
         }
         if websocket {
             arrival.follows = Follows::Messages(body);
-            return arrived.push(arrival);
+            return Ok(None);
         }
         if body.get().is_end_stream() {
-            return arrived.push(arrival);
+            return Ok(None);
         }
-        let streamed = is_streamed(&rules.stream_paths, head.path());
+        let streamed = is_streamed(&rules.stream_paths, exchange.head.path());
         // Whoever is turned away need not send its body.
-        if !streamed
-            && let Err(next) = arrival.exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)
-        {
-            arrival.decided = Some(next);
-            return arrived.push(arrival);
+        if !streamed {
+            exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)?;
         }
         if decoded.expect_continue {
             let mut interim = Response::new(());
@@ -447,10 +457,9 @@ impl Http2 {
         }
         if streamed {
             arrival.follows = Follows::Body(body, decoded.length);
-            return arrived.push(arrival);
+            return Ok(None);
         }
-        let due = turn.now + rules.body_timeout;
-        self.receiving.push(Receiving { arrival, body, spool: BodySpool::default(), received: 0, due });
+        Ok(Some(body))
     }
 
     /// Takes what came of bodies; gives whether anything did.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_proto::application::Endpoints;
-use anygate_sys::{Address, Listener, Stream, poll};
+use anygate_sys::{Address, Stream, poll};
 use mio::unix::SourceFd;
 
 use super::{Entry, LISTENERS, Reactor};
