@@ -28,6 +28,7 @@ BIN = PYTHON.parent
 ANYGATE = Path(sys.executable).parent / "anygate"
 SERVER_CORE, LOAD_CORE = "0", "1"
 ECHO = CACHE / "echo"
+FLOOR = CACHE / "floor"
 
 
 def started_by(name, line):
@@ -142,6 +143,15 @@ def uwsgi_gateway(option):
             CACHE / "venv",
             "--die-on-term",
         ]
+
+    return make
+
+
+def floor(protocol):
+    """A program that does nothing but what every back end must."""
+
+    def make(module, name, path, threads):
+        return [FLOOR, protocol, path, {"hello": 13, "large": 100_000}[name]]
 
     return make
 
@@ -486,13 +496,21 @@ def waiting(options):
 def gateways(options):
     """Back ends behind the same nginx, over unix sockets."""
     pairs = [
-        ("uwsgi", [("anygate", anygate_gateway("uwsgi"), False), ("uwsgi", uwsgi_gateway("--uwsgi-socket"), False)]),
+        (
+            "uwsgi",
+            [
+                ("anygate", anygate_gateway("uwsgi"), False),
+                ("uwsgi", uwsgi_gateway("--uwsgi-socket"), False),
+                ("floor.c", floor("uwsgi"), False),
+            ],
+        ),
         (
             "scgi",
             [
                 ("anygate", anygate_gateway("scgi"), False),
                 ("uwsgi", uwsgi_gateway("--scgi-socket"), False),
                 ("wsgitools (TCP)", wsgitools, False),
+                ("floor.c", floor("scgi"), False),
             ],
         ),
         (
@@ -502,6 +520,7 @@ def gateways(options):
                 ("anygate, connections kept", anygate_gateway("fastcgi"), True),
                 ("uwsgi", uwsgi_gateway("--fastcgi-socket"), False),
                 ("flup", flup, False),
+                ("floor.c", floor("fastcgi"), False),
             ],
         ),
     ]
@@ -901,7 +920,9 @@ def prepare():
         subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
         subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", FOLDER / "requirements.txt"], check=True)
         stamp.write_text(wanted)
-    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", ECHO, FOLDER / "echo.c"], check=True)
+    for program in (ECHO, FLOOR):
+        source = FOLDER / f"{program.name}.c"
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
 
 
 def heading(options):
