@@ -94,6 +94,41 @@ class TestEnd:
         with pytest.raises(ConnectionRefusedError):
             served.connect()
 
+    @pytest.mark.parametrize("workers", ["1", "3"])
+    def test_who_waits_is_answered_and_who_comes_later_is_refused(self, serve, workers):
+        served = serve(CONTRACT, "--workers", workers, "--threads", "1")
+        busy = [served.connect().send("GET /sleep?2 HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(int(workers))]
+        time.sleep(0.5)
+        waiting = [served.connect().send("GET /pid HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(20)]
+        served.send_signal(signal.SIGTERM)
+
+        def is_refused():
+            try:
+                served.connect().close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        served.wait_until(is_refused, "the end of the listening socket")
+        # Long before the end: whoever is refused can ask another server.
+        assert exists(served.pid)
+        for connection in (*busy, *waiting):
+            assert connection.answer().status == 200
+        assert served.wait() == 0
+
+    def test_a_unix_socket_goes_when_the_end_begins(self, serve, tmp_path):
+        path = tmp_path / "app.sock"
+        served = serve(CONTRACT, "--bind", f"unix:{path}", "--threads", "1")
+        busy = served.connect(str(path)).send("GET /sleep?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.5)
+        served.send_signal(signal.SIGTERM)
+        served.wait_until(lambda: not path.exists(), "the end of the socket's file")
+        # Another server may begin there while this one finishes.
+        other = serve(CONTRACT, "--bind", f"unix:{path}")
+        assert busy.answer().status == 200
+        assert served.wait() == 0
+        assert other.get("/pid").status == 200
+
     def test_a_second_signal_ends_it_at_once(self, serve):
         served = serve(CONTRACT)
         with served.connect() as connection:

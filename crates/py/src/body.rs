@@ -442,6 +442,10 @@ impl Peers for Sharing {
     fn any_idle(&self) -> bool {
         self.0.any_idle()
     }
+
+    fn remain(&self) -> bool {
+        self.0.remain()
+    }
 }
 
 /// Has the interpreter write into `file` what all threads do whenever the supervisor signals so. It does that in the

@@ -100,6 +100,8 @@ pub trait Peers: Send + Sync {
     fn set_idle(&self, idle: bool);
     /// Whether any of them has one.
     fn any_idle(&self) -> bool;
+    /// Whether others go on accepting when this worker finishes.
+    fn remain(&self) -> bool;
 }
 
 /// How a worker ended.

@@ -175,11 +175,17 @@ impl Children {
 
     /// Tells workers to finish; those that were told so already are left alone.
     pub(crate) fn retire(&mut self, until: Instant, which: impl Fn(&Child) -> bool) {
+        let mut retired = Vec::new();
         for child in &mut self.list {
             if which(child) && !matches!(child.stage, Stage::Retiring(_)) {
                 child.stage = Stage::Retiring(until);
-                signal(child.pid, Signal::Term);
+                retired.push(child.pid);
             }
+        }
+        // First, since it leaves to others what waits for being accepted, if any others serve.
+        self.tell();
+        for pid in retired {
+            signal(pid, Signal::Term);
         }
     }
 

@@ -50,7 +50,7 @@ pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket
     Ok(sockets)
 }
 
-/// Removes the files of unix sockets. The sockets close with their last owner.
+/// Removes the files of unix sockets. The sockets close with the last process that has them.
 pub fn close(sockets: &[Socket]) {
     for Socket { listener, .. } in sockets {
         if let Err(error) = listener.remove_file() {

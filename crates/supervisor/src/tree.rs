@@ -376,6 +376,10 @@ impl<'a> Supervisor<'a> {
         if let Some(schedule) = &mut self.schedule {
             schedule.end(SystemTime::now(), self.plan.graceful_timeout);
         }
+        // Whoever wants to connect from now on is to be refused, and go elsewhere, rather than to wait for nobody. The
+        // workers do the same. The assistant goes on to the end.
+        let own = self.sockets.extract_if(.., |socket| !socket.admin).collect::<Vec<_>>();
+        sockets::close(&own);
         self.children.retire(Instant::now() + self.plan.graceful_timeout, |_| true);
     }
 

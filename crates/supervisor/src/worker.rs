@@ -261,7 +261,16 @@ impl Peers {
 
     /// Whether there are other workers that serve.
     pub fn are_there(&self) -> bool {
-        self.board.cell(SUPERVISOR, SERVING).is_some_and(|cell| cell.load(Ordering::Relaxed) > 1)
+        self.serving() > 1
+    }
+
+    /// Whether there are others when this one does not serve any more.
+    pub fn remain(&self) -> bool {
+        self.serving() > 0
+    }
+
+    fn serving(&self) -> u64 {
+        self.board.cell(SUPERVISOR, SERVING).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
     /// Whether any worker has one.

@@ -120,9 +120,20 @@ impl Reactor {
         }
     }
 
-    pub(super) fn accept(&mut self) {
+    fn accept(&mut self) {
+        self.accept_up_to(if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN });
+    }
+
+    /// Before the listeners are closed: takes everybody who waits already, unless there are others who may.
+    pub(super) fn accept_last(&mut self) {
+        match &self.rules.peers {
+            Some(peers) if peers.remain() => self.accept(),
+            _ => self.accept_up_to(usize::MAX),
+        }
+    }
+
+    fn accept_up_to(&mut self, mut left: usize) {
         self.accept_again = None;
-        let mut left = if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
         for index in 0..self.listeners.len() {
             while left > 0 {
                 if self.connections.len() - self.streams >= self.connections_max {

@@ -488,7 +488,7 @@ impl Reactor {
         if self.drain.is_some() {
             return;
         }
-        self.accept();
+        self.accept_last();
         self.stop_accepting();
         self.listeners.clear();
         let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
