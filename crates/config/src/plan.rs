@@ -1215,6 +1215,11 @@ pub(crate) fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
     };
     let host_bits = width.checked_sub(bits)?;
     let rest = 1u128.checked_shl(u32::from(host_bits)).map_or(u128::MAX, |bit| bit - 1);
+    // An address of IPv4 is IPv4 however it is written: peers are looked at in that form.
+    let (address, bits) = match (address.to_canonical(), bits.checked_sub(128 - 32)) {
+        (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => (mapped, bits),
+        _ => (address, bits),
+    };
     (value & rest == 0).then_some(TrustedProxy::Network(address, bits))
 }
 
@@ -1389,6 +1394,8 @@ mod tests {
         assert_eq!(trusted_proxy("0.0.0.0/0"), network("0.0.0.0", 0));
         assert_eq!(trusted_proxy("::/0"), network("::", 0));
         assert_eq!(trusted_proxy("fd00::/8"), network("fd00::", 8));
+        assert_eq!(trusted_proxy("::ffff:10.0.0.0/104"), network("10.0.0.0", 8));
+        assert_eq!(trusted_proxy("::ffff:10.1.2.3"), network("10.1.2.3", 32));
         assert_eq!(trusted_proxy("unix"), Some(TrustedProxy::Unix));
         for bad in
             ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "localhost", "fd00::/129", "*"]

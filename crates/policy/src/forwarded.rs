@@ -158,7 +158,7 @@ impl Forwarding {
             hidden: known.hidden,
             https: scheme.and_then(|scheme| is_https(&scheme)),
             host: last("x-forwarded-host").filter(|host| cgi::is_host(host.as_bytes())),
-            port: last("x-forwarded-port").and_then(|port| port.parse().ok()),
+            port: last("x-forwarded-port").and_then(|text| port(&text)),
             prefix: last("x-forwarded-prefix").and_then(|prefix| clean_prefix(&prefix)),
             believed: believed.join(", "),
         }
@@ -167,20 +167,16 @@ impl Forwarding {
     /// RFC 7239 section 4: elements between commas, pairs between semicolons, values that may be quoted.
     fn forwarded(&self, head: &RequestHead) -> Claims {
         let mut elements = list(head, "forwarded");
-        let parameters: Vec<Vec<(String, String)>> = elements.iter().map(|element| pairs(element)).collect();
-        let value = |pairs: &[(String, String)], name: &str| {
-            pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-        };
-        let names: Vec<Option<String>> = parameters.iter().map(|pairs| value(pairs, "for")).collect();
-        let known = self.known(names.iter().map(Option::as_deref));
+        let parameters: Vec<Parameters> = elements.iter().map(|element| parameters(element)).collect();
+        let known = self.known(parameters.iter().map(|said| said.client.as_deref()));
         let start = elements.len() - known.count;
         // What the proxy next to the client says of its own connection.
-        let said = parameters.get(start).map(Vec::as_slice).unwrap_or_default();
+        let said = parameters.into_iter().nth(start).unwrap_or_default();
         Claims {
             client: known.client,
             hidden: known.hidden,
-            https: value(said, "proto").and_then(|scheme| is_https(&scheme)),
-            host: value(said, "host").filter(|host| cgi::is_host(host.as_bytes())),
+            https: said.proto.and_then(|scheme| is_https(&scheme)),
+            host: said.host.filter(|host| cgi::is_host(host.as_bytes())),
             port: None,
             prefix: None,
             believed: elements.split_off(start).join(", "),
@@ -220,8 +216,8 @@ impl Claims {
     fn endpoints(self, ends: &Endpoints) -> Endpoints {
         let https = self.https.unwrap_or(ends.https);
         let host_port = || {
-            let (_, port) = self.host.as_deref()?.rsplit_once(':')?;
-            port.parse::<u16>().ok()
+            let (_, text) = self.host.as_deref()?.rsplit_once(':')?;
+            port(text)
         };
         let spoken_to = self.https.is_some() || self.host.is_some();
         let server_port = match self.port.or_else(host_port) {
@@ -249,7 +245,7 @@ impl Claims {
 }
 
 /// Whether somebody says something about the client of a request, believed or not.
-pub fn is_forwarded(head: &RequestHead) -> bool {
+fn is_forwarded(head: &RequestHead) -> bool {
     head.fields().any(|(name, _)| is_claim(name))
 }
 
@@ -265,37 +261,82 @@ fn is_claim(name: &[u8]) -> bool {
     }
 }
 
-/// The items of a list field, over all of its lines.
+/// The items of a list field, over all of its lines; empty ones do not count (RFC 9110 section 5.6.1.2).
 fn list(head: &RequestHead, name: &str) -> Vec<String> {
     let mut items = Vec::new();
     for (_, value) in head.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())) {
-        let mut item = String::new();
-        let mut quoted = false;
-        // A quote that nothing closes is the client's doing, and must not swallow what a proxy wrote behind it.
-        let quotes = value.iter().filter(|&&byte| byte == b'"').count() % 2 == 0;
         // Bytes beyond ASCII are no part of an address, a host or a scheme.
-        for byte in value.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }) {
-            quoted ^= quotes && byte == '"';
-            if byte == ',' && !quoted {
-                items.push(std::mem::take(&mut item).trim().to_owned());
-            } else {
-                item.push(byte);
-            }
-        }
-        items.push(item.trim().to_owned());
+        let line: String =
+            value.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect();
+        // A quote that nothing closes is the client's doing, and must not swallow what a proxy wrote behind it.
+        let parts = unquoted(&line, ',').unwrap_or_else(|| line.split(',').collect());
+        items.extend(parts.into_iter().map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned));
     }
     items
 }
 
-/// The parameters of one element of Forwarded: names in lower case, values without quotes.
-fn pairs(element: &str) -> Vec<(String, String)> {
-    let pair = |pair: &str| {
-        let (name, value) = pair.split_once('=')?;
-        let value = value.trim();
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-        Some((name.trim().to_ascii_lowercase(), value.to_owned()))
+/// The parts of `text` between separators that stand outside of quoted strings (RFC 9110 section 5.6.4); `None` if a quote
+/// is not closed.
+fn unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
+    let (mut quoted, mut escaped) = (false, false);
+    let parts = text
+        .split(|character| {
+            let is_escaped = std::mem::take(&mut escaped);
+            match character {
+                '"' if !is_escaped => quoted = !quoted,
+                '\\' if quoted && !is_escaped => escaped = true,
+                _ => {}
+            }
+            character == separator && !quoted
+        })
+        .collect();
+    (!quoted).then_some(parts)
+}
+
+/// What one element of Forwarded says.
+#[derive(Debug, Default)]
+struct Parameters {
+    client: Option<String>,
+    proto: Option<String>,
+    host: Option<String>,
+}
+
+/// Reads an element. One that is malformed, or says something twice, says nothing: a client may have had a hand in it.
+fn parameters(element: &str) -> Parameters {
+    let read = || {
+        let mut said = Parameters::default();
+        for pair in unquoted(element, ';')?.into_iter().map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=')?;
+            let value = unquote(value.trim())?;
+            let place = match name.trim().to_ascii_lowercase().as_str() {
+                "for" => &mut said.client,
+                "proto" => &mut said.proto,
+                "host" => &mut said.host,
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return None;
+            }
+        }
+        Some(said)
     };
-    element.split(';').filter_map(pair).collect()
+    read().unwrap_or_default()
+}
+
+/// The text of a value that may be a quoted string. `None`: there are quotes in another place.
+fn unquote(value: &str) -> Option<String> {
+    let Some(inner) = value.strip_prefix('"') else {
+        return (!value.contains('"')).then(|| value.to_owned());
+    };
+    let mut text = String::new();
+    let mut characters = inner.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.as_str().is_empty().then_some(text),
+            '\\' => text.push(characters.next()?),
+            character => text.push(character),
+        }
+    }
 }
 
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`.
@@ -303,14 +344,20 @@ fn client(text: &str) -> Option<Client> {
     let (address, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, rest) = rest.split_once(']')?;
-            (address, rest.strip_prefix(':'))
+            (address, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
         }
         None => match text.split_once(':') {
             Some((address, port)) if !port.contains(':') => (address, Some(port)),
             _ => (text, None),
         },
     };
-    Some(Client { address: cgi::address(address.as_bytes())?, port: port.and_then(|port| port.parse().ok()) })
+    Some(Client { address: cgi::address(address.as_bytes())?, port: port.and_then(self::port) })
+}
+
+/// A port; a name that a proxy made up in its place (RFC 7239 section 6) is none.
+fn port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port > 0)
 }
 
 fn is_https(scheme: &str) -> Option<bool> {
@@ -397,6 +444,9 @@ mod tests {
             ("192.0.2.1, <script>", "10.0.0.1", ""),
             ("192.0.2.1, nonsense, 10.0.0.7", "10.0.0.7", "10.0.0.7"),
             ("", "10.0.0.1", ""),
+            ("192.0.2.1, ,", "192.0.2.1", "192.0.2.1"),
+            (", 192.0.2.1,, 10.0.0.7", "192.0.2.1", "192.0.2.1, 10.0.0.7"),
+            ("[2001:db8::1]junk", "10.0.0.1", ""),
             // A client that opens a quote does not become the proxy behind which it sits.
             ("\", 192.0.2.1", "192.0.2.1", "192.0.2.1"),
             ("\"a, 127.0.0.1, 192.0.2.1, 10.0.0.7", "192.0.2.1", "192.0.2.1, 10.0.0.7"),
@@ -508,6 +558,29 @@ mod tests {
                 .apply(&mut head, &from("10.0.0.1"))
                 .believed();
             assert_eq!(ends.remote_addr, "192.0.2.1", "{list}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_puts_into_a_quoted_host_says_nothing() {
+        let applied = |list: &str| {
+            let mut head = head(&[("Forwarded", list)]);
+            forwarding(&TRUSTED, ForwardedHeader::Forwarded).apply(&mut head, &from("10.0.0.1"))
+        };
+        for (list, client, https) in [
+            (r#"proto=http;host="a;for=9.9.9.9;b";for=192.0.2.1"#, "192.0.2.1", false),
+            (r#"host="a;proto=https;b";for=192.0.2.1;proto=http"#, "192.0.2.1", false),
+            (r#"host="a\";for=9.9.9.9;x=\"";for=192.0.2.1;proto=https"#, "192.0.2.1", true),
+            (r#"for="192.0.2\.1""#, "192.0.2.1", false),
+            (r#"for="192.0.2.1:+80";;proto=http;"#, "192.0.2.1", false),
+            // Said twice, or with something behind a quoted string: nobody is named.
+            (r#"host="a";for="9.9.9.9";for=192.0.2.1"#, "10.0.0.1", false),
+            (r#"for=9.9.9.9;x="; for="192.0.2.1:1";host="a\"b""#, "10.0.0.1", false),
+            (r#"for=9.9.9.9;x=", for="192.0.2.1:1";host="a\"b""#, "10.0.0.1", false),
+        ] {
+            let ends = applied(list).believed();
+            assert_eq!((ends.remote_addr.as_str(), ends.https), (client, https), "{list}");
+            assert!(ends.remote_port.is_empty() || client == "10.0.0.1", "{list}: {}", ends.remote_port);
         }
     }
 
