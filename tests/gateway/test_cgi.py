@@ -106,6 +106,46 @@ def test_failures_have_a_status(cgi, variables, status):
     assert cgi_answer(cgi(variables).stdout)[0] == status
 
 
+def test_a_body_in_chunks_is_read_to_its_end(cgi):
+    # Apache takes the chunks apart and gives no length.
+    ended = cgi(request("POST", HTTP_TRANSFER_ENCODING="chunked"), b"hello chunked world")
+    seen = json.loads(cgi_answer(ended.stdout)[2])
+    assert (seen["body"], seen["CONTENT_LENGTH"]) == ("hello chunked world", "19")
+    assert "HTTP_TRANSFER_ENCODING" not in seen
+    large = request("POST", "/count_input", HTTP_TRANSFER_ENCODING="chunked")
+    assert cgi_answer(cgi(large, b"x" * 3_000_000).stdout)[2] == b"3000000 3000000"
+    assert cgi_answer(cgi(large, b"x" * 2000, arguments=["--body-max-bytes", "1K"]).stdout)[0] == 413
+    assert "CONTENT_LENGTH" not in json.loads(cgi_answer(cgi(request()).stdout)[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--body-limits", "/cgi-bin/app/echo 1000"], 413),
+        (["--body-max-bytes", "1000", "--body-limits", "/cgi-bin/app/echo 1M"], 200),
+        (["--body-max-bytes", "1000"], 413),
+    ],
+)
+def test_limits_of_paths_hold(cgi, arguments, status):
+    ended = cgi(request("POST", CONTENT_LENGTH="2000"), b"x" * 2000, arguments=arguments)
+    assert cgi_answer(ended.stdout)[0] == status
+
+
+def test_only_trusted_proxies_say_who_the_client_is(cgi):
+    said = {
+        "HTTP_X_FORWARDED_FOR": "203.0.113.9",
+        "HTTP_X_FORWARDED_PROTO": "https",
+        "HTTP_X_REAL_IP": "203.0.113.9",
+        "HTTP_FORWARDED": "for=203.0.113.9",
+    }
+    seen = json.loads(cgi_answer(cgi(request(**said)).stdout)[2])
+    assert not said.keys() & seen.keys()
+    assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("192.0.2.7", "http")
+    trusted = cgi(request(**said), arguments=["--trusted-proxies", "192.0.2.0/24"])
+    seen = json.loads(cgi_answer(trusted.stdout)[2])
+    assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("203.0.113.9", "https")
+
+
 def test_a_body_that_breaks_off_is_an_error_of_the_client(cgi):
     ended = cgi(request("POST", CONTENT_LENGTH="9"), b"abc")
     assert cgi_answer(ended.stdout)[0] == 500

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use anygate_config::{self as config, ServerPlan};
-use anygate_policy::forwarded::is_forwarded;
+use anygate_policy::forwarded::{Applied, Forwarding};
 use anygate_policy::site::{Admission, Arrival, Site, Through};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
@@ -16,6 +16,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 use tracing::Span;
 
+use crate::body::BodySpool;
 use crate::exchange::{Announced, error_page, span};
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
@@ -47,6 +48,9 @@ const VARIABLES: [&str; 25] = [
     "UNIQUE_ID",
     "REDIRECT_STATUS",
 ];
+
+/// One read of a body takes at most this.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Where the site's settings say that the application is.
 pub(crate) fn mount(setting: &config::Mount) -> Mount {
@@ -92,23 +96,32 @@ pub fn answer(
         announced: Announced::default(),
         body_bytes: 0,
     };
-    let (status, decoded) = match decoded {
-        Ok(decoded) if decoded.length.is_some_and(|length| length > plan.body_max_bytes) => (413, None),
-        Ok(decoded) => (500, Some(decoded)),
-        Err(error) => {
-            tracing::error!("refused a request: {error}");
-            (error.status(), None)
-        }
-    };
-    let is_admitted = decoded.is_some();
-    let https = decoded.as_ref().is_some_and(|decoded| decoded.endpoints.https);
+    let is_chunked =
+        environment.iter().any(|(name, value)| name == b"HTTP_TRANSFER_ENCODING" && !value.is_empty());
+    let received = decoded.map_err(|error| {
+        tracing::error!("refused a request: {error}");
+        error.status()
+    });
+    let received = received.and_then(|decoded| {
+        let of_path = site.and_then(|site| site.body_max_bytes(&head));
+        let max = of_path.unwrap_or(plan.body_max_bytes);
+        let body = body(decoded.length, is_chunked, max, input, plan)?;
+        let forwarding = Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header);
+        let (endpoints, hidden_client) = match forwarding.apply(&mut head, &decoded.endpoints) {
+            Applied::Nothing => (decoded.endpoints, false),
+            Applied::Removed => (decoded.endpoints, true),
+            Applied::Believed { ends, hidden } => (ends, hidden),
+        };
+        Ok((endpoints, hidden_client, body))
+    });
+    let status = received.as_ref().err().copied().unwrap_or(500);
+    let is_admitted = received.is_ok();
+    let https = received.as_ref().is_ok_and(|(endpoints, _, _)| endpoints.https);
     let mut _entered = None;
-    let failed = match decoded {
-        None => true,
-        Some(decoded) => {
-            let length = decoded.length.filter(|&length| length > 0);
-            let body = length.map(|length| Box::new(InputBody { input, length, left: length }) as _);
-            let (endpoints, hidden_client) = (&decoded.endpoints, is_forwarded(&head));
+    let failed = match received {
+        Err(_) => true,
+        Ok((endpoints, hidden_client, body)) => {
+            let (length, endpoints) = (body.as_ref().and_then(|body| body.length()), &endpoints);
             let call = |head: &RequestHead, out: &mut (dyn Response + Send)| {
                 let request = Request { head, body, endpoints, hidden_client, websocket: false, number: 0 };
                 application.call(request, out)
@@ -147,6 +160,41 @@ pub fn answer(
         );
     }
     answer.output.flush()
+}
+
+/// The body of a request whose variables say that it has `length` bytes, or is in chunks: its server has taken those apart,
+/// and only the end of standard input tells the end. Gives a status if it cannot be had.
+fn body(
+    length: Option<u64>,
+    is_chunked: bool,
+    max: u64,
+    mut input: impl Read + Send + 'static,
+    plan: &ServerPlan,
+) -> Result<Option<Box<dyn Body>>, u16> {
+    match length {
+        Some(length) if length > max => return Err(413),
+        Some(length) if length > 0 => return Ok(Some(Box::new(InputBody { input, length, left: length }))),
+        None if is_chunked => {}
+        _ => return Ok(None),
+    }
+    let (mut spool, mut buffer, mut left) = (BodySpool::default(), vec![0; READ_BYTES], max);
+    loop {
+        let count = match input.read(&mut buffer) {
+            Ok(0) => return Ok(spool.finish()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                tracing::error!("cannot read the body of a request: {error}");
+                return Err(400);
+            }
+        };
+        left = left.checked_sub(count as u64).ok_or(413u16)?;
+        let read = buffer.get(..count).unwrap_or_default();
+        spool.push(read, plan.body_memory_max_bytes, plan.temp_dir.as_deref()).map_err(|error| {
+            tracing::error!("cannot spool a request body to a temporary file: {error}");
+            503u16
+        })?;
+    }
 }
 
 /// Standard input, as far as the request goes.
