@@ -88,6 +88,13 @@ def test_slow_clients_hold_nothing(site):
     site.hold_slow_clients(40, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345", b"67890")
 
 
+def test_a_client_with_too_many_fields_takes_no_back_end_from_others(site):
+    many = {f"X-{number}": "1" for number in range(300)}
+    # Apache refuses them itself.
+    assert site.ask(fields=many)[0] in (400, 431)
+    assert {site.ask("GET", "/pid")[0] for _ in range(12)} == {200}
+
+
 def test_a_reload_under_load_fails_nobody(site):
     before = {pid for back_end in site.back_ends for pid in back_end.workers()}
 
@@ -102,8 +109,16 @@ def test_a_reload_under_load_fails_nobody(site):
     )
 
 
+def test_others_take_over_when_a_back_end_ends(site):
+    """One back end is gone from here on."""
+    ended = site.back_ends[2]
+    statuses = site.under_load(lambda: ended.send_signal(signal.SIGTERM))
+    assert len(statuses) > 20
+    assert set(statuses) == {200}, {status: statuses.count(status) for status in set(statuses)}
+
+
 def test_others_take_over_when_a_back_end_dies(site):
-    """The last test of each pair: one back end stays dead."""
+    """The last test of each pair: another back end stays dead."""
 
     def kill():
         victim = site.back_ends[1]

@@ -210,7 +210,6 @@ class TestBrokenPackets:
         ("protocol", "wire", "reason"),
         [
             ("scgi", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "not SCGI"),
-            ("scgi", b"999999999:", "larger than the limits"),
             ("scgi", b"24:SCGI\x001\x00CONTENT_LENGTH\x000\x00,", "not the first"),
             ("uwsgi", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "modifier1 71"),
             ("uwsgi", uwsgi([], b"print(1)", modifier1=22), "modifier1 22"),
@@ -225,6 +224,45 @@ class TestBrokenPackets:
         assert send(gateway, protocol, wire) == b""
         gateway.wait_for_log(reason)
         assert ask(gateway, protocol, variables("GET", "/pid"))[0] == 200
+
+    @pytest.mark.parametrize(
+        ("expected", "spoken"),
+        [
+            (expected, spoken)
+            for expected in ("http", *PROTOCOLS)
+            for spoken in ("http", "https", *PROTOCOLS)
+            if spoken != expected
+        ],
+    )
+    def test_who_speaks_another_protocol_is_told_apart(self, gateway, expected, spoken):
+        hello = {"http": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "https": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"}
+        wire = hello.get(spoken) or getattr(gateways, spoken)(variables())
+        time.sleep(1.1)
+        begun = time.monotonic()
+        assert send(gateway, expected, wire) == b""
+        # At once, not when the time for a head is over.
+        assert time.monotonic() - begun < 1.5
+        name = {"http": "HTTP", "scgi": "SCGI", "fastcgi": "FastCGI", "uwsgi": "uwsgi"}[expected]
+        gateway.wait_for_log(f": bind {spoken}:// for it, or have it speak {name}")
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_too_many_variables_are_a_431_that_ends_like_any_answer(self, gateway, protocol):
+        many = [(f"HTTP_A{number}", "1") for number in range(300)]
+        # Its front server would take this server for a broken one if it got no answer.
+        status, _, body = ask(gateway, protocol, variables("GET", "/echo", 0, *many))
+        assert (status, body) == (431, b"431 Request Header Fields Too Large\n")
+        if protocol != "uwsgi":
+            assert ask(gateway, protocol, variables("GET", "/echo", 0, ("HTTP_A", "x" * 80_000)))[0] == 431
+        if protocol == "scgi":
+            assert cgi_answer(send(gateway, protocol, b"999999999:"))[0] == 431
+        assert ask(gateway, protocol, variables("GET", "/pid"))[0] == 200
+
+    def test_a_second_host_is_explained(self, serve):
+        served = serve(APPS / "contract.py", "--bind", "scgi://127.0.0.1:0")
+        for _ in range(2):
+            answer = send_raw(served, scgi(variables("GET", "/echo", 0, ("HTTP_HOST", "other"))))
+            assert cgi_answer(answer)[0] == 400
+        assert served.log().count("the front server sets HTTP_HOST twice") == 1
 
     def test_complaints_are_not_a_flood(self, serve):
         served = serve(APPS / "contract.py", "--bind", "scgi://127.0.0.1:0")
@@ -318,6 +356,41 @@ class TestFastCgi:
                 seen = json.loads(cgi_answer(content)[2])
                 assert ended == (0, 0)
                 assert (seen["PATH_INFO"], seen["body"]) == (f"/echo/{number}", f"{number}!")
+
+    def test_a_request_has_its_own_time_after_one_that_was_aborted(self, gateway):
+        half = params(variables("GET", "/pid"))
+        with self.talk(gateway) as connection:
+            connection.send(begin(1, True) + record(4, 1, half[:20]))
+            time.sleep(1.3)
+            connection.send(record(2, 1) + begin(2, True) + record(4, 2, half[:20]))
+            time.sleep(1.3)
+            connection.send(record(4, 2, half[20:]) + record(4, 2) + record(5, 2))
+            assert {(kind, number) for kind, number, _ in self.take(connection, 2)} >= {(3, 1), (3, 2)}
+
+    def test_a_kept_connection_stays_after_an_aborted_request(self, gateway):
+        with self.talk(gateway) as connection:
+            connection.send(begin(1, True) + record(4, 1, b"\x01\x01AB") + record(2, 1))
+            self.take(connection, 1)
+            # The time for a head, which was two seconds, is over.
+            time.sleep(2.5)
+            connection.send(fastcgi(variables("GET", "/pid"), keep=True))
+            self.take(connection, 1)
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_a_role_that_nobody_has_ends_the_connection_if_it_is_not_kept(self, gateway, keep):
+        with self.talk(gateway) as connection:
+            connection.send(begin(1, keep, role=2))
+            assert self.take(connection, 1) == [(3, 1, b"\0\0\0\0\3\0\0\0")]
+            if keep:
+                connection.send(fastcgi(variables("GET", "/pid")))
+                self.take(connection, 1)
+            assert connection.is_closed()
+
+    def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(self, gateway):
+        asked = variables("POST", "/echo", 5_000_000_000_000)
+        wire = begin(1, True) + stream(4, 1, params(asked)) + record(5, 1, b"abc")
+        content, ended = stdout(send(gateway, "fastcgi", wire))
+        assert (cgi_answer(content)[0], ended) == (413, (0, 0))
 
     def test_byte_by_byte(self, gateway):
         wire = fastcgi(variables("POST", "/echo", 3), b"abc")

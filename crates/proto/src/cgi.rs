@@ -19,9 +19,11 @@ use crate::http1::{number, target};
 /// How SCRIPT_NAME and PATH_INFO are found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mount {
-    /// The variables are taken as they are if they make up the path of the request; else, and when PATH_INFO is empty, the
-    /// application is at the root and PATH_INFO is the path that the client asked for. Front servers that know only one of
-    /// the two (nginx's stock parameters, mod_proxy_scgi, mod_proxy_fcgi, lighttpd) are so understood.
+    /// The variables are taken as they are if they are a mount point with a path below it, or a path that the front server
+    /// has rewritten. If PATH_INFO is empty, or is the whole path that the client asked for, in this or another spelling,
+    /// the application is at the root and PATH_INFO is what the client asked for: front servers that know only one of the
+    /// two (nginx's stock parameters, mod_proxy_scgi, mod_proxy_fcgi, lighttpd) are so understood. A SCRIPT_NAME alone
+    /// counts where the path goes on behind it.
     #[default]
     Automatic,
     /// The variables are always taken as they are (RFC 3875): for programs that a CGI server starts.
@@ -105,6 +107,7 @@ struct Known<'v> {
     server_name: &'v [u8],
     server_port: &'v [u8],
     https: bool,
+    https_scheme: bool,
 }
 
 /// Fills `head` from variables.
@@ -141,11 +144,8 @@ pub fn decode<'v>(
             b"REMOTE_PORT" => known.remote_port = value,
             b"SERVER_NAME" => known.server_name = value,
             b"SERVER_PORT" => known.server_port = value,
-            b"HTTPS" => known.https |= value.eq_ignore_ascii_case(b"on") || value == b"1",
-            b"REQUEST_SCHEME" | b"UWSGI_SCHEME" => known.https |= value.eq_ignore_ascii_case(b"https"),
-            // A second Content-Type or Content-Length under a field's name would be a second reading of the message, and the
-            // coding was the front server's to undo.
-            b"HTTP_CONTENT_LENGTH" | b"HTTP_CONTENT_TYPE" | b"HTTP_TRANSFER_ENCODING" => {}
+            b"HTTPS" => known.https = value.eq_ignore_ascii_case(b"on") || value == b"1",
+            b"REQUEST_SCHEME" | b"UWSGI_SCHEME" => known.https_scheme = value.eq_ignore_ascii_case(b"https"),
             b"HTTP_HOST" => {
                 if known.host.replace(value).is_some() {
                     return Err(Error::Host);
@@ -225,9 +225,7 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
 
     let (script_name, path_info) = match mount {
         Mount::AsGiven => (known.script_name, known.path_info),
-        Mount::Automatic if known.path_info.is_empty() => (&[][..], asked),
-        Mount::Automatic if known.path_info == asked => (&[][..], known.path_info),
-        Mount::Automatic => (known.script_name, known.path_info),
+        Mount::Automatic => mounted(known.script_name, known.path_info, asked),
         Mount::At(prefix) => split(asked, prefix),
     };
     let span = head.push_text(script_name)?;
@@ -235,6 +233,44 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
     let span = head.push_text(path_info)?;
     head.set_path(span);
     Ok(())
+}
+
+/// SCRIPT_NAME and PATH_INFO of a request for `asked`; see [`Mount::Automatic`].
+fn mounted<'v>(script_name: &'v [u8], path_info: &'v [u8], asked: &'v [u8]) -> (&'v [u8], &'v [u8]) {
+    if path_info == asked || is_same_path(path_info, asked) {
+        return (&[], asked);
+    }
+    if !path_info.is_empty() {
+        // With the same path in both, the first only says which file of the front server's it would be.
+        return (if script_name == path_info { &[] } else { script_name }, path_info);
+    }
+    if script_name.ends_with(b"/") || is_same_path(script_name, asked) {
+        return (&[], asked);
+    }
+    split(asked, script_name)
+}
+
+/// Whether two paths differ at most in repeated slashes and dot segments, which some front servers remove (RFC 3986 section
+/// 5.2.4).
+fn is_same_path(one: &[u8], other: &[u8]) -> bool {
+    fn segments(path: &[u8]) -> Vec<&[u8]> {
+        let mut kept = Vec::new();
+        let mut last: &[u8] = b"";
+        for segment in path.split(|&byte| byte == b'/') {
+            match segment {
+                b"" | b"." => {}
+                b".." => drop(kept.pop()),
+                _ => kept.push(segment),
+            }
+            last = segment;
+        }
+        // Whether it ends with a slash is a part of the path.
+        if matches!(last, b"" | b"." | b"..") {
+            kept.push(b"");
+        }
+        kept
+    }
+    segments(one) == segments(other)
 }
 
 /// Takes a mount point off a path: whole segments only.
@@ -272,10 +308,20 @@ fn uri(path: &[u8], query: &[u8]) -> Vec<u8> {
 
 /// `ACCEPT_LANGUAGE` to `accept-language`. A front server has already decided which of two spellings counts.
 fn field_of(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    // A second Content-Type or Content-Length under a field's name would be a second reading of the message, and the
+    // coding was the front server's to undo.
+    const DROPPED: [&[u8]; 3] = [b"content-length", b"content-type", b"transfer-encoding"];
     if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
         return Err(Error::Variable);
     }
     let lower = |&byte: &u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let is = |field: &[u8]| name.len() == field.len() && name.iter().map(lower).eq(field.iter().copied());
+    if DROPPED.into_iter().any(is) {
+        return Ok(());
+    }
+    if is(b"host") {
+        return Err(Error::Host);
+    }
     let name = head.push_bytes(name.iter().map(lower))?;
     let value = head.push_text(value.trim_ascii())?;
     head.push_field(name, value);
@@ -315,20 +361,26 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         // A front server that itself was reached over a unix socket has no address to tell.
         None => (fallback.remote_addr.clone(), fallback.remote_port.clone()),
     };
-    let server_name = match std::str::from_utf8(known.server_name) {
-        Ok(name) if target::check_host(name.as_bytes()).is_ok() => name.into(),
-        _ => fallback.server_name.clone(),
-    };
+    let server_name = address(known.server_name).or_else(|| name(known.server_name));
+    let server_name = server_name.unwrap_or_else(|| fallback.server_name.clone());
     Endpoints {
         remote_addr,
         remote_port,
         server_name,
         server_port: port(known.server_port, &fallback.server_port),
         unix,
-        https: known.https || fallback.https,
+        https: known.https || known.https_scheme || fallback.https,
         of_one_request: true,
         ..Endpoints::default()
     }
+}
+
+/// The host of a name with an optional port; `None` for anything else.
+fn name(text: &[u8]) -> Option<CompactString> {
+    target::check_host(text).ok()?;
+    let text = std::str::from_utf8(text).ok()?;
+    let host = text.rsplit_once(':').map_or(text, |(host, _port)| host);
+    (!host.is_empty()).then(|| host.into())
 }
 
 /// Whether `text` is a host with an optional port (RFC 9110 section 7.2).
@@ -449,6 +501,79 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_a_front_server_spells_in_another_way_is_no_mount_point() {
+        for asked in ["//a/b", "/a//b", "/a/./b", "/x/../a/b", "/a/b/c/..//../b"] {
+            let both = [("REQUEST_URI", asked), ("SCRIPT_NAME", "/anygate"), ("PATH_INFO", "/a/b")];
+            // lighttpd; nginx, uwsgi_params; nginx, fastcgi_params and PATH_INFO $fastcgi_script_name; mod_proxy_scgi
+            for variables in [&both[..], &[both[0], both[2]], &[both[0], ("SCRIPT_NAME", "/a/b"), both[2]]] {
+                assert_eq!(
+                    paths(&Mount::Automatic, variables),
+                    (String::new(), asked.to_owned()),
+                    "{variables:?}"
+                );
+            }
+            let script_only = [both[0], ("SCRIPT_NAME", "/a/b")];
+            assert_eq!(paths(&Mount::Automatic, &script_only), (String::new(), asked.to_owned()));
+        }
+        // The slash at the end is a part of the path, and has another meaning elsewhere.
+        let rewritten = [("REQUEST_URI", "/a"), ("PATH_INFO", "/a/")];
+        assert_eq!(paths(&Mount::Automatic, &rewritten), (String::new(), "/a/".to_owned()));
+    }
+
+    #[test]
+    fn what_a_front_server_has_rewritten_or_mounted_counts() {
+        let auto = |script: &str, info: &str| {
+            let all = [("REQUEST_URI", "/app/x"), ("SCRIPT_NAME", script), ("PATH_INFO", info)];
+            paths(&Mount::Automatic, &all)
+        };
+        let pair = |script: &str, info: &str| (script.to_owned(), info.to_owned());
+        assert_eq!(auto("", "/x"), pair("", "/x"));
+        assert_eq!(auto("/x", "/x"), pair("", "/x"));
+        assert_eq!(auto("/sn", "/y"), pair("/sn", "/y"));
+        assert_eq!(auto("/app", ""), pair("/app", "/x"));
+        assert_eq!(auto("/ap", ""), pair("", "/app/x"));
+        assert_eq!(auto("/", ""), pair("", "/app/x"));
+        assert_eq!(auto("/app/", ""), pair("", "/app/x"));
+    }
+
+    #[test]
+    fn a_host_is_named_as_over_http() {
+        for (given, name) in [
+            ("example.org", "example.org"),
+            ("example.org:8080", "example.org"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("a/b", "192.0.2.9"),
+            ("", "192.0.2.9"),
+        ] {
+            let (decoded, _) =
+                read(&Mount::Automatic, &[("REQUEST_METHOD", "GET"), ("SERVER_NAME", given)]).unwrap();
+            assert_eq!(decoded.endpoints.server_name, name, "{given}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_is_no_second_reading() {
+        let (decoded, head) = read(
+            &Mount::Automatic,
+            &[
+                ("REQUEST_METHOD", "POST"),
+                ("CONTENT_TYPE", "text/plain"),
+                ("CONTENT_LENGTH", "5"),
+                ("HTTP_CONTENT-TYPE", "text/evil"),
+                ("HTTP_Content_Length", "7"),
+                ("HTTP_TRANSFER-ENCODING", "chunked"),
+                ("HTTPS", "on"),
+                ("HTTPS", "off"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((decoded.length, decoded.endpoints.https), (Some(5), false));
+        let fields: Vec<_> = head.fields().collect();
+        assert_eq!(fields, [(&b"Content-Type"[..], &b"text/plain"[..]), (&b"Content-Length"[..], &b"5"[..])]);
+    }
+
+    #[test]
     fn a_mount_can_be_forced() {
         let at = |path: &str| paths(&Mount::At(b"/app".to_vec()), &[("REQUEST_URI", path)]);
         assert_eq!(at("/app/x"), ("/app".to_owned(), "/x".to_owned()));
@@ -526,6 +651,7 @@ mod tests {
             (vec![get, ("CONTENT_LENGTH", "5"), ("CONTENT_LENGTH", "5")], Error::ContentLength),
             (vec![get, ("HTTP_HOST", "a"), ("HTTP_HOST", "b")], Error::Host),
             (vec![get, ("HTTP_HOST", "a/b")], Error::Host),
+            (vec![get, ("HTTP_HOST", "a"), ("HTTP_Host", "b")], Error::Host),
             (vec![get, ("HTTP_X", "a\r\nb")], Error::Variable),
             (vec![get, ("HTTP_X Y", "a")], Error::Variable),
             (vec![get, ("REQUEST_URI", "/a b")], Error::Target),

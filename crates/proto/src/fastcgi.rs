@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::limits::Limits;
-use crate::pairs;
+use crate::pairs::{self, Fault};
 
 const VERSION: u8 = 1;
 
@@ -47,9 +47,9 @@ pub enum Error {
     Begin,
     /// A record that is too large for its type.
     TooLarge,
-    /// The variables are malformed or more than the limits allow.
+    /// The variables are malformed.
     Variables,
-    /// A body began before its variables ended.
+    /// A body began, or ended, before its variables ended.
     Order,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Error {
                 f.write_str("a FastCGI request begins with a malformed record or a number in use")
             }
             Error::TooLarge => f.write_str("a FastCGI control record is too large"),
-            Error::Variables => f.write_str("the FastCGI variables are malformed or larger than the limits"),
+            Error::Variables => f.write_str("the FastCGI variables are malformed"),
             Error::Order => f.write_str("a FastCGI body began before its variables ended"),
         }
     }
@@ -83,6 +83,11 @@ pub enum Event {
         /// Names and values, packed.
         variables: Vec<u8>,
     },
+    /// The variables of a request are more than the limits allow. What follows of it is passed over.
+    TooLarge {
+        /// The request's number.
+        id: u16,
+    },
     /// A piece of a request's body.
     Body {
         /// The request's number.
@@ -102,8 +107,13 @@ pub enum Event {
         /// The front server keeps the connection.
         keep: bool,
     },
-    /// A record to be sent back at once.
-    Reply(Vec<u8>),
+    /// A record is to be sent back at once.
+    Reply {
+        /// The record.
+        record: Vec<u8>,
+        /// The front server keeps the connection.
+        keep: bool,
+    },
 }
 
 /// Takes records apart.
@@ -152,9 +162,11 @@ impl Decoder {
         match (record.kind, request) {
             (PARAMS, Some(request)) if !request.has_head => {
                 if request.variables.len() + take > limits.variables_max_bytes() {
-                    return Err(Error::Variables);
+                    self.requests.retain(|request| request.id != record.id);
+                    event = Event::TooLarge { id: record.id };
+                } else {
+                    request.variables.extend_from_slice(content);
                 }
-                request.variables.extend_from_slice(content);
             }
             (STDIN, Some(request)) => {
                 if !request.has_head {
@@ -176,8 +188,8 @@ impl Decoder {
         if record.content_left > 0 {
             return Ok((take, event));
         }
-        if matches!(event, Event::Body { .. }) {
-            // Its end means nothing, so it need not be told of.
+        if event != Event::More {
+            // The end of this record means nothing, so it need not be told of.
             self.open = Some(record).filter(|record| record.padding_left > 0);
             return Ok((take, event));
         }
@@ -230,24 +242,32 @@ impl Decoder {
             (PARAMS, Some(place)) if record.empty => match self.requests.get_mut(place) {
                 Some(request) if !request.has_head => {
                     let packed = std::mem::take(&mut request.variables);
-                    pairs::check(&packed, limits, pair, |_, _| {}).map_err(|_| Error::Variables)?;
-                    request.has_head = true;
-                    Ok(Event::Head { id: request.id, keep: request.keep, variables: packed })
+                    match pairs::check(&packed, limits, pair, |_, _| {}) {
+                        Ok(()) => {
+                            request.has_head = true;
+                            Ok(Event::Head { id: request.id, keep: request.keep, variables: packed })
+                        }
+                        Err(Fault::TooMany) => {
+                            self.requests.swap_remove(place);
+                            Ok(Event::TooLarge { id: record.id })
+                        }
+                        Err(Fault::Malformed) => Err(Error::Variables),
+                    }
                 }
                 _ => Ok(Event::More),
             },
             (STDIN, Some(place)) if record.empty => {
-                self.requests.swap_remove(place);
-                Ok(Event::End { id: record.id })
+                let request = self.requests.swap_remove(place);
+                if request.has_head { Ok(Event::End { id: record.id }) } else { Err(Error::Order) }
             }
             (PARAMS | STDIN | DATA | ABORT_REQUEST, _) => Ok(Event::More),
-            (GET_VALUES, _) => Ok(Event::Reply(values(&control))),
+            (GET_VALUES, _) => Ok(Event::Reply { record: values(&control), keep: true }),
             // Section 4.2: "When the Web server sends a management record of a type that the application does not
             // understand, the application responds with a record of type FCGI_UNKNOWN_TYPE."
             (kind, _) => {
                 let mut reply = header(UNKNOWN_TYPE, 0, 8).to_vec();
                 reply.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
-                Ok(Event::Reply(reply))
+                Ok(Event::Reply { record: reply, keep: true })
             }
         }
     }
@@ -257,18 +277,15 @@ impl Decoder {
         if content.len() != 8 || taken || id == 0 {
             return Err(Error::Begin);
         }
+        let keep = flags & KEEP_CONN != 0;
+        let refused = |status| Event::Reply { record: end_request(id, status).to_vec(), keep };
         if u16::from_be_bytes([role1, role0]) != RESPONDER {
-            return Ok(Event::Reply(end_request(id, UNKNOWN_ROLE).to_vec()));
+            return Ok(refused(UNKNOWN_ROLE));
         }
         if self.requests.len() >= REQUESTS_MAX {
-            return Ok(Event::Reply(end_request(id, OVERLOADED).to_vec()));
+            return Ok(refused(OVERLOADED));
         }
-        self.requests.push(Request {
-            id,
-            keep: flags & KEEP_CONN != 0,
-            variables: Vec::new(),
-            has_head: false,
-        });
+        self.requests.push(Request { id, keep, variables: Vec::new(), has_head: false });
         Ok(Event::More)
     }
 }

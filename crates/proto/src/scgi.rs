@@ -10,7 +10,7 @@ use crate::pairs::{self, Fault};
 pub enum Error {
     /// It does not begin with a length and a colon, or the length has a leading zero.
     Length,
-    /// The variables are more than the limits allow.
+    /// The variables are more than the limits allow. As far as can be seen they are sound, so that the client can be told.
     TooLarge,
     /// No comma ends the variables.
     End,

@@ -14,7 +14,7 @@ use crate::pairs::{self, Fault};
 pub enum Error {
     /// modifier1 is neither 0 nor 100 (ping).
     Modifier(u8),
-    /// The variables are more than the limits allow.
+    /// The variables are more than the limits allow. As far as can be seen they are sound, so that the client can be told.
     TooLarge,
     /// The length of a name or a value points past the end of the packet, or a name is empty.
     Variable,

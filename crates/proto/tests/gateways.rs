@@ -255,23 +255,29 @@ fn limits_hold_in_every_codec() {
     let limits = Limits { request_line_max_bytes: 100, fields_max_bytes: 100, ..Limits::default() };
     assert_eq!(scgi::decode(b"201:", &limits), Err(scgi::Error::TooLarge));
     assert_eq!(uwsgi::decode(&[0, 201, 0, 0], &limits), Err(uwsgi::Error::TooLarge));
-    let mut decoder = fastcgi::Decoder::default();
-    let wire = [record(1, 1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, 1, &[0; 201])].concat();
-    let mut rest = wire.as_slice();
-    let error = loop {
-        match decoder.decode(rest, &limits) {
-            Ok((taken, _)) => rest = &rest[taken..],
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error, fastcgi::Error::Variables);
+    // What follows of such a request is passed over, and the next one is served.
+    let begin = record(1, 1, &[0, 1, 0, 0, 0, 0, 0, 0]);
+    let end = [record(4, 1, b""), record(5, 1, b"late"), record(5, 1, b"")].concat();
+    let next = [&begin[..], &record(4, 1, b"\x01\x01AB"), &record(4, 1, b"")].concat();
+    let expected =
+        [Event::TooLarge { id: 1 }, Event::Head { id: 1, keep: false, variables: b"\x01\x01AB".to_vec() }];
+    let large = record(4, 1, &[0; 201]);
+    let many: Vec<u8> = b"\x01\x01AB".repeat(Limits::default().variables_max() + 1);
+    for (variables, limits) in [(large, limits), (record(4, 1, &many), Limits::default())] {
+        let wire = [&begin[..], &variables, &end, &next].concat();
+        assert_eq!(events_within(&wire, &limits), expected);
+    }
 }
 
 fn events(wire: &[u8]) -> Vec<Event> {
+    events_within(wire, &Limits::default())
+}
+
+fn events_within(wire: &[u8], limits: &Limits) -> Vec<Event> {
     let mut decoder = fastcgi::Decoder::default();
     let (mut rest, mut events) = (wire, Vec::new());
     loop {
-        let (taken, event) = decoder.decode(rest, &Limits::default()).unwrap();
+        let (taken, event) = decoder.decode(rest, limits).unwrap();
         if event != Event::More {
             events.push(event);
         }
@@ -305,11 +311,31 @@ fn interleaved_requests_are_kept_apart() {
 fn management_and_unknown_records_are_answered() {
     let asked = b"\x0f\x00FCGI_MPXS_CONNS\x04\x00NONE";
     let reply = events(&record(9, 0, asked));
-    assert_eq!(reply, [Event::Reply(b"\x01\x0a\0\0\0\x12\0\0\x0f\x01FCGI_MPXS_CONNS1".to_vec())]);
+    let replied = |record: &[u8], keep| [Event::Reply { record: record.to_vec(), keep }];
+    assert_eq!(reply, replied(b"\x01\x0a\0\0\0\x12\0\0\x0f\x01FCGI_MPXS_CONNS1", true));
     let unknown = events(&record(77, 0, b"whatever"));
-    assert_eq!(unknown, [Event::Reply(b"\x01\x0b\0\0\0\x08\0\0\x4d\0\0\0\0\0\0\0".to_vec())]);
-    let filter = events(&record(1, 5, &[0, 3, 0, 0, 0, 0, 0, 0]));
-    assert_eq!(filter, [Event::Reply(b"\x01\x03\0\x05\0\x08\0\0\0\0\0\0\x03\0\0\0".to_vec())]);
+    assert_eq!(unknown, replied(b"\x01\x0b\0\0\0\x08\0\0\x4d\0\0\0\0\0\0\0", true));
+    for keep in [false, true] {
+        let filter = events(&record(1, 5, &[0, 3, u8::from(keep), 0, 0, 0, 0, 0]));
+        assert_eq!(filter, replied(b"\x01\x03\0\x05\0\x08\0\0\0\0\0\0\x03\0\0\0", keep));
+    }
+}
+
+#[test]
+fn a_body_that_ends_before_its_variables_is_refused() {
+    let wire = [record(1, 1, &[0, 1, 1, 0, 0, 0, 0, 0]), record(4, 1, b"\x01\x01AB"), record(5, 1, b"")];
+    let mut decoder = fastcgi::Decoder::default();
+    let (mut rest, limits) = (&wire.concat()[..], Limits::default());
+    let error = loop {
+        match decoder.decode(rest, &limits) {
+            Ok((taken, event)) => {
+                assert!(taken > 0 && event == Event::More);
+                rest = &rest[taken..];
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, fastcgi::Error::Order);
 }
 
 #[test]

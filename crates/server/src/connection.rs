@@ -28,12 +28,15 @@ use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
 use crate::http2::Http2;
 use crate::pipe::{OutboxLimits, Pipe};
 use crate::redirect::to_https;
+use crate::spoken;
 use crate::stage::Stage;
 use crate::streams::{Arrived, Streams};
 use crate::websocket::{self, Upgrade};
 
 /// Said once: a proxy may be in front that nobody named.
 static UNTRUSTED: Once = Once::new();
+/// Said once: a front server may be told to send HTTP_HOST twice.
+static SECOND_HOST: Once = Once::new();
 /// Said once: a page of a friend may want to open WebSockets.
 static FOREIGN: Once = Once::new();
 
@@ -86,6 +89,8 @@ pub(crate) struct Connection {
     pub(crate) served: u64,
     /// The socket may hold bytes, or an end, that no further readiness event will tell of.
     pub(crate) more: bool,
+    /// A request has begun since somebody looked.
+    begun: bool,
 }
 
 /// What a connection waits for.
@@ -154,6 +159,7 @@ impl Connection {
             permit: None,
             served: 0,
             more: false,
+            begun: false,
         }
     }
 
@@ -281,6 +287,16 @@ impl Connection {
         exchange.out.clear();
     }
 
+    /// Whether a request has begun since this was asked last.
+    pub(crate) fn has_begun(&mut self) -> bool {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// Whether what was received ended with the end of a FastCGI request, or of a record that belongs to none.
+    pub(crate) fn is_between_records(&self) -> bool {
+        matches!(self.state, State::Idle) && self.streams.is_some()
+    }
+
     /// Bytes that were received and not yet looked at as a request.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
@@ -313,6 +329,9 @@ impl Connection {
                         continue;
                     }
                     if self.protocol.is_http() && self.served == 0 {
+                        if let Some(advice) = spoken::advice(rest, self.protocol) {
+                            return (bytes.len(), Next::Broken(advice));
+                        }
                         match is_http2(rest) {
                             Some(true) => return (consumed, Next::Http2),
                             // RFC 9113 section 3.4: an invalid preface is an error of the connection. Such a client would
@@ -324,6 +343,7 @@ impl Connection {
                             None => return (consumed, Next::Wait),
                         }
                     }
+                    self.begun = true;
                     self.state = match self.protocol {
                         Protocol::Http | Protocol::Https | Protocol::Redirect => {
                             self.exchange = Some(spare.pop().unwrap_or_default());
@@ -432,7 +452,8 @@ impl Connection {
                     (packet.consumed, cgi::decode(packet.variables(), &rules.mount, ends, head))
                 }
                 Ok(None) => return Ok(0),
-                Err(error) => return Err(Next::Broken(error.to_string())),
+                Err(error @ scgi::Error::TooLarge) => return Err(too_large(&error, ends)),
+                Err(error) => return Err(broken(&error, bytes, self.protocol)),
             }
         } else {
             match uwsgi::decode(bytes, &rules.limits) {
@@ -445,14 +466,12 @@ impl Connection {
                     return Err(Next::Close);
                 }
                 Ok(None) => return Ok(0),
-                Err(error) => return Err(Next::Broken(error.to_string())),
+                Err(error @ uwsgi::Error::TooLarge) => return Err(too_large(&error, ends)),
+                Err(error) => return Err(broken(&error, bytes, self.protocol)),
             }
         };
         exchange.set_form(self.protocol);
-        let decoded = decoded.map_err(|error| {
-            tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
-            Next::Refuse(error.status())
-        })?;
+        let decoded = decoded.map_err(|error| Next::Refuse(refused(error, &self.endpoints)))?;
         exchange.endpoints = Some(decoded.endpoints);
         exchange.keep_alive = false;
         let framing = match decoded.length {
@@ -473,7 +492,7 @@ impl Connection {
         let streams = self.streams.get_or_insert_default();
         let (taken, arrived) = match streams.receive(bytes, rules, &self.endpoints, spare) {
             Ok(received) => received,
-            Err(error) => return (bytes.len(), Err(Next::Broken(error.to_string()))),
+            Err(error) => return (bytes.len(), Err(broken(&error, bytes, self.protocol))),
         };
         self.state = if streams.is_idle() && taken > 0 {
             State::Idle
@@ -641,6 +660,35 @@ impl Exchange {
         self.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
         Ok(())
     }
+}
+
+/// The peer does not keep to the protocol, or speaks another one.
+fn broken(error: &dyn std::error::Error, bytes: &[u8], expected: Protocol) -> Next {
+    Next::Broken(match spoken::advice(bytes, expected) {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    })
+}
+
+/// Tells of variables that cannot be understood; gives the status.
+pub(crate) fn refused(error: cgi::Error, ends: &Endpoints) -> u16 {
+    tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
+    if error == cgi::Error::Host {
+        SECOND_HOST.call_once(|| {
+            tracing::warn!(
+                "a request was refused: {error}; if all are, the front server sets HTTP_HOST twice: \
+                 nginx's stock parameters may set it already"
+            );
+        });
+    }
+    error.status()
+}
+
+/// The client sent too much, which is not its front server's fault: one that got no answer would count this server among
+/// the failed ones.
+fn too_large(error: &dyn std::error::Error, ends: &Endpoints) -> Next {
+    tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
+    Next::Refuse(431)
 }
 
 /// Whether a connection begins with HTTP/2; `None`: more must come to tell.

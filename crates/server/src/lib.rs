@@ -41,6 +41,7 @@ mod pipe;
 mod reactor;
 mod redirect;
 mod relay;
+mod spoken;
 mod spool;
 mod stage;
 mod steward;

@@ -5,7 +5,7 @@ use anygate_proto::cgi;
 use anygate_proto::fastcgi::{self, Decoder, Event};
 
 use crate::body::BodySpool;
-use crate::connection::ReadRules;
+use crate::connection::{ReadRules, refused};
 use crate::exchange::{Exchange, Form, RequestBody};
 
 /// Requests that are not complete.
@@ -57,7 +57,16 @@ impl Streams {
         let (taken, event) = self.decoder.decode(bytes, &rules.limits)?;
         let arrived = match event {
             Event::More => Arrived::Nothing,
-            Event::Reply(record) => Arrived::Reply { record, keep: true },
+            Event::Reply { record, keep } => Arrived::Reply { record, keep },
+            Event::TooLarge { id } => {
+                tracing::debug!(
+                    "refused a request from {}: too many or too large variables",
+                    ends.remote_addr
+                );
+                let mut exchange: Box<Exchange> = spare.pop().unwrap_or_default();
+                exchange.form = Form::FastCgi { id };
+                Arrived::Refused(exchange, 431)
+            }
             Event::Head { id, keep, variables } => {
                 let mut exchange: Box<Exchange> = spare.pop().unwrap_or_default();
                 exchange.form = Form::FastCgi { id };
@@ -65,14 +74,15 @@ impl Streams {
                 match cgi::decode(fastcgi::variables(&variables), &rules.mount, ends, &mut exchange.head) {
                     Ok(decoded) => {
                         exchange.endpoints = Some(decoded.endpoints);
+                        let max = rules.body_max_bytes(&exchange.head);
+                        if decoded.length.is_some_and(|length| length > max) {
+                            return Ok((taken, Arrived::Refused(exchange, 413)));
+                        }
                         let (spool, announced) = (BodySpool::default(), decoded.length);
                         self.open.push(Stream { id, exchange, spool, received: 0, announced });
                         Arrived::Nothing
                     }
-                    Err(error) => {
-                        tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
-                        Arrived::Refused(exchange, error.status())
-                    }
+                    Err(error) => Arrived::Refused(exchange, refused(error, ends)),
                 }
             }
             Event::Body { id, data } => self.body(id, bytes.get(data).unwrap_or_default(), rules),

@@ -110,7 +110,7 @@ impl Reactor {
             decided.or_else(|| connection.begin(&self.rules.read, websocket).err()).unwrap_or(Next::Ready);
         place.insert(Entry::Here(Box::new(connection)));
         self.streams += 1;
-        self.follow(token, next, true);
+        self.follow(token, next);
     }
 
     /// A stream can send more, or never will.

@@ -586,7 +586,6 @@ impl Reactor {
             if connection.pipe.stream().is_greeting() {
                 return self.greet(token);
             }
-            let fresh = matches!(connection.state, State::Idle);
             match connection.pipe.stream().recv(&mut self.scratch) {
                 Ok(0) => return self.ended(token),
                 Ok(count) => {
@@ -596,7 +595,7 @@ impl Reactor {
                     connection.more = !all;
                     let bytes = self.scratch.get(..count).unwrap_or_default();
                     let next = connection.receive(bytes, &self.rules.read, &mut self.spare);
-                    self.follow(token, next, fresh);
+                    self.follow(token, next);
                     if all {
                         return self.watch_waiting(token);
                     }
@@ -671,14 +670,18 @@ impl Reactor {
         self.close(token);
     }
 
-    /// Does what the bytes just taken in call for. `fresh`: a new request began with them.
-    fn follow(&mut self, token: usize, next: Next, fresh: bool) {
-        let Some(Entry::Here(connection)) = self.connections.get(token) else { return };
+    /// Does what the bytes just taken in call for.
+    fn follow(&mut self, token: usize, next: Next) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let timeouts = self.rules.timeouts;
+        let begun = connection.has_begun();
         match next {
             Next::Wait => match connection.state {
-                State::Head(_) | State::Packet | State::Records { body: false } if fresh => {
+                State::Head(_) | State::Packet | State::Records { body: false } if begun => {
                     self.deadlines.set(token, Some(self.now + timeouts.header))
+                }
+                State::Idle if connection.is_between_records() => {
+                    self.deadlines.set(token, Some(self.now + timeouts.keepalive))
                 }
                 State::Body(..) | State::Records { body: true } => {
                     self.deadlines.set(token, Some(self.now + timeouts.body))
@@ -769,7 +772,7 @@ impl Reactor {
                 let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
                 if pipelined {
                     let next = connection.resume(&self.rules.read, &mut self.spare);
-                    self.follow(token, next, true);
+                    self.follow(token, next);
                 }
                 if more {
                     self.again.push_back(token);
