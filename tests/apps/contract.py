@@ -384,6 +384,8 @@ def raises_between_blocks(environ, start_response):
 
     def blocks():
         yield b"some of it"
+        if environ["QUERY_STRING"] == "slow":
+            time.sleep(0.5)
         raise ValueError("between blocks")
 
     return Closing("raises_between_blocks", blocks())

@@ -1,9 +1,11 @@
 """Real nginx, lighttpd and Apache in front, with the configurations of deploy/."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
+import socket
 
 import pytest
 from fronts import Site
@@ -60,8 +62,37 @@ def test_static_files_are_the_front_servers(site):
     assert (status, body) == (200, b"a static file\n")
     assert fields["Content-Type"].startswith("text/plain")
     assert "anygate" not in fields.get("Server", "")
+    # web2py's versioned names; a browser may keep what it has under one for ever.
+    assert site.ask("GET", "/welcome/static/_2.14.6/hello.txt")[::2] == (200, b"a static file\n")
     for target in ("/welcome/static/missing.txt", "/welcome/static/../secret.txt", "/applications/welcome/secret.txt"):
         assert b"not for the world" not in site.ask("GET", target)[2]
+
+
+def test_paths_come_as_the_client_wrote_them(site):
+    """Or as its front server cleans them; never with a mount point that nobody asked for."""
+    for asked, cleaned in (
+        ("/echo//a/b", "/echo/a/b"),
+        ("//echo/a/b", "/echo/a/b"),
+        ("/x/../echo/b", "/echo/b"),
+        ("/echo/./a%2Fb", "/echo/a/b"),
+    ):
+        if "%" in asked and (site.name, site.protocol) == ("apache", "uwsgi"):
+            # mod_proxy_uwsgi cannot pass it on.
+            continue
+        seen = site.seen("GET", asked)
+        assert seen["SCRIPT_NAME"] == ""
+        assert seen["PATH_INFO"] in (asked.replace("%2F", "/"), cleaned)
+
+
+def test_a_client_of_http_1_0_need_not_name_a_host(site):
+    with socket.create_connection(("127.0.0.1", site.port), 10) as client:
+        client.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
+        assert client.makefile("rb").readline().split()[1] == b"200"
+
+
+def test_an_answer_that_breaks_off_does_not_look_whole(site):
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        site.ask("GET", "/raises_between_blocks?slow")
 
 
 def test_an_upload_of_100_mb(site):

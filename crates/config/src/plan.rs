@@ -1018,7 +1018,8 @@ impl<'a> Reader<'a> {
         let read = |text: &String| {
             trusted_proxy(text).ok_or_else(|| {
                 let forms = "must be an IP address, a network such as 10.0.0.0/8, or unix";
-                self.settings.wrong(name, &format!("{text:?} {forms}"))
+                let more = if text.contains(',') { "; each has an option of its own" } else { "" };
+                self.settings.wrong(name, &format!("{text:?} {forms}{more}"))
             })
         };
         self.list(name).iter().map(read).collect()
@@ -1241,16 +1242,34 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The protocol of a scheme; it may be in capitals, as in any URI (RFC 3986 section 3.1).
+fn of_scheme(scheme: &str) -> Option<Protocol> {
+    Protocol::ALL.into_iter().find(|protocol| protocol.scheme().eq_ignore_ascii_case(scheme))
+}
+
 /// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
 /// one speak `http`, which is HTTP or HTTPS; other addresses without one speak HTTP.
 fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, String> {
     let scheme_end = text.find("://").or_else(|| text.find("+unix:")).or_else(|| text.find("+fd:"));
     let (protocol, rest) = match scheme_end.and_then(|end| text.split_at_checked(end)) {
-        None | Some(("fd" | "unix", _)) => (None, text),
+        None | Some(("fd" | "unix", _)) => {
+            // A machine may have that name.
+            let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            if let Some((scheme, rest)) = text.split_once(':')
+                && let Some(protocol) = of_scheme(scheme)
+                && !is_port(rest)
+            {
+                let scheme = protocol.scheme();
+                return Err(match rest.strip_prefix("unix:") {
+                    Some(path) => format!("must be written {scheme}+unix:{path}"),
+                    None => format!("must be written {scheme}://{rest}"),
+                });
+            }
+            (None, text)
+        }
         Some((scheme, rest)) => {
             let (scheme, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-            let asked = Protocol::ALL.into_iter().find(|protocol| protocol.scheme() == scheme);
-            let protocol = asked.ok_or_else(|| {
+            let protocol = of_scheme(scheme).ok_or_else(|| {
                 let all = Protocol::ALL.map(Protocol::scheme).join(", ");
                 format!("asks for {scheme}, which is not supported; the protocols are {all}")
             })?;
@@ -1350,6 +1369,14 @@ mod tests {
         assert_eq!(bind("fastcgi+unix:/run/x.sock"), spoken(Protocol::FastCgi, unix("/run/x.sock")));
         assert_eq!(bind("fastcgi+unix:///run/x"), spoken(Protocol::FastCgi, unix("/run/x")));
         assert_eq!(bind("uwsgi+fd://3"), spoken(Protocol::Uwsgi, BindAddress::Fd(3)));
+        assert_eq!(bind("SCGI+unix:/run/x"), spoken(Protocol::Scgi, unix("/run/x")));
+        assert_eq!(bind("uwsgi:4000"), tcp("uwsgi", 4000));
+        for (bad, right) in [
+            ("uwsgi:127.0.0.1:4000", "must be written uwsgi://127.0.0.1:4000"),
+            ("scgi:unix:/run/x", "must be written scgi+unix:/run/x"),
+        ] {
+            assert_eq!(bind(bad), Err(right.to_owned()));
+        }
         for bad in [
             "",
             "a",

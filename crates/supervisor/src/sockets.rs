@@ -108,10 +108,10 @@ fn is_absent(error: &BindError) -> bool {
 fn tcp_error(shown: &str, port: u16, error: &BindError) -> String {
     let advice = match error {
         BindError::System(error) => match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; stop what uses it or choose another with --port",
+            std::io::ErrorKind::AddrInUse => "; stop what uses it or choose another port (--port, --bind)",
             std::io::ErrorKind::AddrNotAvailable => "; see `ip address` for those it has",
             std::io::ErrorKind::PermissionDenied if port < 1024 => {
-                "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another with --port"
+                "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another (--port, --bind)"
             }
             _ => "",
         },

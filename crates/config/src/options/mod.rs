@@ -283,8 +283,9 @@ const SERVER: &[Opt] = &[
         help: "where the application is mounted",
         details: "What SCRIPT_NAME is, and what PATH_INFO is without. `/app`: requests below `/app` have that SCRIPT_NAME, over \
                   every protocol. `auto`: over HTTP the application is at the root; a front server's SCRIPT_NAME and PATH_INFO \
-                  count if together they make up the path of the request, and are rebuilt from it if PATH_INFO is empty or is \
-                  the whole path. `given`: the front server's variables count as they are.",
+                  count if they are a mount point and the path below it, or a path that it has rewritten, and SCRIPT_NAME \
+                  alone if the path goes on behind it; else, as when PATH_INFO is empty or the whole path in any spelling, \
+                  the application is at the root. `given`: the front server's variables count as they are.",
         ..BASE
     },
     Opt {
