@@ -392,6 +392,18 @@ def raises_between_blocks(environ, start_response):
 
 
 @route
+def pieces(environ, start_response):
+    start_response("200 OK", [("X-Accel-Buffering", "no")])
+    yield b"first\n"
+    # Its client makes the file when it has that.
+    for _ in range(100):
+        if os.path.exists(environ["QUERY_STRING"]):
+            yield b"second\n"
+            return
+        time.sleep(0.1)
+
+
+@route
 def replaces_headers(environ, start_response):
     start_response("200 OK", [("X-Old", "1")])
     try:

@@ -73,3 +73,45 @@ def test_the_configuration_of_web2pys_scgihandler(edited):
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("", "/welcome/default/index")
     assert (seen["REQUEST_URI"], seen["QUERY_STRING"]) == ("/welcome/default/index?a=b", "a=b")
     assert site.ask("GET", "/welcome/static/hello.txt")[2] == b"a static file\n"
+
+
+@pytest.mark.parametrize(
+    ("front", "protocol"),
+    [
+        (front, protocol)
+        for front in ("nginx", "lighttpd", "apache")
+        for protocol in ("scgi", "fastcgi", "uwsgi", "http")
+    ],
+)
+def test_answers_come_piece_by_piece_where_the_guide_says_so(edited, tmp_path, front, protocol):
+    # Of all that deploy/ has, only this one waits for the end.
+    flush = (front, protocol) == ("apache", "fastcgi")
+    site = edited(front, protocol, lambda text: text.replace("retry=1", "retry=1 flushpackets=on") if flush else text)
+    seen = tmp_path / "seen"
+    with socket.create_connection(("127.0.0.1", site.port), 20) as connection:
+        connection.sendall(f"GET /pieces?{seen} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        answer = connection.makefile("rb")
+        came = b""
+        while b"first" not in came:
+            line = answer.readline()
+            assert line, came
+            came += line
+        seen.touch()
+        assert b"second" in came + answer.read()
+
+
+def test_nginx_can_say_where_the_application_is(edited):
+    def edit(text):
+        return text.replace("scgi_pass anygate;", "scgi_pass anygate;\nscgi_param SCRIPT_NAME /echo;")
+
+    seen = edited("nginx", "scgi", edit).seen("GET", "/echo/a")
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/echo", "/a")
+
+
+def test_nginx_can_pass_on_what_it_has_rewritten(edited):
+    def edit(text):
+        rewrite = "rewrite ^/old/(.*)$ /echo/$1 break;\nscgi_param PATH_INFO $document_uri;"
+        return text.replace("scgi_pass anygate;", f"{rewrite}\nscgi_pass anygate;")
+
+    seen = edited("nginx", "scgi", edit).seen("GET", "/old/a?b=c")
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["REQUEST_URI"]) == ("", "/echo/a", "/old/a?b=c")

@@ -237,14 +237,15 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
 
 /// SCRIPT_NAME and PATH_INFO of a request for `asked`; see [`Mount::Automatic`].
 fn mounted<'v>(script_name: &'v [u8], path_info: &'v [u8], asked: &'v [u8]) -> (&'v [u8], &'v [u8]) {
-    if path_info == asked || is_same_path(path_info, asked) {
+    let is_whole = |path: &[u8]| path == asked || !path.is_empty() && is_same_path(path, asked);
+    if is_whole(path_info) {
         return (&[], asked);
     }
     if !path_info.is_empty() {
         // With the same path in both, the first only says which file of the front server's it would be.
         return (if script_name == path_info { &[] } else { script_name }, path_info);
     }
-    if script_name.ends_with(b"/") || is_same_path(script_name, asked) {
+    if script_name.is_empty() || script_name.ends_with(b"/") || is_whole(script_name) {
         return (&[], asked);
     }
     split(asked, script_name)
