@@ -610,7 +610,8 @@ impl Exchange {
         };
         match applied {
             Applied::Nothing => {}
-            Applied::Removed if rules.forwarding.is_empty() => UNTRUSTED.call_once(|| {
+            // Front servers that speak another protocol say who the client is in its variables.
+            Applied::Removed if rules.forwarding.is_empty() && protocol.is_http() => UNTRUSTED.call_once(|| {
                 tracing::info!(
                     "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
                      --trusted-proxies",
