@@ -166,20 +166,25 @@ def test_an_application_that_cannot_be_loaded_is_named(cgi):
     assert ended.stdout == b""
 
 
-def test_apache_starts_it_for_each_request():
+@pytest.mark.parametrize("front", ["apache", "lighttpd"])
+def test_a_front_server_starts_it_for_each_request(front):
     site = Site()
     try:
         programs = site.folder / "cgi-bin"
         programs.mkdir()
         program = programs / "app"
-        program.write_text(f"#!/bin/sh\nexec anygate cgi {APPS / 'contract.py'} --chdir ..\n")
+        program.write_text(f"#!/bin/sh\nexec {ANYGATE} cgi {APPS / 'contract.py'} --chdir ..\n")
         program.chmod(0o755)
-        site.start_front("apache", "cgi")
+        site.start_front(front, "cgi")
         seen = site.seen("GET", "/app/echo/x%20y?a=b")
         assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["QUERY_STRING"]) == ("/app", "/echo/x y", "a=b")
         assert seen["REMOTE_ADDR"] == "127.0.0.1"
         seen = site.seen("POST", "/app/echo", b"a=b")
         assert (seen["body"], seen["CONTENT_LENGTH"]) == ("a=b", "3")
+        chunks = (b"x" * 1000 for _ in range(500))
+        fields = {"Transfer-Encoding": "chunked"}
+        status, _, answer = site.ask("POST", "/app/count_input", chunks, fields, encode_chunked=True)
+        assert (status, answer) == (200, b"500000 500000")
         assert site.ask("GET", "/app/raises")[0] == 500
     finally:
         site.stop()
