@@ -4,6 +4,7 @@
 //! Heads are filled by codecs (see `http1`) and read by the application bridge, the policies and the access log.
 
 use crate::error::InvalidHead;
+use crate::http1::target;
 
 /// A part of a head's text: `start..end` in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +167,28 @@ impl RequestHead {
     /// The request target exactly as it came: `/a%20b?c`, `*`, or absolute-form.
     pub fn target(&self) -> &[u8] {
         self.target.of(&self.text)
+    }
+
+    /// The path and the query of the target as they came, if the application sees no others: a front server may have
+    /// rewritten them. The [prefix](Self::prefix) is not in them.
+    pub fn own_target(&self) -> Option<&[u8]> {
+        let target = std::str::from_utf8(self.target()).ok()?;
+        let own = if target.starts_with('/') {
+            target
+        } else {
+            // absolute-form (RFC 9112 section 3.2.2); the authority ends at the first of these (RFC 3986 section 3.2).
+            let (_, rest) = target.split_once("://")?;
+            rest.get(rest.find(['/', '?'])?..)?
+        };
+        let (path, query) = own.split_once('?').unwrap_or((own, ""));
+        let below = self.script_name().strip_prefix(self.prefix())?;
+        let seen = [below, self.path()].concat();
+        let is_own = query.as_bytes() == self.query()
+            && match path.contains('%') {
+                true => target::percent_decode(path).is_ok_and(|path| path == seen),
+                false => path.as_bytes() == seen,
+            };
+        is_own.then_some(own.as_bytes())
     }
 
     /// Where the application is mounted, percent-decoded; empty at the root. It precedes [`path`](Self::path).

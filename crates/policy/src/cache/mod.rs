@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use anygate_proto::cgi;
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -158,7 +159,10 @@ impl Cache {
 
     /// Forgets the answers of one URI: scheme, authority and target as a request has them.
     pub fn purge(&self, https: bool, authority: &[u8], target: &[u8]) {
-        self.forget(&key(https, authority, b"", target));
+        let uri = key(https, authority, b"", target);
+        self.forget(&uri);
+        // Of whatever mount point; other processes keep theirs until they are stale.
+        self.store.remove_prefix(&[&uri[..], b"\0"].concat());
     }
 
     /// Forgets the answers of all URIs of this authority that begin so. Other processes, which cannot be asked what they
@@ -748,7 +752,8 @@ impl Recorder {
         self.cache.forget(&self.key);
         for name in ["location", "content-location"] {
             let Some(target) = response.field(name).and_then(|uri| self.own_target(uri)) else { continue };
-            self.cache.forget(&key(self.https, self.request.authority(), b"", target));
+            let (mount, target) = cgi::split(target, self.request.prefix());
+            self.cache.forget(&key(self.https, self.request.authority(), mount, target));
         }
     }
 
@@ -803,34 +808,21 @@ fn push(head: &mut ResponseHead, name: &str, value: &str) {
 }
 
 fn request_key(request: &RequestHead, https: bool) -> Arc<[u8]> {
-    let target = request.target();
-    if let Some(target) = origin_form(target) {
-        let mount = if target.starts_with(request.script_name()) { &b""[..] } else { request.script_name() };
-        return key(https, request.authority(), mount, target).into();
+    if let Some(target) = request.own_target() {
+        return key(https, request.authority(), request.prefix(), target).into();
     }
-    // Gateways may send no target.
-    let mut made = request.path().to_vec();
-    if !request.query().is_empty() {
-        made.push(b'?');
-        made.extend_from_slice(request.query());
-    }
-    key(https, request.authority(), request.script_name(), &made).into()
+    // Lists and rules look at what the application sees, so the key has that as well as what the client asked for.
+    let seen = [request.script_name(), request.path(), request.query(), request.target()];
+    let path = [request.script_name(), request.path()].concat();
+    [key(https, request.authority(), b"", &path), seen.join(&0)].join(&0).into()
 }
 
-/// The path and query of a target in origin-form or absolute-form (RFC 9112 section 3.2).
-fn origin_form(target: &[u8]) -> Option<&[u8]> {
-    if target.starts_with(b"/") {
-        return Some(target);
-    }
-    let after = target.windows(3).position(|part| part == b"://")?.checked_add(3)?;
-    let rest = target.get(after..)?;
-    rest.get(rest.iter().position(|&byte| byte == b'/')?..)
-}
-
-/// Scheme, authority and target, of which the first two have no case.
+/// A URI: scheme, authority, mount point and target, of which the first two have no case. Behind a NUL, which no URI has, is
+/// what else tells an entry from others: the same URI is another page where less of it is the mount point.
 fn key(https: bool, authority: &[u8], mount: &[u8], target: &[u8]) -> Vec<u8> {
     let scheme: &[u8] = if https { b"https://" } else { b"http://" };
-    [scheme, &authority.to_ascii_lowercase(), mount, target].concat()
+    let end: &[u8] = if mount.is_empty() { b"" } else { b"\0" };
+    [scheme, &authority.to_ascii_lowercase(), mount, target, end, mount].concat()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

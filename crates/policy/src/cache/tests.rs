@@ -523,19 +523,59 @@ fn memory_is_bounded_and_the_least_used_goes() {
 fn targets_in_any_form_are_one_key() {
     let key = |head: &RequestHead| String::from_utf8(request_key(head, false).to_vec()).unwrap();
     assert_eq!(key(&get("/a?b")), "http://example.org/a?b");
-    assert_eq!(key(&get("http://whatever/a?b")), "http://example.org/a?b");
-    let mut head = get("/a");
-    let mount = head.push_text(b"/app").unwrap();
-    head.set_script_name(mount);
-    assert_eq!(key(&head), "http://example.org/app/a");
-    let mut head = get("/app/a");
-    head.set_script_name(mount);
-    let mut bare = RequestHead::default();
-    let path = bare.push_text(b"/a").unwrap();
-    bare.set_path(path);
-    let query = bare.push_text(b"b").unwrap();
-    bare.set_query(query);
-    assert_eq!(key(&bare), "http:///a?b");
+    assert_eq!(key(&seen("http://whatever/a?b", "", "/a", "b")), "http://example.org/a?b");
+    assert_eq!(key(&get("/a%20b?c%20d")), "http://example.org/a%20b?c%20d");
+}
+
+/// A request for `target`, of which the application sees other parts.
+fn seen(target: &str, script_name: &str, path: &str, query: &str) -> RequestHead {
+    let mut head = get(target);
+    let span = head.push_text(script_name.as_bytes()).unwrap();
+    head.set_script_name(span);
+    let span = head.push_text(path.as_bytes()).unwrap();
+    head.set_path(span);
+    let span = head.push_text(query.as_bytes()).unwrap();
+    head.set_query(span);
+    head
+}
+
+#[test]
+fn what_the_application_sees_is_in_the_key() {
+    let key = |head: &RequestHead| String::from_utf8(request_key(head, false).to_vec()).unwrap();
+    // Mounted, the target has all of it.
+    assert_eq!(key(&seen("/app/a?b", "/app", "/a", "b")), "http://example.org/app/a?b");
+    // A client may write any path into a query that begins at once; the path is another.
+    let forged = [
+        seen("http://example.org?x=/victim", "", "/", "x=/victim"),
+        seen("http://example.org?/victim", "", "/", "/victim"),
+        seen("/victim", "", "/", ""),
+        seen("/victim", "", "/victim", "x"),
+        seen("/victim", "/v", "/ictim", "x"),
+        seen("*", "", "*", ""),
+        seen("", "", "/victim", ""),
+    ];
+    let victim = key(&get("/victim"));
+    assert_eq!(victim, "http://example.org/victim");
+    let mut keys: Vec<_> = forged.iter().map(key).collect();
+    assert!(keys.iter().all(|key| *key != victim && key.contains('\0')), "{keys:?}");
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), forged.len());
+}
+
+#[test]
+fn mount_points_that_a_proxy_took_off_do_not_share_answers() {
+    let key = |head: &RequestHead| String::from_utf8(request_key(head, false).to_vec()).unwrap();
+    let below = |prefix: &str, path: &str| {
+        let mut head = seen(path, prefix, path, "");
+        let span = head.push_text(prefix.as_bytes()).unwrap();
+        head.set_prefix(span);
+        head
+    };
+    assert_eq!(key(&below("", "/about")), "http://example.org/about");
+    assert_eq!(key(&below("/a", "/about")), "http://example.org/a/about\0/a");
+    assert_ne!(key(&below("/a", "/about")), key(&below("", "/a/about")));
+    assert_ne!(key(&below("/a", "/b/c")), key(&below("/a/b", "/c")));
 }
 
 fn entry(fields: &[(String, String)], body: &[u8], vary: Option<&str>) -> Option<Entry> {
