@@ -136,3 +136,64 @@ def test_the_contract_application_reloads(serve):
     served.wait_for_log("reloaded")
     served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
     assert served.get("/pid").text != before
+
+
+class TestSignalsWhileAPreloadedReloadBegins:
+    """Until the new program has begun they wait."""
+
+    @pytest.fixture
+    def reloading(self, serve, site):
+        served = serve("app:app", "--preload")
+        write(site, 2, "import time\ntime.sleep(1.5)")
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("this process starts afresh")
+        time.sleep(0.5)
+        return served
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU])
+    def test_they_do_not_end_it(self, reloading, number):
+        reloading.send_signal(number)
+        reloading.wait_for_log("new workers serve")
+        reloading.wait_until(lambda: reloading.get().text == "version 2", "the new code")
+        if number == signal.SIGTTIN:
+            reloading.wait_until(lambda: len(reloading.workers()) == 2, "another worker")
+        assert reloading.process.poll() is None
+        assert reloading.terminate() == 0
+
+    def test_the_end_is_an_orderly_one(self, reloading):
+        assert reloading.terminate() == 0
+
+
+def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, site):
+    served = serve("app:app", "--preload", "--worker-timeout", "2s")
+    workers = served.workers()
+    write(site, 2, "def broken(:")
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("not reloaded, the old workers go on")
+    # Longer than a worker may be silent.
+    time.sleep(4)
+    assert served.get().text == "version 1"
+    assert served.workers() == workers
+    write(site, 3)
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: served.get().text == "version 3", "the new code")
+
+
+def test_code_that_hangs_at_import_leaves_the_old_running(serve, site):
+    served = serve("app:app", "--worker-start-timeout", "2s")
+    write(site, 2, "import time\ntime.sleep(1000)")
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("not reloaded, the old workers go on")
+    assert served.get().text == "version 1"
+    write(site, 3)
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: served.get().text == "version 3", "the new code")
+
+
+def test_a_socket_without_its_file_survives_a_preloaded_reload(launch, site):
+    served = launch("app:app", "--preload", "--bind", "unix:a.sock", "--bind", "127.0.0.1:0").wait_ready()
+    (site / "a.sock").unlink()
+    write(site, 2)
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("new workers serve")
+    assert served.terminate() == 0

@@ -210,6 +210,8 @@ impl Children {
                 Stage::Starting(since) => {
                     (since + start, Death::Start, "did not get ready within worker_start_timeout")
                 }
+                // One of the program before has no row here. It is told to finish when ours are ready.
+                Stage::Ready(_) if child.slot.is_none() => continue,
                 Stage::Ready(_) => {
                     (child.beaten + silence, Death::Silent, "was silent for longer than worker_timeout")
                 }

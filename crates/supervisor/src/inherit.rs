@@ -11,13 +11,14 @@ use std::path::PathBuf;
 
 use anygate_config::Protocol;
 use anygate_sys::process::{self, Pid};
+use anygate_sys::signals::Held;
 use anygate_sys::{BindError, Listener};
 
 use crate::sockets::Socket;
 use crate::worker::Restart;
 
 /// The variable.
-pub const VARIABLE: &str = "ANYGATE_INHERIT";
+pub const VARIABLE: &str = "_ANYGATE_INHERIT";
 
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +101,9 @@ impl Inherited {
         let socket = |inherited: &InheritedSocket| {
             let listener = Listener::from_fd(process::take_over(inherited.fd)?)?;
             let listener = match &inherited.path {
-                Some(path) => listener.made_at(path)?,
-                None => listener,
+                Some(path) if path.symlink_metadata().is_ok() => listener.made_at(path)?,
+                // Somebody has removed the file; the socket is there all the same.
+                _ => listener,
             };
             Ok(Socket { protocol: inherited.protocol, listener, admin: inherited.admin })
         };
@@ -144,6 +146,11 @@ pub(crate) fn become_program(
             .collect(),
         lifeline: lifeline.as_raw_fd(),
         workers,
+    };
+    // The next program can obey no signal before it has begun: until then they wait, instead of ending it.
+    let _held = match Held::all() {
+        Ok(held) => held,
+        Err(error) => return error,
     };
     std::process::Command::new(program)
         .args(arguments)

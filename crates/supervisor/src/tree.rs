@@ -116,11 +116,14 @@ impl<'a> Supervisor<'a> {
             false => None,
         };
         let children = Children::new(body.counts())?;
+        let signals = Signals::install(&SUPERVISOR_SIGNALS)?;
+        // The program before has held them back.
+        anygate_sys::signals::release()?;
         Ok(Supervisor {
             plan,
             body,
             sockets,
-            signals: Signals::install(&SUPERVISOR_SIGNALS)?,
+            signals,
             children,
             target: workers.max(1),
             generation: 1,
@@ -312,8 +315,10 @@ impl<'a> Supervisor<'a> {
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
             (Signal::Usr1, _) => self.reopen_logs(),
-            (Signal::Ttin, Phase::Serving) => self.scale(self.target + 1),
-            (Signal::Ttou, Phase::Serving) if self.target > 1 => self.scale(self.target - 1),
+            (Signal::Ttin, Phase::Serving | Phase::Reloading) => self.scale(self.target + 1),
+            (Signal::Ttou, Phase::Serving | Phase::Reloading) if self.target > 1 => {
+                self.scale(self.target - 1);
+            }
             _ => {}
         }
     }
@@ -406,7 +411,8 @@ impl<'a> Supervisor<'a> {
     fn bury(&mut self, child: &Child, ended: Ended) {
         let pid = child.pid;
         let starting = was_starting(&self.children.board(), child) && !matches!(child.stage, Stage::Ready(_));
-        if matches!(child.stage, Stage::Retiring(_)) || matches!(self.phase, Phase::Ending(_)) {
+        let is_late = child.killed == Some(Death::Start);
+        if matches!(child.stage, Stage::Retiring(_)) && !is_late || matches!(self.phase, Phase::Ending(_)) {
             if ended != Ended::Exited(0) {
                 tracing::warn!("worker {pid} ended with {ended}");
                 self.count_death(child, ended);

@@ -192,6 +192,18 @@ impl Drop for Held {
     }
 }
 
+/// Lets all signals of the calling thread through, whatever the program before has [held](Held) back.
+pub fn release() -> io::Result<()> {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // The set is a local that outlives the call.
+    syscall!(sigemptyset(none.as_mut_ptr()))?;
+    // As above; it was filled, and nobody wants the former mask.
+    match syscall!(pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()))? {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// A pipe whose ends are closed on exec: (read, write).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = io::pipe()?;
