@@ -197,3 +197,15 @@ def test_a_socket_without_its_file_survives_a_preloaded_reload(launch, site):
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("new workers serve")
     assert served.terminate() == 0
+
+
+def test_programs_that_preloaded_code_starts_have_all_signals(serve, site):
+    served = serve("app:app", "--preload")
+    (site / "app.py").write_text(
+        "import subprocess\n"
+        "blocked = subprocess.run(['grep', 'SigBlk', '/proc/self/status'], capture_output=True).stdout\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [blocked]\n"
+    )
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: served.get().text.split() == ["SigBlk:", "0" * 16], "a program without held signals")

@@ -202,6 +202,9 @@ fn launch(
         process::set_umask(umask);
     }
     let inherited = inherited(py);
+    let watched = inherited.as_ref().map(|_| Supervisor::watch()).transpose();
+    let watched =
+        watched.map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
     let site = site::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
     let sockets = match &inherited {
@@ -241,7 +244,7 @@ fn launch(
         plan: Arc::clone(&plan),
     };
     let code = py.detach(|| {
-        let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body)
+        let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body, watched)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
         if plan.admin.is_wanted() {
             logs::show_in(Arc::new(supervisor.counts()));

@@ -95,7 +95,14 @@ enum Phase {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on.
+    /// Watches signals, which the program before has held back, before there is a supervisor to obey them.
+    pub fn watch() -> io::Result<Signals> {
+        let signals = Signals::install(&SUPERVISOR_SIGNALS)?;
+        anygate_sys::signals::release()?;
+        Ok(signals)
+    }
+
+    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on, if they are not already.
     ///
     /// Errors: whatever the system says to pipes, shared memory and signal handlers.
     pub fn new(
@@ -103,6 +110,7 @@ impl<'a> Supervisor<'a> {
         workers: usize,
         sockets: Vec<Socket>,
         body: &'a mut dyn WorkerBody,
+        watched: Option<Signals>,
     ) -> io::Result<Self> {
         let news = io::pipe()?;
         let (read, write) = anygate_sys::signals::pipe()?;
@@ -116,9 +124,14 @@ impl<'a> Supervisor<'a> {
             false => None,
         };
         let children = Children::new(body.counts())?;
-        let signals = Signals::install(&SUPERVISOR_SIGNALS)?;
-        // The program before has held them back.
-        anygate_sys::signals::release()?;
+        let signals = match watched {
+            Some(signals) => {
+                // An application that was loaded meanwhile may have set handlers of its own.
+                signals.renew()?;
+                signals
+            }
+            None => Signals::install(&SUPERVISOR_SIGNALS)?,
+        };
         Ok(Supervisor {
             plan,
             body,

@@ -102,11 +102,18 @@ impl Signals {
         set_nonblocking(write.as_fd())?;
         // An earlier pipe of this process, or the one inherited by fork, is closed when it is replaced.
         close_old(PIPE.swap(write.into_raw_fd(), Ordering::AcqRel));
-        for &signal in signals {
+        let signals = Signals { pipe: read.into(), watched: signals.to_vec() };
+        signals.renew()?;
+        set_handler(libc::SIGPIPE, libc::SIG_IGN)?;
+        Ok(signals)
+    }
+
+    /// Watches them again, in case that somebody has set other handlers since.
+    pub fn renew(&self) -> io::Result<()> {
+        for signal in &self.watched {
             set_handler(signal.number(), note as *const () as libc::sighandler_t)?;
         }
-        set_handler(libc::SIGPIPE, libc::SIG_IGN)?;
-        Ok(Signals { pipe: read.into(), watched: signals.to_vec() })
+        Ok(())
     }
 
     /// Takes the signals that came since the last call, in order; the same one may be in it once for many.
