@@ -180,6 +180,8 @@ class TestDeath:
         served = serve(CONTRACT, "--workers", "2", "--threads", "1")
         with contextlib.ExitStack() as waiting:
             waiting.enter_context(served.connect()).send("GET /sleep?60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            # Connections that come together may be one worker's, before it knows that the first keeps it.
+            time.sleep(1)
             idle = served.wait_until(lambda: served.get("/pid").text, "the other worker")
             os.kill(int(idle), signal.SIGKILL)
 
