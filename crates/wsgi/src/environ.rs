@@ -68,7 +68,8 @@ const COMMON_FIELDS: &[&str] = &[
     "X-Requested-With",
 ];
 
-/// Variables that front servers add most. No field has such a name, since names with `_` go nowhere.
+/// Variables that front servers add most. A client may send a field of such a name, which is not this variable: keys for
+/// variables and places for fields are looked up apart.
 const COMMON_VARIABLES: &[&str] = &[
     "AUTH_TYPE",
     "CONTEXT_DOCUMENT_ROOT",
@@ -97,7 +98,10 @@ enum Place {
 pub(crate) struct Environs {
     template: Py<PyDict>,
     names: Names,
+    /// Where the fields of clients go, by name as received.
     places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
+    /// Keys for the variables of front servers.
+    variables: HashMap<&'static [u8], Py<PyString>, foldhash::fast::RandomState>,
     methods: Vec<(&'static [u8], Py<PyString>)>,
 }
 
@@ -147,9 +151,6 @@ impl Environs {
                 places.insert(name.into_boxed_slice(), place);
             }
         }
-        for name in COMMON_VARIABLES {
-            places.insert(name.as_bytes().into(), Place::Key(PyString::intern(py, name).unbind()));
-        }
         let text = |text: &str| PyString::intern(py, text).unbind();
         // What most requests have is in the template, so that only the difference must be set.
         template.set_item(&names.request_method, text("GET"))?;
@@ -167,6 +168,7 @@ impl Environs {
             template: template.unbind(),
             names,
             places,
+            variables: COMMON_VARIABLES.iter().map(|name| (name.as_bytes(), text(name))).collect(),
             methods: methods.iter().map(|method| (method.as_bytes(), text(method))).collect(),
         })
     }
@@ -212,9 +214,9 @@ impl Environs {
             environ.set_item(&names.script_name, latin1(py, head.script_name())?)?;
         }
         for (name, value) in head.variables() {
-            match self.places.get(name) {
-                Some(Place::Key(key)) => environ.set_item(key, latin1(py, value)?)?,
-                _ => environ.set_item(latin1(py, name)?, latin1(py, value)?)?,
+            match self.variables.get(name) {
+                Some(key) => environ.set_item(key, latin1(py, value)?)?,
+                None => environ.set_item(latin1(py, name)?, latin1(py, value)?)?,
             }
         }
         let framed = self.fields(&environ, head)?;
