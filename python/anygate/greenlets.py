@@ -20,7 +20,7 @@ from gevent.hub import Waiter
 from gevent.lock import Semaphore
 from greenlet import getcurrent, greenlet
 
-from anygate.lines import Lines
+from anygate.input_lines import Lines
 from anygate.timeouts import RequestTimeout, stack_of_frame
 from anygate.websocket import WebSocketError, offer
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from anygate._anygate import Exchange, FileWrapper, Site
-from anygate.lines import Lines
+from anygate.input_lines import Lines
 from anygate.server import Application, Option
 
 _END = object()

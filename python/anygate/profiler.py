@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
-from anygate import flame, profile_page
+from anygate import flame_graph, profile_page
 from anygate.profile_figures import SORT_KEYS, Figures, profile_names
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Profiler:
         return _html(profile_page.table(self._figures, view))
 
     def _flame(self, view: profile_page.View, query: str) -> _Answer:
-        return _html(flame.page(self._figures, view))
+        return _html(flame_graph.page(self._figures, view))
 
     def _clear(self, environ: WSGIEnvironment, base: str) -> _Answer:
         # Browsers send the origin with every POST; a program such as curl sends neither and is no other site's tool.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from anygate.answer import followed
+from anygate.response_end import followed
 from anygate.server import Application
 
 

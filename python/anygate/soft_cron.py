@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from anygate.answer import followed
 from anygate.importer import python
+from anygate.response_end import followed
 from anygate.server import Application
 
 

@@ -16,7 +16,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-from anygate.flame import boxes
+from anygate.flame_graph import boxes
 from anygate.profile_figures import Figures
 from anygate.profiler import Profiler
 

@@ -11,9 +11,9 @@ use anygate_wsgi::WsgiApplication;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::body::{import, load, say_goodbye, wsgi};
 use crate::launch::{Refusal, change_folder};
-use crate::{logs, site};
+use crate::worker_body::{import, load, say_goodbye, wsgi};
+use crate::{logs, policies};
 
 /// Answers the request of this process. Gives the exit code.
 pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
@@ -48,7 +48,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
         wsgi(py, callable, plan, true, true)
     };
     let application = application.map_err(machine)?;
-    let site = site::prepare(plan)?.map(|site| site.site(0)).transpose().map_err(Refusal::machine)?;
+    let site = policies::prepare(plan)?.map(|site| site.site(0)).transpose().map_err(Refusal::machine)?;
     let mut ended = Ok(());
     py.detach(|| {
         application.with_thread(&mut || {

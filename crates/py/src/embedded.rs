@@ -11,10 +11,10 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{certificates, warn_of_debug, wsgi};
 use crate::launch::Refusal;
 use crate::logs::Logs;
-use crate::{ready, settings, site};
+use crate::worker_body::{certificates, warn_of_debug, wsgi};
+use crate::{policies, ready_check, settings};
 
 /// The native half of `anygate.Server`, which documents it.
 #[pyclass(frozen, subclass, module = "anygate._anygate")]
@@ -66,10 +66,11 @@ impl Server {
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
         let tickets = Tickets::new().map_err(PyOSError::new_err)?;
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
-        let site = site::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
+        let site =
+            policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
         let site = site.map(|site| site.site(0)).transpose().map_err(PyOSError::new_err)?;
         if let Some(site) = &site {
-            ready::start(py, &self.plan.site.health, site.vitals().well())?;
+            ready_check::start(py, &self.plan.site.health, site.vitals().well())?;
         }
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));

@@ -15,10 +15,10 @@ use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::body::{Body, certificates, load, on_error, warn_of_debug};
+use crate::assistant::Assistant;
 use crate::logs::{self, Logs};
-use crate::watch::Assistant;
-use crate::{cgi, control, cron, elsewhere, self_signed, settings, site};
+use crate::worker_body::{Body, certificates, load, on_error, warn_of_debug};
+use crate::{cgi, control, cron, other_servers, policies, self_signed, settings};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
@@ -82,7 +82,7 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
             };
         }
         Ok(Command::Elsewhere(task)) => {
-            return match elsewhere::run(py, &task, &given) {
+            return match other_servers::run(py, &task, &given) {
                 Ok(code) => code,
                 Err(refusal) => complain(&refusal),
             };
@@ -185,9 +185,9 @@ fn launch(
     let owner = user.as_ref().map(|user| user.uid);
     let logs = Logs::open(&plan.log, owner).map_err(Refusal::machine)?;
     if plan.application.server_named {
-        println!("{}", elsewhere::announcement("native", &plan));
+        println!("{}", other_servers::announcement("native", &plan));
     }
-    elsewhere::save_password(py, &plan)?;
+    other_servers::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
     let tickets = Tickets::new().map_err(Refusal::machine)?;
     if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
@@ -205,7 +205,7 @@ fn launch(
     let watched = inherited.as_ref().map(|_| Supervisor::watch()).transpose();
     let watched =
         watched.map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
-    let site = site::prepare(&plan)?;
+    let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
     let sockets = match &inherited {
         Some(inherited) => inherited

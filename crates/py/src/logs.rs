@@ -24,7 +24,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
-use crate::watch;
+use crate::assistant;
 
 /// How often logs are looked after.
 const LOOK: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ pub(crate) fn follow(supervisor: Row<'_>) {
     if LEVEL.swap(wanted, Ordering::Relaxed) != wanted
         && let Some(set) = SET_LEVEL.get()
     {
-        set(watch::level(wanted));
+        set(assistant::level(wanted));
     }
 }
 

@@ -2,8 +2,8 @@
 //! sockets, threads or processes.
 //!
 //! * [`application`]: calls the application, iterates its answer, closes it. * [`failures`]: says what went wrong.
-//! * [`hub`]: the same in steps, for calls in greenlets, which Python runs.
-//! * [`steps`]: the same for an application under another server, with something of ours in between.
+//! * [`greenlets`]: the same in steps, for calls in greenlets, which Python runs.
+//! * [`stepwise`]: the same for an application under another server, with something of ours in between.
 //! * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
@@ -20,16 +20,16 @@ mod failures;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;
-mod hub;
+mod greenlets;
 mod input;
 mod interrupt;
 mod start_response;
-mod steps;
+mod stepwise;
 mod websocket;
 
 pub use application::{Options, WsgiApplication};
 pub use errors::ErrorSink;
 pub use file_wrapper::FileWrapper;
-pub use hub::WsgiHub;
-pub use steps::{Lender, Steps};
+pub use greenlets::WsgiHub;
+pub use stepwise::{Lender, Steps};
 pub use websocket::{WebSocket, WebSocketError};

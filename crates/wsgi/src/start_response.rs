@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::ffi::{Loan, latin1_bytes};
-use crate::hub::GreenletCall;
-use crate::steps::Lender;
+use crate::greenlets::GreenletCall;
+use crate::stepwise::Lender;
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;

@@ -1,12 +1,12 @@
 //! The native half of `anygate.wsgihandler`: what is around an application under a server of another package. The application is
 //! called by Python (`anygate.middleware`), for the reason that [`Steps`] says.
 //!
-//! * [`Site`]: what is around. [`Exchange`]: one request with its answer. * `request`: environ and head. * `kept`: what
-//!   was answered and the server has not taken. * `rows`: which process counts where.
+//! * [`Site`]: what is around. [`Exchange`]: one request with its answer. * `request`: environ and head.
+//!   * `buffered_response`: what was answered and the server has not taken. * `process_rows`: which process counts where.
 
-mod kept;
+mod buffered_response;
+mod process_rows;
 mod request;
-mod rows;
 
 use std::env;
 use std::ffi::CString;
@@ -28,10 +28,10 @@ use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use crate::site::shared;
-use crate::{logs, ready, settings};
-use kept::Kept;
-use rows::Rows;
+use crate::policies::shared;
+use crate::{logs, ready_check, settings};
+use buffered_response::Kept;
+use process_rows::Rows;
 
 /// Options beside those of the site that mean something here.
 const ALSO: [&str; 4] = ["pythonpath", "trusted_proxies", "forwarded_header", "body_max_bytes"];
@@ -208,7 +208,7 @@ impl Site {
         }
         let (health, well) = (self.health.clone(), site.vitals().well());
         let ask = move |py: Python<'_>| {
-            if let Err(error) = ready::start(py, &health, Arc::clone(&well)) {
+            if let Err(error) = ready_check::start(py, &health, Arc::clone(&well)) {
                 well.store(false, Ordering::Release);
                 tracing::error!("{}", error.value(py));
             }

@@ -25,9 +25,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::assistant::Assistant;
 use crate::logs::{self, Logs, Tender};
-use crate::ready;
-use crate::watch::Assistant;
+use crate::ready_check;
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -216,7 +216,7 @@ impl Body {
             };
             let answering = answering(py, callable, &self.plan).map_err(refused)?;
             if let Some(site) = &site {
-                ready::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
+                ready_check::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
             }
             Ok((answering, files))
         })?;

@@ -1,6 +1,6 @@
 //! One answer in steps, for an application that another server calls with something of ours in between. Python calls the
-//! application and gives here what comes back, for the reason that is said of [`hub`](crate::hub): such servers have
-//! greenlets, too.
+//! application and gives here what comes back, for the reason that is said of [`greenlets`](crate::greenlets): such
+//! servers have greenlets, too.
 
 use std::sync::Arc;
 
