@@ -6,7 +6,7 @@
 //!
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
 //! * [`file`]: TOML, YAML and JSON. * [`command`]: the command line as a whole. * [`help`]: texts made from the table.
-//! * [`plan`]: the checked result. [`site`]: the part of it that is around the application. * [`log_format`]: the grammar of access log lines.
+//! * [`plan`]: the checked result. [`plan::site`]: the part of it that is around the application. * [`log_format`]: the grammar of access log lines.
 //!
 //! This room reads configuration files and nothing else; it opens no sockets and knows no other room.
 #![forbid(unsafe_code)]
@@ -18,10 +18,10 @@ pub mod log_format;
 pub mod options;
 pub mod plan;
 pub mod settings;
-pub mod site;
 pub mod value;
 
 pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
+pub use plan::site::{self, SitePlan};
 pub use plan::{
     AccessLogFormat, AdminPlan, ApplicationPlan, Bind, BindAddress, CertificateSource, Concurrency, CronJob,
     CronMode, CronPlan, CronTask, Facility, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan,
@@ -29,7 +29,6 @@ pub use plan::{
     TrustedProxy, WebSocketOrigins,
 };
 pub use settings::{Origin, Settings};
-pub use site::SitePlan;
 
 /// The version of anygate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,5 +1,7 @@
 //! Settings that were checked. Whoever holds a [`Plan`] need not check again.
 
+pub mod site;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
