@@ -16,7 +16,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 use tracing::Span;
 
-use crate::body::BodySpool;
+use crate::exchange::body::BodySpool;
 use crate::exchange::{Announced, error_page, span};
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the

@@ -24,18 +24,18 @@ use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
-use crate::app_thread;
 use crate::cgi;
 use crate::connection::ReadRules;
-use crate::desk::Desk;
 use crate::exchange::AnswerRules;
-use crate::overdue::Watch;
-use crate::pipe::OutboxLimits;
+use crate::handshakes::Handshakes;
+use crate::outbox::OutboxLimits;
 use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
-use crate::stage::Stage;
-use crate::steward;
+use crate::threads::app_thread;
+use crate::threads::call_limits::Watch;
+use crate::threads::handoff::Stage;
+use crate::threads::hub::Desk;
+use crate::threads::steward;
 use crate::tls::Tls;
-use crate::tls::handshakes::Handshakes;
 use crate::websocket::{self, Spares};
 
 /// What a worker serves, and what is around it.

@@ -13,8 +13,8 @@ use mio::unix::SourceFd;
 
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
-use crate::pipe::Pipe;
-use crate::tls::Transport;
+use crate::outbox::Pipe;
+use crate::transport::Transport;
 use crate::worker::Peers;
 
 /// Connections accepted before others are served again; one where another worker could take the next.

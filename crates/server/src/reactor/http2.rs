@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
 use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
-use crate::pipe::Pipe;
-use crate::tls::Transport;
+use crate::outbox::Pipe;
+use crate::transport::Transport;
 
 /// How often the answers of one connection may send more before others have their turn: a client that takes all at once
 /// must not keep the reactor.

@@ -6,7 +6,9 @@
 //! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
 
 mod accepting;
+mod deadlines;
 mod http2;
+mod peer_warnings;
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,18 +28,18 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
-use crate::app_thread::{Concluded, conclude};
-use crate::complaints::Complaints;
 use crate::connection::{Connection, Next, ReadRules, State};
-use crate::deadlines::Deadlines;
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
+use crate::handshakes::Handshakes;
 use crate::http2::Stream;
-use crate::pipe::{Flushed, Pipe};
-use crate::stage::Stage;
+use crate::outbox::{Flushed, Pipe};
+use crate::threads::app_thread::{Concluded, conclude};
+use crate::threads::handoff::Stage;
 use crate::tls::Tls;
-use crate::tls::handshakes::Handshakes;
 use crate::websocket::Upgraded;
 use crate::worker::{Command, Control, Peers, SharedRow};
+use deadlines::Deadlines;
+use peer_warnings::Complaints;
 
 /// Tokens from here up are not connections.
 const LISTENERS: usize = usize::MAX / 2;

@@ -30,7 +30,7 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The variables of a session whose handshake is over. A client certificate among them was verified.
-pub(super) fn variables(session: &ServerConnection) -> Vec<(&'static str, String)> {
+pub(crate) fn variables(session: &ServerConnection) -> Vec<(&'static str, String)> {
     let mut variables = Vec::new();
     if let Some(version) = session.protocol_version() {
         variables.push(("SSL_PROTOCOL", version_name(version)));

@@ -4,16 +4,13 @@
 //! In reading order:
 //! * [`certificates`]: files become certificates with their keys. * [`choice`]: which one a client gets.
 //! * [`tickets`]: clients that come again. * [`facts`]: what the application learns of a session.
-//! * [`transport`]: a socket, plain or with a session. * [`handshakes`]: the thread that does the costly part of a
-//!   session's beginning. * [`renewal`]: files that changed.
+//! * [`renewal`]: files that changed.
 
 mod certificates;
 mod choice;
-mod facts;
-pub(crate) mod handshakes;
-mod renewal;
+pub(crate) mod facts;
+pub(crate) mod renewal;
 mod tickets;
-mod transport;
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +27,6 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use choice::Choice;
 use renewal::Look;
 pub use tickets::Tickets;
-pub(crate) use transport::{Greeting, Transport};
 
 /// Certificates with their keys, ready for connections. What the files hold may be taken in anew at any time; a
 /// connection keeps what it began with.
@@ -70,7 +66,7 @@ impl Tls {
         Ok(warnings)
     }
 
-    fn session(&self) -> Result<ServerConnection, rustls::Error> {
+    pub(crate) fn session(&self) -> Result<ServerConnection, rustls::Error> {
         let config = Arc::clone(&self.0.current.lock().unwrap_or_else(PoisonError::into_inner));
         ServerConnection::new(config)
     }

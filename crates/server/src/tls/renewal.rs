@@ -11,7 +11,7 @@ use super::{Tls, certificates};
 
 /// Which files there are, and when each was last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Look(Vec<Option<Seen>>);
+pub(crate) struct Look(Vec<Option<Seen>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
@@ -21,7 +21,7 @@ struct Seen {
 }
 
 impl Look {
-    pub(super) fn at(plan: &TlsPlan) -> Look {
+    pub(crate) fn at(plan: &TlsPlan) -> Look {
         Look(paths(plan).iter().map(|path| Seen::at(path)).collect())
     }
 }
@@ -39,7 +39,7 @@ impl Seen {
 }
 
 /// Takes in what changed.
-pub(super) struct Renewal {
+pub(crate) struct Renewal {
     /// What was read last.
     used: Look,
     last: Look,
@@ -48,7 +48,7 @@ pub(super) struct Renewal {
 }
 
 impl Renewal {
-    pub(super) fn new(tls: &Tls) -> Renewal {
+    pub(crate) fn new(tls: &Tls) -> Renewal {
         let paths = paths(&tls.0.plan);
         let may = !paths.is_empty() && paths.iter().all(|path| File::open(path).is_ok());
         if !may {
@@ -62,7 +62,7 @@ impl Renewal {
 
     /// To be called from time to time. Files that changed are read when they look the same twice: whoever changes them is
     /// done then.
-    pub(super) fn look(&mut self, tls: &Tls) {
+    pub(crate) fn look(&mut self, tls: &Tls) {
         if !self.may {
             return;
         }

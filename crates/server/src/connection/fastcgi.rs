@@ -4,8 +4,8 @@ use anygate_proto::application::Endpoints;
 use anygate_proto::cgi;
 use anygate_proto::fastcgi::{self, Decoder, Event};
 
-use crate::body::BodySpool;
 use crate::connection::{ReadRules, refused};
+use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
 
 /// Requests that are not complete.

@@ -18,14 +18,14 @@ use anygate_sys::Bell;
 use tracing::Span;
 
 use crate::access_log::AccessLog;
-use crate::app_thread::{Concluded, conclude, show};
-use crate::body::BodyStream;
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::errands::Errands;
+use crate::exchange::body::BodyStream;
 use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
 use crate::reactor::Rules;
-use crate::stage::Stage;
+use crate::threads::app_thread::{Concluded, conclude, show};
+use crate::threads::blocking_pool::Errands;
+use crate::threads::handoff::Stage;
 
 /// What is to be done by the hub.
 pub(crate) struct Desk {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anygate_sys::clock;
 
-use crate::desk::Desk;
 use crate::reactor::Reactor;
-use crate::stage::{Look, Stage, Watched};
+use crate::threads::handoff::{Look, Stage, Watched};
+use crate::threads::hub::Desk;
 use crate::worker::Events;
 
 /// A call that takes longer is slow; the first look comes after so long,

@@ -15,8 +15,8 @@ use std::time::Duration;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
-use crate::pipe::{Pipe, WAIT_MAX};
-use crate::spool;
+use crate::outbox::spool;
+use crate::outbox::{Pipe, WAIT_MAX};
 
 /// A body while it is being received.
 #[derive(Default)]

@@ -4,6 +4,9 @@
 //! A connection is a value. The reactor owns it while it waits for the client; an app thread owns it while its
 //! exchange runs. It never waits and reads no clock.
 
+mod fastcgi;
+mod protocol_hint;
+
 use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
@@ -23,15 +26,15 @@ use anygate_proto::limits::Limits;
 use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
 
-use crate::body::{BodySpool, BodyStream};
+use crate::exchange::body::{BodySpool, BodyStream};
 use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
 use crate::http2::Http2;
-use crate::pipe::{OutboxLimits, Pipe};
+use crate::outbox::{OutboxLimits, Pipe};
 use crate::redirect::to_https;
-use crate::spoken;
-use crate::stage::Stage;
-use crate::streams::{Arrived, Streams};
+
+use crate::threads::handoff::Stage;
 use crate::websocket::{self, Upgrade};
+use fastcgi::{Arrived, Streams};
 
 /// Said once: a proxy may be in front that nobody named.
 static UNTRUSTED: Once = Once::new();
@@ -329,7 +332,7 @@ impl Connection {
                         continue;
                     }
                     if self.protocol.is_http() && self.served == 0 {
-                        if let Some(advice) = spoken::advice(rest, self.protocol) {
+                        if let Some(advice) = protocol_hint::advice(rest, self.protocol) {
                             return (bytes.len(), Next::Broken(advice));
                         }
                         match is_http2(rest) {
@@ -665,7 +668,7 @@ impl Exchange {
 
 /// The peer does not keep to the protocol, or speaks another one.
 fn broken(error: &dyn std::error::Error, bytes: &[u8], expected: Protocol) -> Next {
-    Next::Broken(match spoken::advice(bytes, expected) {
+    Next::Broken(match protocol_hint::advice(bytes, expected) {
         Some(advice) => format!("{error}; {advice}"),
         None => error.to_string(),
     })

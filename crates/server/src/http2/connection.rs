@@ -24,11 +24,11 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::body::BodySpool;
 use crate::connection::{Next, ReadRules, is_streamed};
+use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
-use crate::pipe::Pipe;
-use crate::stage::Stage;
+use crate::outbox::Pipe;
+use crate::threads::handoff::Stage;
 use crate::worker::panic_text;
 
 /// Requests of one client at a time.
@@ -1014,8 +1014,8 @@ mod tests {
     use anygate_proto::websocket::handshake::Origins;
 
     use super::*;
-    use crate::pipe::OutboxLimits;
-    use crate::tls::Transport;
+    use crate::outbox::OutboxLimits;
+    use crate::transport::Transport;
     use crate::websocket::{self, Spares};
 
     struct Failing;

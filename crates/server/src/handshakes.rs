@@ -9,10 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::renewal::Renewal;
-use super::{Greeting, Tls};
 use crate::connection::Connection;
-use crate::stage::Stage;
+use crate::threads::handoff::Stage;
+use crate::tls::Tls;
+use crate::tls::renewal::Renewal;
+use crate::transport::Greeting;
 use crate::worker::panic_text;
 
 /// How often the files are looked at.

@@ -2,6 +2,8 @@
 //! what the socket does not take stays in the outbox (memory, then temporary files) and the reactor goes on sending
 //! when the socket can take more. Both may hold the pipe at once; the outbox's lock decides whose turn it is.
 
+pub(crate) mod spool;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -15,8 +17,7 @@ use std::time::{Duration, Instant};
 use anygate_proto::application::SendError;
 use anygate_proto::fastcgi;
 
-use crate::spool;
-use crate::tls::Transport;
+use crate::transport::Transport;
 use crate::websocket::Upgraded;
 
 /// How much of an answer may wait for its client.

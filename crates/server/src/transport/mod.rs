@@ -11,7 +11,7 @@ use std::time::Duration;
 use anygate_sys::{Stream, poll};
 use rustls::ServerConnection;
 
-use super::{Tls, facts};
+use crate::tls::{Tls, facts};
 
 use crate::http2;
 

@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
 use crate::reactor::{Reactor, Rules};
-use crate::stage::Stage;
+use crate::threads::handoff::Stage;
 use crate::worker::panic_text;
 
 /// Runs until the stage stops.

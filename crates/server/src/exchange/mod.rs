@@ -3,6 +3,8 @@
 //!
 //! What may follow an answer on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
 
+pub(crate) mod body;
+
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,13 +22,12 @@ use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 use tracing::Span;
 
-use crate::body::BodyStream;
 use crate::date::DateCache;
-use crate::pace::{Begun, Sample};
-use crate::pipe::{FilePart, OutboxLimits, Pipe, Records};
-use crate::relay::Relay;
-use crate::stage::Stage;
-use crate::websocket::{self, Session, Upgrade, Upgraded};
+use crate::outbox::{FilePart, OutboxLimits, Pipe, Records};
+use crate::sampling::{Begun, Sample};
+use crate::threads::handoff::Stage;
+use crate::websocket::{self, Relay, Session, Upgrade, Upgraded};
+use body::BodyStream;
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
 /// sent from where they lie.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::connection::Connection;
-use crate::overdue::Watch;
-use crate::pace::Pace;
 use crate::reactor::Reactor;
+use crate::sampling::Pace;
+use crate::threads::call_limits::Watch;
 
 pub(crate) struct Stage {
     floor: Mutex<Floor>,

@@ -16,9 +16,9 @@ use anygate_proto::websocket::handshake::{Offer, Origins};
 use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Limits, Message, code};
 use tracing::Span;
 
-use crate::pipe::{OutboxLimits, Pipe};
-use crate::relay::Relay;
-use crate::stage::Stage;
+use crate::outbox::{OutboxLimits, Pipe};
+use crate::threads::handoff::Stage;
+use crate::websocket::Relay;
 
 /// The inbox is full with so many bytes, or so many messages.
 const INBOX_BYTES: usize = 256 * 1024;

@@ -17,7 +17,7 @@ use compact_str::CompactString;
 
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Exchange};
-use crate::pipe::Pipe;
+use crate::outbox::Pipe;
 use crate::reactor::Rules;
 
 /// A thread that has not stopped so long after it was interrupted does not run Python code: nothing can stop it.
