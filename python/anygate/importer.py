@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import glob
 import importlib
 import importlib.util
 import inspect
@@ -16,10 +17,11 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 DEFAULT_NAMES = ("application", "app")
+FACTORY_NAMES = ("create_app", "make_app", "create_application", "make_application")
 
 
 class LoadError(Exception):
@@ -110,7 +112,7 @@ def _function(
         raise LoadError("it is asynchronous, and nobody would wait for it")
     if inspect.isfunction(function):
         try:
-            inspect.signature(function).bind(*arguments)
+            _signature(function).bind(*arguments)
         except TypeError:
             takes = f"the arguments {' and '.join(arguments)}" if arguments else "no arguments"
             raise LoadError(f"it is called with {takes}, which it does not take") from None
@@ -133,15 +135,15 @@ def _make_importable(folder: str) -> None:
 
 
 def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # Only the target itself is the user's typing error; what it imports in turn is a fault of its code.
-        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise
-        missing = error.name
-    except ValueError:
-        missing = name
+    missing = name
+    if all(name.split(".")) and "\0" not in name:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Only the target itself is the user's typing error; what it imports in turn is a fault of its code.
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+                raise
+            missing = error.name
     hint = _nearest(missing, _modules_here())
     raise LoadError(f"there is no module {missing!r} in {os.getcwd()} or on the Python path{hint}")
 
@@ -161,6 +163,8 @@ def _import_file(path: str) -> ModuleType:
     path = os.path.abspath(path)
     folder, file = os.path.split(path)
     stem = os.path.splitext(file)[0]
+    if os.path.isfile(os.path.join(folder, "__init__.py")):
+        return _import_from_package(path, folder, stem)
     _make_importable(folder)
     # A file may be called like a module that is in use, such as site.py.
     for name in (stem, f"anygate_application_{stem}"):
@@ -182,13 +186,47 @@ def _import_file(path: str) -> ModuleType:
     return module
 
 
+def _import_from_package(path: str, folder: str, stem: str) -> ModuleType:
+    """Import a file of a package by its full name, as its own package and Django's settings name it."""
+    parts = [] if stem == "__init__" else [stem]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        parts.insert(0, package)
+    _make_importable(folder)
+    name = ".".join(parts)
+    top = importlib.import_module(parts[0])
+    if os.path.realpath(folder) not in (os.path.realpath(os.path.dirname(path)) for path in top.__path__):
+        raise LoadError(
+            f"{path!r} is in a package {parts[0]!r}, but another one of that name comes first: {top.__file__}"
+        )
+    return importlib.import_module(name)
+
+
 def _default(module: ModuleType, source: str) -> Any:
     for name in DEFAULT_NAMES:
         if hasattr(module, name):
             return getattr(module, name)
-    callables = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-    hint = f"; name one, for example {source}:{callables[0]}" if callables else ""
-    raise LoadError(f"{source!r} has neither 'application' nor 'app'{hint}")
+    raise LoadError(f"{source!r} has neither 'application' nor 'app'{_other_name(module, source)}")
+
+
+def _other_name(module: ModuleType, source: str) -> str:
+    """Return what the user may have meant with a module that has neither of the default names."""
+    if os.path.basename(getattr(module, "__file__", None) or "") == "manage.py":
+        project = next(
+            iter(sorted(glob.glob("*/wsgi.py", root_dir=os.path.dirname(module.__file__ or "")))), "project/"
+        )
+        return (
+            f"; manage.py is Django's command: name the project's wsgi module, for example {project.split('/')[0]}.wsgi"
+        )
+    callables = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    for name in FACTORY_NAMES:
+        if name in callables:
+            return f"; it has a factory: write '{source}:{name}()'"
+    # An object that can be called is more likely meant than a function, a function of this module than an imported one.
+    made = [name for name, value in callables.items() if not inspect.isroutine(value) and not inspect.isclass(value)]
+    own = [name for name, value in callables.items() if getattr(value, "__module__", None) == module.__name__]
+    likely = [*made, *own, *callables]
+    return f"; name one, for example {source}:{likely[0]}" if likely else ""
 
 
 def _evaluate(module: ModuleType, source: str, expression: str) -> Any:
@@ -236,14 +274,27 @@ def _checked(application: Any, target: str) -> Callable[..., Any]:
     if _is_coroutine_function(application):
         raise LoadError("it is an asynchronous (ASGI) application; anygate serves WSGI applications")
     if inspect.isfunction(application):
+        signature = _signature(application)
         try:
-            inspect.signature(application).bind({}, None)
+            signature.bind({}, None)
         except TypeError:
             hint = ""
-            if not [p for p in inspect.signature(application).parameters.values() if p.default is p.empty]:
+            if not [p for p in signature.parameters.values() if p.default is p.empty]:
                 hint = f"; if it is a factory, call it: {target}()"
             raise LoadError(f"it does not take the two arguments of a WSGI application{hint}") from None
     return application  # type: ignore[no-any-return]
+
+
+def _signature(function: FunctionType) -> inspect.Signature:
+    """Return the signature that a call of ``function`` meets.
+
+    Decorators copy ``__wrapped__`` and ``__signature__`` from the function inside, which may take something else.
+    """
+    bare = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return inspect.signature(bare)
 
 
 def _is_coroutine_function(function: Any) -> bool:

@@ -10,6 +10,46 @@ def {name}(environ, start_response):
     return [b"{text}"]
 """
 
+WORD_APP = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [WORD]
+"""
+#: Decorators say that what they made has the signature of the function inside.
+DECORATED = """
+import functools, inspect
+
+def as_application(function):
+    @functools.wraps(function)
+    def application(*arguments):
+        environ, start_response = arguments[-2:]
+        start_response("200 OK", [])
+        return [function(environ["PATH_INFO"])]
+    return application
+
+@as_application
+def app(path):
+    return b"decorated"
+
+@as_application
+def signed(path):
+    return b"signed"
+
+signed.__signature__ = inspect.Signature()
+
+@functools.wraps(app)
+def hook(*, told=False):
+    pass
+
+class Holder:
+    @as_application
+    def method(path):
+        return b"method"
+
+holder = Holder()
+partial = functools.partial(app)
+"""
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -30,6 +70,13 @@ def site(tmp_path):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "wsgi.py").write_text(APP.format(name="application", text="project"))
+    (package / "words.py").write_text("WORD = b'from its package'\n")
+    (package / "absolute.py").write_text("from project.words import WORD\n" + WORD_APP)
+    inner = package / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("from ..words import WORD\n" + WORD_APP)
+    (inner / "relative.py").write_text("from ..words import WORD\n" + WORD_APP)
+    (tmp_path / "decorated.py").write_text(DECORATED)
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "far.py").write_text("import near\napp = near.app\n")
@@ -53,6 +100,13 @@ def site(tmp_path):
         (["factory:holder.app"], b"held"),
         (["project.wsgi"], b"project"),
         (["project.wsgi:application"], b"project"),
+        (["project/absolute.py"], b"from its package"),
+        (["project/inner/relative.py"], b"from its package"),
+        (["project/inner/__init__.py"], b"from its package"),
+        (["decorated:app"], b"decorated"),
+        (["decorated:signed"], b"signed"),
+        (["decorated:holder.method"], b"method"),
+        (["decorated:partial"], b"decorated"),
         (["--chdir", "elsewhere", "far:app"], b"far"),
         (["--pythonpath", "elsewhere", "far:app"], b"far"),
         (["both:app", "--preload"], b"app"),
@@ -90,12 +144,22 @@ class TestMistakes:
             ("factory:create_app", "if it is a factory, call it: factory:create_app()"),
             ("values:asgi", "asynchronous (ASGI)"),
             (":app", "names no module"),
+            ("wrong..name", "there is no module 'wrong..name'"),
+            ("manage.py", "name the project's wsgi module, for example project.wsgi"),
+            ("factory", "it has a factory: write 'factory:create_app()'"),
+            ("imports", "name one, for example imports:site"),
+            ("anygate/away.py", "is in a package 'anygate', but another one of that name comes first"),
         ],
     )
     @pytest.mark.parametrize("preload", [False, True])
     def test_the_message_names_what_was_typed(self, run, site, target, message, preload):
         (site / "empty.py").touch()
         (site / "values.py").write_text("number = 1\nasync def asgi(scope, receive, send): ...\n")
+        (site / "manage.py").write_text("def main(): pass\n")
+        (site / "imports.py").write_text("from functools import partial\nsite = partial(print)\n")
+        (site / "anygate").mkdir()
+        (site / "anygate" / "__init__.py").touch()
+        (site / "anygate" / "away.py").write_text("app = None\n")
         ended = run(target, "--port", "0", *(["--preload"] if preload else []), folder=site)
         assert ended.returncode == 3
         assert f"cannot load {target}: " in ended.stderr
@@ -111,6 +175,9 @@ class TestMistakes:
             ("1 / 0", "ZeroDivisionError: division by zero"),
             ("def broken(:", "SyntaxError"),
             ("raise SystemExit(7)", "SystemExit: 7"),
+            ("int('eight')", "ValueError: invalid literal"),
+            ("import json; json.loads('{')", "JSONDecodeError: Expecting property name"),
+            ("raise type('Odd', (BaseException,), {})('very odd')", "very odd"),
         ],
     )
     def test_a_failing_import_shows_its_own_traceback(self, run, site, code, error):
