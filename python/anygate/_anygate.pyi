@@ -22,7 +22,12 @@ class Server:
 @final
 class Site:
     def __new__(
-        cls, config: str | os.PathLike[str] | None = None, folder: str | None = None, /, **options: Any
+        cls,
+        config: str | os.PathLike[str] | None = None,
+        folder: str | None = None,
+        is_web2py: bool = False,
+        /,
+        **options: Any,
     ) -> Site: ...
     @property
     def pythonpath(self) -> list[os.PathLike[str]]: ...

@@ -594,7 +594,9 @@ def cgi(task: Task) -> NoReturn:
     from anygate import _anygate
 
     folders = [argument for path in task.pythonpath for argument in ("--pythonpath", path)]
-    raise SystemExit(_anygate.main(["cgi", *folders, task.target]))
+    trusted = task.around.get("trusted_proxies", ())
+    proxies = [argument for proxy in trusted for argument in ("--trusted-proxies", proxy)]
+    raise SystemExit(_anygate.main(["cgi", *folders, *proxies, task.target]))
 
 
 def cannot_run(name: str, why: str, instead: str, *, package: str = "") -> None:

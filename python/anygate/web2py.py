@@ -156,14 +156,15 @@ def wsgihandler(
 ) -> Application:
     """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``.
 
-    ``config`` and ``options`` are those of :func:`anygate.wsgihandler`.
+    ``config`` and ``options`` are those of :func:`anygate.wsgihandler`; ``trusted_proxies`` are those of ``--web2py``
+    unless it is set.
     """
-    site = _folder_of(file)
-    found = application(site)
-    if config is not None or options:
-        from anygate.middleware import wsgihandler as around
+    from anygate._anygate import Site
+    from anygate.middleware import Middleware
 
-        found = around(found, config, **options)
+    site = _folder_of(file)
+    # Whatever else is asked for: web2py believes X-Forwarded-For of anybody.
+    found: Application = Middleware(application(site), Site(config, None, True, **options))
     if logging:
         from anygate.request_log import RequestLog
 

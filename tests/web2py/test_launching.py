@@ -178,6 +178,51 @@ def test_who_the_client_is_is_the_same_with_policies(bare):
         assert believed == "192.0.2.9 GET 192.0.2.9"
 
 
+def stranger(port, path, *fields):
+    """The body for somebody who is on none of the addresses that are trusted by default."""
+    with Connection(("127.0.0.1", port), source="127.0.0.2") as connection:
+        return connection.ask("GET", path, [("Connection", "close"), *fields]).text
+
+
+@pytest.mark.parametrize(
+    "server", ["waitress", "gunicorn", "uwsgi", "gevent", "wsgiref", "cheroot", "fastwsgi", "bjoern", "granian"]
+)
+def test_nobody_outside_is_local_under_another_server(server, bare):
+    """Without any policy as with some."""
+    port = free_port()
+    command = [ANYGATE, "--web2py", bare, "-s", server, "-p", port]
+    with process([str(part) for part in command], bare) as served:
+        assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+        client, local = "/guestbook/default/client", "/guestbook/default/is_local"
+        for name in ("X-Forwarded-For", "x_forwarded_for"):
+            assert stranger(port, client, (name, "127.0.0.1")) == "127.0.0.2 GET 127.0.0.2"
+        for said in ("203.0.113.9", "127.0.0.1, 203.0.113.9"):
+            assert page(port, local, fields=[("X-Forwarded-For", said)]) == "False"
+
+
+def test_several_servers_trust_the_same_proxies(bare, tmp_path):
+    ports = free_port(), free_port()
+    settings = tmp_path / "anygate.toml"
+    servers = "".join(
+        f'[[server]]\nserver = "{name}"\nport = {port}\n'
+        for name, port in zip(("native", "waitress"), ports, strict=True)
+    )
+    settings.write_text(f'web2py = "{bare}"\n{servers}')
+    with process([ANYGATE, "--config", str(settings)], bare) as served:
+        for port in ports:
+            assert wait_for(served, lambda port=port: page(port)) == "127.0.0.1 GET 127.0.0.1"
+            client = stranger(port, "/guestbook/default/client", ("X-Forwarded-For", "127.0.0.1"))
+            assert client == "127.0.0.2 GET 127.0.0.2"
+
+
+def test_cgi_by_its_name_trusts_the_same_proxies(bare):
+    said = ("HTTP_X_FORWARDED_FOR", "127.0.0.1")
+    environment = dict([*variables("/guestbook/default/client"), said], REMOTE_ADDR="203.0.113.9")
+    command = [ANYGATE, "--web2py", bare, "-s", "cgi"]
+    ended = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=60, check=True)
+    assert gateways.cgi_answer(ended.stdout)[2] == b"203.0.113.9 GET 203.0.113.9"
+
+
 def test_the_old_signature(bare):
     port = free_port()
     code = f"import anygate; anygate.run('gunicorn', '127.0.0.1', {port}, logging=True, softcron=False)"
@@ -247,6 +292,8 @@ def test_wsgihandler_under_other_servers(run, host, bare):
     command = [str(part) for part in HOSTS[host](port)]
     with process(command, bare, drop_rights=host == "mod_wsgi", environment=environment) as served:
         assert wait_for(served, lambda: page(port)) == "127.0.0.1 GET 127.0.0.1"
+        client = stranger(port, "/guestbook/default/client", ("X-Forwarded-For", "127.0.0.1"))
+        assert client == "127.0.0.2 GET 127.0.0.2"
         log = bare / "httpserver.log"
         served.wait_until(lambda: ", GET, /guestbook/default/client, HTTP/1.1, 200, " in log.read_text(), "the line")
         served.wait_until(lambda: (bare / "ran").exists(), "the job of soft cron")

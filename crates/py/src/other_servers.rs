@@ -62,8 +62,8 @@ fn is_around(name: &str) -> bool {
 /// What is to be around the application, as keywords for `anygate.wsgihandler`.
 fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
     let mut around = settings.only(is_around).to_json();
-    if !around.is_empty() && plan.application.web2py.is_some() {
-        // Who may say who the client is must be the same for web2py, whoever serves it.
+    if plan.application.web2py.is_some() {
+        // web2py believes `X-Forwarded-For` of anybody, so somebody must look at it first, whoever serves.
         around.entry("trusted_proxies").or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
     }
     around

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anygate_config::options::is_of_site;
+use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_policy::forwarded::{Applied, Forwarding};
@@ -58,21 +59,30 @@ pub(crate) struct Site {
 
 #[pymethods]
 impl Site {
-    /// Relative paths begin in `folder`, or in the current one.
+    /// Relative paths begin in `folder`, or in the current one. `is_web2py`: the application is a web2py site, which needs
+    /// what [`WEB2PY_TRUSTED_PROXIES`] says.
     #[new]
-    #[pyo3(signature = (config = None, folder = None, /, **options))]
+    #[pyo3(signature = (config = None, folder = None, is_web2py = false, /, **options))]
     fn new(
         py: Python<'_>,
         config: Option<PathBuf>,
         folder: Option<PathBuf>,
+        is_web2py: bool,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let folder = folder.map_or_else(env::current_dir, Ok)?;
         let keywords = settings::from_keywords(options)?;
         let mut settings = Settings::default();
+        if is_web2py {
+            let unless_set = PyDict::new(py);
+            unless_set.set_item("trusted_proxies", WEB2PY_TRUSTED_PROXIES)?;
+            settings.add(&settings::from_keywords(Some(&unless_set))?);
+        }
         if let Some(config) = config {
-            file::read(&folder.join(&config), &config, &mut settings)
+            let mut given = Settings::default();
+            file::read(&folder.join(&config), &config, &mut given)
                 .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+            settings.add(&given);
         }
         ignore(py, &settings, &keywords)?;
         settings.add(&keywords);
@@ -113,6 +123,7 @@ impl Site {
     /// see.
     fn ask(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<Option<Exchange>> {
         let site = self.of_process(environ)?;
+        request::part_peer(environ)?;
         let mut head = RequestHead::default();
         let Decoded { length, mut endpoints } = match request::read(environ, &mut head) {
             Ok(decoded) => decoded,

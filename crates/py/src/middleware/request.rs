@@ -1,6 +1,7 @@
 //! An environ as a request's head, what became of that in the environ again, and an answer's head for `start_response`.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Decoded, Mount};
@@ -24,6 +25,18 @@ const VARIABLES: [&[u8]; 12] = [
     b"SERVER_PORT",
     b"SERVER_PROTOCOL",
 ];
+
+/// Takes the port out of a REMOTE_ADDR, where some servers put it: `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+pub(super) fn part_peer(environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    let Some(peer) = environ.get_item("REMOTE_ADDR")? else { return Ok(()) };
+    let Ok(peer) = peer.extract::<String>() else { return Ok(()) };
+    // The address of a socket as it is written, which an address without a port is not.
+    if let Ok(peer) = peer.parse::<SocketAddr>() {
+        environ.set_item("REMOTE_ADDR", peer.ip().to_canonical().to_string())?;
+        environ.set_item("REMOTE_PORT", peer.port().to_string())?;
+    }
+    Ok(())
+}
 
 /// Reads the request that an environ describes.
 ///
@@ -49,8 +62,14 @@ pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Resul
         add("REQUEST_URI", target);
     }
     let bytes: Vec<_> = variables.iter().map(|(name, value)| (octets(name), octets(value))).collect();
-    // A peer without an address is on a unix socket.
-    let nobody = Endpoints::local();
+    let peer = variable("REMOTE_ADDR").map(|peer| peer.to_string_lossy().into_owned()).unwrap_or_default();
+    let nobody = if peer.is_empty() || peer.starts_with("unix") {
+        // A peer without an address is on a unix socket.
+        Endpoints::local()
+    } else {
+        // Unless it has an address, nothing is known of it: it must not pass for somebody who is trusted.
+        Endpoints { unix: false, remote_addr: "0.0.0.0".into(), ..Endpoints::local() }
+    };
     let variables = bytes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let decoded = cgi::decode(variables, &Mount::AsGiven, &nobody, head)?;
     // That the body's length is not known matters to some.
