@@ -1,8 +1,4 @@
-"""The profile as a flame graph: callers above, callees below, as wide as their share of the time.
-
-A profile knows for each function what it cost per caller, but no whole call stacks. Where a function has several
-callers, the time of its callees is therefore divided among them in proportion to the time that it took for each.
-"""
+"""The sampled call stacks as a flame graph: callers above, callees below, as wide as their share of the time."""
 
 from __future__ import annotations
 
@@ -11,13 +7,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from anygate import profile_page
-from anygate.profile_figures import Figures, Function, Row
+from anygate.profile_figures import Figures, Function
 from anygate.profile_page import duration, name_of, place_of, text_of
 
 SHARE_MIN = 0.001
 # Each level has at most 1/SHARE_MIN boxes. This bounds the page where a program is also very deep.
 BOXES_MAX = 10_000
 _BOX_HEIGHT = 22
+_NOT_SAMPLED = "<p>No call stack was sampled yet: the requests were too short. After some more there is a graph.</p>"
 
 
 @dataclass(frozen=True)
@@ -29,42 +26,39 @@ class Box:
     left: float
     width: float
     seconds: float
-    above: frozenset[Function]
+
+
+class _Node:
+    """What was sampled below one chain of callers."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.callees: dict[Function, _Node] = {}
 
 
 def boxes(figures: Figures) -> list[Box]:
-    """Lay out the graph. The first box is the whole; there are none when no time was measured."""
-    callees: dict[Function, list[tuple[Function, float]]] = {}
-    roots = []
-    for row in figures.rows.values():
-        for caller, edge in row.callers.items():
-            callees.setdefault(caller, []).append((row.function, edge.cumulative_seconds))
-        seconds = _root_seconds(row)
-        if seconds > 0:
-            roots.append((row.function, seconds))
-    total = sum(seconds for _, seconds in roots)
+    """Lay out the graph. The first box is the whole; there are none when nothing was sampled."""
+    root = _Node()
+    for stack, seconds in figures.stacks.items():
+        node = root
+        node.seconds += seconds
+        for function in stack:
+            node = node.callees.setdefault(function, _Node())
+            node.seconds += seconds
+    total = root.seconds
     if total <= 0:
         return []
     laid: list[Box] = []
-    waiting = deque([Box(None, 0, 0.0, 1.0, total, frozenset())])
+    waiting = deque([(Box(None, 0, 0.0, 1.0, total), root)])
     while waiting and len(laid) < BOXES_MAX:
-        box = waiting.popleft()
+        box, node = waiting.popleft()
         laid.append(box)
-        if box.function is None:
-            parts, scale = roots, 1.0
-        else:
-            whole = figures.rows[box.function].cumulative_seconds if box.function in figures.rows else 0.0
-            # Recursion is cut: a function that is among its own callers is drawn only once.
-            parts = [part for part in callees.get(box.function, []) if part[0] not in box.above]
-            # The edges of recursive functions may add up to more than the function itself.
-            whole = max(whole, sum(seconds for _, seconds in parts))
-            scale = box.seconds / whole if whole > 0 else 0.0
         left = box.left
-        for function, seconds in sorted(parts, key=lambda part: (-part[1], part[0])):
-            width = seconds * scale / total
+        for function, callee in sorted(node.callees.items(), key=lambda part: (-part[1].seconds, part[0])):
+            width = callee.seconds / total
             if width < SHARE_MIN:
                 break
-            waiting.append(Box(function, box.depth + 1, left, width, seconds * scale, box.above | {function}))
+            waiting.append((Box(function, box.depth + 1, left, width, callee.seconds), callee))
             left += width
     return laid
 
@@ -73,9 +67,9 @@ def page(figures: Figures, view: profile_page.View) -> str:
     """Return the page with the flame graph."""
     laid = boxes(figures)
     if not laid:
-        return profile_page.shell("Flame graph", figures, view, profile_page.EMPTY)
+        return profile_page.shell("Flame graph", figures, view, _NOT_SAMPLED if figures.rows else profile_page.EMPTY)
     content = (
-        '<p class="hint">Select a box to zoom in, the top one to zoom out.</p>\n'
+        '<p class="hint">Sampled call stacks. Select a box to zoom in, the top one to zoom out.</p>\n'
         f'{svg(laid, figures.requests)}\n<p id="detail" aria-live="polite"></p>\n<script>{_SCRIPT}</script>'
     )
     return profile_page.shell("Flame graph", figures, view, content)
@@ -92,18 +86,6 @@ def svg(laid: list[Box], requests: int) -> str:
     parts += [_box(box, requests) for box in laid]
     parts.append("</svg>")
     return "\n".join(parts)
-
-
-def _root_seconds(row: Row) -> float:
-    """Return the time that a function took when nothing profiled called it.
-
-    That is all of it for most roots. But what a server calls in one request another function may call in the next, and
-    a recursive function is its own caller.
-    """
-    others = [edge for caller, edge in row.callers.items() if caller != row.function]
-    if row.calls <= sum(edge.calls for edge in row.callers.values()):
-        return 0.0
-    return max(0.0, row.cumulative_seconds - sum(edge.cumulative_seconds for edge in others))
 
 
 def _box(box: Box, requests: int) -> str:

@@ -11,13 +11,10 @@ its own.
 
 from __future__ import annotations
 
-import _thread
-import sys
-import time
 from collections.abc import Callable
-from typing import Any
 
 from anygate import importer
+from anygate.unpatched import unpatched
 
 #: Called with whether the worker is ready, and why not.
 Report = Callable[[bool, "str | None"], object]
@@ -32,7 +29,7 @@ def watch(target: str, interval: float, timeout: float, report: Report) -> None:
     Raises ValueError, which says everything, when there is no such function.
     """
     check = _Check(importer.hook("ready_check", target), timeout, report)
-    start, sleep = _real("_thread", "start_new_thread"), _real("time", "sleep")
+    start, sleep = unpatched("_thread", "start_new_thread"), unpatched("time", "sleep")
 
     def always() -> None:
         while True:
@@ -52,7 +49,7 @@ class _Check:
         self.problem: str | None = None
         self.is_late = False
         # A lock that is released is a message.
-        allocate = _real("_thread", "allocate_lock")
+        allocate = unpatched("_thread", "allocate_lock")
         self.question, self.answer = allocate(), allocate()
         self.question.acquire()
         self.answer.acquire()
@@ -85,11 +82,3 @@ def _problem(function: Callable[[], object]) -> str | None:
             return f"it raised {kind}: {error}"
         except Exception:
             return f"it raised {kind}"
-
-
-def _real(module: str, name: str) -> Any:
-    """A function of the standard library as it is without gevent."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None:
-        return monkey.get_original(module, name)
-    return getattr({"_thread": _thread, "time": time}[module], name)

@@ -1,11 +1,13 @@
 """The figures of a folder of profiles, accumulated.
 
-One request leaves one ``req_*.prof`` file, written by any worker process. ``Figures`` merges them in the form that
-``pstats`` uses, so that the merged figures can be written out as a profile again. It neither writes nor deletes files.
+One request leaves one ``req_*.prof`` file, written by any worker process, and beside it its call stacks as
+``req_*.stacks``. ``Figures`` merges the profiles in the form that ``pstats`` uses, so that the merged figures can be
+written out as a profile again. It neither writes nor deletes files.
 """
 
 from __future__ import annotations
 
+import json
 import marshal
 import os
 from dataclasses import dataclass, field
@@ -14,6 +16,12 @@ from typing import Any, NamedTuple
 
 # What cProfile writes for each function: its file, line and name.
 Function = tuple[str, int, str]
+
+#: The functions that were running in one another, the outermost first.
+Stack = tuple[Function, ...]
+
+#: How the name of a file of stacks ends.
+STACKS = ".stacks"
 
 # A profile is one dictionary. Marshal writes this byte first, with the high bit set when it may be referred to again.
 _DICTIONARY = (ord("{"), ord("{") | 0x80)
@@ -60,6 +68,8 @@ class Figures:
         self._folder = folder
         self._read: set[str] = set()
         self.rows: dict[Function, Row] = {}
+        self.stacks: dict[Stack, float] = {}
+        """Seconds for each call stack, by samples."""
         self.requests = 0
         self.skipped: dict[str, str] = {}
         """Files (or the folder) that could not be used, each with the reason."""
@@ -81,6 +91,7 @@ class Figures:
         for name in sorted(names - self._read):
             try:
                 rows = _profile((self._folder / name).read_bytes())
+                stacks = _stacks((self._folder / name).with_suffix(STACKS))
             except FileNotFoundError:
                 # Deleted since the folder was listed, which is no error.
                 continue
@@ -90,11 +101,14 @@ class Figures:
                 self.skipped[name] = str(error)
             else:
                 self._add(rows)
+                for stack, seconds in stacks:
+                    self.stacks[stack] = self.stacks.get(stack, 0.0) + seconds
             self._read.add(name)
 
     def _forget(self) -> None:
         self._read.clear()
         self.rows.clear()
+        self.stacks.clear()
         self.skipped.clear()
         self.requests = 0
 
@@ -157,6 +171,22 @@ def profile_names(folder: Path) -> list[str]:
             for entry in entries
             if entry.name.startswith("req_") and entry.name.endswith(".prof") and entry.is_file()
         ]
+
+
+def dump_stacks(stacks: dict[Stack, float]) -> bytes:
+    """Return samples as the content of a file of stacks."""
+    return json.dumps([[seconds, stack] for stack, seconds in list(stacks.items())]).encode()
+
+
+def _stacks(path: Path) -> list[tuple[Stack, float]]:
+    """Read a file of stacks, which may be missing; raises ValueError when it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+        return [(tuple(_function(function) for function in stack), float(seconds)) for seconds, stack in content]
+    except FileNotFoundError:
+        return []
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a file of stacks ({type(error).__name__})") from None
 
 
 def _profile(content: bytes) -> list[Row]:

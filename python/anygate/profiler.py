@@ -1,7 +1,8 @@
 """A WSGI application around another one that finds out where its time goes.
 
-Each request runs under cProfile and leaves a file ``req_<uuid>.prof`` in a folder that all worker processes share. The
-accumulated figures are shown at ``/__profile__``, and ``wsgi.prof`` holds them when the processes have ended.
+Each request runs under cProfile and leaves a file ``req_<uuid>.prof`` in a folder that all worker processes share, with
+its sampled call stacks beside it in ``req_<uuid>.stacks``. The accumulated figures are shown at ``/__profile__``, and
+``wsgi.prof`` holds them when the processes have ended.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anygate import flame_graph, profile_page
-from anygate.profile_figures import SORT_KEYS, Figures, profile_names
+from anygate.profile_figures import SORT_KEYS, STACKS, Figures, Stack, dump_stacks, profile_names
+from anygate.stack_sampler import StackSampler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -96,13 +98,15 @@ class Profiler:
             self._count_unprofiled(f"it waited longer than {self.wait_max_seconds:g} s for the requests before it")
             return self.application(environ, start_response)
         # The profile is switched on in this very frame, so that the application is its root.
-        profile = cProfile.Profile()
+        profile, samples = cProfile.Profile(), StackSampler()
         try:
             if sys.getprofile() is not None:
                 # Before Python 3.12 cProfile would silently push the other tool aside.
                 raise ValueError("another profiling tool is already active")
+            samples.start()
             profile.enable()
         except ValueError as error:
+            samples.stop()
             self._turn.release()
             self._count_unprofiled(str(error))
             return self.application(environ, start_response)
@@ -111,9 +115,10 @@ class Profiler:
             return self.application(environ, start_response)
         finally:
             profile.disable()
+            samples.stop()
             self._profiled_thread = None
             self._turn.release()
-            self._write(profile)
+            self._write(profile, samples.seconds)
 
     def write_total(self) -> Path | None:
         """Merge all profiles of the folder into ``wsgi.prof`` there and return its path, or None when there are none.
@@ -149,9 +154,14 @@ class Profiler:
         except OSError as error:
             _log.warning("cannot write %s: %s", self.folder / TOTAL_NAME, error)
 
-    def _write(self, profile: cProfile.Profile) -> None:
+    def _write(self, profile: cProfile.Profile, stacks: dict[Stack, float]) -> None:
+        path = self.folder / f"req_{uuid.uuid4()}.prof"
         try:
-            with _new_content(self.folder / f"req_{uuid.uuid4()}.prof") as part:
+            # First, because whoever reads a profile reads its stacks too.
+            if stacks:
+                with _new_content(path.with_suffix(STACKS)) as part:
+                    part.write_bytes(dump_stacks(stacks))
+            with _new_content(path) as part:
                 profile.dump_stats(part)
         except Exception as error:
             # Whatever goes wrong, a full disk above all, the request is not to suffer.
@@ -230,6 +240,7 @@ class Profiler:
             try:
                 for name in profile_names(self.folder):
                     (self.folder / name).unlink(missing_ok=True)
+                    (self.folder / name).with_suffix(STACKS).unlink(missing_ok=True)
             except OSError as error:
                 return _plain("500 Internal Server Error", f"cannot clear {self.folder}: {error.strerror}")
             finally:

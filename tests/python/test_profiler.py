@@ -17,8 +17,9 @@ from wsgiref.validate import validator
 
 import pytest
 from anygate.flame_graph import boxes
-from anygate.profile_figures import Figures
+from anygate.profile_figures import Figures, dump_stacks
 from anygate.profiler import Profiler
+from anygate.stack_sampler import StackSampler
 
 HOME = "127.0.0.1"
 ABROAD = "192.0.2.7"
@@ -88,7 +89,7 @@ def test_each_request_leaves_one_profile_that_pstats_loads(used, folder):
     assert re.fullmatch(r"req_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f-]{17}\.prof", profiles(folder)[0].name)
     names = {name for _, _, name in pstats.Stats(str(profiles(folder)[0])).stats}
     assert {"application", "outer_work", "inner_work"} <= names
-    assert len(list(folder.iterdir())) == 3
+    assert {path.suffix for path in folder.iterdir()} <= {".prof", ".stacks"}
 
 
 def test_the_iterable_of_the_application_is_passed_on_untouched(folder):
@@ -418,55 +419,90 @@ def flame_of(profiler):
     return ElementTree.fromstring(page[page.index('<svg id="flame"') : page.rindex("</svg>") + len("</svg>")])
 
 
-def test_the_flame_graph_is_xml_and_shows_the_functions_of_the_application(used):
-    titles = [title.text for title in flame_of(used).iter("title")]
-    place = f"{__file__}:{inner_work.__code__.co_firstlineno}"
-    assert titles[0].startswith("all requests (3)")
-    assert any(re.match(rf"inner_work · {re.escape(place)} · [\d.,]+\s\S+, [\d.]+%$", title) for title in titles)
+class Sampled:
+    """An application that runs ``work(spin)`` until each of the stacks that it names was sampled often."""
+
+    def __init__(self, folder, work, monkeypatch):
+        samplers = []
+
+        class Recording(StackSampler):
+            def __init__(self):
+                super().__init__()
+                samplers.append(self)
+
+        monkeypatch.setattr("anygate.profiler.StackSampler", Recording)
+
+        def seen(*names):
+            ends = [stack for stack in list(samplers[-1].seconds) if [f[2] for f in stack][-len(names) :] == [*names]]
+            return sum(samplers[-1].seconds[stack] for stack in ends) > 0.02
+
+        def app(environ, start_response):
+            work(seen)
+            return application(environ, start_response)
+
+        Answer(Profiler(app, folder))
+        self.figures = Figures(folder)
+        self.figures.refresh()
+        self.boxes = boxes(self.figures)
 
 
-def test_odd_names_are_escaped(folder):
-    source = compile("def f(): return sum(range(20000))", "<b>&\"'\x01\udcff.py", "exec")
+def test_the_flame_graph_is_xml_and_shows_the_functions_of_the_application(folder, monkeypatch):
+    def spin(seen):
+        while not seen("spin"):
+            sum(range(1000))
+
+    Sampled(folder, spin, monkeypatch)
+    titles = [title.text for title in flame_of(Profiler(application, folder)).iter("title")]
+    place = f"{__file__}:{spin.__code__.co_firstlineno}"
+    assert titles[0].startswith("all requests (1)")
+    assert any(re.match(rf"spin · {re.escape(place)} · [\d.,]+\s\S+, [\d.]+%$", title) for title in titles)
+
+
+def test_requests_too_short_for_a_sample_are_said_to_be(folder):
+    profiler = Profiler(application, folder)
+    Answer(profiler)
+    for file in folder.glob("req_*.stacks"):
+        file.unlink()
+    assert "the requests were too short" in Answer(profiler, "/__profile__/flame").text
+
+
+def test_odd_names_are_escaped(folder, monkeypatch):
+    source = compile("def f(seen):\n while not seen('f'): pass", "<b>&\"'\x01\udcff.py", "exec")
     names = {}
     exec(source, names)
-
-    def app(environ, start_response):
-        names["f"]()
-        return application(environ, start_response)
-
-    profiler = Profiler(app, folder)
-    Answer(profiler)
+    Sampled(folder, names["f"], monkeypatch)
+    profiler = Profiler(application, folder)
     assert any("<b>&\"'" in title.text for title in flame_of(profiler).iter("title"))
     assert "<b>" not in Answer(profiler, "/__profile__").text
     assert Answer(profiler, "/__profile__", "format=json").status == 200
 
 
-def test_boxes_lie_within_the_box_above_and_recursion_is_cut(folder):
-    def even(n):
-        time.sleep(0.0002)
-        return n == 0 or odd(n - 1)
-
-    def odd(n):
-        return n != 0 and even(n - 1)
-
-    def app(environ, start_response):
-        even(int(environ["QUERY_STRING"]))
-        odd(3)
-        return application(environ, start_response)
-
-    profiler = Profiler(app, folder)
-    for depth in (0, 7, 30):
-        Answer(profiler, query=str(depth))
+def figures_of(folder, stacks):
+    """Figures of one request with these stacks, each a text of one-letter functions."""
+    folder.mkdir(exist_ok=True)
+    profile = cProfile.Profile()
+    profile.runcall(outer_work)
+    profile.dump_stats(folder / "req_1.prof")
+    found = {tuple(("file.py", ord(name), name) for name in stack): seconds for stack, seconds in stacks.items()}
+    (folder / "req_1.stacks").write_bytes(dump_stacks(found))
     figures = Figures(folder)
     figures.refresh()
-    laid = boxes(figures)
-    assert laid[0].width == 1.0
-    assert laid[0].seconds == pytest.approx(figures.total_seconds, rel=0.05)
+    return figures
+
+
+def test_boxes_lie_within_the_box_above_and_recursion_is_shown_as_it_was(folder):
+    laid = boxes(figures_of(folder, {"ab": 1.0, "abab": 2.0, "ababc": 3.0, "ad": 3.0, "e": 1.0, "tiny": 0.001}))
+    assert (laid[0].width, laid[0].seconds) == (1.0, pytest.approx(10.001))
+    named = [("" if box.function is None else box.function[2], box.depth, round(box.seconds, 3)) for box in laid]
+    assert named == [
+        ("", 0, 10.001),
+        *[("a", 1, 9), ("e", 1, 1)],
+        *[("b", 2, 6), ("d", 2, 3)],
+        *[("a", 3, 5), ("b", 4, 5), ("c", 5, 3)],
+    ]
     levels = {}
     for box in laid:
         levels.setdefault(box.depth, []).append(box)
-        assert box.width >= 0.001
-        assert len(box.above) == box.depth, "no function is above itself"
     for depth, level in levels.items():
         end = 0.0
         for box in sorted(level, key=lambda box: box.left):
@@ -479,17 +515,35 @@ def test_boxes_lie_within_the_box_above_and_recursion_is_cut(folder):
                 )
 
 
-def test_a_function_that_is_its_own_caller_is_a_root(folder):
-    def app(environ, start_response):
-        time.sleep(0.001)
-        if environ["n"] > 0:
-            return app({**environ, "n": environ["n"] - 1}, start_response)
-        return application(environ, start_response)
-
-    Answer(Profiler(app, folder), n=3)
+@pytest.mark.parametrize("content", [b"", b"{", b"1", b"[[1]]", b'[["x", []]]', b"[[1, [[1]]]]", b"[" * 100_000])
+def test_a_file_that_has_no_stacks_is_named(folder, content):
+    figures_of(folder, {"a": 1.0})
+    (folder / "req_1.stacks").write_bytes(content)
     figures = Figures(folder)
     figures.refresh()
-    assert next(box.function[2] for box in boxes(figures) if box.depth == 1) == "app"
+    assert "not a file of stacks" in figures.skipped["req_1.prof"]
+
+
+def test_who_waits_below_recursion_gets_its_share(folder, monkeypatch):
+    """As in every Django site, whose middlewares call one function again and again."""
+
+    def middleware(depth, seen):
+        if depth:
+            return middleware(depth - 1, seen)
+        while not seen("middleware", "view"):
+            view()
+        return None
+
+    def view():
+        time.sleep(0.005)
+
+    laid = Sampled(folder, lambda seen: middleware(4, seen), monkeypatch).boxes
+    depths = {}
+    for box in laid[1:]:
+        depths.setdefault(box.function[2], []).append(box.depth)
+    assert depths["middleware"] == [3, 4, 5, 6, 7]
+    assert depths["view"] == [8]
+    assert next(box.width for box in laid if box.depth == 8) > 0.5
 
 
 def test_the_total_is_written_at_exit(folder, tmp_path):
