@@ -3,7 +3,7 @@
 use std::io;
 
 use anygate_policy::metrics::Totals;
-use anygate_policy::row::Row;
+use anygate_policy::shared_memory::process_row::Row;
 
 /// Levels of messages, in the order of the numbers that [`Row::want_log_level`] takes, from 1.
 pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];

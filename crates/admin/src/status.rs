@@ -4,8 +4,8 @@ use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_policy::metrics::{self, BOUNDS, Totals};
-use anygate_policy::recent::Message;
-use anygate_policy::row::Row;
+use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
 
 use crate::application::About;

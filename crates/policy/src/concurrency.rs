@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anygate_proto::head::RequestHead;
 
-use crate::count_table::{CountTable, Permit};
 use crate::network::{Client, Network};
 use crate::paths::{self, ByPrefix};
 use crate::rate_limit::By;
 use crate::refusal::Refusal;
+use crate::shared_memory::counters::{CountTable, Permit};
 
 /// Who is over a limit of requests at once may try again as soon as one of them has ended, which nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anygate_proto::head::{RequestHead, ResponseHead, is_token_byte};
 
-use crate::coding::vary_by;
+use crate::compression::negotiation::vary_by;
 
 /// Who may do what.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::words;
+use crate::shared_memory::text;
 
 /// Requests of one worker that can be seen.
 pub const PLACES: usize = 64;
@@ -12,7 +12,7 @@ const WORDS: usize = 16;
 /// Numbers in a row.
 pub const CELLS: usize = PLACES * WORDS;
 /// Method and target are cut off after so many bytes.
-const TEXT_BYTES: usize = words::text_max_bytes(WORDS - 1);
+const TEXT_BYTES: usize = text::text_max_bytes(WORDS - 1);
 /// Somebody is writing here.
 const CLAIMED: u64 = u64::MAX;
 
@@ -42,7 +42,7 @@ impl<'a> InFlight<'a> {
         let mut text = [0; TEXT_BYTES];
         let bytes = method.iter().chain(b" ").chain(target).copied();
         let length = text.iter_mut().zip(bytes).map(|(to, byte)| *to = byte).count();
-        words::store(words, text.get(..length).unwrap_or_default());
+        text::store(words, text.get(..length).unwrap_or_default());
         begun.store(micros(now).max(1), Ordering::Release);
         Some(place)
     }
@@ -67,7 +67,7 @@ impl<'a> InFlight<'a> {
         if begun == 0 || begun == CLAIMED {
             return None;
         }
-        let request = words::load(words);
+        let request = text::load(words);
         // Whoever reused the place meanwhile wrote into what we read.
         std::sync::atomic::fence(Ordering::Acquire);
         let unchanged = cell.load(Ordering::Relaxed) == begun;

@@ -5,15 +5,15 @@
 //! * [`network`]: networks of addresses, and the client that lists and limits see.
 //! * [`access_list`]: who may come in, by address. [`refusal`]: what the others are told.
 //! * [`rate_limit`]: how many requests a client may send. [`rate_table`]: where they are counted.
-//! * [`concurrency`]: how much there may be at once, requests, connections and bytes. [`count_table`]: where it is counted.
-//! * [`metrics`]: what is counted. [`in_flight`]: what is being answered. [`recent`]: the last messages.
-//! * [`row`]: those three, as one process shows them to all others.
-//! * [`coding`] and [`compression`]: answers made smaller on their way.
+//! * [`concurrency`]: how much there may be at once, requests, connections and bytes.
+//! * [`metrics`]: what is counted. [`in_flight`]: requests that are being answered.
+//! * [`shared_memory`]: what processes see of each other: counters, recent errors, and the row of each process.
+//! * [`compression`]: compressed responses. `conditional`: validators and conditional requests.
 //! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
 //! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
 //! * [`cache`]: answers that are given again (RFC 9111).
-//! * [`site`]: all of them together, as one process has them.
+//! * [`policies`]: all of them together, as one process has them.
 //! * [`shared`]: rates and answers that all nodes of a site have in common, in Redis.
 #![forbid(unsafe_code)]
 
@@ -21,12 +21,10 @@ mod accept;
 pub mod access_list;
 pub mod access_log;
 pub mod cache;
-pub mod coding;
 pub mod compression;
 pub mod concurrency;
+mod conditional;
 pub mod cors;
-pub mod count_table;
-mod encoder;
 pub mod error_pages;
 #[cfg(test)]
 mod fixtures;
@@ -35,16 +33,13 @@ pub mod in_flight;
 pub mod metrics;
 pub mod network;
 mod paths;
+pub mod policies;
 mod range;
 pub mod rate_limit;
 pub mod rate_table;
-pub mod recent;
 pub mod refusal;
-pub mod row;
 pub mod security_headers;
 pub mod shared;
-pub mod site;
+pub mod shared_memory;
 pub mod static_files;
-mod validators;
 pub mod web2py_static;
-mod words;

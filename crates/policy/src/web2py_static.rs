@@ -10,8 +10,8 @@ use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
+use crate::conditional::whole_seconds;
 use crate::range::{self, ByteRange, Member};
-use crate::validators::whole_seconds;
 
 /// The static files of one site.
 #[derive(Debug)]

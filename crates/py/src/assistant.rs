@@ -16,7 +16,7 @@ use anygate_config::{
     AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
 };
 use anygate_policy::cache::Cache;
-use anygate_policy::row::Row;
+use anygate_policy::shared_memory::process_row::Row;
 use anygate_server::{Answering, Events, Service, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};

@@ -11,7 +11,7 @@ use anygate_config::{LogLevel, LogPlan, LogTarget};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics;
-use anygate_policy::row::Row;
+use anygate_policy::shared_memory::process_row::Row;
 use anygate_server::{AccessLog, Reopen, SharedRow};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anygate_config::{Concurrency, Plan};
+use anygate_policy::policies::{Prepared, Surroundings};
 use anygate_policy::rate_table::Cells;
-use anygate_policy::site::{Prepared, Surroundings};
 use anygate_sys::shared::Board;
 
 use crate::launch::Refusal;

@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicU64;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics;
-use anygate_policy::row::{self, Row};
-use anygate_policy::site::Prepared;
+use anygate_policy::policies::Prepared;
+use anygate_policy::shared_memory::process_row::{self, Row};
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Answering, Ended, Events, Peers, Service, SharedRow, Tickets, Tls, Worker};
 use anygate_supervisor::sockets::Socket;
@@ -125,7 +125,7 @@ impl WorkerBody for Body {
     }
 
     fn counts(&self) -> usize {
-        if self.plan.admin.is_wanted() { row::CELLS } else { 0 }
+        if self.plan.admin.is_wanted() { process_row::CELLS } else { 0 }
     }
 
     fn count(&self, event: Event, counts: &[AtomicU64]) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anygate_config::{self as config, ServerPlan};
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::site::{Admission, Arrival, Site, Through};
+use anygate_policy::policies::{Admission, Arrival, Site, Through};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};

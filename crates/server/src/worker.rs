@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::metrics;
-use anygate_policy::site::Site;
+use anygate_policy::policies::Site;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_proto::limits::Limits;

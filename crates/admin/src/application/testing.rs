@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_policy::cache::Cache;
 use anygate_policy::metrics::{self, Request as Counted};
-use anygate_policy::row::{self, Row};
+use anygate_policy::shared_memory::process_row::{self, Row};
 use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -27,7 +27,7 @@ pub(crate) struct Fake {
 impl Fake {
     /// Workers 41 and 42, which have answered and are answering; the supervisor; what a worker left that is gone.
     pub(crate) fn serving() -> Fake {
-        let row = || (0..row::CELLS).map(|_| AtomicU64::new(0)).collect();
+        let row = || (0..process_row::CELLS).map(|_| AtomicU64::new(0)).collect();
         let fake = Fake {
             cache: None,
             rows: Arc::new((0..4).map(|_| row()).collect()),

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use crate::coding::{self, Coding};
-use crate::validators::{Validators, whole_seconds};
+use crate::compression::negotiation::{self, Coding};
+use crate::conditional::{Validators, whole_seconds};
 
 /// A file up to this size is held in memory, so that an answer needs no system call but the one that sends it.
 const MEMORY_MAX_BYTES: u64 = 32 * 1024;
@@ -78,7 +78,7 @@ impl Loaded {
                 .describe(&description, coding)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if !codings.is_empty() {
-                coding::vary_by(&mut variant.head, "Accept-Encoding");
+                negotiation::vary_by(&mut variant.head, "Accept-Encoding");
             }
             Ok::<_, io::Error>(variant)
         };
@@ -93,7 +93,7 @@ impl Loaded {
         if self.codings.is_empty() {
             return &self.plain;
         }
-        let coding = coding::preferred(request, &self.codings);
+        let coding = negotiation::preferred(request, &self.codings);
         let place = coding.and_then(|coding| self.codings.iter().position(|&other| other == coding));
         place.and_then(|place| self.coded.get(place)).unwrap_or(&self.plain)
     }
@@ -148,7 +148,7 @@ impl Variant {
             head.push_field(b"Cache-Control", value.as_bytes())?;
         }
         if let Some(field) = description.vary {
-            coding::vary_by(head, field);
+            negotiation::vary_by(head, field);
         }
         Ok(())
     }

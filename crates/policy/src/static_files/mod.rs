@@ -31,9 +31,9 @@ use self::cache::{Cache, Known};
 use self::loaded::{Content, Loaded, Variant};
 use self::place::{Found, Place, is_clean};
 use crate::accept;
+use crate::conditional::Outcome;
 use crate::error_pages::ErrorPages;
 use crate::range::{self, ByteRange, Wanted};
-use crate::validators::Outcome;
 
 /// What may be done with a file.
 const ALLOW: &str = "GET, HEAD, OPTIONS";

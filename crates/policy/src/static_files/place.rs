@@ -10,7 +10,7 @@ use anygate_proto::head::is_value_byte;
 use super::loaded::{Description, Loaded};
 use super::root::Root;
 use super::{Mount, NO_CACHE};
-use crate::coding::Coding;
+use crate::compression::negotiation::Coding;
 
 /// RFC 8246: for files whose name changes with their content.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";

@@ -20,7 +20,7 @@ use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::site::{self, Admission, Arrival, Passage, Prepared, Surroundings, Through};
+use anygate_policy::policies::{self, Admission, Arrival, Passage, Prepared, Surroundings, Through};
 use anygate_proto::application::{Failed, Response};
 use anygate_proto::cgi::Decoded;
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -54,7 +54,7 @@ pub(crate) struct Site {
     rows: Rows,
     /// The process that made the last one, and what it made. The lock is never held while the interpreter is let go,
     /// so that nobody has it when a process forks.
-    made: Mutex<Option<(u32, Arc<site::Site>)>>,
+    made: Mutex<Option<(u32, Arc<policies::Site>)>>,
 }
 
 #[pymethods]
@@ -179,7 +179,7 @@ impl Site {
 
 impl Site {
     /// What this process has around the application.
-    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<site::Site>> {
+    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<policies::Site>> {
         let process = std::process::id();
         if let Some((of, site)) = &*lock(&self.made)
             && *of == process
@@ -213,7 +213,7 @@ impl Site {
 
     /// Has the site's own check asked, beside the requests. This one waits for its first answer, unless it would keep all
     /// others of the process waiting, too.
-    fn watch(&self, py: Python<'_>, site: &site::Site, greenlets: bool) {
+    fn watch(&self, py: Python<'_>, site: &policies::Site, greenlets: bool) {
         if self.health.ready_check.is_none() {
             return;
         }
@@ -263,7 +263,7 @@ fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
 }
 
 /// The answer to a request that is none.
-fn refuse(site: &site::Site, request: RequestHead, https: bool, status: u16) -> PyResult<Exchange> {
+fn refuse(site: &policies::Site, request: RequestHead, https: bool, status: u16) -> PyResult<Exchange> {
     let line = if status == 431 { "431 Request Header Fields Too Large" } else { "400 Bad Request" };
     let mut head = ResponseHead::new();
     let built = head

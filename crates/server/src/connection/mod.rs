@@ -15,7 +15,7 @@ use std::time::Duration;
 use anygate_config::Protocol;
 use anygate_policy::concurrency::ConnectionPermit;
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::site::{self, Admission, Reply, Site};
+use anygate_policy::policies::{self, Admission, Reply, Site};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
@@ -629,7 +629,7 @@ impl Exchange {
             return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
         }
         if let Some(site) = &rules.site {
-            let arrival = site::Arrival {
+            let arrival = policies::Arrival {
                 head: &mut self.head,
                 endpoints: self.endpoints.as_ref().unwrap_or(ends),
                 is_trusted: rules.forwarding.trusts(ends),

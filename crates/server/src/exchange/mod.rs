@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use anygate_config::Protocol;
-use anygate_policy::site::{Passage, Reply, Site};
+use anygate_policy::policies::{Passage, Reply, Site};
 use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
 use anygate_policy::metrics;
-use anygate_policy::row::Row;
-use anygate_policy::site::Reply;
+use anygate_policy::policies::Reply;
+use anygate_policy::shared_memory::process_row::Row;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
-use anygate_policy::row::Row;
-use anygate_policy::site::Through;
+use anygate_policy::policies::Through;
+use anygate_policy::shared_memory::process_row::Row;
 use anygate_proto::application::{Application, Endpoints, Failed, Request, Response};
 use anygate_proto::head::RequestHead;
 use anygate_sys::clock;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anygate_policy::cache::Waiter;
-use anygate_policy::site::{Passage, Through};
+use anygate_policy::policies::{Passage, Through};
 use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_sys::Bell;

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::in_flight::{self, InFlight};
 use crate::metrics::{self, Counts};
-use crate::recent::{self, Recent};
+use crate::shared_memory::recent_errors::{self, Recent};
 
 const IN_FLIGHT: usize = metrics::CELLS;
 const RECENT: usize = IN_FLIGHT + in_flight::CELLS;
 
-const LOG_LEVEL: usize = RECENT + recent::CELLS;
+const LOG_LEVEL: usize = RECENT + recent_errors::CELLS;
 
 /// Numbers in a row.
 pub const CELLS: usize = LOG_LEVEL + 1;
@@ -69,15 +69,15 @@ mod tests {
         let shown = Row(&one);
         shown.counts().add(metrics::CELLS - 1, 7);
         shown.in_flight().begin(UNIX_EPOCH, b"GET", b"/");
-        for number in 0..recent::PLACES + 1 {
+        for number in 0..recent_errors::PLACES + 1 {
             shown.recent().add(UNIX_EPOCH, &format!("{number}"));
         }
         assert_eq!(shown.in_flight().list(UNIX_EPOCH).len(), 1);
-        assert_eq!(shown.recent().list().len(), recent::PLACES);
+        assert_eq!(shown.recent().list().len(), recent_errors::PLACES);
         shown.want_log_level(3);
-        assert_eq!((shown.log_level(), shown.recent().list().len()), (3, recent::PLACES));
+        assert_eq!((shown.log_level(), shown.recent().list().len()), (3, recent_errors::PLACES));
         shown.leave_to(Row(&all));
-        assert_eq!(Row(&all).recent().list().len(), recent::PLACES);
+        assert_eq!(Row(&all).recent().list().len(), recent_errors::PLACES);
         Row(&[]).counts().add(0, 1);
         Row(&[]).want_log_level(1);
     }

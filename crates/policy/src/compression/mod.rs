@@ -1,18 +1,21 @@
-//! Answers compressed on their way to the client: which ones, and what their heads then say.
+//! Responses compressed on their way to the client: which ones, and what their heads then say.
 //!
 //! Compression tells about secrets (BREACH, <https://breachattack.com>): where a page repeats something of its request
 //! and holds a secret, whoever can make a browser send requests and sees how long the answers are can guess the secret
 //! bit by bit. Applications that put a fresh mask over such secrets (Django and web2py do so with their form keys, or
 //! use each key once) are safe; paths of others belong into [`Rules::excluded_paths`].
 
+mod encoder;
+pub mod negotiation;
+
 use std::sync::Arc;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use crate::coding::{self, Coding};
-use crate::encoder::Encoders;
-pub use crate::encoder::{EncodeError, Encoder, Levels};
 use crate::paths;
+use encoder::Encoders;
+pub use encoder::{EncodeError, Encoder, Levels};
+use negotiation::Coding;
 
 /// What is compressed, and how.
 #[derive(Clone, Debug)]
@@ -157,7 +160,7 @@ impl Compression {
         let coding = match self.decide(request, head, length) {
             Decision::Pass => return None,
             Decision::Identity => {
-                coding::vary_by(head, "Accept-Encoding");
+                negotiation::vary_by(head, "Accept-Encoding");
                 return None;
             }
             Decision::Coded(coding) => coding,
@@ -190,7 +193,7 @@ impl Compression {
             Decision::Coded(coding) => self.whole(coding, body).map(|coded| (coding, coded)),
         };
         let Some((coding, coded)) = coded.filter(|(_, coded)| coded.len() < body.len()) else {
-            coding::vary_by(head, "Accept-Encoding");
+            negotiation::vary_by(head, "Accept-Encoding");
             return None;
         };
         code_head(head, coding);
@@ -227,7 +230,7 @@ impl Compression {
         {
             return Decision::Pass;
         }
-        match coding::preferred(request, &self.rules.codings) {
+        match negotiation::preferred(request, &self.rules.codings) {
             Some(coding) => Decision::Coded(coding),
             None => Decision::Identity,
         }
@@ -279,7 +282,7 @@ impl Compression {
         if tags.into_iter().any(|(_, value)| value.windows(weak.len()).any(|part| part == weak)) {
             let set = head.set_field(b"ETag", &weak);
             debug_assert!(set.is_ok(), "a tag stays valid with the mark of weak ones");
-            coding::vary_by(head, "Accept-Encoding");
+            negotiation::vary_by(head, "Accept-Encoding");
         }
     }
 }
@@ -309,7 +312,7 @@ fn code_head(head: &mut ResponseHead, coding: Coding) {
     debug_assert!(changed.is_ok(), "our own values are valid");
     // Ranges that the application would serve are those of another representation.
     head.remove_field("accept-ranges");
-    coding::vary_by(head, "Accept-Encoding");
+    negotiation::vary_by(head, "Accept-Encoding");
 }
 
 #[cfg(test)]
@@ -317,7 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::encoder::tests::decoded;
+    use crate::compression::encoder::tests::decoded;
     use crate::fixtures::{field, request, response};
 
     const HTML: (&str, &str) = ("Content-Type", "text/html; charset=utf-8");

@@ -10,7 +10,7 @@ use brotli::CompressorWriter;
 use flate2::{Compress, Crc, FlushCompress, Status};
 use zstd::stream::raw::{CParameter, Encoder as ZstdContext, InBuffer, Operation, OutBuffer};
 
-use crate::coding::Coding;
+use crate::compression::negotiation::Coding;
 
 /// 256 KiB (RFC 7932 section 9.1).
 const BROTLI_WINDOW_BITS: u32 = 18;

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::words;
+use crate::shared_memory::text;
 
 /// Messages that are kept.
 pub const PLACES: usize = 16;
@@ -33,7 +33,7 @@ impl<'a> Recent<'a> {
         let place = usize::try_from(number).unwrap_or_default() % PLACES;
         let Some((time, words)) = self.place(place) else { return };
         time.store(0, Ordering::Relaxed);
-        words::store(words, text.lines().next().unwrap_or_default().as_bytes());
+        text::store(words, text.lines().next().unwrap_or_default().as_bytes());
         time.store(millis(now).max(1), Ordering::Release);
     }
 
@@ -57,7 +57,7 @@ impl<'a> Recent<'a> {
         if time == 0 {
             return None;
         }
-        Some(Message { time: UNIX_EPOCH + Duration::from_millis(time), text: words::load(words) })
+        Some(Message { time: UNIX_EPOCH + Duration::from_millis(time), text: text::load(words) })
     }
 
     /// When a message came, and its text.
@@ -102,7 +102,7 @@ mod tests {
         Recent(&one).pass_on(Recent(&other));
         let texts = texts(Recent(&other));
         assert_eq!(texts[0], "short");
-        assert_eq!(texts[1].chars().count(), words::text_max_bytes(WORDS - 1) / 2);
+        assert_eq!(texts[1].chars().count(), text::text_max_bytes(WORDS - 1) / 2);
         Recent(&[]).add(UNIX_EPOCH, "nowhere");
         assert!(Recent(&[]).list().is_empty());
     }

@@ -15,20 +15,20 @@ use super::identity::Identity;
 use super::{Site, Vitals};
 use crate::access_list::{self, AccessList, Source};
 use crate::cache::{self, Cache, Epochs, Memory, PathRule};
-use crate::coding::Coding;
+use crate::compression::negotiation::Coding;
 use crate::compression::{self, Compression, TypePattern};
 use crate::concurrency::{
     BodyLimits, BodyRules, ConnectionRules, Connections, QueueRules, RequestLimit, RequestLimiter,
     RequestRules,
 };
 use crate::cors::{self, Cors, Fields, Origin};
-use crate::count_table::CountTable;
 use crate::error_pages::{self, ErrorPages};
 use crate::network::Network;
 use crate::rate_limit::{self, By, Policy, RateLimiter};
 use crate::rate_table::{Cells, Rate, RateTable};
 use crate::security_headers::{self, Profile, SecurityHeaders};
 use crate::shared::{self, Redis};
+use crate::shared_memory::counters::CountTable;
 use crate::static_files::{self, Mount, Pattern, StaticFiles};
 
 /// Clients whose rates are remembered; those that were not here for the longest are forgotten.

@@ -15,10 +15,10 @@ use super::identity::Names;
 use super::{Reply, Site};
 use crate::cache::{Begin, Lookup, Recorder, Stored, Waiter};
 use crate::compression::Encoder;
-use crate::count_table::Permit;
 use crate::network::Client;
 use crate::rate_limit::RateFields;
 use crate::refusal::Refusal;
+use crate::shared_memory::counters::Permit;
 
 /// Bodies whose length is known, up to this, are compressed as a whole, so that their length is known again.
 const GATHER_MAX_BYTES: u64 = 256 * 1024;

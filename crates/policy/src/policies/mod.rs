@@ -10,7 +10,7 @@
 
 mod build;
 mod identity;
-mod passage;
+mod request_policies;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +22,7 @@ use anygate_proto::application::{Endpoints, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 pub use build::{Prepared, Surroundings};
-pub use passage::{Passage, Through};
+pub use request_policies::{Passage, Through};
 
 use crate::access_list::AccessList;
 use crate::cache::Cache;
