@@ -1,16 +1,16 @@
 //! Where the lines of logs go: files, pipes, syslog, the journal. Nothing here waits for a reader or a disk: what is not
 //! taken is kept for a while, then dropped and counted. How lines look is not decided here.
 //!
-//! * [`outlet`]: one log, what waits for it, and what it lost. * [`place`]: what it is written to.
+//! * [`log`]: one log, what waits for it, and what it lost. * [`destination`]: what it is written to.
 //! * [`syslog`] and [`journal`]: messages as those who collect them read them. * [`rotation`]: fresh files for full ones.
 #![forbid(unsafe_code)]
 
+mod destination;
 mod journal;
-mod outlet;
-mod place;
+mod log;
 mod rotation;
 mod syslog;
 
-pub use outlet::{Held, Kind, News, Outlet};
-pub use place::Severity;
+pub use destination::Severity;
+pub use log::{Held, Kind, News, Outlet};
 pub use rotation::Rotation;

@@ -8,7 +8,7 @@ use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
-use crate::worker::{
+use crate::worker_body::{
     BEATS, Counts, Death, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR,
     TRAFFIC,
 };

@@ -15,7 +15,7 @@ use anygate_sys::signals::Held;
 use anygate_sys::{BindError, Listener};
 
 use crate::sockets::Socket;
-use crate::worker::Restart;
+use crate::worker_body::Restart;
 
 /// The variable.
 pub const VARIABLE: &str = "_ANYGATE_INHERIT";

@@ -10,11 +10,11 @@ use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Fork, Pid};
 use anygate_sys::signals::{Held, Signal, Signals};
 
+use crate::backoff::Pace;
 use crate::children::{Child, Children, Stage, signal, was_starting};
-use crate::pace::Pace;
 use crate::schedule::Schedule;
 use crate::sockets::Socket;
-use crate::worker::{
+use crate::worker_body::{
     AssistantContext, Counts, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext,
 };
 use crate::{APPLICATION_FAILED, inherit, sockets};
