@@ -11,6 +11,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use crate::about::About;
 use crate::guard::{Guard, OWN_FIELD, Refused};
 use crate::processes::{LEVELS, Order, Processes, totals};
 use crate::{status, uwsgi};
@@ -21,19 +22,6 @@ const PAGE: &str = include_str!("page.html");
 const JSON: &str = "application/json";
 /// As many as the option `workers` allows.
 const WORKERS_MAX: usize = 1024;
-
-/// What is known of the server beside what its processes show.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// The version of anygate.
-    pub version: &'static str,
-    /// When the supervisor was started.
-    pub since: SystemTime,
-    /// The supervisor's process.
-    pub pid: u64,
-    /// The level of messages that the settings ask for.
-    pub log_level: &'static str,
-}
 
 /// The application behind the admin address.
 pub struct Admin {

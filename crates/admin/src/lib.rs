@@ -2,11 +2,13 @@
 //! the supervisor's assistant, so it answers whatever the workers do. How processes are found and steered is handed in
 //! as [`Processes`]; sockets, processes and Python are not known here.
 //!
-//! * [`application`]: what is asked and answered. * [`guard`]: who may ask. * [`processes`]: the tree as it is seen here.
+//! * [`application`]: requests and responses of the admin address. [`About`]: facts about the server.
+//! * [`guard`]: who may ask. * [`processes`]: the tree as it is seen here.
 //! * `status`: the figures as JSON, and `page.html`, which draws them. * [`uwsgi`]: the same in uWSGI's form.
 //! * [`statsd`]: the same as lines for a StatsD server.
 #![forbid(unsafe_code)]
 
+mod about;
 pub mod application;
 pub mod guard;
 pub mod processes;
@@ -14,7 +16,8 @@ pub mod statsd;
 mod status;
 pub mod uwsgi;
 
-pub use application::{About, Admin};
+pub use about::About;
+pub use application::Admin;
 pub use guard::Guard;
 pub use processes::{LEVELS, Order, Processes, Stage, Worker};
 pub use statsd::Statsd;

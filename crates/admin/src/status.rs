@@ -8,7 +8,7 @@ use anygate_policy::shared_memory::process_row::Row;
 use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
 
-use crate::application::About;
+use crate::about::About;
 use crate::processes::{LEVELS, Processes, Worker, totals};
 
 /// Messages that are told, the newest first.

@@ -6,7 +6,7 @@ use std::iter;
 use anygate_policy::metrics::{self, BOUNDS, Totals};
 use serde_json::{Value, json};
 
-use crate::application::About;
+use crate::about::About;
 use crate::processes::{Processes, Stage, Worker, totals};
 
 /// All of it. Times are in microseconds.

@@ -14,18 +14,8 @@ use anygate_sys::output::PIECE_MAX;
 use anygate_sys::{Output, lock};
 
 use crate::journal;
+use crate::severity::Severity;
 use crate::syslog::{Form, Sender};
-
-/// How bad it is, with the numbers of syslog (RFC 5424 section 6.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of the protocol")]
-pub enum Severity {
-    Error = 3,
-    Warning = 4,
-    Notice = 5,
-    Info = 6,
-    Debug = 7,
-}
 
 /// An open place.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! An entry of systemd's journal (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>): one datagram, a field a line. A field
 //! whose value has lines itself gives its length.
 
-use crate::destination::Severity;
+use crate::severity::Severity;
 
 /// An entry longer than this is cut: what a socket takes at once is limited, too.
 const MESSAGE_MAX: usize = 64 * 1024;

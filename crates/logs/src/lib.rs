@@ -1,16 +1,17 @@
-//! Where the lines of logs go: files, pipes, syslog, the journal. Nothing here waits for a reader or a disk: what is not
-//! taken is kept for a while, then dropped and counted. How lines look is not decided here.
+//! Writes log lines to files, pipes, syslog and the journal. Nothing here waits for a reader or a disk: lines that cannot be
+//! written at once are queued up to a limit, then dropped and counted. Callers decide how lines look.
 //!
-//! * [`log`]: one log, what waits for it, and what it lost. * [`destination`]: what it is written to.
-//! * [`syslog`] and [`journal`]: messages as those who collect them read them. * [`rotation`]: fresh files for full ones.
+//! * [`log`]: one log, its queue and its losses. * [`destination`]: what it is written to. * [`Severity`]: how bad a message is.
+//! * [`syslog`] and [`journal`]: the message formats of those two. * [`rotation`]: moves full files away and starts new ones.
 #![forbid(unsafe_code)]
 
 mod destination;
 mod journal;
 mod log;
 mod rotation;
+mod severity;
 mod syslog;
 
-pub use destination::Severity;
 pub use log::{Held, Kind, News, Outlet};
 pub use rotation::Rotation;
+pub use severity::Severity;

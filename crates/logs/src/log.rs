@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anygate_config::{Facility, LogTarget};
 use anygate_sys::poll;
 
-use crate::destination::{Place, Severity, Unit};
+use crate::destination::{Place, Unit};
+use crate::severity::Severity;
 
 /// So many bytes wait for a slow reader.
 const WAITING_MAX: usize = 1 << 20;

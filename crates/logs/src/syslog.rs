@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::destination::Severity;
+use crate::severity::Severity;
 
 /// A line longer than this is cut, as rsyslog would do.
 const LINE_MAX: usize = 8 * 1024;

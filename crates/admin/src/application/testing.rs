@@ -12,7 +12,8 @@ use anygate_policy::shared_memory::process_row::{self, Row};
 use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use super::{About, Admin};
+use super::Admin;
+use crate::about::About;
 use crate::guard::Guard;
 use crate::processes::{Order, Processes, Stage, Worker};
 

@@ -1,0 +1,12 @@
+//! How bad a message is (RFC 5424 section 6.2.1), for syslog and the journal alike.
+
+/// The severity of a message, with syslog's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the protocol")]
+pub enum Severity {
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Info = 6,
+    Debug = 7,
+}
