@@ -1,4 +1,4 @@
-//! Texts made from the table: `--help`, `--help-all`, `config --print`, and the settings' documentation.
+//! Texts generated from the table of options: `--help`, `--help-all`, `config --print`, and `docs/settings.md`.
 
 use std::fmt::Write;
 
@@ -11,29 +11,29 @@ const HEAD: &str = "\
 anygate serves a Python WSGI application.
 
 Usage: anygate [OPTIONS] APP     serve APP, for example: anygate myapp:app
-       anygate servers           show what -s can name
-       anygate config --print    show every setting (--check: only check them)
-       anygate cron list         show jobs (--once: run those of this minute)
-       anygate top               watch a running server (anygate ctl: steer it)
+       anygate servers           list the servers that -s accepts
+       anygate config --print    show all settings (--check: only check them)
+       anygate cron list         list jobs (--once: run the jobs of this minute)
+       anygate top               show a running server (anygate ctl: control it)
 ";
-/// For those who want to know everything.
+/// Further commands, for `--help-all`.
 const HEAD_ALL: &str = "       anygate ctl reload        or: scale N, status, stacks, log-level L, end
-       anygate cgi APP           answer one request of a CGI server
+       anygate cgi APP           handle one request of a CGI server
        anygate web2py init       write handler files into a web2py site
-       anygate cert --self-signed  make a certificate to try HTTPS with
+       anygate cert --self-signed  create a certificate for testing HTTPS
 ";
 
-/// What `--help` says: fits a screen.
+/// Returns the text of `--help`, which fits on a screen.
 pub fn short() -> String {
     let mut text = format!("{HEAD}\n");
     rows(&mut text, OPTIONS.iter().filter(|option| option.common));
-    text.push_str("  -h, --help                 this text; --help-all shows every option\n");
+    text.push_str("  -h, --help                 show this help; --help-all shows every option\n");
     text.push_str("      --version              show the version\n\n");
-    text.push_str("Options can also stand in anygate.toml and, as ANYGATE_NAME, in the environment.\n");
+    text.push_str("Options can also be set in anygate.toml or, as ANYGATE_NAME, in the environment.\n");
     text
 }
 
-/// What `--help-all` says.
+/// Returns the text of `--help-all`.
 pub fn long() -> String {
     let mut text = format!("{HEAD}{HEAD_ALL}\n");
     for section in Section::ALL {
@@ -41,7 +41,8 @@ pub fn long() -> String {
         rows(&mut text, OPTIONS.iter().filter(|option| option.section == section));
         text.push('\n');
     }
-    text.push_str("A flag such as --preload is switched off again with --no-preload.\n");
+    text.push_str("SIZE: bytes, or 64K, 10M, 1G. TIME: seconds, or 500ms, 30s, 5m, 1h, 1d. A repeatable option is given once per value.\n");
+    text.push_str("A flag such as --preload is switched off with --no-preload. docs/settings.md explains every option.\n");
     text
 }
 
@@ -65,7 +66,7 @@ fn rows<'a>(text: &mut String, options: impl Iterator<Item = &'a Opt>) {
     }
 }
 
-/// Every setting as TOML, each with where it comes from. Passwords are not shown.
+/// Returns every setting as TOML, each with its source. Passwords are not shown.
 pub fn print(settings: &Settings) -> String {
     let mut text = String::new();
     for section in Section::ALL {
@@ -93,7 +94,7 @@ pub fn print(settings: &Settings) -> String {
     text
 }
 
-/// A value without the password in it.
+/// Returns the value without its password.
 fn concealed(name: &str, value: Value) -> Value {
     match (name, value) {
         ("password", Value::Text(_)) => Value::Text(HIDDEN.to_owned()),
@@ -102,7 +103,7 @@ fn concealed(name: &str, value: Value) -> Value {
     }
 }
 
-/// What was given, as a TOML file that says the same.
+/// Returns the settings that were given, as an equivalent TOML file.
 pub fn given(settings: &Settings) -> String {
     let mut text = String::new();
     for option in OPTIONS.iter().filter(|option| option.name != "config") {
@@ -132,26 +133,27 @@ fn show(kind: Kind, value: &Value) -> String {
     }
 }
 
-/// `docs/settings.md`.
+/// Returns the text of `docs/settings.md`.
 pub fn documentation() -> String {
     let mut text = "\
 # Settings
 
-Every option can be set in four places; what stands further left outranks what stands further right:
+Every option can be set in four places. A value further left takes precedence over one further right:
 
 | command line | environment | file | default |
 | --- | --- | --- | --- |
 | `--body-max-bytes 10M` | `ANYGATE_BODY_MAX_BYTES=10M` | `body_max_bytes = \"10M\"` | see below |
 
-The file is the one that `--config` names, else `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder
-where anygate is started. `anygate config --print` shows every setting and where it comes from; `anygate config --check`
-checks them and exits with 2 and a line that names file, key and reason when one is wrong. From Python the same names are
-keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
+The file is the one that `--config` names, else `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the
+directory in which anygate is started. `anygate config --print` shows every setting and its source. `anygate config --check`
+checks all settings; if one is invalid, it exits with code 2 and a line that names file, key and reason. In Python the same
+names are keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
 
-Sizes are in bytes or end in K, M, G or T (powers of 1024). Times are in seconds or end in ms, s, m, h or d. Lists are
-separated by commas in the environment; on the command line the option is repeated.
+Sizes are in bytes, or end in K, M, G or T (powers of 1024). Times are in seconds, or end in ms, s, m, h or d. A repeatable
+option is a list: it is given once per value on the command line, and its values are separated by commas in the environment.
+A number in parentheses, such as (413), is the status of the response to a request that exceeds the limit.
 
-This page is made from the table in `crates/config/src/options/` by `make docs`.
+This page is generated from the table in `crates/config/src/options/` by `make docs`.
 "
     .to_owned();
     for section in Section::ALL {

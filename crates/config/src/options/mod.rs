@@ -1,39 +1,40 @@
-//! The table of options. Rows for what a site wants around its application are in `site`.
+//! The table of options. The rows of request policies (access, limits, health checks, CORS, compression, static files,
+//! cache) are in `site`.
 
 mod site;
 
 /// One option.
 #[derive(Clone, Copy, Debug)]
 pub struct Opt {
-    /// As in files and Python: `body_max_bytes`. The command line writes `--body-max-bytes`, the environment
+    /// Name in files and Python: `body_max_bytes`. The command line has `--body-max-bytes`, the environment
     /// `ANYGATE_BODY_MAX_BYTES`.
     pub name: &'static str,
-    /// Its one-letter form.
+    /// One-letter form.
     pub short: Option<char>,
-    /// Another one-letter form, which an older program had.
+    /// Second one-letter form, kept for compatibility with an older program.
     pub old_short: Option<char>,
-    /// What its value is.
+    /// Type and range of the value.
     pub kind: Kind,
-    /// What it is when nobody sets it, in the words of a file; empty for "not set".
+    /// Default value, as a file would say it; empty for "not set".
     pub default: &'static str,
-    /// What stands for its value in help.
+    /// Placeholder for the value in help.
     pub metavar: &'static str,
-    /// Which part of the documentation it belongs to.
+    /// Section of the documentation.
     pub section: Section,
-    /// Shown by `--help`; the others by `--help-all`.
+    /// Whether `--help` shows it; `--help-all` shows every option.
     pub common: bool,
-    /// One line.
+    /// Help: one line that starts with a small letter and has no full stop.
     pub help: &'static str,
-    /// What else there is to know, for the documentation.
+    /// Further explanation for the documentation; may be empty.
     pub details: &'static str,
-    /// The version it came with.
+    /// Version that introduced it.
     pub since: &'static str,
 }
 
-/// What an option's value is, and its range.
+/// Type of an option's value, and its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Yes or no.
+    /// True or false.
     Flag,
     /// Text.
     Text,
@@ -59,36 +60,36 @@ pub enum Kind {
     },
     /// Time: `30` (seconds), `500ms`, `30s`, `2m`, `1h`. Never zero.
     Duration,
-    /// The same, or `0` for no limit.
+    /// As `Duration`, or `0` for no limit.
     TimeLimit,
     /// Permission bits in octal: `660`.
     Mode,
 }
 
-/// A part of the documentation.
+/// Section of the documentation and of `--help-all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// What is served.
+    /// The application and how it is loaded.
     Application,
-    /// Where.
+    /// Listening sockets, TLS, and front servers.
     Sockets,
-    /// By how many.
+    /// Worker processes, threads, and jobs.
     Processes,
-    /// What clients may send and how long they may take.
+    /// Sizes, rates and times that clients must keep to.
     Limits,
-    /// Whether it lives.
+    /// Health checks.
     Health,
-    /// What becomes of answers.
+    /// Changes to responses.
     Answers,
-    /// What is answered without the application.
+    /// Files that are served without the application.
     StaticFiles,
-    /// Answers that are given again, and what nodes share.
+    /// Cached responses, and state that servers share.
     Cache,
-    /// What is written down.
+    /// Error log, access log, profiles.
     Logs,
-    /// How it is watched and steered.
+    /// Status, metrics, and control of a running server.
     Admin,
-    /// Where options come from.
+    /// Sources of options.
     Settings,
 }
 
@@ -115,8 +116,8 @@ impl Section {
             Section::Sockets => "Sockets",
             Section::Processes => "Processes and threads",
             Section::Limits => "Limits and timeouts",
-            Section::Health => "Health",
-            Section::Answers => "Answers",
+            Section::Health => "Health checks",
+            Section::Answers => "Responses",
             Section::StaticFiles => "Static files",
             Section::Cache => "Cache and shared state",
             Section::Logs => "Logs",
@@ -140,7 +141,7 @@ const BASE: Opt = Opt {
     since: "0.1",
 };
 
-/// Most that a size can be.
+/// Maximum of a size option.
 pub(crate) const BYTES_MAX: u64 = 1 << 50;
 
 /// Every option.
@@ -154,16 +155,16 @@ static TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
     table
 };
 
-/// The server's own.
+/// Options of the server itself.
 const SERVER: &[Opt] = &[
     Opt {
         name: "app",
         metavar: "APP",
         common: true,
-        help: "module:name, module, or path/to/file.py",
-        details: "`module:name` (`myapp:app`, `project.wsgi:application`), `module` (its `application`, else its `app`), a \
-                  path to a Python file with or without `:name`, or a factory, called once: `'myapp:create_app()'`. On the \
-                  command line it is the argument without a name.",
+        help: "application: module:name, module or path/to/file.py",
+        details: "One of: `module:name` (`myapp:app`, `project.wsgi:application`); `module`, whose `application`, or \
+                  else `app`, is used; the path of a Python file, with or without `:name`; a factory, which is called \
+                  once: `'myapp:create_app()'`. On the command line it is the argument without an option name.",
         ..BASE
     },
     Opt {
@@ -172,10 +173,10 @@ const SERVER: &[Opt] = &[
         default: "native",
         metavar: "NAME",
         common: true,
-        help: "serve with this server",
-        details: "`native` is anygate's own. Any other is a server from another package, such as `gunicorn` or `waitress`, \
-                  started with the same options; what it cannot do is refused by name. See \
-                  [the guide](guide/other-servers.md).",
+        help: "server to run; see anygate servers",
+        details: "`native` is anygate's own server; `anygate servers` lists the others. Another name, such as `gunicorn` or `waitress`, is a server from \
+                  another package. It is started with the same options; an option that it does not support is an error \
+                  that names the option. See [the guide](guide/other-servers.md).",
         ..BASE
     },
     Opt {
@@ -183,54 +184,55 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "DIR",
         common: true,
-        help: "serve the web2py site in this folder",
-        details: "Takes the place of APP. It is also what happens when anygate is started inside a web2py folder without \
-                  APP. Front servers on the same machine are trusted then (`trusted_proxies` is `127.0.0.1`, `::1` and `unix` \
-                  unless it is set), because web2py takes whoever seems to come from this machine for its administrator. See \
-                  [the guide](guide/web2py.md).",
+        help: "directory of the web2py site to serve",
+        details: "Replaces APP. anygate also serves web2py when it is started without APP inside a web2py directory. \
+                  In both cases `trusted_proxies` defaults to `127.0.0.1`, `::1` and `unix`, because web2py takes \
+                  every client that seems to come from this machine for its administrator. See [the \
+                  guide](guide/web2py.md).",
         ..BASE
     },
     Opt {
         name: "password",
         short: Some('a'),
         metavar: "PASSWORD",
-        help: "web2py's administrator password, for this port",
-        details: "Written, hashed, to `parameters_<port>.py` in the site's folder, readable by its owner only. `<recycle>` keeps the \
-                  last one, `<random>` makes one up and prints it, `<pam_user:NAME>` asks PAM for that user's.",
+        help: "web2py administrator password for this port",
+        details: "Its hash is written to `parameters_<port>.py` in the site's directory, readable only by its owner. \
+                  `<recycle>` keeps the previous password, `<random>` generates one and prints it, `<pam_user:NAME>` \
+                  uses the system password of that user (PAM).",
         ..BASE
     },
     Opt {
         name: "chdir",
         kind: Kind::Path,
         metavar: "DIR",
-        help: "change to this folder first",
-        details: "The folder is also where the application is looked for. Relative paths of other options are relative to \
-                  the folder where anygate was started.",
+        help: "working directory to change to before the application is loaded",
+        details: "The application is also searched for in this directory. Relative paths in other options are relative \
+                  to the directory in which anygate was started.",
         ..BASE
     },
     Opt {
         name: "pythonpath",
         kind: Kind::List,
         metavar: "DIR",
-        help: "also look for modules here (repeatable)",
+        help: "directory to add to Python's module search path (repeatable)",
         ..BASE
     },
     Opt {
         name: "preload",
         kind: Kind::Flag,
         default: "false",
-        help: "import once, before the workers are forked",
-        details: "Workers then share the memory of what was imported. The application must not open connections or start \
-                  threads while it is imported.",
+        help: "import the application once, before workers are forked",
+        details: "Workers then share the memory of the imported code. The application must not open connections or \
+                  start threads while it is imported.",
         ..BASE
     },
     Opt {
         name: "uwsgi_module",
         kind: Kind::Flag,
         default: "false",
-        help: "let `import uwsgi` find uWSGI's functions for WebSockets",
-        details: "They are always there as `anygate.uwsgi`. Libraries that find a module `uwsgi` take this server for uWSGI, so it is \
-                  for applications that were written for its WebSockets.",
+        help: "provide uWSGI's WebSocket functions as the module `uwsgi`",
+        details: "The functions are always available as `anygate.uwsgi`. Libraries that can import `uwsgi` take this \
+                  server for uWSGI, so use this option only for applications that were written for uWSGI's WebSockets.",
         ..BASE
     },
     Opt {
@@ -238,18 +240,19 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         help: "show tracebacks of failed requests to clients on this machine",
-        details: "In place of the page for 500: as HTML for those who accept that, else as text. A client is on this machine if \
-                  its address is a loopback one after `trusted_proxies` were heard, or if it is on a unix socket and nobody says \
-                  for whom. Who comes through a proxy that is not trusted gets the usual page. See \
-                  [the guide](guide/errors.md).",
+        details: "The traceback replaces the page for 500: as HTML for clients that accept it, else as text. A client \
+                  is on this machine if its address, as determined with `trusted_proxies`, is a loopback address, or \
+                  if it is connected to a unix socket and no proxy names another client. Clients behind a proxy that \
+                  is not trusted get the usual page. See [the guide](guide/errors.md).",
         ..BASE
     },
     Opt {
         name: "on_error",
         metavar: "MODULE:FUNCTION",
-        help: "tell this function of each failed request",
-        details: "Called as `function(environ, exc_info)` when the application raises, after that was logged, in the request's \
-                  thread or greenlet, where `sys.exc_info()` is the exception. See [the guide](guide/errors.md).",
+        help: "function to call for each failed request",
+        details: "Called as `function(environ, exc_info)` when the application raises an exception, after the \
+                  exception has been logged. It runs in the thread or greenlet of the request, where `sys.exc_info()` \
+                  returns the exception. See [the guide](guide/errors.md).",
         ..BASE
     },
     Opt {
@@ -259,11 +262,12 @@ const SERVER: &[Opt] = &[
         metavar: "ADDRESS",
         section: Section::Sockets,
         common: true,
-        help: "[scgi://]host:port, unix:PATH, fd://N (repeatable)",
-        details: "`host:port`, `:port` (all IPv4 addresses), `port` (127.0.0.1), `[IPv6]:port`, `unix:/path/to.sock`, `fd://3` \
-                  (a listening socket that anygate inherits). Port 0 lets the system choose. When no address is given at all \
-                  it is `127.0.0.1:8000`. What is spoken there is HTTP, HTTPS if there is a certificate, or the protocol before the address: `scgi://host:port`, \
-                  `fastcgi://host:port`, `uwsgi://host:port`, and so `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
+        help: "listen on host:port, unix:PATH, fd://N (repeatable)",
+        details: "`host:port`, `:port` (all IPv4 addresses), `port` (on 127.0.0.1), `[IPv6]:port`, \
+                  `unix:/path/to.sock`, or `fd://3` (a listening socket that anygate inherits). Port 0 lets the system \
+                  choose a port. Without any address anygate listens on `127.0.0.1:8000`. The protocol is HTTP, or \
+                  HTTPS if a certificate is configured, unless another one precedes the address: `scgi://host:port`, \
+                  `fastcgi://host:port`, `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
         ..BASE
     },
     Opt {
@@ -272,7 +276,8 @@ const SERVER: &[Opt] = &[
         default: "false",
         section: Section::Sockets,
         help: "listen for SCGI on 127.0.0.1:4000",
-        details: "A short form of `--bind scgi://127.0.0.1:4000`; `--ip` and `--port` then name that address.",
+        details: "Short for `--bind scgi://127.0.0.1:4000`. `--ip` and `--port` then set the address and port of that \
+                  listener.",
         ..BASE
     },
     Opt {
@@ -280,12 +285,13 @@ const SERVER: &[Opt] = &[
         metavar: "auto|given|PATH",
         default: "auto",
         section: Section::Application,
-        help: "where the application is mounted",
-        details: "What SCRIPT_NAME is, and what PATH_INFO is without. `/app`: requests below `/app` have that SCRIPT_NAME, over \
-                  every protocol. `auto`: over HTTP the application is at the root; a front server's SCRIPT_NAME and PATH_INFO \
-                  count if they are a mount point and the path below it, or a path that it has rewritten, and SCRIPT_NAME \
-                  alone if the path goes on behind it; else, as when PATH_INFO is empty or the whole path in any spelling, \
-                  the application is at the root. `given`: the front server's variables count as they are.",
+        help: "path at which the application is mounted (SCRIPT_NAME)",
+        details: "Sets SCRIPT_NAME, and PATH_INFO to the rest of the path. `/app`: requests below `/app` have \
+                  SCRIPT_NAME `/app`, over every protocol. `auto`: over HTTP the application is at the root; behind a \
+                  gateway protocol the front server's SCRIPT_NAME and PATH_INFO are used if they are a mount point and \
+                  the path below it, or a path that the front server has rewritten, and SCRIPT_NAME alone is used if \
+                  the path continues after it; otherwise, and also when PATH_INFO is empty or is the whole path in any \
+                  spelling, the application is at the root. `given`: the front server's variables are used unchanged.",
         ..BASE
     },
     Opt {
@@ -293,11 +299,11 @@ const SERVER: &[Opt] = &[
         kind: Kind::List,
         metavar: "ADDRESS",
         section: Section::Sockets,
-        help: "peers that may say who their client is (repeatable)",
-        details: "IP addresses, networks (`10.0.0.0/8`, `fd00::/8`) and `unix` (any peer on a unix socket). What they say in \
-                  the fields of `forwarded_header` becomes REMOTE_ADDR, wsgi.url_scheme, HTTP_HOST, SERVER_PORT and SCRIPT_NAME: \
-                  the client is the right-most address that is not itself a trusted proxy. From anybody else Forwarded, \
-                  X-Forwarded-* and X-Real-IP are removed.",
+        help: "proxy whose forwarding fields are trusted (repeatable)",
+        details: "An IP address, a network (`10.0.0.0/8`, `fd00::/8`), or `unix` (any peer on a unix socket). The \
+                  forwarding fields, chosen with `forwarded_header`, then set REMOTE_ADDR, wsgi.url_scheme, HTTP_HOST, \
+                  SERVER_PORT and SCRIPT_NAME. The client is the right-most address that is not itself a trusted \
+                  proxy. Forwarded, X-Forwarded-* and X-Real-IP are removed from the requests of all other peers.",
         ..BASE
     },
     Opt {
@@ -306,10 +312,10 @@ const SERVER: &[Opt] = &[
         default: "x-forwarded",
         metavar: "KIND",
         section: Section::Sockets,
-        help: "which header trusted proxies set: x-forwarded or forwarded",
-        details: "Only one kind is believed, because a proxy that sets one passes on what its client wrote into the other. The \
-                  other kind is removed. `x-forwarded`: X-Forwarded-For, -Proto, -Host, -Port and -Prefix. `forwarded`: \
-                  Forwarded (RFC 7239).",
+        help: "forwarding fields that trusted proxies set: x-forwarded, forwarded",
+        details: "Only one kind is trusted, because a proxy that sets one kind passes on what its client wrote into \
+                  the other. The other kind is removed. `x-forwarded`: X-Forwarded-For, -Proto, -Host, -Port and \
+                  -Prefix. `forwarded`: Forwarded (RFC 7239).",
         ..BASE
     },
     Opt {
@@ -317,9 +323,9 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         section: Section::Sockets,
-        help: "trusted proxies begin with a PROXY preface (v1, v2)",
-        details: "Connections from `trusted_proxies` must begin with a preface of the PROXY protocol, which says who the client \
-                  is. Connections from anybody else must not.",
+        help: "expect the PROXY protocol (v1, v2) from trusted proxies",
+        details: "Each connection from `trusted_proxies` must begin with a preface of the PROXY protocol, which names \
+                  the client. Connections from all other peers must not.",
         ..BASE
     },
     Opt {
@@ -328,9 +334,9 @@ const SERVER: &[Opt] = &[
         metavar: "IP",
         section: Section::Sockets,
         common: true,
-        help: "listen on this address, with --port",
-        details: "`--ip` and `--port` together add one address to those of `--bind`. If only one of them is given the other \
-                  is 127.0.0.1 or 8000.",
+        help: "IP address to listen on, with --port",
+        details: "`--ip` and `--port` together add one address to those of `--bind`. If only one of them is given, the \
+                  other is 127.0.0.1 or 8000.",
         ..BASE
     },
     Opt {
@@ -340,7 +346,7 @@ const SERVER: &[Opt] = &[
         metavar: "PORT",
         section: Section::Sockets,
         common: true,
-        help: "listen on this port",
+        help: "port to listen on, with --ip",
         ..BASE
     },
     Opt {
@@ -349,8 +355,8 @@ const SERVER: &[Opt] = &[
         default: "2048",
         metavar: "N",
         section: Section::Sockets,
-        help: "connections that may wait to be accepted",
-        details: "The system may cap it (`net.core.somaxconn`).",
+        help: "maximum number of connections waiting to be accepted",
+        details: "For each listening socket. The system may limit it further (`net.core.somaxconn`).",
         ..BASE
     },
     Opt {
@@ -358,15 +364,15 @@ const SERVER: &[Opt] = &[
         kind: Kind::Mode,
         metavar: "MODE",
         section: Section::Sockets,
-        help: "permission bits of unix sockets, in octal",
-        details: "For example `660`. Not set: what the umask leaves.",
+        help: "permissions of unix sockets, in octal",
+        details: "For example `660`. If not set, the umask decides.",
         ..BASE
     },
     Opt {
         name: "socket_owner",
         metavar: "USER[:GROUP]",
         section: Section::Sockets,
-        help: "owner of unix sockets",
+        help: "owner of unix sockets, optionally with a group",
         ..BASE
     },
     Opt {
@@ -375,13 +381,14 @@ const SERVER: &[Opt] = &[
         kind: Kind::List,
         metavar: "PATH",
         section: Section::Sockets,
-        help: "certificate (PEM) for TLS, or a folder of them (repeatable)",
-        details: "A file with the certificate and its chain, and the key too if there is no `ssl_private_key`. Clients get the \
-                  certificate that has the name they ask for, then one with a wildcard for it, then the first. A folder \
-                  stands for every `NAME.pem` or `NAME.crt` with a `NAME.key` beside it, and every `NAME/fullchain.pem` \
-                  with `NAME/privkey.pem`, as certbot writes them. What `NAME.ocsp` beside a certificate holds is stapled. \
-                  Addresses without a protocol before them then speak HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix \
-                  sockets do not. Changed files are noticed within seconds. See [the guide](guide/tls.md).",
+        help: "TLS certificate: a PEM file or a directory of them (repeatable)",
+        details: "A file with the certificate and its chain, and with the private key unless `ssl_private_key` is set. \
+                  Each client gets the certificate for the name that it asks for (SNI), else one with a matching \
+                  wildcard, else the first. A directory stands for every `NAME.pem` or `NAME.crt` with a `NAME.key` \
+                  beside it, and every `NAME/fullchain.pem` with `NAME/privkey.pem`, as certbot writes them. The \
+                  content of `NAME.ocsp` beside a certificate is stapled as its OCSP response. With a certificate, \
+                  addresses without a protocol serve HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix sockets do \
+                  not. Changed files are loaded within seconds. See [the guide](guide/tls.md).",
         ..BASE
     },
     Opt {
@@ -390,8 +397,9 @@ const SERVER: &[Opt] = &[
         kind: Kind::List,
         metavar: "FILE",
         section: Section::Sockets,
-        help: "its private key (PEM), if that is another file (repeatable)",
-        details: "As many as there are files in `ssl_certificate`, in the same order; or none, if each holds its key.",
+        help: "private key (PEM file) of a certificate without one (repeatable)",
+        details: "As many as there are files in `ssl_certificate`, in the same order; or none, if each of those \
+                  contains its key.",
         ..BASE
     },
     Opt {
@@ -399,7 +407,8 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Sockets,
-        help: "its first line is the password of encrypted private keys",
+        help: "file with the password of encrypted private keys",
+        details: "The first line is the password.",
         ..BASE
     },
     Opt {
@@ -407,9 +416,10 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Sockets,
-        help: "ask clients for a certificate of one of these CAs (PEM)",
-        details: "The environ then has SSL_CLIENT_VERIFY, SSL_CLIENT_S_DN, SSL_CLIENT_I_DN, SSL_CLIENT_M_SERIAL, \
-                  SSL_CLIENT_V_START, SSL_CLIENT_V_END and SSL_CLIENT_CERT, as under Apache.",
+        help: "CA certificates (PEM file) for checking client certificates",
+        details: "Clients are asked for a certificate that one of these CAs has issued. The environ then has \
+                  SSL_CLIENT_VERIFY, SSL_CLIENT_S_DN, SSL_CLIENT_I_DN, SSL_CLIENT_M_SERIAL, SSL_CLIENT_V_START, \
+                  SSL_CLIENT_V_END and SSL_CLIENT_CERT, as under Apache.",
         ..BASE
     },
     Opt {
@@ -418,17 +428,19 @@ const SERVER: &[Opt] = &[
         default: "required",
         metavar: "WHEN",
         section: Section::Sockets,
-        help: "whether clients must have one: required or optional",
-        details: "`optional`: SSL_CLIENT_VERIFY is `NONE` for clients without one. A wrong one is refused in both cases.",
+        help: "client certificate with client_ca: required or optional",
+        details: "`optional`: SSL_CLIENT_VERIFY is `NONE` for clients without a certificate. An invalid certificate is \
+                  rejected in both cases.",
         ..BASE
     },
     Opt {
         name: "redirect_https",
         metavar: "PORT",
         section: Section::Sockets,
-        help: "send clients of plain HTTP on this port to HTTPS",
-        details: "A port, on the hosts that speak HTTPS, or an address as for `bind`. Every request there is answered with 301 \
-                  or, unless it is GET or HEAD, 308: to the same host and target, at the first port that speaks HTTPS.",
+        help: "plain HTTP port that redirects clients to HTTPS",
+        details: "A port, on the hosts that serve HTTPS, or an address as for `bind`. Every request is redirected to \
+                  the same host and target, at the first port that serves HTTPS: with 301 for GET and HEAD, with 308 \
+                  for other methods.",
         ..BASE
     },
     Opt {
@@ -439,8 +451,9 @@ const SERVER: &[Opt] = &[
         metavar: "N",
         section: Section::Processes,
         common: true,
-        help: "worker processes",
-        details: "One for each processor is a good start for applications that compute; each has its own interpreter and lock.",
+        help: "number of worker processes",
+        details: "One per processor is a good start for applications that compute; each worker has its own interpreter \
+                  and interpreter lock (GIL).",
         ..BASE
     },
     Opt {
@@ -450,9 +463,9 @@ const SERVER: &[Opt] = &[
         metavar: "N",
         section: Section::Processes,
         common: true,
-        help: "application threads of each worker",
-        details: "So many requests of one worker can wait for a database at the same time. Connections that are idle, slow or \
-                  still sending hold no thread. With `1`, the application is never entered by two requests at once.",
+        help: "number of application threads per worker",
+        details: "That many requests of one worker can wait for a database at the same time. Connections that are \
+                  idle, slow or still sending occupy no thread. With `1`, each worker runs one request at a time.",
         ..BASE
     },
     Opt {
@@ -461,10 +474,10 @@ const SERVER: &[Opt] = &[
         default: "threads",
         metavar: "KIND",
         section: Section::Processes,
-        help: "what requests of one worker run in: threads or gevent",
-        details: "`gevent`: each request has a greenlet, all of a worker's on one thread. What the standard library waits for lets \
-                  others go on, because gevent patches it before the application is imported. See \
-                  [the guide](guide/greenlets.md).",
+        help: "how a worker runs requests concurrently: threads or gevent",
+        details: "`gevent`: each request runs in a greenlet, and all greenlets of a worker run on one thread. While \
+                  one waits in the standard library the others go on, because gevent patches the standard library \
+                  before the application is imported. See [the guide](guide/greenlets.md).",
         ..BASE
     },
     Opt {
@@ -473,7 +486,7 @@ const SERVER: &[Opt] = &[
         default: "1000",
         metavar: "N",
         section: Section::Processes,
-        help: "requests of one worker at the same time, with gevent",
+        help: "maximum number of concurrent requests per worker, with gevent",
         ..BASE
     },
     Opt {
@@ -482,10 +495,11 @@ const SERVER: &[Opt] = &[
         default: "0",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time that the application may take for a request; 0: no limit",
-        details: "Then the client gets 504, or its connection is broken off if the answer has begun, and `anygate.RequestTimeout` \
-                  is raised in the request's thread or greenlet, whose stack goes to the error log. A thread that does not stop \
-                  within 5 seconds, because it waits in C, makes the worker leave after another one has taken its place.",
+        help: "maximum time for the application to handle a request; 0: no limit",
+        details: "After this time the client gets 504, or its connection is closed if the response has begun. \
+                  `anygate.RequestTimeout` is raised in the thread or greenlet of the request, and its stack is \
+                  written to the error log. If a thread does not stop within 5 seconds, because it waits in C code, \
+                  its worker is replaced: a new one is started, then the old one ends.",
         ..BASE
     },
     Opt {
@@ -494,7 +508,7 @@ const SERVER: &[Opt] = &[
         default: "30s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time that a request may wait for a thread or greenlet (503)",
+        help: "maximum time for a request to wait for a thread or greenlet (503)",
         ..BASE
     },
     Opt {
@@ -503,7 +517,8 @@ const SERVER: &[Opt] = &[
         default: "30s",
         metavar: "TIME",
         section: Section::Processes,
-        help: "time to finish requests when a worker is to end",
+        help: "maximum time for a stopping worker to finish its requests",
+        details: "A worker that has not finished by then is killed.",
         ..BASE
     },
     Opt {
@@ -512,8 +527,9 @@ const SERVER: &[Opt] = &[
         default: "30s",
         metavar: "TIME",
         section: Section::Processes,
-        help: "replace a worker whose own loop is silent for so long",
-        details: "This is about the worker, not about requests: a slow request does not make a worker silent.",
+        help: "time without a sign of life after which a worker is replaced",
+        details: "This watches the event loop of the worker, not its requests: a slow request does not make a worker \
+                  silent.",
         ..BASE
     },
     Opt {
@@ -522,7 +538,7 @@ const SERVER: &[Opt] = &[
         default: "60s",
         metavar: "TIME",
         section: Section::Processes,
-        help: "time for a worker to import the application",
+        help: "maximum time for a worker to import the application",
         ..BASE
     },
     Opt {
@@ -531,10 +547,10 @@ const SERVER: &[Opt] = &[
         metavar: "MODE",
         section: Section::Processes,
         help: "when jobs run: hard (by the clock), soft, external, none",
-        details: "`hard`: by the clock. `soft`: in minutes in which requests were answered. `external`: only by `anygate cron \
-                  --once`, which the system's cron starts. `none`: never. Not set: `hard` for the `[[cron]]` entries of the \
-                  file, `none` for the crontabs of a web2py site, which run in the other modes, too. See \
-                  [the guide](guide/cron.md).",
+        details: "`hard`: by the clock. `soft`: in minutes in which the server handled requests. `external`: only by \
+                  `anygate cron --once`, which the system's cron starts. `none`: never. If not set, the `[[cron]]` \
+                  entries of the settings file run as with `hard`, and the crontabs of a web2py site do not run; in \
+                  the other modes both run. See [the guide](guide/cron.md).",
         ..BASE
     },
     Opt {
@@ -542,25 +558,26 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Processes,
-        help: "where it is kept which jobs ran",
-        details: "Every process that may run the same jobs must use the same file, so that each job runs once. Not set: \
-                  `.anygate-cron.json` in the application's folder.",
+        help: "file that records which jobs have run",
+        details: "All processes that may run the same jobs must use the same file, so that each job runs only once. If \
+                  not set: `.anygate-cron.json` in the application's directory.",
         ..BASE
     },
     Opt {
         name: "user",
         metavar: "USER",
         section: Section::Processes,
-        help: "run workers as this user (name or number)",
-        details: "Sockets and logs are opened first. The supervisor keeps its rights, so that it can start further workers.",
+        help: "user that workers run as (name or number)",
+        details: "Sockets and logs are opened before. The supervisor keeps its own privileges, so that it can start \
+                  further workers.",
         ..BASE
     },
     Opt {
         name: "group",
         metavar: "GROUP",
         section: Section::Processes,
-        help: "run workers as this group",
-        details: "Not set: the first group of `user`.",
+        help: "group that workers run as (name or number)",
+        details: "If not set: the primary group of `user`.",
         ..BASE
     },
     Opt {
@@ -568,7 +585,7 @@ const SERVER: &[Opt] = &[
         kind: Kind::Mode,
         metavar: "MODE",
         section: Section::Processes,
-        help: "permission bits that files of workers do not get, in octal",
+        help: "umask of workers: permissions removed from new files, in octal",
         ..BASE
     },
     Opt {
@@ -576,7 +593,7 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Processes,
-        help: "write the supervisor's process number here",
+        help: "file for the supervisor's process ID",
         ..BASE
     },
     Opt {
@@ -585,7 +602,7 @@ const SERVER: &[Opt] = &[
         default: "8K",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "longest request line (414)",
+        help: "maximum length of a request line (414)",
         ..BASE
     },
     Opt {
@@ -594,7 +611,7 @@ const SERVER: &[Opt] = &[
         default: "100",
         metavar: "N",
         section: Section::Limits,
-        help: "most header fields of a request (431)",
+        help: "maximum number of header fields per request (431)",
         ..BASE
     },
     Opt {
@@ -603,7 +620,7 @@ const SERVER: &[Opt] = &[
         default: "64K",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "most bytes of header fields together (431)",
+        help: "maximum total size of a request's header fields (431)",
         ..BASE
     },
     Opt {
@@ -612,7 +629,7 @@ const SERVER: &[Opt] = &[
         default: "1G",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "longest request body, chunked or not (413)",
+        help: "maximum size of a request body, chunked or not (413)",
         ..BASE
     },
     Opt {
@@ -621,7 +638,7 @@ const SERVER: &[Opt] = &[
         default: "16K",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "most bytes of chunk extensions in one body (400)",
+        help: "maximum total size of chunk extensions per request body (400)",
         ..BASE
     },
     Opt {
@@ -630,7 +647,7 @@ const SERVER: &[Opt] = &[
         default: "256K",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "part of a request body kept in memory; more goes to a file",
+        help: "memory that buffers a request body; the rest goes to a file",
         ..BASE
     },
     Opt {
@@ -639,7 +656,7 @@ const SERVER: &[Opt] = &[
         default: "256K",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "part of an answer that waits for its client in memory",
+        help: "memory that buffers a response; the rest goes to a file",
         ..BASE
     },
     Opt {
@@ -648,8 +665,8 @@ const SERVER: &[Opt] = &[
         default: "4G",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "part of an answer that waits in a temporary file",
-        details: "When this much waits, the thread that gives the answer waits as well.",
+        help: "maximum size of the temporary file that buffers a response",
+        details: "When it is full, the thread that produces the response waits for the client.",
         ..BASE
     },
     Opt {
@@ -657,8 +674,8 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "DIR",
         section: Section::Limits,
-        help: "folder for temporary files",
-        details: "Not set: the system's, as `TMPDIR` says. The files have no names and vanish with the worker.",
+        help: "directory for temporary files",
+        details: "If not set: the system's, or `TMPDIR`. The files have no names and vanish with the worker.",
         ..BASE
     },
     Opt {
@@ -667,7 +684,7 @@ const SERVER: &[Opt] = &[
         default: "10s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time for a request's head, from its first byte (408)",
+        help: "maximum time to receive a request head, from its first byte (408)",
         ..BASE
     },
     Opt {
@@ -676,7 +693,7 @@ const SERVER: &[Opt] = &[
         default: "30s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time between two pieces of a request's body (408)",
+        help: "maximum time between two parts of a request body (408)",
         ..BASE
     },
     Opt {
@@ -685,7 +702,8 @@ const SERVER: &[Opt] = &[
         default: "75s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time that a connection may be idle between requests",
+        help: "maximum idle time of a connection between requests",
+        details: "The connection is closed after this time.",
         ..BASE
     },
     Opt {
@@ -694,7 +712,8 @@ const SERVER: &[Opt] = &[
         default: "60s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "time that a client may take nothing of its answer",
+        help: "maximum time for a client to accept no data of its response",
+        details: "The connection is closed after this time.",
         ..BASE
     },
     Opt {
@@ -703,7 +722,8 @@ const SERVER: &[Opt] = &[
         default: "100000",
         metavar: "N",
         section: Section::Limits,
-        help: "requests on one connection, then it is closed; 0: no limit",
+        help: "maximum number of requests per connection; 0: no limit",
+        details: "The connection is closed after the last one.",
         ..BASE
     },
     Opt {
@@ -712,7 +732,8 @@ const SERVER: &[Opt] = &[
         default: "16384",
         metavar: "N",
         section: Section::Limits,
-        help: "open connections of one worker; more wait to be accepted",
+        help: "maximum number of open connections per worker",
+        details: "Further connections wait to be accepted.",
         ..BASE
     },
     Opt {
@@ -720,10 +741,10 @@ const SERVER: &[Opt] = &[
         kind: Kind::List,
         metavar: "PREFIX",
         section: Section::Limits,
-        help: "pass bodies below these paths on as they arrive (repeatable)",
-        details: "Elsewhere a request body is complete before the application runs, and an answer is taken from it at once, \
-                  so that slow clients hold no thread. Below these paths the application reads the body while it arrives \
-                  and waits while the client is slow. A body that breaks off raises `OSError` there.",
+        help: "path below which bodies are streamed, not buffered (repeatable)",
+        details: "Elsewhere the application runs when the request body is complete, and its response is buffered, so \
+                  that slow clients occupy no thread. Below these paths the application reads the body while it \
+                  arrives, and waits while the client is slow. Reading a body that breaks off raises `OSError` there.",
         ..BASE
     },
     Opt {
@@ -732,8 +753,8 @@ const SERVER: &[Opt] = &[
         default: "1M",
         metavar: "SIZE",
         section: Section::Limits,
-        help: "longest WebSocket message, out of compression",
-        details: "A client that sends a longer one is closed with 1009.",
+        help: "maximum size of a WebSocket message after decompression",
+        details: "A WebSocket whose client sends a larger message is closed with status 1009.",
         ..BASE
     },
     Opt {
@@ -741,8 +762,8 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "true",
         section: Section::Limits,
-        help: "compress WebSocket messages for clients that offer it",
-        details: "Messages are compressed each for itself, so that nothing is kept between them.",
+        help: "compress WebSocket messages if the client offers it",
+        details: "Each message is compressed by itself, so that nothing is kept between messages.",
         ..BASE
     },
     Opt {
@@ -750,10 +771,10 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         section: Section::Limits,
-        help: "let clients of HTTP/2 open WebSockets on their connection (RFC 8441)",
-        details: "For applications that use `wsgi.websocket`. Libraries that take the connection over, such as simple-websocket \
-                  under Flask-Sock and Flask-SocketIO, know HTTP/1.1 only; where it is off, browsers open an HTTP/1.1 \
-                  connection for each WebSocket.",
+        help: "accept WebSockets over HTTP/2 (RFC 8441)",
+        details: "For applications that use `wsgi.websocket`. Libraries that take over the connection, such as \
+                  simple-websocket (under Flask-Sock and Flask-SocketIO), support HTTP/1.1 only. If this is off, \
+                  browsers open an HTTP/1.1 connection for each WebSocket.",
         ..BASE
     },
     Opt {
@@ -761,10 +782,10 @@ const SERVER: &[Opt] = &[
         kind: Kind::List,
         metavar: "ORIGIN",
         section: Section::Limits,
-        help: "whose pages may open WebSockets besides the site's own; * for all (repeatable)",
-        details: "A browser lets every page open a WebSocket to every site and sends the user's cookies along. A request whose \
-                  `Origin` is neither the host that was asked nor one of these, such as `https://example.org`, is answered \
-                  403. Programs that are no browsers send no `Origin` and are let in.",
+        help: "origin of another site whose pages may open WebSockets; *: all (repeatable)",
+        details: "A browser lets every page open a WebSocket to every site, and sends the user's cookies with it. A \
+                  request whose `Origin` is neither the requested host nor one of these, such as \
+                  `https://example.org`, gets 403. Clients that are not browsers send no `Origin` and are accepted.",
         ..BASE
     },
     Opt {
@@ -773,7 +794,7 @@ const SERVER: &[Opt] = &[
         default: "20s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "ask a WebSocket client that was silent for so long whether it lives",
+        help: "time of silence after which a WebSocket client is sent a ping",
         ..BASE
     },
     Opt {
@@ -782,7 +803,8 @@ const SERVER: &[Opt] = &[
         default: "20s",
         metavar: "TIME",
         section: Section::Limits,
-        help: "give up a WebSocket client that does not answer for so long",
+        help: "maximum time for a WebSocket client to respond to a ping",
+        details: "The WebSocket is closed after this time.",
         ..BASE
     },
     Opt {
@@ -790,7 +812,7 @@ const SERVER: &[Opt] = &[
         default: "anygate",
         metavar: "TEXT",
         section: Section::Limits,
-        help: "the Server field of answers; empty for none",
+        help: "value of the Server field in responses; empty: no field",
         ..BASE
     },
     Opt {
@@ -798,10 +820,10 @@ const SERVER: &[Opt] = &[
         default: "-",
         metavar: "FILE",
         section: Section::Logs,
-        help: "where errors and messages go; - is stderr",
-        details: "A file, a FIFO, or `syslog`, `syslog:HOST:PORT`, `syslog:PATH`, `journald`, `journald:PATH`. What a full disk or \
-                  a reader that is stuck does not take is dropped and counted; nothing waits for it. See \
-                  [the guide](guide/logs.md).",
+        help: "destination of errors and other messages; -: stderr",
+        details: "A file, a FIFO, or `syslog`, `syslog:HOST:PORT`, `syslog:PATH`, `journald`, `journald:PATH`. Lines \
+                  that a full disk or a stuck reader does not accept are dropped and counted; nothing waits for them. \
+                  See [the guide](guide/logs.md).",
         ..BASE
     },
     Opt {
@@ -810,7 +832,7 @@ const SERVER: &[Opt] = &[
         default: "info",
         metavar: "LEVEL",
         section: Section::Logs,
-        help: "how much goes there: error, warn, info, debug",
+        help: "minimum severity of messages to log: error, warn, info, debug",
         ..BASE
     },
     Opt {
@@ -820,8 +842,9 @@ const SERVER: &[Opt] = &[
         default: "false",
         section: Section::Logs,
         common: true,
-        help: "write a line for each request to httpserver.log",
-        details: "Short for `--access-log httpserver.log --access-log-format web2py`. Under other servers, too.",
+        help: "write a line per request to httpserver.log",
+        details: "Short for `--access-log httpserver.log --access-log-format web2py`. It works with other servers, \
+                  too.",
         ..BASE
     },
     Opt {
@@ -832,9 +855,10 @@ const SERVER: &[Opt] = &[
         metavar: "DIR",
         section: Section::Logs,
         common: true,
-        help: "profile each request; see /__profile__",
-        details: "Each request's figures become `req_<uuid>.prof`; `/__profile__` shows them together to clients on this machine, \
-                  and `wsgi.prof` has their sum when a worker ends. Requests run one at a time in each worker.",
+        help: "directory for request profiles; see /__profile__",
+        details: "The profile of each request is written to `req_<uuid>.prof`; `/__profile__` shows them together to \
+                  clients on this machine, and `wsgi.prof` contains their sum when a worker ends. Each worker then \
+                  runs one request at a time.",
         ..BASE
     },
     Opt {
@@ -842,8 +866,8 @@ const SERVER: &[Opt] = &[
         metavar: "FILE",
         section: Section::Logs,
         common: true,
-        help: "write a line for each request; - is stdout",
-        details: "A file, or any other place that `error_log` can name.",
+        help: "access log: a line per request to FILE; -: stdout",
+        details: "A file, or any other destination that `error_log` accepts. If not set, there is no access log.",
         ..BASE
     },
     Opt {
@@ -851,14 +875,16 @@ const SERVER: &[Opt] = &[
         default: "combined",
         metavar: "FORMAT",
         section: Section::Logs,
-        help: "combined, common, json, web2py, or a text with %(h)s",
-        details: "`combined` is Apache's, `common` the same without referrer and user agent. `json` is one object a line. `web2py` is the line of its \
-                  `httpserver.log`: client, local time, method, path, protocol, status, seconds. Anything else is a format string with the atoms \
-                  `%(h)s` client, `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time when the answering began, `%(r)s` request line, `%(m)s` method, \
-                  `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` bytes of body, `%(b)s` the same or \
-                  `-`, `%(f)s` referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole \
-                  seconds, milliseconds, microseconds, and seconds with decimals, `%(p)s` process, `%({name}i)s` and \
-                  `%({name}o)s` a field of the request or the answer. Every byte that is not printable is escaped.",
+        help: "access log format: combined, common, json, web2py, or text with %(h)s",
+        details: "`combined` is Apache's format, `common` is the same without referrer and user agent. `json` is one \
+                  object per line. `web2py` is the format of web2py's `httpserver.log`: client, local time, method, \
+                  path, protocol, status, seconds. Anything else is a format string with these atoms: `%(h)s` client, \
+                  `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time at which processing of the request \
+                  began, `%(r)s` request line, `%(m)s` method, `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` \
+                  status, `%(B)s` size of the response body in bytes, `%(b)s` the same, or `-` for none, `%(f)s` \
+                  referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole seconds, \
+                  milliseconds, microseconds, and seconds with decimals, `%(p)s` process ID, `%({name}i)s` and \
+                  `%({name}o)s` a field of the request or the response. Every byte that is not printable is escaped.",
         ..BASE
     },
     Opt {
@@ -867,9 +893,9 @@ const SERVER: &[Opt] = &[
         default: "0",
         metavar: "SIZE",
         section: Section::Logs,
-        help: "go on in a fresh file when a log has grown so large; 0: never",
-        details: "The old file is called `access.log.20251231-235959` then, after the moment in UTC. Each log is looked at once a \
-                  second. See [the guide](guide/logs.md).",
+        help: "size at which a log file is rotated; 0: never",
+        details: "The old file is renamed to `access.log.20251231-235959`, for example, after the time in UTC. Sizes \
+                  are checked once a second. See [the guide](guide/logs.md).",
         ..BASE
     },
     Opt {
@@ -878,8 +904,9 @@ const SERVER: &[Opt] = &[
         default: "0",
         metavar: "TIME",
         section: Section::Logs,
-        help: "go on in fresh files so often; 0: never",
-        details: "By the local clock: `1d` at midnight, `1h` at each full hour, `7d` when a Monday begins.",
+        help: "interval at which log files are rotated; 0: never",
+        details: "By the local clock: `1d` rotates at midnight, `1h` at each full hour, `7d` at the start of each \
+                  Monday.",
         ..BASE
     },
     Opt {
@@ -888,7 +915,7 @@ const SERVER: &[Opt] = &[
         default: "7",
         metavar: "N",
         section: Section::Logs,
-        help: "delete all but so many old files of a log",
+        help: "number of rotated files to keep per log",
         ..BASE
     },
     Opt {
@@ -896,7 +923,7 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         section: Section::Logs,
-        help: "compress old files, as NAME.gz",
+        help: "compress rotated log files, as NAME.gz",
         ..BASE
     },
     Opt {
@@ -907,7 +934,7 @@ const SERVER: &[Opt] = &[
         default: "daemon",
         metavar: "FACILITY",
         section: Section::Logs,
-        help: "what syslog is told that messages come from",
+        help: "syslog facility of messages",
         ..BASE
     },
     Opt {
@@ -916,9 +943,9 @@ const SERVER: &[Opt] = &[
         default: "0",
         metavar: "TIME",
         section: Section::Logs,
-        help: "warn of requests that run longer, with their stack; 0: never",
-        details: "Once for each, while it runs: method, target, client, and the Python stack of its thread or greenlet go to the \
-                  error log. Nothing happens to the request; `request_timeout` breaks it off.",
+        help: "log requests that run longer, with their stack; 0: never",
+        details: "A warning per request, while it runs: method, target, client, and the Python stack of its thread or \
+                  greenlet go to the error log. The request itself is not affected; `request_timeout` aborts it.",
         ..BASE
     },
     Opt {
@@ -926,9 +953,9 @@ const SERVER: &[Opt] = &[
         metavar: "ADDRESS",
         section: Section::Admin,
         common: true,
-        help: "status page, metrics, API; host:port or unix:PATH",
-        details: "A process of its own answers there, whatever the workers do. On a loopback address and on a unix socket it \
-                  asks for nothing; on any other every request needs the token of `admin_token_file`. See \
+        help: "address of status page, metrics and API",
+        details: "`host:port` or `unix:PATH`. A separate process serves it, whatever the workers do. Loopback addresses and unix sockets require \
+                  no authentication; on any other address every request needs the token of `admin_token_file`. See \
                   [the guide](guide/admin.md).",
         ..BASE
     },
@@ -937,25 +964,26 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Admin,
-        help: "who asks the admin address must know the token in here",
-        details: "Its first line is the token. If the file does not exist, a token is made, written there for its owner only, \
-                  and shown once. Clients send it as `Authorization: Bearer TOKEN`, or as the password of any user. On unix \
-                  sockets the rights of the socket count instead.",
+        help: "file with the token that requests to the admin address need",
+        details: "The first line is the token. If the file does not exist, a token is generated, written to it with \
+                  access for its owner only, and shown once. Clients send the token as `Authorization: Bearer TOKEN`, \
+                  or as the password of any user. On unix sockets the permissions of the socket apply instead.",
         ..BASE
     },
     Opt {
         name: "uwsgi_stats",
         metavar: "ADDRESS",
         section: Section::Admin,
-        help: "uWSGI's statistics here, for uwsgitop",
-        details: "A loopback address or a unix socket. Whoever connects is sent the JSON that uWSGI's `stats` option sends.",
+        help: "address of statistics in uWSGI's format, for uwsgitop",
+        details: "A loopback address or a unix socket. Every client that connects gets the JSON that uWSGI's `stats` \
+                  option sends.",
         ..BASE
     },
     Opt {
         name: "statsd",
         metavar: "HOST:PORT",
         section: Section::Admin,
-        help: "send metrics to this StatsD server every 10 seconds",
+        help: "StatsD server that metrics are sent to every 10 seconds",
         ..BASE
     },
     Opt {
@@ -963,7 +991,7 @@ const SERVER: &[Opt] = &[
         default: "anygate.",
         metavar: "TEXT",
         section: Section::Admin,
-        help: "what the names of those metrics begin with",
+        help: "prefix of metric names sent to StatsD",
         ..BASE
     },
     Opt {
@@ -971,7 +999,7 @@ const SERVER: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         section: Section::Admin,
-        help: "send labels as DogStatsD's tags, not as part of names",
+        help: "send labels as DogStatsD tags, not as part of metric names",
         ..BASE
     },
     Opt {
@@ -979,19 +1007,19 @@ const SERVER: &[Opt] = &[
         kind: Kind::Path,
         metavar: "FILE",
         section: Section::Settings,
-        help: "read options from a .toml, .yaml or .json file",
-        details: "Not given: `anygate.toml`, `anygate.yaml`, `anygate.yml` or `anygate.json` in the folder where anygate is \
-                  started, the first that exists. This option cannot be set in a file.",
+        help: "settings file: .toml, .yaml or .json",
+        details: "If not given: the first of `anygate.toml`, `anygate.yaml`, `anygate.yml` and `anygate.json` that \
+                  exists in the directory in which anygate is started. This option cannot be set in a file.",
         ..BASE
     },
 ];
 
-/// The option of that name; `-` and `_` are the same.
+/// Returns the option of that name; `-` and `_` are equivalent.
 pub fn find(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| same(option.name, name))
 }
 
-/// Whether an option says what a site wants around its application, whoever serves it.
+/// Whether an option belongs to the request policies, which work under any server.
 pub fn is_of_site(name: &str) -> bool {
     site::ROWS.iter().any(|option| option.name == name)
 }
@@ -1001,7 +1029,7 @@ fn same(name: &str, given: &str) -> bool {
         && name.bytes().zip(given.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
 }
 
-/// The option whose name is most like `given`, if one is like it at all.
+/// Returns the option whose name is most similar to `given`, if any is similar.
 pub fn nearest(given: &str) -> Option<&'static Opt> {
     let given = given.replace('-', "_").to_lowercase();
     OPTIONS
@@ -1013,12 +1041,12 @@ pub fn nearest(given: &str) -> Option<&'static Opt> {
 }
 
 impl Opt {
-    /// Its form on the command line: `--body-max-bytes`; `APP` for the application.
+    /// Returns its form on the command line: `--body-max-bytes`; `APP` for the application.
     pub fn flag(&self) -> String {
         if self.name == "app" { "APP".to_owned() } else { format!("--{}", self.name.replace('_', "-")) }
     }
 
-    /// Its form in the environment.
+    /// Returns its form in the environment.
     pub fn variable(&self) -> String {
         format!("ANYGATE_{}", self.name.to_uppercase())
     }

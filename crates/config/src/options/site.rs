@@ -1,5 +1,5 @@
-//! Rows for what a site wants around its application: who may come in and how often, whether it lives, what becomes of
-//! answers, files and cache. Without any of them nothing of the kind happens.
+//! Options of the request policies: access, limits, health checks, response fields, compression, error pages, static files
+//! and cache. All of them are off by default.
 
 use super::{BASE, BYTES_MAX, Kind, Opt, Section};
 
@@ -14,21 +14,21 @@ pub(super) const ROWS: &[Opt] = &[
         name: "allow",
         kind: Kind::List,
         metavar: "[PATH ]SOURCE",
-        help: "let only these in, 403 for others (repeatable)",
-        details: "`SOURCE` is an IP address, a network (`10.0.0.0/8`, `fd00::/8`) or `unix` (clients on unix sockets). With a \
-                  path, as in `/admin 192.0.2.0/24`, it holds at and below that path, in whole segments: `/admin` is for \
-                  `/admin/users`, not for `/administrator`, and `/admin/` only for what is below. The client is the one that \
-                  `trusted_proxies` tell of. Of the networks in `allow` and `deny` that hold it the most specific decides; one \
-                  that is in both is denied. A client in none of them is let in unless something is allowed for that path. \
-                  All paths that fit must let it in: `/admin` cannot open what `/` closes. See \
-                  [the guide](guide/policies.md).",
+        help: "client address or network to allow; others get 403 (repeatable)",
+        details: "`SOURCE` is an IP address, a network (`10.0.0.0/8`, `fd00::/8`) or `unix` (clients on unix sockets). \
+                  With a path, as in `/admin 192.0.2.0/24`, it applies at and below that path, in whole segments: \
+                  `/admin` includes `/admin/users` but not `/administrator`; `/admin/` includes only what is below. \
+                  The client is determined with `trusted_proxies`. Of the matching networks in `allow` and `deny` the \
+                  most specific one decides; a network that is in both is denied. A client in none of them is allowed, \
+                  unless something is allowed for that path. All matching paths must allow the client: `/admin` cannot \
+                  open what `/` closes. See [the guide](guide/policies.md).",
         ..LIMIT
     },
     Opt {
         name: "deny",
         kind: Kind::List,
         metavar: "[PATH ]SOURCE",
-        help: "do not let these in: 403 (repeatable)",
+        help: "client address or network to deny with 403 (repeatable)",
         details: "In the form of `allow`: `192.0.2.7`, `/admin unix`.",
         ..LIMIT
     },
@@ -36,23 +36,24 @@ pub(super) const ROWS: &[Opt] = &[
         name: "rate_limit",
         kind: Kind::List,
         metavar: "RATE",
-        help: "how often a client may come: [PATH ]N/TIME[ burst N][ by FIELD] (repeatable)",
-        details: "`100/1m`: each client, which is an IPv4 address or the /64 of an IPv6 address, may send 100 requests a minute, all \
-                  100 at once. `/login 5/1m burst 2`: at and below `/login` 5 a minute, 2 of them at once. `/api 1000/1h by \
-                  X-Api-Key`: each value of that field has a rate of its own, and clients without it are told apart by address. \
-                  Who makes values up has as many rates, so something should check them, or a rate by address stand beside \
-                  this one. Whoever is too fast is answered 429 with Retry-After. All rates of the longest path \
-                  that fits hold, so a path may have several. Times are whole seconds. The workers of a server count together, and with `shared` all \
-                  servers.",
+        help: "maximum request rate per client: [PATH ]N/TIME[ burst N][ by FIELD] (repeatable)",
+        details: "`100/1m`: each client, which is an IPv4 address or the /64 of an IPv6 address, may send 100 requests \
+                  a minute, all 100 at once. `/login 5/1m burst 2`: at and below `/login` 5 a minute, 2 of them at \
+                  once. `/api 1000/1h by X-Api-Key`: each value of that field has its own rate; clients without the \
+                  field are told apart by address. A client that makes up values gets a rate for each of them, so \
+                  something should check the values, or a rate by address should be set as well. Requests above the \
+                  rate get 429 with Retry-After. All rates of the longest matching path apply, so a path may have \
+                  several. Times are whole seconds. The workers of a server count together, and with `shared` all \
+                  servers do.",
         ..LIMIT
     },
     Opt {
         name: "requests_per_client_max",
         kind: Kind::List,
         metavar: "MAX",
-        help: "requests that a client may have at once: [PATH ]N[ by FIELD] (repeatable)",
-        details: "`10`, `/report 1`, `/api 4 by X-Api-Key`; clients and fields as for `rate_limit`. The longest path that fits \
-                  counts. One more is answered 429.",
+        help: "maximum concurrent requests per client: [PATH ]N[ by FIELD] (repeatable)",
+        details: "`10`, `/report 1`, `/api 4 by X-Api-Key`; clients and fields as for `rate_limit`. The longest \
+                  matching path applies. Further requests get 429.",
         ..LIMIT
     },
     Opt {
@@ -60,7 +61,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Integer { min: 0, max: 1 << 24 },
         default: "0",
         metavar: "N",
-        help: "requests of one worker that may wait for a thread (503); 0: no limit",
+        help: "maximum number of requests per worker waiting for a thread (503); 0: no limit",
         details: "`queue_timeout` limits how long they wait.",
         ..LIMIT
     },
@@ -69,39 +70,41 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Integer { min: 0, max: 1 << 24 },
         default: "0",
         metavar: "N",
-        help: "open connections of one address; 0: no limit",
-        details: "An IPv6 address stands for its /64. Connections of `trusted_proxies` and on unix sockets are not counted.",
+        help: "maximum number of open connections per client address; 0: no limit",
+        details: "An IPv6 address stands for its /64. Connections of `trusted_proxies` and on unix sockets are not \
+                  counted.",
         ..LIMIT
     },
     Opt {
         name: "body_limits",
         kind: Kind::List,
         metavar: "PATH SIZE",
-        help: "longest request body at and below a path (413; repeatable)",
-        details: "`/upload 4G`, `/api 64K`: in place of `body_max_bytes`, more or less. The longest path that fits counts.",
+        help: "maximum size of a request body at and below a path (413; repeatable)",
+        details: "`/upload 4G`, `/api 64K`: replaces `body_max_bytes` there, with more or less. The longest matching \
+                  path applies.",
         ..LIMIT
     },
     Opt {
         name: "health_path",
         metavar: "PATH",
-        help: "answer 200 at this path while the server lives",
-        details: "For example `/health`. The server answers by itself, also when all threads are busy. Not set: the application \
-                  has the path. See [the guide](guide/policies.md).",
+        help: "path of the health check: 200 while the server runs",
+        details: "For example `/health`. The server responds itself, even when all threads are busy. If not set, there \
+                  is no health check. See [the guide](guide/policies.md).",
         ..HEALTH
     },
     Opt {
         name: "ready_path",
         metavar: "PATH",
-        help: "answer 200 at this path when requests are welcome, else 503",
-        details: "For example `/ready`, for load balancers: 503 while the server ends, and while `ready_check` says no.",
+        help: "path of the readiness check: 200 when ready for requests, else 503",
+        details: "For example `/ready`, for load balancers: 503 while the server stops, and while `ready_check` fails.",
         ..HEALTH
     },
     Opt {
         name: "ready_check",
         metavar: "MODULE:FUNCTION",
-        help: "a function that says whether requests are welcome",
-        details: "`myapp.health:database`. It is called without arguments in each worker, beside the requests. It says no by \
-                  returning `False`, by an exception, and by taking too long. Needs `ready_path`.",
+        help: "function of the application that checks whether it is ready",
+        details: "`myapp.health:database`. It is called without arguments in each worker, beside the requests. The \
+                  check fails if it returns `False`, raises an exception or takes too long. Needs `ready_path`.",
         ..HEALTH
     },
     Opt {
@@ -117,7 +120,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Duration,
         default: "5s",
         metavar: "TIME",
-        help: "a ready_check that takes longer says no",
+        help: "maximum time for a call of ready_check; then it has failed",
         ..HEALTH
     },
     Opt {
@@ -125,31 +128,31 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Choice(&["off", "default", "strict"]),
         default: "off",
         metavar: "SET",
-        help: "add fields that tell browsers to be careful: off, default, strict",
-        details: "`default`: X-Content-Type-Options, X-Frame-Options, Referrer-Policy, Cross-Origin-Opener-Policy and, over HTTPS, \
-                  Strict-Transport-Security, with values that hardly an application notices. `strict` also forbids inline \
-                  scripts, frames and what comes from elsewhere (Content-Security-Policy, Permissions-Policy, \
-                  Cross-Origin-Resource-Policy): the application must be written for it. A field that the application sets \
-                  itself stands. See [the guide](guide/policies.md).",
+        help: "security fields to add to responses: off, default, strict",
+        details: "`default`: X-Content-Type-Options, X-Frame-Options, Referrer-Policy, Cross-Origin-Opener-Policy and, \
+                  over HTTPS, Strict-Transport-Security, with values that hardly any application notices. `strict` \
+                  also forbids inline scripts, frames and content from other sites (Content-Security-Policy, \
+                  Permissions-Policy, Cross-Origin-Resource-Policy): the application must be written for it. Fields \
+                  that the application sets itself are kept. See [the guide](guide/policies.md).",
         ..ANSWER
     },
     Opt {
         name: "security_header",
         kind: Kind::List,
         metavar: "NAME: VALUE",
-        help: "a field that differs from those, or one more (repeatable)",
-        details: "`X-Frame-Options: DENY`; `Referrer-Policy:` leaves that field out. Values with commas cannot be set in the \
-                  environment, where commas are between items.",
+        help: "security field to add, change or omit, as NAME: VALUE (repeatable)",
+        details: "`X-Frame-Options: DENY` sets that field; `Referrer-Policy:`, without a value, omits it. Values with \
+                  commas cannot be set in the environment, where commas separate items.",
         ..ANSWER
     },
     Opt {
         name: "cors_origins",
         kind: Kind::List,
         metavar: "ORIGIN",
-        help: "whose pages may read answers (CORS; repeatable)",
-        details: "`https://example.org`, `http://localhost:3000`, `https://*.example.org` (every name below) or `*` (all pages). \
-                  Preflights are then answered by the server. Where the application sets Access-Control-Allow-Origin \
-                  itself, that stands. Empty: the application alone decides.",
+        help: "origin whose pages may read responses (CORS; repeatable)",
+        details: "`https://example.org`, `http://localhost:3000`, `https://*.example.org` (every name below) or `*` \
+                  (all pages). The server then responds to preflight requests itself. An Access-Control-Allow-Origin \
+                  that the application sets is kept. If empty, the application alone decides.",
         ..ANSWER
     },
     Opt {
@@ -157,7 +160,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::List,
         default: "GET,HEAD,POST,PUT,PATCH,DELETE",
         metavar: "METHOD",
-        help: "methods that such pages may use (repeatable)",
+        help: "method that pages of cors_origins may use (repeatable)",
         ..ANSWER
     },
     Opt {
@@ -165,21 +168,22 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::List,
         default: "Content-Type",
         metavar: "NAME",
-        help: "request fields that such pages may set; * for all (repeatable)",
+        help: "request field that pages of cors_origins may set; *: all (repeatable)",
         ..ANSWER
     },
     Opt {
         name: "cors_exposed_headers",
         kind: Kind::List,
         metavar: "NAME",
-        help: "answer fields that such pages may read beyond the usual (repeatable)",
+        help: "response field that pages of cors_origins may read (repeatable)",
+        details: "In addition to those that browsers always let pages read, such as Content-Type.",
         ..ANSWER
     },
     Opt {
         name: "cors_credentials",
         kind: Kind::Flag,
         default: "false",
-        help: "let such pages send their user's cookies",
+        help: "let pages of cors_origins send their user's cookies",
         details: "Not with the origin `*`: every page of the world could act for its visitors.",
         ..ANSWER
     },
@@ -188,18 +192,18 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::TimeLimit,
         default: "600s",
         metavar: "TIME",
-        help: "how long browsers may remember what they may; 0 says nothing of it",
+        help: "time for browsers to cache preflight results; 0: browser's default",
         ..ANSWER
     },
     Opt {
         name: "compression",
         kind: Kind::Flag,
         default: "false",
-        help: "compress answers for clients that accept it",
-        details: "Pages that show a secret beside something that a stranger can put into their address belong into \
-                  `compression_excluded_paths`, unless the secret is masked anew each time, as Django and web2py do with form \
-                  keys: the length of a compressed page tells of both (BREACH). Event streams and what is coded already are \
-                  left alone.",
+        help: "compress responses for clients that accept it",
+        details: "Add to `compression_excluded_paths` all pages that contain a secret together with text that a \
+                  stranger can put into their address: the length of the compressed page reveals both (BREACH). Pages \
+                  whose secret is masked anew each time, as Django and web2py do with form keys, are safe. Event \
+                  streams and responses that are already encoded are not compressed.",
         ..ANSWER
     },
     Opt {
@@ -207,16 +211,17 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::List,
         default: "zstd,br,gzip",
         metavar: "CODING",
-        help: "which codings: zstd, br, gzip (repeatable)",
-        details: "Of those that a client likes equally it gets the first one here.",
+        help: "compression to use, best first: zstd, br, gzip (repeatable)",
+        details: "A client that accepts several equally gets the first of them.",
         ..ANSWER
     },
     Opt {
         name: "compression_types",
         kind: Kind::List,
         metavar: "TYPE",
-        help: "media types that are compressed (repeatable)",
-        details: "`application/json`, `text/*`, `+xml` (types that end so), `*/*`. Not set: those that usually are text.",
+        help: "media type of responses to compress (repeatable)",
+        details: "`application/json`, `text/*`, `+xml` (all types with this ending), `*/*`. If not set: the types that \
+                  are usually text.",
         ..ANSWER
     },
     Opt {
@@ -224,23 +229,24 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "1000",
         metavar: "SIZE",
-        help: "shorter answers are left as they are",
+        help: "minimum size of responses to compress",
         ..ANSWER
     },
     Opt {
         name: "compression_excluded_paths",
         kind: Kind::List,
         metavar: "PATH",
-        help: "answers at this path and below it are left as they are (repeatable)",
+        help: "path at and below which responses are not compressed (repeatable)",
         ..ANSWER
     },
     Opt {
         name: "error_pages",
         metavar: "on|DIR",
-        help: "show error pages in the form that the client reads",
-        details: "For errors that the server answers itself. `on`: pages of ours, as HTML, JSON (RFC 9457) or text, by Accept. A \
-                  folder: its `404.html`, `404.json`, `404.txt`, and `4xx.html` and so on for errors without their own, \
-                  each up to 1 MiB; ours where there is none. Not set: text.",
+        help: "error pages in the client's format: on, or a directory with pages",
+        details: "For errors that the server itself responds with. `on`: built-in pages, as HTML, JSON (RFC 9457) or \
+                  text, according to Accept. A directory: its `404.html`, `404.json`, `404.txt`, and `4xx.html` and so \
+                  on for errors without their own page, each up to 1 MiB; the built-in page if there is none. If not \
+                  set: text.",
         ..ANSWER
     },
     Opt {
@@ -248,7 +254,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         help: "give each request an identifier (X-Request-Id)",
-        details: "Application, answer and logs have the same one.",
+        details: "The application, the response and the logs have the same identifier.",
         ..ANSWER
     },
     Opt {
@@ -256,18 +262,19 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Flag,
         default: "false",
         help: "give each request a trace context (W3C traceparent)",
-        details: "A trace that the client began goes on.",
+        details: "A trace that the client began is continued.",
         ..ANSWER
     },
     Opt {
         name: "static",
         kind: Kind::List,
         metavar: "PREFIX=DIR",
-        help: "answer paths below a prefix with files of a folder (repeatable)",
-        details: "`/static=site/static`: `/static/a.css` is `site/static/a.css`; `/=public` is for all paths. The application is not \
-                  asked. The longest prefix that fits counts. There are conditional requests and ranges, and `a.css.br`, \
-                  `a.css.zst` and `a.css.gz` are sent in place of `a.css` to clients that accept them. Hidden files, \
-                  other than below `/.well-known`, are not there. See [the guide](guide/policies.md).",
+        help: "serve paths below a prefix from files in a directory (repeatable)",
+        details: "`/static=site/static`: `/static/a.css` is the file `site/static/a.css`; `/=public` is for all paths. \
+                  The application does not see these requests. The longest matching prefix applies. Conditional \
+                  requests and ranges are supported, and `a.css.br`, `a.css.zst` and `a.css.gz` are sent instead of \
+                  `a.css` to clients that accept them. Hidden files are not found, except below `/.well-known`. See \
+                  [the guide](guide/policies.md).",
         ..FILES
     },
     Opt {
@@ -275,35 +282,36 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::List,
         default: "index.html",
         metavar: "FILE",
-        help: "file that stands for its folder (repeatable)",
+        help: "file to serve for a directory (repeatable)",
         ..FILES
     },
     Opt {
         name: "static_fallback",
         metavar: "FILE",
-        help: "file for paths that are not there, when a browser asks for a page",
-        details: "For applications of one page, which know their paths themselves: `index.html`, below each of the folders.",
+        help: "file to serve to browsers when a page is not found",
+        details: "For single-page applications, which interpret paths themselves: `index.html`, for example, relative \
+                  to each directory.",
         ..FILES
     },
     Opt {
         name: "static_listing",
         kind: Kind::Flag,
         default: "false",
-        help: "list folders that have no index",
+        help: "list the files of directories without an index file",
         ..FILES
     },
     Opt {
         name: "static_symlinks",
         kind: Kind::Flag,
         default: "false",
-        help: "follow links that lead out of the folder",
+        help: "follow symbolic links that lead out of the directory",
         ..FILES
     },
     Opt {
         name: "static_fall_through",
         kind: Kind::Flag,
         default: "false",
-        help: "ask the application for what is not there, instead of 404",
+        help: "pass requests for missing files to the application, not 404",
         ..FILES
     },
     Opt {
@@ -311,33 +319,34 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::TimeLimit,
         default: "60s",
         metavar: "TIME",
-        help: "how long files may be used without asking; 0 says nothing of it",
+        help: "time for clients to cache files; 0: no Cache-Control field",
         ..FILES
     },
     Opt {
         name: "static_immutable",
         kind: Kind::List,
         metavar: "PATTERN",
-        help: "files that never change, by their paths in the folder (repeatable)",
-        details: "`assets/*`, `*-????????.js`: `*` stands for any characters, `?` for one. Browsers keep them for a year.",
+        help: "pattern of files that never change (repeatable)",
+        details: "`assets/*`, `*-????????.js`: compared with the path in the directory; `*` stands for any characters, \
+                  `?` for one. Browsers cache these files for a year.",
         ..FILES
     },
     Opt {
         name: "static_types",
         kind: Kind::List,
         metavar: "ENDING=TYPE",
-        help: "media type of files by their ending (repeatable)",
-        details: "`geojson=application/geo+json`, before the types that are known anyway.",
+        help: "media type of files with a file name extension (repeatable)",
+        details: "`geojson=application/geo+json`. These take precedence over the built-in types.",
         ..FILES
     },
     Opt {
         name: "cache",
         kind: Kind::List,
         metavar: "[!]PATH[ TIME]",
-        help: "keep answers below a path and give them again (repeatable)",
-        details: "`/` caches what Cache-Control allows a shared cache to keep (RFC 9111). `/news 1m` also keeps for a minute what does \
-                  not say for how long, if its request had no cookie and no credentials. `!/account` leaves a path out. The \
-                  longest path that fits counts. See [the guide](guide/policies.md).",
+        help: "cache responses at and below a path (repeatable)",
+        details: "`/` caches what Cache-Control allows a shared cache to store (RFC 9111). `/news 1m` also caches, for \
+                  a minute, responses that do not say for how long, if the request had no cookie and no credentials. \
+                  `!/account` excludes a path. The longest matching path applies. See [the guide](guide/policies.md).",
         ..CACHE
     },
     Opt {
@@ -345,7 +354,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Size { min: 1 << 16, max: 1 << 40 },
         default: "64M",
         metavar: "SIZE",
-        help: "memory for kept answers, in each worker",
+        help: "memory for cached responses, per worker",
         ..CACHE
     },
     Opt {
@@ -353,33 +362,33 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Size { min: 1, max: BYTES_MAX },
         default: "1M",
         metavar: "SIZE",
-        help: "longest answer that is kept",
+        help: "maximum size of a cached response",
         ..CACHE
     },
     Opt {
         name: "cache_obey_clients",
         kind: Kind::Flag,
         default: "true",
-        help: "let clients demand fresh answers",
-        details: "By `Cache-Control: no-cache` and the like, as RFC 9111 has it. Switched off, a client that reloads costs the \
-                  application nothing.",
+        help: "let clients bypass the cache",
+        details: "With `Cache-Control: no-cache` and the like, as RFC 9111 defines it. If off, a client that reloads a \
+                  page costs the application nothing.",
         ..CACHE
     },
     Opt {
         name: "shared",
         metavar: "ADDRESS",
-        help: "a Redis in which servers have rates and kept answers in common",
-        details: "`redis://host:6379/0`, `rediss://user:password@host` (TLS), `unix:///run/redis.sock`. For `rate_limit` and \
-                  `cache`. When it cannot be reached, rates hold in each server alone and nothing is kept. Its password is \
-                  not shown by `anygate config --print`; on the command line all users of the machine see it. See \
-                  [the guide](guide/policies.md).",
+        help: "Redis server through which servers share rate limits and cache",
+        details: "`redis://host:6379/0`, `rediss://user:password@host` (TLS), `unix:///run/redis.sock`. Used by \
+                  `rate_limit` and `cache`. While it cannot be reached, each server counts rates for itself and \
+                  nothing is cached. `anygate config --print` does not show its password; on the command line all \
+                  users of the machine can see it. See [the guide](guide/policies.md).",
         ..CACHE
     },
     Opt {
         name: "shared_prefix",
         default: "anygate",
         metavar: "TEXT",
-        help: "what its keys begin with, for sites that share one Redis",
+        help: "prefix of keys in Redis, for sites that share one Redis server",
         ..CACHE
     },
     Opt {
@@ -387,7 +396,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Duration,
         default: "100ms",
         metavar: "TIME",
-        help: "the longest that one question to it may take",
+        help: "maximum time for one request to Redis",
         ..CACHE
     },
 ];
