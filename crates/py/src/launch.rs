@@ -11,6 +11,7 @@ use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
 use anygate_sys::process;
 use anygate_sys::signals::Signal;
+use anygate_sys::standard_streams;
 use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -43,6 +44,9 @@ impl Refusal {
 /// Runs the command line `arguments` (without the program's name). Gives the exit code.
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
+    if let Err(error) = standard_streams::open_missing() {
+        return complain(&Refusal::machine(format!("cannot open /dev/null: {error}")));
+    }
     let environment: Vec<_> = env::vars_os().collect();
     let folder = match env::current_dir() {
         Ok(folder) => folder,
@@ -150,6 +154,7 @@ pub(crate) fn serve(
     app: &Bound<'_, PyAny>,
     options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<()> {
+    standard_streams::open_missing()?;
     let folder = env::current_dir()?;
     let settings = settings::from_keywords(options)?;
     let mut plan =

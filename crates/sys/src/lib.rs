@@ -5,7 +5,7 @@
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
-//! * [`output`]: writing without waiting.
+//! * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
 
 pub mod bell;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod poll;
 pub mod process;
 pub mod shared;
 pub mod signals;
+pub mod standard_streams;
 pub mod stream;
 
 pub use bell::Bell;
