@@ -8,10 +8,10 @@ use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
-use crate::worker_body::{
-    BEATS, Counts, Death, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR,
-    TRAFFIC,
+use crate::board::{
+    BEATS, Counts, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
 };
+use crate::worker_body::Death;
 
 /// One worker.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Fork, Pid};
 use anygate_sys::signals::{Held, Signal, Signals};
 
-use crate::backoff::Pace;
+use crate::backoff::Backoff;
+use crate::board::{Counts, Report, SLOTS, Tree};
 use crate::children::{Child, Children, Stage, signal, was_starting};
+use crate::orders::{Order, Orders};
 use crate::schedule::Schedule;
 use crate::sockets::Socket;
-use crate::worker_body::{
-    AssistantContext, Counts, Death, Event, Order, Orders, Report, SLOTS, Tree, WorkerBody, WorkerContext,
-};
+use crate::worker_body::{AssistantContext, Death, Event, WorkerBody, WorkerContext};
 use crate::{APPLICATION_FAILED, inherit, sockets};
 
 /// What a worker watches. The others are taken notice of, so that they do not end it: Ctrl-C reaches every process of
@@ -51,7 +51,7 @@ pub struct Supervisor<'a> {
     target: usize,
     generation: u64,
     phase: Phase,
-    pace: Pace,
+    backoff: Backoff,
     /// Dead workers are not replaced before.
     replace_at: Option<Instant>,
     reload_again: bool,
@@ -141,7 +141,7 @@ impl<'a> Supervisor<'a> {
             target: workers.max(1),
             generation: 1,
             phase: Phase::Starting,
-            pace: Pace::default(),
+            backoff: Backoff::default(),
             replace_at: None,
             reload_again: false,
             schedule: None,
@@ -461,7 +461,7 @@ impl<'a> Supervisor<'a> {
             Stage::Ready(since) if !starting => Some(since.elapsed()),
             _ => None,
         };
-        let pause = self.pace.after_death(ready);
+        let pause = self.backoff.after_death(ready);
         self.replace_at = (!pause.is_zero()).then(|| Instant::now() + pause);
         if pause.is_zero() {
             tracing::warn!("worker {pid} ended with {ended}; another one takes its place");

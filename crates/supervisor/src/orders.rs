@@ -1,0 +1,73 @@
+//! Orders to the supervisor: one line each, in a pipe from the assistant.
+
+use std::io::{self, Write};
+
+use anygate_sys::process::Pid;
+
+/// Asks something of the supervisor.
+#[derive(Debug)]
+pub struct Orders(pub(crate) io::PipeWriter);
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// New workers, as HUP asks.
+    Reload,
+    /// So many workers.
+    Scale(usize),
+    /// The end, as TERM asks.
+    End,
+    /// That it looks at what others want of it in its row.
+    Look,
+    /// That a worker writes down what its threads do.
+    Stacks(Pid),
+}
+
+impl Orders {
+    /// Asks.
+    ///
+    /// Errors: the supervisor is gone.
+    pub fn give(&self, order: Order) -> io::Result<()> {
+        let line = match order {
+            Order::Reload => "reload\n".to_owned(),
+            Order::Scale(count) => format!("scale {count}\n"),
+            Order::End => "end\n".to_owned(),
+            Order::Look => "look\n".to_owned(),
+            Order::Stacks(pid) => format!("stacks {pid}\n"),
+        };
+        // Short enough to arrive in one piece, whoever else asks (pipe(7), PIPE_BUF).
+        (&self.0).write_all(line.as_bytes())
+    }
+}
+
+impl Order {
+    pub(crate) fn read(line: &str) -> Option<Order> {
+        match line.split_once(' ') {
+            None if line == "reload" => Some(Order::Reload),
+            None if line == "end" => Some(Order::End),
+            None if line == "look" => Some(Order::Look),
+            Some(("scale", count)) => count.parse().ok().map(Order::Scale),
+            Some(("stacks", pid)) => pid.parse().ok().map(Order::Stacks),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_arrive_as_they_were_given() {
+        for order in [Order::Reload, Order::Scale(7), Order::End, Order::Look, Order::Stacks(70_000)] {
+            let (mut read, write) = io::pipe().unwrap();
+            Orders(write).give(order).unwrap();
+            let mut line = String::new();
+            io::Read::read_to_string(&mut read, &mut line).unwrap();
+            assert_eq!(line.strip_suffix('\n').and_then(Order::read), Some(order));
+        }
+        for wrong in ["", "scale", "scale -1", "scale x", "stacks", "reload 1"] {
+            assert_eq!(Order::read(wrong), None, "{wrong}");
+        }
+    }
+}
