@@ -10,11 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
+use crate::panics::panic_text;
 use crate::threads::handoff::Stage;
 use crate::tls::Tls;
 use crate::tls::renewal::Renewal;
 use crate::transport::Greeting;
-use crate::worker::panic_text;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);

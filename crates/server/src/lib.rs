@@ -20,11 +20,13 @@
 mod access_log;
 pub mod cgi;
 mod connection;
+mod control;
 mod date;
 mod exchange;
 mod handshakes;
 mod http2;
 mod outbox;
+mod panics;
 mod reactor;
 mod redirect;
 mod sampling;
@@ -35,5 +37,6 @@ mod websocket;
 mod worker;
 
 pub use access_log::{AccessLog, Lines};
+pub use control::{Events, Peers, Reopen, SharedRow};
 pub use tls::{Tickets, Tls};
-pub use worker::{Answering, Ended, Events, Handle, Peers, Reopen, Service, SharedRow, Worker};
+pub use worker::{Answering, Ended, Handle, Service, Worker};

@@ -1,11 +1,9 @@
 //! What a worker is made of, starting and stopping it.
 
-use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,16 +17,18 @@ use anygate_proto::limits::Limits;
 use anygate_proto::websocket::Limits as MessageLimits;
 use anygate_proto::websocket::deflate::Preference;
 use anygate_proto::websocket::handshake::Origins;
-use anygate_sys::signals::{Signal, Signals};
+use anygate_sys::signals::Signals;
 use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::cgi;
 use crate::connection::ReadRules;
+use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow};
 use crate::exchange::AnswerRules;
 use crate::handshakes::Handshakes;
 use crate::outbox::OutboxLimits;
+use crate::panics::panic_text;
 use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
 use crate::threads::app_thread;
 use crate::threads::call_limits::Watch;
@@ -58,12 +58,6 @@ pub struct Service {
     pub peers: Option<Arc<dyn Peers>>,
 }
 
-/// Opens files anew that were moved away.
-pub type Reopen = Box<dyn Fn() + Send + Sync>;
-
-/// Numbers that others look at.
-pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
-
 /// Who answers requests, on which threads.
 pub enum Answering {
     /// So many app threads, each one request at a time.
@@ -80,28 +74,6 @@ pub struct Worker {
     rules: Arc<Rules>,
     answering: Answering,
     handshakes: Arc<Handshakes>,
-}
-
-/// What a worker tells its keeper.
-pub trait Events: Send {
-    /// The worker's own loop is alive; called about once a second. `traffic`: requests came since the last time.
-    fn beat(&mut self, traffic: bool);
-    /// The worker stopped accepting and finishes what it has.
-    fn draining(&mut self);
-    /// The worker serves, but should be replaced: it has a thread that nothing can stop.
-    fn retiring(&mut self);
-}
-
-/// The workers that accept from the same listeners.
-pub trait Peers: Send + Sync {
-    /// Whether there are others that serve now.
-    fn are_there(&self) -> bool;
-    /// This worker serves and has an idle thread, or has none any more.
-    fn set_idle(&self, idle: bool);
-    /// Whether any of them has one.
-    fn any_idle(&self) -> bool;
-    /// Whether others go on accepting when this worker finishes.
-    fn remain(&self) -> bool;
 }
 
 /// How a worker ended.
@@ -134,55 +106,6 @@ impl Handle {
     }
 }
 
-/// What a worker can be told. Later ones outrank earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Command {
-    Drain = 1,
-    Stop = 2,
-}
-
-/// Where commands come from: a [`Handle`], signals, or the death of the supervisor.
-pub(crate) struct Control {
-    demanded: AtomicU8,
-    pub(crate) signals: Option<Signals>,
-    pub(crate) parent: Option<OwnedFd>,
-    reopen_logs: Option<Reopen>,
-}
-
-impl Control {
-    fn demand(&self, command: Command) {
-        self.demanded.fetch_max(command as u8, Ordering::AcqRel);
-    }
-
-    /// What was demanded so far. A second TERM outranks the first; Ctrl-C reaches a whole
-    /// terminal group and is the supervisor's to pass on.
-    pub(crate) fn command(&self, log: Option<&AccessLog>) -> Option<Command> {
-        for signal in self.signals.as_ref().map(Signals::take).unwrap_or_default() {
-            match signal {
-                Signal::Term => match self.demanded.load(Ordering::Acquire) {
-                    0 => self.demand(Command::Drain),
-                    _ => self.demand(Command::Stop),
-                },
-                Signal::Usr1 => {
-                    // What was gathered still goes to the old file.
-                    if let Some(log) = log {
-                        log.flush();
-                    }
-                    if let Some(reopen) = &self.reopen_logs {
-                        reopen();
-                    }
-                }
-                _ => {}
-            }
-        }
-        match self.demanded.load(Ordering::Acquire) {
-            0 => None,
-            1 => Some(Command::Drain),
-            _ => Some(Command::Stop),
-        }
-    }
-}
-
 impl Worker {
     /// Prepares a worker. Nothing is accepted before [`run`](Self::run), but clients may already connect.
     ///
@@ -198,7 +121,7 @@ impl Worker {
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
         let reopen_logs = service.reopen_logs.take();
-        let control = Arc::new(Control { demanded: AtomicU8::new(0), signals, parent, reopen_logs });
+        let control = Arc::new(Control::new(signals, parent, reopen_logs));
         let waits = matches!(service.answering, Answering::Threads(..));
         let (mut rules, answering) = rules(plan, service, waits);
         rules.read.https_port = https_port(&listeners);
@@ -448,13 +371,4 @@ fn https_port(listeners: &[(Protocol, Listener)]) -> Option<u16> {
         Address::Inet(address) if *protocol == Protocol::Https => Some(address.port()),
         _ => None,
     })
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

@@ -28,8 +28,8 @@ use crate::connection::{Next, ReadRules, is_streamed};
 use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
+use crate::panics::panic_text;
 use crate::threads::handoff::Stage;
-use crate::worker::panic_text;
 
 /// Requests of one client at a time.
 const STREAMS_MAX: usize = 100;

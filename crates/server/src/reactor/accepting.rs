@@ -13,9 +13,9 @@ use mio::unix::SourceFd;
 
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
+use crate::control::Peers;
 use crate::outbox::Pipe;
 use crate::transport::Transport;
-use crate::worker::Peers;
 
 /// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;

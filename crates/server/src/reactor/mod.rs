@@ -29,6 +29,7 @@ use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
 use crate::connection::{Connection, Next, ReadRules, State};
+use crate::control::{Command, Control, Peers, SharedRow};
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
 use crate::handshakes::Handshakes;
 use crate::http2::Stream;
@@ -37,7 +38,6 @@ use crate::threads::app_thread::{Concluded, conclude};
 use crate::threads::handoff::Stage;
 use crate::tls::Tls;
 use crate::websocket::Upgraded;
-use crate::worker::{Command, Control, Peers, SharedRow};
 use deadlines::Deadlines;
 use peer_warnings::Complaints;
 

@@ -15,9 +15,9 @@ use crate::access_log::AccessLog;
 use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
+use crate::panics::panic_text;
 use crate::reactor::{Reactor, Rules};
 use crate::threads::handoff::Stage;
-use crate::worker::panic_text;
 
 /// Runs until the stage stops.
 pub(crate) fn run(stage: &Stage, rules: &Rules, application: &dyn Application) {

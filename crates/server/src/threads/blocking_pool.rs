@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::worker::panic_text;
+use crate::panics::panic_text;
 
 /// Enough to hide that each waits for an answer of the network.
 const THREADS: usize = 4;

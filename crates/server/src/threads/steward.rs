@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anygate_sys::clock;
 
+use crate::control::Events;
 use crate::reactor::Reactor;
 use crate::threads::handoff::{Look, Stage, Watched};
 use crate::threads::hub::Desk;
-use crate::worker::Events;
 
 /// A call that takes longer is slow; the first look comes after so long,
 const SLOW: Duration = Duration::from_millis(1);

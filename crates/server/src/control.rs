@@ -1,0 +1,94 @@
+//! What a worker is told and what it tells: commands, the workers beside it, its supervisor.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use anygate_sys::signals::{Signal, Signals};
+
+use crate::access_log::AccessLog;
+
+/// Opens files anew that were moved away.
+pub type Reopen = Box<dyn Fn() + Send + Sync>;
+
+/// Numbers that others look at.
+pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
+
+/// What a worker tells its keeper.
+pub trait Events: Send {
+    /// The worker's own loop is alive; called about once a second. `traffic`: requests came since the last time.
+    fn beat(&mut self, traffic: bool);
+    /// The worker stopped accepting and finishes what it has.
+    fn draining(&mut self);
+    /// The worker serves, but should be replaced: it has a thread that nothing can stop.
+    fn retiring(&mut self);
+}
+
+/// The workers that accept from the same listeners.
+pub trait Peers: Send + Sync {
+    /// Whether there are others that serve now.
+    fn are_there(&self) -> bool;
+    /// This worker serves and has an idle thread, or has none any more.
+    fn set_idle(&self, idle: bool);
+    /// Whether any of them has one.
+    fn any_idle(&self) -> bool;
+    /// Whether others go on accepting when this worker finishes.
+    fn remain(&self) -> bool;
+}
+
+/// What a worker can be told. Later ones outrank earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Command {
+    Drain = 1,
+    Stop = 2,
+}
+
+/// Where commands come from: a worker's handle, signals, or the death of the supervisor.
+pub(crate) struct Control {
+    demanded: AtomicU8,
+    pub(crate) signals: Option<Signals>,
+    pub(crate) parent: Option<OwnedFd>,
+    reopen_logs: Option<Reopen>,
+}
+
+impl Control {
+    pub(crate) fn new(
+        signals: Option<Signals>,
+        parent: Option<OwnedFd>,
+        reopen_logs: Option<Reopen>,
+    ) -> Self {
+        Control { demanded: AtomicU8::new(0), signals, parent, reopen_logs }
+    }
+
+    pub(crate) fn demand(&self, command: Command) {
+        self.demanded.fetch_max(command as u8, Ordering::AcqRel);
+    }
+
+    /// What was demanded so far. A second TERM outranks the first; Ctrl-C reaches a whole
+    /// terminal group and is the supervisor's to pass on.
+    pub(crate) fn command(&self, log: Option<&AccessLog>) -> Option<Command> {
+        for signal in self.signals.as_ref().map(Signals::take).unwrap_or_default() {
+            match signal {
+                Signal::Term => match self.demanded.load(Ordering::Acquire) {
+                    0 => self.demand(Command::Drain),
+                    _ => self.demand(Command::Stop),
+                },
+                Signal::Usr1 => {
+                    // What was gathered still goes to the old file.
+                    if let Some(log) = log {
+                        log.flush();
+                    }
+                    if let Some(reopen) = &self.reopen_logs {
+                        reopen();
+                    }
+                }
+                _ => {}
+            }
+        }
+        match self.demanded.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Command::Drain),
+            _ => Some(Command::Stop),
+        }
+    }
+}
