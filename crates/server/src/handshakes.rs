@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
+use crate::inbox::Inbox;
 use crate::panics::panic_text;
-use crate::threads::handoff::Stage;
 use crate::tls::Tls;
 use crate::tls::renewal::Renewal;
 use crate::transport::Greeting;
@@ -45,14 +45,14 @@ impl Handshakes {
         self.news.notify_one();
     }
 
-    /// Runs until stopped; connections go back to the reactor through the stage.
-    pub(crate) fn run(&self, tls: &Tls, stage: &Stage) {
+    /// Runs until stopped; connections go back to the reactor through the inbox.
+    pub(crate) fn run(&self, tls: &Tls, inbox: &Inbox) {
         let mut renewal = Renewal::new(tls);
         let mut look_at = Instant::now() + LOOK;
         while let Some(next) = self.next(look_at) {
             if let Some(mut connection) = next {
                 go_on(&mut connection);
-                stage.give_back(connection);
+                inbox.give_back(connection);
             }
             if look_at <= Instant::now() {
                 renewal.look(tls);

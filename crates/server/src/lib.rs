@@ -1,7 +1,7 @@
 //! One worker: listeners, the reactor that is lent, connections, bodies, app threads, drain.
 //!
 //! The heart is one rule: there is ONE [`reactor::Reactor`], a plain value that exactly one thread owns at a time.
-//! App threads (the only ones that enter the application) pass it on through the [`threads::handoff::Stage`]; a steward thread
+//! App threads (the only ones that enter the application) pass it on through the [`threads::handoff::Handoff`]; a steward thread
 //! takes it when an application call is slow. Nothing here knows Python, processes or options: the application is a
 //! `proto::Application`, the limits are a `config::ServerPlan`.
 //!
@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod attention;
 pub mod cgi;
 mod connection;
 mod control;
@@ -25,6 +26,7 @@ mod date;
 mod exchange;
 mod handshakes;
 mod http2;
+mod inbox;
 mod outbox;
 mod panics;
 mod reactor;

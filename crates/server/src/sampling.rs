@@ -24,7 +24,7 @@ const EVERY_EAGER: u32 = 4;
 
 /// How calls behave.
 #[derive(Default)]
-pub(crate) struct Pace {
+pub(crate) struct Sampling {
     /// Nanoseconds of the measured calls, and how many of them were spent waiting. Two threads that add at once may lose a
     /// sample: these are averages.
     total: AtomicU64,
@@ -61,7 +61,7 @@ impl Begun {
     }
 }
 
-impl Pace {
+impl Sampling {
     /// Whether the reactor is handed on before each call.
     pub(crate) fn is_eager(&self) -> bool {
         self.eager.load(Ordering::Relaxed)
@@ -113,41 +113,41 @@ mod tests {
     #[test]
     fn calls_that_wait_make_it_eager_and_calls_that_compute_do_not() {
         for (sample, eager) in [(FAST, false), (COMPUTES, false), (waits(1), true)] {
-            let pace = Pace::default();
+            let sampling = Sampling::default();
             for _ in 0..100 {
-                pace.sample(sample);
+                sampling.sample(sample);
             }
-            assert_eq!(pace.is_eager(), eager, "{sample:?}");
+            assert_eq!(sampling.is_eager(), eager, "{sample:?}");
         }
     }
 
     #[test]
     fn one_long_wait_in_a_hundred_fast_calls_is_enough() {
-        let pace = Pace::default();
+        let sampling = Sampling::default();
         for call in 0..1000 {
-            pace.sample(if call % 100 == 50 { waits(100) } else { FAST });
+            sampling.sample(if call % 100 == 50 { waits(100) } else { FAST });
         }
-        assert!(pace.is_eager());
+        assert!(sampling.is_eager());
     }
 
     #[test]
     fn it_calms_down_when_calls_do_not_wait_any_more() {
-        let pace = Pace::default();
+        let sampling = Sampling::default();
         for _ in 0..100 {
-            pace.sample(waits(1));
+            sampling.sample(waits(1));
         }
         for _ in 0..5000 {
-            pace.sample(FAST);
+            sampling.sample(FAST);
         }
-        assert!(!pace.is_eager());
+        assert!(!sampling.is_eager());
     }
 
     #[test]
     fn every_call_is_measured_on_alert() {
-        let pace = Pace::default();
-        assert_eq!((0..320).filter(|&call| pace.wants_sample(call)).count(), 10);
-        pace.set_alert(true);
-        assert_eq!((0..320).filter(|&call| pace.wants_sample(call)).count(), 320);
+        let sampling = Sampling::default();
+        assert_eq!((0..320).filter(|&call| sampling.wants_sample(call)).count(), 10);
+        sampling.set_alert(true);
+        assert_eq!((0..320).filter(|&call| sampling.wants_sample(call)).count(), 320);
     }
 
     #[test]

@@ -22,18 +22,22 @@ use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
+use crate::attention::Attention;
 use crate::cgi;
 use crate::connection::ReadRules;
 use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow};
 use crate::exchange::AnswerRules;
 use crate::handshakes::Handshakes;
+use crate::inbox::Inbox;
 use crate::outbox::OutboxLimits;
 use crate::panics::panic_text;
-use crate::reactor::{Reactor, Rules, Timeouts, WAKER};
+use crate::reactor::{Around, Reactor, Rules, Timeouts, WAKER};
+use crate::sampling::Sampling;
 use crate::threads::app_thread;
 use crate::threads::call_limits::Watch;
-use crate::threads::handoff::Stage;
+use crate::threads::handoff::Handoff;
 use crate::threads::hub::Desk;
+use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
 use crate::websocket::{self, Spares};
@@ -69,9 +73,8 @@ pub enum Answering {
 
 /// One worker, ready to run.
 pub struct Worker {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     reactor: Box<Reactor>,
-    rules: Arc<Rules>,
     answering: Answering,
     handshakes: Arc<Handshakes>,
 }
@@ -88,7 +91,7 @@ pub enum Ended {
 /// Stops a running worker from another thread.
 #[derive(Clone)]
 pub struct Handle {
-    stage: Arc<Stage>,
+    attention: Arc<Attention>,
     control: Arc<Control>,
 }
 
@@ -96,13 +99,13 @@ impl Handle {
     /// Stops accepting, finishes what is in flight, then ends.
     pub fn drain(&self) {
         self.control.demand(Command::Drain);
-        self.stage.wake();
+        self.attention.wake();
     }
 
     /// Ends now; connections are cut off.
     pub fn stop(&self) {
         self.control.demand(Command::Stop);
-        self.stage.wake();
+        self.attention.wake();
     }
 }
 
@@ -135,20 +138,28 @@ impl Worker {
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let watch = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
-        let stage = Arc::new(Stage::new(waker, watch));
+        let call_limits = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
+        let attention = Arc::new(Attention::new(waker));
+        let inbox = Arc::new(Inbox::new(Arc::clone(&attention)));
+        let sampling = Arc::new(Sampling::default());
         let handshakes = Arc::new(Handshakes::default());
         let reactor = Box::new(Reactor::new(
             poll,
             listeners,
             plan.connections_max,
             Arc::clone(&rules),
-            Arc::clone(&stage),
-            Arc::clone(&control),
-            Arc::clone(&handshakes),
+            Around {
+                attention: Arc::clone(&attention),
+                inbox: Arc::clone(&inbox),
+                sampling: Arc::clone(&sampling),
+                control: Arc::clone(&control),
+                handshakes: Arc::clone(&handshakes),
+            },
         )?);
-        let handle = Handle { stage: Arc::clone(&stage), control: Arc::clone(&control) };
-        Ok((Worker { stage, reactor, rules, answering, handshakes }, handle))
+        let handle = Handle { attention: Arc::clone(&attention), control };
+        let handoff = Handoff::new(Arc::clone(&attention), Arc::clone(&sampling));
+        let shared = Arc::new(Shared { handoff, attention, inbox, sampling, call_limits, rules });
+        Ok((Worker { shared, reactor, answering, handshakes }, handle))
     }
 
     /// Serves until told to end. App threads that are still inside the application when the time to drain is over are
@@ -156,23 +167,24 @@ impl Worker {
     ///
     /// Errors: a thread cannot be started, or the poll itself fails.
     pub fn run(self, events: Box<dyn Events>) -> io::Result<Ended> {
-        let Worker { stage, reactor, rules, answering, handshakes } = self;
+        let Worker { shared, reactor, answering, handshakes } = self;
+        let rules = &shared.rules;
         if let Some(peers) = &rules.peers {
             peers.set_idle(true);
         }
         let shaking = rules.tls.clone().map(|tls| {
-            let (floor, handshakes) = (Arc::clone(&stage), Arc::clone(&handshakes));
+            let (shared, handshakes) = (Arc::clone(&shared), Arc::clone(&handshakes));
             let work = move || {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handshakes.run(&tls, &floor))) {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handshakes.run(&tls, &shared.inbox))) {
                     tracing::error!("the thread for handshakes failed: {}", panic_text(panic.as_ref()));
-                    floor.stop();
+                    shared.handoff.stop();
                 }
             };
             thread::Builder::new().name("handshakes".to_owned()).spawn(work)
         });
         let shaking = shaking.transpose()?;
-        let ended = serve(answering, &stage, reactor, &rules, events);
-        if let Some(watch) = stage.watch_of_calls() {
+        let ended = serve(answering, &shared, reactor, events);
+        if let Some(watch) = &shared.call_limits {
             watch.end();
         }
         handshakes.stop();
@@ -181,29 +193,28 @@ impl Worker {
         if let Some(log) = &rules.access_log {
             log.flush();
         }
-        Ok(if ended && stage.is_drained() { Ended::Drained } else { Ended::CutOff })
+        Ok(if ended && shared.handoff.is_drained() { Ended::Drained } else { Ended::CutOff })
     }
 }
 
 /// Serves until told to end. Gives whether all threads have ended well.
 fn serve(
     answering: Answering,
-    stage: &Arc<Stage>,
+    shared: &Arc<Shared>,
     reactor: Box<Reactor>,
-    rules: &Arc<Rules>,
     mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
-    let watch = stage.watch_of_calls();
+    let (watch, rules) = (shared.call_limits.as_ref(), &shared.rules);
     match answering {
         Answering::Threads(application, threads) => {
             if let Some(watch) = watch {
                 let application = Arc::clone(&application);
                 watch.start(rules, move |call| application.attend_to(call))?;
             }
-            run_threads(stage, reactor, rules, &application, threads, events.as_mut())
+            run_threads(shared, reactor, &application, threads, events.as_mut())
         }
         Answering::Hub(hub, calls) => {
-            let desk = Arc::new(Desk::new(Arc::clone(stage), Arc::clone(rules), calls)?);
+            let desk = Arc::new(Desk::new(Arc::clone(shared), calls)?);
             if let Some(watch) = watch {
                 let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
                 let attend_to = move |call: &LongCall| {
@@ -213,43 +224,42 @@ fn serve(
                 };
                 watch.start(rules, attend_to)?;
             }
-            run_hub(stage, reactor, &desk, hub.as_ref(), events)
+            run_hub(shared, reactor, &desk, hub.as_ref(), events)
         }
     }
 }
 
 /// Serves with app threads; the calling thread is the steward. Gives whether all of them have ended.
 fn run_threads(
-    stage: &Arc<Stage>,
+    shared: &Arc<Shared>,
     reactor: Box<Reactor>,
-    rules: &Arc<Rules>,
     application: &Arc<dyn Application>,
     threads: usize,
     events: &mut dyn Events,
 ) -> io::Result<bool> {
     let mut handles = Vec::with_capacity(threads);
     for index in 0..threads.max(1) {
-        let (floor, rules, application) = (Arc::clone(stage), Arc::clone(rules), Arc::clone(application));
+        let (floor, application) = (Arc::clone(shared), Arc::clone(application));
         let work = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                application.with_thread(&mut || app_thread::run(&floor, &rules, application.as_ref()));
+                application.with_thread(&mut || app_thread::run(&floor, application.as_ref()));
             }));
             if let Err(panic) = outcome {
                 // The reactor may be lost with this thread: this worker cannot go on, its successor can.
                 tracing::error!("an app thread failed: {}", panic_text(panic.as_ref()));
-                floor.stop();
+                floor.handoff.stop();
             }
         };
         match thread::Builder::new().name(format!("app-{index}")).spawn(work) {
             Ok(handle) => handles.push(handle),
             Err(error) => {
-                stage.stop();
+                shared.handoff.stop();
                 return Err(error);
             }
         }
     }
-    stage.offer(reactor);
-    steward::run(stage, events)?;
+    shared.handoff.offer(reactor);
+    steward::run(shared, events)?;
     Ok(wait(handles))
 }
 
@@ -268,16 +278,16 @@ fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
 /// Nothing that another thread uses may lie on this thread's stack: the hub's greenlets take turns on it, and what lay
 /// there when the first of them began is moved away while they run.
 fn run_hub(
-    stage: &Arc<Stage>,
+    shared: &Arc<Shared>,
     reactor: Box<Reactor>,
     desk: &Arc<Desk>,
     hub: &dyn Hub,
     mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
-    let (floor, tray) = (Arc::clone(stage), Arc::clone(desk));
+    let (floor, tray) = (Arc::clone(shared), Arc::clone(desk));
     let work = move || {
         let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, &floor, &tray, events.as_mut())));
-        floor.stop();
+        floor.handoff.stop();
         tray.close();
         kept.unwrap_or_else(|panic| {
             tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
@@ -286,8 +296,8 @@ fn run_hub(
     };
     let steward = thread::Builder::new().name("steward".to_owned()).spawn(work)?;
     let served = hub.run(Arc::clone(desk) as _);
-    stage.stop();
-    stage.wake();
+    shared.handoff.stop();
+    shared.attention.wake();
     let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));
     kept.map(|()| served.is_ok())
 }

@@ -32,7 +32,7 @@ use crate::http2::Http2;
 use crate::outbox::{OutboxLimits, Pipe};
 use crate::redirect::to_https;
 
-use crate::threads::handoff::Stage;
+use crate::attention::Attention;
 use crate::websocket::{self, Upgrade};
 use fastcgi::{Arrived, Streams};
 
@@ -242,11 +242,11 @@ impl Connection {
         keep_alive
     }
 
-    /// Lends what was received behind a request for a WebSocket to its exchange. `stage`: who is told of its acceptance.
-    pub(crate) fn prepare_upgrade(&mut self, stage: &Arc<Stage>) {
+    /// Lends what was received behind a request for a WebSocket to its exchange. `attention`: who is told of its acceptance.
+    pub(crate) fn prepare_upgrade(&mut self, attention: &Arc<Attention>) {
         let upgrade = self.exchange.as_mut().and_then(|exchange| exchange.upgrade.as_mut());
         if let Some(upgrade) = upgrade {
-            upgrade.caller = Some((Arc::clone(stage), self.token));
+            upgrade.caller = Some((Arc::clone(attention), self.token));
             upgrade.early = std::mem::take(&mut self.input);
         }
     }

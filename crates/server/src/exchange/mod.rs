@@ -22,10 +22,10 @@ use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 use tracing::Span;
 
+use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::outbox::{FilePart, OutboxLimits, Pipe, Records};
 use crate::sampling::{Begun, Sample};
-use crate::threads::handoff::Stage;
 use crate::websocket::{self, Relay, Session, Upgrade, Upgraded};
 use body::BodyStream;
 
@@ -521,13 +521,13 @@ impl<'a> Answer<'a> {
     }
 
     /// What the request asks for, as long as nothing was answered, and who is to be told.
-    fn wish(&mut self) -> Result<(&mut Upgrade, Arc<Stage>, usize), SendError> {
+    fn wish(&mut self) -> Result<(&mut Upgrade, Arc<Attention>, usize), SendError> {
         if self.started() {
             return Err(SendError::Order);
         }
         let upgrade = self.upgrade.as_deref_mut().ok_or(SendError::NoWebSocket)?;
-        let (stage, token) = upgrade.caller.clone().ok_or(SendError::NoWebSocket)?;
-        Ok((upgrade, stage, token))
+        let (attention, token) = upgrade.caller.clone().ok_or(SendError::NoWebSocket)?;
+        Ok((upgrade, attention, token))
     }
 
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
@@ -730,14 +730,14 @@ impl Response for Answer<'_> {
         protocol: Option<&[u8]>,
     ) -> Result<Arc<dyn Socket>, SendError> {
         let (pipe, rules, request) = (self.pipe, &self.rules.websocket, self.head);
-        let (upgrade, stage, token) = self.wish()?;
+        let (upgrade, attention, token) = self.wish()?;
         if protocol.is_some_and(|protocol| !handshake::protocols(request).any(|offered| offered == protocol))
         {
             return Err(SendError::Subprotocol);
         }
         let head = handshake::answer(head, &upgrade.offer, protocol).map_err(|_| SendError::Subprotocol)?;
         let early = std::mem::take(&mut upgrade.early);
-        let caller = (Arc::clone(&stage), token);
+        let caller = (Arc::clone(&attention), token);
         let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
         let session = Arc::new(session);
         upgrade.upgraded = Some(Upgraded::Socket(Arc::clone(&session)));
@@ -765,7 +765,7 @@ impl Response for Answer<'_> {
             *kept = head;
         }
         pipe.set_upgraded(Upgraded::Socket(Arc::clone(&session)));
-        stage.call_on(token);
+        attention.call_on(token);
         sent?;
         Ok(session)
     }
@@ -776,7 +776,7 @@ impl Response for Answer<'_> {
             return Err(SendError::NoWebSocket);
         }
         let (pipe, outbox) = (self.pipe, &self.rules.websocket.outbox);
-        let (upgrade, stage, token) = self.wish()?;
+        let (upgrade, attention, token) = self.wish()?;
         let early = std::mem::take(&mut upgrade.early);
         let (relay, end) = Relay::start(pipe, outbox, early).map_err(|error| {
             tracing::error!("cannot hand over a connection: {error}");
@@ -785,7 +785,7 @@ impl Response for Answer<'_> {
         let relay = Upgraded::Raw(Arc::new(relay));
         upgrade.upgraded = Some(relay.clone());
         pipe.set_upgraded(relay);
-        stage.call_on(token);
+        attention.call_on(token);
         Ok(end)
     }
 

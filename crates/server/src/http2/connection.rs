@@ -24,12 +24,12 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::attention::Attention;
 use crate::connection::{Next, ReadRules, is_streamed};
 use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
 use crate::panics::panic_text;
-use crate::threads::handoff::Stage;
 
 /// Requests of one client at a time.
 const STREAMS_MAX: usize = 100;
@@ -658,7 +658,7 @@ impl AsyncWrite for Wire {
 
 /// Where streams are at home.
 pub(crate) struct StreamHome<'a> {
-    pub(crate) stage: &'a Arc<Stage>,
+    pub(crate) attention: &'a Arc<Attention>,
     /// The connection's token.
     pub(crate) parent: usize,
 }
@@ -668,7 +668,7 @@ pub(crate) struct Stream {
     half: Mutex<Half>,
     incoming: Mutex<Option<Incoming>>,
     shared: Arc<Shared>,
-    stage: Arc<Stage>,
+    attention: Arc<Attention>,
     parent: usize,
     call: Arc<Call>,
 }
@@ -734,7 +734,7 @@ impl Http2 {
                     left: rules.body_max_bytes(&exchange.head),
                     timeout: rules.stream_timeout,
                     call: Arc::clone(&call),
-                    stage: Arc::clone(home.stage),
+                    attention: Arc::clone(home.attention),
                     parent: home.parent,
                 }));
             }
@@ -743,7 +743,7 @@ impl Http2 {
             half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
             incoming: Mutex::new(incoming),
             shared,
-            stage: Arc::clone(home.stage),
+            attention: Arc::clone(home.attention),
             parent: home.parent,
             call,
         };
@@ -764,7 +764,7 @@ impl Stream {
 
     /// Has the connection send what was given, for threads that do not own the reactor.
     pub(crate) fn nudge(&self) {
-        self.stage.call_on(self.parent);
+        self.attention.call_on(self.parent);
     }
 
     /// Sends the head. `end`: nothing follows.
@@ -935,7 +935,7 @@ struct StreamedBody {
     /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
     timeout: Option<Duration>,
     call: Arc<Call>,
-    stage: Arc<Stage>,
+    attention: Arc<Attention>,
     parent: usize,
 }
 
@@ -975,7 +975,7 @@ impl Body for StreamedBody {
                     })?;
                     // It fails only for more than was received.
                     let _ = self.body.get().flow_control().release_capacity(data.len());
-                    self.stage.call_on(self.parent);
+                    self.attention.call_on(self.parent);
                     self.at_hand = data;
                 }
                 Poll::Pending => {
@@ -1062,9 +1062,9 @@ mod tests {
         }
     }
 
-    fn stage() -> Arc<Stage> {
+    fn attention() -> Arc<Attention> {
         let poll = mio::Poll::new().unwrap();
-        Arc::new(Stage::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None))
+        Arc::new(Attention::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()))
     }
 
     /// A pipe to a client.
@@ -1076,8 +1076,8 @@ mod tests {
 
     #[test]
     fn a_streamed_body_calls_its_stream_when_more_came() {
-        let (rules, stage, (pipe, mut client)) = (rules(vec!["/".to_owned()]), stage(), pipe());
-        let home = StreamHome { stage: &stage, parent: 0 };
+        let (rules, attention, (pipe, mut client)) = (rules(vec!["/".to_owned()]), attention(), pipe());
+        let home = StreamHome { attention: &attention, parent: 0 };
         let mut hello = http2::PREFACE.to_vec();
         hello.extend(b"\0\0\0\x04\0\0\0\0\0");
         hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
@@ -1100,8 +1100,8 @@ mod tests {
 
     #[test]
     fn a_panic_inside_h2_ends_only_its_connection() {
-        let (rules, stage, (pipe, mut client)) = (rules(Vec::new()), stage(), pipe());
-        let home = StreamHome { stage: &stage, parent: 0 };
+        let (rules, attention, (pipe, mut client)) = (rules(Vec::new()), attention(), pipe());
+        let home = StreamHome { attention: &attention, parent: 0 };
         // Settings that open no window, and two requests.
         let mut hello = http2::PREFACE.to_vec();
         hello.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0");

@@ -44,8 +44,8 @@ impl Reactor {
             return;
         }
         let State::Http2(mut http2) = std::mem::replace(&mut connection.state, State::Ready) else { return };
-        let stage = Arc::clone(&self.stage);
-        let home = StreamHome { stage: &stage, parent: token };
+        let attention = Arc::clone(&self.attention);
+        let home = StreamHome { attention: &attention, parent: token };
         if self.drain.is_some() {
             http2.leave();
         }

@@ -1,5 +1,5 @@
 //! Readiness, accepting, deadlines, and what to do with each event. A reactor is a value that one thread owns at a time
-//! (see `stage`); it never calls the application: it collects connections whose exchange is ready.
+//! (see `threads::handoff`); it never calls the application: it collects connections whose exchange is ready.
 //!
 //! A socket is read when it is accepted and registered when it first has to wait; then once, edge-triggered, for both
 //! directions, so that further requests cost no registration calls.
@@ -28,14 +28,16 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
+use crate::attention::Attention;
 use crate::connection::{Connection, Next, ReadRules, State};
 use crate::control::{Command, Control, Peers, SharedRow};
 use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
 use crate::handshakes::Handshakes;
 use crate::http2::Stream;
+use crate::inbox::Inbox;
 use crate::outbox::{Flushed, Pipe};
+use crate::sampling::Sampling;
 use crate::threads::app_thread::{Concluded, conclude};
-use crate::threads::handoff::Stage;
 use crate::tls::Tls;
 use crate::websocket::Upgraded;
 use deadlines::Deadlines;
@@ -117,7 +119,9 @@ pub(crate) struct Reactor {
     now: Instant,
     drain: Option<Instant>,
     rules: Arc<Rules>,
-    stage: Arc<Stage>,
+    attention: Arc<Attention>,
+    inbox: Arc<Inbox>,
+    sampling: Arc<Sampling>,
     control: Arc<Control>,
     handshakes: Arc<Handshakes>,
 }
@@ -145,6 +149,15 @@ impl Rules {
     }
 }
 
+/// What a reactor shares with the threads around it.
+pub(crate) struct Around {
+    pub(crate) attention: Arc<Attention>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) sampling: Arc<Sampling>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) handshakes: Arc<Handshakes>,
+}
+
 enum Entry {
     /// The connection waits for its client.
     Here(Box<Connection>),
@@ -160,10 +173,9 @@ impl Reactor {
         listeners: Vec<(Protocol, Listener)>,
         connections_max: usize,
         rules: Arc<Rules>,
-        stage: Arc<Stage>,
-        control: Arc<Control>,
-        handshakes: Arc<Handshakes>,
+        around: Around,
     ) -> io::Result<Self> {
+        let Around { attention, inbox, sampling, control, handshakes } = around;
         let now = Instant::now();
         let mut reactor = Reactor {
             poll,
@@ -194,7 +206,9 @@ impl Reactor {
             now,
             drain: None,
             rules,
-            stage,
+            attention,
+            inbox,
+            sampling,
             control,
             handshakes,
         };
@@ -230,7 +244,7 @@ impl Reactor {
     /// Whether to look for new requests before those that are ready are all begun. Where calls wait, a thread that ends
     /// one must find the next at once; where they compute, many are read at a time.
     pub(crate) fn is_behind(&self) -> bool {
-        self.stage.pace().is_eager() && self.now.elapsed() >= TURN_MIN
+        self.sampling.is_eager() && self.now.elapsed() >= TURN_MIN
     }
 
     /// When the reactor was lent, if it is.
@@ -297,7 +311,7 @@ impl Reactor {
         }
         self.events = events;
         if control {
-            self.stage.take_called(&mut self.due);
+            self.attention.take_called(&mut self.due);
             self.take_back_returned();
             if let Some(command) = self.control.command(self.rules.access_log.as_ref()) {
                 self.obey(command);
@@ -397,7 +411,7 @@ impl Reactor {
         let last_call = now - self.lent_since;
         self.lent_since = now;
         // Where calls wait, the processor has time for short batches.
-        let may_wait = now - self.unsent_since + last_call < UNSENT_MAX && !self.stage.pace().is_eager();
+        let may_wait = now - self.unsent_since + last_call < UNSENT_MAX && !self.sampling.is_eager();
         if !self.unsent.is_empty() && !may_wait {
             self.send_unsent();
         }
@@ -498,7 +512,7 @@ impl Reactor {
         if let Some(peers) = &self.rules.peers {
             peers.set_idle(false);
         }
-        self.stage.start_draining();
+        self.attention.start_draining();
         if let Some(site) = &self.rules.read.site {
             site.vitals().set_draining();
         }
@@ -708,7 +722,7 @@ impl Reactor {
     fn take_out(&mut self, token: usize) {
         let Some(entry) = self.connections.get_mut(token) else { return };
         if let Entry::Here(connection) = entry {
-            connection.prepare_upgrade(&self.stage);
+            connection.prepare_upgrade(&self.attention);
             let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
                 self.ready.push_back((self.now, connection));
@@ -856,7 +870,7 @@ impl Reactor {
         let finished = answer.finish(false);
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let call = Concluded { begun: Some(Instant::now()), ready: None, received: 0 };
-        conclude(&self.stage, &self.rules, endpoints, head, &finished, &call);
+        conclude(&self.attention, &self.rules, endpoints, head, &finished, &call);
         connection.exchange = Some(exchange);
         connection.served += 1;
         connection.state = State::Writing { keep_alive: finished.keep_alive };
@@ -919,7 +933,7 @@ impl Reactor {
     /// Takes the connections that were given back.
     pub(crate) fn take_back_returned(&mut self) {
         let mut returned = std::mem::take(&mut self.returned);
-        self.stage.take_returned(&mut returned);
+        self.inbox.take_returned(&mut returned);
         for connection in returned.drain(..) {
             if let Some(&Entry::Greeting { more, .. }) = self.connections.get(connection.token) {
                 self.greeted(connection, more);

@@ -12,28 +12,28 @@ use anygate_proto::head::RequestHead;
 use anygate_sys::clock;
 
 use crate::access_log::AccessLog;
+use crate::attention::Attention;
 use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
 use crate::panics::panic_text;
 use crate::reactor::{Reactor, Rules};
-use crate::threads::handoff::Stage;
+use crate::threads::shared::Shared;
 
-/// Runs until the stage stops.
-pub(crate) fn run(stage: &Stage, rules: &Rules, application: &dyn Application) {
+/// Runs until the worker ends.
+pub(crate) fn run(shared: &Shared, application: &dyn Application) {
     // What calls wait for is to be noticed at once, be it a timer.
     if let Err(error) = clock::sleep_precisely() {
         tracing::debug!("sleeps are imprecise: {error}");
     }
-    let mut thread = AppThread { stage, rules, application, date: DateCache::default(), calls: 0 };
-    while let Some(reactor) = stage.wait_for_reactor() {
+    let mut thread = AppThread { shared, application, date: DateCache::default(), calls: 0 };
+    while let Some(reactor) = shared.handoff.wait_for_reactor() {
         thread.own(reactor);
     }
 }
 
 struct AppThread<'a> {
-    stage: &'a Stage,
-    rules: &'a Rules,
+    shared: &'a Shared,
     application: &'a dyn Application,
     date: DateCache,
     calls: u32,
@@ -47,7 +47,7 @@ impl AppThread<'_> {
         loop {
             while let Some(connection) = reactor.next_ready() {
                 reactor.send_due();
-                self.stage.lend(reactor);
+                self.shared.handoff.lend(reactor);
                 match self.exchange(connection) {
                     Some(returned) => reactor = returned,
                     None => return,
@@ -58,12 +58,12 @@ impl AppThread<'_> {
             }
             reactor.send_unsent();
             if reactor.is_finished() {
-                return self.stage.finish(&reactor);
+                return self.shared.handoff.finish(&reactor);
             }
             // What was sent may have made room for the next request of a pipeline; others have their turn before it.
             if let Err(error) = reactor.turn(reactor.has_ready().then_some(Duration::ZERO)) {
                 tracing::error!("the reactor failed: {error}");
-                return self.stage.stop();
+                return self.shared.handoff.stop();
             }
         }
     }
@@ -71,14 +71,14 @@ impl AppThread<'_> {
     /// Answers one exchange; afterwards owns the reactor if nobody else does.
     fn exchange(&mut self, mut connection: Box<Connection>) -> Option<Box<Reactor>> {
         self.answer(&mut connection);
-        match self.stage.take_back() {
+        match self.shared.handoff.take_back() {
             Some(mut reactor) => {
                 reactor.put_back(connection);
                 Some(reactor)
             }
             None => {
-                connection.send_rest(&self.rules.answer.outbox);
-                self.stage.give_back(connection);
+                connection.send_rest(&self.shared.rules.answer.outbox);
+                self.shared.inbox.give_back(connection);
                 None
             }
         }
@@ -86,16 +86,16 @@ impl AppThread<'_> {
 
     fn answer(&mut self, connection: &mut Connection) {
         let Some(mut exchange) = connection.exchange.take() else { return };
-        let log = self.rules.access_log.as_ref();
-        let (row, ready) = (self.rules.row(), exchange.ready);
+        let log = self.shared.rules.access_log.as_ref();
+        let (row, ready) = (self.shared.rules.row(), exchange.ready);
         let begun = (log.is_some() || row.is_some()).then(Instant::now);
         self.calls = self.calls.wrapping_add(1);
-        let watch = self.stage.watch_of_calls();
+        let watch = self.shared.call_limits.as_ref();
         let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints));
         let options = AnswerOptions {
-            draining: self.stage.draining(),
+            draining: self.shared.attention.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
-            measured: self.stage.pace().wants_sample(self.calls),
+            measured: self.shared.sampling.wants_sample(self.calls),
             in_place: false,
             timed: row.is_some(),
         };
@@ -106,7 +106,7 @@ impl AppThread<'_> {
             passage.prepare(&mut exchange.head);
         }
         let (mut answer, head, body, endpoints) =
-            Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut self.date, options);
+            Answer::new(&mut exchange, &connection.pipe, &self.shared.rules.answer, &mut self.date, options);
         let mut stream = None;
         let body = match body {
             RequestBody::None => None,
@@ -122,7 +122,7 @@ impl AppThread<'_> {
         let seen = row.and_then(|row| show(row, head));
         // A panic in here is a fault of ours; it must stay this request's.
         let call = |out: &mut (dyn Response + Send)| {
-            let file = self.rules.files.as_ref().and_then(|files| files.answer(head, out));
+            let file = self.shared.rules.files.as_ref().and_then(|files| files.answer(head, out));
             file.map_or_else(|| self.application.call(request, out), |sent| sent.map_err(|_| Failed))
         };
         let result = catch_unwind(AssertUnwindSafe(|| match &mut passage {
@@ -146,13 +146,13 @@ impl AppThread<'_> {
         }
         let finished: Finished = answer.finish(failed);
         if let Some(sample) = finished.sample {
-            self.stage.pace().sample(sample);
+            self.shared.sampling.sample(sample);
         }
         if let (Some(row), Some(place)) = (row, seen) {
             row.in_flight().end(place);
         }
         let call = Concluded { begun, ready, received };
-        conclude(self.stage, self.rules, endpoints, head, &finished, &call);
+        conclude(&self.shared.attention, &self.shared.rules, endpoints, head, &finished, &call);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
     }
@@ -175,14 +175,14 @@ pub(crate) struct Concluded {
 
 /// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
 pub(crate) fn conclude(
-    stage: &Stage,
+    attention: &Attention,
     rules: &Rules,
     endpoints: &Endpoints,
     head: &RequestHead,
     finished: &Finished,
     call: &Concluded,
 ) {
-    stage.note_answer();
+    attention.note_response();
     let Some(begun) = call.begun else { return };
     if let Some(row) = rules.row() {
         let ready = call.ready.unwrap_or(begun);

@@ -2,7 +2,7 @@
 //!
 //! Exactly one of these is true at any time: an app thread owns the reactor, the steward owns it, or it lies in the
 //! slot. An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
-//! steward watches [`Stage::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
+//! steward watches [`Handoff::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
 //! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: whoever
 //! is to answer one owns it first.
 
@@ -10,33 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mio::Waker;
-
-use crate::connection::Connection;
+use crate::attention::Attention;
 use crate::reactor::Reactor;
-use crate::sampling::Pace;
-use crate::threads::call_limits::Watch;
+use crate::sampling::Sampling;
 
-pub(crate) struct Stage {
+pub(crate) struct Handoff {
     floor: Mutex<Floor>,
     /// Idle app threads wait here.
     app_threads: Condvar,
     /// The steward waits here while nothing can be slow.
     steward: Condvar,
-    /// Connections whose thread lost the reactor while it called; their exchange is over.
-    returned: Mutex<Vec<Box<Connection>>>,
-    /// Tokens of connections that want the reactor's attention.
-    called: Mutex<Vec<usize>>,
-    /// Interrupts whoever waits in the reactor.
-    waker: Waker,
-    pace: Pace,
-    draining: AtomicBool,
+    attention: Arc<Attention>,
+    sampling: Arc<Sampling>,
     /// Nothing was cut off at the end.
     drained: AtomicBool,
-    /// Calls ended since somebody asked.
-    answered: AtomicBool,
-    /// Where calls have a time limit.
-    overdue: Option<Arc<Watch>>,
 }
 
 #[derive(Default)]
@@ -67,53 +54,23 @@ pub(crate) enum Watched {
     Stopped,
 }
 
-/// One look of the steward at the stage.
+/// One look of the steward at the handoff.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Look {
     lends: u64,
     lent: bool,
 }
 
-impl Stage {
-    pub(crate) fn new(waker: Waker, overdue: Option<Arc<Watch>>) -> Self {
-        Stage {
+impl Handoff {
+    pub(crate) fn new(attention: Arc<Attention>, sampling: Arc<Sampling>) -> Self {
+        Handoff {
             floor: Mutex::default(),
             app_threads: Condvar::new(),
             steward: Condvar::new(),
-            returned: Mutex::default(),
-            called: Mutex::default(),
-            waker,
-            pace: Pace::default(),
-            draining: AtomicBool::new(false),
+            attention,
+            sampling,
             drained: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
-            overdue,
         }
-    }
-
-    /// A call has ended.
-    pub(crate) fn note_answer(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether calls have ended since the last time.
-    pub(crate) fn take_answered(&self) -> bool {
-        self.answered.swap(false, Ordering::Relaxed)
-    }
-
-    /// Who watches how long calls take, if somebody does.
-    pub(crate) fn watch_of_calls(&self) -> Option<&Arc<Watch>> {
-        self.overdue.as_ref()
-    }
-
-    /// How calls behave.
-    pub(crate) fn pace(&self) -> &Pace {
-        &self.pace
-    }
-
-    /// Whether connections end with their answers.
-    pub(crate) fn draining(&self) -> &AtomicBool {
-        &self.draining
     }
 
     /// Everything was answered before the end.
@@ -139,7 +96,7 @@ impl Stage {
             floor.idle += 1;
             if floor.stewarded {
                 // The steward only waits for a thread to have nothing to do.
-                self.wake();
+                self.attention.wake();
             }
             floor = self.app_threads.wait(floor).unwrap_or_else(PoisonError::into_inner);
             floor.idle -= 1;
@@ -152,7 +109,7 @@ impl Stage {
         let mut floor = self.lock();
         floor.slot = Some(reactor);
         floor.lends = floor.lends.wrapping_add(1);
-        let hand_on = floor.idle > 0 && self.pace.is_eager();
+        let hand_on = floor.idle > 0 && self.sampling.is_eager();
         floor.offered = hand_on;
         let wake_steward = std::mem::take(&mut floor.steward_parked);
         drop(floor);
@@ -171,46 +128,7 @@ impl Stage {
         floor.slot.take()
     }
 
-    /// Returns a connection to a reactor that somebody else owns now.
-    pub(crate) fn give_back(&self, connection: Box<Connection>) {
-        self.put_down(connection);
-        self.wake();
-    }
-
-    /// The same without telling the reactor's owner.
-    pub(crate) fn put_down(&self, connection: Box<Connection>) {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-    }
-
-    /// Has the reactor look after a connection.
-    pub(crate) fn call_on(&self, token: usize) {
-        self.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-        self.wake();
-    }
-
     // What the reactor's owner does.
-
-    /// Takes the tokens of connections that somebody called on.
-    pub(crate) fn take_called(&self, into: &mut Vec<usize>) {
-        into.append(&mut self.called.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Takes the connections that were given back.
-    pub(crate) fn take_returned(&self, into: &mut Vec<Box<Connection>>) {
-        into.append(&mut self.returned.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Interrupts the owner of the reactor, who may be waiting in it.
-    pub(crate) fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::error!("cannot wake the reactor: {error}");
-        }
-    }
-
-    /// From now on answers close their connections.
-    pub(crate) fn start_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
 
     /// Ends the worker, whose reactor has nothing left to do or no time to do it.
     pub(crate) fn finish(&self, reactor: &Reactor) {

@@ -22,10 +22,9 @@ use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::body::BodyStream;
 use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
-use crate::reactor::Rules;
 use crate::threads::app_thread::{Concluded, conclude, show};
 use crate::threads::blocking_pool::Errands;
-use crate::threads::handoff::Stage;
+use crate::threads::shared::Shared;
 
 /// What is to be done by the hub.
 pub(crate) struct Desk {
@@ -47,8 +46,7 @@ pub(crate) struct Desk {
     /// Some of them need not wait any more.
     landed: Arc<AtomicBool>,
     date: Mutex<DateCache>,
-    stage: Arc<Stage>,
-    rules: Arc<Rules>,
+    shared: Arc<Shared>,
 }
 
 /// A call that waits for another one's answer. The hub does not know of it, and it has no place there.
@@ -81,7 +79,7 @@ impl Desk {
     /// A desk for at most `open_max` calls at a time.
     ///
     /// Errors: no descriptors are left.
-    pub(crate) fn new(stage: Arc<Stage>, rules: Arc<Rules>, open_max: usize) -> io::Result<Desk> {
+    pub(crate) fn new(shared: Arc<Shared>, open_max: usize) -> io::Result<Desk> {
         Ok(Desk {
             tray: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -92,14 +90,13 @@ impl Desk {
             open_max: open_max.max(1),
             numbers: AtomicU64::new(1),
             errands: {
-                let takes_long = rules.read.site.as_ref().is_some_and(|site| site.may_take_long());
+                let takes_long = shared.rules.read.site.as_ref().is_some_and(|site| site.may_take_long());
                 takes_long.then(Errands::start).transpose()?
             },
             waiting: Mutex::default(),
             landed: Arc::default(),
             date: Mutex::default(),
-            stage,
-            rules,
+            shared,
         })
     }
 
@@ -141,7 +138,7 @@ impl Desk {
             self.wait_for(waiter, call);
             if matches!(ender, Ender::Other) {
                 // There is a place for another one.
-                self.stage.wake();
+                self.shared.attention.wake();
             }
             return;
         }
@@ -152,12 +149,12 @@ impl Desk {
     }
 
     fn wait_for(&self, waiter: Waiter, call: Box<DeskCall>) {
-        let (landed, stage) = (Arc::clone(&self.landed), Arc::clone(&self.stage));
+        let (landed, attention) = (Arc::clone(&self.landed), Arc::clone(&self.shared.attention));
         // Whoever looks because of what is told here finds the call, which is there when the lock is free.
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiter.then(move || {
             if !landed.swap(true, Ordering::AcqRel) {
-                stage.wake();
+                attention.wake();
             }
         });
         waiting.push_back(Waiting { until: Instant::now() + waiter.longest(), waiter, call });
@@ -214,12 +211,12 @@ impl Desk {
 
     fn give_back(&self, connection: Box<Connection>, ender: Ender) {
         match ender {
-            Ender::Reactor => self.stage.put_down(connection),
+            Ender::Reactor => self.shared.inbox.put_down(connection),
             Ender::Hub if self.is_in_batch() => {
-                self.stage.put_down(connection);
+                self.shared.inbox.put_down(connection);
                 self.put_down.store(true, Ordering::Release);
             }
-            Ender::Hub | Ender::Other => self.stage.give_back(connection),
+            Ender::Hub | Ender::Other => self.shared.inbox.give_back(connection),
         }
     }
 
@@ -269,7 +266,7 @@ impl application::Desk for Desk {
             }
             self.batch.store(false, Ordering::Release);
             if self.put_down.swap(false, Ordering::AcqRel) {
-                self.stage.wake();
+                self.shared.attention.wake();
             }
             self.pop()
         })
@@ -280,11 +277,11 @@ impl application::Desk for Desk {
     }
 
     fn body_timeout(&self) -> Duration {
-        self.rules.timeouts.body
+        self.shared.rules.timeouts.body
     }
 
     fn has_time_limit(&self) -> bool {
-        self.stage.watch_of_calls().is_some()
+        self.shared.call_limits.is_some()
     }
 }
 
@@ -311,14 +308,14 @@ struct Inside {
 
 impl DeskCall {
     fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
-        let log = desk.rules.access_log.as_ref();
-        let watch = desk.stage.watch_of_calls();
+        let log = desk.shared.rules.access_log.as_ref();
+        let watch = desk.shared.call_limits.as_ref();
         let number = watch.map_or_else(
             || desk.numbers.fetch_add(1, Ordering::Relaxed),
             |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints),
         );
         let options = AnswerOptions {
-            draining: desk.stage.draining(),
+            draining: desk.shared.attention.draining(),
             keep_head: log.is_some_and(AccessLog::wants_response_fields),
             measured: false,
             timed: false,
@@ -327,7 +324,7 @@ impl DeskCall {
         // Nothing is written yet, so that no date is needed.
         let mut date = DateCache::default();
         let (_, _, body, _) =
-            Answer::new(&mut exchange, &connection.pipe, &desk.rules.answer, &mut date, options);
+            Answer::new(&mut exchange, &connection.pipe, &desk.shared.rules.answer, &mut date, options);
         let (body, stream): (Option<Box<dyn Body>>, _) = match body {
             RequestBody::None => (None, None),
             RequestBody::Received(body) => (Some(body), None),
@@ -335,14 +332,14 @@ impl DeskCall {
         };
         let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
         let passage = exchange.passage.take();
-        let seen = desk.rules.row().and_then(|row| show(row, &exchange.head));
+        let seen = desk.shared.rules.row().and_then(|row| show(row, &exchange.head));
         DeskCall {
             number,
             inside: Some(Inside { connection, exchange }),
             body,
             stream,
             passage,
-            begun: (log.is_some() || desk.rules.counts.is_some()).then(Instant::now),
+            begun: (log.is_some() || desk.shared.rules.counts.is_some()).then(Instant::now),
             is_begun: false,
             received,
             seen,
@@ -358,7 +355,8 @@ impl DeskCall {
 
     /// Whether the site may wait when the call ends.
     fn may_block(&self) -> bool {
-        self.passage.is_some() && self.desk.rules.read.site.as_ref().is_some_and(|site| site.may_block())
+        self.passage.is_some()
+            && self.desk.shared.rules.read.site.as_ref().is_some_and(|site| site.may_block())
     }
 
     /// Lets the site look at the request, for the first time or after it has waited. It may take long. Gives what the
@@ -385,7 +383,7 @@ impl DeskCall {
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
         let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
-        let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
+        let (rules, draining) = (&self.desk.shared.rules.answer, self.desk.shared.attention.draining());
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         Some(match &mut self.passage {
@@ -403,7 +401,7 @@ impl DeskCall {
     fn answer_here(&mut self) -> Option<Result<(), Failed>> {
         let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
-        let (rules, draining) = (&self.desk.rules, self.desk.stage.draining());
+        let (rules, draining) = (&*self.desk.shared.rules, self.desk.shared.attention.draining());
         // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
         let (mut answer, request, _) =
@@ -426,10 +424,10 @@ impl DeskCall {
     fn end(&mut self, result: Result<(), Failed>, ender: Ender) {
         let _entered = self.span().entered();
         let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
-        if let Some(watch) = self.desk.stage.watch_of_calls() {
+        if let Some(watch) = self.desk.shared.call_limits.as_ref() {
             watch.release(self.number);
         }
-        let rules = &self.desk.rules;
+        let rules = &self.desk.shared.rules;
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
         let exchange_ready = exchange.ready;
         let (mut answer, head, endpoints) = Answer::resume(
@@ -437,7 +435,7 @@ impl DeskCall {
             &connection.pipe,
             &rules.answer,
             &mut date,
-            self.desk.stage.draining(),
+            self.desk.shared.attention.draining(),
         );
         let result = match &mut self.passage {
             Some(passage) => passage.finish(head, result, &mut answer),
@@ -451,7 +449,7 @@ impl DeskCall {
             row.in_flight().end(place);
         }
         let call = Concluded { begun: self.begun, ready: exchange_ready, received: self.received };
-        conclude(&self.desk.stage, rules, endpoints, head, &finished, &call);
+        conclude(&self.desk.shared.attention, rules, endpoints, head, &finished, &call);
         connection.answered(&finished, self.stream.as_ref());
         connection.exchange = Some(exchange);
         self.desk.open.fetch_sub(1, Ordering::AcqRel);
@@ -490,7 +488,7 @@ impl Call for DeskCall {
 
     fn has_room(&mut self) -> bool {
         let Some(Inside { connection, exchange }) = &mut self.inside else { return true };
-        let (rules, draining) = (&self.desk.rules.answer, self.desk.stage.draining());
+        let (rules, draining) = (&self.desk.shared.rules.answer, self.desk.shared.attention.draining());
         let mut date = DateCache::default();
         let (answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         answer.has_room()

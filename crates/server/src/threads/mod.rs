@@ -5,4 +5,5 @@ mod blocking_pool;
 pub(crate) mod call_limits;
 pub(crate) mod handoff;
 pub(crate) mod hub;
+pub(crate) mod shared;
 pub(crate) mod steward;

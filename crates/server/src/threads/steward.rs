@@ -12,8 +12,9 @@ use anygate_sys::clock;
 
 use crate::control::Events;
 use crate::reactor::Reactor;
-use crate::threads::handoff::{Look, Stage, Watched};
+use crate::threads::handoff::{Look, Watched};
 use crate::threads::hub::Desk;
+use crate::threads::shared::Shared;
 
 /// A call that takes longer is slow; the first look comes after so long,
 const SLOW: Duration = Duration::from_millis(1);
@@ -34,7 +35,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Watches until the worker ends.
 ///
 /// Errors: the poll itself fails while the steward runs the reactor.
-pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
+pub(crate) fn run(shared: &Shared, events: &mut dyn Events) -> io::Result<()> {
     let mut look = Look::default();
     let mut alert = Alert { until: None, calm_until: Instant::now() };
     let mut idle_looks = 0;
@@ -44,43 +45,43 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
     loop {
         let now = Instant::now();
         if beaten.is_none_or(|at| at + BEAT <= now) {
-            beat(stage, events);
+            beat(shared, events);
             beaten = Some(now);
         }
-        if stage.draining().load(Ordering::Relaxed) && !draining {
+        if shared.attention.draining().load(Ordering::Relaxed) && !draining {
             draining = true;
             events.draining();
         }
-        alert.end(stage, now);
+        alert.end(shared, now);
         let before = look;
-        match stage.watch(&mut look, SLOW) {
+        match shared.handoff.watch(&mut look, SLOW) {
             Watched::Stopped => return Ok(()),
             Watched::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
             Watched::Offered => {
-                alert.raise(stage, now);
+                alert.raise(shared, now);
                 (idle_looks, pause) = (0, SLOW);
             }
             Watched::Taken(mut reactor) => {
-                alert.raise(stage, now);
+                alert.raise(shared, now);
                 (idle_looks, pause) = (0, SLOW);
                 reactor.taken_over();
                 reactor.set_busy(true);
-                while let Some(kept) = stage.offer_if_idle(reactor) {
+                while let Some(kept) = shared.handoff.offer_if_idle(reactor) {
                     reactor = kept;
                     if reactor.is_finished() {
-                        stage.finish(&reactor);
+                        shared.handoff.finish(&reactor);
                         return Ok(());
                     }
                     reactor.turn(Some(BEAT))?;
                     if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-                        beat(stage, events);
+                        beat(shared, events);
                         beaten = Some(reactor.now());
                     }
                 }
             }
         }
         if idle_looks >= IDLE_LOOKS {
-            stage.park_steward(BEAT);
+            shared.handoff.park_steward(BEAT);
             pause = SLOW;
         } else {
             std::thread::sleep(pause);
@@ -95,7 +96,7 @@ pub(crate) fn run(stage: &Stage, events: &mut dyn Events) -> io::Result<()> {
 /// Errors: the poll itself fails.
 pub(crate) fn keep(
     mut reactor: Box<Reactor>,
-    stage: &Stage,
+    shared: &Shared,
     desk: &Arc<Desk>,
     events: &mut dyn Events,
 ) -> io::Result<()> {
@@ -108,10 +109,10 @@ pub(crate) fn keep(
     }
     loop {
         if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-            beat(stage, events);
+            beat(shared, events);
             beaten = Some(reactor.now());
         }
-        if stage.draining().load(Ordering::Relaxed) && !draining {
+        if shared.attention.draining().load(Ordering::Relaxed) && !draining {
             draining = true;
             events.draining();
         }
@@ -122,8 +123,8 @@ pub(crate) fn keep(
         }
         desk.ring();
         reactor.set_busy(!desk.has_place());
-        if reactor.is_finished() || stage.is_stopped() {
-            stage.finish(&reactor);
+        if reactor.is_finished() || shared.handoff.is_stopped() {
+            shared.handoff.finish(&reactor);
             return Ok(());
         }
         reactor.take_back_returned();
@@ -140,9 +141,9 @@ pub(crate) fn keep(
 }
 
 /// Tells the keeper how things are.
-fn beat(stage: &Stage, events: &mut dyn Events) {
-    events.beat(stage.take_answered());
-    if stage.watch_of_calls().is_some_and(|watch| watch.take_stuck()) {
+fn beat(shared: &Shared, events: &mut dyn Events) {
+    events.beat(shared.attention.take_responded());
+    if shared.call_limits.as_ref().is_some_and(|watch| watch.take_stuck()) {
         events.retiring();
     }
 }
@@ -155,18 +156,18 @@ struct Alert {
 
 impl Alert {
     /// A call was slow.
-    fn raise(&mut self, stage: &Stage, now: Instant) {
+    fn raise(&mut self, shared: &Shared, now: Instant) {
         // Where the reactor is handed on before each call the habit is known.
-        if self.until.is_none() && now >= self.calm_until && !stage.pace().is_eager() {
+        if self.until.is_none() && now >= self.calm_until && !shared.sampling.is_eager() {
             self.until = Some(now + ALERT);
-            stage.pace().set_alert(true);
+            shared.sampling.set_alert(true);
         }
     }
 
-    fn end(&mut self, stage: &Stage, now: Instant) {
+    fn end(&mut self, shared: &Shared, now: Instant) {
         if self.until.is_some_and(|until| until <= now) {
             *self = Alert { until: None, calm_until: now + CALM };
-            stage.pace().set_alert(false);
+            shared.sampling.set_alert(false);
         }
     }
 }

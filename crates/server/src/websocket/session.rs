@@ -16,8 +16,8 @@ use anygate_proto::websocket::handshake::{Offer, Origins};
 use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Limits, Message, code};
 use tracing::Span;
 
+use crate::attention::Attention;
 use crate::outbox::{OutboxLimits, Pipe};
-use crate::threads::handoff::Stage;
 use crate::websocket::Relay;
 
 /// The inbox is full with so many bytes, or so many messages.
@@ -76,7 +76,7 @@ impl<T> Spares<T> {
 pub(crate) struct Upgrade {
     pub(crate) offer: Offer,
     /// Who is told that the connection is to be read; set when it leaves the reactor.
-    pub(crate) caller: Option<(Arc<Stage>, usize)>,
+    pub(crate) caller: Option<(Arc<Attention>, usize)>,
     /// What came behind the request.
     pub(crate) early: Vec<u8>,
     pub(crate) upgraded: Option<Upgraded>,
@@ -127,7 +127,7 @@ impl Upgraded {
 pub(crate) struct Session {
     /// Whoever keeps the session must not keep the connection.
     pipe: Weak<Pipe>,
-    stage: Arc<Stage>,
+    attention: Arc<Attention>,
     token: usize,
     rules: Arc<Rules>,
     protocol: Option<Box<[u8]>>,
@@ -164,7 +164,7 @@ impl Session {
     /// `early`: what came behind the request.
     pub(crate) fn new(
         pipe: &Arc<Pipe>,
-        (stage, token): (Arc<Stage>, usize),
+        (attention, token): (Arc<Attention>, usize),
         rules: Arc<Rules>,
         offer: &Offer,
         protocol: Option<&[u8]>,
@@ -185,7 +185,7 @@ impl Session {
         };
         Session {
             pipe: Arc::downgrade(pipe),
-            stage,
+            attention,
             token,
             rules,
             protocol: protocol.map(Into::into),
@@ -443,7 +443,7 @@ impl Socket for Session {
         let resumes = inner.resumes();
         drop(inner);
         if resumes {
-            self.stage.call_on(self.token);
+            self.attention.call_on(self.token);
         }
         Received::Message(message)
     }
@@ -489,7 +489,7 @@ impl Socket for Session {
         }
         self.tell(inner);
         if resumes {
-            self.stage.call_on(self.token);
+            self.attention.call_on(self.token);
         }
     }
 

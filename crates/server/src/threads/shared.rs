@@ -1,0 +1,21 @@
+//! What all threads of a worker share.
+
+use std::sync::Arc;
+
+use crate::attention::Attention;
+use crate::inbox::Inbox;
+use crate::reactor::Rules;
+use crate::sampling::Sampling;
+use crate::threads::call_limits::Watch;
+use crate::threads::handoff::Handoff;
+
+/// What all threads of a worker share.
+pub(crate) struct Shared {
+    pub(crate) handoff: Handoff,
+    pub(crate) attention: Arc<Attention>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) sampling: Arc<Sampling>,
+    /// Where calls have a time limit.
+    pub(crate) call_limits: Option<Arc<Watch>>,
+    pub(crate) rules: Arc<Rules>,
+}
