@@ -8,7 +8,7 @@ use anygate_policy::access_log::{Formatter, Record};
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
 
-use crate::exchange::Finished;
+use crate::finished::Finished;
 
 /// Lines wait in memory up to this size; then the thread that adds one writes them.
 const GATHER_BYTES: usize = 32 * 1024;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use anygate_config::{self as config, ServerPlan};
+use anygate_config::ServerPlan;
 use anygate_policy::forwarded::{Applied, Forwarding};
 use anygate_policy::policies::{Admission, Arrival, Site, Through};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
@@ -18,6 +18,7 @@ use tracing::Span;
 
 use crate::exchange::body::BodySpool;
 use crate::exchange::{Announced, error_page, span};
+use crate::rules::mount;
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
 /// application's to see in `environ`.
@@ -51,15 +52,6 @@ const VARIABLES: [&str; 25] = [
 
 /// One read of a body takes at most this.
 const READ_BYTES: usize = 64 * 1024;
-
-/// Where the site's settings say that the application is.
-pub(crate) fn mount(setting: &config::Mount) -> Mount {
-    match setting {
-        config::Mount::Automatic => Mount::Automatic,
-        config::Mount::AsGiven => Mount::AsGiven,
-        config::Mount::At(path) => Mount::At(path.clone().into_bytes()),
-    }
-}
 
 /// Whether a variable of the environment belongs to a request.
 fn is_of_request(name: &[u8]) -> bool {

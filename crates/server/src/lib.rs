@@ -18,12 +18,14 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod accounting;
 mod attention;
 pub mod cgi;
 mod connection;
 mod control;
 mod date;
 mod exchange;
+mod finished;
 mod handshakes;
 mod http2;
 mod inbox;
@@ -31,6 +33,7 @@ mod outbox;
 mod panics;
 mod reactor;
 mod redirect;
+mod rules;
 mod sampling;
 mod threads;
 mod tls;

@@ -7,31 +7,23 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anygate_config::{Protocol, ServerPlan, WebSocketOrigins};
-use anygate_policy::forwarded::Forwarding;
+use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::metrics;
 use anygate_policy::policies::Site;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
-use anygate_proto::limits::Limits;
-use anygate_proto::websocket::Limits as MessageLimits;
-use anygate_proto::websocket::deflate::Preference;
-use anygate_proto::websocket::handshake::Origins;
 use anygate_sys::signals::Signals;
 use anygate_sys::{Address, Listener};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::attention::Attention;
-use crate::cgi;
-use crate::connection::ReadRules;
 use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow};
-use crate::exchange::AnswerRules;
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
-use crate::outbox::OutboxLimits;
 use crate::panics::panic_text;
-use crate::reactor::{Around, Reactor, Rules, Timeouts, WAKER};
+use crate::reactor::{Around, Reactor, WAKER};
+use crate::rules::{self, Rules};
 use crate::sampling::Sampling;
 use crate::threads::app_thread;
 use crate::threads::call_limits::Watch;
@@ -40,7 +32,6 @@ use crate::threads::hub::Desk;
 use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
-use crate::websocket::{self, Spares};
 
 /// What a worker serves, and what is around it.
 pub struct Service {
@@ -119,15 +110,15 @@ impl Worker {
     pub fn new(
         plan: &ServerPlan,
         listeners: Vec<(Protocol, Listener)>,
-        mut service: Service,
+        service: Service,
         signals: Option<Signals>,
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
-        let reopen_logs = service.reopen_logs.take();
-        let control = Arc::new(Control::new(signals, parent, reopen_logs));
         let waits = matches!(service.answering, Answering::Threads(..));
-        let (mut rules, answering) = rules(plan, service, waits);
-        rules.read.https_port = https_port(&listeners);
+        let Service { answering, access_log, reopen_logs, files, site, tls, counts, peers } = service;
+        let control = Arc::new(Control::new(signals, parent, reopen_logs));
+        let around = rules::Around { access_log, files, site, tls, counts, peers };
+        let rules = Rules::new(plan, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
             let threads = match &answering {
                 Answering::Threads(..) => plan.threads,
@@ -300,79 +291,6 @@ fn run_hub(
     shared.attention.wake();
     let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));
     kept.map(|()| served.is_ok())
-}
-
-fn rules(plan: &ServerPlan, service: Service, waits: bool) -> (Rules, Answering) {
-    let Service { answering, access_log, reopen_logs: _, files, site, tls, counts, peers } = service;
-    let outbox = OutboxLimits {
-        memory_max_bytes: plan.response_memory_max_bytes,
-        spool_max_bytes: plan.response_spool_max_bytes,
-        write_timeout: plan.write_timeout,
-        temp_dir: plan.temp_dir.clone(),
-        waits,
-    };
-    let websocket = Arc::new(websocket::Rules {
-        limits: MessageLimits {
-            message_max_bytes: plan.websocket_message_max_bytes,
-            ..MessageLimits::default()
-        },
-        origins: match &plan.websocket_origins {
-            WebSocketOrigins::Same => Origins::Same,
-            WebSocketOrigins::Listed(listed) => Origins::Listed(listed.clone()),
-            WebSocketOrigins::Any => Origins::Any,
-        },
-        compression: plan.websocket_compression.then(Preference::default),
-        ping_interval: plan.websocket_ping_interval,
-        ping_timeout: plan.websocket_ping_timeout,
-        over_http2: plan.websocket_over_http2,
-        outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
-        deflate: Spares::default(),
-        inflate: Spares::default(),
-    });
-    let rules = Rules {
-        read: ReadRules {
-            limits: Limits {
-                request_line_max_bytes: plan.request_line_max_bytes,
-                fields_max: plan.fields_max,
-                fields_max_bytes: plan.fields_max_bytes,
-                body_max_bytes: plan.body_max_bytes,
-                chunk_extensions_max_bytes: plan.chunk_extensions_max_bytes,
-            },
-            body_memory_max_bytes: plan.body_memory_max_bytes,
-            temp_dir: plan.temp_dir.clone(),
-            body_timeout: plan.body_timeout,
-            stream_timeout: waits.then_some(plan.body_timeout),
-            stream_paths: plan.stream_paths.clone(),
-            requests_per_connection_max: plan.requests_per_connection_max,
-            mount: cgi::mount(&plan.script_name),
-            forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
-            proxy_protocol: plan.proxy_protocol,
-            https_port: None,
-            websocket: Arc::clone(&websocket),
-            site: site.clone(),
-        },
-        answer: AnswerRules {
-            streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
-            outbox,
-            server_header: plan.server_header.clone().into_bytes(),
-            websocket,
-            site,
-        },
-        timeouts: Timeouts {
-            header: plan.header_timeout,
-            body: plan.body_timeout,
-            keepalive: plan.keepalive_timeout,
-            write: plan.write_timeout,
-            graceful: plan.graceful_timeout,
-            queue: plan.queue_timeout,
-        },
-        access_log,
-        files,
-        tls,
-        counts,
-        peers,
-    };
-    (rules, answering)
 }
 
 /// The first port that speaks HTTPS.

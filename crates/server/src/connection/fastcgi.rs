@@ -4,9 +4,10 @@ use anygate_proto::application::Endpoints;
 use anygate_proto::cgi;
 use anygate_proto::fastcgi::{self, Decoder, Event};
 
-use crate::connection::{ReadRules, refused};
+use crate::connection::refused;
 use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
+use crate::rules::ReadRules;
 
 /// Requests that are not complete.
 #[derive(Default)]

@@ -8,14 +8,12 @@ mod fastcgi;
 mod protocol_hint;
 
 use std::io::IoSlice;
-use std::path::PathBuf;
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use anygate_config::Protocol;
 use anygate_policy::concurrency::ConnectionPermit;
-use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::policies::{self, Admission, Reply, Site};
+use anygate_policy::forwarded::Applied;
+use anygate_policy::policies::{self, Admission, Reply};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
@@ -27,13 +25,15 @@ use anygate_proto::websocket::handshake::{self, Offer, Refusal};
 use anygate_proto::{proxy, scgi, uwsgi};
 
 use crate::exchange::body::{BodySpool, BodyStream};
-use crate::exchange::{Admitted, Exchange, Finished, Form, RequestBody};
+use crate::exchange::{Admitted, Exchange, Form, RequestBody};
+use crate::finished::Finished;
 use crate::http2::Http2;
-use crate::outbox::{OutboxLimits, Pipe};
+use crate::outbox::Pipe;
 use crate::redirect::to_https;
+use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
 
 use crate::attention::Attention;
-use crate::websocket::{self, Upgrade};
+use crate::websocket::Upgrade;
 use fastcgi::{Arrived, Streams};
 
 /// Said once: a proxy may be in front that nobody named.
@@ -42,35 +42,6 @@ static UNTRUSTED: Once = Once::new();
 static SECOND_HOST: Once = Once::new();
 /// Said once: a page of a friend may want to open WebSockets.
 static FOREIGN: Once = Once::new();
-
-/// What every connection of a worker must know to read requests.
-pub(crate) struct ReadRules {
-    pub(crate) limits: Limits,
-    pub(crate) body_memory_max_bytes: usize,
-    pub(crate) temp_dir: Option<PathBuf>,
-    pub(crate) body_timeout: Duration,
-    /// How long whoever reads a streamed body waits for more of it; `None` where nobody waits below the application.
-    pub(crate) stream_timeout: Option<Duration>,
-    pub(crate) stream_paths: Vec<String>,
-    pub(crate) requests_per_connection_max: u64,
-    pub(crate) mount: Mount,
-    pub(crate) forwarding: Forwarding,
-    /// Trusted peers begin with a PROXY preface.
-    pub(crate) proxy_protocol: bool,
-    /// Where clients of [`Protocol::Redirect`] are sent.
-    pub(crate) https_port: Option<u16>,
-    pub(crate) websocket: Arc<websocket::Rules>,
-    /// What is around the application.
-    pub(crate) site: Option<Arc<Site>>,
-}
-
-impl ReadRules {
-    /// Most bytes of a request's body.
-    pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
-        let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));
-        of_path.unwrap_or(self.limits.body_max_bytes)
-    }
-}
 
 pub(crate) struct Connection {
     pub(crate) token: usize,
@@ -187,7 +158,7 @@ impl Connection {
             exchange.enter(&self.endpoints, self.protocol, None, rules)?;
         }
         if websocket {
-            let websocket::Rules { origins, compression, .. } = &*rules.websocket;
+            let WebSocketRules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer.map(Some), &self.endpoints)?;
         }
@@ -547,7 +518,7 @@ impl Connection {
             return Err(next);
         }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
-            let websocket::Rules { origins, compression, .. } = &*rules.websocket;
+            let WebSocketRules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer, &self.endpoints)?;
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use anygate_config::Protocol;
-use anygate_policy::policies::{Passage, Reply, Site};
+use anygate_policy::policies::{Passage, Reply};
 use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
@@ -24,9 +24,11 @@ use tracing::Span;
 
 use crate::attention::Attention;
 use crate::date::DateCache;
-use crate::outbox::{FilePart, OutboxLimits, Pipe, Records};
-use crate::sampling::{Begun, Sample};
-use crate::websocket::{self, Relay, Session, Upgrade, Upgraded};
+use crate::finished::Finished;
+use crate::outbox::{FilePart, Pipe, Records};
+use crate::rules::{OutboxLimits, ResponseRules};
+use crate::sampling::Begun;
+use crate::websocket::{Relay, Session, Upgrade, Upgraded};
 use body::BodyStream;
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
@@ -174,18 +176,6 @@ pub(crate) enum RequestBody {
     Stream(BodyStream),
 }
 
-/// What every answer of a worker needs to know.
-#[derive(Clone, Debug)]
-pub(crate) struct AnswerRules {
-    pub(crate) outbox: OutboxLimits,
-    /// The same, for streamed exchanges: nothing goes to a file, the thread waits for its client.
-    pub(crate) streamed_outbox: OutboxLimits,
-    pub(crate) server_header: Vec<u8>,
-    pub(crate) websocket: Arc<websocket::Rules>,
-    /// What is around the application.
-    pub(crate) site: Option<Arc<Site>>,
-}
-
 /// What the application announced with Content-Length and has not yet given.
 #[derive(Default)]
 pub(crate) struct Announced {
@@ -246,7 +236,7 @@ fn is_answered(progress: &Progress, upgrade: Option<&Upgrade>) -> bool {
 pub(crate) struct Answer<'a> {
     pipe: &'a Arc<Pipe>,
     limits: &'a OutboxLimits,
-    rules: &'a AnswerRules,
+    rules: &'a ResponseRules,
     date: &'a mut DateCache,
     draining: &'a AtomicBool,
     out: &'a mut Vec<u8>,
@@ -262,28 +252,12 @@ pub(crate) struct Answer<'a> {
     progress: &'a mut Progress,
 }
 
-/// What is left to do when an answer is given.
-pub(crate) struct Finished {
-    /// Another request may follow.
-    pub(crate) keep_alive: bool,
-    pub(crate) status: u16,
-    /// Bytes of body that were sent or wait in the outbox.
-    pub(crate) body_bytes: u64,
-    pub(crate) head: Option<ResponseHead>,
-    /// How the call behaved, if it was measured.
-    pub(crate) sample: Option<Sample>,
-    /// When the application's own code began, if somebody counts.
-    pub(crate) entered: Option<Instant>,
-    /// It was a WebSocket, or what a library made of the connection.
-    pub(crate) upgraded: bool,
-}
-
 impl<'a> Answer<'a> {
     /// Begins the answer of an exchange.
     pub(crate) fn new(
         exchange: &'a mut Exchange,
         pipe: &'a Arc<Pipe>,
-        rules: &'a AnswerRules,
+        rules: &'a ResponseRules,
         date: &'a mut DateCache,
         options: AnswerOptions<'a>,
     ) -> (Self, &'a RequestHead, RequestBody, Option<&'a Endpoints>) {
@@ -304,7 +278,7 @@ impl<'a> Answer<'a> {
     pub(crate) fn resume(
         exchange: &'a mut Exchange,
         pipe: &'a Arc<Pipe>,
-        rules: &'a AnswerRules,
+        rules: &'a ResponseRules,
         date: &'a mut DateCache,
         draining: &'a AtomicBool,
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {

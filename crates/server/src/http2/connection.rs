@@ -25,11 +25,12 @@ use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::attention::Attention;
-use crate::connection::{Next, ReadRules, is_streamed};
+use crate::connection::{Next, is_streamed};
 use crate::exchange::body::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
 use crate::panics::panic_text;
+use crate::rules::ReadRules;
 
 /// Requests of one client at a time.
 const STREAMS_MAX: usize = 100;
@@ -1014,9 +1015,9 @@ mod tests {
     use anygate_proto::websocket::handshake::Origins;
 
     use super::*;
-    use crate::outbox::OutboxLimits;
+    use crate::rules::{OutboxLimits, WebSocketRules};
     use crate::transport::Transport;
-    use crate::websocket::{self, Spares};
+    use crate::websocket::Spares;
 
     struct Failing;
 
@@ -1028,7 +1029,7 @@ mod tests {
 
     /// Those of a worker whose readers wait in a loop of their own.
     fn rules(stream_paths: Vec<String>) -> ReadRules {
-        let websocket = websocket::Rules {
+        let websocket = WebSocketRules {
             limits: MessageLimits::default(),
             origins: Origins::Same,
             compression: None,

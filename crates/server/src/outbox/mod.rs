@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,23 +16,9 @@ use std::time::{Duration, Instant};
 use anygate_proto::application::SendError;
 use anygate_proto::fastcgi;
 
+use crate::rules::OutboxLimits;
 use crate::transport::Transport;
 use crate::websocket::Upgraded;
-
-/// How much of an answer may wait for its client.
-#[derive(Clone, Debug)]
-pub(crate) struct OutboxLimits {
-    /// Bytes that wait in memory before a temporary file takes them.
-    pub(crate) memory_max_bytes: usize,
-    /// Bytes that wait in files before the writing thread must wait itself.
-    pub(crate) spool_max_bytes: u64,
-    /// How long a client may take nothing at all.
-    pub(crate) write_timeout: Duration,
-    /// Where temporary files go.
-    pub(crate) temp_dir: Option<PathBuf>,
-    /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
-    pub(crate) waits: bool,
-}
 
 /// Called when there may be room, bytes from the client, or no client any more.
 pub(crate) type OnNews = Box<dyn FnOnce() + Send>;

@@ -20,25 +20,23 @@ use std::time::{Duration, Instant};
 use anygate_config::Protocol;
 use anygate_policy::metrics;
 use anygate_policy::policies::Reply;
-use anygate_policy::shared_memory::process_row::Row;
-use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::access_log::AccessLog;
+use crate::accounting::{Concluded, conclude};
 use crate::attention::Attention;
-use crate::connection::{Connection, Next, ReadRules, State};
-use crate::control::{Command, Control, Peers, SharedRow};
-use crate::exchange::{Answer, AnswerOptions, AnswerRules, Exchange};
+use crate::connection::{Connection, Next, State};
+use crate::control::{Command, Control};
+use crate::exchange::{Answer, AnswerOptions, Exchange};
 use crate::handshakes::Handshakes;
 use crate::http2::Stream;
 use crate::inbox::Inbox;
 use crate::outbox::{Flushed, Pipe};
+use crate::rules::{Rules, Timeouts};
 use crate::sampling::Sampling;
-use crate::threads::app_thread::{Concluded, conclude};
-use crate::tls::Tls;
 use crate::websocket::Upgraded;
 use deadlines::Deadlines;
 use peer_warnings::Complaints;
@@ -67,18 +65,6 @@ const TURN_MIN: Duration = Duration::from_micros(50);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 64;
-
-/// How long connections may take.
-#[derive(Clone, Copy)]
-pub(crate) struct Timeouts {
-    pub(crate) header: Duration,
-    pub(crate) body: Duration,
-    pub(crate) keepalive: Duration,
-    pub(crate) write: Duration,
-    pub(crate) graceful: Duration,
-    /// How long a request may wait for an app thread.
-    pub(crate) queue: Duration,
-}
 
 pub(crate) struct Reactor {
     poll: Poll,
@@ -124,29 +110,6 @@ pub(crate) struct Reactor {
     sampling: Arc<Sampling>,
     control: Arc<Control>,
     handshakes: Arc<Handshakes>,
-}
-
-/// What is the same for all connections of a worker.
-pub(crate) struct Rules {
-    pub(crate) read: ReadRules,
-    pub(crate) answer: AnswerRules,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) access_log: Option<AccessLog>,
-    /// What is answered without the application.
-    pub(crate) files: Option<Web2pyStatic>,
-    /// For connections of HTTPS.
-    pub(crate) tls: Option<Tls>,
-    /// What others look at.
-    pub(crate) counts: Option<SharedRow>,
-    /// Those that accept from the same listeners.
-    pub(crate) peers: Option<Arc<dyn Peers>>,
-}
-
-impl Rules {
-    /// Where this worker counts, if anybody looks.
-    pub(crate) fn row(&self) -> Option<Row<'_>> {
-        self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
-    }
 }
 
 /// What a reactor shares with the threads around it.
@@ -432,7 +395,7 @@ impl Reactor {
     /// Sends an answer that is complete, and goes on to what follows it.
     fn send(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
-        connection.send_rest(&self.rules.answer.outbox);
+        connection.send_rest(&self.rules.response.outbox);
         if let Some(mut exchange) = connection.exchange.take()
             && self.spare.len() < SPARE_EXCHANGES
         {
@@ -865,7 +828,7 @@ impl Reactor {
             in_place: false,
         };
         let (mut answer, head, _, endpoints) =
-            Answer::new(&mut exchange, &connection.pipe, &self.rules.answer, &mut date, options);
+            Answer::new(&mut exchange, &connection.pipe, &self.rules.response, &mut date, options);
         give(&mut answer);
         let finished = answer.finish(false);
         let endpoints = endpoints.unwrap_or(&connection.endpoints);

@@ -2,22 +2,20 @@
 //! reactor, calls the application, and takes the reactor back: a request served so costs no wake-up at all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::policies::Through;
-use anygate_policy::shared_memory::process_row::Row;
-use anygate_proto::application::{Application, Endpoints, Failed, Request, Response};
-use anygate_proto::head::RequestHead;
+use anygate_proto::application::{Application, Failed, Request, Response};
 use anygate_sys::clock;
 
 use crate::access_log::AccessLog;
-use crate::attention::Attention;
+use crate::accounting::{Concluded, conclude, show};
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::{Answer, AnswerOptions, Finished, RequestBody};
+use crate::exchange::{Answer, AnswerOptions, RequestBody};
+use crate::finished::Finished;
 use crate::panics::panic_text;
-use crate::reactor::{Reactor, Rules};
+use crate::reactor::Reactor;
 use crate::threads::shared::Shared;
 
 /// Runs until the worker ends.
@@ -77,7 +75,7 @@ impl AppThread<'_> {
                 Some(reactor)
             }
             None => {
-                connection.send_rest(&self.shared.rules.answer.outbox);
+                connection.send_rest(&self.shared.rules.response.outbox);
                 self.shared.inbox.give_back(connection);
                 None
             }
@@ -105,8 +103,13 @@ impl AppThread<'_> {
         if let Some(passage) = &mut passage {
             passage.prepare(&mut exchange.head);
         }
-        let (mut answer, head, body, endpoints) =
-            Answer::new(&mut exchange, &connection.pipe, &self.shared.rules.answer, &mut self.date, options);
+        let (mut answer, head, body, endpoints) = Answer::new(
+            &mut exchange,
+            &connection.pipe,
+            &self.shared.rules.response,
+            &mut self.date,
+            options,
+        );
         let mut stream = None;
         let body = match body {
             RequestBody::None => None,
@@ -155,49 +158,5 @@ impl AppThread<'_> {
         conclude(&self.shared.attention, &self.shared.rules, endpoints, head, &finished, &call);
         connection.answered(&finished, stream.as_ref());
         connection.exchange = Some(exchange);
-    }
-}
-
-/// Lets others see a request; gives its place.
-pub(crate) fn show(row: Row<'_>, head: &RequestHead) -> Option<usize> {
-    row.in_flight().begin(SystemTime::now(), head.method(), head.target())
-}
-
-/// What there is to count of a call.
-pub(crate) struct Concluded {
-    /// When it began, if anybody wants to know.
-    pub(crate) begun: Option<Instant>,
-    /// When its request was complete, if somebody counts.
-    pub(crate) ready: Option<Instant>,
-    /// Bytes of the request's body.
-    pub(crate) received: u64,
-}
-
-/// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
-pub(crate) fn conclude(
-    attention: &Attention,
-    rules: &Rules,
-    endpoints: &Endpoints,
-    head: &RequestHead,
-    finished: &Finished,
-    call: &Concluded,
-) {
-    attention.note_response();
-    let Some(begun) = call.begun else { return };
-    if let Some(row) = rules.row() {
-        let ready = call.ready.unwrap_or(begun);
-        row.counts().add(metrics::WEBSOCKETS_TOTAL, u64::from(finished.upgraded));
-        row.counts().request(&Counted {
-            method: head.method(),
-            status: finished.status,
-            duration: ready.elapsed(),
-            queued: begun.saturating_duration_since(ready),
-            lock: finished.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
-            received: call.received,
-            sent: finished.body_bytes,
-        });
-    }
-    if let Some(log) = &rules.access_log {
-        log.record(endpoints, head, finished, begun.elapsed());
     }
 }

@@ -18,7 +18,7 @@ use compact_str::CompactString;
 use crate::date::DateCache;
 use crate::exchange::{Answer, AnswerOptions, Exchange};
 use crate::outbox::Pipe;
-use crate::reactor::Rules;
+use crate::rules::Rules;
 
 /// A thread that has not stopped so long after it was interrupted does not run Python code: nothing can stop it.
 const STUCK: Duration = Duration::from_secs(5);
@@ -237,7 +237,7 @@ impl Running {
             in_place: true,
         };
         let (mut answer, _, _, _) =
-            Answer::new(&mut self.exchange, &self.pipe, &rules.answer, &mut date, options);
+            Answer::new(&mut self.exchange, &self.pipe, &rules.response, &mut date, options);
         if self.pipe.seize(504) {
             answer.refuse(504);
             answer.finish(false);

@@ -18,11 +18,11 @@ use anygate_sys::Bell;
 use tracing::Span;
 
 use crate::access_log::AccessLog;
+use crate::accounting::{Concluded, conclude, show};
 use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::body::BodyStream;
 use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
-use crate::threads::app_thread::{Concluded, conclude, show};
 use crate::threads::blocking_pool::Errands;
 use crate::threads::shared::Shared;
 
@@ -324,7 +324,7 @@ impl DeskCall {
         // Nothing is written yet, so that no date is needed.
         let mut date = DateCache::default();
         let (_, _, body, _) =
-            Answer::new(&mut exchange, &connection.pipe, &desk.shared.rules.answer, &mut date, options);
+            Answer::new(&mut exchange, &connection.pipe, &desk.shared.rules.response, &mut date, options);
         let (body, stream): (Option<Box<dyn Body>>, _) = match body {
             RequestBody::None => (None, None),
             RequestBody::Received(body) => (Some(body), None),
@@ -383,7 +383,7 @@ impl DeskCall {
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
         let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
-        let (rules, draining) = (&self.desk.shared.rules.answer, self.desk.shared.attention.draining());
+        let (rules, draining) = (&self.desk.shared.rules.response, self.desk.shared.attention.draining());
         let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         Some(match &mut self.passage {
@@ -405,7 +405,7 @@ impl DeskCall {
         // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
         let (mut answer, request, _) =
-            Answer::resume(exchange, &connection.pipe, &rules.answer, &mut date, draining);
+            Answer::resume(exchange, &connection.pipe, &rules.response, &mut date, draining);
         let file = |out: &mut dyn Response| rules.files.as_ref().and_then(|files| files.answer(request, out));
         let sent = match &mut self.passage {
             None => file(&mut answer),
@@ -433,7 +433,7 @@ impl DeskCall {
         let (mut answer, head, endpoints) = Answer::resume(
             &mut exchange,
             &connection.pipe,
-            &rules.answer,
+            &rules.response,
             &mut date,
             self.desk.shared.attention.draining(),
         );
@@ -488,7 +488,7 @@ impl Call for DeskCall {
 
     fn has_room(&mut self) -> bool {
         let Some(Inside { connection, exchange }) = &mut self.inside else { return true };
-        let (rules, draining) = (&self.desk.shared.rules.answer, self.desk.shared.attention.draining());
+        let (rules, draining) = (&self.desk.shared.rules.response, self.desk.shared.attention.draining());
         let mut date = DateCache::default();
         let (answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         answer.has_room()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::attention::Attention;
 use crate::inbox::Inbox;
-use crate::reactor::Rules;
+use crate::rules::Rules;
 use crate::sampling::Sampling;
 use crate::threads::call_limits::Watch;
 use crate::threads::handoff::Handoff;

@@ -2,6 +2,8 @@
 
 mod relay;
 mod session;
+mod spare_contexts;
 
 pub(crate) use relay::Relay;
-pub(crate) use session::{Rules, Session, Spares, Upgrade, Upgraded};
+pub(crate) use session::{Session, Upgrade, Upgraded};
+pub(crate) use spare_contexts::Spares;

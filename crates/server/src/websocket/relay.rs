@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use anygate_sys::poll::{self, Wanted};
 use tracing::Span;
 
-use crate::outbox::{Flushed, OutboxLimits, Pipe};
+use crate::outbox::{Flushed, Pipe};
+use crate::rules::OutboxLimits;
 
 /// What is carried at once.
 const PIECE_BYTES: usize = 16 * 1024;

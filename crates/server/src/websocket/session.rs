@@ -10,14 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::{Received, SendError, Socket};
-use anygate_proto::websocket::deflate::{DeflateContext, InflateContext, Preference};
 use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
-use anygate_proto::websocket::handshake::{Offer, Origins};
-use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Limits, Message, code};
+use anygate_proto::websocket::handshake::Offer;
+use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Message, code};
 use tracing::Span;
 
 use crate::attention::Attention;
-use crate::outbox::{OutboxLimits, Pipe};
+use crate::outbox::Pipe;
+use crate::rules::WebSocketRules;
 use crate::websocket::Relay;
 
 /// The inbox is full with so many bytes, or so many messages.
@@ -27,50 +27,6 @@ const INBOX_MESSAGES: usize = 1024;
 const REPLIES_MAX_BYTES: usize = 16 * 1024;
 /// A client that keeps sending gives way to others after so many reads.
 const READS_PER_TURN: usize = 16;
-
-/// Contexts that are kept for the next message, of each kind: as many as threads usually compress at once.
-const SPARE_CONTEXTS: usize = 8;
-
-/// What is the same for all WebSockets of a worker.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    pub(crate) limits: Limits,
-    pub(crate) origins: Origins,
-    pub(crate) compression: Option<Preference>,
-    /// A client that was silent for so long is asked whether it lives,
-    pub(crate) ping_interval: Duration,
-    /// and has so long to answer.
-    pub(crate) ping_timeout: Duration,
-    /// Clients of HTTP/2 may open them as well (RFC 8441).
-    pub(crate) over_http2: bool,
-    /// How much may wait for its client before the sending thread waits.
-    pub(crate) outbox: OutboxLimits,
-    pub(crate) deflate: Spares<DeflateContext>,
-    pub(crate) inflate: Spares<InflateContext>,
-}
-
-/// Contexts that no message needs now.
-#[derive(Debug)]
-pub(crate) struct Spares<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Spares<T> {
-    fn default() -> Self {
-        Spares(Mutex::default())
-    }
-}
-
-impl<T> Spares<T> {
-    fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn put(&self, context: Option<T>) {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_CONTEXTS {
-            spare.extend(context);
-        }
-    }
-}
 
 /// A request's wish for a WebSocket, and what became of it.
 pub(crate) struct Upgrade {
@@ -129,7 +85,7 @@ pub(crate) struct Session {
     pipe: Weak<Pipe>,
     attention: Arc<Attention>,
     token: usize,
-    rules: Arc<Rules>,
+    rules: Arc<WebSocketRules>,
     protocol: Option<Box<[u8]>>,
     /// Held while a message is sent, so that messages keep their order.
     encoder: Mutex<Encoder>,
@@ -165,7 +121,7 @@ impl Session {
     pub(crate) fn new(
         pipe: &Arc<Pipe>,
         (attention, token): (Arc<Attention>, usize),
-        rules: Arc<Rules>,
+        rules: Arc<WebSocketRules>,
         offer: &Offer,
         protocol: Option<&[u8]>,
         early: Vec<u8>,
@@ -240,7 +196,7 @@ impl Session {
 
     /// Asks a silent client whether it lives, and gives up one that does not answer. Gives when to look again.
     pub(crate) fn tick(&self, pipe: &Pipe, now: Instant) -> Instant {
-        let Rules { ping_interval, ping_timeout, .. } = *self.rules;
+        let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
         let mut inner = self.lock();
         if inner.paused || inner.closed.is_some() {
             // Nobody listens whether it answers.

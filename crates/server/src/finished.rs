@@ -1,0 +1,23 @@
+//! What is known of a response when it is complete.
+
+use std::time::Instant;
+
+use anygate_proto::head::ResponseHead;
+
+use crate::sampling::Sample;
+
+/// A response that is complete, though its last bytes may wait to be sent.
+pub(crate) struct Finished {
+    /// Another request may follow.
+    pub(crate) keep_alive: bool,
+    pub(crate) status: u16,
+    /// Bytes of body that were sent or wait in the outbox.
+    pub(crate) body_bytes: u64,
+    pub(crate) head: Option<ResponseHead>,
+    /// How the call behaved, if it was measured.
+    pub(crate) sample: Option<Sample>,
+    /// When the application's own code began, if somebody counts.
+    pub(crate) entered: Option<Instant>,
+    /// It was a WebSocket, or what a library made of the connection.
+    pub(crate) upgraded: bool,
+}

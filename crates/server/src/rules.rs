@@ -1,0 +1,225 @@
+//! The numbers and choices that all threads of a worker go by, made of the plan once. Whoever needs one imports this and no
+//! machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anygate_config::{self as config, ServerPlan, WebSocketOrigins};
+use anygate_policy::forwarded::Forwarding;
+use anygate_policy::policies::Site;
+use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::web2py_static::Web2pyStatic;
+use anygate_proto::cgi::Mount;
+use anygate_proto::head::RequestHead;
+use anygate_proto::limits::Limits;
+use anygate_proto::websocket::Limits as MessageLimits;
+use anygate_proto::websocket::deflate::{DeflateContext, InflateContext, Preference};
+use anygate_proto::websocket::handshake::Origins;
+
+use crate::access_log::AccessLog;
+use crate::control::{Peers, SharedRow};
+use crate::tls::Tls;
+use crate::websocket::Spares;
+
+/// What is the same for all connections of a worker.
+pub(crate) struct Rules {
+    pub(crate) read: ReadRules,
+    pub(crate) response: ResponseRules,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) access_log: Option<AccessLog>,
+    /// What is answered without the application.
+    pub(crate) files: Option<Web2pyStatic>,
+    /// For connections of HTTPS.
+    pub(crate) tls: Option<Tls>,
+    /// What others look at.
+    pub(crate) counts: Option<SharedRow>,
+    /// Those that accept from the same listeners.
+    pub(crate) peers: Option<Arc<dyn Peers>>,
+}
+
+/// What a worker is given beside its plan.
+pub(crate) struct Around {
+    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) files: Option<Web2pyStatic>,
+    pub(crate) site: Option<Arc<Site>>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) counts: Option<SharedRow>,
+    pub(crate) peers: Option<Arc<dyn Peers>>,
+}
+
+impl Rules {
+    /// `https_port`: where clients of a redirect are sent. `waits`: whether threads may wait for a client's bodies, and for
+    /// room in its outbox.
+    pub(crate) fn new(plan: &ServerPlan, around: Around, https_port: Option<u16>, waits: bool) -> Rules {
+        let Around { access_log, files, site, tls, counts, peers } = around;
+        let outbox = OutboxLimits {
+            memory_max_bytes: plan.response_memory_max_bytes,
+            spool_max_bytes: plan.response_spool_max_bytes,
+            write_timeout: plan.write_timeout,
+            temp_dir: plan.temp_dir.clone(),
+            waits,
+        };
+        let websocket = Arc::new(WebSocketRules {
+            limits: MessageLimits {
+                message_max_bytes: plan.websocket_message_max_bytes,
+                ..MessageLimits::default()
+            },
+            origins: match &plan.websocket_origins {
+                WebSocketOrigins::Same => Origins::Same,
+                WebSocketOrigins::Listed(listed) => Origins::Listed(listed.clone()),
+                WebSocketOrigins::Any => Origins::Any,
+            },
+            compression: plan.websocket_compression.then(Preference::default),
+            ping_interval: plan.websocket_ping_interval,
+            ping_timeout: plan.websocket_ping_timeout,
+            over_http2: plan.websocket_over_http2,
+            outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
+            deflate: Spares::default(),
+            inflate: Spares::default(),
+        });
+        Rules {
+            read: ReadRules {
+                limits: Limits {
+                    request_line_max_bytes: plan.request_line_max_bytes,
+                    fields_max: plan.fields_max,
+                    fields_max_bytes: plan.fields_max_bytes,
+                    body_max_bytes: plan.body_max_bytes,
+                    chunk_extensions_max_bytes: plan.chunk_extensions_max_bytes,
+                },
+                body_memory_max_bytes: plan.body_memory_max_bytes,
+                temp_dir: plan.temp_dir.clone(),
+                body_timeout: plan.body_timeout,
+                stream_timeout: waits.then_some(plan.body_timeout),
+                stream_paths: plan.stream_paths.clone(),
+                requests_per_connection_max: plan.requests_per_connection_max,
+                mount: mount(&plan.script_name),
+                forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
+                proxy_protocol: plan.proxy_protocol,
+                https_port,
+                websocket: Arc::clone(&websocket),
+                site: site.clone(),
+            },
+            response: ResponseRules {
+                streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
+                outbox,
+                server_header: plan.server_header.clone().into_bytes(),
+                websocket,
+                site,
+            },
+            timeouts: Timeouts {
+                header: plan.header_timeout,
+                body: plan.body_timeout,
+                keepalive: plan.keepalive_timeout,
+                write: plan.write_timeout,
+                graceful: plan.graceful_timeout,
+                queue: plan.queue_timeout,
+            },
+            access_log,
+            files,
+            tls,
+            counts,
+            peers,
+        }
+    }
+
+    /// Where this worker counts, if anybody looks.
+    pub(crate) fn row(&self) -> Option<Row<'_>> {
+        self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
+    }
+}
+
+/// How long connections may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub(crate) header: Duration,
+    pub(crate) body: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) write: Duration,
+    pub(crate) graceful: Duration,
+    /// How long a request may wait for an app thread.
+    pub(crate) queue: Duration,
+}
+
+/// What every connection of a worker must know to read requests.
+pub(crate) struct ReadRules {
+    pub(crate) limits: Limits,
+    pub(crate) body_memory_max_bytes: usize,
+    pub(crate) temp_dir: Option<PathBuf>,
+    pub(crate) body_timeout: Duration,
+    /// How long whoever reads a streamed body waits for more of it; `None` where nobody waits below the application.
+    pub(crate) stream_timeout: Option<Duration>,
+    pub(crate) stream_paths: Vec<String>,
+    pub(crate) requests_per_connection_max: u64,
+    pub(crate) mount: Mount,
+    pub(crate) forwarding: Forwarding,
+    /// Trusted peers begin with a PROXY preface.
+    pub(crate) proxy_protocol: bool,
+    /// Where clients of [`Protocol::Redirect`] are sent.
+    pub(crate) https_port: Option<u16>,
+    pub(crate) websocket: Arc<WebSocketRules>,
+    /// What is around the application.
+    pub(crate) site: Option<Arc<Site>>,
+}
+
+impl ReadRules {
+    /// Most bytes of a request's body.
+    pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
+        let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));
+        of_path.unwrap_or(self.limits.body_max_bytes)
+    }
+}
+
+/// What every answer of a worker needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct ResponseRules {
+    pub(crate) outbox: OutboxLimits,
+    /// The same, for streamed exchanges: nothing goes to a file, the thread waits for its client.
+    pub(crate) streamed_outbox: OutboxLimits,
+    pub(crate) server_header: Vec<u8>,
+    pub(crate) websocket: Arc<WebSocketRules>,
+    /// What is around the application.
+    pub(crate) site: Option<Arc<Site>>,
+}
+
+/// How much of an answer may wait for its client.
+#[derive(Clone, Debug)]
+pub(crate) struct OutboxLimits {
+    /// Bytes that wait in memory before a temporary file takes them.
+    pub(crate) memory_max_bytes: usize,
+    /// Bytes that wait in files before the writing thread must wait itself.
+    pub(crate) spool_max_bytes: u64,
+    /// How long a client may take nothing at all.
+    pub(crate) write_timeout: Duration,
+    /// Where temporary files go.
+    pub(crate) temp_dir: Option<PathBuf>,
+    /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
+    pub(crate) waits: bool,
+}
+
+/// What is the same for all WebSockets of a worker.
+#[derive(Debug)]
+pub(crate) struct WebSocketRules {
+    pub(crate) limits: MessageLimits,
+    pub(crate) origins: Origins,
+    pub(crate) compression: Option<Preference>,
+    /// A client that was silent for so long is asked whether it lives,
+    pub(crate) ping_interval: Duration,
+    /// and has so long to answer.
+    pub(crate) ping_timeout: Duration,
+    /// Clients of HTTP/2 may open them as well (RFC 8441).
+    pub(crate) over_http2: bool,
+    /// How much may wait for its client before the sending thread waits.
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) deflate: Spares<DeflateContext>,
+    pub(crate) inflate: Spares<InflateContext>,
+}
+
+/// Where the site's settings say that the application is.
+pub(crate) fn mount(setting: &config::Mount) -> Mount {
+    match setting {
+        config::Mount::Automatic => Mount::Automatic,
+        config::Mount::AsGiven => Mount::AsGiven,
+        config::Mount::At(path) => Mount::At(path.clone().into_bytes()),
+    }
+}
