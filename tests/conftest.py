@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, Gate, wait_until
 from wire import Connection
 
 APPS = Path(__file__).parent / "apps"
 ANYGATE = Path(sys.executable).parent / "anygate"
-PATIENCE = 30
 
 
 class Served:
@@ -46,13 +46,7 @@ class Served:
         return self.output.read_text(errors="replace")
 
     def wait_until(self, condition, what):
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.01)
-        pytest.fail(f"not within {PATIENCE} s: {what}\n{self.log()}")
+        return wait_until(condition, what, self.log)
 
     def wait_for_log(self, text, count=1):
         self.wait_until(lambda: self.log().count(text) >= count, f"{text!r} in the log")
@@ -65,6 +59,21 @@ class Served:
 
         self.wait_until(ready, "ready")
         return self
+
+    def wait_refused(self):
+        """Wait until nobody listens any more: all workers have begun to end."""
+
+        def refused():
+            try:
+                self.connect().close()
+            except ConnectionRefusedError:
+                return True
+            except ConnectionError:
+                # The moment in which the socket closes may lose a connection.
+                return False
+            return False
+
+        self.wait_until(refused, "the end of the listening socket")
 
     @property
     def addresses(self):
@@ -126,6 +135,13 @@ class Served:
                 signal.pidfd_send_signal(worker, signal.SIGKILL)
             select.select([worker], [], [], PATIENCE)
             os.close(worker)
+
+
+@pytest.fixture
+def gate():
+    """A gate at which applications wait (tests/waiting.py)."""
+    with Gate() as gate:
+        yield gate
 
 
 @pytest.fixture

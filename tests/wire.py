@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
+import struct
+import termios
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from waiting import wait_until
+
+
+def is_read(client):
+    """Whether the server has read all that a TCP socket has sent."""
+    (unsent,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, b"\0" * 4))
+    if unsent:
+        return False
+    ours, theirs = client.getsockname()[1], client.getpeername()[1]
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in Path(table).read_text().splitlines()[1:]:
+            _, local, remote, _, queues, *_ = row.split()
+            if int(local.rpartition(":")[2], 16) == theirs and int(remote.rpartition(":")[2], 16) == ours:
+                return int(queues.rpartition(":")[2], 16) == 0
+    return False
+
+
+def send_read(client, data):
+    """Send, and wait until the server has read it: what is sent after this comes later."""
+    client.sendall(data)
+    wait_until(lambda: is_read(client), f"that the server reads {data!r}")
 
 
 @dataclass
@@ -68,6 +94,15 @@ class Connection:
     def send(self, data):
         self.socket.sendall(data if isinstance(data, bytes) else data.encode("latin-1"))
         return self
+
+    def send_read(self, data):
+        """Send, and wait until the server has read it."""
+        send_read(self.socket, data if isinstance(data, bytes) else data.encode("latin-1"))
+        return self
+
+    def is_read(self):
+        """Whether the server has read all that was sent."""
+        return is_read(self.socket)
 
     def ask(self, method="GET", target="/", fields=(), body=b"", version="HTTP/1.1", host="test"):
         lines = [f"{method} {target} {version}", f"Host: {host}", *(f"{name}: {value}" for name, value in fields)]

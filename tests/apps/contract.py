@@ -8,6 +8,8 @@ import threading
 import time
 from wsgiref.validate import validator
 
+from gates import wait_at, wait_for
+
 CLOSED = []
 ROUTES = {}
 
@@ -62,6 +64,13 @@ def pid(environ, start_response):
 @route
 def sleep(environ, start_response):
     time.sleep(float(environ["QUERY_STRING"]))
+    return text(start_response, str(os.getpid()).encode())
+
+
+@route
+def gate(environ, start_response):
+    """Waits at the gate that the query names."""
+    wait_at(environ["QUERY_STRING"])
     return text(start_response, str(os.getpid()).encode())
 
 
@@ -166,12 +175,7 @@ def closing_waits(environ, start_response):
 
     class Waiting(Closing):
         def close(self):
-            until = time.monotonic() + 10
-            while not os.path.exists(self.name):
-                if time.monotonic() > until:
-                    self.name = "waited in vain"
-                    break
-                time.sleep(0.01)
+            wait_for(self.name)
             super().close()
 
     start_response("200 OK", [("Content-Length", "2")])
@@ -396,11 +400,8 @@ def pieces(environ, start_response):
     start_response("200 OK", [("X-Accel-Buffering", "no")])
     yield b"first\n"
     # Its client makes the file when it has that.
-    for _ in range(100):
-        if os.path.exists(environ["QUERY_STRING"]):
-            yield b"second\n"
-            return
-        time.sleep(0.1)
+    wait_for(environ["QUERY_STRING"])
+    yield b"second\n"
 
 
 @route

@@ -12,9 +12,8 @@ What has no plan is told its environ.
 
 import json
 import os
-import time
 
-PATIENCE = 60
+import gates
 
 
 def note(event):
@@ -25,11 +24,7 @@ def note(event):
 
 def wait_for(gate):
     note(f"wait {gate}")
-    until = time.monotonic() + PATIENCE
-    while not os.path.exists(gate):
-        if time.monotonic() > until:
-            raise TimeoutError(gate)
-        time.sleep(0.002)
+    gates.wait_for(gate)
 
 
 class Given:

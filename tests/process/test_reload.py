@@ -1,24 +1,26 @@
 """SIGHUP: new code without a failed request."""
 
+import shutil
 import signal
 import threading
-import time
 
 import pytest
 from conftest import APPS
+from waiting import let_pass
 
 
 def write(folder, version, extra=""):
     (folder / "app.py").write_text(
-        f"{extra}\nimport time\n"
+        f"{extra}\nfrom gates import wait_at\n"
         "def app(environ, start_response):\n"
-        "    if environ['PATH_INFO'] == '/slow': time.sleep(1)\n"
+        "    if environ['PATH_INFO'] == '/slow': wait_at(environ['QUERY_STRING'])\n"
         f"    start_response('200 OK', [])\n    return [b'version {version}']\n"
     )
 
 
 @pytest.fixture
 def site(tmp_path):
+    shutil.copy(APPS / "gates.py", tmp_path)
     write(tmp_path, 1)
     return tmp_path
 
@@ -69,7 +71,7 @@ class TestReload:
             write(site, version)
             served.send_signal(signal.SIGHUP)
             served.wait_for_log("reloaded: 2 new workers serve", version - 1)
-            time.sleep(0.3)
+            served.wait_until(lambda new=f"version {version}": answers.count(new) > 50, "responses of the new code")
         stop.set()
         for thread in clients:
             thread.join()
@@ -77,15 +79,16 @@ class TestReload:
         assert "version 5" in answers
         assert len(answers) > 200
 
-    def test_a_request_in_flight_is_finished_by_the_old_worker(self, serve, site, preload):
+    def test_a_request_in_flight_is_finished_by_the_old_worker(self, serve, site, gate, preload):
         served = serve("app:app", *preload)
         with served.connect() as connection:
-            connection.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            time.sleep(0.2)
+            connection.send(f"GET /slow?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+            gate.wait_for()
             write(site, 2)
             served.send_signal(signal.SIGHUP)
+            served.wait_for_log("reloaded")
+            gate.open()
             assert connection.answer().body == b"version 1"
-        served.wait_for_log("reloaded")
         served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 2"
 
@@ -96,8 +99,7 @@ class TestReload:
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("not reloaded, the old workers go on")
         served.wait_for_log("ZeroDivisionError")
-        time.sleep(0.3)
-        assert served.workers() == worker
+        served.wait_until(lambda: served.workers() == worker, "the new worker to leave")
         assert served.get().body == b"version 1"
         write(site, 3)
         served.send_signal(signal.SIGHUP)
@@ -142,17 +144,18 @@ class TestSignalsWhileAPreloadedReloadBegins:
     """Until the new program has begun they wait."""
 
     @pytest.fixture
-    def reloading(self, serve, site):
+    def reloading(self, serve, site, gate):
         served = serve("app:app", "--preload")
-        write(site, 2, "import time\ntime.sleep(1.5)")
+        write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("this process starts afresh")
-        time.sleep(0.5)
+        gate.wait_for()
         return served
 
     @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU])
-    def test_they_do_not_end_it(self, reloading, number):
+    def test_they_do_not_end_it(self, reloading, gate, number):
         reloading.send_signal(number)
+        gate.open()
         reloading.wait_for_log("new workers serve")
         reloading.wait_until(lambda: reloading.get().text == "version 2", "the new code")
         if number == signal.SIGTTIN:
@@ -160,8 +163,10 @@ class TestSignalsWhileAPreloadedReloadBegins:
         assert reloading.process.poll() is None
         assert reloading.terminate() == 0
 
-    def test_the_end_is_an_orderly_one(self, reloading):
-        assert reloading.terminate() == 0
+    def test_the_end_is_an_orderly_one(self, reloading, gate):
+        reloading.send_signal(signal.SIGTERM)
+        gate.open()
+        assert reloading.wait() == 0
 
 
 def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, site):
@@ -170,8 +175,7 @@ def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, 
     write(site, 2, "def broken(:")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("not reloaded, the old workers go on")
-    # Longer than a worker may be silent.
-    time.sleep(4)
+    let_pass(4, "longer than a worker may be silent")
     assert served.get().text == "version 1"
     assert served.workers() == workers
     write(site, 3)
@@ -179,9 +183,9 @@ def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, 
     served.wait_until(lambda: served.get().text == "version 3", "the new code")
 
 
-def test_code_that_hangs_at_import_leaves_the_old_running(serve, site):
+def test_code_that_hangs_at_import_leaves_the_old_running(serve, site, gate):
     served = serve("app:app", "--worker-start-timeout", "2s")
-    write(site, 2, "import time\ntime.sleep(1000)")
+    write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("not reloaded, the old workers go on")
     assert served.get().text == "version 1"

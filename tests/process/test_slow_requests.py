@@ -1,12 +1,15 @@
 """`slow_request`: a request that takes long is told of while it runs, and nothing happens to it."""
 
 import re
+import shutil
 
 import pytest
+from conftest import APPS
 from watched import watch
 
 APP = """
-import os, time
+import os
+from gates import wait_for
 
 def application(environ, start_response):
     return globals()[environ["PATH_INFO"].strip("/")](environ, start_response)
@@ -22,8 +25,7 @@ def released(environ):
     return os.path.exists(environ["QUERY_STRING"])
 
 def nap(environ):
-    while not released(environ):
-        time.sleep(0.01)
+    wait_for(environ["QUERY_STRING"])
 
 def waits(environ, start_response):
     nap(environ)
@@ -49,6 +51,7 @@ WARNING = r" WARN GET {} from 127\.0\.0\.1 has taken \d+\.\d s, longer than slow
 
 @pytest.fixture(params=KINDS)
 def options(request, tmp_path):
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
     return ("app:application", *KINDS[request.param], "--slow-request", "300ms")
 
@@ -139,6 +142,7 @@ def test_slow_requests_are_counted(serve, options, tmp_path):
 
 def test_a_greenlet_that_cannot_run_is_told_of_as_well(serve, tmp_path):
     """One waits, another one blocks the hub: what the first one does is known when the hub is free again."""
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
     served = serve("app:application", "--concurrency", "gevent", "--slow-request", "300ms")
     waiting = ask(served, "/waits?released")
