@@ -53,6 +53,10 @@ class Gate:
             except TimeoutError:
                 pytest.fail(f"not within {PATIENCE} s: {count} at the gate; there are {len(self.waiting)}")
 
+    def let_one_go(self):
+        """Let the last one that has come go on; the gate stays shut for others."""
+        self.waiting[-1].close()
+
     def open(self):
         """Let go on who waits and who comes later."""
         self.door.close()

@@ -13,24 +13,52 @@ from pathlib import Path
 from waiting import wait_until
 
 
-def is_read(client):
-    """Whether the server has read all that a TCP socket has sent."""
-    (unsent,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, b"\0" * 4))
-    if unsent:
-        return False
-    ours, theirs = client.getsockname()[1], client.getpeername()[1]
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+def other_end(client):
+    """What the kernel knows of the other end of a TCP socket on this machine, while that is connected: how many bytes
+    it has sent that are not taken, and how many it has not read."""
+    try:
+        ours, theirs = client.getsockname()[1], client.getpeername()[1]
+    except OSError:
+        return None
+    # Twice, because a table that changes while it is read may lack a row.
+    for table in ("/proc/net/tcp", "/proc/net/tcp6") * 2:
         for row in Path(table).read_text().splitlines()[1:]:
-            _, local, remote, _, queues, *_ = row.split()
-            if int(local.rpartition(":")[2], 16) == theirs and int(remote.rpartition(":")[2], 16) == ours:
-                return int(queues.rpartition(":")[2], 16) == 0
-    return False
+            _, local, remote, state, queues, *_ = row.split()
+            ports = int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)
+            if ports == (theirs, ours) and state in ("01", "08"):
+                sent, received = queues.split(":")
+                return int(sent, 16), int(received, 16)
+    return None
+
+
+def is_read(client):
+    """Whether the server has read all that a TCP socket has sent, or has closed the connection."""
+    (unsent,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, b"\0" * 4))
+    found = other_end(client)
+    return found is None or (not unsent and found[1] == 0)
+
+
+def wait_stuck(client):
+    """Wait until the server cannot send more to a client that does not read."""
+    seen = [0]
+
+    def is_stuck():
+        sent, _ = other_end(client)
+        seen.append(sent)
+        return sent > 0 and seen[-2] == sent
+
+    wait_until(is_stuck, "that the server cannot send more")
 
 
 def send_read(client, data):
     """Send, and wait until the server has read it: what is sent after this comes later."""
     client.sendall(data)
     wait_until(lambda: is_read(client), f"that the server reads {data!r}")
+
+
+def wait_closing(client):
+    """Wait until the server has closed the connection, without reading what it sent before."""
+    wait_until(lambda: other_end(client) is None, "that the server closes the connection")
 
 
 @dataclass

@@ -194,15 +194,6 @@ def endless(environ, start_response):
 
 
 @route
-def slow_blocks(environ, start_response):
-    """A block a tenth of a second, for as many as the query says."""
-    start_response("200 OK", [])
-    for number in range(int(environ["QUERY_STRING"])):
-        yield f"{number}\n".encode()
-        time.sleep(0.1)
-
-
-@route
 def large(environ, start_response):
     count = int(environ["QUERY_STRING"])
     return text(start_response, b"0123456789abcdef" * (count // 16))

@@ -2,11 +2,11 @@
 
 import builtins
 import json
-import os
 import sys
 import threading
-import time
 import traceback
+
+import gates
 
 NOTED = []
 ROUTES = {}
@@ -52,9 +52,7 @@ def tell(environ, exc_info):
 def wait_for(path):
     """Say that somebody waits for the file ``path``, and do so."""
     open(path + ".awaited", "w").close()
-    until = time.monotonic() + 20
-    while not os.path.exists(path) and time.monotonic() < until:
-        time.sleep(0.01)
+    gates.wait_for(path)
 
 
 def application(environ, start_response):
@@ -180,8 +178,7 @@ def handled_too_late(environ, start_response):
 @route
 def sleeps(environ, start_response):
     try:
-        for _ in range(2000):
-            time.sleep(0.01)
+        gates.wait_for("never")
     finally:
         NOTED.append({"awake": True})
 

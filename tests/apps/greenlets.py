@@ -3,6 +3,9 @@
 import fcntl
 import threading
 import time
+from pathlib import Path
+
+from gates import wait_at
 
 LOCAL = threading.local()
 EVENTS = []
@@ -27,25 +30,26 @@ def events(environ, start_response):
     return answer(start_response, EVENTS)
 
 
-def sleep(environ, start_response):
-    time.sleep(float(environ["QUERY_STRING"]))
-    return answer(start_response, "slept")
+def gate(environ, start_response):
+    """Waits at the gate that the query names."""
+    wait_at(environ["QUERY_STRING"])
+    return answer(start_response, "waited")
 
 
 def counted(environ, start_response):
     """How often this was called with the same thread-local object."""
     LOCAL.count = getattr(LOCAL, "count", 0) + 1
-    time.sleep(0.01)
+    wait_at(environ["QUERY_STRING"])
     return answer(start_response, LOCAL.count)
 
 
 def locked(environ, start_response):
-    """Hold the lock of a session for a while, as web2py does."""
-    kind, path, seconds = environ["QUERY_STRING"].split(",")
+    """Hold the lock of a session, as web2py does, until the gate opens."""
+    kind, path, gate = environ["QUERY_STRING"].split(",")
     with open(path, "r+b") as session:
         LOCKS[kind](session.fileno(), fcntl.LOCK_EX)
         begun = time.monotonic()
-        time.sleep(float(seconds))
+        wait_at(gate)
         LOCKS[kind](session.fileno(), fcntl.LOCK_UN)
     return answer(start_response, f"{begun} {time.monotonic()}")
 
@@ -77,8 +81,9 @@ def lines(environ, start_response):
 
 
 def busy(environ, start_response):
-    """Compute for so many seconds."""
-    until = time.monotonic() + float(environ["QUERY_STRING"])
-    while time.monotonic() < until:
+    """Compute until there is the file that the query names."""
+    awaited = Path(environ["QUERY_STRING"])
+    awaited.with_suffix(".begun").touch()
+    while not awaited.exists():
         pass
     return answer(start_response, "computed")

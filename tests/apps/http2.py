@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import time
 
 import contract
 from contract import route, text
+from gates import wait_at
 
 
 def application(environ, start_response):
@@ -51,7 +51,8 @@ def hints(environ, start_response):
     if give is None:
         return text(start_response, json.dumps({"offered": False}).encode())
     give([("Link", "</a.css>; rel=preload"), ("Link", "</b.js>; rel=preload")])
-    time.sleep(0.5)
+    if gate := environ["QUERY_STRING"]:
+        wait_at(gate)
     wrong = []
     for headers in ((("A", "b"),), [["A", "b"]], [("A", 1)], [("A", "b\r\nX: y")], [("A B", "b")]):
         try:

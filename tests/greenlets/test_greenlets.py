@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from elsewhere import certificate, free_port
+from waiting import let_pass
+from wire import wait_closing, wait_stuck
 
 GEVENT = ("--concurrency", "gevent")
 APP = APPS / "greenlets.py"
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "tests" / "web2py" / "site"
-#: An application beside which others are to go on has so long.
-SOON = 1.0
 
 
 @pytest.fixture
@@ -36,36 +36,51 @@ def ask(served, target, fields=""):
     return served.connect().send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
 
 
+@contextlib.contextmanager
+def busy(served, path):
+    """A request that computes, and by that holds the hub, until there is a file of this path."""
+    with ask(served, f"/busy?{path}"):
+        served.wait_until(path.with_suffix(".begun").exists, "the request")
+        yield
+
+
 def goes_on(served):
-    begun = time.monotonic()
+    """Whatever waits at the moment, another request is answered."""
     assert served.get("/ready").body == b"yes"
-    assert time.monotonic() - begun < SOON
 
 
 def test_the_terminal_says_what_requests_run_in(greenlets):
     assert "with 1 worker of 7 greenlets" in greenlets("--greenlets", "7").log()
 
 
-def test_many_requests_wait_at_the_same_time(greenlets):
+def test_many_requests_wait_at_the_same_time(greenlets, gate):
     served = greenlets()
-    begun = time.monotonic()
-    sleepers = [ask(served, "/sleep?1") for _ in range(200)]
+    waiting = [ask(served, f"/gate?{gate.name}") for _ in range(200)]
+    gate.wait_for(200)
     goes_on(served)
-    assert {sleeper.answer().body for sleeper in sleepers} == {b"slept"}
-    assert time.monotonic() - begun < 4
+    gate.open()
+    assert {connection.answer().body for connection in waiting} == {b"waited"}
 
 
-def test_each_request_has_thread_local_objects_of_its_own(greenlets):
+def test_each_request_has_thread_local_objects_of_its_own(greenlets, gate):
+    served = greenlets()
+    waiting = [ask(served, f"/counted?{gate.name}") for _ in range(5)]
+    gate.wait_for(5)
+    gate.open()
+    assert {connection.answer().body for connection in waiting} == {b"1"}
+    with served.connect() as connection:
+        assert {connection.ask("GET", f"/counted?{gate.name}").body for _ in range(5)} == {b"1"}
+
+
+def test_pipelined_requests_are_answered_in_order(greenlets, gate):
     served = greenlets()
     with served.connect() as connection:
-        assert {connection.ask("GET", "/counted").body for _ in range(5)} == {b"1"}
-
-
-def test_pipelined_requests_are_answered_in_order(greenlets):
-    served = greenlets()
-    with served.connect() as connection:
-        connection.send("GET /sleep?0.1 HTTP/1.1\r\nHost: a\r\n\r\nGET /ready HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
-        assert [connection.answer().body for _ in range(6)] == [b"slept", b"yes"] * 3
+        pair = f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\nGET /ready HTTP/1.1\r\nHost: a\r\n\r\n"
+        connection.send(pair * 3)
+        for count in (1, 2, 3):
+            gate.wait_for(count)
+            gate.let_one_go()
+        assert [connection.answer().body for _ in range(6)] == [b"waited", b"yes"] * 3
         # None of them waits for the worker's next heartbeat.
         begun = time.monotonic()
         connection.send("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
@@ -74,33 +89,42 @@ def test_pipelined_requests_are_answered_in_order(greenlets):
 
 
 @pytest.mark.parametrize("arguments", [(*GEVENT, "--greenlets", "2"), ("--threads", "2")])
-def test_what_waits_too_long_for_its_turn_is_told_to_come_again(serve, arguments):
+def test_what_waits_too_long_for_its_turn_is_told_to_come_again(serve, gate, arguments):
     served = serve(APP, *arguments, "--queue-timeout", "300ms")
-    sleepers = [ask(served, "/sleep?1.5") for _ in range(2)]
-    time.sleep(0.2)
+    waiting = [ask(served, f"/gate?{gate.name}") for _ in range(2)]
+    gate.wait_for(2)
     begun = time.monotonic()
     late = ask(served, "/ready").answer()
     assert (late.status, late["retry-after"]) == (503, "10")
-    assert 0.2 < time.monotonic() - begun < 1
-    assert [sleeper.answer().status for sleeper in sleepers] == [200, 200]
+    assert time.monotonic() - begun > 0.2
+    gate.open()
+    assert [connection.answer().status for connection in waiting] == [200, 200]
     assert served.get("/ready").status == 200
     assert "queue_timeout" in served.log()
 
 
-def test_a_short_wait_for_ones_turn_is_no_failure(greenlets):
+def test_a_short_wait_for_ones_turn_is_no_failure(greenlets, gate):
     served = greenlets("--greenlets", "2")
-    assert [client.answer().status for client in [ask(served, "/sleep?0.1") for _ in range(10)]] == [200] * 10
+    clients = [ask(served, f"/gate?{gate.name}") for _ in range(10)]
+    for count in range(2, 11, 2):
+        gate.wait_for(count)
+        gate.waiting[-2].close()
+        gate.let_one_go()
+    assert [client.answer().status for client in clients] == [200] * 10
 
 
 class TestLocks:
     """web2py locks a session's file for as long as a request of it lasts."""
 
     @pytest.mark.parametrize("kind", ["flock"])
-    def test_requests_of_one_session_come_one_after_another_and_others_go_on(self, greenlets, tmp_path, kind):
+    def test_requests_of_one_session_come_one_after_another_and_others_go_on(self, greenlets, gate, tmp_path, kind):
         (tmp_path / "session").touch()
         served = greenlets()
-        requests = [ask(served, f"/locked?{kind},{tmp_path}/session,0.4") for _ in range(3)]
-        goes_on(served)
+        requests = [ask(served, f"/locked?{kind},{tmp_path}/session,{gate.name}") for _ in range(3)]
+        for count in (1, 2, 3):
+            gate.wait_for(count)
+            goes_on(served)
+            gate.let_one_go()
         times = sorted(tuple(map(float, request.answer().text.split())) for request in requests)
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
 
@@ -114,8 +138,8 @@ class TestLocks:
             [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as holder:
             assert holder.stdout.readline() == "held\n"
-            waiting = ask(served, f"/locked?{kind},{tmp_path}/session,0")
-            time.sleep(0.3)
+            waiting = ask(served, f"/locked?{kind},{tmp_path}/session,open")
+            served.wait_until(waiting.is_read, "that the request is read")
             goes_on(served)
             holder.stdin.close()
             assert waiting.answer().status == 200
@@ -147,10 +171,8 @@ class TestSlowClients:
         served = greenlets(*options)
         with connect(served) as slow, connect(served) as quick:
             slow.send(f"GET /blocks?{kind},250 HTTP/1.1\r\nHost: a\r\n\r\n")
-            time.sleep(0.4)
-            begun = time.monotonic()
+            wait_stuck(slow.socket)
             assert quick.ask("GET", "/ready").body == b"yes"
-            assert time.monotonic() - begun < SOON
             assert kind == "list" or b"taken" not in quick.ask("GET", "/events").body
             body = slow.answer().body
             assert body == b"".join(bytes([place % 256]) * 65536 for place in range(250))
@@ -159,7 +181,7 @@ class TestSlowClients:
     def test_a_client_that_goes_away_while_its_greenlet_waits_ends_it(self, greenlets):
         served = greenlets(*self.LIMITS)
         slow = ask(served, "/blocks?generator,250")
-        time.sleep(0.3)
+        wait_stuck(slow.socket)
         slow.reset()
         goes_on(served)
         assert served.terminate() == 0
@@ -168,7 +190,8 @@ class TestSlowClients:
     def test_a_client_that_never_reads_is_given_up(self, greenlets):
         served = greenlets(*self.LIMITS, "--write-timeout", "500ms")
         slow = ask(served, "/blocks?generator,250")
-        time.sleep(1.5)
+        wait_stuck(slow.socket)
+        wait_closing(slow.socket)
         with contextlib.suppress(ConnectionError):
             assert not slow.answer().whole
         goes_on(served)
@@ -181,59 +204,57 @@ class TestSlowClients:
             slow.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n")
             lines.send("POST /lines HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
             for _ in range(3):
-                slow.send(b"x" * 100_000)
-                lines.send("3\r\nmor\r\n2\r\ne\n\r\n")
-                time.sleep(0.1)
-                begun = time.monotonic()
+                slow.send_read(b"x" * 100_000)
+                lines.send_read("3\r\nmor\r\n2\r\ne\n\r\n")
                 assert quick.ask("GET", "/ready").body == b"yes"
-                assert time.monotonic() - begun < SOON
             lines.send("0\r\n\r\n")
             assert slow.answer().body == b"300000"
             assert lines.answer().text == str(["one\n", *["more\n"] * 3])
 
 
 class TestProcesses:
-    def test_requests_in_flight_are_answered_before_the_end(self, greenlets):
+    def test_requests_in_flight_are_answered_before_the_end(self, greenlets, gate):
         served = greenlets()
-        sleepers = [ask(served, "/sleep?1") for _ in range(20)]
-        time.sleep(0.3)
+        waiting = [ask(served, f"/gate?{gate.name}") for _ in range(20)]
+        gate.wait_for(20)
         served.send_signal(signal.SIGTERM)
-        assert [sleeper.answer()["connection"] for sleeper in sleepers] == ["close"] * 20
+        served.wait_refused()
+        gate.open()
+        assert [connection.answer()["connection"] for connection in waiting] == ["close"] * 20
         assert served.wait() == 0
         assert "WARN" not in served.log()
 
-    def test_graceful_timeout_ends_what_does_not_finish(self, greenlets):
+    def test_graceful_timeout_ends_what_does_not_finish(self, greenlets, gate):
         served = greenlets("--graceful-timeout", "1s")
-        with ask(served, "/sleep?60"):
-            time.sleep(0.3)
+        with ask(served, f"/gate?{gate.name}"):
+            gate.wait_for()
             begun = time.monotonic()
             assert served.terminate() == 0
             assert time.monotonic() - begun < 10
 
-    def test_a_busy_hub_stops_neither_the_reactor_nor_the_end(self, greenlets):
-        served = greenlets("--graceful-timeout", "1s", "--header-timeout", "500ms", "--worker-timeout", "2s")
-        with ask(served, "/busy?60"):
-            time.sleep(0.2)
+    def test_a_busy_hub_stops_neither_the_reactor_nor_the_end(self, greenlets, tmp_path):
+        served = greenlets("--graceful-timeout", "1s", "--header-timeout", "500ms", "--worker-timeout", "1s")
+        with busy(served, tmp_path / "never"):
             with served.connect() as connection:
                 connection.send("GET / HTTP/1.1\r\n")
                 assert connection.answer().status == 408
-            time.sleep(2.5)
+            let_pass(2, "longer than a worker may be silent")
             assert "silent" not in served.log()
             assert served.terminate() == 0
 
-    def test_answers_do_not_wait_for_the_neighbour_that_computes(self, greenlets):
+    def test_answers_do_not_wait_for_the_neighbour_that_computes(self, greenlets, tmp_path):
         """Both come in one batch."""
         served = greenlets()
         with served.connect() as quick, served.connect() as slow:
             quick.ask("GET", "/ready")
             slow.ask("GET", "/ready")
-            with ask(served, "/busy?0.3"):
-                time.sleep(0.1)
-                quick.send("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
-                slow.send("GET /busy?3 HTTP/1.1\r\nHost: a\r\n\r\n")
-                begun = time.monotonic()
+            with busy(served, tmp_path / "first"):
+                quick.send_read("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+                slow.send_read(f"GET /busy?{tmp_path}/second HTTP/1.1\r\nHost: a\r\n\r\n")
+                (tmp_path / "first").touch()
                 assert quick.answer().body == b"yes"
-                assert time.monotonic() - begun < 1.5
+                (tmp_path / "second").touch()
+                assert slow.answer().status == 200
 
     def test_a_line_for_each_request(self, greenlets, tmp_path):
         served = greenlets("--access-log", "access.log", "--access-log-format", "%(m)s %(U)s %(s)s %(B)s")
@@ -242,9 +263,14 @@ class TestProcesses:
         assert served.terminate() == 0
         assert (tmp_path / "access.log").read_text().splitlines() == ["GET /ready 200 3", "GET /nowhere 500 26"]
 
-    def test_requests_are_profiled_one_at_a_time(self, greenlets, tmp_path):
+    def test_requests_are_profiled_one_at_a_time(self, greenlets, gate, tmp_path):
         served = greenlets("--profiler", "profiles")
-        assert {client.answer().body for client in [ask(served, "/sleep?0.05") for _ in range(5)]} == {b"slept"}
+        clients = [ask(served, f"/gate?{gate.name}") for _ in range(5)]
+        gate.wait_for(1)
+        for client in clients:
+            served.wait_until(client.is_read, "that the request is read")
+        gate.open()
+        assert {client.answer().body for client in clients} == {b"waited"}
         assert served.get("/__profile__").status == 200
         assert len(list((tmp_path / "profiles").glob("req_*.prof"))) == 5
 
@@ -271,7 +297,7 @@ class TestRefusals:
         ended = self.python("import anygate; anygate.serve(print, port=0, concurrency='gevent')")
         assert "ValueError: concurrency: gevent patches the standard library before" in ended.stderr
 
-    def test_a_program_that_was_patched_at_its_beginning_is_served(self, launch):
+    def test_a_program_that_was_patched_at_its_beginning_is_served(self, launch, gate):
         code = (
             "from gevent import monkey; monkey.patch_all()\n"
             "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -279,25 +305,27 @@ class TestRefusals:
             "anygate.serve(greenlets.application, port=0, concurrency='gevent')\n"
         )
         served = launch(command=[sys.executable, "-c", code, APPS]).wait_ready()
-        sleepers = [ask(served, "/sleep?0.5") for _ in range(50)]
+        waiting = [ask(served, f"/gate?{gate.name}") for _ in range(50)]
+        gate.wait_for(50)
         goes_on(served)
-        assert {sleeper.answer().body for sleeper in sleepers} == {b"slept"}
+        gate.open()
+        assert {connection.answer().body for connection in waiting} == {b"waited"}
 
 
 def test_hubs_that_are_there_before_the_fork_work_after_it(serve, tmp_path):
     """The application uses gevent while it is imported, in the supervisor."""
     (tmp_path / "app.py").write_text(
-        "import gevent, time, threading\n"
+        "import gevent, threading\n"
         "ticks = []\n"
         "def tick():\n"
         "    while True:\n        ticks.append(1)\n        gevent.sleep(0.01)\n"
         "gevent.spawn(tick)\ngevent.sleep(0.05)\n"
         "def app(environ, start_response):\n"
-        "    before = len(ticks)\n    time.sleep(0.2)\n"
-        "    start_response('200 OK', [])\n    return [str(len(ticks) - before).encode()]\n"
+        "    before = len(ticks)\n    while len(ticks) <= before + 5: gevent.sleep(0.01)\n"
+        "    start_response('200 OK', [])\n    return [b'it goes on']\n"
     )
     served = serve("app:app", "--preload", "--workers", "2", *GEVENT)
-    assert int(served.get().text) > 5
+    assert served.get().text == "it goes on"
 
 
 class TestWeb2py:
@@ -312,16 +340,16 @@ class TestWeb2py:
             assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
             assert connection.ask("GET", "/guestbook/static/a.txt").body == b"static"
 
-    def test_a_session_that_is_in_use_stops_nobody_else(self, serve, tmp_path):
+    def test_a_session_that_is_in_use_stops_nobody_else(self, serve, gate, tmp_path):
         shutil.copytree(SITE, tmp_path / "site")
         served = serve("--web2py", tmp_path / "site", *GEVENT)
         first = served.get("/guestbook/default/counter")
         cookies = "; ".join(value.split(";")[0] for name, value in first.fields if name.lower() == "set-cookie")
-        naps = [ask(served, "/guestbook/default/nap?seconds=0.7", f"Cookie: {cookies}\r\n") for _ in range(3)]
-        time.sleep(0.2)
-        begun = time.monotonic()
-        assert served.get("/guestbook/default/client").status == 200
-        assert time.monotonic() - begun < SOON
+        naps = [ask(served, f"/guestbook/default/nap?gate={gate.name}", f"Cookie: {cookies}\r\n") for _ in range(3)]
+        for count in (1, 2, 3):
+            gate.wait_for(count)
+            assert served.get("/guestbook/default/client").status == 200
+            gate.let_one_go()
         answers = [nap.answer() for nap in naps]
         assert {answer.status for answer in answers} == {200}
         took = sorted(tuple(map(float, answer.text.split())) for answer in answers)

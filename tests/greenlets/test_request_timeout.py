@@ -1,5 +1,6 @@
 """`request_timeout`: a request that takes too long is broken off, and only that one."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conftest import APPS
 APP = """
 import ctypes, threading, time
 import anygate
+from gates import wait_for
 
 ENDED = []
 
@@ -39,8 +41,7 @@ def noted(name, wait):
         ENDED.append(name + " finally")
 
 def nap():
-    for _ in range(2000):
-        time.sleep(0.01)
+    wait_for("never")
 
 def sleep(environ, start_response):
     noted("sleep", nap)
@@ -85,6 +86,7 @@ KINDS = {"threads": (), "gevent": ("--concurrency", "gevent")}
 
 @pytest.fixture(params=KINDS)
 def limited(request, serve, tmp_path):
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
     return lambda *more: serve("app:application", *KINDS[request.param], "--request-timeout", "500ms", *more)
 

@@ -32,6 +32,7 @@ from http2_frames import (
     head,
     plain,
 )
+from wire import send_read
 
 BOTH = END_STREAM | END_HEADERS
 
@@ -94,7 +95,7 @@ FINE = {
     ),
     "a window of a stream that was asked": (
         1,
-        lambda raw: raw.request(1, path="/sleep?0.1") + frame(WINDOW_UPDATE, 0, 1, number(5)),
+        lambda raw: raw.request(1, path=raw.held) + frame(WINDOW_UPDATE, 0, 1, number(5)),
     ),
     "a reset of a closed stream": (
         3,
@@ -106,7 +107,7 @@ FINE = {
     ),
     "a reset with an unknown code": (
         3,
-        lambda raw: raw.request(1, path="/sleep?0.1") + frame(RST_STREAM, 0, 1, b"\xff\xff\xff\xff") + raw.request(3),
+        lambda raw: raw.request(1, path=raw.held) + frame(RST_STREAM, 0, 1, b"\xff\xff\xff\xff") + raw.request(3),
     ),
     "padding and priority": (
         1,
@@ -194,15 +195,15 @@ STREAM_ERRORS = {
     ),
     "a window of nothing": (
         PROTOCOL_ERROR,
-        lambda raw: raw.request(1, path="/sleep?0.3") + frame(WINDOW_UPDATE, 0, 1, number(0)),
+        lambda raw: raw.request(1, path=raw.held) + frame(WINDOW_UPDATE, 0, 1, number(0)),
     ),
     "a window too wide": (
         FLOW_CONTROL_ERROR,
-        lambda raw: raw.request(1, path="/sleep?0.3") + frame(WINDOW_UPDATE, 0, 1, number(2**31 - 1)),
+        lambda raw: raw.request(1, path=raw.held) + frame(WINDOW_UPDATE, 0, 1, number(2**31 - 1)),
     ),
     "a body after the end": (
         STREAM_CLOSED,
-        lambda raw: raw.request(1, path="/sleep?0.3") + frame(DATA, END_STREAM, 1, b"x"),
+        lambda raw: raw.request(1, path=raw.held) + frame(DATA, END_STREAM, 1, b"x"),
     ),
     "a body of a closed stream": (
         STREAM_CLOSED,
@@ -211,7 +212,7 @@ STREAM_ERRORS = {
     "priority that depends on itself": (PROTOCOL_ERROR, lambda raw: frame(PRIORITY, 0, 1, number(1) + b"\0")),
     "fields after the end": (
         STREAM_CLOSED,
-        lambda raw: raw.request(1, path="/sleep?0.3") + raw.request(1),
+        lambda raw: raw.request(1, path=raw.held) + raw.request(1),
     ),
 }
 
@@ -282,7 +283,7 @@ CONNECTION_ERRORS = {
     "windows too wide by a setting": (
         FLOW_CONTROL_ERROR,
         lambda raw: (
-            raw.request(1, path="/sleep?0.3")
+            raw.request(1, path=raw.held)
             + frame(WINDOW_UPDATE, 0, 1, number(2**31 - 1 - 65535))
             + frame(SETTINGS, 0, 0, setting(4, 2**31 - 1))
         ),
@@ -306,15 +307,18 @@ def named(table):
 
 
 @pytest.mark.parametrize(("stream", "wire"), named(FINE))
-def test_what_is_right_is_answered(echo, stream, wire):
+def test_what_is_right_is_answered(echo, gate, stream, wire):
     with Raw(plain(echo.address)) as raw:
-        raw.send(wire(raw))
+        raw.held = f"/gate?{gate.name}"
+        send_read(raw.socket, wire(raw))
+        gate.open()
         assert raw.verdict(stream) == ("answer", stream)
 
 
 @pytest.mark.parametrize(("code", "wire"), named(STREAM_ERRORS))
-def test_what_is_wrong_with_a_stream_ends_it(echo, code, wire):
+def test_what_is_wrong_with_a_stream_ends_it(echo, gate, code, wire):
     with Raw(plain(echo.address)) as raw:
+        raw.held = f"/gate?{gate.name}"
         raw.send(wire(raw))
         what, said = raw.verdict(1)
         # A server may take any of them for an error of the connection (section 5.4.1), with a more general code.
@@ -327,8 +331,9 @@ def test_what_is_wrong_with_a_stream_ends_it(echo, code, wire):
 
 
 @pytest.mark.parametrize(("code", "wire"), named(CONNECTION_ERRORS))
-def test_what_is_wrong_with_a_connection_ends_it(echo, code, wire):
+def test_what_is_wrong_with_a_connection_ends_it(echo, gate, code, wire):
     with Raw(plain(echo.address)) as raw:
+        raw.held = f"/gate?{gate.name}"
         raw.try_send(wire(raw))
         assert raw.end() in (code, PROTOCOL_ERROR)
     with Raw(plain(echo.address)) as raw:
@@ -350,10 +355,12 @@ def test_a_window_that_becomes_negative(echo):
         assert raw.until(DATA)[3] == b"3"
 
 
-def test_more_than_a_window_has(serve):
-    served = serve(APPS / "contract.py", "--stream-paths", "/sleep")
+def test_more_than_a_window_has(serve, gate):
+    served = serve(APPS / "contract.py", "--stream-paths", "/gate")
     with Raw(plain(served.address)) as raw:
-        raw.send(raw.request(1, end=False, method="POST", path="/sleep?0.5") + 17 * frame(DATA, 0, 1, bytes(16384)))
+        raw.send(
+            raw.request(1, end=False, method="POST", path=f"/gate?{gate.name}") + 17 * frame(DATA, 0, 1, bytes(16384))
+        )
         assert raw.verdict(1)[1] == FLOW_CONTROL_ERROR
 
 

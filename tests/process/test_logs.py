@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,6 +184,7 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
 
 @pytest.mark.parametrize("command", re.findall(r"```sh\nanygate (.*)\n```", GUIDE))
 def test_the_commands_of_the_guide_work(serve, tmp_path, command):
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "myapp.py").write_text(CONTRACT.read_text() + "\napp = application\n")
     served = serve(*shlex.split(command), *([] if "--error-log" not in command else ["--error-log", "-"]))
     assert served.get("/pid").status == 200

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import APPS
+from wire import wait_closing, wait_stuck
 
 GET = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -19,13 +20,16 @@ def test_a_connection_serves_many_requests(echo):
             assert connection.ask("GET", f"/echo?{number}").json["QUERY_STRING"] == str(number)
 
 
-def test_pipelined_answers_keep_the_order_of_their_requests(echo):
+def test_pipelined_answers_keep_the_order_of_their_requests(echo, gate):
     with echo.connect() as connection:
         wires = [f"GET /echo?{number} HTTP/1.1\r\nHost: a\r\n\r\n" for number in range(40)]
-        wires[3] = "GET /sleep?0.2 HTTP/1.1\r\nHost: a\r\n\r\n"
+        wires[3] = f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n"
         body = "GET / HTTP/1.1\r\nHost: smuggled\r\n\r\n"
         wires[7] = f"POST /echo?7 HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         connection.send("".join(wires))
+        gate.wait_for()
+        assert echo.get("/pid").status == 200
+        gate.open()
         for number in range(40):
             answer = connection.answer()
             if number != 3:
@@ -203,28 +207,32 @@ def test_error_pages_repeat_nothing_of_the_request(echo):
         assert answer["content-type"] == "text/plain; charset=utf-8"
 
 
-def test_a_client_that_shuts_its_sending_side_still_gets_its_answer(echo):
+def test_a_client_that_shuts_its_sending_side_still_gets_its_answer(echo, gate):
     with echo.connect() as connection:
-        connection.send("GET /sleep?0.2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for()
         connection.socket.shutdown(socket.SHUT_WR)
+        assert echo.get("/pid").status == 200
+        gate.open()
         assert connection.answer().status == 200
         assert connection.is_closed()
 
 
-def test_a_client_that_sends_on_after_its_last_request_still_gets_the_answer(serve):
+def test_a_client_that_sends_on_after_its_last_request_still_gets_the_answer(serve, gate):
     """A close with bytes unread is a reset, and a reset may take the answer with it (RFC 9112 section 9.6)."""
     served = serve(APPS / "contract.py", "--threads", "1")
     (worker,) = served.workers()
     with served.connect() as slow:
-        slow.send("GET /sleep?0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.2)
+        slow.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for()
         # The request is there when the connection is accepted, and waits for the only thread.
         os.kill(worker, signal.SIGSTOP)
         eager = served.connect()
         eager.send("GET /large?160000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         os.kill(worker, signal.SIGCONT)
-        time.sleep(0.1)
+        served.wait_until(eager.is_read, "that the request is read")
         eager.send(b"x" * 1000)
+        gate.open()
         assert slow.answer().status == 200
     with eager:
         assert eager.rest().endswith(b"0123456789abcdef")
@@ -242,7 +250,7 @@ def test_half_a_request_and_a_close_reach_no_application(echo):
 def test_a_large_answer_arrives_whole_at_a_slow_reader(echo):
     with echo.connect() as connection:
         connection.send(b"GET /large?30000000 HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
-        time.sleep(0.3)
+        wait_stuck(connection.socket)
         answer = connection.answer()
         assert answer.whole
         assert answer.body == b"0123456789abcdef" * (30_000_000 // 16)
@@ -376,7 +384,7 @@ class TestLimits:
         with limited.connect() as connection:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.send("GET /large?64000000 HTTP/1.1\r\nHost: a\r\n\r\n")
-            time.sleep(3)
+            wait_closing(connection.socket)
             try:
                 received = connection.rest()
             except ConnectionError:

@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -32,6 +33,7 @@ def shell(tmp_path):
             ["sh", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=True, text=True
         ).stdout
 
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "myapp.py").write_text((APPS / "contract.py").read_text() + "\napp = application\n")
     return run
 
