@@ -4,6 +4,7 @@ import os
 import pwd
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,33 @@ def test_several_binds_of_all_kinds(launch, site):
 
 
 @ipv6
+def answers(host, port):
+    with socket.create_connection((host, port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        response = b"".join(iter(lambda: connection.recv(1000), b""))
+    return response.startswith(b"HTTP/1.1 200 ") and b"::ffff" not in response
+
+
+@ipv6
+def test_all_ipv6_addresses_are_all_ipv4_addresses_too(launch, site):
+    served = launch("app", "--bind", "[::]:0", folder=site).wait_ready()
+    port = served.address[1]
+    assert answers("::1", port)
+    # Unless this machine says that IPv6 sockets are for IPv6 only.
+    if Path("/proc/sys/net/ipv6/bindv6only").read_text().strip() == "0":
+        assert answers("127.0.0.1", port)
+
+
+@ipv6
+@pytest.mark.parametrize("order", [("0.0.0.0", "[::]"), ("[::]", "127.0.0.1")])
+def test_a_port_can_be_bound_for_each_family(launch, site, order):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    launch("app", *(part for host in order for part in ("--bind", f"{host}:{port}")), folder=site).wait_ready()
+    assert answers("::1", port)
+    assert answers("127.0.0.1", port)
+
+
 def test_localhost_is_both_families(launch, site):
     served = launch("app:app", "--bind", "localhost:0", folder=site).wait_ready()
     ports = {port for _, port in served.addresses}
@@ -95,6 +123,23 @@ class TestUnixSockets:
         served = launch("app:app", "--bind", "unix:a.sock", folder=site).wait_ready()
         with served.connect() as connection:
             assert connection.ask("GET", "/").status == 200
+
+    @pytest.mark.parametrize("length", [100, 103, 107])
+    def test_a_path_may_be_as_long_as_the_system_allows(self, launch, site, tmp_path_factory, length):
+        base = tmp_path_factory.mktemp("long")
+        folder = base / ("d" * (length - len(str(base)) - len("/") - len("/x")))
+        folder.mkdir()
+        path = folder / "x"
+        assert len(str(path)) == length
+        served = launch("app", "--bind", f"unix:{path}", folder=site).wait_ready()
+        assert served.get().status == 200
+        served.terminate()
+        assert list(folder.iterdir()) == []
+
+    def test_a_path_that_is_too_long_is_refused(self, run, site):
+        ended = run("app", "--bind", f"unix:/{'x' * 107}", folder=site)
+        assert ended.returncode == 1
+        assert "the path has 108 bytes, and that of a unix socket has 107 at most; choose a shorter one" in ended.stderr
 
     def test_a_live_socket_is_refused_and_left_alone(self, launch, run, site):
         served = launch("app:app", "--bind", "unix:a.sock", folder=site).wait_ready()

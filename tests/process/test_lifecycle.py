@@ -316,9 +316,21 @@ class TestRights:
         assert (tmp_path / "pid").read_text() == f"{served.pid}\n"
         second = run(CONTRACT, "--port", "0", "--pid-file", "pid")
         assert second.returncode == 1
-        assert f"pid names the running process {served.pid}; stop it or remove the file" in second.stderr
+        assert f"pid belongs to the running process {served.pid}; stop it or name another file" in second.stderr
         served.terminate()
         assert not (tmp_path / "pid").exists()
+
+    @pytest.mark.parametrize("preload", [(), ("--preload",)])
+    def test_a_pid_file_with_the_number_of_a_stranger_is_replaced(self, serve, run, tmp_path, preload):
+        (tmp_path / "pid").write_text(f"{os.getpid()}\n")
+        served = serve(CONTRACT, "--pid-file", "pid", *preload)
+        assert (tmp_path / "pid").read_text() == f"{served.pid}\n"
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("reloaded")
+        assert (tmp_path / "pid").read_text() == f"{served.pid}\n"
+        assert run(CONTRACT, "--port", "0", "--pid-file", "pid").returncode == 1
+        served.kill()
+        serve(CONTRACT, "--pid-file", "pid", *preload)
 
 
 class TestScarcity:

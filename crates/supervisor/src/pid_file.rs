@@ -1,48 +1,82 @@
-//! The file that holds the supervisor's process number.
+//! The file that holds the supervisor's process number. A lock tells whether that supervisor runs: the number alone may be
+//! that of another program by now.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use anygate_sys::process;
+use anygate_sys::lock;
 
 /// The file; it is removed when this is dropped in the process that wrote it.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
     pid: u32,
+    /// Has the lock, which processes that are forked from here do not have.
+    file: File,
 }
 
 impl PidFile {
-    /// Writes the file. One that names a process which is gone is replaced.
+    /// Writes the file. One that an ended supervisor left is replaced.
     ///
     /// Errors: one line that says what is in the way.
     pub fn write(path: PathBuf) -> Result<PidFile, String> {
         let shown = path.display();
+        let failed = |what: &str, error: io::Error| format!("pid_file: cannot {what} {shown}: {error}");
         let pid = std::process::id();
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                if let Ok(other) = text.trim().parse()
-                    && process::exists(other)
-                    && other.unsigned_abs() != pid
-                {
+        let file = loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(|error| failed("open", error))?;
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(|error| failed("read", error))?;
+            match lock::for_process(&file) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(format!(
-                        "pid_file: {shown} names the running process {other}; stop it or remove the file"
+                        "pid_file: {shown} belongs to the running process {}; stop it or name another file",
+                        text.trim()
                     ));
                 }
+                Err(error) => return Err(failed("lock", error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("pid_file: cannot read {shown}: {error}")),
-        }
-        fs::write(&path, format!("{pid}\n"))
-            .map_err(|error| format!("pid_file: cannot write {shown}: {error}"))?;
-        Ok(PidFile { path, pid })
+            if !is_at(&file, &path) {
+                // Its owner ended and removed it meanwhile.
+                continue;
+            }
+            if !text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(format!(
+                    "pid_file: {shown} holds something else than a process number; name another file"
+                ));
+            }
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| file.write_all(format!("{pid}\n").as_bytes()))
+                .map_err(|error| failed("write", error))?;
+            break file;
+        };
+        Ok(PidFile { path, pid, file })
+    }
+}
+
+/// Whether `path` still is this very file.
+fn is_at(file: &File, path: &std::path::Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
+        // One that somebody put in its place is not ours to remove.
         if std::process::id() == self.pid
+            && is_at(&self.file, &self.path)
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
@@ -55,15 +89,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_process_is_respected_and_a_dead_one_replaced() {
+    fn the_number_of_a_stranger_is_replaced_and_other_text_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        fs::write(&path, "1\n").unwrap();
-        assert!(PidFile::write(path.clone()).unwrap_err().contains("process 1"));
-        fs::write(&path, "2147483646\n").unwrap();
+        for left in ["1\n", "2147483646\n", "", "99999999999999999999"] {
+            fs::write(&path, left).unwrap();
+            let file = PidFile::write(path.clone()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            drop(file);
+            assert!(!path.exists());
+        }
+        fs::write(&path, "listen = 80\n").unwrap();
+        assert!(PidFile::write(path.clone()).unwrap_err().contains("something else"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "listen = 80\n");
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
         let file = PidFile::write(path.clone()).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "7\n").unwrap();
         drop(file);
-        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "7\n");
     }
 }

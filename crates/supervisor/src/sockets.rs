@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use anygate_config::{Bind, BindAddress, Protocol, SocketPlan};
-use anygate_sys::{Address, BindError, Listener, UnixOptions, process};
+use anygate_sys::{Address, BindError, Families, Listener, UnixOptions, process};
 
 /// A listening socket, and what is spoken there.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket
     let mut sockets = Vec::new();
     for bind in binds {
         let protocol = bind.protocol;
-        match open_one(&bind.address, plan) {
+        match open_one(&bind.address, families(&bind.address, binds), plan) {
             Ok(opened) => {
                 sockets.extend(opened.into_iter().map(|listener| Socket { protocol, listener, admin }))
             }
@@ -59,9 +59,19 @@ pub fn close(sockets: &[Socket]) {
     }
 }
 
-fn open_one(address: &BindAddress, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
+/// `[::]` takes IPv4 clients as well, as everywhere, unless another bind has the same port for them.
+fn families(address: &BindAddress, binds: &[Bind]) -> Families {
+    let BindAddress::Tcp { port, .. } = address else { return Families::System };
+    let shared = binds.iter().any(|other| {
+        matches!(&other.address, BindAddress::Tcp { host, port: same }
+            if same == port && *port != 0 && !host.contains(':'))
+    });
+    if shared { Families::Apart } else { Families::System }
+}
+
+fn open_one(address: &BindAddress, families: Families, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
     match address {
-        BindAddress::Tcp { host, port } => tcp(host, *port, plan.backlog),
+        BindAddress::Tcp { host, port } => tcp(host, *port, families, plan.backlog),
         BindAddress::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
         BindAddress::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
             format!("cannot listen on fd://{number}: {error}; who starts anygate must open it")
@@ -70,7 +80,7 @@ fn open_one(address: &BindAddress, plan: &SocketPlan) -> Result<Vec<Listener>, S
 }
 
 /// A name may stand for several addresses (`localhost`: IPv4 and IPv6); all that this machine has are bound.
-fn tcp(host: &str, port: u16, backlog: u32) -> Result<Vec<Listener>, String> {
+fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Listener>, String> {
     let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let addresses: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
@@ -82,7 +92,7 @@ fn tcp(host: &str, port: u16, backlog: u32) -> Result<Vec<Listener>, String> {
     for mut address in addresses {
         // With port 0 the second family takes the port that the system chose for the first.
         address.set_port(port);
-        match Listener::bind_tcp(address, backlog) {
+        match Listener::bind_tcp(address, families, backlog) {
             Ok(listener) => {
                 if let Address::Inet(local) = listener.local() {
                     port = local.port();
@@ -138,6 +148,7 @@ fn unix(path: &Path, plan: &SocketPlan) -> Result<Listener, String> {
         let advice = match &error {
             BindError::Live => "; stop it or choose another path",
             BindError::NotASocket => "; remove it or choose another path",
+            BindError::TooLong(_) => "; choose a shorter one",
             _ => "",
         };
         format!("cannot listen on unix:{shown}: {error}{advice}")

@@ -30,6 +30,18 @@ struct SocketFile {
     inode: u64,
 }
 
+/// Which clients a socket for all IPv6 addresses takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// Those of IPv6 only, so that the same port can be bound for IPv4 beside it.
+    Apart,
+    /// As the system says (`net.ipv6.bindv6only`), which usually is those of IPv4 too.
+    System,
+}
+
+/// Longest path of a unix socket: `sun_path` has 108 bytes, and one ends it.
+const UNIX_PATH_MAX: usize = 107;
+
 /// Rights of a unix socket's file. `None` keeps what the umask and the running user give.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnixOptions {
@@ -48,6 +60,8 @@ pub enum BindError {
     Live,
     /// The path exists and is no socket; it is left alone.
     NotASocket,
+    /// The path has so many bytes, and no unix socket can have so long a one.
+    TooLong(usize),
     /// The descriptor is not open, or no listening stream socket.
     NotListening,
     /// What the system says.
@@ -59,6 +73,12 @@ impl fmt::Display for BindError {
         match self {
             BindError::Live => f.write_str("another server is listening there"),
             BindError::NotASocket => f.write_str("the path exists and is not a socket"),
+            BindError::TooLong(length) => {
+                write!(
+                    f,
+                    "the path has {length} bytes, and that of a unix socket has {UNIX_PATH_MAX} at most"
+                )
+            }
             BindError::NotListening => f.write_str("it is not an open, listening stream socket"),
             BindError::System(error) => match error.kind() {
                 io::ErrorKind::AddrInUse => f.write_str("the address is in use"),
@@ -80,11 +100,12 @@ impl From<io::Error> for BindError {
 }
 
 impl Listener {
-    /// Listens on an IP address; port 0 lets the system choose. An IPv6 socket takes IPv6 only, so that both families
-    /// of one port can be bound side by side.
-    pub fn bind_tcp(address: SocketAddr, backlog: u32) -> Result<Self, BindError> {
+    /// Listens on an IP address; port 0 lets the system choose.
+    ///
+    /// `families`: whether `[::]` takes IPv4 clients as well.
+    pub fn bind_tcp(address: SocketAddr, families: Families, backlog: u32) -> Result<Self, BindError> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
+        if address.is_ipv6() && families == Families::Apart {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
@@ -99,6 +120,10 @@ impl Listener {
     /// The socket is made under another name with its final rights and then moved into place, so that no client ever
     /// meets it with wrong rights, and two servers that start at once cannot both believe that they own it.
     pub fn bind_unix(path: &Path, options: UnixOptions, backlog: u32) -> Result<Self, BindError> {
+        let length = path.as_os_str().len();
+        if length > UNIX_PATH_MAX {
+            return Err(BindError::TooLong(length));
+        }
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket),
             Ok(_) => match UnixStream::connect(path) {
@@ -111,9 +136,16 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        let mut name = path.as_os_str().to_owned();
+        let Some(name) = path.file_name() else { return Err(BindError::NotASocket) };
+        let mut name = name.to_owned();
         name.push(format!(".{}", std::process::id()));
-        let temporary = PathBuf::from(name);
+        let mut temporary = path.with_file_name(&name);
+        let folder;
+        if temporary.as_os_str().len() > UNIX_PATH_MAX {
+            // The other name is too long where the path itself just is not: the folder has a short name here.
+            folder = fs::File::open(path.parent().unwrap_or(Path::new("/")))?;
+            temporary = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(&name);
+        }
         let listener = Self::bind_unix_at(&temporary, options, backlog).and_then(|mut listener| {
             fs::rename(&temporary, path)?;
             listener.local = Address::Unix(Some(path.to_owned()));
@@ -255,20 +287,20 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_so() {
-        let first = Listener::bind_tcp(loopback(), 16).unwrap();
+        let first = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
         let Address::Inet(address) = first.local().clone() else { panic!() };
-        let error = Listener::bind_tcp(address, 16).unwrap_err();
+        let error = Listener::bind_tcp(address, Families::System, 16).unwrap_err();
         assert_eq!(error.to_string(), "the address is in use");
-        let error = Listener::bind_tcp("192.0.2.1:0".parse().unwrap(), 16).unwrap_err();
+        let error = Listener::bind_tcp("192.0.2.1:0".parse().unwrap(), Families::System, 16).unwrap_err();
         assert_eq!(error.to_string(), "this machine does not have that address");
     }
 
     #[test]
     fn both_families_share_a_port() {
-        let v4 = Listener::bind_tcp(loopback(), 16).unwrap();
+        let v4 = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
         let Address::Inet(address) = v4.local() else { panic!() };
         // A machine without IPv6 cannot show it.
-        match Listener::bind_tcp((Ipv6Addr::LOCALHOST, address.port()).into(), 16) {
+        match Listener::bind_tcp((Ipv6Addr::LOCALHOST, address.port()).into(), Families::Apart, 16) {
             Ok(v6) => assert!(v6.local().to_string().starts_with("[::1]:")),
             Err(error) => assert_eq!(error.to_string(), "this machine does not have that address"),
         }
@@ -276,7 +308,7 @@ mod tests {
 
     #[test]
     fn accepting_without_a_client_would_block() {
-        let listener = Listener::bind_tcp(loopback(), 16).unwrap();
+        let listener = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let Address::Inet(address) = listener.local() else { panic!() };
         let client = TcpStream::connect(address).unwrap();
@@ -309,7 +341,7 @@ mod tests {
 
     #[test]
     fn only_listening_sockets_are_adopted() {
-        let listener = Listener::bind_tcp(loopback(), 16).unwrap();
+        let listener = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
         let adopted = Listener::adopt(listener.as_raw_fd()).unwrap();
         assert_eq!(adopted.local(), listener.local());
         assert!(matches!(Listener::adopt(9999), Err(BindError::NotListening)));

@@ -37,6 +37,24 @@ pub fn share(file: &File) -> io::Result<()> {
     syscall!(flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB)).map(|_| ())
 }
 
+/// Takes the lock of an open file for this process (`fcntl`), until the process ends or closes the file, however often
+/// it has it open. Processes that it forks do not have the lock.
+///
+/// Errors: [`io::ErrorKind::WouldBlock`] when another process has it, or whatever the system says.
+pub fn for_process(file: &File) -> io::Result<()> {
+    // SAFETY: the structure has integers only, for which zero is a value.
+    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+    // Constants of this system fit the field that is made for them.
+    whole.l_type = libc::F_WRLCK as libc::c_short;
+    // The structure outlives the call, which only reads it.
+    match syscall!(fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const whole)) {
+        Ok(_) => Ok(()),
+        // POSIX leaves the choice between the two.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
