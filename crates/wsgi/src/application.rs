@@ -1,38 +1,18 @@
 //! Calls the application and carries its answer to the server (PEP 3333, "The Server/Gateway Side").
 
-use std::os::fd::OwnedFd;
-
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
+use crate::call::{Call, Reach};
+use crate::delivery::{blocks, deliver};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
-use crate::errors::{ErrorSink, ErrorStream};
 use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
-use crate::file_wrapper::{FileRest, FileWrapper};
 use crate::interrupt::Interrupts;
-use crate::start_response::{Call, Caller, Reach, StartResponse};
+use crate::options::{Options, template};
+use crate::start_response::{Caller, StartResponse};
 use crate::websocket::WebSocket;
-
-/// What an application is told about its server.
-pub struct Options {
-    /// SERVER_SOFTWARE.
-    pub software: String,
-    /// `wsgi.multithread`: another thread of this process may call the same application.
-    pub multithread: bool,
-    /// `wsgi.multiprocess`: another process may.
-    pub multiprocess: bool,
-    /// `wsgi.run_once`: this process serves one request only.
-    pub run_once: bool,
-    /// Where `wsgi.errors` goes.
-    pub errors: ErrorSink,
-    /// Called as `on_error(environ, exc_info)` when the application raises.
-    pub on_error: Option<Py<PyAny>>,
-    /// Clients on this machine see what it raises.
-    pub debug: bool,
-}
 
 /// A WSGI application that a server can call.
 pub struct WsgiApplication {
@@ -172,96 +152,4 @@ impl Application for WsgiApplication {
             }
         });
     }
-}
-
-/// What is the same in every environ.
-pub(crate) fn template(py: Python<'_>, options: Options) -> PyResult<Bound<'_, PyDict>> {
-    let template = PyDict::new(py);
-    template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
-    template.set_item("SERVER_SOFTWARE", options.software)?;
-    template.set_item("wsgi.version", (1, 0))?;
-    template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
-    template.set_item("wsgi.multithread", options.multithread)?;
-    template.set_item("wsgi.multiprocess", options.multiprocess)?;
-    template.set_item("wsgi.run_once", options.run_once)?;
-    template.set_item("wsgi.input_terminated", true)?;
-    template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
-    Ok(template)
-}
-
-/// Sends blocks that are all there, from a place on: nothing is gained by sending each as it comes. Gives where to go on
-/// when there is room, `None` at the end.
-pub(crate) fn blocks<'py>(
-    call: &Call,
-    count: usize,
-    from: usize,
-    block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<Option<usize>> {
-    if from == 0 {
-        call.start(Some(length(count, &block)?))?;
-    }
-    for index in from..count {
-        if index > 0 && !call.has_room() {
-            return Ok(Some(index));
-        }
-        call.write(bytes(&block(index)?)?)?;
-    }
-    Ok(None)
-}
-
-/// Bytes of all blocks together.
-pub(crate) fn length<'py>(
-    count: usize,
-    block: &impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<u64> {
-    let mut total = 0;
-    for index in 0..count {
-        total += bytes(&block(index)?)?.as_bytes().len() as u64;
-    }
-    Ok(total)
-}
-
-/// Sends each block as the application yields it. `anygate.greenlets` has the same loop for its calls.
-fn deliver(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> {
-    if send_file(call, iterable)? {
-        return Ok(());
-    }
-    let mut first = true;
-    for block in iterable.try_iter()? {
-        let block = block?;
-        let block = bytes(&block)?;
-        if block.as_bytes().is_empty() {
-            continue;
-        }
-        // PEP 3333: "if the server [...] knows that len(iterable) is 1, then it can compute the length".
-        call.block(block, first && iterable.len().is_ok_and(|count| count == 1))?;
-        first = false;
-    }
-    call.start(Some(0))
-}
-
-/// Sends what the application returned if it is a file that the kernel can send; says whether it was.
-pub(crate) fn send_file(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = iterable.py();
-    if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
-        && let Some(FileRest { file, offset, length }) = wrapper.get().rest(py)?
-    {
-        let announced = call.content_length();
-        call.start(Some(length))?;
-        // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken answer.
-        let length = announced.map_or(length, |announced| announced.min(length));
-        py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))?;
-        return Ok(true);
-    }
-    if iterable.is_instance_of::<PyBytes>() {
-        let message = "the application returned bytes; return a list of bytes, such as [body]";
-        return Err(PyTypeError::new_err(message));
-    }
-    Ok(false)
-}
-
-pub(crate) fn bytes<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
-    block.cast::<PyBytes>().map_err(|_| {
-        PyTypeError::new_err(format!("the application must yield bytes, not {}", block.get_type()))
-    })
 }

@@ -7,7 +7,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::start_response::{Call, Caller, add_fields};
+use crate::call::Call;
+use crate::start_response::{Caller, add_fields};
 
 /// The callable that an application gets.
 #[pyclass(frozen, module = "anygate")]

@@ -10,8 +10,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::call::Call;
 use crate::interrupt::is_interruption;
-use crate::start_response::Call;
 use crate::websocket::WebSocket;
 
 /// What a site wants done about failures.

@@ -10,13 +10,15 @@ use anygate_proto::application::{Desk, Failed, Hub, LongCall, News};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use crate::application::{Options, blocks, bytes, send_file, template};
+use crate::call::{Call, over};
+use crate::delivery::{blocks, bytes, send_file};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
-use crate::start_response::{Call, Caller, begin};
+use crate::options::{Options, template};
+use crate::start_response::{Caller, begin};
 use crate::websocket::WebSocket;
 
 /// A WSGI application whose calls are greenlets.
@@ -237,7 +239,7 @@ impl GreenletCall {
     ) -> PyResult<(Bound<'py, PyDict>, bool, Option<Bound<'py, WebSocket>>)> {
         let (py, this) = (slf.py(), slf.get());
         let (environ, streamed, websocket) = this.call.owned(|call| {
-            let request = call.request().ok_or_else(crate::start_response::over)?;
+            let request = call.request().ok_or_else(over)?;
             let streamed = request.body.as_ref().is_some_and(|body| body.may_block());
             let websocket = request.websocket;
             Ok((this.environs.make(py, request)?, streamed, websocket))

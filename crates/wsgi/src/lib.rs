@@ -1,11 +1,12 @@
 //! The bridge to Python: one request in, one answer out, PEP 3333 clause by clause. It knows `proto` and nothing of
 //! sockets, threads or processes.
 //!
-//! * [`application`]: calls the application, iterates its answer, closes it. * [`failures`]: says what went wrong.
+//! * [`application`]: calls the application in a thread, iterates its answer, closes it.
 //! * [`greenlets`]: the same in steps, for calls in greenlets, which Python runs.
 //! * [`stepwise`]: the same for an application under another server, with something of ours in between.
-//! * [`interrupt`]: breaking off calls that take too long.
-//! * [`environ`]: the dictionary. * [`input`], [`errors`]: its two streams.
+//! * [`call`]: one answer while the application gives it. * [`delivery`]: carries what it returned to the response.
+//! * [`failures`]: says what went wrong. * [`interrupt`]: breaking off calls that take too long.
+//! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
@@ -13,6 +14,8 @@
 #![deny(unsafe_code)]
 
 mod application;
+mod call;
+mod delivery;
 mod early_hints;
 mod environ;
 mod errors;
@@ -23,13 +26,16 @@ mod file_wrapper;
 mod greenlets;
 mod input;
 mod interrupt;
+mod options;
 mod start_response;
 mod stepwise;
 mod websocket;
 
-pub use application::{Options, WsgiApplication};
+pub use application::WsgiApplication;
+pub use call::Lender;
 pub use errors::ErrorSink;
 pub use file_wrapper::FileWrapper;
 pub use greenlets::WsgiHub;
-pub use stepwise::{Lender, Steps};
+pub use options::Options;
+pub use stepwise::Steps;
 pub use websocket::{WebSocket, WebSocketError};

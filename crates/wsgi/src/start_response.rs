@@ -1,35 +1,14 @@
 //! `start_response` and the `write` callable that it gives (PEP 3333, "The start_response() Callable").
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use anygate_proto::application::{self, Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::ResponseHead;
-use pyo3::exceptions::{
-    PyAssertionError, PyBrokenPipeError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyList, PyString, PyTuple};
 
-use crate::ffi::{Loan, latin1_bytes};
+use crate::call::{Call, spare_head};
+use crate::ffi::latin1_bytes;
 use crate::greenlets::GreenletCall;
-use crate::stepwise::Lender;
-
-/// Items up to this size are copied without letting other threads run; longer ones may take a while.
-const COPY_BYTES: usize = 16 * 1024;
-
-/// One answer while the application gives it. Python objects share it; what they can reach of the response ends with
-/// the call.
-#[derive(Default)]
-pub(crate) struct Call {
-    pub(crate) response: Reach,
-    head: Mutex<Option<ResponseHead>>,
-    disconnected: AtomicBool,
-    /// The connection became something else: what is answered is dropped.
-    upgraded: AtomicBool,
-}
 
 /// The object that an application got as `start_response`, which has the call.
 pub(crate) enum Caller {
@@ -43,216 +22,6 @@ impl Caller {
             Caller::Thread(start_response) => &start_response.get().call,
             Caller::Greenlet(call) => &call.get().call,
         }
-    }
-}
-
-/// Where the response is.
-pub(crate) enum Reach {
-    /// With the thread that called the application, as long as its call lasts.
-    Lent(Loan),
-    /// Here, until the call is over.
-    Owned(Mutex<Option<Box<dyn application::Call>>>),
-    /// With somebody who lends it for each step.
-    Elsewhere(Arc<dyn Lender>),
-}
-
-impl Default for Reach {
-    fn default() -> Self {
-        Reach::Lent(Loan::default())
-    }
-}
-
-impl Reach {
-    /// Uses the response; `None` when the call is over.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
-        match self {
-            Reach::Lent(loan) => loan.with(work),
-            Reach::Owned(owned) => {
-                let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
-                Some(work(owned.as_deref_mut()?))
-            }
-            Reach::Elsewhere(lender) => {
-                let (mut work, mut result) = (Some(work), None);
-                lender.lend(&mut |response| result = work.take().map(|work| work(response)));
-                result
-            }
-        }
-    }
-}
-
-impl Call {
-    /// A call of a hub.
-    pub(crate) fn owning(call: Box<dyn application::Call>) -> Self {
-        Call { response: Reach::Owned(Mutex::new(Some(call))), ..Call::default() }
-    }
-
-    /// A call whose response somebody lends.
-    pub(crate) fn lent_by(lender: Arc<dyn Lender>) -> Self {
-        Call { response: Reach::Elsewhere(lender), ..Call::default() }
-    }
-
-    /// Uses the call of a hub.
-    pub(crate) fn owned<R>(
-        &self,
-        work: impl FnOnce(&mut (dyn application::Call + 'static)) -> PyResult<R>,
-    ) -> PyResult<R> {
-        let Reach::Owned(owned) = &self.response else { return Err(over()) };
-        work(owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().ok_or_else(over)?)
-    }
-
-    /// Takes the call of a hub, which is over then.
-    pub(crate) fn take(&self) -> Option<Box<dyn application::Call>> {
-        let Reach::Owned(owned) = &self.response else { return None };
-        let call = owned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.end();
-        call
-    }
-
-    /// Whether the client went away before the end.
-    pub(crate) fn is_disconnected(&self) -> bool {
-        self.disconnected.load(Ordering::Relaxed)
-    }
-
-    /// Whether the connection became a WebSocket.
-    pub(crate) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Ordering::Relaxed)
-    }
-
-    /// Makes something else of the connection. Never attached, since it may wait.
-    pub(crate) fn upgrade<T>(
-        &self,
-        work: impl FnOnce(&mut (dyn Response + Send)) -> Result<T, SendError>,
-    ) -> PyResult<Result<T, SendError>> {
-        let upgraded = self.response.with(work).ok_or_else(over)?;
-        self.upgraded.fetch_or(upgraded.is_ok(), Ordering::Relaxed);
-        Ok(upgraded)
-    }
-
-    /// Whether the head was sent, so that it cannot be replaced.
-    fn is_started(&self) -> PyResult<bool> {
-        self.response.with(|response| response.started()).ok_or_else(over)
-    }
-
-    /// The announced length, if the application set one that is a number.
-    pub(crate) fn content_length(&self) -> Option<u64> {
-        let head = self.head();
-        std::str::from_utf8(head.as_ref()?.field("content-length")?).ok()?.parse().ok()
-    }
-
-    /// Whether the application has given a head.
-    pub(crate) fn has_head(&self) -> bool {
-        self.head().is_some()
-    }
-
-    /// Sends the head if it was not sent; `body_length` as in [`Response::start`].
-    pub(crate) fn start(&self, body_length: Option<u64>) -> PyResult<()> {
-        if self.is_started()? {
-            return Ok(());
-        }
-        let head = self.head();
-        let Some(head) = head.as_ref() else {
-            // PEP 3333: "the application must invoke the start_response() callable before the iterable yields its first body".
-            let message = "the application gave a body, or ended, without calling start_response()";
-            return Err(PyAssertionError::new_err(message));
-        };
-        self.on_response(|response| response.start(head, body_length))
-    }
-
-    /// Whether more may be written without filling the outbox; where a thread may wait it always may.
-    pub(crate) fn has_room(&self) -> bool {
-        let Reach::Owned(owned) = &self.response else { return true };
-        owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().is_none_or(|call| call.has_room())
-    }
-
-    /// Takes bytes of the body.
-    pub(crate) fn write(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let (py, bytes) = (bytes.py(), bytes.as_bytes());
-        if bytes.len() <= COPY_BYTES {
-            return self.on_response(|response| response.write(bytes));
-        }
-        py.detach(|| self.on_response(|response| response.write(bytes)))
-    }
-
-    /// Sends a block that is not empty, at once (PEP 3333: "must not delay the transmission of any block"). `whole`: it is
-    /// all of the body.
-    pub(crate) fn block(&self, block: &Bound<'_, PyBytes>, whole: bool) -> PyResult<()> {
-        let length = block.as_bytes().len();
-        if length == 0 {
-            return Ok(());
-        }
-        self.start(whole.then_some(length as u64))?;
-        self.write(block)?;
-        self.flush(block.py())
-    }
-
-    /// Takes what the application gives to `write`.
-    pub(crate) fn written(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let bytes = data
-            .cast::<PyBytes>()
-            .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
-        self.start(None)?;
-        self.block(bytes, false)
-    }
-
-    /// Sends what was taken.
-    pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_upgraded() {
-            return Ok(());
-        }
-        if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
-            return Ok(());
-        }
-        py.detach(|| self.on_response(|response| response.flush()))
-    }
-
-    pub(crate) fn on_response(
-        &self,
-        work: impl FnOnce(&mut (dyn Response + Send)) -> Result<(), SendError>,
-    ) -> PyResult<()> {
-        if self.is_upgraded() {
-            return Ok(());
-        }
-        match self.response.with(work) {
-            None => Err(over()),
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => {
-                if error == SendError::Disconnected {
-                    self.disconnected.store(true, Ordering::Relaxed);
-                }
-                Err(send_error(error))
-            }
-        }
-    }
-
-    /// Ends the answer: the memory of its head is used by the thread's next one.
-    pub(crate) fn end(&self) {
-        if let Some(mut head) = self.head().take() {
-            head.clear();
-            SPARE_HEAD.set(head);
-        }
-    }
-
-    fn head(&self) -> MutexGuard<'_, Option<ResponseHead>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-thread_local! {
-    static SPARE_HEAD: Cell<ResponseHead> = const { Cell::new(ResponseHead::new()) };
-}
-
-pub(crate) fn over() -> PyErr {
-    PyRuntimeError::new_err("the request is over; its response can no longer be used")
-}
-
-/// What a failure to send is in Python.
-fn send_error(error: SendError) -> PyErr {
-    let text = error.to_string();
-    match error {
-        SendError::Disconnected => PyBrokenPipeError::new_err(text),
-        SendError::ContentLength | SendError::Subprotocol => PyValueError::new_err(text),
-        SendError::Order | SendError::NoWebSocket => PyRuntimeError::new_err(text),
-        SendError::Spool => PyOSError::new_err(text),
     }
 }
 
@@ -309,8 +78,7 @@ fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
 }
 
 fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
-    let mut head = SPARE_HEAD.take();
-    head.clear();
+    let mut head = spare_head();
     let line = native(status, "the status")?;
     let line = latin1_bytes(line).ok_or_else(|| not_latin1("the status", status))?;
     head.set_status_line(line).map_err(|error| invalid(error, status))?;

@@ -4,19 +4,13 @@
 
 use std::sync::Arc;
 
-use anygate_proto::application::Response;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use crate::application::{bytes, length};
+use crate::call::{Call, Lender};
+use crate::delivery::{bytes, length};
 use crate::file_wrapper::FileWrapper;
-use crate::start_response::{Call, begin};
-
-/// Who has the response between two steps.
-pub trait Lender: Send + Sync {
-    /// Has `work` use the response once; not at all when the answer is over. It must not attach to the interpreter.
-    fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send)));
-}
+use crate::start_response::begin;
 
 /// One answer of an application.
 pub struct Steps(Call);

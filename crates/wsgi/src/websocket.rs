@@ -15,7 +15,8 @@ use pyo3::exceptions::{PyConnectionError, PyOSError, PyStopIteration, PyTimeoutE
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use crate::start_response::{Call, Caller, add_fields};
+use crate::call::Call;
+use crate::start_response::{Caller, add_fields};
 
 pyo3::create_exception!(
     anygate.websocket,

@@ -1,0 +1,40 @@
+//! What an application is told about its server: the part of the environ that is the same in all of them.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::{ErrorSink, ErrorStream};
+use crate::file_wrapper::FileWrapper;
+
+/// What an application is told about its server.
+pub struct Options {
+    /// SERVER_SOFTWARE.
+    pub software: String,
+    /// `wsgi.multithread`: another thread of this process may call the same application.
+    pub multithread: bool,
+    /// `wsgi.multiprocess`: another process may.
+    pub multiprocess: bool,
+    /// `wsgi.run_once`: this process serves one request only.
+    pub run_once: bool,
+    /// Where `wsgi.errors` goes.
+    pub errors: ErrorSink,
+    /// Called as `on_error(environ, exc_info)` when the application raises.
+    pub on_error: Option<Py<PyAny>>,
+    /// Clients on this machine see what it raises.
+    pub debug: bool,
+}
+
+/// What is the same in every environ.
+pub(crate) fn template(py: Python<'_>, options: Options) -> PyResult<Bound<'_, PyDict>> {
+    let template = PyDict::new(py);
+    template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
+    template.set_item("SERVER_SOFTWARE", options.software)?;
+    template.set_item("wsgi.version", (1, 0))?;
+    template.set_item("wsgi.errors", Bound::new(py, ErrorStream::new(options.errors))?)?;
+    template.set_item("wsgi.multithread", options.multithread)?;
+    template.set_item("wsgi.multiprocess", options.multiprocess)?;
+    template.set_item("wsgi.run_once", options.run_once)?;
+    template.set_item("wsgi.input_terminated", true)?;
+    template.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+    Ok(template)
+}
