@@ -11,7 +11,7 @@ use crate::environ::Environs;
 use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
 use crate::interrupt::Interrupts;
 use crate::options::{Options, template};
-use crate::start_response::{Caller, StartResponse};
+use crate::start_response::StartResponse;
 use crate::websocket::WebSocket;
 
 /// A WSGI application that a server can call.
@@ -68,12 +68,11 @@ impl WsgiApplication {
         let py = start_response.py();
         let websocket = request.websocket;
         let environ = self.environs.make(py, request)?;
-        let caller = || Caller::Thread(start_response.clone().unbind());
-        EarlyHints::offer(&start_response.get().call, caller, &environ)?;
+        EarlyHints::offer(start_response, &environ)?;
         if !websocket {
             return Ok((environ, None));
         }
-        let websocket = WebSocket::new(caller(), &environ)?;
+        let websocket = WebSocket::new(start_response, &environ)?;
         py.import("anygate.websocket")?.call_method1("offer", (&environ, &websocket))?;
         Ok((environ, Some(websocket)))
     }

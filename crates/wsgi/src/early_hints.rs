@@ -7,24 +7,24 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::call::Call;
-use crate::start_response::{Caller, add_fields};
+use crate::start_response::{StartResponse, add_fields};
 
 /// The callable that an application gets.
 #[pyclass(frozen, module = "anygate")]
 pub(crate) struct EarlyHints {
-    caller: Caller,
+    start_response: Py<StartResponse>,
 }
 
 impl EarlyHints {
     /// Puts it into the environ of a request whose client knows interim answers.
     pub(crate) fn offer(
-        call: &Call,
-        caller: impl FnOnce() -> Caller,
+        start_response: &Bound<'_, StartResponse>,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
+        let call = &start_response.get().call;
         if call.response.with(|response| response.offers_interim()) == Some(true) {
-            environ.set_item(intern!(environ.py(), "wsgi.early_hints"), EarlyHints { caller: caller() })?;
+            let hints = EarlyHints { start_response: start_response.clone().unbind() };
+            environ.set_item(intern!(environ.py(), "wsgi.early_hints"), hints)?;
         }
         Ok(())
     }
@@ -39,7 +39,7 @@ impl EarlyHints {
         let line = head.set_status_line(b"103 Early Hints");
         debug_assert!(line.is_ok(), "our own status is valid");
         add_fields(&mut head, headers)?;
-        let call = self.caller.call();
+        let call = &self.start_response.get().call;
         py.detach(|| call.on_response(|response| response.interim(&head)))
     }
 }

@@ -18,7 +18,7 @@ use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing,
 use crate::ffi::{self, ThreadNumber};
 use crate::interrupt;
 use crate::options::{Options, template};
-use crate::start_response::{Caller, begin};
+use crate::start_response::{StartResponse, begin};
 use crate::websocket::WebSocket;
 
 /// A WSGI application whose calls are greenlets.
@@ -155,8 +155,8 @@ impl GreenletDesk {
             Some(News::Long(call)) => Some(Bound::new(py, LongGreenlet(call))?.into_any()),
             Some(News::Call(call)) => {
                 let number = call.number();
+                let start_response = StartResponse { call: Call::owning(call) };
                 let call = GreenletCall {
-                    call: Call::owning(call),
                     number,
                     environs: Arc::clone(&self.environs),
                     failures: Arc::clone(&self.failures),
@@ -166,7 +166,7 @@ impl GreenletDesk {
                     desk: Arc::clone(&self.desk),
                     websocket: OnceLock::new(),
                 };
-                Some(Bound::new(py, call)?.into_any())
+                Some(Bound::new(py, (call, start_response))?.into_any())
             }
         })
     }
@@ -196,9 +196,8 @@ impl LongGreenlet {
 }
 
 /// One call: the `start_response` of its application, and what its greenlet needs to answer.
-#[pyclass(frozen, name = "Call", module = "anygate")]
-pub(crate) struct GreenletCall {
-    pub(crate) call: Call,
+#[pyclass(frozen, extends = StartResponse, name = "Call", module = "anygate")]
+struct GreenletCall {
     number: u64,
     environs: Arc<Environs>,
     failures: Arc<Failures>,
@@ -222,9 +221,8 @@ impl GreenletCall {
         response_headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let call = slf.get();
-        begin(&call.call, status, response_headers, exc_info)?;
-        call.write_class.bind(slf.py()).call1((slf,))
+        begin(call(slf), status, response_headers, exc_info)?;
+        slf.get().write_class.bind(slf.py()).call1((slf,))
     }
 
     #[getter]
@@ -238,18 +236,17 @@ impl GreenletCall {
         slf: &Bound<'py, Self>,
     ) -> PyResult<(Bound<'py, PyDict>, bool, Option<Bound<'py, WebSocket>>)> {
         let (py, this) = (slf.py(), slf.get());
-        let (environ, streamed, websocket) = this.call.owned(|call| {
+        let (environ, streamed, websocket) = call(slf).owned(|call| {
             let request = call.request().ok_or_else(over)?;
             let streamed = request.body.as_ref().is_some_and(|body| body.may_block());
             let websocket = request.websocket;
             Ok((this.environs.make(py, request)?, streamed, websocket))
         })?;
-        let caller = || Caller::Greenlet(slf.clone().unbind());
-        EarlyHints::offer(&this.call, caller, &environ)?;
+        EarlyHints::offer(slf.as_super(), &environ)?;
         if !websocket {
             return Ok((environ, streamed, None));
         }
-        let websocket = WebSocket::new(caller(), &environ)?;
+        let websocket = WebSocket::new(slf.as_super(), &environ)?;
         // There is one for each call.
         let _ = this.websocket.set(websocket.clone().unbind());
         Ok((environ, streamed, Some(websocket)))
@@ -269,77 +266,79 @@ impl GreenletCall {
     }
 
     /// Whether more may be written now.
-    fn has_room(&self, py: Python<'_>) -> PyResult<bool> {
-        py.detach(|| self.call.owned(|call| Ok(call.has_room())))
+    fn has_room(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let call = call(slf);
+        slf.py().detach(|| call.owned(|call| Ok(call.has_room())))
     }
 
     /// Asks for news: room, more of the body, or the client's end. Another look must follow.
-    fn want_news(&self) -> PyResult<()> {
-        self.call.owned(|call| {
+    fn want_news(slf: &Bound<'_, Self>) -> PyResult<()> {
+        call(slf).owned(|call| {
             call.want_news();
             Ok(())
         })
     }
 
     /// Sends blocks of a list or tuple from a place on; gives where to go on when there is room, `None` at the end.
-    fn blocks(&self, iterable: &Bound<'_, PyAny>, from: usize) -> PyResult<Option<usize>> {
+    fn blocks(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, from: usize) -> PyResult<Option<usize>> {
         if let Ok(list) = iterable.cast_exact::<PyList>() {
-            return blocks(&self.call, list.len(), from, |index| list.get_item(index));
+            return blocks(call(slf), list.len(), from, |index| list.get_item(index));
         }
         let tuple = iterable.cast::<PyTuple>()?;
-        blocks(&self.call, tuple.len(), from, |index| tuple.get_item(index))
+        blocks(call(slf), tuple.len(), from, |index| tuple.get_item(index))
     }
 
     /// Sends what the application returned if it is a file; says whether it was.
-    fn file(&self, iterable: &Bound<'_, PyAny>) -> PyResult<bool> {
-        send_file(&self.call, iterable)
+    fn file(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>) -> PyResult<bool> {
+        send_file(call(slf), iterable)
     }
 
     /// Sends one block at once. `whole`: it is all of the body.
-    fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
-        self.call.block(bytes(block)?, whole)
+    fn block(slf: &Bound<'_, Self>, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
+        call(slf).block(bytes(block)?, whole)
     }
 
     /// Takes what the application gives to `write`.
-    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.call.written(data)
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        call(slf).written(data)
     }
 
     /// All blocks were given.
-    fn end_of_blocks(&self) -> PyResult<()> {
-        self.call.start(Some(0))
+    fn end_of_blocks(slf: &Bound<'_, Self>) -> PyResult<()> {
+        call(slf).start(Some(0))
     }
 
     /// Tells of what the application raised; gives whether the site's function is to know of it.
-    fn settle(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> bool {
-        let websocket = self.websocket.get().map(Py::get);
+    fn settle(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>) -> bool {
+        let websocket = slf.get().websocket.get().map(Py::get);
         let error = PyErr::from_value(error.clone());
-        settle(py, &self.call, websocket, &error, |error| self.say(py, error, None))
+        settle(slf.py(), call(slf), websocket, &error, |error| say_of(slf, error, None))
     }
 
     /// Tells of what closing its answer raised.
-    fn settle_closing(&self, py: Python<'_>, error: &Bound<'_, PyAny>, also: bool) {
+    fn settle_closing(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>, also: bool) {
         let error = PyErr::from_value(error.clone());
-        settle_closing(py, &error, also, |error, what| self.say(py, error, Some(what)));
+        settle_closing(slf.py(), &error, also, |error, what| say_of(slf, error, Some(what)));
     }
 
     /// Ends the call; `error` is what it failed with.
-    fn finish(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) {
-        if let (true, Some(&thread)) = (self.interrupted.swap(false, Ordering::AcqRel), self.thread.get()) {
+    fn finish(slf: &Bound<'_, Self>, error: Option<&Bound<'_, PyAny>>) {
+        let (py, this, owner) = (slf.py(), slf.get(), call(slf));
+        if let (true, Some(&thread)) = (this.interrupted.swap(false, Ordering::AcqRel), this.thread.get()) {
             ffi::raise_in_thread(py, thread, None);
         }
         let error = error.map(|error| PyErr::from_value(error.clone()));
-        let error = match self.websocket.get() {
+        let error = match this.websocket.get() {
             None => error,
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };
-        let Some(mut call) = self.call.take() else { return };
+        let Some(mut call) = owner.take() else { return };
         let result = match error {
             None => Ok(()),
             Some(error) => {
                 let asked = call.request();
                 let asked = asked.as_ref().map(Asked::from);
-                let page = asked.and_then(|asked| self.failures.page(py, &self.call, &error, asked));
+                let page = asked.and_then(|asked| this.failures.page(py, owner, &error, asked));
                 page.map_or(Err(Failed), |page| page.send(&mut *call))
             }
         };
@@ -347,30 +346,34 @@ impl GreenletCall {
     }
 
     /// Notes an exception that is not the answer's.
-    fn log(&self, py: Python<'_>, error: &Bound<'_, PyAny>, what: &str) {
+    fn log(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>, what: &str) {
         let error = PyErr::from_value(error.clone());
-        if !interrupt::is_interruption(py, &error) {
-            self.say(py, &error, Some(what));
+        if !interrupt::is_interruption(slf.py(), &error) {
+            say_of(slf, &error, Some(what));
         }
     }
 }
 
-impl GreenletCall {
-    /// Logs an exception as a part of the call; `what` happened, if it is not that the call failed.
-    fn say(&self, py: Python<'_>, error: &PyErr, what: Option<&str>) {
-        let text = traceback(py, error);
-        let said = py.detach(|| {
-            self.call.owned(|call| {
-                call.within(&mut |head| match what {
-                    Some(what) => say(what, &text),
-                    None => say(&failed(head), &text),
-                });
-                Ok(())
-            })
-        });
-        if said.is_err() {
-            // It is over.
-            log(py, error, what.unwrap_or("a request failed"));
-        }
+/// The answer of a call.
+fn call<'a>(greenlet: &'a Bound<'_, GreenletCall>) -> &'a Call {
+    &greenlet.as_super().get().call
+}
+
+/// Logs an exception as a part of the call; `what` happened, if it is not that the call failed.
+fn say_of(greenlet: &Bound<'_, GreenletCall>, error: &PyErr, what: Option<&str>) {
+    let (py, call) = (greenlet.py(), call(greenlet));
+    let text = traceback(py, error);
+    let said = py.detach(|| {
+        call.owned(|call| {
+            call.within(&mut |head| match what {
+                Some(what) => say(what, &text),
+                None => say(&failed(head), &text),
+            });
+            Ok(())
+        })
+    });
+    if said.is_err() {
+        // It is over.
+        log(py, error, what.unwrap_or("a request failed"));
     }
 }

@@ -8,25 +8,9 @@ use pyo3::types::{PyList, PyString, PyTuple};
 
 use crate::call::{Call, spare_head};
 use crate::ffi::latin1_bytes;
-use crate::greenlets::GreenletCall;
 
-/// The object that an application got as `start_response`, which has the call.
-pub(crate) enum Caller {
-    Thread(Py<StartResponse>),
-    Greenlet(Py<GreenletCall>),
-}
-
-impl Caller {
-    pub(crate) fn call(&self) -> &Call {
-        match self {
-            Caller::Thread(start_response) => &start_response.get().call,
-            Caller::Greenlet(call) => &call.get().call,
-        }
-    }
-}
-
-/// The callable that an application gets.
-#[pyclass(frozen, module = "anygate")]
+/// The callable that an application gets. That of a greenlet is a subclass, so whoever needs the call of either takes this.
+#[pyclass(frozen, subclass, module = "anygate")]
 #[derive(Default)]
 pub(crate) struct StartResponse {
     pub(crate) call: Call,

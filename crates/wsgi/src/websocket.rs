@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::call::Call;
-use crate::start_response::{Caller, add_fields};
+use crate::start_response::{StartResponse, add_fields};
 
 pyo3::create_exception!(
     anygate.websocket,
@@ -28,7 +28,7 @@ pyo3::create_exception!(
 /// One request's WebSocket. It is accepted by its first use.
 #[pyclass(frozen, module = "anygate.websocket")]
 pub struct WebSocket {
-    caller: Caller,
+    start_response: Py<StartResponse>,
     /// Gone when the call is over, since the dictionary has us.
     environ: Mutex<Option<Py<PyDict>>>,
     socket: OnceLock<Arc<dyn Socket>>,
@@ -40,9 +40,12 @@ pub struct WebSocket {
 
 impl WebSocket {
     /// Makes the WebSocket for the application that gets `environ`.
-    pub(crate) fn new<'py>(caller: Caller, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, WebSocket>> {
+    pub(crate) fn new<'py>(
+        start_response: &Bound<'py, StartResponse>,
+        environ: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, WebSocket>> {
         let socket = WebSocket {
-            caller,
+            start_response: start_response.clone().unbind(),
             environ: Mutex::new(Some(environ.clone().unbind())),
             socket: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -83,7 +86,7 @@ impl WebSocket {
     }
 
     fn call(&self) -> &Call {
-        self.caller.call()
+        &self.start_response.get().call
     }
 
     /// The socket, accepted if it was not.
