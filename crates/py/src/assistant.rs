@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
-use anygate_admin::{About, Admin, Guard, LEVELS, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
+use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
 use anygate_config::{
     AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
 };
@@ -22,8 +22,8 @@ use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
 use anygate_sys::Address;
 
-use crate::launch::Refusal;
 use crate::logs;
+use crate::refusal::Refusal;
 
 /// Threads that answer on the admin address.
 const THREADS: usize = 2;
@@ -339,15 +339,4 @@ impl Push {
         let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
         packets.iter().try_for_each(|packet| socket.send_to(packet.as_bytes(), address).map(|_| ()))
     }
-}
-
-/// The level of a number that was wanted; `None`: as the settings say.
-pub(crate) fn level(number: u64) -> Option<LogLevel> {
-    let name = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
-    Some(match *name {
-        "error" => LogLevel::Error,
-        "warn" => LogLevel::Warn,
-        "debug" => LogLevel::Debug,
-        _ => LogLevel::Info,
-    })
 }

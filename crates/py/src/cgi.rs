@@ -11,8 +11,10 @@ use anygate_wsgi::WsgiApplication;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use crate::launch::{Refusal, change_folder};
-use crate::worker_body::{import, load, say_goodbye, wsgi};
+use crate::identity::change_folder;
+use crate::interpreter::say_goodbye;
+use crate::loading::{import, load, wsgi};
+use crate::refusal::Refusal;
 use crate::{logs, policies};
 
 /// Answers the request of this process. Gives the exit code.

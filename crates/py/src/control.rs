@@ -4,7 +4,7 @@ use anygate_config::{AdminPlan, BindAddress};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::launch::Refusal;
+use crate::refusal::Refusal;
 
 /// Runs one of the two. Gives the exit code.
 pub(crate) fn run(py: Python<'_>, command: &str, words: &[String], plan: &AdminPlan) -> Result<i32, Refusal> {

@@ -12,8 +12,9 @@ use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
 use pyo3::prelude::*;
 
-use crate::launch::{Refusal, whom};
+use crate::identity::whom;
 use crate::logs;
+use crate::refusal::Refusal;
 
 /// When the jobs of a server run.
 #[derive(Clone, Copy, PartialEq, Eq)]

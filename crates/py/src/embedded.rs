@@ -11,9 +11,9 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::launch::Refusal;
+use crate::loading::{certificates, warn_of_debug, wsgi};
 use crate::logs::Logs;
-use crate::worker_body::{certificates, warn_of_debug, wsgi};
+use crate::refusal::Refusal;
 use crate::{policies, ready_check, settings};
 
 /// The native half of `anygate.Server`, which documents it.

@@ -17,29 +17,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::assistant::Assistant;
+use crate::identity::{change_folder, whom};
+use crate::interpreter::restart_command;
+use crate::loading::{certificates, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
-use crate::worker_body::{Body, certificates, load, on_error, warn_of_debug};
-use crate::{cgi, control, cron, other_servers, policies, self_signed, settings};
-
-/// Why nothing runs: an exit code and one line for the user.
-pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
-
-impl Refusal {
-    /// A wrong setting.
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Refusal(2, message.into())
-    }
-
-    /// The machine says no.
-    pub(crate) fn machine(message: impl Into<String>) -> Self {
-        Refusal(1, message.into())
-    }
-
-    /// The application cannot be loaded, and that was said.
-    pub(crate) fn application() -> Self {
-        Refusal(APPLICATION_FAILED, String::new())
-    }
-}
+use crate::refusal::Refusal;
+use crate::worker_body::Body;
+use crate::{cgi, control, cron, other_servers, policies, self_signed, settings, web2py};
 
 /// Runs the command line `arguments` (without the program's name). Gives the exit code.
 #[pyfunction]
@@ -192,7 +176,7 @@ fn launch(
     if plan.application.server_named {
         println!("{}", other_servers::announcement("native", &plan));
     }
-    other_servers::save_password(py, &plan)?;
+    web2py::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
     let tickets = Tickets::new().map_err(Refusal::machine)?;
     if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
@@ -290,38 +274,6 @@ fn gevent(py: Python<'_>, plan: &Plan, imported: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Goes to where the application wants to be.
-pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
-    let Some(chdir) = &plan.application.chdir else { return Ok(()) };
-    env::set_current_dir(chdir)
-        .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))
-}
-
-/// The user and group that workers are to become.
-pub(crate) fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
-    let machine = |error: std::io::Error| Refusal::machine(error.to_string());
-    let mut user = None;
-    if let Some(name) = &plan.process.user {
-        user = process::user(name).map_err(machine)?;
-        if user.is_none() {
-            return Err(Refusal::usage(format!("user: there is no user {name:?}")));
-        }
-    }
-    let mut group = None;
-    if let Some(name) = &plan.process.group {
-        group = process::group(name).map_err(machine)?;
-        if group.is_none() {
-            return Err(Refusal::usage(format!("group: there is no group {name:?}")));
-        }
-    }
-    if (user.is_some() || group.is_some()) && !process::is_root() {
-        return Err(Refusal::usage(
-            "user, group: only root can run workers as someone else; start anygate as root",
-        ));
-    }
-    Ok((user, group))
-}
-
 /// What the program before left for us, taken out of the environment so that nobody else takes it for theirs.
 fn inherited(py: Python<'_>) -> Option<Inherited> {
     let text = env::var(inherit::VARIABLE).ok()?;
@@ -362,13 +314,4 @@ fn prepare(
         }
     }
     Ok((application, pid_file))
-}
-
-/// The interpreter with the arguments that it was started with.
-fn restart_command(py: Python<'_>) -> Option<Vec<OsString>> {
-    let sys = py.import("sys").ok()?;
-    let mut command: Vec<OsString> = sys.getattr("orig_argv").ok()?.extract().ok()?;
-    let program: OsString = sys.getattr("executable").ok()?.extract().ok()?;
-    *command.first_mut()? = program;
-    Some(command)
 }

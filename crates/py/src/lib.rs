@@ -1,12 +1,13 @@
 //! `anygate._anygate`: ties everything together for Python. It has no opinions of its own.
 //!
 //! * [`launch`]: the command line and `anygate.serve`. * [`worker_body`]: what a worker does. * [`embedded`]: a server
-//!   inside a running program. * [`cgi`]: one request of a CGI server. * [`logs`]: the error log and the access log.
-//! * [`self_signed`]: certificates to try HTTPS with. * [`cron`]: jobs. * [`settings`]: keyword arguments.
-//! * [`other_servers`]: servers of other packages, which Python starts.
-//! * [`ready_check`]: what a site's own check says of a worker.
-//! * [`policies`]: what is around the application. [`middleware`]: the same under a server of another package.
-//! * [`assistant`]: the process for the admin address. * [`control`]: asks it.
+//!   inside a running program. * [`cgi`]: one request of a CGI server. * [`assistant`]: the process for the admin address.
+//! * [`loading`]: the application, from its target to the bridge. * [`policies`]: what is around it.
+//!   * [`ready_check`]: what a site's own check says of a worker. * [`middleware`]: policies under a server of another package.
+//! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
+//! * [`logs`]: the error log and the access log. * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
+//!   * [`interpreter`]: what it is asked for beside the application. * [`refusal`]: why nothing runs.
+//! * [`control`]: `anygate top` and `anygate ctl`. * [`self_signed`]: certificates to try HTTPS with.
 #![forbid(unsafe_code)]
 
 mod assistant;
@@ -14,14 +15,19 @@ mod cgi;
 mod control;
 mod cron;
 mod embedded;
+mod identity;
+mod interpreter;
 mod launch;
+mod loading;
 mod logs;
 mod middleware;
 mod other_servers;
 mod policies;
 mod ready_check;
+mod refusal;
 mod self_signed;
 mod settings;
+mod web2py;
 mod worker_body;
 
 /// The native half of anygate. Use the package `anygate`.

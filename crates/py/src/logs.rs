@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
+use anygate_admin::LEVELS;
 use anygate_config::{LogLevel, LogPlan, LogTarget};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity};
 use anygate_policy::access_log::Formatter;
@@ -23,8 +24,6 @@ use tracing_subscriber::fmt::{FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
-
-use crate::assistant;
 
 /// How often logs are looked after.
 const LOOK: Duration = Duration::from_secs(1);
@@ -99,8 +98,19 @@ pub(crate) fn follow(supervisor: Row<'_>) {
     if LEVEL.swap(wanted, Ordering::Relaxed) != wanted
         && let Some(set) = SET_LEVEL.get()
     {
-        set(assistant::level(wanted));
+        set(level(wanted));
     }
+}
+
+/// The level of a number that was wanted; `None`: as the settings say.
+fn level(number: u64) -> Option<LogLevel> {
+    let name = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
+    Some(match *name {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        _ => LogLevel::Info,
+    })
 }
 
 /// Where warnings and errors of this process can be seen.

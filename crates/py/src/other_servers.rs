@@ -1,5 +1,4 @@
-//! Servers of other packages: what was asked for is handed to `anygate.servers`, which knows them. Also what belongs to
-//! web2py alone and is done once, before anything is served.
+//! Servers of other packages: what was asked for is handed to `anygate.servers`, which knows them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,12 +7,11 @@ use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::{
     Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings,
 };
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::launch::{Refusal, whom};
-use crate::{cron, middleware};
+use crate::refusal::Refusal;
+use crate::{cron, middleware, web2py};
 
 /// Serves with another server. Gives the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
@@ -26,7 +24,7 @@ pub(crate) fn run(py: Python<'_>, task: &Elsewhere, arguments: &[OsString]) -> R
         .and_then(|prepared| prepared.extract())
         .map_err(|error| refused(py, &error))?;
     // A server that is not there, or that cannot do this, is no reason to change the administrator's password.
-    save_password(py, &task.plan)?;
+    web2py::save_password(py, &task.plan)?;
     servers.call_method1("launch", prepared).and_then(|code| code.extract()).map_err(machine)
 }
 
@@ -141,42 +139,4 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
             LogLevel::Debug => "debug",
         }),
     }))
-}
-
-/// Writes the administrator's password of a web2py site, for each port that it is served on.
-pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> {
-    let (Some(site), Some(password)) = (&plan.application.web2py, &plan.application.password) else {
-        return Ok(());
-    };
-    let mut ports: Vec<u16> = plan
-        .binds
-        .iter()
-        .filter_map(|bind| match &bind.address {
-            BindAddress::Tcp { port, .. } => Some(*port),
-            BindAddress::Unix(_) | BindAddress::Fd(_) => None,
-        })
-        .collect();
-    if ports.contains(&0) {
-        return Err(Refusal::usage("password: belongs to a port, and port 0 is not known before the start"));
-    }
-    if ports.is_empty() {
-        // Behind a front server, the site's port is that server's.
-        ports = vec![80, 443];
-    }
-    // Workers read it.
-    let (user, group) = whom(plan)?;
-    let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
-    let number = |id: Option<u32>| id.map_or(-1, i64::from);
-    py.import("anygate.web2py")
-        .and_then(|web2py| {
-            web2py.call_method1("save_password", (site, password, ports, number(uid), number(gid)))
-        })
-        .map(|_| ())
-        .map_err(|error| {
-            if error.is_instance_of::<PyValueError>(py) {
-                Refusal::usage(format!("password: {}", error.value(py)))
-            } else {
-                Refusal::machine(format!("password: {}", error.value(py)))
-            }
-        })
 }

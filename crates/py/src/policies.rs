@@ -9,7 +9,7 @@ use anygate_policy::policies::{Prepared, Surroundings};
 use anygate_policy::rate_table::Cells;
 use anygate_sys::shared::Board;
 
-use crate::launch::Refusal;
+use crate::refusal::Refusal;
 
 /// Fewest processes that are counted apart: a reload has twice as many as there are workers, and there may be more later.
 const PROCESSES_MIN: usize = 16;

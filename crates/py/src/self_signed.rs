@@ -10,7 +10,7 @@ use anygate_config::CertificateTask;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use time::{Duration, OffsetDateTime};
 
-use crate::launch::Refusal;
+use crate::refusal::Refusal;
 
 const DAYS: i64 = 365;
 

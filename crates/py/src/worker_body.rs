@@ -1,9 +1,7 @@
 //! What a worker does, and what the supervisor needs of Python.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,22 +10,23 @@ use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics;
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, Row};
-use anygate_policy::web2py_static::Web2pyStatic;
-use anygate_server::{Answering, Ended, Events, Peers, Service, SharedRow, Tickets, Tls, Worker};
+use anygate_server::{Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
     APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, Tended, WorkerBody,
     WorkerContext,
 };
 use anygate_sys::process::{self, Fork, User};
-use anygate_wsgi::{Options, WsgiApplication, WsgiHub, ffi};
+use anygate_wsgi::ffi;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::assistant::Assistant;
+use crate::interpreter::{say_goodbye, write_stacks_on_demand};
+use crate::loading::{answering, certificates, greenlets, load};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
+use crate::web2py::static_files;
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -257,148 +256,6 @@ impl Body {
     }
 }
 
-/// Loads the application; says why when it cannot.
-pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
-    let loaded = import(py, plan);
-    if let Err(error) = &loaded {
-        let target = plan.application.target.as_deref().unwrap_or_default();
-        // The importer's own errors say everything in their message; any other is a traceback.
-        let text = py
-            .import("anygate.importer")
-            .and_then(|importer| importer.call_method1("explain", (target, error.value(py))))
-            .and_then(|text| text.extract::<String>())
-            .unwrap_or_else(|_| format!("cannot load {target}: {error}"));
-        tracing::error!("{text}");
-    }
-    // It was just said.
-    loaded.ok()
-}
-
-/// Imports the application.
-///
-/// Errors: what the importer and the application's own code raise.
-pub(crate) fn import(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
-    // What the application imports must be patched by then.
-    greenlets(py, plan, "patch")?;
-    if plan.application.uwsgi_module {
-        py.import("anygate.uwsgi")?.call_method0("register")?;
-    }
-    let ApplicationPlan { target, pythonpath, .. } = &plan.application;
-    Ok(py.import("anygate.importer")?.call_method1("load", (target, pythonpath))?.unbind())
-}
-
-/// Says that clients may see more than they usually do.
-pub(crate) fn warn_of_debug(plan: &Plan) {
-    if plan.application.debug {
-        tracing::warn!("debug is on: clients on this machine see the tracebacks of requests that fail");
-    }
-}
-
-/// Calls a function of `anygate.greenlets`, if the application is to have them.
-fn greenlets(py: Python<'_>, plan: &Plan, function: &str) -> PyResult<()> {
-    if plan.server.concurrency == Concurrency::Gevent {
-        py.import("anygate.greenlets")?.call_method0(function)?;
-    }
-    Ok(())
-}
-
-/// The certificates of addresses that speak HTTPS.
-pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, String> {
-    plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose()
-}
-
-/// The static files of a web2py site, unless its routes map them.
-fn static_files(py: Python<'_>, plan: &Plan) -> PyResult<Option<Web2pyStatic>> {
-    let Some(site) = &plan.application.web2py else { return Ok(None) };
-    let types: Option<_> = py.import("anygate.web2py")?.call_method0("static_types")?.extract()?;
-    Ok(types.map(|types| Web2pyStatic::new(site, types)))
-}
-
-/// Makes the bridge to the callable of a worker.
-fn answering(py: Python<'_>, callable: Py<PyAny>, plan: &Plan) -> PyResult<Answering> {
-    let multiprocess = plan.workers > 1;
-    Ok(match plan.server.concurrency {
-        Concurrency::Threads => {
-            let application = wsgi(py, callable, plan, multiprocess, false)?;
-            Answering::Threads(Arc::new(application), plan.server.threads)
-        }
-        Concurrency::Gevent => {
-            let (callable, options) = around(py, callable, plan, multiprocess, false)?;
-            Answering::Hub(Arc::new(WsgiHub::new(py, callable, options)?), plan.server.greenlets)
-        }
-    })
-}
-
-/// Makes the bridge to a callable that threads call.
-pub(crate) fn wsgi(
-    py: Python<'_>,
-    callable: Py<PyAny>,
-    plan: &Plan,
-    multiprocess: bool,
-    run_once: bool,
-) -> PyResult<WsgiApplication> {
-    let (callable, options) = around(py, callable, plan, multiprocess, run_once)?;
-    WsgiApplication::new(py, callable, options)
-}
-
-/// The callable with what was asked to be around it, and what it is told about its server.
-fn around(
-    py: Python<'_>,
-    callable: Py<PyAny>,
-    plan: &Plan,
-    multiprocess: bool,
-    run_once: bool,
-) -> PyResult<(Py<PyAny>, Options)> {
-    let callable = match &plan.application.profiler {
-        Some(folder) => {
-            py.import("anygate.profiler")?.getattr("Profiler")?.call1((callable, folder))?.unbind()
-        }
-        None => callable,
-    };
-    let options = Options {
-        software: format!("anygate/{VERSION}"),
-        // Greenlets are no threads (as for gevent.pywsgi).
-        multithread: plan.server.concurrency == Concurrency::Threads && plan.server.threads > 1 && !run_once,
-        multiprocess,
-        run_once,
-        errors: Arc::new(logs::write_raw),
-        on_error: on_error(py, plan)?,
-        debug: plan.application.debug,
-    };
-    Ok((callable, options))
-}
-
-/// The function that is told of failures, if there is to be one.
-///
-/// Errors: a ValueError that says everything, where it cannot be had.
-pub(crate) fn on_error(py: Python<'_>, plan: &Plan) -> PyResult<Option<Py<PyAny>>> {
-    let Some(target) = &plan.application.on_error else { return Ok(None) };
-    let arguments = ("environ", "exc_info");
-    let importer = py.import("anygate.importer")?;
-    let function =
-        importer.call_method1("hook", ("on_error", target, &plan.application.pythonpath, arguments))?;
-    Ok(Some(function.unbind()))
-}
-
-/// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.
-pub(crate) fn say_goodbye(py: Python<'_>) {
-    let run = |module: &str, function: &str| -> PyResult<()> {
-        py.import(module)?.call_method0(function)?;
-        Ok(())
-    };
-    if let Err(error) = run("atexit", "_run_exitfuncs") {
-        tracing::error!("a function registered with atexit failed: {error}");
-    }
-    for stream in ["stdout", "stderr"] {
-        let flushed = py
-            .import("sys")
-            .and_then(|sys| sys.getattr(stream))
-            .and_then(|stream| stream.call_method0("flush"));
-        // A stream that is closed, or None, has nothing to lose.
-        drop(flushed);
-    }
-}
-
 /// Tells the supervisor, and everybody who looks.
 struct Reporting {
     report: Report,
@@ -445,22 +302,6 @@ impl Peers for Sharing {
 
     fn remain(&self) -> bool {
         self.0.remain()
-    }
-}
-
-/// Has the interpreter write into `file` what all threads do whenever the supervisor signals so. It does that in the
-/// signal's handler, so it needs no lock that a thread may hold.
-fn write_stacks_on_demand(py: Python<'_>, file: &File) {
-    let register = || -> PyResult<()> {
-        let number = py.import("signal")?.getattr("SIGUSR2")?;
-        let options = PyDict::new(py);
-        options.set_item("file", file.as_raw_fd())?;
-        options.set_item("all_threads", true)?;
-        py.import("faulthandler")?.call_method("register", (number,), Some(&options))?;
-        Ok(())
-    };
-    if let Err(error) = register() {
-        tracing::warn!("the stacks of this worker cannot be shown: {error}");
     }
 }
 

@@ -1,0 +1,55 @@
+//! What belongs to web2py alone: its static files, and the administrator's password, which is saved once, before anything
+//! is served.
+
+use anygate_config::{BindAddress, Plan};
+use anygate_policy::web2py_static::Web2pyStatic;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::identity::whom;
+use crate::refusal::Refusal;
+
+/// The static files of a web2py site, unless its routes map them.
+pub(crate) fn static_files(py: Python<'_>, plan: &Plan) -> PyResult<Option<Web2pyStatic>> {
+    let Some(site) = &plan.application.web2py else { return Ok(None) };
+    let types: Option<_> = py.import("anygate.web2py")?.call_method0("static_types")?.extract()?;
+    Ok(types.map(|types| Web2pyStatic::new(site, types)))
+}
+
+/// Writes the administrator's password of a web2py site, for each port that it is served on.
+pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> {
+    let (Some(site), Some(password)) = (&plan.application.web2py, &plan.application.password) else {
+        return Ok(());
+    };
+    let mut ports: Vec<u16> = plan
+        .binds
+        .iter()
+        .filter_map(|bind| match &bind.address {
+            BindAddress::Tcp { port, .. } => Some(*port),
+            BindAddress::Unix(_) | BindAddress::Fd(_) => None,
+        })
+        .collect();
+    if ports.contains(&0) {
+        return Err(Refusal::usage("password: belongs to a port, and port 0 is not known before the start"));
+    }
+    if ports.is_empty() {
+        // Behind a front server, the site's port is that server's.
+        ports = vec![80, 443];
+    }
+    // Workers read it.
+    let (user, group) = whom(plan)?;
+    let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
+    let number = |id: Option<u32>| id.map_or(-1, i64::from);
+    py.import("anygate.web2py")
+        .and_then(|web2py| {
+            web2py.call_method1("save_password", (site, password, ports, number(uid), number(gid)))
+        })
+        .map(|_| ())
+        .map_err(|error| {
+            if error.is_instance_of::<PyValueError>(py) {
+                Refusal::usage(format!("password: {}", error.value(py)))
+            } else {
+                Refusal::machine(format!("password: {}", error.value(py)))
+            }
+        })
+}
