@@ -1,6 +1,6 @@
-"""How each server is started, and what it can do: the registry behind ``anygate -s NAME`` and ``anygate servers``.
+"""How each server is started, and what it can do: the entries of :mod:`anygate.registry`.
 
-An adapter is a function of a :class:`anygate.servers.Task`; it returns when its server has ended. What was asked for
+An adapter is a function of a :class:`anygate.task.Task`; it returns when its server has ended. What was asked for
 and is not in ``supports`` never reaches it.
 """
 
@@ -12,30 +12,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from typing import Any, NoReturn
 
-from anygate.servers import CannotServe, Server, Task, program
+from anygate.registry import SERVERS, Server, program, server
+from anygate.task import CannotServe, Task
 
-#: All servers by name, in the order of the table.
-SERVERS: dict[str, Server] = {}
-
-Adapter = Callable[[Task], object]
+__all__ = ["SERVERS"]
 
 #: What several of them break, by the request of tests/servers that shows it.
 LOSES_CHUNKED = {"chunked": "chunked bodies arrive empty"}
 PATH_AS_UTF8 = {"get": "PATH_INFO is UTF-8 text, not Latin-1"}
-
-
-def server(*names: str, supports: str = "", **known: Any) -> Callable[[Adapter], Adapter]:
-    """Register an adapter under each of ``names``; the fields are those of :class:`anygate.servers.Server`."""
-
-    def register(run: Adapter) -> Adapter:
-        for name in names:
-            SERVERS[name] = Server(name, run, supports=frozenset(supports.split()), **known)
-        return run
-
-    return register
 
 
 SERVERS["native"] = Server(

@@ -1,5 +1,5 @@
-"""The application of a :class:`anygate.servers.Task`, for servers that import it in processes of their own."""
+"""The application of a :class:`anygate.task.Task`, for servers that import it in processes of their own."""
 
-from anygate.servers import exported
+from anygate.task import exported
 
 application = exported().application

@@ -1,0 +1,134 @@
+"""What a server of another package is to do, for this process and for those that the server starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from anygate import importer
+from anygate._anygate import Site
+from anygate.server import Application
+
+#: Exit codes: a wrong option; a server or an application that cannot be loaded.
+WRONG_USAGE, NOT_THERE = 2, 3
+
+
+class CannotServe(Exception):
+    """The server cannot do this; the message says what and what to do instead."""
+
+    def __init__(self, message: str, code: int = WRONG_USAGE):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a server is to do. ``None``: nobody said anything about it."""
+
+    target: str
+    host: str | None = None
+    port: int | None = None
+    #: A path, in place of host and port.
+    unix: str | None = None
+    #: Asked for with the address, if it is not HTTP.
+    protocol: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+    certificate: str | None = None
+    key: str | None = None
+    #: A path, or ``-`` for standard output.
+    access_log: str | None = None
+    web2py_log: str | None = None
+    log_level: str | None = None
+    profiler: str | None = None
+    chdir: str | None = None
+    pythonpath: tuple[str, ...] = ()
+    server: str = ""
+    #: The address as ``host:port`` or ``unix:path``.
+    bind: str = ""
+    announcement: str = ""
+    #: Jobs beside it: ``mode`` (hard or soft), and the ``arguments`` of the command line that has them.
+    cron: dict[str, Any] | None = None
+    #: Where it was started, before ``chdir``.
+    started_in: str = field(default_factory=os.getcwd)
+    #: What is around the application, as keywords for :func:`anygate.wsgihandler`.
+    around: dict[str, Any] = field(default_factory=dict)
+    #: Options that somebody set, and what they called them.
+    given: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """Everything, for another process."""
+        return json.dumps({f.name: getattr(self, f.name) for f in fields(self)})
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of a server that listens there."""
+        return self.host or "127.0.0.1", 8000 if self.port is None else self.port
+
+    @cached_property
+    def site(self) -> Site | None:
+        """What is around the application, None if there is nothing. Processes that are forked later count together.
+
+        Raises CannotServe when it cannot be made.
+        """
+        if not self.around:
+            return None
+        try:
+            return Site(None, self.started_in, **self.around)
+        except (OSError, ValueError) as error:
+            raise CannotServe(str(error)) from error
+
+    @cached_property
+    def application(self) -> Application:
+        """The application, loaded when it is first asked for, with what was asked to be around it.
+
+        Raises CannotServe when it cannot be loaded, and OSError when ``httpserver.log`` cannot be opened.
+        """
+        try:
+            application: Application = importer.load(self.target, self.pythonpath)
+        except Exception as error:
+            raise CannotServe(importer.explain(self.target, error), NOT_THERE) from error
+        if self.profiler is not None:
+            from anygate.profiler import Profiler
+
+            try:
+                application = Profiler(application, self.profiler)
+            except ValueError as error:
+                raise CannotServe(str(error), NOT_THERE) from error
+        if self.site is not None:
+            from anygate.middleware import Middleware
+
+            application = Middleware(application, self.site)
+        if self.web2py_log is not None:
+            from anygate.request_log import RequestLog
+
+            application = RequestLog(application, self.web2py_log)
+        if self.cron is not None and self.cron["mode"] == "soft":
+            from anygate.soft_cron import SoftCron
+
+            application = SoftCron(application, self.cron["arguments"], self.started_in)
+        return application
+
+    def export(self) -> str:
+        """Make the application importable by processes that this one starts; return ``module:name``."""
+        global _exported
+        _exported = self
+        os.environ["_ANYGATE_TASK"] = self.to_json()
+        return "anygate.hosted:application"
+
+
+#: What was exported, for processes that are forked from this one.
+_exported: Task | None = None
+
+
+def exported() -> Task:
+    """Return what this process, or the one that started it, has exported."""
+    return _exported or Task.from_json(os.environ["_ANYGATE_TASK"])
