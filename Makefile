@@ -1,6 +1,7 @@
 # make serve   build, install into .venv and serve the demo application on http://127.0.0.1:8000
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
-# make bench   measure against other servers (bench/README.md); make fuzz: fuzz each codec for minutes
+# make bench   measure against other servers (bench/README.md); make instructions: count those of one request
+# make fuzz    fuzz each codec for minutes
 # make docs    write docs/settings.md and the table of metrics anew; make format; make clean
 
 PYTHON ?= python3
@@ -8,10 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 120
 BENCH_ARGUMENTS ?=
+INSTRUCTIONS_ARGUMENTS ?=
 
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: serve test packages lint rust-test python-test fuzz bench docs format clean
+.PHONY: serve test packages lint rust-test python-test fuzz bench instructions docs format clean
 
 serve: $(VENV)/installed
 	cd examples/demo && ../../$(BIN)/anygate app:application
@@ -72,6 +74,9 @@ fuzz: $(BIN)/maturin
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)
+
+instructions: $(VENV)/installed
+	$(BIN)/python bench/instructions.py $(INSTRUCTIONS_ARGUMENTS)
 
 docs:
 	cargo run --quiet --package anygate-policy --example metrics_docs < docs/guide/admin.md > docs/guide/admin.md.new

@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import shutil
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
+from installation import prepare
 from load import STOLEN
 from report import heading
-from servers import CACHE, ECHO, FLOOR, FOLDER, PYTHON
+from servers import FOLDER
 from workloads import WORKLOADS
-
-
-def prepare():
-    """Install the other servers and what puts load on them."""
-    if not all(map(shutil.which, ("wrk", "h2load", "curl", "cc"))) or not Path("/usr/include/ev.h").exists():
-        packages = ["wrk", "nghttp2-client", "curl", "libev-dev", "gcc", "libc6-dev"]
-        subprocess.run(["apt-get", "install", "--yes", "--quiet", *packages], check=True)
-    subprocess.run([sys.executable, FOLDER.parent / "scripts" / "packages.py"], check=True)
-    stamp = CACHE / "requirements.txt"
-    wanted = (FOLDER / "requirements.txt").read_text()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        CACHE.mkdir(exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
-        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", FOLDER / "requirements.txt"], check=True)
-        stamp.write_text(wanted)
-    for program in (ECHO, FLOOR):
-        source = FOLDER / f"{program.name}.c"
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
 
 
 def main():

@@ -295,6 +295,18 @@ ONE = [Server(make, 1) for make in (anygate, bjoern, fastwsgi, granian, uwsgi)]
 EIGHT = [Server(make, 8) for make in (anygate, granian, uwsgi, gunicorn, waitress)]
 
 
+def family(pid):
+    """A process and all that come from it."""
+    found, queue = [], [pid]
+    while queue:
+        pid = queue.pop()
+        found.append(pid)
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                queue += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
 class Running:
     """A server process, pinned to its core."""
 
@@ -302,15 +314,14 @@ class Running:
 
     def __init__(self, server, module, name, place=None):
         self.port = place or free_port()
-        command = ["taskset", "-c", SERVER_CORE, *server.make(module, name, self.port, server.threads)]
-        self.command = [str(part) for part in command]
+        made = server.make(module, name, self.port, server.threads)
+        self.command = ["taskset", "-c", SERVER_CORE, *map(str, made)]
         self.log = (CACHE / "server.log").open("w+b")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER / "apps"), *site_packages(server)])}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
             self.command,
             cwd=FOLDER / "apps",
-            env=environment,
+            env=environment(made),
             stdout=self.log,
             stderr=self.log,
             stdin=subprocess.DEVNULL,
@@ -337,14 +348,7 @@ class Running:
         return socket.create_connection(("127.0.0.1", self.port), 2)
 
     def processes(self):
-        found, queue = [], [self.process.pid]
-        while queue:
-            pid = queue.pop()
-            found.append(pid)
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    queue += [int(child) for child in (task / "children").read_text().split()]
-        return found
+        return family(self.process.pid)
 
     def processor(self):
         """Seconds on the processor (user, system), of all processes."""
@@ -383,10 +387,14 @@ class Running:
         self.log.close()
 
 
-def site_packages(server):
-    """anygate runs in its own environment; Flask and gevent come from that of the others, so that all use the same."""
-    own = server.make in (anygate, anygate_gevent, anygate_many)
-    return [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if own else []
+def environment(command):
+    """The environment of a server: it finds the applications.
+
+    anygate runs in its own environment; Flask and gevent come from that of the others, so that all use the same.
+    """
+    own = Path(command[0]) == ANYGATE
+    packages = [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if own else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER / "apps"), *packages])}
 
 
 class Secure(Running):

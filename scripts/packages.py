@@ -1,4 +1,7 @@
-"""Install the Debian packages that the tests need: front servers, clients, Redis, and what others are built with."""
+"""Install the Debian packages that the tests need: front servers, clients, Redis, and what others are built with.
+
+packages.py --bench installs those of the measurements (bench/) too.
+"""
 
 import os
 import shutil
@@ -25,19 +28,27 @@ PROGRAMS = {
     "/usr/share/doc/libuv1": "libuv1",
 }
 
+# What puts load on servers, and what counts instructions.
+BENCH = {
+    "wrk": "wrk",
+    "valgrind": "valgrind",
+    "/usr/include/stdio.h": "libc6-dev",
+}
+
 
 def main() -> int:
     """Install what is missing; return the exit code."""
+    programs = {**PROGRAMS, **(BENCH if sys.argv[1:] == ["--bench"] else {})}
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     missing = [
         package
-        for program, package in PROGRAMS.items()
+        for program, package in programs.items()
         if not (os.path.exists(program) or shutil.which(program, path=path))
     ]
     if not missing:
         return 0
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"the tests need these packages: {' '.join(missing)}", file=sys.stderr)
+        print(f"these packages are needed: {' '.join(missing)}", file=sys.stderr)
         return 1
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     policy = "/usr/sbin/policy-rc.d"

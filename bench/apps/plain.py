@@ -29,3 +29,10 @@ def sleeping(environ, start_response):
 def waiting(environ, start_response):
     time.sleep(0.0005)
     return hello(environ, start_response)
+
+
+def post(environ, start_response):
+    """Reads a body whole and answers how long it was."""
+    length = str(len(environ["wsgi.input"].read())).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(length)))])
+    return [length]
