@@ -454,6 +454,17 @@ class TestProxyProtocol:
         + b"\x20\0\x08\x01\0\0\0\0\x21\0\0"
     )
 
+    V2_HEAD = b"\r\n\r\n\0\r\nQUIT\n"
+    #: v1 UNKNOWN with and without addresses; v2 LOCAL, UNSPEC and unix sockets.
+    UNNAMED = (
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY UNKNOWN 192.0.2.9 192.0.2.1 4711 443\r\n",
+        V2_HEAD + b"\x20\0\0\0",
+        V2_HEAD + b"\x20\x11\0\x0c" + bytes(12),
+        V2_HEAD + b"\x21\0\0\0",
+        V2_HEAD + b"\x21\x31\0\xd8" + bytes(216),
+    )
+
     @pytest.fixture
     def proxied(self, serve):
         binds = ("--bind", "http://127.0.0.1:0", "--bind", "scgi://127.0.0.1:0")
@@ -479,6 +490,34 @@ class TestProxyProtocol:
         with proxied.connect() as connection:
             connection.send(b"PROXY UNKNOWN\r\n")
             assert connection.ask("GET", "/echo").json["REMOTE_ADDR"] == "127.0.0.1"
+
+    @pytest.mark.parametrize("preface", UNNAMED)
+    def test_a_client_that_it_does_not_name_says_nothing_about_itself(self, serve, preface):
+        """The forwarder passes on bytes, so fields are the client's own words."""
+        served = serve(APPS / "contract.py", "--proxy-protocol", "--trusted-proxies", "127.0.0.1", "--request-id")
+        said = [
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "bank.example"),
+            ("X-Forwarded-Prefix", "/evil"),
+            ("X-Request-ID", "chosen"),
+        ]
+        with served.connect() as connection:
+            connection.send(preface)
+            for _ in range(2):
+                seen = connection.ask("GET", "/echo", said).json
+                assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+                assert (seen["HTTP_HOST"], seen["SCRIPT_NAME"]) == ("test", "")
+                assert seen["HTTP_X_REQUEST_ID"] != "chosen"
+                assert not [name for name in seen if name.startswith("HTTP_X_FORWARDED")]
+
+    def test_a_front_server_behind_one_that_names_nobody(self, proxied):
+        said = ("HTTP_X_FORWARDED_FOR", "203.0.113.9")
+        with proxied.connect(proxied.addresses[1]) as connection:
+            asked = [pair for pair in variables() if pair[0] != "REMOTE_ADDR"]
+            connection.send(b"PROXY UNKNOWN\r\n" + scgi([*asked, ("REMOTE_ADDR", "127.0.0.1"), said]))
+            seen = json.loads(cgi_answer(connection.rest())[2])
+        assert (seen["REMOTE_ADDR"], seen.get("HTTP_X_FORWARDED_FOR")) == ("127.0.0.1", None)
 
     def test_it_precedes_every_protocol(self, proxied):
         asked = [pair for pair in variables() if not pair[0].startswith(("REMOTE_", "SERVER_N"))]

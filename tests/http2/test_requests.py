@@ -626,6 +626,13 @@ def test_a_preface_of_a_proxy_comes_before_it(serve):
         assert seen["SERVER_PROTOCOL"] == "HTTP/2.0"
 
 
+def test_a_preface_that_names_nobody_leaves_nobody_believed(serve):
+    served = serve(CONTRACT, "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
+    with Client(plain(served.address), first=b"PROXY UNKNOWN\r\n") as client:
+        seen = client.ask("GET", "/echo", [("x-forwarded-for", "203.0.113.9")]).json
+        assert (seen["REMOTE_ADDR"], seen.get("HTTP_X_FORWARDED_FOR")) == ("127.0.0.1", None)
+
+
 def test_a_unix_socket(serve, tmp_path):
     path = tmp_path / "socket"
     serve(CONTRACT, "--bind", f"unix:{path}")

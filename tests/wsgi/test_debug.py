@@ -180,6 +180,11 @@ def test_whom_a_preface_names_is_if_it_says_so(failing):
         with served.connect() as connection:
             connection.send(f"PROXY TCP4 {address} 192.0.2.2 4711 80\r\n")
             assert shows(connection.ask("GET", "/call")) is expected
+    for preface in (b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"):
+        with served.connect() as connection:
+            connection.send(preface)
+            assert not shows(connection.ask("GET", "/call", [("X-Forwarded-For", "127.0.0.1")]))
+            assert not shows(connection.ask("GET", "/call"))
 
 
 @pytest.mark.parametrize("protocol", ["scgi", "uwsgi", "fastcgi"])

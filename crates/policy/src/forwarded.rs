@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use anygate_config::{ForwardedHeader, TrustedProxy};
-use anygate_proto::application::Endpoints;
+use anygate_proto::application::{Endpoints, Unnamed};
 use anygate_proto::cgi;
 use anygate_proto::head::RequestHead;
 use compact_str::{CompactString, ToCompactString};
@@ -55,6 +55,17 @@ struct Client {
     port: Option<u16>,
 }
 
+impl Applied {
+    /// Whether `ends`, from which the request came, are not its client's: that one is behind them.
+    pub fn hides_client(&self, ends: &Endpoints) -> bool {
+        match self {
+            Applied::Nothing => ends.unnamed != Unnamed::Nothing,
+            Applied::Removed => true,
+            Applied::Believed { hidden, .. } => *hidden,
+        }
+    }
+}
+
 impl Forwarding {
     /// Believes these.
     pub fn new(proxies: Vec<TrustedProxy>, header: ForwardedHeader) -> Self {
@@ -66,8 +77,12 @@ impl Forwarding {
         self.proxies.is_empty()
     }
 
-    /// Whether whoever connected from there is believed.
+    /// Whether whoever connected from there is believed. A forwarder of connections that named no client is not: it passes
+    /// requests on as they are, and fields in them are its client's.
     pub fn trusts(&self, ends: &Endpoints) -> bool {
+        if ends.unnamed == Unnamed::Connection {
+            return false;
+        }
         if ends.unix && self.proxies.contains(&TrustedProxy::Unix) {
             return true;
         }
@@ -502,6 +517,9 @@ mod tests {
             assert!(matches!(applied, Applied::Removed), "{applied:?}");
             assert_eq!(head.fields().map(|(name, _)| name).collect::<Vec<_>>(), [b"X-A"]);
         }
+        let tunnel = Endpoints { unnamed: Unnamed::Connection, ..from("10.0.0.1") };
+        let applied = forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head(&fields), &tunnel);
+        assert!(matches!(applied, Applied::Removed), "{applied:?}");
         let unix = Endpoints { unix: true, ..from("127.0.0.1") };
         let mut head = head(&[("X-Forwarded-For", "192.0.2.1")]);
         let ends = forwarding(&["unix"], ForwardedHeader::XForwarded).apply(&mut head, &unix).believed();

@@ -151,6 +151,19 @@ pub struct Request<'a> {
     pub number: u64,
 }
 
+/// What a peer forwards for a client that it does not name: the ends at hand are the peer's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unnamed {
+    /// Nothing: the ends at hand are the client's, as far as the connection tells.
+    #[default]
+    Nothing,
+    /// Requests, which it has read.
+    Requests,
+    /// The bytes of a connection (the PROXY protocol's UNKNOWN, LOCAL and UNSPEC): whatever is in them may be the client's
+    /// own words.
+    Connection,
+}
+
 /// The two ends of a connection as text ready for meta-variables (RFC 3875 section 4.1).
 #[derive(Debug, Default)]
 pub struct Endpoints {
@@ -164,6 +177,8 @@ pub struct Endpoints {
     pub server_port: CompactString,
     /// The peer is on a unix socket.
     pub unix: bool,
+    /// What the peer forwards without a name for its client.
+    pub unnamed: Unnamed,
     /// Whether the client spoke TLS, so that the scheme is `https`.
     pub https: bool,
     /// What else there is to know of the connection, such as SSL_PROTOCOL, by name.
@@ -183,6 +198,23 @@ impl Endpoints {
             server_port: CompactString::const_new("80"),
             unix: true,
             ..Endpoints::default()
+        }
+    }
+
+    /// These, of a peer that says that it forwards the connection, and not for whom.
+    #[must_use]
+    pub fn of_unnamed_connection(&self) -> Self {
+        Endpoints {
+            remote_addr: self.remote_addr.clone(),
+            remote_port: self.remote_port.clone(),
+            server_name: self.server_name.clone(),
+            server_port: self.server_port.clone(),
+            unix: self.unix,
+            unnamed: Unnamed::Connection,
+            https: self.https,
+            variables: self.variables.clone(),
+            of_one_request: self.of_one_request,
+            kept: Kept::default(),
         }
     }
 

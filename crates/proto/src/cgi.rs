@@ -370,6 +370,7 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         server_name,
         server_port: port(known.server_port, &fallback.server_port),
         unix,
+        unnamed: fallback.unnamed,
         https: known.https || known.https_scheme || fallback.https,
         of_one_request: true,
         ..Endpoints::default()

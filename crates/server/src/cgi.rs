@@ -99,10 +99,11 @@ pub fn answer(
         let max = of_path.unwrap_or(plan.body_max_bytes);
         let body = body(decoded.length, is_chunked, max, input, plan)?;
         let forwarding = Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header);
-        let (endpoints, hidden_client) = match forwarding.apply(&mut head, &decoded.endpoints) {
-            Applied::Nothing => (decoded.endpoints, false),
-            Applied::Removed => (decoded.endpoints, true),
-            Applied::Believed { ends, hidden } => (ends, hidden),
+        let applied = forwarding.apply(&mut head, &decoded.endpoints);
+        let hidden_client = applied.hides_client(&decoded.endpoints);
+        let endpoints = match applied {
+            Applied::Believed { ends, .. } => ends,
+            Applied::Nothing | Applied::Removed => decoded.endpoints,
         };
         Ok((endpoints, hidden_client, body))
     });

@@ -404,10 +404,13 @@ impl Connection {
             Err(error) => return Err(Next::Broken(error.to_string())),
         };
         self.preface = false;
-        if let Some(forwarded) = preface.forwarded {
-            let ends = Endpoints::between(forwarded.source, forwarded.destination);
-            self.endpoints = Arc::new(Endpoints { https: forwarded.https, ..ends });
-        }
+        self.endpoints = Arc::new(match preface.forwarded {
+            Some(forwarded) => {
+                let ends = Endpoints::between(forwarded.source, forwarded.destination);
+                Endpoints { https: forwarded.https, ..ends }
+            }
+            None => self.endpoints.of_unnamed_connection(),
+        });
         Ok(preface.consumed)
     }
 
@@ -577,11 +580,7 @@ impl Exchange {
         self.entered = true;
         let peer = self.endpoints.as_ref().unwrap_or(ends);
         let applied = rules.forwarding.apply(&mut self.head, peer);
-        self.hidden_client = match applied {
-            Applied::Nothing => false,
-            Applied::Removed => true,
-            Applied::Believed { hidden, .. } => hidden,
-        };
+        self.hidden_client = applied.hides_client(peer);
         match applied {
             Applied::Nothing => {}
             // Front servers that speak another protocol say who the client is in its variables.
