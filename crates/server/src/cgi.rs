@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anygate_config::ServerPlan;
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::policies::{Admission, Arrival, Site, Through};
+use anygate_policy::policies::{Admission, Arrival, ProcessPolicies};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -65,7 +65,7 @@ fn is_of_request(name: &[u8]) -> bool {
 /// Errors: standard output cannot be written.
 pub fn answer(
     application: &dyn Application,
-    site: Option<&Arc<Site>>,
+    site: Option<&Arc<ProcessPolicies>>,
     environment: &[(Vec<u8>, Vec<u8>)],
     plan: &ServerPlan,
     input: impl Read + Send + 'static,
@@ -127,8 +127,7 @@ pub fn answer(
                     _entered = span(&passage).map(Span::entered);
                     passage.prepare(&mut head);
                     let answered = passage.answer(&head, &mut answer).unwrap_or_else(|| {
-                        let through =
-                            &mut Through { passage: &mut passage, request: &head, out: &mut answer };
+                        let through = &mut passage.filter(&head, &mut answer);
                         let result = call(&head, through);
                         passage.finish(&head, result, &mut answer)
                     });

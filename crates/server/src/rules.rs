@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anygate_config::{self as config, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
-use anygate_policy::policies::Site;
+use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::shared_memory::process_row::Row;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::cgi::Mount;
@@ -42,7 +42,7 @@ pub(crate) struct Rules {
 pub(crate) struct Around {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) files: Option<Web2pyStatic>,
-    pub(crate) site: Option<Arc<Site>>,
+    pub(crate) site: Option<Arc<ProcessPolicies>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) counts: Option<SharedRow>,
     pub(crate) peers: Option<Arc<dyn Peers>>,
@@ -159,7 +159,7 @@ pub(crate) struct ReadRules {
     pub(crate) https_port: Option<u16>,
     pub(crate) websocket: Arc<WebSocketRules>,
     /// What is around the application.
-    pub(crate) site: Option<Arc<Site>>,
+    pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
 impl ReadRules {
@@ -179,7 +179,7 @@ pub(crate) struct ResponseRules {
     pub(crate) server_header: Vec<u8>,
     pub(crate) websocket: Arc<WebSocketRules>,
     /// What is around the application.
-    pub(crate) site: Option<Arc<Site>>,
+    pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
 /// How much of an answer may wait for its client.

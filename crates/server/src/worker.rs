@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::metrics;
-use anygate_policy::policies::Site;
+use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_sys::signals::Signals;
@@ -44,7 +44,7 @@ pub struct Service {
     /// Files that are answered without the application.
     pub files: Option<Web2pyStatic>,
     /// What is around the application.
-    pub site: Option<Arc<Site>>,
+    pub site: Option<Arc<ProcessPolicies>>,
     /// For listeners of HTTPS.
     pub tls: Option<Tls>,
     /// A `policy::row` that others look at.

@@ -1,4 +1,4 @@
-//! Requests on their way through a site.
+//! Requests and responses under all policies.
 
 use std::fs;
 use std::io::Read;
@@ -9,10 +9,12 @@ use anygate_config::site::{
     Admitted, AtOncePlan, CachePath, CachePlan, ClientBy, CompressionPlan, CorsPlan, ErrorsPlan, HealthPlan,
     RatePlan, SecurityPlan, SecurityProfile, StaticPlan,
 };
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anygate_proto::application::Failed;
+use anygate_proto::application::{Endpoints, Failed, Response};
+use anygate_proto::head::RequestHead;
 use proptest::prelude::*;
 
 use super::*;
@@ -26,7 +28,7 @@ fn prepared(plan: &SitePlan) -> Prepared {
     Prepared::new(plan, surroundings, &memory).unwrap()
 }
 
-fn site(plan: &SitePlan) -> Arc<Site> {
+fn site(plan: &SitePlan) -> Arc<ProcessPolicies> {
     prepared(plan).site(0).unwrap()
 }
 
@@ -48,7 +50,7 @@ fn says(text: &str) -> impl FnMut(&RequestHead, &mut dyn Response) -> Result<(),
 
 /// As a worker treats a request, with what a client gets.
 fn serve_with_length(
-    site: &Arc<Site>,
+    site: &Arc<ProcessPolicies>,
     mut head: RequestHead,
     length: Option<u64>,
     application: App<'_>,
@@ -56,30 +58,29 @@ fn serve_with_length(
     let endpoints = from("192.0.2.1");
     let mut out = Kept::default();
     let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted: true, length };
-    let passage = match site.admit(arrival) {
-        Admission::Answered(reply) => {
-            reply.send(&head, &mut out).unwrap();
+    let policies = match site.admit(arrival) {
+        Admission::Answered(response) => {
+            response.send(&head, &mut out).unwrap();
             return (out, Ok(()));
         }
-        Admission::Passed(passage) => passage,
+        Admission::Passed(policies) => policies,
     };
-    let Some(mut passage) = passage else {
+    let Some(mut policies) = policies else {
         let result = application(&head, &mut out);
         return (out, result);
     };
-    passage.prepare(&mut head);
-    let result = match passage.answer(&head, &mut out) {
+    policies.prepare(&mut head);
+    let result = match policies.answer(&head, &mut out) {
         Some(result) => result,
         None => {
-            let through = &mut Through { passage: &mut passage, request: &head, out: &mut out };
-            let result = application(&head, through);
-            passage.finish(&head, result, &mut out)
+            let result = application(&head, &mut policies.filter(&head, &mut out));
+            policies.finish(&head, result, &mut out)
         }
     };
     (out, result)
 }
 
-fn serve(site: &Arc<Site>, head: RequestHead, application: App<'_>) -> Kept {
+fn serve(site: &Arc<ProcessPolicies>, head: RequestHead, application: App<'_>) -> Kept {
     let (out, result) = serve_with_length(site, head, None, application);
     assert_eq!(result, Ok(()));
     out
@@ -106,7 +107,7 @@ fn cache(lifetime: u64) -> Option<CachePlan> {
 }
 
 #[test]
-fn what_is_off_gives_no_passage() {
+fn what_is_off_gives_no_policies() {
     let site = site(&SitePlan::default());
     let mut head = request("GET", "/", &[]);
     let arrival =
@@ -200,18 +201,18 @@ fn a_body_may_turn_out_too_long() {
         let mut head = request("POST", "/", fields);
         let arrival = Arrival { head: &mut head, endpoints: &from("192.0.2.1"), is_trusted: false, length };
         match site.admit(arrival) {
-            Admission::Passed(passage) => passage,
-            Admission::Answered(reply) => panic!("{}", reply.status()),
+            Admission::Passed(policies) => policies,
+            Admission::Answered(response) => panic!("{}", response.status()),
         }
     };
     assert!(admit(&[], None).is_none());
     assert!(admit(&[("Content-Length", "5")], Some(5)).is_none());
-    let mut passage = admit(&[("Transfer-Encoding", "chunked")], None).unwrap();
+    let mut policies = admit(&[("Transfer-Encoding", "chunked")], None).unwrap();
     let (asked, mut out) = (request("POST", "/", &[]), Kept::default());
-    passage.refuse_body(&asked, &mut out).unwrap();
+    policies.refuse_body(&asked, &mut out).unwrap();
     assert_eq!(out.status(), 413);
     let mut started = Kept::default();
-    assert_eq!(passage.refuse_body(&asked, &mut started), Err(Failed));
+    assert_eq!(policies.refuse_body(&asked, &mut started), Err(Failed));
 }
 
 #[test]

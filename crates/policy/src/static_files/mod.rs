@@ -1,15 +1,17 @@
 //! Static files of a site, below prefixes of paths: conditions, ranges, precompressed siblings, a page for all paths of an
 //! application that runs in the browser. Nothing outside of the folders is ever opened.
 //!
-//! * `place`: what the paths below a prefix name. `root`: opening files. `pattern`: names with wildcards.
+//! * [`Mount`]: one folder and its prefix, as it is configured. `folder`: finds the file of a path below a prefix.
+//! * `root`: opening files. `pattern`: names with wildcards.
 //! * `loaded`: files that are ready to be sent. `cache`: those that were sent a moment ago.
 //! * `listing`: pages that list a folder.
 
 mod cache;
+mod folder;
 mod listing;
 mod loaded;
+mod mount;
 mod pattern;
-mod place;
 mod root;
 #[cfg(test)]
 mod tests;
@@ -17,19 +19,19 @@ mod tests;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
+pub use self::mount::Mount;
 pub use self::pattern::Pattern;
 
 use self::cache::{Cache, Known};
+use self::folder::{Folder, Found, NO_CACHE, is_clean};
 use self::loaded::{Content, Loaded, Variant};
-use self::place::{Found, Place, is_clean};
 use crate::accept;
 use crate::conditional::Outcome;
 use crate::error_pages::ErrorPages;
@@ -37,55 +39,6 @@ use crate::range::{self, ByteRange, Wanted};
 
 /// What may be done with a file.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
-/// Ask each time.
-const NO_CACHE: &str = "no-cache";
-
-/// One folder and where its files are found.
-#[derive(Clone, Debug)]
-pub struct Mount {
-    /// Where paths begin: `/static`; `/` for everything.
-    pub prefix: String,
-    /// The folder.
-    pub folder: PathBuf,
-    /// Files that stand for the folder that they are in.
-    pub index: Vec<String>,
-    /// The file, below the folder, that a browser gets for a page that is not there: the one page of an application that
-    /// runs in the browser and knows paths of its own.
-    pub fallback: Option<String>,
-    /// Whether folders without an index are listed.
-    pub listing: bool,
-    /// Whether symlinks may lead out of the folder. Those that stay inside are followed in any case.
-    pub follow_symlinks: bool,
-    /// Whether `file.br`, `file.zst` and `file.gz` are sent instead of `file`, if they are no older.
-    pub precompressed: bool,
-    /// How long files may be used without asking; `None` says nothing about it.
-    pub max_age: Option<Duration>,
-    /// Files, by their paths below the folder, whose name changes with their content.
-    pub immutable: Vec<Pattern>,
-    /// Whether requests for what is not there go to the application instead of being answered with 404.
-    pub fall_through: bool,
-    /// Types by endings without their dot, before those that are known anyway.
-    pub types: Vec<(String, String)>,
-}
-
-impl Mount {
-    /// A folder, as most want it.
-    pub fn new(prefix: &str, folder: impl Into<PathBuf>) -> Mount {
-        Mount {
-            prefix: prefix.to_owned(),
-            folder: folder.into(),
-            index: vec!["index.html".to_owned()],
-            fallback: None,
-            listing: false,
-            follow_symlinks: false,
-            precompressed: true,
-            max_age: Some(Duration::from_secs(60)),
-            immutable: Vec::new(),
-            fall_through: false,
-            types: Vec::new(),
-        }
-    }
-}
 
 /// Which folders there are. Of prefixes that fit, the longest counts.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +51,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct StaticFiles {
     /// Those with longer prefixes come first.
-    places: Vec<Place>,
+    places: Vec<Folder>,
     pages: Arc<ErrorPages>,
     cache: Cache,
     /// Makes what stands between the parts of an answer, so that no file can hold it.
@@ -112,7 +65,7 @@ impl StaticFiles {
     pub fn new(rules: Rules, pages: Arc<ErrorPages>, now: SystemTime) -> io::Result<StaticFiles> {
         let mut places = Vec::new();
         for mount in rules.mounts {
-            places.push(Place::new(mount, now)?);
+            places.push(Folder::new(mount, now)?);
         }
         places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         Ok(StaticFiles { places, pages, cache: Cache::default(), seed: RandomState::new() })
@@ -154,7 +107,7 @@ impl StaticFiles {
     }
 
     /// The folder that a path belongs to, and the rest of the path, which is empty or begins with a slash.
-    fn place<'p>(&self, path: &'p [u8]) -> Option<(&Place, &'p [u8])> {
+    fn place<'p>(&self, path: &'p [u8]) -> Option<(&Folder, &'p [u8])> {
         self.places.iter().find_map(|place| {
             let inner = path.strip_prefix(place.prefix.as_slice())?;
             let is_inside = inner.starts_with(b"/") || (inner.is_empty() && !place.prefix.is_empty());
@@ -162,7 +115,7 @@ impl StaticFiles {
         })
     }
 
-    fn find(&self, place: &Place, path: &[u8], inner: &[u8], now: SystemTime) -> Found {
+    fn find(&self, place: &Folder, path: &[u8], inner: &[u8], now: SystemTime) -> Found {
         match self.cache.find(path, now) {
             Known::File(loaded) => return Found::File(loaded),
             Known::Missing => return Found::Nothing,
@@ -181,7 +134,7 @@ impl StaticFiles {
     /// stranger error.
     fn fallback(
         &self,
-        place: &Place,
+        place: &Folder,
         name: &str,
         request: &RequestHead,
         now: SystemTime,

@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 

@@ -20,7 +20,7 @@ use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::policies::{self, Admission, Arrival, Passage, Prepared, Surroundings, Through};
+use anygate_policy::policies::{self, Admission, Arrival, Prepared, RequestPolicies, Surroundings};
 use anygate_proto::application::{Failed, Response};
 use anygate_proto::cgi::Decoded;
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -54,7 +54,7 @@ pub(crate) struct Site {
     rows: Rows,
     /// The process that made the last one, and what it made. The lock is never held while the interpreter is let go,
     /// so that nobody has it when a process forks.
-    made: Mutex<Option<(u32, Arc<policies::Site>)>>,
+    made: Mutex<Option<(u32, Arc<policies::ProcessPolicies>)>>,
 }
 
 #[pymethods]
@@ -179,7 +179,7 @@ impl Site {
 
 impl Site {
     /// What this process has around the application.
-    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<policies::Site>> {
+    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<policies::ProcessPolicies>> {
         let process = std::process::id();
         if let Some((of, site)) = &*lock(&self.made)
             && *of == process
@@ -213,7 +213,7 @@ impl Site {
 
     /// Has the site's own check asked, beside the requests. This one waits for its first answer, unless it would keep all
     /// others of the process waiting, too.
-    fn watch(&self, py: Python<'_>, site: &policies::Site, greenlets: bool) {
+    fn watch(&self, py: Python<'_>, site: &policies::ProcessPolicies, greenlets: bool) {
         if self.health.ready_check.is_none() {
             return;
         }
@@ -263,7 +263,12 @@ fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
 }
 
 /// The answer to a request that is none.
-fn refuse(site: &policies::Site, request: RequestHead, https: bool, status: u16) -> PyResult<Exchange> {
+fn refuse(
+    site: &policies::ProcessPolicies,
+    request: RequestHead,
+    https: bool,
+    status: u16,
+) -> PyResult<Exchange> {
     let line = if status == 431 { "431 Request Header Fields Too Large" } else { "400 Bad Request" };
     let mut head = ResponseHead::new();
     let built = head
@@ -288,7 +293,7 @@ struct Held(Mutex<Inner>);
 
 struct Inner {
     /// Until the answer is over.
-    passage: Option<Box<Passage>>,
+    passage: Option<Box<RequestPolicies>>,
     head: RequestHead,
     out: Kept,
 }
@@ -304,7 +309,7 @@ impl Lender for Held {
     fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send))) {
         let Inner { passage, head, out } = &mut *lock(&self.0);
         if let Some(passage) = passage {
-            work(&mut Through { passage, request: head, out });
+            work(&mut passage.filter(head, out));
         }
     }
 }
@@ -424,7 +429,7 @@ impl Exchange {
 }
 
 impl Exchange {
-    fn new(passage: Option<Box<Passage>>, head: RequestHead, out: Kept) -> Exchange {
+    fn new(passage: Option<Box<RequestPolicies>>, head: RequestHead, out: Kept) -> Exchange {
         let inner = Arc::new(Held(Mutex::new(Inner { passage, head, out })));
         let steps = Steps::new(Arc::clone(&inner) as Arc<dyn Lender>);
         Exchange { inner, steps }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Once};
 use anygate_config::Protocol;
 use anygate_policy::concurrency::ConnectionPermit;
 use anygate_policy::forwarded::Applied;
-use anygate_policy::policies::{self, Admission, Reply};
+use anygate_policy::policies::{self, Admission, OwnResponse};
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
@@ -104,7 +104,7 @@ pub(crate) enum Next {
     /// Answer with this status that it is to be found elsewhere, and close.
     Redirect(u16, String),
     /// Answer with this; another request may follow if the exchange says so.
-    Reply(Box<Reply>),
+    Reply(Box<OwnResponse>),
     /// Close without an answer, and say why: the peer does not speak the protocol.
     Broken(String),
     /// Close: nothing more is to be said.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use anygate_config::Protocol;
-use anygate_policy::policies::{Passage, Reply};
+use anygate_policy::policies::{OwnResponse, RequestPolicies};
 use anygate_proto::application::{Body, Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
@@ -59,7 +59,7 @@ pub(crate) struct Exchange {
     /// Its head [was looked at](Exchange::enter).
     pub(crate) entered: bool,
     /// What the site does with the request and its answer.
-    pub(crate) passage: Option<Box<Passage>>,
+    pub(crate) passage: Option<Box<RequestPolicies>>,
     /// What is logged of a request that has a name.
     span: Option<Span>,
     /// The site has looked at the request.
@@ -95,7 +95,7 @@ impl Exchange {
     }
 
     /// The site lets the request go on.
-    pub(crate) fn pass(&mut self, passage: Option<Box<Passage>>) {
+    pub(crate) fn pass(&mut self, passage: Option<Box<RequestPolicies>>) {
         self.span = passage.as_deref().and_then(span);
         self.passage = passage;
     }
@@ -142,7 +142,7 @@ impl Exchange {
 }
 
 /// The span of a request, if it has a name.
-pub(crate) fn span(passage: &Passage) -> Option<Span> {
+pub(crate) fn span(passage: &RequestPolicies) -> Option<Span> {
     let (id, trace) = (passage.id(), passage.trace());
     (id.is_some() || trace.is_some()).then(|| tracing::error_span!(parent: None, "request", id, trace))
 }
@@ -418,7 +418,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Gives an answer of the site's; possible while nothing was started.
-    pub(crate) fn reply(&mut self, reply: Reply) {
+    pub(crate) fn reply(&mut self, reply: OwnResponse) {
         let request = self.head;
         // As above.
         let _ = reply.send(request, self);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
 use anygate_policy::metrics;
-use anygate_policy::policies::Reply;
+use anygate_policy::policies::OwnResponse;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
 use mio::unix::SourceFd;
@@ -786,7 +786,7 @@ impl Reactor {
     }
 
     /// Gives an answer of the site's; another request may follow.
-    fn reply(&mut self, token: usize, reply: Reply) {
+    fn reply(&mut self, token: usize, reply: OwnResponse) {
         if let (Some(row), 429 | 503) = (self.rules.row(), reply.status()) {
             row.counts().add(metrics::REJECTED, 1);
         }

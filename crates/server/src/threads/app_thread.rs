@@ -4,7 +4,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use anygate_policy::policies::Through;
 use anygate_proto::application::{Application, Failed, Request, Response};
 use anygate_sys::clock;
 
@@ -131,7 +130,7 @@ impl AppThread<'_> {
         let result = catch_unwind(AssertUnwindSafe(|| match &mut passage {
             None => call(&mut answer),
             Some(passage) => passage.answer(head, &mut answer).unwrap_or_else(|| {
-                let result = call(&mut Through { passage, request: head, out: &mut answer });
+                let result = call(&mut passage.filter(head, &mut answer));
                 passage.finish(head, result, &mut answer)
             }),
         }));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anygate_policy::cache::Waiter;
-use anygate_policy::policies::{Passage, Through};
+use anygate_policy::policies::RequestPolicies;
 use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_sys::Bell;
@@ -292,7 +292,7 @@ struct DeskCall {
     body: Option<Box<dyn Body>>,
     stream: Option<BodyStream>,
     /// What the site does with it.
-    passage: Option<Box<Passage>>,
+    passage: Option<Box<RequestPolicies>>,
     begun: Option<Instant>,
     is_begun: bool,
     received: u64,
@@ -388,7 +388,7 @@ impl DeskCall {
         let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         Some(match &mut self.passage {
             None => work(&mut answer),
-            Some(passage) => work(&mut Through { passage, request, out: &mut answer }),
+            Some(passage) => work(&mut passage.filter(request, &mut answer)),
         })
     }
 
@@ -414,7 +414,7 @@ impl DeskCall {
                     self.passage = None;
                     return Some(answered);
                 }
-                file(&mut Through { passage, request, out: &mut answer })
+                file(&mut passage.filter(request, &mut answer))
             }
         };
         sent.map(|sent| sent.map_err(|_| Failed))

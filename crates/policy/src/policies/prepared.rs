@@ -12,7 +12,7 @@ use anygate_config::site::{
 use anygate_config::{SitePlan, TrustedProxy};
 
 use super::identity::Identity;
-use super::{Site, Vitals};
+use super::process_policies::{ProcessPolicies, Vitals};
 use crate::access_list::{self, AccessList, Source};
 use crate::cache::{self, Cache, Epochs, Memory, PathRule};
 use crate::compression::negotiation::Coding;
@@ -102,7 +102,7 @@ impl Prepared {
     /// The site of the process that has this row of those that there are at the same time; whoever had it before is gone.
     ///
     /// Errors: as for [`new`](Self::new).
-    pub fn site(&self, row: usize) -> Result<Arc<Site>, String> {
+    pub fn site(&self, row: usize) -> Result<Arc<ProcessPolicies>, String> {
         let SitePlan { health, limits, security, cors, compression, cache, errors, .. } = &self.plan;
         let redis = self.plan.shared.as_ref().map(redis).transpose()?;
         let counts = Arc::new(self.counts.clone().with_row(row));
@@ -120,7 +120,7 @@ impl Prepared {
             };
             Cache::new(cache_rules(plan, self.surroundings.waiting_max), store, self.epochs.clone())
         });
-        Ok(Arc::new(Site {
+        Ok(Arc::new(ProcessPolicies {
             health_path: health.health_path.clone().map(String::into_bytes),
             ready_path: health.ready_path.clone().map(String::into_bytes),
             access: AccessList::new(&access_rules(limits)),

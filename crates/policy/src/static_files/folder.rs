@@ -1,4 +1,4 @@
-//! One folder: what the paths below its prefix name.
+//! One mounted folder: finds the file that a path below its prefix names.
 
 use std::fs::File;
 use std::io;
@@ -8,15 +8,17 @@ use std::time::SystemTime;
 use anygate_proto::head::is_value_byte;
 
 use super::loaded::{Description, Loaded};
+use super::mount::Mount;
 use super::root::Root;
-use super::{Mount, NO_CACHE};
 use crate::compression::negotiation::Coding;
 
+/// Ask each time.
+pub(super) const NO_CACHE: &str = "no-cache";
 /// RFC 8246: for files whose name changes with their content.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Folder {
     /// Without its last slash.
     pub(super) prefix: Vec<u8>,
     pub(super) root: Root,
@@ -36,8 +38,8 @@ pub(super) enum Found {
     Trouble,
 }
 
-impl Place {
-    pub(super) fn new(mut mount: Mount, now: SystemTime) -> io::Result<Place> {
+impl Folder {
+    pub(super) fn new(mut mount: Mount, now: SystemTime) -> io::Result<Folder> {
         let prefix = mount.prefix.trim_end_matches('/').as_bytes().to_vec();
         if !mount.prefix.starts_with('/') || !is_clean(&prefix) {
             let message = format!("{:?} is no prefix of paths: it must be like /static", mount.prefix);
@@ -60,7 +62,7 @@ impl Place {
         let root = Root::new(mount.folder.clone(), mount.follow_symlinks, now)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.folder.display())))?;
         let cache_control = mount.max_age.map(|age| format!("public, max-age={}", age.as_secs()));
-        Ok(Place { prefix, root, mount, cache_control })
+        Ok(Folder { prefix, root, mount, cache_control })
     }
 
     /// Looks for what a clean path names.
