@@ -46,11 +46,61 @@ pub const BOUNDS: [u64; 16] = [
 const METHODS: Label =
     Label { name: "method", values: &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"] };
 const CLASSES: Label = Label { name: "status", values: &["1xx", "2xx", "3xx", "4xx", "5xx"] };
-const STATES: Label = Label { name: "state", values: &["idle", "reading", "answering", "writing"] };
-const DEATHS: Label = Label { name: "reason", values: &["exit", "signal", "silent", "start", "graceful"] };
 const RECYCLES: Label = Label { name: "reason", values: &["stuck"] };
-const DROPPED: Label = Label { name: "log", values: &["access", "error"] };
-const OUTCOMES: Label = Label { name: "outcome", values: &["ok", "failed"] };
+
+/// A value of a label that code names. Its place among the others is that of its cell among those of a metric.
+pub trait LabelValue {
+    /// The place.
+    fn place(self) -> usize;
+}
+
+/// The cell of a metric that has one label.
+pub fn cell(family: usize, value: impl LabelValue) -> usize {
+    family + value.place()
+}
+
+macro_rules! label {
+    ($(#[$about:meta])* $constant:ident, $kind:ident: $name:literal, $($value:ident = $text:literal),*) => {
+        const $constant: Label = Label { name: $name, values: &[$($text),*] };
+
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind {
+            $(#[doc = concat!("`", $text, "`")] $value,)*
+        }
+
+        impl LabelValue for $kind {
+            fn place(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label! {
+    /// What a connection is doing.
+    STATES, ConnectionState: "state", Idle = "idle", Reading = "reading", Answering = "answering", Writing = "writing"
+}
+label! {
+    /// Why a worker ended without being told to.
+    DEATHS, DeathReason: "reason",
+    Exit = "exit", Signal = "signal", Silent = "silent", Start = "start", Graceful = "graceful"
+}
+label! {
+    /// Which log.
+    DROPPED, LogName: "log", Access = "access", Error = "error"
+}
+label! {
+    /// How something ended.
+    OUTCOMES, Outcome: "outcome", Ok = "ok", Failed = "failed"
+}
+
+impl Outcome {
+    /// Whether it ended well.
+    pub fn of(well: bool) -> Outcome {
+        if well { Outcome::Ok } else { Outcome::Failed }
+    }
+}
 
 macro_rules! families {
     ($($constant:ident = $name:literal, $kind:expr, $help:literal;)*) => {
@@ -477,8 +527,9 @@ mod tests {
     #[test]
     fn a_gauge_goes_up_in_one_process_and_down_in_it() {
         let row = row();
-        Counts(&row).add(CONNECTIONS + 1, 2);
-        Counts(&row).take(CONNECTIONS + 1, 1);
+        let reading = cell(CONNECTIONS, ConnectionState::Reading);
+        Counts(&row).add(reading, 2);
+        Counts(&row).take(reading, 1);
         let text = Totals::of(std::iter::once(row.as_slice())).prometheus();
         assert!(text.contains("anygate_connections{state=\"reading\"} 1\n"));
         Counts(&[]).add(CONNECTIONS, 1);

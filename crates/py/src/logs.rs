@@ -11,7 +11,7 @@ use anygate_admin::LEVELS;
 use anygate_config::{LogLevel, LogPlan, LogTarget};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity};
 use anygate_policy::access_log::Formatter;
-use anygate_policy::metrics;
+use anygate_policy::metrics::{self, LogName};
 use anygate_policy::shared_memory::process_row::Row;
 use anygate_server::{AccessLog, Reopen, SharedRow};
 use tracing::field::{Field, Visit};
@@ -324,12 +324,11 @@ fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
     if lines > 0
         && let Some(row) = ROW.read().unwrap_or_else(PoisonError::into_inner).as_ref()
     {
-        // In the order of the metric's labels.
-        let place = match kind {
-            Kind::Access => 0,
-            Kind::Error => 1,
+        let log = match kind {
+            Kind::Access => LogName::Access,
+            Kind::Error => LogName::Error,
         };
-        Row((**row).as_ref()).counts().add(metrics::DROPPED_LINES + place, lines);
+        Row((**row).as_ref()).counts().add(metrics::cell(metrics::DROPPED_LINES, log), lines);
     }
     news
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
-use anygate_policy::metrics;
+use anygate_policy::metrics::{self, DeathReason, Outcome};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, Row};
 use anygate_server::{Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
@@ -133,20 +133,19 @@ impl WorkerBody for Body {
         let counts = supervisor.counts();
         match event {
             Event::Started => counts.add(metrics::WORKER_STARTS, 1),
-            // In the order of the metric's labels.
             Event::Died(death) => {
                 let reason = match death {
-                    Death::Exit => 0,
-                    Death::Signal => 1,
-                    Death::Silent => 2,
-                    Death::Start => 3,
-                    Death::Graceful => 4,
+                    Death::Exit => DeathReason::Exit,
+                    Death::Signal => DeathReason::Signal,
+                    Death::Silent => DeathReason::Silent,
+                    Death::Start => DeathReason::Start,
+                    Death::Graceful => DeathReason::Graceful,
                 };
-                counts.add(metrics::WORKER_DEATHS + reason, 1);
+                counts.add(metrics::cell(metrics::WORKER_DEATHS, reason), 1);
             }
             Event::Stuck => counts.add(metrics::WORKER_RECYCLES, 1),
-            Event::Ran(well) => counts.add(metrics::CRON_RUNS + usize::from(!well), 1),
-            Event::Reloaded(well) => counts.add(metrics::RELOADS + usize::from(!well), 1),
+            Event::Ran(well) => counts.add(metrics::cell(metrics::CRON_RUNS, Outcome::of(well)), 1),
+            Event::Reloaded(well) => counts.add(metrics::cell(metrics::RELOADS, Outcome::of(well)), 1),
             Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
         }
     }

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
-use anygate_policy::metrics;
+use anygate_policy::metrics::{self, ConnectionState, Outcome};
 use anygate_policy::policies::OwnResponse;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
@@ -328,8 +328,13 @@ impl Reactor {
             streams += u64::from(pipe.stream().http2().is_some());
         }
         let (counts, queued) = (row.counts(), self.ready.len() as u64);
-        for (state, value) in [idle, reading, answering, writing].into_iter().enumerate() {
-            counts.set(metrics::CONNECTIONS + state, value);
+        for (state, value) in [
+            (ConnectionState::Idle, idle),
+            (ConnectionState::Reading, reading),
+            (ConnectionState::Answering, answering),
+            (ConnectionState::Writing, writing),
+        ] {
+            counts.set(metrics::cell(metrics::CONNECTIONS, state), value);
         }
         counts.set(metrics::QUEUED, queued);
         counts.set(metrics::BUSY, answering.saturating_sub(queued));
@@ -715,7 +720,7 @@ impl Reactor {
             *entry = Entry::Here(connection);
         }
         if let (Some(row), true) = (self.rules.row(), over || lost) {
-            row.counts().add(metrics::HANDSHAKES + usize::from(lost), 1);
+            row.counts().add(metrics::cell(metrics::HANDSHAKES, Outcome::of(!lost)), 1);
         }
         if lost {
             self.close(token);
