@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anygate_config::{Command, Concurrency, Plan, parse};
 use anygate_server::Tickets;
 use anygate_supervisor::inherit::{self, Inherited};
+use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
 use anygate_sys::process;
 use anygate_sys::signals::Signal;
@@ -42,73 +43,42 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
         return complain(&refusal);
     }
     let given = arguments.clone();
-    let command = match parse(arguments, &environment, &folder) {
-        Ok(Command::Show(text)) => {
-            // A reader that went away (`anygate --help | head -1`) has what it wanted.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-            return 0;
-        }
-        Ok(Command::Serve(plan, warnings)) => {
+    let ended = match parse(arguments, &environment, &folder) {
+        Ok(command) => obey(py, command, &given, folder),
+        Err(exit) => Err(Refusal(exit.code, exit.message)),
+    };
+    ended.unwrap_or_else(|refusal| complain(&refusal))
+}
+
+/// Does what a command line asks for. `given` is that command line.
+fn obey(py: Python<'_>, command: Command, given: &[OsString], folder: PathBuf) -> Result<i32, Refusal> {
+    match command {
+        Command::Show(text) => Ok(show(&text)),
+        Command::Serve(plan, warnings) => {
             for warning in warnings {
                 eprintln!("anygate: warning: {warning}");
             }
-            plan
+            launch(py, *plan, None, folder)
         }
-        Ok(Command::Pool(servers)) => {
+        Command::Pool(servers) => {
             let servers: Vec<_> =
                 servers.into_iter().map(|member| (member.name, member.server, member.settings)).collect();
             let run = || py.import("anygate.pool")?.call_method1("run", (servers,))?.extract();
-            return match run() {
-                Ok(code) => code,
-                Err(error) => complain(&Refusal::machine(error.to_string())),
-            };
+            run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
         }
-        Ok(Command::Cron(action, plan)) => {
-            return match cron::run(py, action, &plan) {
-                Ok(code) => code,
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Ok(Command::Elsewhere(task)) => {
-            return match other_servers::run(py, &task, &given) {
-                Ok(code) => code,
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Ok(Command::Certificate(task)) => {
-            return match self_signed::make(&task) {
-                Ok(said) => {
-                    // As above.
-                    let _ = std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes());
-                    0
-                }
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Ok(Command::Top(admin)) => {
-            return match control::run(py, "top", &[], &admin) {
-                Ok(code) => code,
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Ok(Command::Control(words, admin)) => {
-            return match control::run(py, "ctl", &words, &admin) {
-                Ok(code) => code,
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Ok(Command::Cgi(plan)) => {
-            return match cgi::run(py, &plan) {
-                Ok(code) => code,
-                Err(refusal) => complain(&refusal),
-            };
-        }
-        Err(exit) => return complain(&Refusal(exit.code, exit.message)),
-    };
-    match launch(py, *command, None, folder) {
-        Ok(code) => code,
-        Err(refusal) => complain(&refusal),
+        Command::Cron(action, plan) => cron::run(py, action, &plan),
+        Command::Elsewhere(task) => other_servers::run(py, &task, given),
+        Command::Certificate(task) => self_signed::make(&task).map(|said| show(&said)),
+        Command::Top(admin) => control::run(py, "top", &[], &admin),
+        Command::Control(words, admin) => control::run(py, "ctl", &words, &admin),
+        Command::Cgi(plan) => cgi::run(py, &plan),
     }
+}
+
+fn show(text: &str) -> i32 {
+    // A reader that went away (`anygate --help | head -1`) has what it wanted.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    0
 }
 
 /// Set for the processes that a launcher of ours starts: they end when it does, however that comes.
@@ -196,22 +166,7 @@ fn launch(
         watched.map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
-    let sockets = match &inherited {
-        Some(inherited) => inherited
-            .sockets()
-            .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?,
-        None => {
-            let mut opened = sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?;
-            match assistant.as_ref().map(|assistant| assistant.open(&plan)).transpose() {
-                Ok(more) => opened.extend(more.into_iter().flatten()),
-                Err(refusal) => {
-                    sockets::close(&opened);
-                    return Err(refusal);
-                }
-            }
-            opened
-        }
-    };
+    let sockets = listen(&plan, inherited.as_ref(), assistant.as_ref())?;
     let started = prepare(py, &plan, application, inherited.is_some());
     let (application, pid_file) = match started {
         Ok(started) => started,
@@ -251,6 +206,28 @@ fn launch(
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// Opens the sockets, unless the program before left them.
+fn listen(
+    plan: &Plan,
+    inherited: Option<&Inherited>,
+    assistant: Option<&Assistant>,
+) -> Result<Vec<Socket>, Refusal> {
+    if let Some(inherited) = inherited {
+        return inherited
+            .sockets()
+            .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")));
+    }
+    let mut opened = sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?;
+    match assistant.map(|assistant| assistant.open(plan)).transpose() {
+        Ok(more) => opened.extend(more.into_iter().flatten()),
+        Err(refusal) => {
+            sockets::close(&opened);
+            return Err(refusal);
+        }
+    }
+    Ok(opened)
 }
 
 /// Whether there is gevent, if it is wanted, and whether it comes in time.
