@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import time
 
+from waiting import PATIENCE, wait_until
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
 )
-PATIENCE = 30
 
 
 class Browser:
@@ -80,12 +81,7 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, script):
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            if value := self.run(script):
-                return value
-            time.sleep(0.05)
-        raise TimeoutError(f"{script}\n{self.run('document.body.innerText')}")
+        return wait_until(lambda: self.run(script), script, lambda: self.run("document.body.innerText"))
 
     def size(self, width, height=900):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

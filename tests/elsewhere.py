@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 
 import gateways
 import pytest
@@ -83,9 +82,8 @@ def end(served):
     """End it as an administrator would; all its processes are of its session."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(served.pid, signal.SIGTERM)
-    until = time.monotonic() + 3
-    while served.process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        served.process.wait(3)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(served.pid, signal.SIGKILL)
     return served.process.wait()

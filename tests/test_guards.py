@@ -124,3 +124,24 @@ def test_circles_are_found_in_python_too(tmp_path):
         (tmp_path / name).write_text(text)
     circles = imports.circles(imports.python_graph(tmp_path, "package"))
     assert circles == ["2 files: a.py -> b.py (package thing) -> a.py (package.a)"]
+
+
+#: Files of the tests that sleep, with how often and why. Others wait for a state with tests/waiting.py.
+SLEEPS = {
+    "waiting.py": (2, "`wait_until` looks again; `let_pass` lets time pass that is what a test is about"),
+    "apps/gates.py": (1, "looks again for a file, under every server and every kind of concurrency"),
+    "apps/contract.py": (2, "calls of a given length are measured; front servers pass on what they have after a while"),
+    "apps/around.py": (1, "other servers notice only between two blocks, some time later, that a client is gone"),
+    "apps/six.py": (1, "other servers have no way to tell that another process is about to take a request"),
+    "python/test_health.py": (2, "a program of its own looks again; a check uses what gevent has patched"),
+    "python/test_profiler.py": (1, "what the profiler measures is a function that takes time"),
+}
+
+
+def test_tests_wait_for_states_and_do_not_sleep():
+    tests = ROOT / "tests"
+    found = {}
+    for path in tests.rglob("*.py"):
+        if count := len(re.findall(r"\btime\.sleep\(|\bfrom time import .*\bsleep\b", path.read_text())):
+            found[str(path.relative_to(tests))] = count
+    assert found == {name: count for name, (count, reason) in SLEEPS.items() if reason}

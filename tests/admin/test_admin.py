@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from conftest import PATIENCE
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 from watched import CONTRACT, watch
 
 
@@ -62,15 +62,17 @@ class TestFigures:
         assert abs(status["time"] - time.time()) < 5
         assert status["totals"]["worker_starts"] == 2
 
-    def test_a_request_in_flight_is_shown_with_its_age(self, admin):
+    def test_a_request_in_flight_is_shown_with_its_age(self, admin, gate):
         at = admin()
         with at.served.connect() as connection:
-            connection.send("GET /sleep?2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
             status = at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
             (seen,) = status["workers"][0]["in_flight"]
-            assert seen["request"] == "GET /sleep?2"
-            time.sleep(0.5)
-            assert at.status()["workers"][0]["in_flight"][0]["age"] >= 0.5
+            assert seen["request"] == f"GET /gate?{gate.name}"
+            began = time.monotonic() - seen["age"]
+            at.wait_until(lambda status: status["workers"][0]["in_flight"][0]["age"] >= 0.5, "half a second")
+            assert time.monotonic() - began >= 0.5
+            gate.open()
             connection.answer()
         at.wait_until(lambda status: not status["workers"][0]["in_flight"], "its end")
 
@@ -93,7 +95,6 @@ class TestFigures:
         at = admin("--workers", "2", app="broken:app")
         for _ in range(7):
             at.served.get("/")
-        time.sleep(1.1)
         for worker in at.status()["workers"]:
             os.kill(worker["pid"], signal.SIGKILL)
         status = at.wait_until(lambda status: status["totals"]["worker_deaths"] == 2 and serving(2)(status), "new ones")
@@ -105,14 +106,13 @@ class TestFigures:
         assert found[("anygate_worker_deaths_total", ("reason", "signal"))] == 2
         assert found[("anygate_requests_total", ("method", "GET"), ("status", "5xx"))] == 7
 
-    def test_it_answers_when_every_thread_is_busy(self, admin):
+    def test_it_answers_when_every_thread_is_busy(self, admin, gate):
         at = admin("--threads", "1")
         with at.served.connect() as connection:
-            connection.send("GET /sleep?3 HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
             at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
-            begun = time.monotonic()
+            gate.wait_for()
             assert at.ask("/health").json == {"status": "ok"}
-            assert time.monotonic() - begun < 1
 
     def test_without_anybody_to_look_there_is_no_further_process(self, serve):
         served = serve("--workers", "2", CONTRACT)
@@ -236,10 +236,10 @@ class TestOrders:
             assert at.post(f"/api/scale{wrong}").status == 400
         assert at.status()["totals"]["workers"] == 1
 
-    def test_an_added_worker_takes_what_a_busy_one_cannot_serve(self, admin):
+    def test_an_added_worker_takes_what_a_busy_one_cannot_serve(self, admin, gate):
         at = admin("--threads", "1")
         with at.served.connect() as connection:
-            connection.send("GET /sleep?60 HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
             at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
             at.post("/api/scale?workers=2")
             at.wait_until(serving(2), "the other worker")
@@ -247,12 +247,14 @@ class TestOrders:
                 assert at.served.get("/pid").status == 200
             at.served.process.kill()
 
-    def test_end_finishes_what_is_in_flight(self, admin):
+    def test_end_finishes_what_is_in_flight(self, admin, gate):
         at = admin()
         with at.served.connect() as connection:
-            connection.send("GET /sleep?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
             at.wait_until(lambda status: status["workers"][0]["in_flight"], "the request")
             assert at.post("/api/end").status == 202
+            at.served.wait_refused()
+            gate.open()
             assert connection.answer().status == 200
         assert at.served.wait() == 0
 
@@ -261,14 +263,19 @@ class TestOrders:
         assert at.status()["log_level"] == "info"
         assert at.post("/api/log-level?level=error").status == 202
         assert at.status()["log_level"] == "error"
-        time.sleep(0.5)
-        at.post("/api/scale?workers=2")
-        at.wait_until(serving(2), "two")
+
+        def scales_with_lines():
+            """How many lines there are of it."""
+            before = at.served.log().count(" workers instead of ")
+            for workers in (2, 1):
+                at.post(f"/api/scale?workers={workers}")
+                at.wait_until(serving(workers), f"{workers} workers")
+            return at.served.log().count(" workers instead of ") - before
+
+        at.served.wait_until(lambda: scales_with_lines() == 0, "the supervisor to be silent")
+        assert scales_with_lines() == 0
         at.post("/api/log-level?level=info")
-        time.sleep(0.5)
-        at.post("/api/scale?workers=3")
-        at.served.wait_for_log("3 workers instead of 2")
-        assert "2 workers instead of 1" not in at.served.log()
+        at.served.wait_until(lambda: scales_with_lines() == 2, "the supervisor to speak")
         assert at.post("/api/log-level?level=loud").status == 400
 
     def test_stacks_are_shown_while_the_lock_is_held(self, admin, tmp_path):
@@ -301,10 +308,7 @@ class TestLife:
         processes = at.served.workers()
         assert len(processes) == 3
         assert at.served.terminate() == 0
-        until = time.monotonic() + PATIENCE
-        while any(os.path.exists(f"/proc/{pid}") for pid in processes):
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in processes), "the end of all")
 
     def test_it_is_started_again_when_it_dies(self, admin):
         at = admin()

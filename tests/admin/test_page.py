@@ -1,5 +1,6 @@
 """The status page in a real browser."""
 
+import os
 import re
 
 import pytest
@@ -18,10 +19,10 @@ def browser(tmp_path):
 
 @pytest.fixture
 def at(serve, tmp_path):
+    os.mkfifo(tmp_path / "nobody-writes")
     (tmp_path / "shop.py").write_text(
-        "import time\n"
         "def app(environ, start_response):\n"
-        "    if environ['PATH_INFO'] == '/slow':\n        time.sleep(60)\n"
+        "    if environ['PATH_INFO'] == '/slow':\n        open('nobody-writes')\n"
         "    if environ['PATH_INFO'] == '/broken':\n        raise LookupError('<img src=x onerror=alert(1)>')\n"
         "    start_response('200 OK', [])\n    return [b'x']\n"
     )

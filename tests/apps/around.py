@@ -3,9 +3,9 @@
 import json
 import os
 import time
-from pathlib import Path
 
 import anygate
+import gates
 
 TEXT = b"a line of text\n" * 1000
 PIECES = [b"piece %d of the text\n" % number * 50 for number in range(20)]
@@ -65,7 +65,10 @@ def streamed(environ, start_response):
 
 def slow(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return slowly([b"first\n" * 50, b"", b"second\n" * 50], 0.7)
+    yield b"first\n" * 50
+    yield b""
+    gates.wait_for(environ["QUERY_STRING"])
+    yield b"second\n" * 50
 
 
 def written(environ, start_response):
@@ -156,8 +159,7 @@ def endless(environ, start_response):
 def waits(environ, start_response):
     """Answers when the test says so."""
     note("waits")
-    while not Path("go").exists():
-        time.sleep(0.01)
+    gates.wait_for("go")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"waited"]
 

@@ -3,10 +3,10 @@
 import json
 import select
 import sys
-import time
 
 from anygate import uwsgi
 from anygate.websocket import WebSocketError
+from gates import wait_at
 
 
 def application(environ, start_response):
@@ -73,7 +73,7 @@ def raises(environ, start_response):
 def busy(environ, start_response):
     ws = environ["wsgi.websocket"]
     ws.send("busy")
-    time.sleep(1.5)
+    wait_at(environ["QUERY_STRING"])
     ws.send("done")
     return []
 
@@ -103,10 +103,10 @@ def told(environ, start_response):
     return []
 
 
-def sleeps_first(environ, start_response):
+def waits_first(environ, start_response):
     ws = environ["wsgi.websocket"]
     ws.accept()
-    time.sleep(1)
+    wait_at(environ["QUERY_STRING"])
     return echo(environ, start_response)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ANYGATE
 from elsewhere import Http, free_port, process, wait_for
+from waiting import wait_until
 
 SITE = Path(__file__).parents[1] / "web2py" / "site"
 
@@ -45,6 +46,22 @@ def site(tmp_path):
 def runs(folder, name="ran"):
     path = folder / name
     return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture
+def wait_for_turn(serve, tmp_path):
+    """Wait until a server that started later has run a job of its own: whatever is due elsewhere was run before."""
+
+    def wait():
+        folder = tmp_path / "later"
+        folder.mkdir()
+        (folder / "app.py").write_text(APPLICATION)
+        (folder / "anygate.toml").write_text(f'app = "app"\n{JOB}')
+        served = serve(folder=folder)
+        served.wait_until(lambda: runs(folder), "the job of the later server")
+        assert served.terminate() == 0
+
+    return wait
 
 
 def at_most_once_a_minute(moments, begun):
@@ -99,43 +116,43 @@ time_limit = "300ms"
     assert "signal" in rows["slow"]
 
 
-def test_one_job_over_all_workers_and_servers(serve, site):
+def test_one_job_over_all_workers_and_servers(serve, site, wait_for_turn):
     """By the clock, at once in the minute that is going on; two trees and an outside pass share it."""
     begun = time.time()
     first = serve("-w", 2, folder=site)
     first.wait_until(lambda: runs(site), "the job")
     second = serve("-w", 2, folder=site)
-    time.sleep(1.5)
+    wait_for_turn()
     assert at_most_once_a_minute(runs(site), begun)
     assert "job: the job speaks" in first.log()
     assert second.terminate() == 0
     assert first.terminate() == 0
 
 
-def test_jobs_of_the_start(serve, site):
+def test_jobs_of_the_start(serve, site, wait_for_turn):
     text = '[[cron]]\nname = "boot"\nschedule = "@reboot"\ncommand = "sh -c \'date +%s >> booted\'"\n'
     (site / "anygate.toml").write_text(f'app = "app"\n{text}')
     served = serve("-w", 2, folder=site)
     served.wait_until(lambda: runs(site, "booted"), "the job")
     served.send_signal(1)
     served.wait_for_log("reloaded")
-    time.sleep(0.5)
+    wait_for_turn()
     assert len(runs(site, "booted")) == 1
 
 
-def test_soft_cron_needs_traffic(serve, site):
+def test_soft_cron_needs_traffic(serve, site, wait_for_turn):
     served = serve("--cron-mode", "soft", folder=site)
-    time.sleep(2.5)
+    wait_for_turn()
     assert runs(site) == []
     assert served.get("/").text == "ok"
     served.wait_until(lambda: runs(site), "the job")
 
 
 @pytest.mark.parametrize("mode", ["none", "external"])
-def test_no_jobs(serve, run, site, mode):
+def test_no_jobs(serve, run, site, wait_for_turn, mode):
     served = serve("--cron-mode", mode, folder=site)
     served.get("/")
-    time.sleep(2.5)
+    wait_for_turn()
     assert runs(site) == []
     if mode == "external":
         run("cron", "--once", "--cron-mode", mode)
@@ -143,7 +160,7 @@ def test_no_jobs(serve, run, site, mode):
 
 
 @pytest.mark.parametrize("mode", ["hard", "soft"])
-def test_beside_another_server(site, mode):
+def test_beside_another_server(site, wait_for_turn, mode):
     port = free_port()
     begun = time.time()
     with process([ANYGATE, "-s", "waitress", "-p", port, "--cron-mode", mode], site) as served:
@@ -152,14 +169,11 @@ def test_beside_another_server(site, mode):
         served.wait_until(lambda: runs(site), "the job")
         for _ in range(5):
             client.ask("GET", "/")
-        time.sleep(1)
+        wait_for_turn()
         assert at_most_once_a_minute(runs(site), begun)
         helper = served.workers()
     assert (mode == "hard") == bool(helper)
-    until = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in helper) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in helper)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helper), "the end of the helper")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
@@ -266,13 +280,13 @@ def test_crontabs_of_web2py_by_the_clock(serve, web2py):
 
 
 @pytest.mark.parametrize("server", ["native", "waitress"])
-def test_crontabs_run_only_when_asked_for(launch, tmp_path, web2py, server):
+def test_crontabs_run_only_when_asked_for(launch, tmp_path, web2py, wait_for_turn, server):
     """A job in the file is no reason to run the crontabs."""
     job = '[[cron]]\nname = "job"\nschedule = "* * * * *"\ncommand = "touch job-ran"\n'
     (tmp_path / "anygate.toml").write_text(job)
     served = launch("--web2py", web2py, "-s", server, "-p", free_port())
     served.wait_until((web2py / "job-ran").exists, "the job")
-    time.sleep(1)
+    wait_for_turn()
     assert "guestbook/crontab" not in served.log()
     assert not list(web2py.glob("script-*"))
 

@@ -10,12 +10,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS, Served
 from elsewhere import free_port
+from waiting import wait_until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 #: In the files of deploy/: where the front server listens, and where the back ends do.
@@ -32,12 +32,12 @@ def listens(port):
 
 
 def wait_for(port, process, log):
-    until = time.monotonic() + 20
-    while time.monotonic() < until and process.poll() is None:
-        if listens(port):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"nothing listens on {port}\n{log.read_text(errors='replace')}")
+    def told():
+        return log.read_text(errors="replace")
+
+    wait_until(lambda: listens(port) or process.poll() is not None, f"a listener on {port}", told)
+    if process.poll() is not None:
+        pytest.fail(f"it ended with {process.returncode} before it listened on {port}\n{told()}")
 
 
 class Site:
@@ -131,8 +131,8 @@ class Site:
             for connection in slow:
                 connection.close()
 
-    def under_load(self, disturb, seconds=2.0):
-        """Ask with several clients while something happens; give the statuses."""
+    def under_load(self, disturb, happened=lambda: True):
+        """Ask with several clients while something happens, and until it has happened; give the statuses."""
         statuses, ended = [], threading.Event()
 
         def client():
@@ -145,10 +145,14 @@ class Site:
         clients = [threading.Thread(target=client) for _ in range(4)]
         for thread in clients:
             thread.start()
-        time.sleep(seconds / 2)
-        disturb()
-        time.sleep(seconds / 2)
-        ended.set()
-        for thread in clients:
-            thread.join()
+        try:
+            wait_until(lambda: len(statuses) > 40, "responses before")
+            disturb()
+            wait_until(happened, "that it happened")
+            before = len(statuses)
+            wait_until(lambda: len(statuses) > before + 40, "responses after")
+        finally:
+            ended.set()
+            for thread in clients:
+                thread.join()
         return statuses

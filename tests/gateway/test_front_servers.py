@@ -133,17 +133,17 @@ def test_a_reload_under_load_fails_nobody(site):
         for back_end in site.back_ends:
             back_end.send_signal(signal.SIGHUP)
 
-    statuses = site.under_load(reload)
+    def are_new():
+        return not before & {pid for back_end in site.back_ends for pid in back_end.workers()}
+
+    statuses = site.under_load(reload, are_new)
     assert set(statuses) == {200}, {status: statuses.count(status) for status in set(statuses)}
-    site.back_ends[0].wait_until(
-        lambda: not before & {pid for back_end in site.back_ends for pid in back_end.workers()}, "new workers"
-    )
 
 
 def test_others_take_over_when_a_back_end_ends(site):
     """One back end is gone from here on."""
     ended = site.back_ends[2]
-    statuses = site.under_load(lambda: ended.send_signal(signal.SIGTERM))
+    statuses = site.under_load(lambda: ended.send_signal(signal.SIGTERM), lambda: ended.process.poll() is not None)
     assert len(statuses) > 20
     # A connection that is made between the last look at the queue and the close is reset, and Apache gives up.
     lost = [status for status in statuses if status != 200]

@@ -8,8 +8,11 @@ import gateways
 import pytest
 from conftest import APPS
 from gateways import begin, cgi_answer, fastcgi, params, record, records, scgi, stdout, stream, uwsgi, variables
+from waiting import let_pass
 
 PROTOCOLS = ("scgi", "uwsgi", "fastcgi")
+#: Of the two seconds for a head: twice this is too long for one request, and not for two.
+MOST_OF_THE_TIME = (1.3, "each request has a time for its head")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,17 @@ class TestAnswers:
         assert json.loads(cgi_answer(answer)[2])["REMOTE_ADDR"] == "127.0.0.1"
 
 
+def until_told(served, protocol, wire, reason):
+    """Break the rules until a line says so: one line a second is written, and others are counted."""
+    before = served.log().count(reason)
+
+    def is_told():
+        assert send(served, protocol, wire) == b""
+        return served.log().count(reason) > before
+
+    served.wait_until(is_told, f"{reason!r} in the log")
+
+
 class TestBrokenPackets:
     @pytest.mark.parametrize(
         ("protocol", "wire", "reason"),
@@ -219,10 +233,7 @@ class TestBrokenPackets:
         ],
     )
     def test_they_end_the_connection_with_a_reason(self, gateway, protocol, wire, reason):
-        # One line a second is written; the next test's must not be the one that is counted only.
-        time.sleep(1.1)
-        assert send(gateway, protocol, wire) == b""
-        gateway.wait_for_log(reason)
+        until_told(gateway, protocol, wire, reason)
         assert ask(gateway, protocol, variables("GET", "/pid"))[0] == 200
 
     @pytest.mark.parametrize(
@@ -237,13 +248,12 @@ class TestBrokenPackets:
     def test_who_speaks_another_protocol_is_told_apart(self, gateway, expected, spoken):
         hello = {"http": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "https": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"}
         wire = hello.get(spoken) or getattr(gateways, spoken)(variables())
-        time.sleep(1.1)
+        name = {"http": "HTTP", "scgi": "SCGI", "fastcgi": "FastCGI", "uwsgi": "uwsgi"}[expected]
         begun = time.monotonic()
         assert send(gateway, expected, wire) == b""
         # At once, not when the time for a head is over.
         assert time.monotonic() - begun < 1.5
-        name = {"http": "HTTP", "scgi": "SCGI", "fastcgi": "FastCGI", "uwsgi": "uwsgi"}[expected]
-        gateway.wait_for_log(f": bind {spoken}:// for it, or have it speak {name}")
+        until_told(gateway, expected, wire, f": bind {spoken}:// for it, or have it speak {name}")
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_too_many_variables_are_a_431_that_ends_like_any_answer(self, gateway, protocol):
@@ -361,9 +371,9 @@ class TestFastCgi:
         half = params(variables("GET", "/pid"))
         with self.talk(gateway) as connection:
             connection.send(begin(1, True) + record(4, 1, half[:20]))
-            time.sleep(1.3)
+            let_pass(*MOST_OF_THE_TIME)
             connection.send(record(2, 1) + begin(2, True) + record(4, 2, half[:20]))
-            time.sleep(1.3)
+            let_pass(*MOST_OF_THE_TIME)
             connection.send(record(4, 2, half[20:]) + record(4, 2) + record(5, 2))
             assert {(kind, number) for kind, number, _ in self.take(connection, 2)} >= {(3, 1), (3, 2)}
 
@@ -371,8 +381,7 @@ class TestFastCgi:
         with self.talk(gateway) as connection:
             connection.send(begin(1, True) + record(4, 1, b"\x01\x01AB") + record(2, 1))
             self.take(connection, 1)
-            # The time for a head, which was two seconds, is over.
-            time.sleep(2.5)
+            let_pass(2.5, "the time for a head, which is two seconds, is over")
             connection.send(fastcgi(variables("GET", "/pid"), keep=True))
             self.take(connection, 1)
 

@@ -2,18 +2,21 @@
 
 import gc
 import io
+import re
 import sys
 import threading
 import time
 import warnings
 import wsgiref.util
 import zlib
+from pathlib import Path
 from wsgiref.validate import validator
 
 import anygate
 import pytest
 from anygate.importer import LoadError
 from anygate.middleware import LimitedInput
+from waiting import wait_until
 
 TEXT = ("Content-Type", "text/plain")
 
@@ -478,6 +481,19 @@ def test_an_answer_that_is_forgotten_holds_nobody_up():
     assert time.monotonic() - begun < 1
 
 
+def wait_asleep(thread):
+    """Wait until a thread waits."""
+    seen = [[]]
+
+    def is_asleep():
+        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        seen.append(re.findall(r"State:\tS|ctxt_switches:\t\d+", status))
+        # It sleeps, and it has not run since the last look.
+        return len(seen[-1]) == 3 and seen[-1] == seen[-2]
+
+    wait_until(is_asleep, "that the thread waits")
+
+
 def test_requests_wait_for_one_another_if_they_are_threads():
     entered, go = threading.Event(), threading.Event()
 
@@ -502,7 +518,10 @@ def test_requests_wait_for_one_another_if_they_are_threads():
         threads[0].start()
         assert entered.wait(10)
         threads[1].start()
-        time.sleep(0.2)
+        if multithread:
+            wait_asleep(threads[1])
+        else:
+            wait_until(lambda calls=counted: len(calls) == 2, "that the second is inside")
         go.set()
         for thread in threads:
             thread.join(10)

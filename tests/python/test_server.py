@@ -1,13 +1,15 @@
 """anygate.Server and anygate.serve: serving from a Python program."""
 
+import socket
 import subprocess
 import sys
 import threading
-import time
+import urllib.parse
 import urllib.request
 
 import anygate
 import pytest
+from waiting import wait_until
 
 
 def hello(environ, start_response):
@@ -64,17 +66,34 @@ def test_two_servers_live_side_by_side():
 
 
 def test_stop_waits_for_requests_in_flight():
+    entered, go = threading.Event(), threading.Event()
+
     def slow(environ, start_response):
-        time.sleep(0.5)
+        entered.set()
+        go.wait(20)
         return hello(environ, start_response)
+
+    def is_refused():
+        try:
+            socket.create_connection(place).close()
+        except ConnectionRefusedError:
+            return True
+        except ConnectionError:
+            return False
+        return False
 
     server = anygate.Server(slow, port=0)
     server.start()
+    place = ("127.0.0.1", urllib.parse.urlsplit(server.url).port)
     answers = []
     client = threading.Thread(target=lambda: answers.append(get(server.url)))
     client.start()
-    time.sleep(0.2)
-    server.stop()
+    assert entered.wait(20)
+    end = threading.Thread(target=server.stop)
+    end.start()
+    wait_until(is_refused, "the end of the listening socket")
+    go.set()
+    end.join()
     client.join()
     assert answers == [b"hello from here"]
 

@@ -1,6 +1,7 @@
 """Several servers at once: the [[server]] tables of a file."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -75,16 +76,17 @@ def test_hup_reloads_all(pool):
 
 
 def test_one_that_takes_long_to_end_holds_up_no_other(tmp_path):
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "quick.py").write_text((APPS / "six.py").read_text())
     (tmp_path / "slow.py").write_text("""
-import atexit, os, time
+import atexit
+from gates import wait_for
 from quick import application
 
 @atexit.register
 def end():
     open("ending", "w").close()
-    while not os.path.exists("may-end"):
-        time.sleep(0.01)
+    wait_for("may-end")
 """)
     ports = [free_port() for _ in range(2)]
     (tmp_path / "anygate.toml").write_text(f"""

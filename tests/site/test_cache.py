@@ -277,7 +277,7 @@ def test_greenlets_that_wait_are_answered_by_a_worker_that_ends(greenlets):
     with greenlets(**PAGE_PLAN) as (site, first, others):
         site.send_signal(signal.SIGTERM)
         site.wait_for_log("workers finish what they have")
-        time.sleep(0.2)
+        site.wait_refused()
         site.open("end")
         assert {connection.answer().text for connection in [first, *others]} == {"page"}
         assert site.count("GET /page") == 1

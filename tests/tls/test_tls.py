@@ -15,7 +15,7 @@ import pytest
 from conftest import APPS
 from elsewhere import certificate
 from secure import Secure
-from wire import Connection
+from wire import Connection, send_read
 
 CONTRACT = APPS / "contract.py"
 SITE = Path(__file__).parents[1] / "web2py" / "site"
@@ -69,8 +69,8 @@ def test_files_are_sent_whole(secure, pair, tmp_path):
 
 def test_a_streamed_body(secure, pair):
     with Secure(secure.address, pair[0]) as connection:
-        connection.send(b"POST /streamed HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        time.sleep(0.2)
+        head = b"POST /streamed HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.send_read(head + b"5\r\nhello\r\n")
         connection.send(b"6\r\n world\r\n0\r\n\r\n")
         assert connection.answer().status == 200
 
@@ -102,8 +102,7 @@ def test_records_of_any_size_in_any_pieces(secure, pair, split):
         for at in range(16_384, len(body)):
             session.write(body[at : at + 1])
         wire = outgoing.read()
-        plain.sendall(wire[:split])
-        time.sleep(0.1)
+        send_read(plain, wire[:split])
         plain.sendall(wire[split:])
         answer = b""
         while b"\r\n\r\n" not in answer or not answer.endswith(b"%d" % len(body)):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from elsewhere import certificate
+from waiting import let_pass
 from websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, Client, frame, handshake
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.sync.client import connect
+from wire import send_read
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "websocket"
 
@@ -78,8 +81,7 @@ def test_frames_may_come_behind_the_handshake(sockets):
 def test_bytes_may_come_one_by_one(sockets):
     with raw(sockets) as ws:
         for byte in frame(TEXT, b"slow"):
-            ws.send(bytes([byte]))
-            time.sleep(0.002)
+            send_read(ws.socket, bytes([byte]))
         assert ws.frame() == (TEXT, b"slow")
 
 
@@ -306,15 +308,14 @@ def test_a_client_that_does_not_answer_a_close_is_not_waited_for_long(sockets):
 # While the application does something else.
 
 
-def test_pings_are_answered_while_the_application_is_busy(sockets):
-    with raw(sockets, "/busy") as ws:
+def test_pings_are_answered_while_the_application_is_busy(sockets, gate):
+    with raw(sockets, f"/busy?{gate.name}") as ws:
         assert ws.frame() == (TEXT, b"busy")
-        begun = time.monotonic()
         for number in range(3):
             payload = b"%d" % number
             ws.send(frame(PING, payload))
             assert ws.frame() == (PONG, payload)
-        assert time.monotonic() - begun < 1
+        gate.open()
         assert ws.frame() == (TEXT, b"done")
         assert ws.close_code() == 1000
 
@@ -347,14 +348,14 @@ def test_a_client_is_asked_whether_it_lives(serve):
 def test_a_client_that_answers_is_kept(serve):
     served = serve(APPS / "websocket.py", "--websocket-ping-interval", "50ms", "--websocket-ping-timeout", "500ms")
     with dial(served) as ws:
-        time.sleep(1)
+        let_pass(1, "longer than a ping may go without its pong")
         ws.send("still here")
         assert ws.recv(10) == "still here"
 
 
-def test_an_application_that_does_not_receive_stops_its_client(sockets):
+def test_an_application_that_does_not_receive_stops_its_client(sockets, gate):
     """Back pressure: what waits for the application is bounded."""
-    with raw(sockets, "/sleeps_first") as ws:
+    with raw(sockets, f"/waits_first?{gate.name}") as ws:
         ws.socket.settimeout(0.3)
         message, sent = frame(BINARY, b"z" * 60_000), 0
         begun = time.monotonic()
@@ -364,6 +365,7 @@ def test_an_application_that_does_not_receive_stops_its_client(sockets):
         # The kernel's buffers and the inbox are all that took something.
         assert sent < 30_000_000
         assert time.monotonic() - begun < 30
+        gate.open()
         ws.socket.settimeout(20)
         received = 0
         while received < sent // len(message) * 60_000:
@@ -579,15 +581,15 @@ def test_all_of_it_over_tls(serve, tmp_path):
 
 
 def test_a_websocket_may_last_and_is_no_slow_request(serve, tmp_path):
+    shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text("""
-import os, time
+from gates import wait_for
 def app(environ, start_response):
     if ws := environ.get("wsgi.websocket"):
         while (message := ws.receive()) is not None:
             ws.send(message)
         return []
-    while not os.path.exists("released"):
-        time.sleep(0.01)
+    wait_for("released")
     start_response("200 OK", [])
     return [b""]
 """)
