@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_proto::status::reason;
 
 use crate::accept;
 
@@ -135,7 +136,7 @@ impl ErrorPages {
         let id = request_id.filter(|id| is_plain(id));
         let own = [For::One(status), For::Class(status / 100)];
         let own = own.iter().find_map(|statuses| self.own.get(&(*statuses, form)));
-        let title = title(status);
+        let title = reason(status);
         let body = own.cloned().unwrap_or_else(|| match form {
             Form::Text => text(status, title, id),
             Form::Html => html(status, title, id),
@@ -243,50 +244,6 @@ fn html(status: u16, title: &str, id: Option<&str>) -> Vec<u8> {
          <h1>{status} {title}</h1>\n<p>{explanation}</p>\n{id}</body>\n</html>\n"
     )
     .into_bytes()
-}
-
-/// Names of statuses (RFC 9110 section 15 and the registry of IANA).
-pub fn title(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        423 => "Locked",
-        424 => "Failed Dependency",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        508 => "Loop Detected",
-        511 => "Network Authentication Required",
-        _ => "Error",
-    }
 }
 
 #[cfg(test)]

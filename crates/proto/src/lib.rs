@@ -7,7 +7,7 @@
 //! * [`head`]: what one request and one response say before their bodies, whatever the gateway.
 //! * [`application`]: the contract: what the server hands to an application, and what it may do with the answer.
 //! * [`limits`]: every cap a codec enforces, by name.
-//! * [`error`]: what can be wrong with parts of a message.
+//! * [`error`]: what can be wrong with parts of a message. [`status`]: reason phrases.
 //! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`websocket`]: RFC 6455 and RFC 7692.
@@ -25,5 +25,6 @@ pub mod limits;
 mod pairs;
 pub mod proxy;
 pub mod scgi;
+pub mod status;
 pub mod uwsgi;
 pub mod websocket;

@@ -19,6 +19,7 @@ use anygate_proto::fastcgi;
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
 use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
+use anygate_proto::status::reason;
 use anygate_proto::websocket::handshake;
 use tracing::Span;
 
@@ -799,25 +800,7 @@ const RETRY_AFTER: &[u8] = b"10";
 /// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
 /// reflected into a browser.
 pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
-    let reason = match status {
-        301 => "Moved Permanently",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "Error",
-    };
-    let line = format!("{status} {reason}");
+    let line = format!("{status} {}", reason(status));
     let mut head = ResponseHead::default();
     let built = head
         .set_status_line(line.as_bytes())
