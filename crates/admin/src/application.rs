@@ -1,7 +1,6 @@
 //! What is asked on the admin address, and what is answered.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -220,9 +219,9 @@ fn page() -> Answer {
         .with("X-Frame-Options", "DENY")
 }
 
-fn nonce() -> io::Result<String> {
+fn nonce() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -1,7 +1,7 @@
 //! The supervisor's assistant: it answers on the admin address and sends metrics, for all processes. No Python runs in it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -155,9 +155,7 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
     match made {
         Ok(mut file) => {
             let mut bytes = [0; 24];
-            File::open("/dev/urandom")
-                .and_then(|mut random| random.read_exact(&mut bytes))
-                .map_err(failed)?;
+            getrandom::fill(&mut bytes).map_err(|error| failed(error.into()))?;
             let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             file.write_all(format!("{token}\n").as_bytes()).map_err(failed)?;
             eprintln!("anygate: the token of the admin address is {token} (it is in {})", path.display());

@@ -64,7 +64,8 @@ impl Server {
         warn_of_debug(&self.plan);
         let sockets =
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
-        let tickets = Tickets::new().map_err(PyOSError::new_err)?;
+        let tickets =
+            Tickets::new().map_err(|error| PyOSError::new_err(format!("no random numbers: {error}")))?;
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;

@@ -148,7 +148,7 @@ fn launch(
     }
     web2py::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
-    let tickets = Tickets::new().map_err(Refusal::machine)?;
+    let tickets = Tickets::new().map_err(|error| Refusal::machine(format!("no random numbers: {error}")))?;
     if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }

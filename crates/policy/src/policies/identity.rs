@@ -111,8 +111,8 @@ fn trace_id(value: &[u8]) -> Option<String> {
 /// So many random bytes as hexadecimal digits, never all zero.
 fn random(count: usize) -> String {
     let mut bytes = vec![0; count];
-    // The generator of the system cannot fail once it has begun.
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() || bytes.iter().all(|&byte| byte == 0) {
+    // The system's generator does not fail once it is seeded (getrandom(2)).
+    if getrandom::fill(&mut bytes).is_err() || bytes.iter().all(|&byte| byte == 0) {
         bytes.fill(1);
     }
     bytes.iter().fold(String::with_capacity(2 * count), |mut text, byte| {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{digest, hmac};
 use rustls::server::ProducesTickets;
 
 /// How long tickets are issued with one key. They are read for as long again.
@@ -30,9 +30,9 @@ impl Tickets {
     /// Begins with a seed that nobody knows.
     ///
     /// Errors: the system has no random numbers.
-    pub fn new() -> Result<Tickets, String> {
+    pub fn new() -> Result<Tickets, getrandom::Error> {
         let mut seed = Seed::default();
-        rand::fill(&mut seed).map_err(|_| "the system gives no random numbers".to_owned())?;
+        getrandom::fill(&mut seed)?;
         Ok(Tickets { seed, period: period_now() })
     }
 
