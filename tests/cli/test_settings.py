@@ -42,6 +42,10 @@ trace_context = true
 """
 
 
+UNREAD = pytest.mark.xfail(strict=True, reason="a byte order mark is taken for text")
+NO_WAY_OUT = pytest.mark.xfail(strict=True, reason="the message does not say what to write")
+
+
 @pytest.fixture
 def site(tmp_path):
     (tmp_path / "app.py").write_text(APP)
@@ -166,6 +170,57 @@ def test_a_variable_that_sets_nothing_is_mentioned(launch, site):
     served = launch("app:app", "--port", "0", folder=site, environment={"ANYGATE_WORKRES": "2"})
     served.wait_ready()
     assert "warning: ANYGATE_WORKRES in the environment sets nothing; did you mean ANYGATE_WORKERS?" in served.log()
+
+
+@pytest.mark.xfail(strict=True, reason="the value of another program is taken for a port")
+def test_variables_that_kubernetes_makes_for_a_service_do_not_stop_the_start(launch, site):
+    links = {
+        "ANYGATE_SERVICE_HOST": "10.3.4.5",
+        "ANYGATE_SERVICE_PORT": "8000",
+        "ANYGATE_SERVICE_PORT_HTTP": "8000",
+        "ANYGATE_PORT": "tcp://10.3.4.5:8000",
+        "ANYGATE_PORT_8000_TCP": "tcp://10.3.4.5:8000",
+        "ANYGATE_PORT_8000_TCP_ADDR": "10.3.4.5",
+        "ANYGATE_PORT_8000_TCP_PORT": "8000",
+        "ANYGATE_PORT_8000_TCP_PROTO": "tcp",
+    }
+    served = launch("app:app", "--port", "0", folder=site, environment=links).wait_ready()
+    assert served.get().status == 200
+    # They are passed over with one line, not with one each.
+    assert len([line for line in served.log().splitlines() if "ANYGATE_" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("anygate.toml", 'app = "app:app"\r\nport = 0\r\n'),
+        pytest.param("anygate.yaml", "app: app:app\r\nport: 0\r\n", marks=UNREAD),
+        pytest.param("anygate.json", '{"app": "app:app",\r\n"port": 0}\r\n', marks=UNREAD),
+    ],
+)
+def test_a_file_may_begin_with_a_byte_order_mark(launch, site, name, text):
+    (site / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert launch(folder=site).wait_ready().get().status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        pytest.param(["--trusted-proxies", "*"], "0.0.0.0/0", marks=NO_WAY_OUT),
+        (["--trusted-proxies", "localhost"], "address"),
+        pytest.param(["--bind", "tcp://0.0.0.0:8000"], "http://", marks=NO_WAY_OUT),
+        (["--bind", "/run/a.sock"], "unix:"),
+        (["--workers", "auto"], "number"),
+        (["--log-level", "warning"], "warn,"),
+        (["--log-level", "INFO"], "info,"),
+        pytest.param(["--timeout", "30"], "request-timeout", marks=NO_WAY_OUT),
+        (["--access-logfile", "-"], "--access-log?"),
+    ],
+)
+def test_what_other_servers_understand_is_refused_with_what_to_write(run, site, arguments, hint):
+    ended = run(*arguments, "app:app", folder=site)
+    assert ended.returncode == 2
+    assert hint in ended.stderr.replace("_", "-")
 
 
 def test_help_fits_a_screen_and_help_all_has_everything(run):
