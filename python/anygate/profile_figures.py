@@ -1,7 +1,7 @@
 """The figures of a folder of profiles, accumulated.
 
 One request leaves one ``req_*.prof`` file, written by any worker process, and beside it its call stacks as
-``req_*.stacks``. ``Figures`` merges the profiles in the form that ``pstats`` uses, so that the merged figures can be
+``stacks_*.json``. ``Figures`` merges the profiles in the form that ``pstats`` uses, so that the merged figures can be
 written out as a profile again. It neither writes nor deletes files.
 """
 
@@ -19,9 +19,6 @@ Function = tuple[str, int, str]
 
 #: The functions that were running in one another, the outermost first.
 Stack = tuple[Function, ...]
-
-#: How the name of a file of stacks ends.
-STACKS = ".stacks"
 
 # A profile is one dictionary. Marshal writes this byte first, with the high bit set when it may be referred to again.
 _DICTIONARY = (ord("{"), ord("{") | 0x80)
@@ -91,7 +88,7 @@ class Figures:
         for name in sorted(names - self._read):
             try:
                 rows = _profile((self._folder / name).read_bytes())
-                stacks = _stacks((self._folder / name).with_suffix(STACKS))
+                stacks = _stacks(stacks_beside(self._folder / name))
             except FileNotFoundError:
                 # Deleted since the folder was listed, which is no error.
                 continue
@@ -171,6 +168,11 @@ def profile_names(folder: Path) -> list[str]:
             for entry in entries
             if entry.name.startswith("req_") and entry.name.endswith(".prof") and entry.is_file()
         ]
+
+
+def stacks_beside(profile: Path) -> Path:
+    """Return the path of the file that has the call stacks of a profile."""
+    return profile.with_name(profile.stem.replace("req_", "stacks_", 1) + ".json")
 
 
 def dump_stacks(stacks: dict[Stack, float]) -> bytes:

@@ -1,7 +1,7 @@
 """A WSGI application around another one that finds out where its time goes.
 
 Each request runs under cProfile and leaves a file ``req_<uuid>.prof`` in a folder that all worker processes share, with
-its sampled call stacks beside it in ``req_<uuid>.stacks``. The accumulated figures are shown at ``/__profile__``, and
+its sampled call stacks beside it in ``stacks_<uuid>.json``. The accumulated figures are shown at ``/__profile__``, and
 ``wsgi.prof`` holds them when the processes have ended.
 """
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anygate import flame_graph, profile_page
-from anygate.profile_figures import SORT_KEYS, STACKS, Figures, Stack, dump_stacks, profile_names
+from anygate.profile_figures import SORT_KEYS, Figures, Stack, dump_stacks, profile_names, stacks_beside
 from anygate.stack_sampler import StackSampler
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Profiler:
         try:
             # First, because whoever reads a profile reads its stacks too.
             if stacks:
-                with _new_content(path.with_suffix(STACKS)) as part:
+                with _new_content(stacks_beside(path)) as part:
                     part.write_bytes(dump_stacks(stacks))
             with _new_content(path) as part:
                 profile.dump_stats(part)
@@ -240,7 +240,7 @@ class Profiler:
             try:
                 for name in profile_names(self.folder):
                     (self.folder / name).unlink(missing_ok=True)
-                    (self.folder / name).with_suffix(STACKS).unlink(missing_ok=True)
+                    stacks_beside(self.folder / name).unlink(missing_ok=True)
             except OSError as error:
                 return _plain("500 Internal Server Error", f"cannot clear {self.folder}: {error.strerror}")
             finally:

@@ -89,7 +89,7 @@ def test_each_request_leaves_one_profile_that_pstats_loads(used, folder):
     assert re.fullmatch(r"req_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f-]{17}\.prof", profiles(folder)[0].name)
     names = {name for _, _, name in pstats.Stats(str(profiles(folder)[0])).stats}
     assert {"application", "outer_work", "inner_work"} <= names
-    assert {path.suffix for path in folder.iterdir()} <= {".prof", ".stacks"}
+    assert {path.suffix for path in folder.iterdir()} <= {".prof", ".json"}
 
 
 def test_the_iterable_of_the_application_is_passed_on_untouched(folder):
@@ -461,7 +461,7 @@ def test_the_flame_graph_is_xml_and_shows_the_functions_of_the_application(folde
 def test_requests_too_short_for_a_sample_are_said_to_be(folder):
     profiler = Profiler(application, folder)
     Answer(profiler)
-    for file in folder.glob("req_*.stacks"):
+    for file in folder.glob("stacks_*.json"):
         file.unlink()
     assert "the requests were too short" in Answer(profiler, "/__profile__/flame").text
 
@@ -484,7 +484,7 @@ def figures_of(folder, stacks):
     profile.runcall(outer_work)
     profile.dump_stats(folder / "req_1.prof")
     found = {tuple(("file.py", ord(name), name) for name in stack): seconds for stack, seconds in stacks.items()}
-    (folder / "req_1.stacks").write_bytes(dump_stacks(found))
+    (folder / "stacks_1.json").write_bytes(dump_stacks(found))
     figures = Figures(folder)
     figures.refresh()
     return figures
@@ -518,7 +518,7 @@ def test_boxes_lie_within_the_box_above_and_recursion_is_shown_as_it_was(folder)
 @pytest.mark.parametrize("content", [b"", b"{", b"1", b"[[1]]", b'[["x", []]]', b"[[1, [[1]]]]", b"[" * 100_000])
 def test_a_file_that_has_no_stacks_is_named(folder, content):
     figures_of(folder, {"a": 1.0})
-    (folder / "req_1.stacks").write_bytes(content)
+    (folder / "stacks_1.json").write_bytes(content)
     figures = Figures(folder)
     figures.refresh()
     assert "not a file of stacks" in figures.skipped["req_1.prof"]
