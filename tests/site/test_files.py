@@ -251,6 +251,19 @@ def test_a_file_that_changes_is_sent_as_it_is_now(site):
     site.wait_until(lambda: site.get("/static/changing.txt").status == 404, "no file")
 
 
+@pytest.mark.parametrize("seconds", [0, 1, 315_532_800])
+def test_a_file_of_a_reproducible_image_has_no_date_and_is_new_when_it_changes(site, seconds):
+    path = site.folder / "public" / "reproducible.css"
+    path.write_text("old { }")
+    os.utime(path, (seconds, seconds))
+    first = site.get("/static/reproducible.css")
+    assert "last-modified" not in {name.lower() for name, _ in first.fields}
+    path.write_text("new { }")
+    os.utime(path, (seconds, seconds))
+    has = [("If-None-Match", first["etag"]), ("If-Modified-Since", "Wed, 01 Jan 2020 00:00:00 GMT")]
+    site.wait_until(lambda: site.get("/static/reproducible.css", has).text == "new { }", "the new content")
+
+
 # Slow clients.
 
 

@@ -10,6 +10,9 @@ use anygate_proto::head::RequestHead;
 /// A file that was changed so recently may change again without a later time: systems count in steps.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// The end of 1980-01-01 in every time zone, as time since 1970. No file of the web is older.
+const NO_DATE: Duration = Duration::from_secs(315_532_800 + 2 * 86_400);
+
 /// The validators of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Validators {
@@ -42,18 +45,35 @@ pub(crate) fn whole_seconds(metadata: &Metadata) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(since.as_secs()))
 }
 
+/// The same as a date for clients; `None` for one that every version of the file may have: archives, Nix and
+/// reproducible images set 1970 or the first day of 1980.
+pub(crate) fn date_of_change(metadata: &Metadata) -> Option<SystemTime> {
+    whole_seconds(metadata).filter(|time| *time > UNIX_EPOCH + NO_DATE)
+}
+
+/// When the file's content or attributes were changed, as the system itself notes it.
+fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    let nanoseconds = u32::try_from(metadata.ctime_nsec()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+}
+
 impl Validators {
     /// Those of a file as it is `now`.
     pub(crate) fn new(metadata: &Metadata, now: SystemTime) -> Validators {
         let mut hasher = DefaultHasher::new();
         // Hashed, because the number of a file is nobody's business.
         (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
-        let settled =
-            metadata.modified().is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= SETTLED));
+        // A tool can set the time of the last change, as it does for reproducible images, but not this one.
+        (metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
+        let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= SETTLED);
+        let time = date_of_change(metadata);
+        let settled = metadata.modified().is_ok_and(is_old)
+            && (time.is_some() || changed(metadata).is_some_and(is_old));
         let weak = if settled { "" } else { "W/" };
         let tag = format!("{weak}\"{:x}-{:x}\"", hasher.finish(), metadata.len());
         // RFC 9110 section 8.8.2.1 forbids dates of the future.
-        let time = whole_seconds(metadata).filter(|time| *time <= now);
+        let time = time.filter(|time| *time <= now);
         Validators { tag, modified: time.map(|time| Modified { time, text: httpdate::fmt_http_date(time) }) }
     }
 
@@ -241,10 +261,35 @@ mod tests {
         assert_eq!(of(time - Duration::from_secs(5)).modified, None, "no dates of the future");
         file.as_file().set_modified(time + Duration::from_nanos(1)).unwrap();
         assert_ne!(of(later).tag, first.tag);
-        file.as_file().set_modified(time).unwrap();
-        file.as_file().set_len(1).unwrap();
-        file.as_file().set_modified(time).unwrap();
-        assert_ne!(of(later).tag, first.tag);
+    }
+
+    #[test]
+    fn a_time_that_all_versions_have_is_no_date_and_the_tag_differs_all_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let later = SystemTime::now() + Duration::from_secs(10);
+        // The epoch, Nix, and the first time that a zip archive can hold.
+        for seconds in [0, 1, 315_532_800] {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            file.as_file().set_modified(time).unwrap();
+            let before = file.as_file().metadata().unwrap();
+            let first = Validators::new(&before, later);
+            assert_eq!(first.modified, None);
+            assert!(
+                Validators::new(&before, SystemTime::now()).tag.starts_with("W/"),
+                "it may change again unseen"
+            );
+            // The system counts in steps, so it is changed until its count has gone on.
+            let changed = loop {
+                std::fs::write(file.path(), "new").unwrap();
+                file.as_file().set_modified(time).unwrap();
+                let metadata = file.as_file().metadata().unwrap();
+                if (metadata.ctime(), metadata.ctime_nsec()) != (before.ctime(), before.ctime_nsec()) {
+                    break metadata;
+                }
+            };
+            let (old, new) = (first.tag.split('-').next(), Validators::new(&changed, later).tag);
+            assert_ne!(old, new.split('-').next());
+        }
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use crate::conditional::whole_seconds;
+use crate::conditional::{date_of_change, whole_seconds};
 use crate::range::{self, ByteRange, Member};
 
 /// The static files of one site.
@@ -33,7 +33,8 @@ struct Target<'p> {
 struct Found {
     path: PathBuf,
     metadata: Metadata,
-    modified: String,
+    /// When it was changed, unless all its versions may say the same.
+    modified: Option<String>,
 }
 
 impl Web2pyStatic {
@@ -55,7 +56,7 @@ impl Web2pyStatic {
     fn find(&self, target: &Target<'_>) -> Option<Found> {
         let path = self.applications.join(target.application).join("static").join(target.file);
         let metadata = fs::metadata(&path).ok().filter(Metadata::is_file)?;
-        let modified = httpdate::fmt_http_date(whole_seconds(&metadata)?);
+        let modified = date_of_change(&metadata).map(httpdate::fmt_http_date);
         Some(Found { path, metadata, modified })
     }
 
@@ -68,7 +69,8 @@ impl Web2pyStatic {
     ) -> Option<Result<(), SendError>> {
         let content_type = self.content_type(target.file);
         let mut fields = vec![("X-Powered-By", "web2py".to_owned()), ("Content-Type", content_type)];
-        if head.field("if-modified-since") == Some(found.modified.as_bytes()) {
+        let since = head.field("if-modified-since");
+        if since.is_some() && since == found.modified.as_deref().map(str::as_bytes) {
             // As web2py's 304, which has only its type.
             fields.remove(0);
             return Some(send(response, b"304 NOT MODIFIED", &fields, None));
@@ -98,7 +100,9 @@ impl Web2pyStatic {
             fields.push(("Cache-Control", "max-age=315360000".to_owned()));
             fields.push(("Expires", "Thu, 31 Dec 2037 23:59:59 GMT".to_owned()));
         }
-        fields.push(("Last-Modified", found.modified.clone()));
+        if let Some(modified) = &found.modified {
+            fields.push(("Last-Modified", modified.clone()));
+        }
         fields.push(("Pragma", "cache".to_owned()));
         if !target.versioned {
             fields.push(("Cache-Control", "private".to_owned()));

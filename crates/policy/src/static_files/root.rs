@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
 
 /// The folder itself may be exchanged, as deployments do with a link to the current version; it is looked for again as
 /// often as this.
@@ -68,7 +69,6 @@ fn open_beneath(
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::{ResolveFlags, openat2};
-    use rustix::io::Errno;
 
     /// The kernel asks to try again when something was renamed meanwhile.
     const TRIES: usize = 4;
@@ -87,24 +87,57 @@ fn open_beneath(
 #[cfg(not(target_os = "linux"))]
 use open_stepwise as open_beneath;
 
-/// Opens one folder after the other and follows no link at all, which is more than must be refused.
+/// Opens one folder after the other and follows links only as long as they stay beneath the first. A step upwards goes
+/// back to the folder that was opened before, so that nobody can exchange folders between the steps.
 fn open_stepwise(
     folder: std::os::fd::BorrowedFd<'_>,
     path: &[u8],
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    let mut steps = path.split(|&byte| byte == b'/').filter(|step| !step.is_empty());
-    let Some(mut step) = steps.next() else { return openat(folder, c".", flags, Mode::empty()) };
-    let mut at: Option<OwnedFd> = None;
+    const THROUGH: OFlags =
+        OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    /// As many links as Linux follows in one path.
+    const LINKS_MAX: usize = 40;
+    let mut links = 0;
+    // The folders from the first to where we are, without the first, and the steps that are left, the next one last.
+    let mut folders: Vec<OwnedFd> = Vec::new();
+    let mut steps: Vec<Vec<u8>> = Vec::new();
+    push_steps(&mut steps, path);
     loop {
-        let inside = at.as_ref().map_or(folder, AsFd::as_fd);
-        let Some(next) = steps.next() else {
-            return openat(inside, step, flags | OFlags::NOFOLLOW, Mode::empty());
-        };
-        let through = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        at = Some(openat(inside, step, through, Mode::empty())?);
-        step = next;
+        let inside = folders.last().map_or(folder, AsFd::as_fd);
+        let Some(step) = steps.pop() else { return openat(inside, c".", flags, Mode::empty()) };
+        if step == b".." {
+            if folders.pop().is_none() {
+                return Err(Errno::XDEV);
+            }
+            continue;
+        }
+        let is_last = steps.is_empty();
+        let how = if is_last { flags | OFlags::NOFOLLOW } else { THROUGH };
+        match openat(inside, step.as_slice(), how, Mode::empty()) {
+            Ok(opened) if is_last => return Ok(opened),
+            Ok(opened) => folders.push(opened),
+            // What a link is called depends on whether a folder was wanted.
+            Err(error @ (Errno::LOOP | Errno::NOTDIR)) => {
+                let Ok(target) = readlinkat(inside, step.as_slice(), Vec::new()) else { return Err(error) };
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(Errno::LOOP);
+                }
+                if target.as_bytes().starts_with(b"/") {
+                    return Err(Errno::XDEV);
+                }
+                push_steps(&mut steps, target.as_bytes());
+            }
+            Err(error) => return Err(error),
+        }
     }
+}
+
+/// Puts the steps of a path before those that are left.
+fn push_steps(steps: &mut Vec<Vec<u8>>, path: &[u8]) {
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    steps.extend(parts.map(<[u8]>::to_vec).rev());
 }
 
 #[cfg(test)]
@@ -162,15 +195,37 @@ mod tests {
     }
 
     #[test]
-    fn without_the_kernels_help_no_link_is_followed() {
+    fn without_the_kernels_help_links_are_followed_beneath_the_folder_alone() {
         let folder = folder();
-        let public = File::open(folder.path().join("public")).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // As Kubernetes mounts a ConfigMap.
+        fs::create_dir(at("public/..2026_01")).unwrap();
+        fs::write(at("public/..2026_01/key"), "value").unwrap();
+        symlink("..2026_01", at("public/..data")).unwrap();
+        symlink("..data/key", at("public/key")).unwrap();
+        symlink("../inner", at("public/sub/back")).unwrap();
+        symlink("../../secret", at("public/sub/outer")).unwrap();
+        symlink("sub/..", at("public/self")).unwrap();
+        let public = File::open(at("public")).unwrap();
         let open = |path: &str| {
             read(open_stepwise(public.as_fd(), path.as_bytes(), OFlags::RDONLY).map_err(Into::into))
         };
-        assert_eq!(open("sub/file").as_deref(), Some("file"));
-        assert_eq!(open("sub//file").as_deref(), Some("file"));
-        for path in ["inner", "folder/file", "outer", "absolute", "out/secret", "sub/missing", "sub/file/x"] {
+        for path in [
+            "sub/file",
+            "sub//file",
+            "inner",
+            "folder/file",
+            "sub/back",
+            "self/self/inner",
+            "folder/../inner",
+        ] {
+            assert_eq!(open(path).as_deref(), Some("file"), "{path}");
+        }
+        assert_eq!(open("key").as_deref(), Some("value"));
+        for path in ["outer", "absolute", "out/secret", "sub/outer", "self/outer", "loop", "loop/x"] {
+            assert_eq!(open(path), None, "{path}");
+        }
+        for path in ["sub/missing", "sub/file/x", "../secret", "sub/../../secret"] {
             assert_eq!(open(path), None, "{path}");
         }
     }
