@@ -1,5 +1,6 @@
 """SCGI, uwsgi, FastCGI and PROXY over real sockets: what the application sees, and what peers cannot do."""
 
+import contextlib
 import json
 import struct
 import time
@@ -15,17 +16,31 @@ PROTOCOLS = ("scgi", "uwsgi", "fastcgi")
 MOST_OF_THE_TIME = (1.3, "each request has a time for its head")
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
-    """One server that listens for everything at once."""
+@contextlib.contextmanager
+def everything(folder, patience):
+    """One server that listens for everything at once, and waits so long for a head or for more of a body."""
     from conftest import Served
 
-    folder = tmp_path_factory.mktemp("gateway")
     binds = ["http://127.0.0.1:0", "scgi://127.0.0.1:0", "uwsgi://127.0.0.1:0", "fastcgi://127.0.0.1:0"]
     arguments = [APPS / "contract.py", *(part for bind in binds for part in ("--bind", bind))]
-    served = Served([*arguments, "--header-timeout", "2s", "--body-timeout", "2s"], folder).wait_ready()
-    yield served
-    served.kill()
+    served = Served([*arguments, "--header-timeout", patience, "--body-timeout", patience], folder)
+    try:
+        yield served.wait_ready()
+    finally:
+        served.kill()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """It waits longer than the tests do: what it ends, it ends for another reason."""
+    with everything(tmp_path_factory.mktemp("gateway"), "10m") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    with everything(tmp_path_factory.mktemp("impatient"), "2s") as served:
+        yield served
 
 
 def address(served, protocol):
@@ -249,10 +264,7 @@ class TestBrokenPackets:
         hello = {"http": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "https": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"}
         wire = hello.get(spoken) or getattr(gateways, spoken)(variables())
         name = {"http": "HTTP", "scgi": "SCGI", "fastcgi": "FastCGI", "uwsgi": "uwsgi"}[expected]
-        begun = time.monotonic()
-        assert send(gateway, expected, wire) == b""
         # At once, not when the time for a head is over.
-        assert time.monotonic() - begun < 1.5
         until_told(gateway, expected, wire, f": bind {spoken}:// for it, or have it speak {name}")
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -276,10 +288,11 @@ class TestBrokenPackets:
 
     def test_complaints_are_not_a_flood(self, serve):
         served = serve(APPS / "contract.py", "--bind", "scgi://127.0.0.1:0")
+        begun = time.monotonic()
         for _ in range(50):
             send_raw(served, b"x")
         lines = served.log().count("ended a connection")
-        assert 1 <= lines <= 10
+        assert 1 <= lines <= time.monotonic() - begun + 1
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_what_could_be_read_twice_is_a_400(self, gateway, protocol):
@@ -294,11 +307,11 @@ class TestBrokenPackets:
         assert cgi_answer(stdout(answer)[0] if protocol == "fastcgi" else answer)[0] == 400
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_half_a_request_is_ended_in_time(self, gateway, protocol):
+    def test_half_a_request_is_ended_in_time(self, impatient, protocol):
         wire = getattr(gateways, protocol)(variables("POST", "/echo", 3), b"abc")
         begun = time.monotonic()
         for cut in (3, len(wire) // 2):
-            answer = send(gateway, protocol, wire[:cut])
+            answer = send(impatient, protocol, wire[:cut])
             assert answer == b"" or cgi_answer(answer)[0] == 408
         assert 3 < time.monotonic() - begun < 20
 
@@ -367,9 +380,9 @@ class TestFastCgi:
                 assert ended == (0, 0)
                 assert (seen["PATH_INFO"], seen["body"]) == (f"/echo/{number}", f"{number}!")
 
-    def test_a_request_has_its_own_time_after_one_that_was_aborted(self, gateway):
+    def test_a_request_has_its_own_time_after_one_that_was_aborted(self, impatient):
         half = params(variables("GET", "/pid"))
-        with self.talk(gateway) as connection:
+        with self.talk(impatient) as connection:
             connection.send(begin(1, True) + record(4, 1, half[:20]))
             let_pass(*MOST_OF_THE_TIME)
             connection.send(record(2, 1) + begin(2, True) + record(4, 2, half[:20]))
@@ -377,8 +390,8 @@ class TestFastCgi:
             connection.send(record(4, 2, half[20:]) + record(4, 2) + record(5, 2))
             assert {(kind, number) for kind, number, _ in self.take(connection, 2)} >= {(3, 1), (3, 2)}
 
-    def test_a_kept_connection_stays_after_an_aborted_request(self, gateway):
-        with self.talk(gateway) as connection:
+    def test_a_kept_connection_stays_after_an_aborted_request(self, impatient):
+        with self.talk(impatient) as connection:
             connection.send(begin(1, True) + record(4, 1, b"\x01\x01AB") + record(2, 1))
             self.take(connection, 1)
             let_pass(2.5, "the time for a head, which is two seconds, is over")
