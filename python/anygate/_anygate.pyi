@@ -4,10 +4,22 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-__all__ = ["Exchange", "FileWrapper", "Server", "Site", "WebSocket", "WebSocketError", "__version__", "main", "serve"]
+__all__ = [
+    "Exchange",
+    "FileWrapper",
+    "Server",
+    "Site",
+    "WebSocket",
+    "WebSocketError",
+    "__version__",
+    "log_message",
+    "main",
+    "serve",
+]
 
 __version__: str
 
+def log_message(text: str, /) -> str: ...
 def main(arguments: Sequence[str]) -> int: ...
 def serve(app: Any, **options: Any) -> None: ...
 

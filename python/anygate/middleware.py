@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from anygate._anygate import Exchange, FileWrapper, Site
+from anygate._anygate import Exchange, FileWrapper, Site, log_message
+from anygate.failures import formatted
 from anygate.input_lines import Lines
 from anygate.server import Application, Option
 
@@ -198,8 +198,8 @@ class _Answer:
         """Write an exception into the server's log."""
         method, path = self._environ.get("REQUEST_METHOD", ""), self._environ.get("PATH_INFO", "")
         name = f"{self._name}: " if self._name else ""
-        print(f"anygate: {name}the application failed: {method} {path!a}", file=self._errors)
-        traceback.print_exception(error, file=self._errors)
+        what = f"anygate: {name}the application failed: {method} {path!a}\n"
+        self._errors.write(log_message(what + formatted(error)))
         self._errors.flush()
 
     def close(self) -> None:

@@ -46,14 +46,19 @@ class RequestLog:
 
     def _log(self, environ: dict[str, Any], statuses: list[str], began: float) -> None:
         line = "{}, {}, {}, {}, {}, {}, {:f}\n".format(
-            environ.get("REMOTE_ADDR", ""),
+            _escaped(environ.get("REMOTE_ADDR", "")),
             time.strftime("%Y-%m-%d %H:%M:%S"),
-            environ.get("REQUEST_METHOD", ""),
-            environ.get("PATH_INFO", "").replace(",", "%2C").encode("unicode_escape").decode("ascii"),
-            environ.get("SERVER_PROTOCOL", ""),
-            statuses[-1] if statuses else "",
+            _escaped(environ.get("REQUEST_METHOD", "")),
+            _escaped(environ.get("PATH_INFO", "")),
+            _escaped(environ.get("SERVER_PROTOCOL", "")),
+            _escaped(statuses[-1] if statuses else ""),
             time.perf_counter() - began,
         )
         # A full disk takes the line, not the answer.
         with contextlib.suppress(OSError):
             os.write(self._file, line.encode("utf-8", "replace"))
+
+
+def _escaped(text: str) -> str:
+    """``text`` as one item of one line."""
+    return text.replace(",", "%2C").encode("unicode_escape").decode("ascii")

@@ -437,6 +437,15 @@ def test_a_stale_answer_is_refreshed_when_the_server_has_it():
     assert ask(around).body == b"version 1."
 
 
+def test_no_exception_writes_a_line_of_the_log():
+    def fails(environ, start_response):
+        raise ValueError("told\nanygate: forged\r\x1b[2J")
+
+    answer = ask(anygate.wsgihandler(fails, error_pages="on"))
+    assert answer.status == 500
+    assert answer.errors.endswith("ValueError: told\n    anygate: forged\\r\\x1b[2J\n")
+
+
 def test_a_refresh_that_fails_is_for_the_log():
     answers = [
         gives([b"good"], headers=[TEXT, ("Cache-Control", "max-age=0, stale-while-revalidate=60")]),

@@ -42,6 +42,53 @@ def test_combined_is_what_every_log_reader_knows(serve, tmp_path):
     assert '"GET /raises HTTP/1.1" 500 ' in second
 
 
+#: An application that puts into exceptions and into `wsgi.errors` what its client sends, as many do.
+FORGED = "2026-01-01T00:00:00.000000Z [1]  INFO forged"
+FORGING = f"""
+FORGED = {FORGED!r}
+BREAKS = ["\\n", "\\r", "\\r\\n", "\\x0b", "\\x0c", "\\x85", "\\u2028", "\\u2029", "\\x1b[2K\\x1b[G"]
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/writes":
+        for end in BREAKS:
+            environ["wsgi.errors"].write(f"its own{{end}}{{FORGED}}\\n{{FORGED}}\\n")
+        start_response("200 OK", [])
+        return [b"written"]
+    error = ValueError("told" + "".join(end + FORGED for end in BREAKS))
+    if hasattr(error, "add_note"):
+        error.add_note("a note\\n" + FORGED)
+    raise error
+
+def tell(environ, exc_info):
+    raise exc_info[1]
+"""
+
+
+def assert_nothing_is_forged(log):
+    """No line begins with it, whatever a reader takes for the end of one; nothing commands a terminal."""
+    assert "forged" in log
+    assert not [line for line in re.split(r"[\n\r\x0b\x0c\x85\u2028\u2029]", log) if line.startswith(FORGED)]
+
+
+@pytest.mark.parametrize("kind", [(), ("--concurrency", "gevent"), ("--preload",)], ids=str)
+def test_no_exception_writes_a_line_of_the_error_log(serve, tmp_path, kind):
+    (tmp_path / "forging.py").write_text(FORGING)
+    served = serve("forging:app", "--pythonpath", tmp_path, *kind, "--on-error", "forging:tell")
+    assert served.get("/raises").status == 500
+    served.wait_for_log("its on_error failed")
+    assert served.get("/writes").status == 200
+    served.wait_for_log("its own")
+    served.terminate()
+    log = served.errors.read_bytes().decode()
+    assert_nothing_is_forged(log)
+    message = log[log.index("the application failed: GET /raises") :].splitlines()
+    # Text of an exception is indented.
+    own = [line for line in message if line.startswith(("ValueError: told", "    2026"))]
+    assert own[0].startswith("ValueError: told")
+    assert len(own) > 1
+    assert "\x1b" not in log[: log.index("its own")]
+
+
 def test_common_is_the_same_without_referrer_and_user_agent(serve, tmp_path):
     served = serve(CONTRACT, "--access-log", "access.log", "--access-log-format", "common")
     served.get("/closed", [("User-Agent", "a"), ("Referer", "b")])
@@ -333,6 +380,19 @@ def test_syslog_of_this_machine_gets_lines_as_the_c_library_writes_them(launch, 
         connection.ask("GET", "/raises")
         assert daemon.wait_for(b"failed").startswith(b"<27>")
         assert daemon.wait_for(b"Error: ").endswith(b"]: ValueError: before start_response")
+    assert served.terminate() == 0
+
+
+def test_no_exception_writes_a_message_of_its_own_to_syslog(launch, tmp_path):
+    (tmp_path / "forging.py").write_text(FORGING)
+    daemon = Daemon(tmp_path / "log")
+    place = ("--bind", "unix:a.sock", "--error-log", f"syslog:{tmp_path}/log")
+    served = launch("forging:app", "--pythonpath", tmp_path, *place)
+    daemon.wait_for(b"serves")
+    with served.connect(str(tmp_path / "a.sock")) as connection:
+        connection.ask("GET", "/raises")
+    daemon.wait_for(b"ValueError: told")
+    assert daemon.wait_for(b"forged").partition(b"]: ")[2].startswith(b"    " + FORGED.encode())
     assert served.terminate() == 0
 
 

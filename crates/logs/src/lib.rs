@@ -2,16 +2,19 @@
 //! written at once are queued up to a limit, then dropped and counted. Callers decide how lines look.
 //!
 //! * [`log`]: one log, its queue and its losses. * [`destination`]: what it is written to. * [`Severity`]: how bad a message is.
+//! * [`recognisable`]: no message looks like another one.
 //! * [`syslog`] and [`journal`]: the message formats of those two. * [`rotation`]: moves full files away and starts new ones.
 #![forbid(unsafe_code)]
 
 mod destination;
 mod journal;
 mod log;
+mod recognisable;
 mod rotation;
 mod severity;
 mod syslog;
 
 pub use log::{Held, Kind, News, Outlet};
+pub use recognisable::{message, one_line};
 pub use rotation::Rotation;
 pub use severity::Severity;

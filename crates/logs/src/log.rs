@@ -13,6 +13,7 @@ use anygate_config::{Facility, LogTarget};
 use anygate_sys::poll;
 
 use crate::destination::{Place, Unit};
+use crate::recognisable;
 use crate::severity::Severity;
 
 /// So many bytes wait for a slow reader.
@@ -125,17 +126,18 @@ impl Outlet {
         self.write(Severity::Info, &Unit::Lines(lines));
     }
 
-    /// Writes a message, whose lines belong together.
+    /// Writes a message, whose lines belong together. None but the first passes for the beginning of one.
     pub fn message(&self, severity: Severity, text: &[u8]) {
-        self.write(severity, &Unit::Message(text));
+        self.write(severity, &Unit::Message(&recognisable::message(text)));
     }
 
-    /// Writes text as it comes, which may end within a line.
+    /// Writes text of the application as it comes, which may end within a line. A line that would pass for one of ours is
+    /// indented.
     pub fn text(&self, text: &[u8]) {
         let mut state = self.lock();
         if !state.place.takes_datagrams() {
             drop(state);
-            return self.message(Severity::Notice, text);
+            return self.write(Severity::Notice, &Unit::Message(&recognisable::application_text(text)));
         }
         state.unfinished.extend_from_slice(text);
         let whole = match state.unfinished.iter().rposition(|&byte| byte == b'\n') {

@@ -38,6 +38,8 @@ mod _anygate {
     #[pymodule_export]
     use super::launch::{main, serve};
     #[pymodule_export]
+    use super::logs::log_message;
+    #[pymodule_export]
     use super::middleware::{Exchange, Site};
     #[pymodule_export]
     use anygate_wsgi::{FileWrapper, WebSocket, WebSocketError};

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime as Clock};
 
 use anygate_admin::LEVELS;
 use anygate_config::{LogLevel, LogPlan, LogTarget};
-use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity};
+use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
 use anygate_policy::shared_memory::process_row::Row;
 use anygate_server::{AccessLog, Reopen, SharedRow};
+use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -140,7 +141,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
         let mut lines = text.0.trim_end().lines();
         let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
         let line = last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
-        Row((**row).as_ref()).recent().add(Clock::now(), &line);
+        Row((**row).as_ref()).recent().add(Clock::now(), &one_line(&line));
     }
 }
 
@@ -156,7 +157,14 @@ impl Visit for Text {
     }
 }
 
-/// Writes text of the application to the error log as it is.
+/// A message for the log of another server, as ours would have it: no line of it looks like another message.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub(crate) fn log_message(text: &str) -> String {
+    String::from_utf8_lossy(&anygate_logs::message(text.as_bytes())).into_owned()
+}
+
+/// Writes text of the application to the error log.
 pub(crate) fn write_raw(text: &str) {
     match ERROR_LOG.get() {
         Some(log) => log.outlet.text(text.as_bytes()),

@@ -222,12 +222,13 @@ pub(crate) fn say(what: &str, traceback: &str) {
 
 /// An exception with its traceback, its causes and the members of its group.
 pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
-    let lines = py.import("traceback").and_then(|module| {
-        let error = (error.get_type(py), error.value(py), error.traceback(py));
-        joined(&module.call_method1(intern!(py, "format_exception"), error)?)
+    let text = py.import("anygate.failures").and_then(|module| {
+        let error = error.clone_ref(py).into_value(py);
+        let text = module.call_method1(intern!(py, "formatted"), (error,))?;
+        Ok(text.cast::<PyString>()?.to_string_lossy().into_owned())
     });
     // Formatting runs the application's own code (`__str__`, `__repr__`) and may fail like any of it.
-    lines.unwrap_or_else(|_| format!("{} (its traceback cannot be shown)", error.get_type(py)))
+    text.unwrap_or_else(|_| format!("{} (its traceback cannot be shown)", error.get_type(py)))
 }
 
 /// An exception alone: its class and what it says.
