@@ -26,10 +26,10 @@ use tracing::Span;
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
-use crate::outbox::{FilePart, Pipe, Records};
+use crate::outbox::{FilePart, Pipe, Records, Upgraded};
 use crate::rules::{OutboxLimits, ResponseRules};
 use crate::sampling::Begun;
-use crate::websocket::{Relay, Session, Upgrade, Upgraded};
+use crate::websocket::{Relay, Session, Upgrade};
 use body::BodyStream;
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
@@ -224,8 +224,8 @@ struct Progress {
 }
 
 /// What the connection became, if the answer made something of it.
-fn upgraded(upgrade: Option<&Upgrade>) -> Option<&Upgraded> {
-    upgrade?.upgraded.as_ref()
+fn upgraded(upgrade: Option<&Upgrade>) -> Option<&dyn Upgraded> {
+    upgrade?.upgraded.as_deref()
 }
 
 fn is_answered(progress: &Progress, upgrade: Option<&Upgrade>) -> bool {
@@ -715,7 +715,7 @@ impl Response for Answer<'_> {
         let caller = (Arc::clone(&attention), token);
         let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
         let session = Arc::new(session);
-        upgrade.upgraded = Some(Upgraded::Socket(Arc::clone(&session)));
+        upgrade.upgraded = Some(Arc::clone(&session) as _);
         let sent = match pipe.stream().http2() {
             Some(stream) => {
                 let answer = http2::Answer {
@@ -739,7 +739,7 @@ impl Response for Answer<'_> {
         if let Some(kept) = &mut self.progress.kept_head {
             *kept = head;
         }
-        pipe.set_upgraded(Upgraded::Socket(Arc::clone(&session)));
+        pipe.set_upgraded(Arc::clone(&session) as _);
         attention.call_on(token);
         sent?;
         Ok(session)
@@ -757,8 +757,8 @@ impl Response for Answer<'_> {
             tracing::error!("cannot hand over a connection: {error}");
             SendError::Disconnected
         })?;
-        let relay = Upgraded::Raw(Arc::new(relay));
-        upgrade.upgraded = Some(relay.clone());
+        let relay: Arc<dyn Upgraded> = Arc::new(relay);
+        upgrade.upgraded = Some(Arc::clone(&relay));
         pipe.set_upgraded(relay);
         attention.call_on(token);
         Ok(end)

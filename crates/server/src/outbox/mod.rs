@@ -2,34 +2,30 @@
 //! what the socket does not take stays in the outbox (memory, then temporary files) and the reactor goes on sending
 //! when the socket can take more. Both may hold the pipe at once; the outbox's lock decides whose turn it is.
 
+mod queue;
+mod seizure;
 pub(crate) mod spool;
 
-use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anygate_proto::application::SendError;
-use anygate_proto::fastcgi;
 
 use crate::rules::OutboxLimits;
 use crate::transport::Transport;
-use crate::websocket::Upgraded;
+pub(crate) use queue::{FilePart, Records};
+use queue::{Outbox, Segment};
+use seizure::{AtomicSeizure, Seizure};
 
 /// Called when there may be room, bytes from the client, or no client any more.
 pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
-/// A file of the spool is closed at this size, so that its room comes back when it was sent.
-const SPOOL_FILE_BYTES: u64 = 64 << 20;
 /// What one sendfile call may move: enough to be efficient, little enough to share the thread.
 const SEND_FILE_BYTES: u64 = 1 << 20;
 
-/// In place of the status of what was sent in place of the application: nothing could be.
-const BROKEN_OFF: u16 = 1;
 /// A thread that waits for its client looks at least so often whether it is to go on.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -39,85 +35,40 @@ pub(crate) struct Pipe {
     outbox: Mutex<Outbox>,
     /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
     broken: AtomicBool,
-    /// The status that was answered in place of the application, which is not heard any more, or [`BROKEN_OFF`]; else 0.
-    seized: AtomicU16,
+    seizure: AtomicSeizure,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
-    upgraded: OnceLock<Upgraded>,
+    upgraded: OnceLock<Arc<dyn Upgraded>>,
     /// Whoever waits for this pipe in a loop of its own.
     on_news: Mutex<Option<OnNews>>,
 }
 
-#[derive(Default)]
-struct Outbox {
-    queue: VecDeque<Segment>,
-    /// The end of an answer, which its thread will send when its call is over, together with other answers.
-    held: Vec<u8>,
-    /// The application's answer has begun.
-    begun: bool,
-    /// Nothing may be held back, since the thread that called has lost the reactor.
-    prompt: bool,
-    /// Nothing may be added any more.
-    ended: bool,
-    memory_bytes: usize,
-    spool_bytes: u64,
-    /// When the client last took something, while something waits.
-    progress: Option<Instant>,
-}
-
-enum Segment {
-    Memory {
-        bytes: Vec<u8>,
-        sent: usize,
-    },
-    /// Bytes that were spooled; `written` grows while the segment is the last one.
-    Spool {
-        file: File,
-        sent: u64,
-        written: u64,
-    },
-    /// A file that the application named.
-    File(FilePart),
-    /// The end of a stream of HTTP/2.
-    End,
-}
-
-/// A part of a file, to be sent from where it lies.
-pub(crate) struct FilePart {
-    pub(crate) file: OwnedFd,
-    pub(crate) offset: u64,
-    pub(crate) left: u64,
-    /// In FastCGI records, or as it is.
-    pub(crate) records: Option<Records>,
-}
-
-/// The FastCGI record in which a part of a file is being sent.
-pub(crate) struct Records {
-    id: u16,
-    header: [u8; fastcgi::HEADER_BYTES],
-    header_sent: usize,
-    content_left: usize,
-}
-
-impl Records {
-    pub(crate) fn new(id: u16) -> Self {
-        Records {
-            id,
-            header: [0; fastcgi::HEADER_BYTES],
-            header_sent: fastcgi::HEADER_BYTES,
-            content_left: 0,
-        }
+/// What a connection became instead of going on with HTTP, as far as it concerns whoever has its pipe.
+pub(crate) trait Upgraded: Send + Sync {
+    /// Whether the reactor reads the socket for it; else it does so itself.
+    fn is_fed(&self) -> bool {
+        false
     }
 
-    /// What is still to be sent of the record's header; begins the next record when the last one is through.
-    fn header(&mut self, left: u64) -> &[u8] {
-        if self.content_left == 0 && self.header_sent == self.header.len() {
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(fastcgi::CONTENT_MAX_BYTES);
-            self.header = fastcgi::stdout_header(self.id, length);
-            (self.header_sent, self.content_left) = (0, length);
-        }
-        self.header.get(self.header_sent..).unwrap_or_default()
+    /// Reads what the client sent, as long as it is wanted; `false` if there may be more that no event will announce.
+    /// `goes_on`: an event has just announced bytes and no end.
+    fn read(&self, _pipe: &Pipe, _scratch: &mut [u8], _now: Instant, _goes_on: bool) -> bool {
+        true
     }
+
+    /// Does what is due by now; returns when to look again, if ever.
+    fn tick(&self, _pipe: &Pipe, _now: Instant) -> Option<Instant> {
+        None
+    }
+
+    /// Says goodbye to the client: the worker ends.
+    fn go_away(&self);
+
+    /// Ends it with its call. `failed`: the application broke off. Returns how many bytes were sent.
+    fn finish(&self, failed: bool) -> u64;
+
+    /// Whether the client may still have something to say.
+    fn lingers(&self) -> bool;
 }
 
 /// What became of an attempt to send what waits.
@@ -137,7 +88,7 @@ impl Pipe {
             stream,
             outbox: Mutex::default(),
             broken: AtomicBool::new(false),
-            seized: AtomicU16::new(0),
+            seizure: AtomicSeizure::default(),
             watched: AtomicBool::new(false),
             upgraded: OnceLock::new(),
             on_news: Mutex::default(),
@@ -235,12 +186,12 @@ impl Pipe {
     }
 
     /// What the connection became instead of going on with HTTP.
-    pub(crate) fn upgraded(&self) -> Option<&Upgraded> {
-        self.upgraded.get()
+    pub(crate) fn upgraded(&self) -> Option<&dyn Upgraded> {
+        self.upgraded.get().map(Arc::as_ref)
     }
 
     /// It is so for the rest of the connection.
-    pub(crate) fn set_upgraded(&self, upgraded: Upgraded) {
+    pub(crate) fn set_upgraded(&self, upgraded: Arc<dyn Upgraded>) {
         self.upgraded.get_or_init(|| upgraded);
     }
 
@@ -361,7 +312,7 @@ impl Pipe {
     pub(crate) fn seize(&self, status: u16) -> bool {
         let outbox = self.lock();
         let fresh = !outbox.begun;
-        self.seized.store(if fresh { status } else { BROKEN_OFF }, Ordering::Release);
+        self.seizure.set(if fresh { Seizure::Responded(status) } else { Seizure::CutOff });
         drop(outbox);
         if !fresh {
             self.break_off();
@@ -389,18 +340,20 @@ impl Pipe {
 
     /// The status that was answered in place of the application.
     pub(crate) fn seized(&self) -> Option<u16> {
-        let status = self.seized.load(Ordering::Acquire);
-        (status > BROKEN_OFF).then_some(status)
+        match self.seizure.get() {
+            Seizure::Responded(status) => Some(status),
+            Seizure::None | Seizure::CutOff => None,
+        }
     }
 
     /// Whether the application took too long, and all was sent to its client that ever will be.
     pub(crate) fn is_done_without_application(&self) -> bool {
-        self.seized.load(Ordering::Acquire) != 0 && (self.is_broken() || self.waiting_since().is_none())
+        self.seizure.get() != Seizure::None && (self.is_broken() || self.waiting_since().is_none())
     }
 
     /// Whether nobody hears the application any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_broken() || self.seized.load(Ordering::Acquire) != 0
+        self.is_broken() || self.seizure.get() != Seizure::None
     }
 
     /// Nothing more will be sent; a thread that writes is told so.
@@ -540,81 +493,6 @@ impl Pipe {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
-        }
-    }
-}
-
-impl Outbox {
-    fn is_full(&self, limits: &OutboxLimits) -> bool {
-        match limits.spool_max_bytes {
-            0 => self.memory_bytes >= limits.memory_max_bytes,
-            spool_max_bytes => self.spool_bytes >= spool_max_bytes,
-        }
-    }
-
-    fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) -> io::Result<()> {
-        self.progress.get_or_insert_with(Instant::now);
-        let fits = limits.spool_max_bytes == 0 || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;
-        match self.queue.back_mut() {
-            Some(Segment::Spool { file, written, .. }) if *written < SPOOL_FILE_BYTES => {
-                file.write_all_at(bytes, *written)?;
-                *written += bytes.len() as u64;
-                self.spool_bytes += bytes.len() as u64;
-            }
-            Some(Segment::Memory { bytes: tail, sent }) if fits => {
-                // What was sent leaves memory too, but is not moved out byte by byte.
-                if *sent > tail.len() / 2 {
-                    tail.drain(..*sent);
-                    *sent = 0;
-                }
-                tail.extend_from_slice(bytes);
-                self.memory_bytes += bytes.len();
-            }
-            _ if fits => {
-                self.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
-                self.memory_bytes += bytes.len();
-            }
-            _ => {
-                let file = spool::file(limits.temp_dir.as_deref())?;
-                file.write_all_at(bytes, 0)?;
-                self.queue.push_back(Segment::Spool { file, sent: 0, written: bytes.len() as u64 });
-                self.spool_bytes += bytes.len() as u64;
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts `count` bytes of the first segment as sent.
-    fn sent(&mut self, count: usize) {
-        let wide = count as u64;
-        let done = match self.queue.front_mut() {
-            None | Some(Segment::End) => return,
-            Some(Segment::Memory { bytes, sent }) => {
-                *sent += count;
-                self.memory_bytes = self.memory_bytes.saturating_sub(count);
-                *sent >= bytes.len()
-            }
-            Some(Segment::Spool { sent, written, .. }) => {
-                *sent += wide;
-                self.spool_bytes = self.spool_bytes.saturating_sub(wide);
-                *sent >= *written
-            }
-            Some(Segment::File(FilePart { offset, left, records, .. })) => {
-                *offset += wide;
-                *left = left.saturating_sub(wide);
-                if let Some(records) = records {
-                    records.content_left = records.content_left.saturating_sub(count);
-                }
-                *left == 0
-            }
-        };
-        if done {
-            self.queue.pop_front();
-        }
-        self.progress = (!self.queue.is_empty()).then(Instant::now);
-        if self.queue.is_empty() {
-            // An idle connection keeps no memory for its next answer.
-            self.queue = VecDeque::new();
         }
     }
 }

@@ -34,10 +34,9 @@ use crate::exchange::{Answer, AnswerOptions, Exchange};
 use crate::handshakes::Handshakes;
 use crate::http2::Stream;
 use crate::inbox::Inbox;
-use crate::outbox::{Flushed, Pipe};
+use crate::outbox::{Flushed, Pipe, Upgraded};
 use crate::rules::{Rules, Timeouts};
 use crate::sampling::Sampling;
-use crate::websocket::Upgraded;
 use deadlines::Deadlines;
 use peer_warnings::Complaints;
 
@@ -519,7 +518,7 @@ impl Reactor {
             Some(Entry::Greeting { more, .. }) => *more = true,
             Some(Entry::Out { pipe, more }) => {
                 let pipe = Arc::clone(pipe);
-                let socket = matches!(pipe.upgraded(), Some(Upgraded::Socket(_)));
+                let socket = pipe.upgraded().is_some_and(Upgraded::is_fed);
                 *more |= readable && !socket;
                 if socket {
                     if event.is_writable() {
@@ -599,11 +598,12 @@ impl Reactor {
     /// no end.
     fn read_websocket(&mut self, token: usize, goes_on: bool) {
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token)
-            && let Some(Upgraded::Socket(session)) = pipe.upgraded()
+            && let Some(upgraded) = pipe.upgraded()
+            && upgraded.is_fed()
         {
             // What was taken of a stream's window is to be told.
             self.due.extend(pipe.stream().http2().map(Stream::parent));
-            if !session.read(pipe, &mut self.scratch, self.now, goes_on) {
+            if !upgraded.read(pipe, &mut self.scratch, self.now, goes_on) {
                 self.again.push_back(token);
             }
         }
@@ -937,11 +937,8 @@ impl Reactor {
                     pipe.break_off();
                 }
                 let mut due = since.unwrap_or(self.now).max(self.now - write) + write;
-                if let Some(Upgraded::Socket(session)) = pipe.upgraded() {
-                    if pipe.is_broken() {
-                        session.lose(pipe);
-                    }
-                    due = due.min(session.tick(pipe, self.now));
+                if let Some(at) = pipe.upgraded().and_then(|upgraded| upgraded.tick(pipe, self.now)) {
+                    due = due.min(at);
                 }
                 self.deadlines.set(token, Some(due));
             }

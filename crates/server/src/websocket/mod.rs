@@ -3,7 +3,9 @@
 mod relay;
 mod session;
 mod spare_contexts;
+mod upgrade;
 
 pub(crate) use relay::Relay;
-pub(crate) use session::{Session, Upgrade, Upgraded};
+pub(crate) use session::Session;
 pub(crate) use spare_contexts::Spares;
+pub(crate) use upgrade::Upgrade;

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use anygate_sys::poll::{self, Wanted};
 use tracing::Span;
 
-use crate::outbox::{Flushed, Pipe};
+use crate::outbox::{Flushed, Pipe, Upgraded};
 use crate::rules::OutboxLimits;
 
 /// What is carried at once.
@@ -54,22 +54,28 @@ impl Relay {
         let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
         Ok((Relay { ours, thread: Mutex::new(Some(thread)), over }, theirs.into()))
     }
+}
 
+impl Upgraded for Relay {
     /// Tells the application that nothing more comes.
-    pub(crate) fn hang_up(&self) {
+    fn go_away(&self) {
         // It fails where that is so already.
         let _ = self.ours.shutdown(Shutdown::Write);
     }
 
     /// The call is over: what was written is sent, or waits in the outbox; nothing more is taken. Gives how many bytes the
     /// application sent.
-    pub(crate) fn finish(&self) -> u64 {
+    fn finish(&self, _failed: bool) -> u64 {
         self.over.store(true, Ordering::Release);
         // What was written can still be read; then comes the end, which wakes the thread.
         let _ = self.ours.shutdown(Shutdown::Both);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic in there is a fault of ours that ends this connection only.
         thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+
+    fn lingers(&self) -> bool {
+        true
     }
 }
 

@@ -16,9 +16,8 @@ use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Message, co
 use tracing::Span;
 
 use crate::attention::Attention;
-use crate::outbox::Pipe;
+use crate::outbox::{Pipe, Upgraded};
 use crate::rules::WebSocketRules;
-use crate::websocket::Relay;
 
 /// The inbox is full with so many bytes, or so many messages.
 const INBOX_BYTES: usize = 256 * 1024;
@@ -27,57 +26,6 @@ const INBOX_MESSAGES: usize = 1024;
 const REPLIES_MAX_BYTES: usize = 16 * 1024;
 /// A client that keeps sending gives way to others after so many reads.
 const READS_PER_TURN: usize = 16;
-
-/// A request's wish for a WebSocket, and what became of it.
-pub(crate) struct Upgrade {
-    pub(crate) offer: Offer,
-    /// Who is told that the connection is to be read; set when it leaves the reactor.
-    pub(crate) caller: Option<(Arc<Attention>, usize)>,
-    /// What came behind the request.
-    pub(crate) early: Vec<u8>,
-    pub(crate) upgraded: Option<Upgraded>,
-}
-
-impl Upgrade {
-    pub(crate) fn new(offer: Offer) -> Self {
-        Upgrade { offer, caller: None, early: Vec::new(), upgraded: None }
-    }
-}
-
-/// What a connection became.
-#[derive(Clone)]
-pub(crate) enum Upgraded {
-    /// A WebSocket of ours.
-    Socket(Arc<Session>),
-    /// Bytes that the application rules.
-    Raw(Arc<Relay>),
-}
-
-impl Upgraded {
-    /// The call is over. `failed`: the application broke off. Gives how many bytes were sent.
-    pub(crate) fn finish(&self, failed: bool) -> u64 {
-        match self {
-            Upgraded::Socket(session) => session.finish(failed),
-            Upgraded::Raw(relay) => relay.finish(),
-        }
-    }
-
-    /// Whether the client may still have something to say.
-    pub(crate) fn lingers(&self) -> bool {
-        match self {
-            Upgraded::Socket(session) => !session.lock().farewell,
-            Upgraded::Raw(_) => true,
-        }
-    }
-
-    /// The worker ends.
-    pub(crate) fn go_away(&self) {
-        match self {
-            Upgraded::Socket(session) => session.close(code::GOING_AWAY, ""),
-            Upgraded::Raw(relay) => relay.hang_up(),
-        }
-    }
-}
 
 /// A WebSocket.
 pub(crate) struct Session {
@@ -153,77 +101,8 @@ impl Session {
         }
     }
 
-    // What the reactor's owner does.
-
-    /// Reads what the client sent, as long as it is wanted; `false` if there may be more that no event will tell of.
-    /// `goes_on`: an event has just told of bytes and of no end.
-    pub(crate) fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant, goes_on: bool) -> bool {
-        for _ in 0..READS_PER_TURN {
-            let rest = {
-                let mut inner = self.lock();
-                if inner.paused {
-                    return true;
-                }
-                std::mem::take(&mut inner.rest)
-            };
-            // The application may have made room since it was left, and it comes before anything else.
-            if !rest.is_empty() {
-                self.receive(pipe, &rest, now);
-                continue;
-            }
-            match pipe.stream().recv(scratch) {
-                Ok(0) => {
-                    self.lose(pipe);
-                    return true;
-                }
-                Ok(count) => {
-                    self.receive(pipe, scratch.get(..count).unwrap_or_default(), now);
-                    // A socket that gave less than was asked for is empty, but for an end; of what comes later there is an event.
-                    if goes_on && count < scratch.len() && pipe.stream().is_plain() {
-                        return true;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.lose(pipe);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Asks a silent client whether it lives, and gives up one that does not answer. Gives when to look again.
-    pub(crate) fn tick(&self, pipe: &Pipe, now: Instant) -> Instant {
-        let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
-        let mut inner = self.lock();
-        if inner.paused || inner.closed.is_some() {
-            // Nobody listens whether it answers.
-            (inner.heard, inner.pinged) = (now, None);
-        }
-        match inner.pinged {
-            Some(at) if at + ping_timeout <= now => {
-                drop(inner);
-                self.span.in_scope(|| tracing::debug!("a WebSocket client answered no ping"));
-                self.lose(pipe);
-                now + ping_interval
-            }
-            Some(at) => at + ping_timeout,
-            None if inner.heard + ping_interval <= now => {
-                inner.pinged = Some(now);
-                drop(inner);
-                let mut ping = Vec::new();
-                encode_ping(&mut ping, b"");
-                pipe.send_aside(&ping, REPLIES_MAX_BYTES);
-                now + ping_timeout
-            }
-            None => inner.heard + ping_interval,
-        }
-    }
-
     /// The client is gone.
-    pub(crate) fn lose(&self, pipe: &Pipe) {
+    fn lose(&self, pipe: &Pipe) {
         let mut inner = self.lock();
         if !inner.farewell {
             inner.farewell = true;
@@ -299,14 +178,6 @@ impl Session {
         }
     }
 
-    // What the end of the call does.
-
-    fn finish(&self, failed: bool) -> u64 {
-        self.close(if failed { code::INTERNAL_ERROR } else { code::NORMAL }, "");
-        self.lock().news = None;
-        self.sent_bytes.load(Ordering::Relaxed)
-    }
-
     fn pipe(&self) -> Result<Arc<Pipe>, SendError> {
         self.pipe.upgrade().ok_or(SendError::Disconnected)
     }
@@ -314,6 +185,94 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every statement leaves it whole; a panic while it was held is that WebSocket's.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upgraded for Session {
+    fn is_fed(&self) -> bool {
+        true
+    }
+
+    fn read(&self, pipe: &Pipe, scratch: &mut [u8], now: Instant, goes_on: bool) -> bool {
+        for _ in 0..READS_PER_TURN {
+            let rest = {
+                let mut inner = self.lock();
+                if inner.paused {
+                    return true;
+                }
+                std::mem::take(&mut inner.rest)
+            };
+            // The application may have made room since it was left, and it comes before anything else.
+            if !rest.is_empty() {
+                self.receive(pipe, &rest, now);
+                continue;
+            }
+            match pipe.stream().recv(scratch) {
+                Ok(0) => {
+                    self.lose(pipe);
+                    return true;
+                }
+                Ok(count) => {
+                    self.receive(pipe, scratch.get(..count).unwrap_or_default(), now);
+                    // A socket that gave less than was asked for is empty, but for an end; of what comes later there is an event.
+                    if goes_on && count < scratch.len() && pipe.stream().is_plain() {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.lose(pipe);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Pings a client that was silent, and closes a WebSocket whose client has not answered a ping.
+    fn tick(&self, pipe: &Pipe, now: Instant) -> Option<Instant> {
+        if pipe.is_broken() {
+            self.lose(pipe);
+        }
+        let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
+        let mut inner = self.lock();
+        if inner.paused || inner.closed.is_some() {
+            // Nobody listens whether it answers.
+            (inner.heard, inner.pinged) = (now, None);
+        }
+        Some(match inner.pinged {
+            Some(at) if at + ping_timeout <= now => {
+                drop(inner);
+                self.span.in_scope(|| tracing::debug!("a WebSocket client answered no ping"));
+                self.lose(pipe);
+                now + ping_interval
+            }
+            Some(at) => at + ping_timeout,
+            None if inner.heard + ping_interval <= now => {
+                inner.pinged = Some(now);
+                drop(inner);
+                let mut ping = Vec::new();
+                encode_ping(&mut ping, b"");
+                pipe.send_aside(&ping, REPLIES_MAX_BYTES);
+                now + ping_timeout
+            }
+            None => inner.heard + ping_interval,
+        })
+    }
+
+    fn go_away(&self) {
+        self.close(code::GOING_AWAY, "");
+    }
+
+    fn finish(&self, failed: bool) -> u64 {
+        self.close(if failed { code::INTERNAL_ERROR } else { code::NORMAL }, "");
+        self.lock().news = None;
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    fn lingers(&self) -> bool {
+        !self.lock().farewell
     }
 }
 

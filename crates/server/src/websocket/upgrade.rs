@@ -1,0 +1,24 @@
+//! A request's wish for a WebSocket, and what became of it.
+
+use std::sync::Arc;
+
+use anygate_proto::websocket::handshake::Offer;
+
+use crate::attention::Attention;
+use crate::outbox::Upgraded;
+
+/// A request's wish for a WebSocket, and what became of it.
+pub(crate) struct Upgrade {
+    pub(crate) offer: Offer,
+    /// Who is told that the connection is to be read; set when it leaves the reactor.
+    pub(crate) caller: Option<(Arc<Attention>, usize)>,
+    /// What came behind the request.
+    pub(crate) early: Vec<u8>,
+    pub(crate) upgraded: Option<Arc<dyn Upgraded>>,
+}
+
+impl Upgrade {
+    pub(crate) fn new(offer: Offer) -> Self {
+        Upgrade { offer, caller: None, early: Vec::new(), upgraded: None }
+    }
+}
