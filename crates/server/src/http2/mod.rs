@@ -1,5 +1,9 @@
 //! HTTP/2: many requests at a time on one connection.
 
+mod body;
 mod connection;
+#[cfg(test)]
+mod tests;
+mod wire;
 
-pub(crate) use connection::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
+pub(crate) use connection::{Arrival, Http2, Turn, Waits};

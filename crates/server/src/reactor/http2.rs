@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
-use crate::http2::{Arrival, Http2, Stream, StreamHome, Turn, Waits};
+use crate::http2::{Arrival, Http2, Turn, Waits};
 use crate::outbox::Pipe;
-use crate::transport::Transport;
+use crate::transport::{Http2Stream, StreamHome, Transport};
 
 /// How often the answers of one connection may send more before others have their turn: a client that takes all at once
 /// must not keep the reactor.
@@ -122,7 +122,7 @@ impl Reactor {
                 pipe.flush();
                 self.read_websocket(token, false);
                 pipe.tell_news();
-                self.due.extend(pipe.stream().http2().map(Stream::parent));
+                self.due.extend(pipe.stream().http2().map(Http2Stream::parent));
             }
             Some(Entry::Greeting { .. }) | None => {}
         }
@@ -135,7 +135,7 @@ impl Reactor {
             return;
         }
         let is_reset =
-            |connection: &Connection| connection.pipe.stream().http2().is_some_and(Stream::is_reset);
+            |connection: &Connection| connection.pipe.stream().http2().is_some_and(Http2Stream::is_reset);
         let mut at = 0;
         while let Some((_, connection)) = self.ready.get(at) {
             if !is_reset(connection) {

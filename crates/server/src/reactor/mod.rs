@@ -32,11 +32,11 @@ use crate::connection::{Connection, Next, State};
 use crate::control::{Command, Control};
 use crate::exchange::{Answer, AnswerOptions, Exchange};
 use crate::handshakes::Handshakes;
-use crate::http2::Stream;
 use crate::inbox::Inbox;
 use crate::outbox::{Flushed, Pipe, Upgraded};
 use crate::rules::{Rules, Timeouts};
 use crate::sampling::Sampling;
+use crate::transport::Http2Stream;
 use deadlines::Deadlines;
 use peer_warnings::Complaints;
 
@@ -184,7 +184,7 @@ impl Reactor {
         loop {
             let (since, mut connection) = self.ready.pop_front()?;
             self.tell_queued();
-            if connection.pipe.stream().http2().is_some_and(Stream::is_reset) {
+            if connection.pipe.stream().http2().is_some_and(Http2Stream::is_reset) {
                 self.forget(connection);
                 continue;
             }
@@ -219,7 +219,7 @@ impl Reactor {
         let Some(token) = self.lent_for.take() else { return };
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
             pipe.set_prompt(true);
-            self.due.extend(pipe.stream().http2().map(Stream::parent));
+            self.due.extend(pipe.stream().http2().map(Http2Stream::parent));
             self.watch(token);
         }
     }
@@ -602,7 +602,7 @@ impl Reactor {
             && upgraded.is_fed()
         {
             // What was taken of a stream's window is to be told.
-            self.due.extend(pipe.stream().http2().map(Stream::parent));
+            self.due.extend(pipe.stream().http2().map(Http2Stream::parent));
             if !upgraded.read(pipe, &mut self.scratch, self.now, goes_on) {
                 self.again.push_back(token);
             }
@@ -738,7 +738,7 @@ impl Reactor {
             // The answer is still with its exchange, and will be sent with those of others.
             return;
         }
-        self.due.extend(connection.pipe.stream().http2().map(Stream::parent));
+        self.due.extend(connection.pipe.stream().http2().map(Http2Stream::parent));
         match connection.pipe.flush() {
             Flushed::Blocked => {
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));

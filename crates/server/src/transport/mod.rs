@@ -1,72 +1,32 @@
-//! The bytes of a connection: a socket as it is, or with a session around it. A session is fed by whoever reads or
-//! writes the connection; nothing here waits.
+//! The bytes of a connection: a socket as it is, one with TLS, or a stream of HTTP/2. Which it is, is chosen once. Nothing
+//! here waits unless it says so.
 
-use std::io::{self, Read, Write};
+mod h2_shared;
+mod h2_stream;
+mod tls_session;
+
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anygate_sys::{Stream, poll};
-use rustls::ServerConnection;
 
-use crate::tls::{Tls, facts};
+use crate::tls::Tls;
+pub(crate) use h2_shared::{Handle, Shared};
+pub(crate) use h2_stream::{Call, Stream as Http2Stream, StreamHome};
+pub(crate) use tls_session::Greeting;
+use tls_session::Secured;
 
-use crate::http2;
-
-/// Ciphertext of one read, and the part of a file that is encrypted at once.
+/// The part of a file that is read and encrypted at once.
 const PIECE_BYTES: usize = 16 * 1024;
-
-/// What a client that speaks plain HTTP is told, in its own language.
-const NOT_TLS: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
-    Connection: close\r\n\r\n400 Bad Request: this port speaks HTTPS, not HTTP.\n";
 
 /// The bytes of a connection: a socket as it is, or with TLS.
 pub(crate) enum Transport {
     Plain(Stream),
     Tls(Box<Secured>),
     /// Not a connection of its own but one stream of another, which only answers.
-    Http2(http2::Stream),
-}
-
-/// A socket with its session.
-pub(crate) struct Secured {
-    stream: Stream,
-    session: Mutex<Session>,
-    /// How the handshake ended; nothing while it goes on.
-    greeted: OnceLock<Greeted>,
-    /// The handshake waits until the socket takes more.
-    is_stuck: AtomicBool,
-}
-
-/// How a handshake ended.
-enum Greeted {
-    /// Well, and with HTTP/2 agreed on or not (ALPN, RFC 7301).
-    Well { http2: bool },
-    /// The client broke it off, or the rules.
-    Badly,
-}
-
-/// How far a handshake is.
-pub(crate) enum Greeting {
-    /// The client has the next word.
-    GoingOn,
-    /// It is over. These variables tell of the session.
-    Done(Vec<(&'static str, String)>),
-    /// The connection is to be closed.
-    Failed,
-}
-
-struct Session {
-    tls: ServerConnection,
-    /// Received and not yet taken in: rustls takes no more while it has plaintext of a whole record for us.
-    pending: Vec<u8>,
-    /// Something was received; until then the client may turn out to speak plain HTTP.
-    begun: bool,
-    /// Nothing more can be received or sent.
-    broken: bool,
+    Http2(Http2Stream),
 }
 
 impl Transport {
@@ -74,47 +34,31 @@ impl Transport {
     ///
     /// Errors: rustls says no, which it does for lack of memory only.
     pub(crate) fn secured(stream: Stream, tls: &Tls) -> io::Result<Transport> {
-        let tls = tls.session().map_err(io::Error::other)?;
-        let session = Mutex::new(Session { tls, pending: Vec::new(), begun: false, broken: false });
-        let (greeted, is_stuck) = (OnceLock::new(), AtomicBool::new(false));
-        Ok(Transport::Tls(Box::new(Secured { stream, session, greeted, is_stuck })))
+        Ok(Transport::Tls(Box::new(Secured::new(stream, tls)?)))
     }
 
     /// Goes on with the handshake as far as the socket allows. It computes for long: no thread with anything else to do
     /// may call this.
     pub(crate) fn greet(&self) -> Greeting {
-        let Transport::Tls(secured) = self else { return Greeting::Done(Vec::new()) };
-        let mut session = secured.lock();
-        let result = session.greet(&secured.stream);
-        secured.is_stuck.store(session.tls.wants_write(), Ordering::Release);
-        match result {
-            Ok(()) => {
-                let http2 = session.tls.alpn_protocol() == Some(b"h2");
-                // Only one thread at a time has the connection, and it asks before.
-                let _ = secured.greeted.set(Greeted::Well { http2 });
-                Greeting::Done(facts::variables(&session.tls))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Greeting::GoingOn,
-            Err(_) => {
-                let _ = secured.greeted.set(Greeted::Badly);
-                Greeting::Failed
-            }
+        match self {
+            Transport::Tls(secured) => secured.greet(),
+            Transport::Plain(_) | Transport::Http2(_) => Greeting::Done(Vec::new()),
         }
     }
 
     /// Whether the handshake is not over: nothing can be received or sent yet. Never waits for who is at it.
     pub(crate) fn is_greeting(&self) -> bool {
-        matches!(self, Transport::Tls(secured) if secured.greeted.get().is_none())
+        matches!(self, Transport::Tls(secured) if secured.is_greeting())
     }
 
     /// Whether the handshake goes on when the socket takes more.
     pub(crate) fn is_stuck(&self) -> bool {
-        matches!(self, Transport::Tls(secured) if secured.is_stuck.load(Ordering::Acquire))
+        matches!(self, Transport::Tls(secured) if secured.is_stuck())
     }
 
     /// Whether the handshake failed.
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self, Transport::Tls(secured) if matches!(secured.greeted.get(), Some(Greeted::Badly)))
+        matches!(self, Transport::Tls(secured) if secured.is_refused())
     }
 
     /// What the system knows; streams of HTTP/2 share that of their connection.
@@ -127,7 +71,7 @@ impl Transport {
     }
 
     /// The stream of HTTP/2 that it is.
-    pub(crate) fn http2(&self) -> Option<&http2::Stream> {
+    pub(crate) fn http2(&self) -> Option<&Http2Stream> {
         match self {
             Transport::Http2(stream) => Some(stream),
             Transport::Plain(_) | Transport::Tls(_) => None,
@@ -136,7 +80,7 @@ impl Transport {
 
     /// Whether TLS agreed on HTTP/2 (ALPN).
     pub(crate) fn agreed_on_http2(&self) -> bool {
-        matches!(self, Transport::Tls(secured) if matches!(secured.greeted.get(), Some(Greeted::Well { http2: true })))
+        matches!(self, Transport::Tls(secured) if secured.agreed_on_http2())
     }
 
     /// Waits until something can be received.
@@ -165,7 +109,7 @@ impl Transport {
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Transport::Plain(stream) => stream.recv(buffer),
-            Transport::Tls(secured) => secured.lock().recv(&secured.stream, buffer),
+            Transport::Tls(secured) => secured.recv(buffer),
             Transport::Http2(stream) => stream.recv(buffer),
         }
     }
@@ -174,7 +118,7 @@ impl Transport {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain(stream) => stream.send(bytes),
-            Transport::Tls(secured) => secured.lock().send(&secured.stream, &[io::IoSlice::new(bytes)]),
+            Transport::Tls(secured) => secured.send(&[io::IoSlice::new(bytes)]),
             Transport::Http2(stream) => stream.send(bytes),
         }
     }
@@ -188,7 +132,7 @@ impl Transport {
     pub(crate) fn send_slices(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Transport::Plain(stream) => stream.send_vectored(slices),
-            Transport::Tls(secured) => secured.lock().send(&secured.stream, slices),
+            Transport::Tls(secured) => secured.send(slices),
             Transport::Http2(stream) => send_each(slices, |slice| stream.send(slice)),
         }
     }
@@ -211,14 +155,14 @@ impl Transport {
     pub(crate) fn flush(&self) -> io::Result<bool> {
         match self {
             Transport::Plain(_) | Transport::Http2(_) => Ok(true),
-            Transport::Tls(secured) => secured.lock().flush(&secured.stream),
+            Transport::Tls(secured) => secured.flush(),
         }
     }
 
     /// As [`Stream::shutdown_write`], after saying goodbye.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         if let Transport::Tls(secured) = self {
-            secured.lock().say_goodbye(&secured.stream);
+            secured.say_goodbye();
         }
         self.socket().map_or(Ok(()), Stream::shutdown_write)
     }
@@ -227,128 +171,10 @@ impl Transport {
     pub(crate) fn reset_on_close(&self) -> io::Result<()> {
         match self {
             Transport::Plain(_) => {}
-            Transport::Tls(secured) => secured.lock().broken = true,
+            Transport::Tls(secured) => secured.cut_off(),
             Transport::Http2(stream) => stream.reset(),
         }
         self.socket().map_or(Ok(()), Stream::reset_on_close)
-    }
-}
-
-impl Secured {
-    fn lock(&self) -> MutexGuard<'_, Session> {
-        // A panic inside rustls would leave a session that refuses everything; it ends with its connection.
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Secured {
-    fn drop(&mut self) {
-        // RFC 8446 section 6.1: "Each party MUST send a "close_notify" alert before closing its write side of the
-        // connection". Without it a client cannot tell the end from a cut.
-        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
-        session.say_goodbye(&self.stream);
-    }
-}
-
-impl Session {
-    /// Goes on with the handshake until it is over and all of it is sent, or the socket blocks.
-    fn greet(&mut self, stream: &Stream) -> io::Result<()> {
-        loop {
-            if !self.flush(stream)? {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            if !self.tls.is_handshaking() {
-                return Ok(());
-            }
-            if self.take_in(stream)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    fn recv(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.broken {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            match self.tls.reader().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Cut off without a goodbye; what HTTP says about lengths tells whether something is missing.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                result => return result,
-            }
-            self.take_in(stream)?;
-            self.flush(stream)?;
-        }
-    }
-
-    /// Lets rustls have what was received, or what can be received now. Gives how much it took; 0 at the end.
-    fn take_in(&mut self, stream: &Stream) -> io::Result<usize> {
-        if self.pending.is_empty() {
-            let mut piece = [0; PIECE_BYTES];
-            let count = stream.recv(&mut piece)?;
-            self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
-        }
-        let first = self.pending.first().copied();
-        let taken = self.tls.read_tls(&mut self.pending.as_slice())?;
-        self.pending.drain(..taken);
-        if self.pending.is_empty() {
-            // An idle connection keeps no memory for its next request.
-            self.pending = Vec::new();
-        }
-        if let Err(error) = self.tls.process_new_packets() {
-            return Err(self.refuse(stream, first, &error));
-        }
-        self.begun = true;
-        Ok(taken)
-    }
-
-    /// The client broke the protocol: tells it so.
-    fn refuse(&mut self, stream: &Stream, first: Option<u8>, error: &rustls::Error) -> io::Error {
-        self.broken = true;
-        if !self.begun && first.is_some_and(|byte| byte.is_ascii_uppercase()) {
-            // If it does not take this it is gone.
-            let _ = stream.send(NOT_TLS);
-        } else {
-            let mut writer = Writer(stream);
-            while self.tls.wants_write() && self.tls.write_tls(&mut writer).is_ok() {}
-        }
-        tracing::debug!("refused a TLS connection: {error}");
-        io::Error::new(io::ErrorKind::InvalidData, "broken TLS")
-    }
-
-    /// What is sent at once shares a record, if it is not too long.
-    fn send(&mut self, stream: &Stream, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        if !self.flush(stream)? {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let taken = self.tls.writer().write_vectored(slices)?;
-        self.flush(stream)?;
-        Ok(taken)
-    }
-
-    fn flush(&mut self, stream: &Stream) -> io::Result<bool> {
-        if self.broken {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        let mut writer = Writer(stream);
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut writer) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    fn say_goodbye(&mut self, stream: &Stream) {
-        if !self.broken && !self.tls.is_handshaking() {
-            self.tls.send_close_notify();
-            // If the socket takes no more the client is not reading, and learns of the end otherwise.
-            let _ = self.flush(stream);
-        }
     }
 }
 
@@ -367,23 +193,6 @@ fn send_each(
         }
     }
     Ok(total)
-}
-
-/// A socket as rustls wants it.
-struct Writer<'s>(&'s Stream);
-
-impl Write for Writer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,90 @@
+//! The body of a request over HTTP/2 that the application reads while it arrives.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use anygate_proto::application::Body;
+use bytes::{Buf, Bytes};
+use h2::RecvStream;
+
+use crate::attention::Attention;
+use crate::transport::{Call, Handle};
+
+/// A body that the application reads while it arrives.
+pub(super) struct StreamedBody {
+    pub(super) body: Handle<RecvStream>,
+    pub(super) at_hand: Bytes,
+    pub(super) length: Option<u64>,
+    /// Bytes that may still come.
+    pub(super) left: u64,
+    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
+    pub(super) timeout: Option<Duration>,
+    pub(super) call: Arc<Call>,
+    pub(super) attention: Arc<Attention>,
+    pub(super) parent: usize,
+}
+
+/// Told when a body has more, where a thread waits for it.
+struct Reader(Thread);
+
+impl Wake for Reader {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Body for StreamedBody {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let waker = match self.timeout {
+            Some(_) => Waker::from(Arc::new(Reader(thread::current()))),
+            None => Waker::from(Arc::clone(&self.call)),
+        };
+        let mut context = Context::from_waker(&waker);
+        let until = self.timeout.map(|timeout| Instant::now() + timeout);
+        while self.at_hand.is_empty() && !buffer.is_empty() {
+            match self.body.get().poll_data(&mut context) {
+                Poll::Ready(None) => return Ok(0),
+                Poll::Ready(Some(Err(error))) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("the client broke off: {error}"),
+                    ));
+                }
+                Poll::Ready(Some(Ok(data))) => {
+                    self.left = self.left.checked_sub(data.len() as u64).ok_or_else(|| {
+                        io::Error::new(io::ErrorKind::InvalidData, "the body is longer than body_max_bytes")
+                    })?;
+                    // It fails only for more than was received.
+                    let _ = self.body.get().flow_control().release_capacity(data.len());
+                    self.attention.call_on(self.parent);
+                    self.at_hand = data;
+                }
+                Poll::Pending => {
+                    let Some(until) = until else { return Err(io::ErrorKind::WouldBlock.into()) };
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the client sent no more of the body in time",
+                        ));
+                    }
+                    thread::park_timeout(left);
+                }
+            }
+        }
+        let count = self.at_hand.len().min(buffer.len());
+        self.at_hand.split_to(count).copy_to_slice(buffer.get_mut(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    fn may_block(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,138 @@
+//! HTTP/2 over a pair of sockets: bodies that are read while they arrive, and a panic inside `h2`.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use anygate_config::Protocol;
+use anygate_policy::forwarded::Forwarding;
+use anygate_proto::cgi::Mount;
+use anygate_proto::http2;
+use anygate_proto::limits::Limits;
+use anygate_proto::websocket::Limits as MessageLimits;
+use anygate_proto::websocket::handshake::Origins;
+use http::Response;
+
+use super::{Http2, Turn, Waits};
+use crate::attention::Attention;
+use crate::exchange::RequestBody;
+use crate::outbox::Pipe;
+use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
+use crate::transport::{Http2Stream, StreamHome, Transport};
+use crate::websocket::Spares;
+
+struct Failing;
+
+impl Wake for Failing {
+    fn wake(self: Arc<Self>) {
+        panic!("meant to fail");
+    }
+}
+
+/// Those of a worker whose readers wait in a loop of their own.
+fn rules(stream_paths: Vec<String>) -> ReadRules {
+    let websocket = WebSocketRules {
+        limits: MessageLimits::default(),
+        origins: Origins::Same,
+        compression: None,
+        over_http2: false,
+        ping_interval: Duration::from_secs(1),
+        ping_timeout: Duration::from_secs(1),
+        outbox: OutboxLimits {
+            memory_max_bytes: 1,
+            spool_max_bytes: 0,
+            write_timeout: Duration::from_secs(1),
+            temp_dir: None,
+            waits: true,
+        },
+        deflate: Spares::default(),
+        inflate: Spares::default(),
+    };
+    ReadRules {
+        site: None,
+        limits: Limits::default(),
+        body_memory_max_bytes: 1000,
+        temp_dir: None,
+        body_timeout: Duration::from_secs(1),
+        stream_timeout: None,
+        stream_paths,
+        requests_per_connection_max: 0,
+        mount: Mount::default(),
+        forwarding: Forwarding::default(),
+        proxy_protocol: false,
+        https_port: None,
+        websocket: Arc::new(websocket),
+    }
+}
+
+fn attention() -> Arc<Attention> {
+    let poll = mio::Poll::new().unwrap();
+    Arc::new(Attention::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()))
+}
+
+/// A pipe to a client.
+fn pipe() -> (Arc<Pipe>, UnixStream) {
+    let (ours, client) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Arc::new(Pipe::new(Transport::Plain(OwnedFd::from(ours).into()))), client)
+}
+
+#[test]
+fn a_streamed_body_calls_its_stream_when_more_came() {
+    let (rules, attention, (pipe, mut client)) = (rules(vec!["/".to_owned()]), attention(), pipe());
+    let home = StreamHome { attention: &attention, parent: 0 };
+    let mut hello = http2::PREFACE.to_vec();
+    hello.extend(b"\0\0\0\x04\0\0\0\0\0");
+    hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
+    let now = Instant::now();
+    let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
+    let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+    http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+    let (mut exchange, _stream) = http2.stream(arrived.pop().unwrap(), 7, &rules, &home);
+    let RequestBody::Received(mut body) = std::mem::take(&mut exchange.body) else { panic!("no body") };
+    let mut buffer = [0; 10];
+    assert_eq!(body.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert!(http2.take_called().is_empty());
+    client.write_all(b"\0\0\x04\0\x01\0\0\0\x01more").unwrap();
+    http2.set_readable();
+    http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+    assert_eq!(http2.take_called(), [7]);
+    assert_eq!(body.read(&mut buffer).unwrap(), 4);
+    assert_eq!(body.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
+fn a_panic_inside_h2_ends_only_its_connection() {
+    let (rules, attention, (pipe, mut client)) = (rules(Vec::new()), attention(), pipe());
+    let home = StreamHome { attention: &attention, parent: 0 };
+    // Settings that open no window, and two requests.
+    let mut hello = http2::PREFACE.to_vec();
+    hello.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0");
+    for stream in [1, 3] {
+        hello.extend([0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84]);
+    }
+    let now = Instant::now();
+    let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
+    let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+    http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+    let streams: Vec<Http2Stream> =
+        arrived.drain(..).map(|arrival| http2.stream(arrival, 1, &rules, &home).1).collect();
+    let [first, second] = &streams[..] else { panic!("two requests came") };
+    for stream in [first, second] {
+        stream.start(Response::new(()), false).unwrap();
+    }
+    let waker = Waker::from(Arc::new(Failing));
+    first.want_room(&waker);
+    // The reset wakes whoever waits for room, while h2 holds its locks.
+    client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
+    http2.set_readable();
+    http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+    assert_eq!(http2.waits(), Waits::Over);
+    assert!(second.is_reset());
+    assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    drop(streams);
+    drop(http2);
+}

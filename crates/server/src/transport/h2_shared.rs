@@ -1,0 +1,113 @@
+//! What a connection of HTTP/2, its socket and its streams share, and how all of them hold what is `h2`'s.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anygate_proto::http2::Frames;
+
+/// Frames that are work for us alone: so many at once, so many a second, and so many for each answer that was given.
+const IDLE_FRAMES_MAX: u32 = 1000;
+const IDLE_FRAMES_PER_SECOND: u32 = 100;
+const IDLE_FRAMES_PER_ANSWER: u32 = 4;
+
+/// What a connection shares with its streams and its socket's face.
+pub(crate) struct Shared {
+    /// The socket may hold bytes that were not read.
+    pub(crate) readable: AtomicBool,
+    /// The socket takes no more.
+    pub(crate) blocked: AtomicBool,
+    /// The socket took something.
+    pub(crate) sent: AtomicBool,
+    /// Bytes that may still be read in this turn.
+    pub(crate) budget: AtomicUsize,
+    /// The connection ended.
+    pub(crate) over: AtomicBool,
+    /// Streams that have an answer to give.
+    pub(crate) open: AtomicUsize,
+    /// Tokens of streams that can send more, or never will.
+    pub(crate) called: Mutex<Vec<usize>>,
+    idle_frames: Mutex<IdleFrames>,
+}
+
+struct IdleFrames {
+    frames: Frames,
+    left: u32,
+    since: Instant,
+}
+
+impl Shared {
+    /// `now`: since when idle frames are counted.
+    pub(crate) fn new(read_max_bytes: usize, now: Instant) -> Self {
+        Shared {
+            readable: AtomicBool::new(true),
+            blocked: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            budget: AtomicUsize::new(read_max_bytes),
+            over: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            called: Mutex::default(),
+            idle_frames: Mutex::new(IdleFrames { frames: Frames::new(), left: IDLE_FRAMES_MAX, since: now }),
+        }
+    }
+
+    /// Takes the tokens of streams that can send more, or never will.
+    pub(crate) fn take_called(&self) -> Vec<usize> {
+        std::mem::take(&mut self.called.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn idle_frames(&self) -> MutexGuard<'_, IdleFrames> {
+        self.idle_frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn look_at(&self, bytes: &[u8]) {
+        let mut idle = self.idle_frames();
+        let count = idle.frames.count(bytes);
+        idle.left = idle.left.saturating_sub(count);
+    }
+
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.idle_frames().left == 0
+    }
+
+    /// An answer was given: whoever has work done may ask for a little more beside it.
+    pub(crate) fn earn(&self) {
+        let mut idle = self.idle_frames();
+        if idle.left > 0 {
+            idle.left = idle.left.saturating_add(IDLE_FRAMES_PER_ANSWER).min(IDLE_FRAMES_MAX);
+        }
+    }
+
+    pub(crate) fn refill(&self, now: Instant) {
+        let mut idle = self.idle_frames();
+        let seconds = now.saturating_duration_since(idle.since).as_secs();
+        if seconds > 0 && idle.left > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(IDLE_FRAMES_PER_SECOND);
+            idle.left = idle.left.saturating_add(more).min(IDLE_FRAMES_MAX);
+            idle.since = now;
+        }
+    }
+}
+
+/// A handle of `h2`. If `h2` ever panics its locks stay poisoned, and then dropping any other handle of the same
+/// connection panics too, which must not end the thread that does so.
+pub(crate) struct Handle<T>(Option<T>);
+
+impl<T> Handle<T> {
+    pub(crate) fn new(handle: T) -> Self {
+        Handle(Some(handle))
+    }
+
+    pub(crate) fn get(&mut self) -> &mut T {
+        self.0.as_mut().expect("a handle is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        let handle = self.0.take();
+        // What went wrong was said by whoever was first to see it.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handle)));
+    }
+}

@@ -1,0 +1,273 @@
+//! One stream of HTTP/2, which stands where other connections have a socket: the sending half, and what comes on a stream
+//! that is a WebSocket.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use anygate_proto::application::SendError;
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::Response;
+
+use super::h2_shared::{Handle, Shared};
+use crate::attention::Attention;
+use crate::panics::panic_text;
+
+/// Where streams are at home.
+pub(crate) struct StreamHome<'a> {
+    pub(crate) attention: &'a Arc<Attention>,
+    /// The connection's token.
+    pub(crate) parent: usize,
+}
+
+/// The answering half of one stream, which stands where other connections have a socket.
+pub(crate) struct Stream {
+    half: Mutex<Half>,
+    incoming: Mutex<Option<Incoming>>,
+    shared: Arc<Shared>,
+    attention: Arc<Attention>,
+    parent: usize,
+    call: Arc<Call>,
+}
+
+/// What comes on a stream that is a WebSocket.
+pub(crate) struct Incoming {
+    body: Handle<RecvStream>,
+    at_hand: Bytes,
+}
+
+struct Half {
+    respond: Handle<SendResponse<Bytes>>,
+    send: Option<Handle<SendStream<Bytes>>>,
+    /// The last bytes were given.
+    ended: bool,
+    /// By us.
+    reset: bool,
+}
+
+/// Told when a stream can send more, or has more to read.
+pub(crate) struct Call {
+    token: usize,
+    shared: Arc<Shared>,
+    told: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Call {
+    /// `token` is that of the stream's own connection.
+    pub(crate) fn new(token: usize, shared: Arc<Shared>) -> Self {
+        Call { token, shared, told: Mutex::new(false), changed: Condvar::new() }
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(self.token);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Stream {
+    /// The stream of a request that came. `messages`: what the client of a WebSocket sends on it.
+    pub(crate) fn new(
+        respond: Handle<SendResponse<Bytes>>,
+        messages: Option<Handle<RecvStream>>,
+        call: Arc<Call>,
+        home: &StreamHome<'_>,
+    ) -> Self {
+        let shared = Arc::clone(&call.shared);
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Stream {
+            half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
+            incoming: Mutex::new(messages.map(|body| Incoming { body, at_hand: Bytes::new() })),
+            shared,
+            attention: Arc::clone(home.attention),
+            parent: home.parent,
+            call,
+        }
+    }
+
+    /// The token of the connection that it is a stream of.
+    pub(crate) fn parent(&self) -> usize {
+        self.parent
+    }
+
+    /// Has the connection send what was given, for threads that do not own the reactor.
+    pub(crate) fn nudge(&self) {
+        self.attention.call_on(self.parent);
+    }
+
+    /// Sends the head. `end`: nothing follows.
+    pub(crate) fn start(&self, head: Response<()>, end: bool) -> Result<(), SendError> {
+        self.with(|half| {
+            let send = half.respond.get().send_response(head, end).map_err(|_| gone())?;
+            half.send = Some(Handle::new(send));
+            half.ended = end;
+            Ok(())
+        })
+        .map_err(|_| SendError::Disconnected)
+    }
+
+    /// Sends an interim head.
+    pub(crate) fn interim(&self, head: Response<()>) -> Result<(), SendError> {
+        self.with(|half| half.respond.get().send_informational(head).map_err(|_| gone()))
+            .map_err(|_| SendError::Disconnected)
+    }
+
+    /// Takes what the client of a WebSocket sent.
+    ///
+    /// Errors: `WouldBlock`, also for streams that are no WebSocket; others when the client is gone.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Incoming { body, at_hand }) = &mut *incoming else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        if at_hand.is_empty() {
+            let waker = Waker::from(Arc::clone(&self.call));
+            let taken = catch_unwind(AssertUnwindSafe(|| {
+                let taken = body.get().poll_data(&mut Context::from_waker(&waker));
+                if let Poll::Ready(Some(Ok(data))) = &taken {
+                    // It fails only for more than was received.
+                    let _ = body.get().flow_control().release_capacity(data.len());
+                }
+                taken
+            }));
+            match taken {
+                Ok(Poll::Pending) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(Poll::Ready(None)) => return Ok(0),
+                Ok(Poll::Ready(Some(Ok(data)))) => *at_hand = data,
+                Ok(Poll::Ready(Some(Err(_)))) | Err(_) => return Err(gone()),
+            }
+        }
+        let count = at_hand.len().min(buffer.len());
+        at_hand.split_to(count).copy_to_slice(buffer.get_mut(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    /// Sends as much as there is room for.
+    ///
+    /// Errors: `WouldBlock`; others when the client is gone.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.with(|half| {
+            let room = self.room(half, bytes.len())?;
+            let now = bytes.get(..room).unwrap_or(bytes);
+            half.data(Bytes::copy_from_slice(now), false)?;
+            Ok(now.len())
+        })
+    }
+
+    /// Sends the last bytes if there is room for all of them; gives whether there was.
+    pub(crate) fn send_last(&self, bytes: &[u8]) -> io::Result<bool> {
+        self.with(|half| {
+            if half.ended {
+                return Ok(true);
+            }
+            if !bytes.is_empty() {
+                match self.room(half, bytes.len()) {
+                    Ok(room) if room >= bytes.len() => {}
+                    Ok(_) => return Ok(false),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+            half.data(Bytes::copy_from_slice(bytes), true)?;
+            Ok(true)
+        })
+    }
+
+    /// Gives the stream up, so that nobody takes its answer for whole.
+    pub(crate) fn reset(&self) {
+        // A stream that is gone already needs no reset.
+        let _ = self.with(|half| {
+            half.respond.get().send_reset(Reason::INTERNAL_ERROR);
+            half.ended = true;
+            half.reset = true;
+            Ok(())
+        });
+    }
+
+    /// Whether the client has given the stream up.
+    pub(crate) fn is_reset(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let reset = self.with(|half| Ok(half.respond.get().poll_reset(&mut context).is_ready()));
+        self.shared.over.load(Ordering::Relaxed) || reset.unwrap_or(true)
+    }
+
+    /// Waits until more can be sent, at most `longest`. Gives `false` when nothing changed.
+    pub(crate) fn wait(&self, longest: Duration) -> bool {
+        let told = self.call.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.call.changed.wait_timeout_while(told, longest, |told| !*told);
+        let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *told)
+    }
+
+    /// How many of `wanted` bytes there is room for, at least one.
+    fn room(&self, half: &mut Half, wanted: usize) -> io::Result<usize> {
+        if self.shared.over.load(Ordering::Relaxed) {
+            return Err(gone());
+        }
+        let send = half.send.as_mut().ok_or_else(gone)?.get();
+        send.reserve_capacity(wanted);
+        let room = match send.capacity() {
+            0 => {
+                let waker = Waker::from(Arc::clone(&self.call));
+                match send.poll_capacity(&mut Context::from_waker(&waker)) {
+                    Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+                    Poll::Ready(Some(Ok(room))) => room,
+                    Poll::Ready(Some(Err(_)) | None) => return Err(gone()),
+                }
+            }
+            room => room,
+        };
+        Ok(room.min(wanted))
+    }
+
+    /// Has `waker` woken when there is room. There must be none.
+    #[cfg(test)]
+    pub(crate) fn want_room(&self, waker: &Waker) {
+        let pending = self.with(|half| {
+            let send = half.send.as_mut().ok_or_else(gone)?.get();
+            send.reserve_capacity(1);
+            Ok(send.poll_capacity(&mut Context::from_waker(waker)).is_pending())
+        });
+        assert!(pending.expect("the client is there"));
+    }
+
+    /// Works on the half. A panic in `h2` is as if the client were gone.
+    fn with<T>(&self, work: impl FnOnce(&mut Half) -> io::Result<T>) -> io::Result<T> {
+        let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+        catch_unwind(AssertUnwindSafe(|| work(&mut half))).unwrap_or_else(|panic| {
+            tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
+            Err(gone())
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let half = self.half.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if half.ended && !half.reset {
+            self.shared.earn();
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+impl Half {
+    fn data(&mut self, bytes: Bytes, end: bool) -> io::Result<()> {
+        let send = self.send.as_mut().ok_or_else(gone)?;
+        send.get().send_data(bytes, end).map_err(|_| gone())?;
+        self.ended |= end;
+        Ok(())
+    }
+}
