@@ -16,7 +16,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 use tracing::Span;
 
-use crate::exchange::body::BodySpool;
+use crate::exchange::BodySpool;
 use crate::exchange::{Announced, error_page, span};
 use crate::rules::mount;
 

@@ -163,6 +163,16 @@ pub(crate) struct ReadRules {
 }
 
 impl ReadRules {
+    /// Whether the body of a request is passed on as it arrives.
+    pub(crate) fn streams(&self, head: &RequestHead) -> bool {
+        self.stream_paths.iter().any(|prefix| {
+            let prefix = prefix.as_bytes();
+            head.path()
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
+        })
+    }
+
     /// Most bytes of a request's body.
     pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
         let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));

@@ -4,8 +4,8 @@ use anygate_proto::application::Endpoints;
 use anygate_proto::cgi;
 use anygate_proto::fastcgi::{self, Decoder, Event};
 
-use crate::connection::refused;
-use crate::exchange::body::BodySpool;
+use super::refusals::refused;
+use crate::exchange::BodySpool;
 use crate::exchange::{Exchange, Form, RequestBody};
 use crate::rules::ReadRules;
 

@@ -5,43 +5,29 @@
 //! exchange runs. It never waits and reads no clock.
 
 mod fastcgi;
+mod gateway;
 mod protocol_hint;
+mod refusals;
 
 use std::io::IoSlice;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use anygate_config::Protocol;
 use anygate_policy::concurrency::ConnectionPermit;
-use anygate_policy::forwarded::Applied;
-use anygate_policy::policies::{self, Admission, OwnResponse};
 use anygate_proto::application::Endpoints;
-use anygate_proto::cgi::{self, Mount};
-use anygate_proto::error::InvalidHead;
-use anygate_proto::head::RequestHead;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
 use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
-use anygate_proto::websocket::handshake::{self, Offer, Refusal};
-use anygate_proto::{proxy, scgi, uwsgi};
+use anygate_proto::proxy;
+use anygate_proto::websocket::handshake;
 
-use crate::exchange::body::{BodySpool, BodyStream};
-use crate::exchange::{Admitted, Exchange, Form, RequestBody};
+use crate::attention::Attention;
+use crate::exchange::{BodySpool, BodyStream, EarlyResponse, Exchange, Form, RequestBody};
 use crate::finished::Finished;
 use crate::http2::Http2;
 use crate::outbox::Pipe;
-use crate::redirect::to_https;
 use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
-
-use crate::attention::Attention;
-use crate::websocket::Upgrade;
-use fastcgi::{Arrived, Streams};
-
-/// Said once: a proxy may be in front that nobody named.
-static UNTRUSTED: Once = Once::new();
-/// Said once: a front server may be told to send HTTP_HOST twice.
-static SECOND_HOST: Once = Once::new();
-/// Said once: a page of a friend may want to open WebSockets.
-static FOREIGN: Once = Once::new();
+use fastcgi::Streams;
 
 pub(crate) struct Connection {
     pub(crate) token: usize,
@@ -99,16 +85,23 @@ pub(crate) enum Next {
     Ready,
     /// Go on with HTTP/2; nothing of it was taken.
     Http2,
-    /// Answer with this status and close.
-    Refuse(u16),
-    /// Answer with this status that it is to be found elsewhere, and close.
-    Redirect(u16, String),
-    /// Answer with this; another request may follow if the exchange says so.
-    Reply(Box<OwnResponse>),
-    /// Close without an answer, and say why: the peer does not speak the protocol.
+    /// Respond without the application.
+    Respond(EarlyResponse),
+    /// Close without a response, and log why: the peer does not speak the protocol.
     Broken(String),
     /// Close: nothing more is to be said.
     Close,
+}
+
+impl From<EarlyResponse> for Next {
+    fn from(response: EarlyResponse) -> Self {
+        Next::Respond(response)
+    }
+}
+
+/// The error page of this status.
+fn refuse(status: u16) -> Next {
+    Next::Respond(EarlyResponse::Error(status))
 }
 
 impl Connection {
@@ -162,7 +155,7 @@ impl Connection {
             let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer.map(Some), &self.endpoints)?;
         }
-        exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
+        exchange.streamed = rules.streams(&exchange.head);
         self.state = State::Ready;
         Ok(())
     }
@@ -338,7 +331,7 @@ impl Connection {
                     match arrived {
                         Ok(()) if taken == 0 => return (consumed, Next::Wait),
                         Ok(()) => {}
-                        Err(next @ Next::Reply(_)) => return (consumed, next),
+                        Err(next @ Next::Respond(EarlyResponse::Site(_))) => return (consumed, next),
                         Err(next) => return (bytes.len(), next),
                     }
                 }
@@ -349,7 +342,7 @@ impl Connection {
                         Ok(None) => return (consumed, Next::Wait),
                         Err(error) => {
                             tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
-                            return (bytes.len(), Next::Refuse(error.status()));
+                            return (bytes.len(), refuse(error.status()));
                         }
                     };
                     consumed += decoded.consumed;
@@ -357,7 +350,7 @@ impl Connection {
                     let rest = bytes.get(consumed..).unwrap_or_default();
                     match self.headed(decoded.framing, decoded.expect_continue, rest, rules) {
                         Ok(taken) => consumed += taken,
-                        Err(next @ Next::Reply(_)) => return (consumed, next),
+                        Err(next @ Next::Respond(EarlyResponse::Site(_))) => return (consumed, next),
                         Err(next) => return (bytes.len(), next),
                     }
                 }
@@ -367,7 +360,7 @@ impl Connection {
                         Err(error) => {
                             let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
                             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
-                            return (bytes.len(), Next::Refuse(error.status()));
+                            return (bytes.len(), refuse(error.status()));
                         }
                     };
                     let data = rest.get(step.data).unwrap_or_default();
@@ -376,7 +369,7 @@ impl Connection {
                     {
                         let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
                         tracing::error!("cannot spool a request body to a temporary file: {error}");
-                        return (bytes.len(), Next::Refuse(503));
+                        return (bytes.len(), refuse(503));
                     }
                     consumed += step.consumed;
                     if step.done {
@@ -414,88 +407,6 @@ impl Connection {
         Ok(preface.consumed)
     }
 
-    /// Takes a packet of variables. Gives how much was taken; 0 if more is needed.
-    fn packet(
-        &mut self,
-        bytes: &[u8],
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-    ) -> Result<usize, Next> {
-        let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
-        let (head, ends) = (&mut exchange.head, &self.endpoints);
-        let (consumed, decoded) = if self.protocol == Protocol::Scgi {
-            match scgi::decode(bytes, &rules.limits) {
-                Ok(Some(packet)) => {
-                    (packet.consumed, cgi::decode(packet.variables(), &rules.mount, ends, head))
-                }
-                Ok(None) => return Ok(0),
-                Err(error @ scgi::Error::TooLarge) => return Err(too_large(&error, ends)),
-                Err(error) => return Err(broken(&error, bytes, self.protocol)),
-            }
-        } else {
-            match uwsgi::decode(bytes, &rules.limits) {
-                Ok(Some(uwsgi::Packet::Request { variables, consumed })) => {
-                    (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
-                }
-                Ok(Some(uwsgi::Packet::Ping)) => {
-                    // Whoever asks only wants to know whether somebody answers; if it has gone there is nobody to tell.
-                    let _ = self.pipe.stream().send(uwsgi::PONG);
-                    return Err(Next::Close);
-                }
-                Ok(None) => return Ok(0),
-                Err(error @ uwsgi::Error::TooLarge) => return Err(too_large(&error, ends)),
-                Err(error) => return Err(broken(&error, bytes, self.protocol)),
-            }
-        };
-        exchange.set_form(self.protocol);
-        let decoded = decoded.map_err(|error| Next::Refuse(refused(error, &self.endpoints)))?;
-        exchange.endpoints = Some(decoded.endpoints);
-        exchange.keep_alive = false;
-        let framing = match decoded.length {
-            None | Some(0) => Framing::None,
-            Some(length) => Framing::Length(length),
-        };
-        let taken = self.headed(framing, false, bytes.get(consumed..).unwrap_or_default(), rules)?;
-        Ok(consumed + taken)
-    }
-
-    /// Takes FastCGI records. Gives how much was taken; 0 if more is needed.
-    fn records(
-        &mut self,
-        bytes: &[u8],
-        rules: &ReadRules,
-        spare: &mut Vec<Box<Exchange>>,
-    ) -> (usize, Result<(), Next>) {
-        let streams = self.streams.get_or_insert_default();
-        let (taken, arrived) = match streams.receive(bytes, rules, &self.endpoints, spare) {
-            Ok(received) => received,
-            Err(error) => return (bytes.len(), Err(broken(&error, bytes, self.protocol))),
-        };
-        self.state = if streams.is_idle() && taken > 0 {
-            State::Idle
-        } else {
-            State::Records { body: streams.has_body() }
-        };
-        let arrived = match arrived {
-            Arrived::Nothing => Ok(()),
-            Arrived::Request(exchange) => {
-                self.exchange = Some(exchange);
-                self.headed(Framing::None, false, &[], rules).map(|_| ())
-            }
-            Arrived::Refused(exchange, status) => {
-                self.exchange = Some(exchange);
-                Err(Next::Refuse(status))
-            }
-            // Nothing waits in the outbox between answers, so this goes straight to the socket, and it is far smaller than
-            // the socket's own buffer.
-            Arrived::Reply { record, keep } => match self.pipe.stream().send(&record) {
-                Ok(sent) if sent == record.len() && keep => Ok(()),
-                _ => Err(Next::Close),
-            },
-        };
-        (taken, arrived)
-    }
-
     /// A head is complete: decides how its body is received. Gives how much of `rest` was taken.
     pub(crate) fn headed(
         &mut self,
@@ -518,14 +429,14 @@ impl Connection {
         {
             // What is still to come will not be read.
             exchange.keep_alive &= matches!(framing, Framing::None);
-            return Err(next);
+            return Err(next.into());
         }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
             let WebSocketRules { origins, compression, .. } = &*rules.websocket;
             let offer = handshake::check(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer, &self.endpoints)?;
         }
-        exchange.streamed = is_streamed(&rules.stream_paths, exchange.head.path());
+        exchange.streamed = rules.streams(&exchange.head);
         if matches!(framing, Framing::None) {
             self.state = State::Ready;
             return Ok(0);
@@ -534,7 +445,7 @@ impl Connection {
         let decoder = BodyDecoder::new(framing, &limits).map_err(|error| {
             let _entered = exchange.span().entered();
             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
-            Next::Refuse(error.status())
+            refuse(error.status())
         })?;
         let expect_continue = expect_continue && rest.is_empty();
         if exchange.streamed {
@@ -559,150 +470,8 @@ impl Connection {
     }
 }
 
-impl Exchange {
-    /// Takes the mount point off the path of HTTP; gateways say both.
-    pub(crate) fn mount(&mut self, at: &Mount) -> Result<(), Next> {
-        if let (Mount::At(prefix), Form::Http | Form::Http2) = (at, self.form) {
-            mount(&mut self.head, prefix).map_err(|_| Next::Refuse(431))?;
-        }
-        Ok(())
-    }
-
-    /// The head is complete: what a proxy said of the client holds, and the site admits the request or answers it. `ends`
-    /// are those of the connection, `length` is that of the body if it is known.
-    pub(crate) fn enter(
-        &mut self,
-        ends: &Endpoints,
-        protocol: Protocol,
-        length: Option<u64>,
-        rules: &ReadRules,
-    ) -> Result<(), Next> {
-        self.entered = true;
-        let peer = self.endpoints.as_ref().unwrap_or(ends);
-        let applied = rules.forwarding.apply(&mut self.head, peer);
-        self.hidden_client = applied.hides_client(peer);
-        match applied {
-            Applied::Nothing => {}
-            // Front servers that speak another protocol say who the client is in its variables.
-            Applied::Removed if rules.forwarding.is_empty() && protocol.is_http() => UNTRUSTED.call_once(|| {
-                tracing::info!(
-                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
-                     --trusted-proxies",
-                    if peer.unix { "a unix socket" } else { peer.remote_addr.as_str() }
-                );
-            }),
-            Applied::Removed => {}
-            Applied::Believed { ends, .. } => self.endpoints = Some(ends),
-        }
-        if protocol == Protocol::Redirect {
-            let place = to_https(&self.head, rules.https_port);
-            return Err(place.map_or(Next::Refuse(400), |(status, place)| Next::Redirect(status, place)));
-        }
-        if let Some(site) = &rules.site {
-            let arrival = policies::Arrival {
-                head: &mut self.head,
-                endpoints: self.endpoints.as_ref().unwrap_or(ends),
-                is_trusted: rules.forwarding.trusts(ends),
-                length,
-            };
-            let https = arrival.endpoints.https;
-            self.admitted = Some(Admitted { https });
-            match site.admit(arrival) {
-                Admission::Passed(passage) => self.pass(passage),
-                Admission::Answered(reply) => return Err(Next::Reply(reply)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes the WebSocket that the request asks for, if it does so in a way that can be accepted.
-    fn offer(&mut self, offer: Result<Option<Offer>, Refusal>, ends: &Endpoints) -> Result<(), Next> {
-        let offer = offer.map_err(|refusal| {
-            let _entered = self.span().entered();
-            tracing::debug!("refused a WebSocket of {}: {refusal}", ends.remote_addr);
-            if refusal == Refusal::Origin {
-                let origin = self.head.field("origin").unwrap_or_default().escape_ascii();
-                FOREIGN.call_once(|| {
-                    tracing::info!(
-                        "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
-                         --websocket-origins"
-                    );
-                });
-            }
-            Next::Refuse(refusal.status())
-        })?;
-        self.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
-        Ok(())
-    }
-}
-
-/// The peer does not keep to the protocol, or speaks another one.
-fn broken(error: &dyn std::error::Error, bytes: &[u8], expected: Protocol) -> Next {
-    Next::Broken(match protocol_hint::advice(bytes, expected) {
-        Some(advice) => format!("{error}; {advice}"),
-        None => error.to_string(),
-    })
-}
-
-/// Tells of variables that cannot be understood; gives the status.
-pub(crate) fn refused(error: cgi::Error, ends: &Endpoints) -> u16 {
-    tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
-    if error == cgi::Error::Host {
-        SECOND_HOST.call_once(|| {
-            tracing::warn!(
-                "a request was refused: {error}; if all are, the front server sets HTTP_HOST twice: \
-                 nginx's stock parameters may set it already"
-            );
-        });
-    }
-    error.status()
-}
-
-/// The client sent too much, which is not its front server's fault: one that got no answer would count this server among
-/// the failed ones.
-fn too_large(error: &dyn std::error::Error, ends: &Endpoints) -> Next {
-    tracing::debug!("refused a request from {}: {error}", ends.remote_addr);
-    Next::Refuse(431)
-}
-
 /// Whether a connection begins with HTTP/2; `None`: more must come to tell.
 fn is_http2(bytes: &[u8]) -> Option<bool> {
     let (begun, rest) = PREFACE.split_at_checked(bytes.len()).unwrap_or((PREFACE, &[]));
     if bytes.starts_with(begun) { rest.is_empty().then_some(true) } else { Some(false) }
-}
-
-/// Takes the mount point off an HTTP request's path.
-fn mount(head: &mut RequestHead, prefix: &[u8]) -> Result<(), InvalidHead> {
-    let (script_name, path) = cgi::split(head.path(), prefix);
-    let (script_name, path) = (script_name.to_vec(), path.to_vec());
-    let span = head.push_text(&script_name)?;
-    head.set_script_name(span);
-    let span = head.push_text(&path)?;
-    head.set_path(span);
-    Ok(())
-}
-
-/// Whether `path` is one of `prefixes` or lies below one.
-pub(crate) fn is_streamed(prefixes: &[String], path: &[u8]) -> bool {
-    prefixes.iter().any(|prefix| {
-        let prefix = prefix.as_bytes();
-        path.strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stream_paths_are_whole_segments() {
-        let prefixes = ["/up".to_owned(), "/raw/".to_owned()];
-        for path in ["/up", "/up/a", "/raw/", "/raw/x"] {
-            assert!(is_streamed(&prefixes, path.as_bytes()), "{path}");
-        }
-        for path in ["/", "/upper", "/raw", "/a/up"] {
-            assert!(!is_streamed(&prefixes, path.as_bytes()), "{path}");
-        }
-    }
 }

@@ -23,9 +23,8 @@ use http::{Request, Response, StatusCode};
 
 use super::body::StreamedBody;
 use super::wire::Wire;
-use crate::connection::{Next, is_streamed};
-use crate::exchange::body::BodySpool;
-use crate::exchange::{Exchange, Form, RequestBody};
+use crate::exchange::BodySpool;
+use crate::exchange::{EarlyResponse, Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
 use crate::panics::panic_text;
 use crate::rules::ReadRules;
@@ -84,7 +83,7 @@ pub(crate) struct Arrival {
     pub(crate) exchange: Box<Exchange>,
     respond: Handle<SendResponse<Bytes>>,
     /// What becomes of it, if it is not to be begun.
-    pub(crate) decided: Option<Next>,
+    pub(crate) decided: Option<EarlyResponse>,
     follows: Follows,
 }
 
@@ -350,7 +349,7 @@ impl Http2 {
                 let spool = BodySpool::default();
                 return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
             }
-            Err(next) => arrival.decided = Some(next),
+            Err(response) => arrival.decided = Some(response),
         }
         turn.arrived.push(arrival);
     }
@@ -363,7 +362,7 @@ impl Http2 {
         parts: &Parts,
         mut body: Handle<RecvStream>,
         rules: &ReadRules,
-    ) -> Result<Option<Handle<RecvStream>>, Next> {
+    ) -> Result<Option<Handle<RecvStream>>, EarlyResponse> {
         let exchange = &mut arrival.exchange;
         exchange.form = Form::Http2;
         let wish = parts.extensions.get::<ext::Protocol>();
@@ -371,11 +370,11 @@ impl Http2 {
         let decoded =
             http2::decode(parts, websocket, &rules.limits, &mut exchange.head).map_err(|error| {
                 tracing::debug!("refused a request over HTTP/2: {error}");
-                Next::Refuse(error.status())
+                EarlyResponse::Error(error.status())
             })?;
         exchange.mount(&rules.mount)?;
         if decoded.length.is_some_and(|length| length > rules.body_max_bytes(&exchange.head)) {
-            return Err(Next::Refuse(413));
+            return Err(EarlyResponse::Error(413));
         }
         if websocket {
             arrival.follows = Follows::Messages(body);
@@ -384,7 +383,7 @@ impl Http2 {
         if body.get().is_end_stream() {
             return Ok(None);
         }
-        let streamed = is_streamed(&rules.stream_paths, exchange.head.path());
+        let streamed = rules.streams(&exchange.head);
         // Whoever is turned away need not send its body.
         if !streamed {
             exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)?;
@@ -420,7 +419,7 @@ impl Http2 {
                     turn.arrived.push(arrival);
                 }
                 Outcome::Refused(status) => {
-                    arrival.decided = Some(Next::Refuse(status));
+                    arrival.decided = Some(EarlyResponse::Error(status));
                     turn.arrived.push(arrival);
                 }
                 // The client reset the stream: an aborted upload is nobody's request.

@@ -106,8 +106,10 @@ impl Reactor {
         let (exchange, stream) = http2.stream(arrival, token, &self.rules.read, home);
         let mut connection =
             Connection::of_stream(token, Pipe::new(Transport::Http2(stream)), endpoints, protocol, exchange);
-        let next =
-            decided.or_else(|| connection.begin(&self.rules.read, websocket).err()).unwrap_or(Next::Ready);
+        let next = match decided {
+            Some(response) => Next::Respond(response),
+            None => connection.begin(&self.rules.read, websocket).err().unwrap_or(Next::Ready),
+        };
         place.insert(Entry::Here(Box::new(connection)));
         self.streams += 1;
         self.follow(token, next);

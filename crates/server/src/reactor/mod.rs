@@ -30,7 +30,7 @@ use crate::accounting::{Concluded, conclude};
 use crate::attention::Attention;
 use crate::connection::{Connection, Next, State};
 use crate::control::{Command, Control};
-use crate::exchange::{Answer, AnswerOptions, Exchange};
+use crate::exchange::{Answer, AnswerOptions, EarlyResponse, Exchange};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
 use crate::outbox::{Flushed, Pipe, Upgraded};
@@ -674,11 +674,11 @@ impl Reactor {
             },
             Next::Ready => self.take_out(token),
             Next::Http2 => self.begin_http2(token),
-            Next::Refuse(status) => self.refuse(token, status),
-            Next::Redirect(status, place) => {
+            Next::Respond(EarlyResponse::Error(status)) => self.refuse(token, status),
+            Next::Respond(EarlyResponse::Redirect(status, place)) => {
                 self.answer(token, |answer| answer.redirect(status, &place));
             }
-            Next::Reply(reply) => self.reply(token, *reply),
+            Next::Respond(EarlyResponse::Site(reply)) => self.reply(token, *reply),
             Next::Broken(reason) => {
                 self.complaints.add(self.now, &connection.endpoints, &reason);
                 self.close(token);

@@ -21,7 +21,7 @@ use crate::access_log::AccessLog;
 use crate::accounting::{Concluded, conclude, show};
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::body::BodyStream;
+use crate::exchange::BodyStream;
 use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
 use crate::threads::blocking_pool::Errands;
 use crate::threads::shared::Shared;

@@ -1,0 +1,95 @@
+//! Requests that front servers pack: SCGI and uwsgi packets, FastCGI records.
+
+use anygate_config::Protocol;
+use anygate_proto::http1::Framing;
+use anygate_proto::{cgi, scgi, uwsgi};
+
+use super::fastcgi::Arrived;
+use super::refusals::{broken, refused, too_large};
+use super::{Connection, Next, State, refuse};
+use crate::exchange::Exchange;
+use crate::rules::ReadRules;
+
+impl Connection {
+    /// Takes a packet of variables. Gives how much was taken; 0 if more is needed.
+    pub(super) fn packet(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> Result<usize, Next> {
+        let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        let (head, ends) = (&mut exchange.head, &self.endpoints);
+        let (consumed, decoded) = if self.protocol == Protocol::Scgi {
+            match scgi::decode(bytes, &rules.limits) {
+                Ok(Some(packet)) => {
+                    (packet.consumed, cgi::decode(packet.variables(), &rules.mount, ends, head))
+                }
+                Ok(None) => return Ok(0),
+                Err(error @ scgi::Error::TooLarge) => return Err(refuse(too_large(&error, ends))),
+                Err(error) => return Err(Next::Broken(broken(&error, bytes, self.protocol))),
+            }
+        } else {
+            match uwsgi::decode(bytes, &rules.limits) {
+                Ok(Some(uwsgi::Packet::Request { variables, consumed })) => {
+                    (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
+                }
+                Ok(Some(uwsgi::Packet::Ping)) => {
+                    // Whoever asks only wants to know whether somebody answers; if it has gone there is nobody to tell.
+                    let _ = self.pipe.stream().send(uwsgi::PONG);
+                    return Err(Next::Close);
+                }
+                Ok(None) => return Ok(0),
+                Err(error @ uwsgi::Error::TooLarge) => return Err(refuse(too_large(&error, ends))),
+                Err(error) => return Err(Next::Broken(broken(&error, bytes, self.protocol))),
+            }
+        };
+        exchange.set_form(self.protocol);
+        let decoded = decoded.map_err(|error| refuse(refused(error, &self.endpoints)))?;
+        exchange.endpoints = Some(decoded.endpoints);
+        exchange.keep_alive = false;
+        let framing = match decoded.length {
+            None | Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+        };
+        let taken = self.headed(framing, false, bytes.get(consumed..).unwrap_or_default(), rules)?;
+        Ok(consumed + taken)
+    }
+
+    /// Takes FastCGI records. Gives how much was taken; 0 if more is needed.
+    pub(super) fn records(
+        &mut self,
+        bytes: &[u8],
+        rules: &ReadRules,
+        spare: &mut Vec<Box<Exchange>>,
+    ) -> (usize, Result<(), Next>) {
+        let streams = self.streams.get_or_insert_default();
+        let (taken, arrived) = match streams.receive(bytes, rules, &self.endpoints, spare) {
+            Ok(received) => received,
+            Err(error) => return (bytes.len(), Err(Next::Broken(broken(&error, bytes, self.protocol)))),
+        };
+        self.state = if streams.is_idle() && taken > 0 {
+            State::Idle
+        } else {
+            State::Records { body: streams.has_body() }
+        };
+        let arrived = match arrived {
+            Arrived::Nothing => Ok(()),
+            Arrived::Request(exchange) => {
+                self.exchange = Some(exchange);
+                self.headed(Framing::None, false, &[], rules).map(|_| ())
+            }
+            Arrived::Refused(exchange, status) => {
+                self.exchange = Some(exchange);
+                Err(refuse(status))
+            }
+            // Nothing waits in the outbox between answers, so this goes straight to the socket, and it is far smaller than
+            // the socket's own buffer.
+            Arrived::Reply { record, keep } => match self.pipe.stream().send(&record) {
+                Ok(sent) if sent == record.len() && keep => Ok(()),
+                _ => Err(Next::Close),
+            },
+        };
+        (taken, arrived)
+    }
+}

@@ -1,0 +1,128 @@
+//! What is decided when the head of a request is complete: where the application is mounted, who the client is, and whether
+//! the site admits the request or responds itself.
+
+use std::sync::Once;
+
+use anygate_config::Protocol;
+use anygate_policy::forwarded::Applied;
+use anygate_policy::policies::{self, Admission, OwnResponse};
+use anygate_proto::application::Endpoints;
+use anygate_proto::cgi::{self, Mount};
+use anygate_proto::error::InvalidHead;
+use anygate_proto::head::RequestHead;
+use anygate_proto::websocket::handshake::{Offer, Refusal};
+
+use super::{Admitted, Exchange, Form};
+use crate::redirect::to_https;
+use crate::rules::ReadRules;
+use crate::websocket::Upgrade;
+
+/// Said once: a proxy may be in front that nobody named.
+static UNTRUSTED: Once = Once::new();
+/// Said once: a page of a friend may want to open WebSockets.
+static FOREIGN: Once = Once::new();
+
+/// A response that is sent in place of calling the application.
+#[derive(Debug)]
+pub(crate) enum EarlyResponse {
+    /// The error page of this status; the connection closes.
+    Error(u16),
+    /// A redirect of this status to this place; the connection closes.
+    Redirect(u16, String),
+    /// What the site responds; another request may follow if the exchange says so.
+    Site(Box<OwnResponse>),
+}
+
+impl Exchange {
+    /// Takes the mount point off the path of HTTP; gateways say both.
+    pub(crate) fn mount(&mut self, at: &Mount) -> Result<(), EarlyResponse> {
+        if let (Mount::At(prefix), Form::Http | Form::Http2) = (at, self.form) {
+            mount(&mut self.head, prefix).map_err(|_| EarlyResponse::Error(431))?;
+        }
+        Ok(())
+    }
+
+    /// The head is complete: what a proxy said of the client holds, and the site admits the request or answers it. `ends`
+    /// are those of the connection, `length` is that of the body if it is known.
+    pub(crate) fn enter(
+        &mut self,
+        ends: &Endpoints,
+        protocol: Protocol,
+        length: Option<u64>,
+        rules: &ReadRules,
+    ) -> Result<(), EarlyResponse> {
+        self.entered = true;
+        let peer = self.endpoints.as_ref().unwrap_or(ends);
+        let applied = rules.forwarding.apply(&mut self.head, peer);
+        self.hidden_client = applied.hides_client(peer);
+        match applied {
+            Applied::Nothing => {}
+            // Front servers that speak another protocol say who the client is in its variables.
+            Applied::Removed if rules.forwarding.is_empty() && protocol.is_http() => UNTRUSTED.call_once(|| {
+                tracing::info!(
+                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
+                     --trusted-proxies",
+                    if peer.unix { "a unix socket" } else { peer.remote_addr.as_str() }
+                );
+            }),
+            Applied::Removed => {}
+            Applied::Believed { ends, .. } => self.endpoints = Some(ends),
+        }
+        if protocol == Protocol::Redirect {
+            let place = to_https(&self.head, rules.https_port);
+            return Err(place.map_or(EarlyResponse::Error(400), |(status, place)| {
+                EarlyResponse::Redirect(status, place)
+            }));
+        }
+        if let Some(site) = &rules.site {
+            let arrival = policies::Arrival {
+                head: &mut self.head,
+                endpoints: self.endpoints.as_ref().unwrap_or(ends),
+                is_trusted: rules.forwarding.trusts(ends),
+                length,
+            };
+            let https = arrival.endpoints.https;
+            self.admitted = Some(Admitted { https });
+            match site.admit(arrival) {
+                Admission::Passed(passage) => self.pass(passage),
+                Admission::Answered(reply) => return Err(EarlyResponse::Site(reply)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the WebSocket that the request asks for, if it does so in a way that can be accepted.
+    pub(crate) fn offer(
+        &mut self,
+        offer: Result<Option<Offer>, Refusal>,
+        ends: &Endpoints,
+    ) -> Result<(), EarlyResponse> {
+        let offer = offer.map_err(|refusal| {
+            let _entered = self.span().entered();
+            tracing::debug!("refused a WebSocket of {}: {refusal}", ends.remote_addr);
+            if refusal == Refusal::Origin {
+                let origin = self.head.field("origin").unwrap_or_default().escape_ascii();
+                FOREIGN.call_once(|| {
+                    tracing::info!(
+                        "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
+                         --websocket-origins"
+                    );
+                });
+            }
+            EarlyResponse::Error(refusal.status())
+        })?;
+        self.upgrade = offer.map(|offer| Box::new(Upgrade::new(offer)));
+        Ok(())
+    }
+}
+
+/// Takes the mount point off an HTTP request's path.
+fn mount(head: &mut RequestHead, prefix: &[u8]) -> Result<(), InvalidHead> {
+    let (script_name, path) = cgi::split(head.path(), prefix);
+    let (script_name, path) = (script_name.to_vec(), path.to_vec());
+    let span = head.push_text(&script_name)?;
+    head.set_script_name(span);
+    let span = head.push_text(&path)?;
+    head.set_path(span);
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! How far a response is.
+
+use std::time::Instant;
+
+use anygate_proto::head::ResponseHead;
+use anygate_proto::http1::BodyFraming;
+
+use crate::sampling::Begun;
+
+/// How far a response is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its head was not given.
+    #[default]
+    NotStarted,
+    /// Its head was given; its body is framed so.
+    Started(BodyFraming),
+    /// The client has the end of the message, although the call goes on.
+    Concluded(BodyFraming),
+}
+
+impl Progress {
+    /// How the body is framed, once the head was given.
+    pub(super) fn framing(self) -> Option<BodyFraming> {
+        match self {
+            Progress::NotStarted => None,
+            Progress::Started(framing) | Progress::Concluded(framing) => Some(framing),
+        }
+    }
+
+    /// The client has the end of the message.
+    pub(super) fn conclude(&mut self) {
+        if let Progress::Started(framing) = *self {
+            *self = Progress::Concluded(framing);
+        }
+    }
+
+    /// Whether the client has the end of the message.
+    pub(super) fn is_concluded(self) -> bool {
+        matches!(self, Progress::Concluded(_))
+    }
+}
+
+/// The beginning of the application's own code, where somebody wants to know of it.
+#[derive(Default)]
+pub(super) enum Beginning<T> {
+    #[default]
+    Unwanted,
+    Awaited,
+    Noted(T),
+}
+
+impl<T> Beginning<T> {
+    pub(super) fn wanted(wanted: bool) -> Self {
+        if wanted { Beginning::Awaited } else { Beginning::Unwanted }
+    }
+
+    /// Notes what `now` says, if it is wanted.
+    pub(super) fn note(&mut self, now: impl FnOnce() -> T) {
+        if !matches!(self, Beginning::Unwanted) {
+            *self = Beginning::Noted(now());
+        }
+    }
+
+    pub(super) fn noted(&self) -> Option<&T> {
+        match self {
+            Beginning::Noted(noted) => Some(noted),
+            Beginning::Unwanted | Beginning::Awaited => None,
+        }
+    }
+}
+
+/// What was given of a response.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) progress: Progress,
+    pub(super) keep_alive: bool,
+    pub(super) announced: Announced,
+    /// Bytes of body that the application gave.
+    pub(super) body_bytes: u64,
+    /// Bytes of body that were sent, or wait in the outbox.
+    pub(super) sent_bytes: u64,
+    pub(super) status: u16,
+    /// The head, kept when the access log may want a field of it.
+    pub(super) kept_head: Option<ResponseHead>,
+    /// For a measured call.
+    pub(super) usage: Beginning<Begun>,
+    /// Where somebody counts.
+    pub(super) entered: Beginning<Instant>,
+}
+
+/// What the application announced with Content-Length and has not yet given.
+#[derive(Default)]
+pub(crate) struct Announced {
+    pub(crate) left: u64,
+    exceeded: bool,
+}
+
+impl Announced {
+    pub(crate) fn new(framing: Option<BodyFraming>) -> Announced {
+        let left = if let Some(BodyFraming::Length(length)) = framing { length } else { 0 };
+        Announced { left, exceeded: false }
+    }
+
+    /// How many of `length` more bytes may be sent; says so once when the application gives more than it announced.
+    pub(crate) fn take(&mut self, length: u64) -> u64 {
+        if length > self.left && !self.exceeded {
+            self.exceeded = true;
+            tracing::error!("the application gave more bytes than its Content-Length; the rest is dropped");
+        }
+        let taken = length.min(self.left);
+        self.left -= taken;
+        taken
+    }
+}

@@ -1,0 +1,598 @@
+//! A response while it is given: framing, counting, handing bytes to the outbox, in the form of the request's protocol.
+//!
+//! Whether another request may follow on the connection is decided here (RFC 9112 section 9); carrying it out is the
+//! connection's.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use anygate_policy::policies::OwnResponse;
+use anygate_proto::application::{Endpoints, Response, SendError, Socket};
+use anygate_proto::cgi::{self, StatusForm};
+use anygate_proto::fastcgi;
+use anygate_proto::head::{RequestHead, ResponseHead, Version};
+use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
+use anygate_proto::http2;
+use anygate_proto::websocket::handshake;
+
+use super::error_page::error_page;
+use super::progress::{Announced, Beginning, Given, Progress};
+use super::{Admitted, Exchange, Form, KEPT_BYTES, RequestBody};
+use crate::attention::Attention;
+use crate::date::DateCache;
+use crate::finished::Finished;
+use crate::outbox::{FilePart, Pipe, Records, Upgraded};
+use crate::rules::{OutboxLimits, ResponseRules};
+use crate::sampling::Begun;
+use crate::websocket::{Relay, Session, Upgrade};
+
+/// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
+/// sent from where they lie.
+const COPY_MAX_BYTES: usize = 16 * 1024;
+/// FastCGI records that one system call sends.
+const RECORDS_AT_ONCE: usize = 16;
+/// An answer that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
+/// exchange.
+pub(crate) struct Answer<'a> {
+    pipe: &'a Arc<Pipe>,
+    limits: &'a OutboxLimits,
+    rules: &'a ResponseRules,
+    date: &'a mut DateCache,
+    draining: &'a AtomicBool,
+    out: &'a mut Vec<u8>,
+    held: &'a mut bool,
+    ends: &'a mut bool,
+    /// It is given in place of the application's, which is not heard any more.
+    in_place: bool,
+    form: Form,
+    version: Version,
+    admitted: Option<Admitted>,
+    head: &'a RequestHead,
+    upgrade: Option<&'a mut Upgrade>,
+    given: &'a mut Given,
+}
+
+impl<'a> Answer<'a> {
+    /// Begins the answer of an exchange.
+    pub(crate) fn new(
+        exchange: &'a mut Exchange,
+        pipe: &'a Arc<Pipe>,
+        rules: &'a ResponseRules,
+        date: &'a mut DateCache,
+        options: AnswerOptions<'a>,
+    ) -> (Self, &'a RequestHead, RequestBody, Option<&'a Endpoints>) {
+        exchange.given = Given {
+            keep_alive: exchange.keep_alive,
+            kept_head: options.keep_head.then(ResponseHead::default),
+            usage: Beginning::wanted(options.measured),
+            entered: Beginning::wanted(options.timed),
+            ..Given::default()
+        };
+        let body = std::mem::take(&mut exchange.body);
+        let (mut answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
+        answer.in_place = options.in_place;
+        (answer, head, body, endpoints)
+    }
+
+    /// Goes on with the answer of an exchange.
+    pub(crate) fn resume(
+        exchange: &'a mut Exchange,
+        pipe: &'a Arc<Pipe>,
+        rules: &'a ResponseRules,
+        date: &'a mut DateCache,
+        draining: &'a AtomicBool,
+    ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
+        let Exchange {
+            ready: _,
+            entered: _,
+            passage: _,
+            span: _,
+            admitted,
+            head,
+            body: _,
+            endpoints,
+            hidden_client: _,
+            form,
+            keep_alive: _,
+            streamed,
+            upgrade,
+            given,
+            out,
+            held,
+            ends,
+        } = exchange;
+        let answer = Answer {
+            pipe,
+            limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
+            rules,
+            date,
+            draining,
+            out,
+            held,
+            ends,
+            in_place: false,
+            form: *form,
+            version: head.version(),
+            admitted: *admitted,
+            head,
+            upgrade: upgrade.as_deref_mut(),
+            given,
+        };
+        (answer, head, endpoints.as_ref())
+    }
+
+    /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application
+    /// broke off, so that the client must not take it for whole.
+    ///
+    /// [`Connection::send_rest`]: crate::connection::Connection::send_rest
+    pub(crate) fn finish(mut self, failed: bool) -> Finished {
+        if let Some(upgraded) = self.upgrade.as_deref().and_then(|upgrade| upgrade.upgraded.as_deref()) {
+            *self.ends = self.form == Form::Http2;
+            return Finished {
+                keep_alive: false,
+                status: if self.form == Form::Http2 { 200 } else { 101 },
+                body_bytes: upgraded.finish(failed),
+                head: self.given.kept_head.take(),
+                sample: None,
+                entered: self.given.entered.noted().copied(),
+                upgraded: true,
+            };
+        }
+        if self.given.progress.framing().is_none() {
+            if !failed {
+                tracing::error!("the application returned without an answer");
+            }
+            self.refuse(500);
+        }
+        let whole = self.end(failed);
+        // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        let seized = self.pipe.seized();
+        let ends_by_closing =
+            failed && matches!(self.given.progress.framing(), Some(BodyFraming::UntilClose));
+        *self.ends = self.form == Form::Http2 && whole && !self.given.progress.is_concluded();
+        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
+            self.pipe.break_off();
+        }
+        Finished {
+            keep_alive: self.given.keep_alive && whole && seized.is_none(),
+            status: seized.unwrap_or(self.given.status),
+            body_bytes: self.given.sent_bytes,
+            head: self.given.kept_head.take(),
+            sample: self.given.usage.noted().map(Begun::ended),
+            entered: self.given.entered.noted().copied(),
+            upgraded: false,
+        }
+    }
+
+    /// Writes the end of the message behind what there is; gives whether the message is whole.
+    fn end(&mut self, failed: bool) -> bool {
+        if self.given.progress.is_concluded() {
+            return true;
+        }
+        let whole = match self.given.progress.framing() {
+            Some(BodyFraming::Length(_))
+                if self.given.announced.left > 0 && !failed && !self.pipe.is_over() =>
+            {
+                tracing::error!(
+                    "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
+                    self.given.body_bytes + self.given.announced.left,
+                    self.given.body_bytes
+                );
+                false
+            }
+            Some(BodyFraming::Length(_)) => self.given.announced.left == 0,
+            Some(BodyFraming::Chunked) if !failed => {
+                self.out.extend_from_slice(LAST_CHUNK);
+                true
+            }
+            Some(BodyFraming::Empty) => true,
+            // Its records say where a FastCGI answer ends, its frames where one of HTTP/2 does.
+            Some(BodyFraming::UntilClose) => {
+                !failed && matches!(self.form, Form::FastCgi { .. } | Form::Http2)
+            }
+            Some(BodyFraming::Chunked) | None => false,
+        };
+        if let Form::FastCgi { id } = self.form
+            && whole
+        {
+            fastcgi::encode_end(self.out, id);
+        }
+        whole
+    }
+
+    /// Whether more may be written without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pipe.has_room(if self.upgraded().is_some() { &self.rules.websocket.outbox } else { self.limits })
+    }
+
+    /// Answers with an error page of our own; possible while nothing was started.
+    pub(crate) fn refuse(&mut self, status: u16) {
+        let (mut head, text) = error_page(status);
+        let mut body = text.into_bytes();
+        if let Some(site) = &self.rules.site {
+            let https = self.admitted.is_some_and(|admitted| admitted.https);
+            body = site.dress(self.head, self.admitted.is_some(), https, &mut head, body);
+        }
+        // Nothing can fail here but the socket, and then there is nobody to tell.
+        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
+    }
+
+    /// Gives an answer of the site's; possible while nothing was started.
+    pub(crate) fn reply(&mut self, reply: OwnResponse) {
+        let request = self.head;
+        // As above.
+        let _ = reply.send(request, self);
+    }
+
+    /// Sends the client elsewhere; possible while nothing was started.
+    pub(crate) fn redirect(&mut self, status: u16, place: &str) {
+        let (mut head, body) = error_page(status);
+        if head.push_field(b"Location", place.as_bytes()).is_err() {
+            return self.refuse(400);
+        }
+        // As above.
+        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(body.as_bytes()));
+    }
+
+    /// Writes the head. Gives how the body is framed and whether the connection may stay.
+    fn encode(
+        &mut self,
+        head: &ResponseHead,
+        body_length: Option<u64>,
+    ) -> Result<(BodyFraming, bool), SendError> {
+        let keep_alive = self.given.keep_alive && !self.draining.load(Ordering::Relaxed);
+        match self.form {
+            Form::Http => {
+                let answer = http1::Answer {
+                    version: self.version,
+                    head_request: self.is_head_request(),
+                    keep_alive,
+                    body_length,
+                    date: self.date.at(SystemTime::now()),
+                    server: &self.rules.server_header,
+                };
+                http1::encode_head(self.out, head, &answer)
+            }
+            Form::Cgi(form) => {
+                let framing = cgi::encode_head(self.out, head, form, self.is_head_request(), body_length)?;
+                Ok((framing, false))
+            }
+            Form::FastCgi { id } => {
+                let mut text = Vec::new();
+                let framing = cgi::encode_head(
+                    &mut text,
+                    head,
+                    StatusForm::Field,
+                    self.is_head_request(),
+                    body_length,
+                )?;
+                fastcgi::encode_stdout(self.out, id, &text);
+                Ok((framing, keep_alive))
+            }
+            Form::Http2 => {
+                let answer = http2::Answer {
+                    head_request: self.is_head_request(),
+                    body_length,
+                    date: self.date.at(SystemTime::now()),
+                    server: &self.rules.server_header,
+                };
+                let (message, framing) = http2::encode_head(head, &answer)?;
+                let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
+                // A client that is gone shows in the pipe.
+                let is_ours = self.in_place || self.pipe.claim();
+                let stream = self.pipe.stream().http2().filter(|_| is_ours);
+                let sent = stream.map(|stream| stream.start(message, end));
+                if sent.is_some_and(|sent| sent.is_err()) {
+                    self.pipe.break_off();
+                }
+                Ok((framing, false))
+            }
+        }
+    }
+
+    /// What the connection became, if the response made something of it.
+    fn upgraded(&self) -> Option<&dyn Upgraded> {
+        self.upgrade.as_deref()?.upgraded.as_deref()
+    }
+
+    fn is_head_request(&self) -> bool {
+        self.head.method() == b"HEAD"
+    }
+
+    /// What the request asks for, as long as nothing was answered, and who is to be told.
+    fn wish(&mut self) -> Result<(&mut Upgrade, Arc<Attention>, usize), SendError> {
+        if self.started() {
+            return Err(SendError::Order);
+        }
+        let upgrade = self.upgrade.as_deref_mut().ok_or(SendError::NoWebSocket)?;
+        let (attention, token) = upgrade.caller.clone().ok_or(SendError::NoWebSocket)?;
+        Ok((upgrade, attention, token))
+    }
+
+    fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
+        let result = match more {
+            [] => self.pipe.send(&mut [IoSlice::new(self.out)], self.limits),
+            _ => self.pipe.send(&mut [IoSlice::new(self.out), IoSlice::new(more)], self.limits),
+        };
+        self.out.clear();
+        self.pipe.nudge();
+        result
+    }
+
+    /// Whether everything that was announced was written.
+    fn is_complete(&self) -> bool {
+        matches!(self.given.progress.framing(), Some(BodyFraming::Length(_) | BodyFraming::Empty))
+            && self.given.announced.left == 0
+    }
+
+    /// Sends `bytes` from where they lie, in FastCGI records, and with them the end of an answer that is complete.
+    fn send_records(&mut self, id: u16, bytes: &[u8]) -> Result<(), SendError> {
+        let mut end = Vec::new();
+        if self.is_complete() {
+            self.given.progress.conclude();
+            fastcgi::encode_end(&mut end, id);
+        }
+        let mut groups = bytes.chunks(RECORDS_AT_ONCE * fastcgi::CONTENT_MAX_BYTES).peekable();
+        while let Some(bytes) = groups.next() {
+            let contents = bytes.chunks(fastcgi::CONTENT_MAX_BYTES);
+            let headers = contents.clone().map(|content| fastcgi::stdout_header(id, content.len()));
+            let headers: Vec<_> = headers.collect();
+            let records = headers.iter().zip(contents);
+            let mut parts = vec![IoSlice::new(self.out)];
+            parts.extend(records.flat_map(|(header, content)| [IoSlice::new(header), IoSlice::new(content)]));
+            if groups.peek().is_none() {
+                parts.push(IoSlice::new(&end));
+            }
+            let result = self.pipe.send(&mut parts, self.limits);
+            self.out.clear();
+            result?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.given.sent_bytes += bytes.len() as u64;
+        if let Form::FastCgi { id } = self.form {
+            if bytes.len() > COPY_MAX_BYTES {
+                return self.send_records(id, bytes);
+            }
+            fastcgi::encode_stdout(self.out, id, bytes);
+            return if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) };
+        }
+        if bytes.len() > COPY_MAX_BYTES {
+            return self.send(bytes);
+        }
+        self.out.extend_from_slice(bytes);
+        if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) }
+    }
+}
+
+/// How one answer differs from another.
+#[derive(Clone, Copy)]
+pub(crate) struct AnswerOptions<'a> {
+    /// The worker is draining, so that connections end with their answers; looked at as late as possible.
+    pub(crate) draining: &'a AtomicBool,
+    pub(crate) keep_head: bool,
+    pub(crate) measured: bool,
+    pub(crate) timed: bool,
+    /// The answer is one in place of the application's.
+    pub(crate) in_place: bool,
+}
+
+impl Response for Answer<'_> {
+    fn entered(&mut self) {
+        self.given.entered.note(Instant::now);
+        self.given.usage.note(Begun::now);
+    }
+
+    fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
+        if self.started() {
+            return Err(SendError::Order);
+        }
+        let before = self.out.len();
+        match self.encode(head, body_length) {
+            Ok((framing, keep_alive)) => {
+                self.given.progress = Progress::Started(framing);
+                self.given.keep_alive = keep_alive;
+            }
+            Err(error) => {
+                self.out.truncate(before);
+                return Err(error);
+            }
+        }
+        self.given.announced = Announced::new(self.given.progress.framing());
+        self.given.status = head.status();
+        if let Some(kept) = &mut self.given.kept_head {
+            kept.clone_from(head);
+        }
+        if self.pipe.is_over() && !self.in_place { Err(SendError::Disconnected) } else { Ok(()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.given.body_bytes += bytes.len() as u64;
+        match self.given.progress.framing() {
+            None => Err(SendError::Order),
+            Some(BodyFraming::Empty) => Ok(()),
+            Some(BodyFraming::UntilClose) => self.put(bytes),
+            Some(BodyFraming::Length(_)) => {
+                let allowed =
+                    usize::try_from(self.given.announced.take(bytes.len() as u64)).unwrap_or(bytes.len());
+                self.put(bytes.get(..allowed).unwrap_or(bytes))
+            }
+            Some(BodyFraming::Chunked) => {
+                http1::encode_chunk_head(self.out, bytes.len());
+                self.put(bytes)?;
+                self.out.extend_from_slice(CHUNK_END);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        if self.out.is_empty() {
+            return if self.pipe.is_over() { Err(SendError::Disconnected) } else { Ok(()) };
+        }
+        self.send(&[])
+    }
+
+    fn hold_back(&mut self) -> bool {
+        *self.held |= self.is_complete() && !self.out.is_empty() && self.pipe.hold_back(self.out);
+        *self.held
+    }
+
+    fn conclude(&mut self) -> Result<(), SendError> {
+        if !self.started() {
+            return Err(SendError::Order);
+        }
+        if !self.end(false) {
+            return self.flush();
+        }
+        self.given.progress.conclude();
+        let sent = match self.form {
+            Form::Http2 => self.pipe.send_last(self.out, self.limits),
+            Form::Http | Form::Cgi(_) | Form::FastCgi { .. } => {
+                self.pipe.send(&mut [IoSlice::new(self.out)], self.limits)
+            }
+        };
+        self.out.clear();
+        self.pipe.nudge();
+        let ends_with_connection = match self.form {
+            Form::Http | Form::Http2 => false,
+            Form::Cgi(_) => true,
+            Form::FastCgi { .. } => !self.given.keep_alive,
+        };
+        if ends_with_connection {
+            self.pipe.end_writing();
+        }
+        sent
+    }
+
+    fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
+        self.given.body_bytes = self.given.body_bytes.saturating_add(length);
+        let length = match self.given.progress.framing() {
+            None => return Err(SendError::Order),
+            Some(BodyFraming::Empty) => return Ok(()),
+            Some(BodyFraming::UntilClose) => length,
+            Some(BodyFraming::Length(_)) => self.given.announced.take(length),
+            Some(BodyFraming::Chunked) if length == 0 => 0,
+            Some(BodyFraming::Chunked) => {
+                http1::encode_chunk_head(self.out, usize::try_from(length).map_err(|_| SendError::Order)?);
+                length
+            }
+        };
+        self.given.sent_bytes += length;
+        let records = match self.form {
+            Form::FastCgi { id } => Some(Records::new(id)),
+            Form::Http | Form::Cgi(_) | Form::Http2 => None,
+        };
+        let part = FilePart { file, offset, left: length, records };
+        let sent = self.pipe.send_file(self.out, part, self.limits);
+        self.out.clear();
+        self.pipe.nudge();
+        sent?;
+        if matches!(self.given.progress.framing(), Some(BodyFraming::Chunked)) && length > 0 {
+            self.out.extend_from_slice(CHUNK_END);
+        }
+        Ok(())
+    }
+
+    fn accept_websocket(
+        &mut self,
+        head: &ResponseHead,
+        protocol: Option<&[u8]>,
+    ) -> Result<Arc<dyn Socket>, SendError> {
+        let (pipe, rules, request) = (self.pipe, &self.rules.websocket, self.head);
+        let (upgrade, attention, token) = self.wish()?;
+        if protocol.is_some_and(|protocol| !handshake::protocols(request).any(|offered| offered == protocol))
+        {
+            return Err(SendError::Subprotocol);
+        }
+        let head = handshake::answer(head, &upgrade.offer, protocol).map_err(|_| SendError::Subprotocol)?;
+        let early = std::mem::take(&mut upgrade.early);
+        let caller = (Arc::clone(&attention), token);
+        let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
+        let session = Arc::new(session);
+        upgrade.upgraded = Some(Arc::clone(&session) as _);
+        let sent = match pipe.stream().http2() {
+            Some(stream) => {
+                let answer = http2::Answer {
+                    head_request: false,
+                    body_length: None,
+                    date: self.date.at(SystemTime::now()),
+                    server: &self.rules.server_header,
+                };
+                let sent =
+                    http2::encode_head(&head, &answer).and_then(|(message, _)| stream.start(message, false));
+                stream.nudge();
+                sent
+            }
+            None => {
+                http1::encode_switch(self.out, &head, b"websocket", &self.rules.server_header);
+                self.send(&[])
+            }
+        };
+        // A WebSocket may live long and keeps no memory for another answer.
+        *self.out = Vec::new();
+        if let Some(kept) = &mut self.given.kept_head {
+            *kept = head;
+        }
+        pipe.set_upgraded(Arc::clone(&session) as _);
+        attention.call_on(token);
+        sent?;
+        Ok(session)
+    }
+
+    fn take_over(&mut self) -> Result<OwnedFd, SendError> {
+        // A library that speaks WebSocket itself would answer as HTTP/1.1 does.
+        if self.form == Form::Http2 {
+            return Err(SendError::NoWebSocket);
+        }
+        let (pipe, outbox) = (self.pipe, &self.rules.websocket.outbox);
+        let (upgrade, attention, token) = self.wish()?;
+        let early = std::mem::take(&mut upgrade.early);
+        let (relay, end) = Relay::start(pipe, outbox, early).map_err(|error| {
+            tracing::error!("cannot hand over a connection: {error}");
+            SendError::Disconnected
+        })?;
+        let relay: Arc<dyn Upgraded> = Arc::new(relay);
+        upgrade.upgraded = Some(Arc::clone(&relay));
+        pipe.set_upgraded(relay);
+        attention.call_on(token);
+        Ok(end)
+    }
+
+    fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
+        if self.started() {
+            return Err(SendError::Order);
+        }
+        // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
+        if self.version >= Version::Http11 && self.form == Form::Http {
+            http1::encode_interim(self.out, head);
+            self.send(&[])?;
+            self.pipe.begin();
+        }
+        if let Some(stream) = self.pipe.stream().http2() {
+            stream.interim(http2::encode_interim(head)?)?;
+            stream.nudge();
+        }
+        Ok(())
+    }
+
+    fn offers_interim(&self) -> bool {
+        self.form == Form::Http2
+    }
+
+    fn started(&self) -> bool {
+        self.given.progress != Progress::NotStarted || self.upgraded().is_some()
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.given.body_bytes
+    }
+}
