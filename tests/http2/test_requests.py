@@ -222,6 +222,21 @@ def test_stream_paths_are_below_the_mount(serve):
         assert client.wait(stream).body == b">end"
 
 
+def test_stream_paths_hold_for_a_path_in_disguise(serve, tmp_path):
+    application = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+    (tmp_path / "app.py").write_text(application)
+    served = serve(tmp_path / "app.py", "--stream-paths", "/streamed", "--threads", "2")
+    for path in ["/streamed", "//streamed", "/./streamed", "/x/../streamed"]:
+        with Client(plain(served.address)) as client:
+            stream = client.begin("POST", path, end=False)
+            # The body is never complete.
+            assert client.wait_head(stream).status == 200
+
+
 def test_streamed_bodies_that_wait_leave_room_for_those_that_are_read(serve):
     served = serve(APPS / "http2.py", "--stream-paths", "/digest", "--threads", "2", "--body-timeout", "5s")
     body = os.urandom(MB)

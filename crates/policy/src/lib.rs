@@ -32,7 +32,7 @@ pub mod forwarded;
 pub mod in_flight;
 pub mod metrics;
 pub mod network;
-mod paths;
+pub mod paths;
 pub mod policies;
 mod range;
 pub mod rate_limit;

@@ -31,6 +31,14 @@ pub(crate) fn is_below(prefix: &str, path: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
 }
 
+/// Whether a path, as rules see it, is one of `prefixes` or lies below one.
+pub fn is_below_any(prefixes: &[String], path: &[u8]) -> bool {
+    !prefixes.is_empty() && {
+        let path = plain(path);
+        prefixes.iter().any(|prefix| is_below(prefix, &path))
+    }
+}
+
 /// A value for each of some prefixes; the longest that fits counts.
 #[derive(Clone, Debug)]
 pub(crate) struct ByPrefix<T> {
@@ -140,6 +148,17 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(&*plain(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_disguise_is_below_the_same_prefixes() {
+        let prefixes = ["/up".to_owned(), "/raw/".to_owned()];
+        for path in ["/up", "/up/a", "//up", "/./up", "/x/../up", "/raw/", "/raw/x", "/raw//x"] {
+            assert!(is_below_any(&prefixes, path.as_bytes()), "{path}");
+        }
+        for path in ["/", "/upper", "/raw", "/a/up", "/up/.."] {
+            assert!(!is_below_any(&prefixes, path.as_bytes()), "{path}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anygate_config::{self as config, ServerPlan, WebSocketOrigins};
 use anygate_policy::forwarded::Forwarding;
+use anygate_policy::paths;
 use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::shared_memory::process_row::Row;
 use anygate_policy::web2py_static::Web2pyStatic;
@@ -165,12 +166,7 @@ pub(crate) struct ReadRules {
 impl ReadRules {
     /// Whether the body of a request is passed on as it arrives.
     pub(crate) fn streams(&self, head: &RequestHead) -> bool {
-        self.stream_paths.iter().any(|prefix| {
-            let prefix = prefix.as_bytes();
-            head.path()
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || prefix.ends_with(b"/"))
-        })
+        paths::is_below_any(&self.stream_paths, head.path())
     }
 
     /// Most bytes of a request's body.
