@@ -1,18 +1,18 @@
-//! TLS: the server's certificates, and a connection's session over its socket (rustls does both). A session is fed by
-//! whoever reads or writes the connection; nothing here waits for a client.
+//! TLS: the server's certificates (rustls speaks the protocol). The session of a connection is `transport`'s.
 //!
 //! In reading order:
 //! * [`certificates`]: files become certificates with their keys. * [`choice`]: which one a client gets.
 //! * [`tickets`]: clients that come again. * [`facts`]: what the application learns of a session.
-//! * [`renewal`]: files that changed.
+//! * [`renewal`], [`snapshot`]: files that changed. * [`files`]: reading them.
 
 mod certificates;
 mod choice;
 pub(crate) mod facts;
+mod files;
 pub(crate) mod renewal;
+mod snapshot;
 mod tickets;
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +25,8 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use choice::Choice;
-use renewal::Look;
+use files::{read, shown};
+use snapshot::Snapshot;
 pub use tickets::Tickets;
 
 /// Certificates with their keys, ready for connections. What the files hold may be taken in anew at any time; a
@@ -39,7 +40,7 @@ struct Inner {
     tickets: Tickets,
     current: Mutex<Arc<ServerConfig>>,
     /// What the files looked like before they were read.
-    look: Look,
+    snapshot: Snapshot,
     warnings: Vec<String>,
 }
 
@@ -48,10 +49,10 @@ impl Tls {
     ///
     /// Errors: one line that names the file and says what is wrong with it.
     pub fn load(plan: &TlsPlan, tickets: &Tickets) -> Result<Tls, String> {
-        let look = Look::at(plan);
+        let snapshot = Snapshot::of(plan);
         let (config, warnings) = config(plan, tickets)?;
         let current = Mutex::new(Arc::new(config));
-        Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, look, warnings })))
+        Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, snapshot, warnings })))
     }
 
     /// What whoever starts the server should know: certificates that are out of their time.
@@ -118,13 +119,4 @@ fn verifier(
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(|error| unusable(&error))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{} cannot be read: {error}", shown(path)))
-}
-
-/// A path as messages name it.
-fn shown(path: &Path) -> String {
-    format!("{:?}", path.display().to_string())
 }

@@ -1,48 +1,16 @@
 //! Files of certificates that change while they are used. Whoever renews them (certbot lets symbolic links point to new
 //! files, one after the other) need not tell us.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
 
-use anygate_config::TlsPlan;
-
-use super::{Tls, certificates};
-
-/// Which files there are, and when each was last changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Look(Vec<Option<Seen>>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    file: (u64, u64),
-    changed: (i64, i64),
-    bytes: u64,
-}
-
-impl Look {
-    pub(crate) fn at(plan: &TlsPlan) -> Look {
-        Look(paths(plan).iter().map(|path| Seen::at(path)).collect())
-    }
-}
-
-impl Seen {
-    fn at(path: &Path) -> Option<Seen> {
-        // What a link points to, not the link.
-        let found = fs::metadata(path).ok()?;
-        Some(Seen {
-            file: (found.dev(), found.ino()),
-            changed: (found.mtime(), found.mtime_nsec()),
-            bytes: found.len(),
-        })
-    }
-}
+use super::Tls;
+use super::snapshot::{Snapshot, paths};
 
 /// Takes in what changed.
 pub(crate) struct Renewal {
     /// What was read last.
-    used: Look,
-    last: Look,
+    used: Snapshot,
+    last: Snapshot,
     /// Whether this process may read the files at all.
     may: bool,
 }
@@ -57,7 +25,7 @@ impl Renewal {
                 "workers may not read the files of the certificates: send HUP when they have changed"
             );
         }
-        Renewal { used: tls.0.look.clone(), last: Look::at(&tls.0.plan), may }
+        Renewal { used: tls.0.snapshot.clone(), last: Snapshot::of(&tls.0.plan), may }
     }
 
     /// To be called from time to time. Files that changed are read when they look the same twice: whoever changes them is
@@ -66,7 +34,7 @@ impl Renewal {
         if !self.may {
             return;
         }
-        let now = Look::at(&tls.0.plan);
+        let now = Snapshot::of(&tls.0.plan);
         let is_settled = now == self.last;
         self.last = now;
         if !is_settled || self.last == self.used {
@@ -81,16 +49,4 @@ impl Renewal {
             Err(error) => tracing::error!("the certificates have changed, but the old ones stay: {error}"),
         }
     }
-}
-
-/// All files that the certificates are made of.
-fn paths(plan: &TlsPlan) -> Vec<PathBuf> {
-    let others = [&plan.client_ca, &plan.key_password_file].into_iter().flatten().cloned();
-    // A folder that cannot be read looks like an empty one; reading it says why.
-    let pairs = certificates::files(plan).unwrap_or_default();
-    let staples = |path: &PathBuf| path.symlink_metadata().is_ok();
-    let own = pairs.into_iter().flat_map(|files| {
-        [Some(files.certificate), Some(files.key), Some(files.staple).filter(staples)].into_iter().flatten()
-    });
-    own.chain(others).collect()
 }
