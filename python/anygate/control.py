@@ -18,14 +18,14 @@ from typing import Any
 from urllib.parse import quote
 
 USAGE = """\
-say what to do:
-  anygate ctl status             how the server is
-  anygate ctl reload             new workers with the application as it is now
-  anygate ctl scale N            N workers
-  anygate ctl purge URL          forget what is cached of http://host/page, of http://host/news/* or all
-  anygate ctl stacks             what all threads of all workers do
-  anygate ctl log-level LEVEL    error, warn, info or debug
-  anygate ctl end                finish what is in flight and end"""
+commands:
+  anygate ctl status             show the state of the server
+  anygate ctl reload             start new workers with the current application
+  anygate ctl scale N            set the number of workers
+  anygate ctl purge URL          purge the cache of http://host/page, http://host/news/* or all
+  anygate ctl stacks             show the stacks of all threads of all workers
+  anygate ctl log-level LEVEL    set the log level: error, warn, info or debug
+  anygate ctl end                finish requests in flight and stop"""
 PAUSE = 1.0
 LINES_MAX = 15
 
@@ -77,7 +77,7 @@ class Place:
         except PermissionError as error:
             raise Unanswered(f"{self}: {error.strerror}: only the user who started the server may use it") from None
         except (ConnectionRefusedError, FileNotFoundError):
-            raise Unanswered(f"nobody answers at {self}: is anygate running, with that admin address?") from None
+            raise Unanswered(f"no server responds at {self}: is anygate running with that admin address?") from None
         except (OSError, http.client.HTTPException) as error:
             raise Unanswered(f"{self}: {error or type(error).__name__}") from None
         finally:
@@ -85,9 +85,9 @@ class Place:
         try:
             said = json.loads(body)
         except ValueError:
-            raise Unanswered(f"{self}: who answers there is not anygate's admin address") from None
+            raise Unanswered(f"{self}: the server there is not anygate's admin address") from None
         if answer.status == 401:
-            raise Unanswered(f"{self} wants a token: name the file with --admin-token-file")
+            raise Unanswered(f"{self} requires a token: name the file with --admin-token-file")
         if answer.status >= 300:
             raise Unanswered(f"{self}: {said.get('error', answer.status)}")
         return said
@@ -117,26 +117,26 @@ def ctl(words: list[str], **place: Any) -> int:
                 print(render(at.ask("/api/status"), None, _width()))
             case ["reload"]:
                 at.ask("/api/reload", "POST")
-                print("the supervisor was told to reload; its error log says how that ends")
+                print("the supervisor was told to reload; its error log shows the result")
             case ["scale", count] if count.isascii() and count.isdigit():
                 at.ask(f"/api/scale?workers={count}", "POST")
-                print(f"the supervisor was told to have {int(count)} workers")
+                print(f"the supervisor was told to run {int(count)} workers")
             case ["scale", *_]:
                 return _refuse("ctl: scale needs a number of workers: anygate ctl scale 4", 2)
             case ["purge", url]:
                 at.ask(f"/api/purge?{_what(url)}", "POST")
-                print("what is cached of it is out of date from now on")
+                print("the cached responses are out of date from now on")
             case ["log-level", level]:
                 at.ask(f"/api/log-level?level={quote(level)}", "POST")
-                print(f"the level of messages is {level}")
+                print(f"the log level is {level}")
             case ["end"]:
                 at.ask("/api/end", "POST")
-                print("the supervisor was told to end")
+                print("the supervisor was told to stop")
             case ["stacks"]:
                 for worker in at.ask("/api/stacks", "POST")["workers"]:
-                    print(f"worker {worker['pid']}:\n{_printable(worker['stacks']) or 'It does not say.'}")
+                    print(f"worker {worker['pid']}:\n{_printable(worker['stacks']) or 'It did not respond.'}")
             case _:
-                said = f"{' '.join(words)!r} is not understood; " if words else ""
+                said = f"unknown command {' '.join(words)!r}; " if words else ""
                 return _refuse(f"ctl: {said}{USAGE}", 2)
     except Unanswered as error:
         return _refuse(f"ctl: {error}", 1)
@@ -188,7 +188,7 @@ def render(now: Any, before: Any, width: int, colours: bool = False) -> str:
     failed = f"{red if totals['requests_5xx'] else ''}{totals['requests_5xx']:,}{plain}"
     lines = [
         f"{bold}anygate {now['version']}{plain}   process {now['pid']}   up {_age(now['uptime'])}   "
-        f"messages from {now['log_level']}",
+        f"log level {now['log_level']}",
         f"{faint}requests{plain}   {rate}total {totals['requests']:,}   5xx {failed}   in flight {len(flights)}   "
         f"queued {totals['requests_queued']}",
         f"{faint}latency{plain}    p50 {_duration(latency['p50'])}   p90 {_duration(latency['p90'])}   "

@@ -109,13 +109,13 @@ def _function(
     if not callable(function):
         raise LoadError(f"it is a {type(function).__name__}, not a function")
     if _is_coroutine_function(function):
-        raise LoadError("it is asynchronous, and nobody would wait for it")
+        raise LoadError("it is asynchronous, and nothing would await it")
     if inspect.isfunction(function):
         try:
             _signature(function).bind(*arguments)
         except TypeError:
             takes = f"the arguments {' and '.join(arguments)}" if arguments else "no arguments"
-            raise LoadError(f"it is called with {takes}, which it does not take") from None
+            raise LoadError(f"it is called with {takes}, which it does not accept") from None
     return function
 
 

@@ -183,7 +183,7 @@ class _Answer:
         self._blocks = None
         self._exchange.end_of_blocks()
         if not self._exchange.finish(False):
-            raise OSError("the answer cannot be brought to its end")
+            raise OSError("the response cannot be completed")
 
     def _covers(self, error: BaseException) -> bool:
         """Whether the client gets something better in the place of what failed; then it is for the log."""
@@ -261,7 +261,7 @@ class LimitedInput(Lines):
         self._left -= len(data)
         if self._left < 0:
             self._left = 0
-            raise BodyTooLong(errno.EFBIG, "the request's body is longer than it may be")
+            raise BodyTooLong(errno.EFBIG, "the request body is too large")
         return data
 
 

@@ -135,13 +135,13 @@ class _Pool:
     def _judge(self, member: Member, code: int, now: float) -> None:
         """Say when a server that ended by itself starts again; end the others when that is no use."""
         if code in HOPELESS and not member.settled:
-            LOG.error("%s cannot serve (exit code %d): the others end, too", member.name, code)
+            LOG.error("%s cannot serve (exit code %d): stopping the other servers", member.name, code)
             self._end(code)
             return
         soon = now - member.started < SETTLED
         member.pause = min(max(member.pause * 2, 0.5), PAUSE_MAX) if soon else 0.0
         member.start_at = now + member.pause
-        LOG.warning("%s ended with %d; it starts again in %.1f s", member.name, code, member.pause)
+        LOG.warning("%s ended with %d; restarting it in %.1f s", member.name, code, member.pause)
 
     def _obey(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

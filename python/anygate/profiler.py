@@ -196,7 +196,7 @@ class Profiler:
             return _plain("404 Not Found", f"There is no such page; the figures are at {base}")
         if environ["REQUEST_METHOD"] not in allowed:
             allow = ", ".join(allowed)
-            return _plain("405 Method Not Allowed", f"This page answers {allow} only", ("Allow", allow))
+            return _plain("405 Method Not Allowed", f"This page accepts {allow} only", ("Allow", allow))
         if path == "/clear":
             return self._clear(environ, base)
         try:

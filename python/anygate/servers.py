@@ -41,7 +41,7 @@ def find(name: str) -> Server:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise CannotServe(f"server: there is no server {name!r}; {hint}anygate servers lists them")
     if server.run is None and server.name != "native":
-        raise CannotServe(f"server: {name} cannot run today: {server.state}; take -s {server.instead}", NOT_THERE)
+        raise CannotServe(f"server: {name} cannot be used: {server.state}; use -s {server.instead}", NOT_THERE)
     if server.version is None:
         raise CannotServe(f"server: {name} is not installed: pip install {server.package}", NOT_THERE)
     if server.needs and importlib.util.find_spec(server.needs) is None:
@@ -57,15 +57,18 @@ def check(server: Server, task: Task) -> None:
         if not known and not (server.wraps and option in task.around):
             can = ", ".join(sorted(server.supports)) or "none of its own"
             raise CannotServe(
-                f"{called}: {server.name} has no such option (it has: {can}); leave it out or serve natively"
+                f"{called}: {server.name} does not support this option (it supports: {can}); "
+                "remove it or use the native server"
             )
     if task.unix is not None and "unix" not in server.supports:
         raise CannotServe(f"{task.bind}: {server.name} does not listen on unix sockets; give it a host and a port")
     if task.protocol is not None and task.protocol not in server.protocols:
         spoken = ", ".join(server.protocols)
-        raise CannotServe(f"{task.protocol}: {server.name} does not speak it (it speaks {spoken}); serve natively")
+        raise CannotServe(
+            f"{task.protocol}: {server.name} does not speak this protocol (it speaks {spoken}); use the native server"
+        )
     if not server.protocols and {"ip", "port", "bind"} & task.given.keys():
-        raise CannotServe(f"{task.bind}: {server.name} listens nowhere: a CGI server starts it for each request")
+        raise CannotServe(f"{task.bind}: {server.name} does not listen: a CGI server starts it for each request")
 
 
 def prepare(text: str) -> tuple[Server, Task]:
@@ -118,8 +121,8 @@ def warn_of_counting_apart(task: Task) -> None:
         if option in task.around and not (option in SHARED and "shared" in task.around):
             called = task.given.get(option, option)
             print(
-                f"anygate: warning: {called}: each process of {task.server} counts for itself; take another server"
-                f"{', set shared' if option in SHARED else ''} or leave it at one process",
+                f"anygate: warning: {called}: each process of {task.server} counts separately; use another server"
+                f"{', set shared' if option in SHARED else ''} or keep one process",
                 file=sys.stderr,
             )
 

@@ -77,7 +77,9 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
     """
     site = os.path.abspath(folder or os.getcwd())
     if not _is_site(site):
-        raise LoadError(f"{site} is no web2py site: it has no folder applications; name the right one with --web2py")
+        raise LoadError(
+            f"{site} is not a web2py site: it has no directory applications; name the right one with --web2py"
+        )
     os.chdir(site)
     _look_first_in(site)
     try:
@@ -85,7 +87,7 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
     except ModuleNotFoundError as error:
         if error.name != "gluon":
             raise
-        message = f"there is no web2py in {site} (no folder gluon); copy it there, or: pip install web2py-gluon"
+        message = f"there is no web2py in {site} (no directory gluon); copy it there, or: pip install web2py-gluon"
         raise LoadError(message) from None
     # web2py starts Python by it, and uWSGI puts its own program there.
     sys.executable = python()
@@ -263,7 +265,7 @@ def command(arguments: list[str]) -> int:
 def init(folder: str, *, force: bool) -> int:
     """Write the handler files into a site; say which. Files that are there are kept unless ``force``."""
     if not _is_site(folder):
-        sys.stderr.write(f"anygate: error: {folder!r} is no web2py site: it has no folder applications\n")
+        sys.stderr.write(f"anygate: error: {folder!r} is not a web2py site: it has no directory applications\n")
         return 2
     code = 0
     for name, text in HANDLERS.items():
@@ -278,7 +280,7 @@ def init(folder: str, *, force: bool) -> int:
                 if is_program:
                     os.fchmod(file.fileno(), 0o755)
         except FileExistsError:
-            print(f"kept {path}, which was there; --force writes over it")
+            print(f"kept {path}, which existed; --force replaces it")
             continue
         except OSError as error:
             sys.stderr.write(f"anygate: error: cannot write {path}: {error.strerror}\n")

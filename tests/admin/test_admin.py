@@ -314,7 +314,7 @@ class TestLife:
         at = admin()
         (assistant,) = set(at.served.workers()) - {worker["pid"] for worker in at.status()["workers"]}
         os.kill(assistant, signal.SIGKILL)
-        at.served.wait_for_log("it is started again")
+        at.served.wait_for_log("; restarting it")
         assert at.ask("/health").status == 200
         assert at.served.get("/pid").status == 200
 

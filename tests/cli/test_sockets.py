@@ -159,7 +159,7 @@ class TestUnixSockets:
     def test_a_missing_folder_is_named(self, run, site):
         ended = run("app:app", "--bind", "unix:missing/a.sock", folder=site)
         assert ended.returncode == 1
-        assert "missing/a.sock: the folder does not exist" in ended.stderr
+        assert "missing/a.sock: the directory does not exist" in ended.stderr
 
 
 class TestMistakes:
@@ -198,7 +198,7 @@ class TestMistakes:
     def test_a_name_that_does_not_exist(self, run, site):
         ended = run("app:app", "--bind", "no-such-host.invalid:0", folder=site)
         assert ended.returncode == 1
-        assert '"no-such-host.invalid" has no address here' in ended.stderr
+        assert '"no-such-host.invalid" cannot be resolved' in ended.stderr
 
     def test_a_descriptor_that_is_not_open(self, run, site):
         ended = run("app:app", "--bind", "fd://77", folder=site)

@@ -149,7 +149,7 @@ def test_only_trusted_proxies_say_who_the_client_is(cgi):
 def test_a_body_that_breaks_off_is_an_error_of_the_client(cgi):
     ended = cgi(request("POST", CONTENT_LENGTH="9"), b"abc")
     assert cgi_answer(ended.stdout)[0] == 500
-    assert b"closed the connection inside the body" in ended.stderr
+    assert b"closed the connection before the end of the body" in ended.stderr
 
 
 def test_without_a_request_it_says_who_starts_it(cgi):

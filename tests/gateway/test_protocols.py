@@ -265,7 +265,7 @@ class TestBrokenPackets:
         wire = hello.get(spoken) or getattr(gateways, spoken)(variables())
         name = {"http": "HTTP", "scgi": "SCGI", "fastcgi": "FastCGI", "uwsgi": "uwsgi"}[expected]
         # At once, not when the time for a head is over.
-        until_told(gateway, expected, wire, f": bind {spoken}:// for it, or have it speak {name}")
+        until_told(gateway, expected, wire, f": bind {spoken}:// for it, or configure it to speak {name}")
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_too_many_variables_are_a_431_that_ends_like_any_answer(self, gateway, protocol):

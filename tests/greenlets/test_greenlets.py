@@ -291,7 +291,7 @@ class TestRefusals:
 
     def test_a_server_inside_a_program_has_threads(self):
         ended = self.python("import anygate; anygate.Server(print, concurrency='gevent')")
-        assert "ValueError: concurrency: a Server has threads" in ended.stderr
+        assert "ValueError: concurrency: a Server runs requests in threads" in ended.stderr
 
     def test_an_application_that_was_imported_unpatched_is_refused(self):
         ended = self.python("import anygate; anygate.serve(print, port=0, concurrency='gevent')")

@@ -110,7 +110,7 @@ def test_a_request_that_waits_is_answered_504_and_interrupted(limited):
     assert time.monotonic() - begun > 0.4
     ended(served, "'sleep'", "'sleep finally'")
     assert "swallowed" not in served.get("/ended").text
-    served.wait_for_log("GET /sleep?a=b has taken 0.5 s, longer than request_timeout, and is interrupted here:")
+    served.wait_for_log("GET /sleep?a=b has taken 0.5 s, longer than request_timeout, and is interrupted:")
     assert "in nap" in served.log()
     assert "Traceback" not in served.log()
     assert served.terminate() == 0
@@ -202,7 +202,7 @@ def test_a_worker_with_a_thread_that_does_not_stop_is_replaced_first(limited):
     assert time.monotonic() - begun < 3
     name = f'request{{id="{answer["x-request-id"]}"}}'
     served.wait_for_log(f"{name}: GET /stuck does not stop: another worker takes the place of this one")
-    served.wait_for_log(f"worker {before} has a thread that nothing can stop: starting another one")
+    served.wait_for_log(f"worker {before} has a thread that cannot be stopped: starting another worker")
     served.wait_until(lambda: before not in served.workers() and len(served.workers()) == 1, "another worker")
     assert time.monotonic() - begun < 20
     assert served.get("/quick").body == b"yes"

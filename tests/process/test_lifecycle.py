@@ -37,7 +37,7 @@ def exists(pid):
 def test_the_terminal_says_what_is_served(serve):
     served = serve(CONTRACT, "--workers", "2", "--threads", "3")
     host, port = served.address
-    assert f"serves {CONTRACT} on http://{host}:{port} with 2 workers of 3 threads; Ctrl-C ends it" in served.log()
+    assert f"serves {CONTRACT} on http://{host}:{port} with 2 workers of 3 threads; Ctrl-C stops it" in served.log()
 
 
 def test_as_many_workers_as_asked_for_share_the_work(serve):
@@ -140,7 +140,7 @@ class TestEnd:
         served = serve(CONTRACT)
         with held(served, gate):
             served.send_signal(signal.SIGTERM)
-            served.wait_for_log("ending: workers finish")
+            served.wait_for_log("stopping: workers finish")
             served.send_signal(signal.SIGTERM)
             begun = time.monotonic()
             assert served.wait() == 0
@@ -256,7 +256,7 @@ class TestDeath:
         os.mkfifo(tmp_path / "nobody-writes")
         (tmp_path / "app.py").write_text("open('nobody-writes')\n")
         served = launch("app:app", "--port", "0", "--worker-start-timeout", "500ms", "--graceful-timeout", "1s")
-        served.wait_for_log("did not get ready within worker_start_timeout; it is killed")
+        served.wait_for_log("was not ready within worker_start_timeout; it is killed")
         served.wait_for_log("ended with signal KILL")
 
     def test_a_stopped_worker_is_replaced(self, serve):
@@ -283,7 +283,7 @@ class TestScale:
         (last,) = served.workers()
         served.send_signal(signal.SIGTTOU)
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("reloaded: 1 new workers serve")
+        served.wait_for_log("reloaded: 1 new workers are serving")
         served.wait_until(lambda: last not in served.workers(), "the old worker to leave")
         assert len(served.workers()) == 1
         assert served.get("/pid").status == 200

@@ -38,7 +38,7 @@ class TestReload:
         for version in (2, 3):
             write(site, version)
             served.send_signal(signal.SIGHUP)
-            served.wait_for_log("reloaded: 2 new workers serve", version - 1)
+            served.wait_for_log("reloaded: 2 new workers are serving", version - 1)
             served.wait_until(lambda: len(served.workers()) == 2, "the old workers to leave")
             assert served.get().text == f"version {version}"
         assert served.process.poll() is None
@@ -70,7 +70,7 @@ class TestReload:
         for version in range(2, 6):
             write(site, version)
             served.send_signal(signal.SIGHUP)
-            served.wait_for_log("reloaded: 2 new workers serve", version - 1)
+            served.wait_for_log("reloaded: 2 new workers are serving", version - 1)
             served.wait_until(lambda new=f"version {version}": answers.count(new) > 50, "responses of the new code")
         stop.set()
         for thread in clients:
@@ -97,13 +97,13 @@ class TestReload:
         worker = served.workers()
         write(site, 2, extra="1 / 0")
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("not reloaded, the old workers go on")
+        served.wait_for_log("not reloaded, the old workers continue")
         served.wait_for_log("ZeroDivisionError")
         served.wait_until(lambda: served.workers() == worker, "the new worker to leave")
         assert served.get().body == b"version 1"
         write(site, 3)
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("reloaded: 1 new workers serve")
+        served.wait_for_log("reloaded: 1 new workers are serving")
         served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 3"
         assert served.terminate() == 0
@@ -148,7 +148,7 @@ class TestSignalsWhileAPreloadedReloadBegins:
         served = serve("app:app", "--preload")
         write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("this process starts afresh")
+        served.wait_for_log("the supervisor restarts itself")
         gate.wait_for()
         return served
 
@@ -156,7 +156,7 @@ class TestSignalsWhileAPreloadedReloadBegins:
     def test_they_do_not_end_it(self, reloading, gate, number):
         reloading.send_signal(number)
         gate.open()
-        reloading.wait_for_log("new workers serve")
+        reloading.wait_for_log("new workers are serving")
         reloading.wait_until(lambda: reloading.get().text == "version 2", "the new code")
         if number == signal.SIGTTIN:
             reloading.wait_until(lambda: len(reloading.workers()) == 2, "another worker")
@@ -174,7 +174,7 @@ def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, 
     workers = served.workers()
     write(site, 2, "def broken(:")
     served.send_signal(signal.SIGHUP)
-    served.wait_for_log("not reloaded, the old workers go on")
+    served.wait_for_log("not reloaded, the old workers continue")
     let_pass(4, "longer than a worker may be silent")
     assert served.get().text == "version 1"
     assert served.workers() == workers
@@ -187,7 +187,7 @@ def test_code_that_hangs_at_import_leaves_the_old_running(serve, site, gate):
     served = serve("app:app", "--worker-start-timeout", "2s")
     write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
     served.send_signal(signal.SIGHUP)
-    served.wait_for_log("not reloaded, the old workers go on")
+    served.wait_for_log("not reloaded, the old workers continue")
     assert served.get().text == "version 1"
     write(site, 3)
     served.send_signal(signal.SIGHUP)
@@ -199,7 +199,7 @@ def test_a_socket_without_its_file_survives_a_preloaded_reload(launch, site):
     (site / "a.sock").unlink()
     write(site, 2)
     served.send_signal(signal.SIGHUP)
-    served.wait_for_log("new workers serve")
+    served.wait_for_log("new workers are serving")
     assert served.terminate() == 0
 
 

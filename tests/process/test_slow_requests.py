@@ -94,7 +94,7 @@ def test_each_slow_request_is_told_of(serve, options, tmp_path):
 def test_a_request_may_become_slow_and_then_overdue(serve, options):
     served = serve(*options, "--request-timeout", "1s")
     assert ask(served, "/waits?never").answer().status == 504
-    served.wait_for_log("longer than request_timeout, and is interrupted here:")
+    served.wait_for_log("longer than request_timeout, and is interrupted:")
     levels = re.findall(r"(WARN|ERROR) GET /waits\?never .* longer than (\w+)", served.log())
     assert levels == [("WARN", "slow_request"), ("ERROR", "request_timeout")]
 
@@ -118,7 +118,7 @@ def test_one_that_is_broken_off_keeps_its_name(serve, options, path):
     assert (answer.status, bool(answer["x-request-id"])) == (504, True)
     name = rf' request\{{id="{answer["x-request-id"]}"\}}: GET /{path}\?never '
     wait_for(served, rf"WARN{name}.* longer than slow_request")
-    wait_for(served, rf"ERROR{name}.* longer than request_timeout, and is interrupted here:\n")
+    wait_for(served, rf"ERROR{name}.* longer than request_timeout, and is interrupted:\n")
 
 
 def test_the_client_is_who_the_proxy_says(serve, options, tmp_path):

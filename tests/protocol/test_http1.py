@@ -195,7 +195,7 @@ def test_an_answer_that_is_too_short_ends_the_connection(echo):
         answer = connection.ask("GET", "/too_short")
         assert answer.body == b"hello"
         assert not answer.whole
-    echo.wait_for_log("announced 50 bytes with Content-Length and gave 5")
+    echo.wait_for_log("announced 50 bytes in Content-Length and sent 5")
 
 
 def test_error_pages_repeat_nothing_of_the_request(echo):

@@ -169,7 +169,7 @@ show(*until_ready())
             "json:dump_it",
             "cannot load ready_check json:dump_it: 'json' has no attribute 'dump_it'; did you mean 'dump'",
         ),
-        ("json:dumps", "cannot load ready_check json:dumps: it is called with no arguments, which it does not take"),
+        ("json:dumps", "cannot load ready_check json:dumps: it is called with no arguments, which it does not accept"),
         ("no_such_module:check", "cannot load ready_check no_such_module:check: there is no module 'no_such_module'"),
         ("json", "cannot load ready_check json: it names no function; write it as module:function"),
     ],
@@ -185,5 +185,5 @@ def test_an_asynchronous_one_is_refused(monkeypatch):
         return True
 
     monkeypatch.setattr(health, "check", check, raising=False)
-    with pytest.raises(ValueError, match="it is asynchronous, and nobody would wait for it"):
+    with pytest.raises(ValueError, match="it is asynchronous, and nothing would await it"):
         health.watch("anygate.health:check", 1, 1, print)

@@ -122,18 +122,21 @@ def test_logs_of_their_own(tmp_path):
             ["-s", "gunicron"],
             "server: there is no server 'gunicron'; did you mean 'gunicorn'? anygate servers lists them",
         ),
-        (["-s", "wsgiref", "-w", 2], "--workers: wsgiref has no such option (it has: none of its own)"),
-        (["-s", "waitress", "-w", 2], "--workers: waitress has no such option (it has: threads, unix)"),
-        (["-s", "gunicorn", "--header-timeout", "1s"], "--header-timeout: gunicorn has no such option"),
+        (["-s", "wsgiref", "-w", 2], "--workers: wsgiref does not support this option (it supports: none of its own)"),
+        (["-s", "waitress", "-w", 2], "--workers: waitress does not support this option (it supports: threads, unix)"),
+        (["-s", "gunicorn", "--header-timeout", "1s"], "--header-timeout: gunicorn does not support this option"),
         (["-s", "rocket", "--bind", "unix:x.sock"], "x.sock: rocket does not listen on unix sockets"),
-        (["-s", "gunicorn", "--scgi"], "scgi: gunicorn does not speak it (it speaks http); serve natively"),
+        (
+            ["-s", "gunicorn", "--scgi"],
+            "scgi: gunicorn does not speak this protocol (it speaks http); use the native server",
+        ),
         (["-s", "gunicorn", "-b", "1", "-b", "2"], "gunicorn listens on one address; 2 are given"),
         (["-s", "gunicorn", "-b", "fd://3"], "fd://3: only the native server takes over descriptors"),
         (
             ["-s", "gunicorn", "--access-log", "syslog"],
             "access_log: only the native server writes to syslog",
         ),
-        (["-s", "cgi", "-p", 80], "cgi listens nowhere: a CGI server starts it for each request"),
+        (["-s", "cgi", "-p", 80], "cgi does not listen: a CGI server starts it for each request"),
         (["-s", "gunicorn", "-c", "nothing.pem"], "--ssl-certificate: there is no file"),
         (["-s", "uvicorn", "--access-log", "x"], "access_log: uvicorn writes its access log to standard output"),
     ],
@@ -149,7 +152,7 @@ def test_refusals(run, arguments, message):
 def test_names_of_the_dead(run, name):
     ended = run("-s", name, SIX)
     assert ended.returncode == 3
-    assert re.fullmatch(rf"anygate: error: server: {name} cannot run today: dead: .*; take -s \w+\n", ended.stderr)
+    assert re.fullmatch(rf"anygate: error: server: {name} cannot be used: dead: .*; use -s \w+\n", ended.stderr)
 
 
 @pytest.mark.parametrize("name", [name for name, server in SERVERS.items() if server.run and server.package])

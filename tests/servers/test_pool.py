@@ -65,7 +65,7 @@ def test_what_ends_by_itself_is_started_again(pool):
     for pid in pool.workers():
         os.kill(pid, signal.SIGKILL)
     wait_for(pool, gone(pool, before))
-    pool.wait_for_log("theirs ended with -9; it starts again in 0.5 s")
+    pool.wait_for_log("theirs ended with -9; restarting it in 0.5 s")
     pool.wait_for_log("server-2 ended with -9")
 
 
@@ -114,7 +114,7 @@ port = {ports[1]}
         # HUP reached the quick one as well: what is killed is what came after it.
         wait_for(served, lambda: pid(quick) != dying)
         os.kill(int(pid(quick)), signal.SIGKILL)
-        served.wait_for_log("quick ended with -9; it starts again in 0.5 s")
+        served.wait_for_log("quick ended with -9; restarting it in 0.5 s")
         assert os.path.exists(f"/proc/{int(before)}")
         assert _lives(int(before))
         (tmp_path / "may-end").write_text("")
@@ -153,7 +153,7 @@ port = {free_port()}
     ended = run()
     assert ended.returncode == 3
     assert "cannot load nothing_here" in ended.stderr
-    assert "broken cannot serve (exit code 3): the others end, too" in ended.stderr
+    assert "broken cannot serve (exit code 3): stopping the other servers" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ def test_greenlets_that_wait_may_be_left_or_broken_off(greenlets):
 def test_greenlets_that_wait_are_answered_by_a_worker_that_ends(greenlets):
     with greenlets(**PAGE_PLAN) as (site, first, others):
         site.send_signal(signal.SIGTERM)
-        site.wait_for_log("workers finish what they have")
+        site.wait_for_log("workers finish their requests")
         site.wait_refused()
         site.open("end")
         assert {connection.answer().text for connection in [first, *others]} == {"page"}

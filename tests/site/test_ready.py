@@ -168,7 +168,7 @@ def test_a_server_is_ready_when_its_own_check_says_so(tmp_path, concurrency):
             assert is_well(site.get("/health"))
         assert "ready check failed: " in site.log()
         assert "no database" in site.log()
-        assert "ready check is fine again" in site.log()
+        assert "the ready check succeeds again" in site.log()
 
 
 def test_a_server_with_a_full_queue_is_not_ready(tmp_path, concurrency):
@@ -177,7 +177,7 @@ def test_a_server_with_a_full_queue_is_not_ready(tmp_path, concurrency):
         with site.connect() as waiting:
             waiting.send(b"GET /waits HTTP/1.1\r\nHost: test\r\n\r\n")
             site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
-            assert site.get("/ready").body == b"too many requests wait\n"
+            assert site.get("/ready").body == b"too many requests are waiting\n"
             assert is_well(site.get("/health"))
             site.open("end")
             assert (held.answer().status, waiting.answer().status) == (200, 200)

@@ -13,7 +13,7 @@ MINUTE = [("Content-Type", "text/html"), ("Cache-Control", "max-age=60")]
 # Nothing here is to depend on how busy this machine is.
 PATIENT = ["--shared-timeout", "20s"]
 GONE = "cannot be used"
-BACK = "answers again"
+BACK = "responds again"
 
 pytestmark = pytest.mark.skipif(not shutil.which("redis-server"), reason="Debian's redis-server is not installed")
 

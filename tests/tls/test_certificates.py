@@ -154,7 +154,7 @@ def test_an_ocsp_answer_is_stapled(serve, run, authority):
         assert "Cert Status: good" in by_openssl(served, "-status", version)
     staple.write_text("-----BEGIN")
     ended = run(CONTRACT, "-c", certificate, "-k", key, "-p", 0)
-    assert (ended.returncode, "is not an OCSP answer (DER)" in ended.stderr) == (2, True)
+    assert (ended.returncode, "is not an OCSP response (DER)" in ended.stderr) == (2, True)
 
 
 def test_dates_are_looked_at(serve, authority, tmp_path):
@@ -184,31 +184,31 @@ def test_changed_files_are_taken_in(serve, authority, tmp_path):
         assert kept.ask("GET", "/pid").status == 200
         # Links that point to new files, as after a renewal.
         certbot(authority, live, "a", "a.example", "renewed.example")
-        served.wait_for_log("the certificates have changed; new connections get the new ones")
+        served.wait_for_log("the certificates have changed; new connections use the new ones")
         assert got(served, "a.example", authority.path) == ["a.example", "renewed.example"]
         # A certificate more.
         certbot(authority, live, "b", "b.example")
-        served.wait_for_log("the certificates have changed; new connections get the new ones", 2)
+        served.wait_for_log("the certificates have changed; new connections use the new ones", 2)
         assert got(served, "b.example", authority.path) == ["b.example"]
         # One that does not fit: what was there stays.
         certificate = live / "a" / "fullchain.pem"
         certificate.unlink()
         shutil.copy(live / "b" / "fullchain.pem", certificate)
-        served.wait_for_log("the certificates have changed, but the old ones stay: ")
+        served.wait_for_log("the certificates have changed, but the old ones are kept: ")
         assert got(served, "a.example", authority.path) == ["a.example", "renewed.example"]
         # And then one that does.
         certbot(authority, live, "a", "a.example", "again.example")
-        served.wait_for_log("the certificates have changed; new connections get the new ones", 3)
+        served.wait_for_log("the certificates have changed; new connections use the new ones", 3)
         assert got(served, "a.example", authority.path) == ["a.example", "again.example"]
         assert kept.ask("GET", "/pid").status == 200
-    assert served.log().count("the old ones stay") == 1
+    assert served.log().count("the old ones are kept") == 1
 
 
 def test_a_folder_that_is_gone_changes_nothing(serve, authority, tmp_path):
     authority.issue("a.example", folder=tmp_path / "pairs")
     served = serve(CONTRACT, "-c", tmp_path / "pairs")
     (tmp_path / "pairs").rename(tmp_path / "away")
-    served.wait_for_log("the old ones stay: ")
+    served.wait_for_log("the old ones are kept: ")
     assert got(served, "a.example", authority.path) == ["a.example"]
     (tmp_path / "away").rename(tmp_path / "pairs")
     assert got(served, "a.example", authority.path) == ["a.example"]
@@ -222,13 +222,13 @@ def test_wrong_options(run, authority, tmp_path):
     for arguments, message in (
         ([*pair, "-c", certificate], "--ssl-private-key: is given 1 times for 2 certificate files"),
         ([*pair, "-k", key], "--ssl-private-key: is given 2 times for 1 certificate files"),
-        (["-c", tmp_path / "empty"], "holds no certificate with its key: NAME.pem with NAME.key"),
+        (["-c", tmp_path / "empty"], "contains no certificate with its key: NAME.pem with NAME.key"),
         ([*pair, "--ssl-key-password-file", tmp_path / "none"], "is empty; it must be the password of the key"),
         ([*pair, "--ssl-key-password-file", "missing"], "--ssl-key-password-file: there is no file"),
         (["--ssl-key-password-file", tmp_path / "none"], "needs a certificate of the server: ssl_certificate"),
         (["--client-ca", authority.path], "--client-ca: needs a certificate of the server: ssl_certificate"),
         ([*pair, "--client-ca", "missing"], "--client-ca: there is no file"),
-        ([*pair, "--client-ca", tmp_path / "none"], 'none" holds no certificate (PEM) of a client CA'),
+        ([*pair, "--client-ca", tmp_path / "none"], 'none" contains no certificate (PEM) of a client CA'),
         ([*pair, "--client-cert", "optional"], "--client-cert: needs the CAs of clients' certificates: client_ca"),
         (
             [*pair, "--client-ca", authority.path, "--client-cert", "maybe"],
@@ -251,7 +251,7 @@ def test_files_for_roots_eyes_only_need_a_signal(serve, authority, tmp_path):
     certificate, key = authority.issue("a.example", folder=tmp_path / "pairs")
     key.chmod(0o600)
     served = serve(CONTRACT, "-c", certificate, "-k", key, "--user", "nobody", "--preload")
-    served.wait_for_log("workers may not read the files of the certificates: send HUP when they have changed")
+    served.wait_for_log("workers cannot read the certificate files: send HUP when they have changed")
     authority.issue("a.example", "renewed.example", folder=tmp_path / "pairs")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded: ")

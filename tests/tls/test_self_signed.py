@@ -32,7 +32,7 @@ def test_what_it_says_is_true(run, serve, tmp_path):
     before = key.read_bytes()
     again = run("cert", "--self-signed")
     assert again.returncode == 2
-    assert 'cert.pem" is there already; choose another folder with --out, or replace it with --force' in again.stderr
+    assert 'cert.pem" already exists; choose another directory with --out, or replace it with --force' in again.stderr
     assert key.read_bytes() == before
     assert run("cert", "--self-signed", "--force").returncode == 0
     assert key.read_bytes() != before
@@ -51,8 +51,8 @@ def test_names_and_a_folder_of_ones_own(run, serve, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "cert: say --self-signed: anygate cert --self-signed"),
-        (["--self-singed"], 'cert: "--self-singed" is not understood: anygate cert'),
+        ([], "cert: needs --self-signed: anygate cert --self-signed"),
+        (["--self-singed"], 'cert: unknown argument "--self-singed": anygate cert'),
         (["--self-signed", "--host"], "cert: --host needs a value"),
         (["--self-signed", "--host", "https://a"], 'cert: --host "https://a" is neither a host name nor an IP address'),
         (["--self-signed", "--out", "/proc/nothing"], 'cert: "/proc/nothing" cannot be written: '),

@@ -192,7 +192,7 @@ def test_a_new_certificate_is_read_on_reload(serve, pair, tmp_path):
     other = certificate(tmp_path / "new")
     shutil.copy(other[0], tmp_path / "certificate.pem")
     served.send_signal(signal.SIGHUP)
-    served.wait_for_log("the old workers go on")
+    served.wait_for_log("the old workers continue")
     assert "do not fit" in served.log()
     with Secure(served.address, pair[0]) as connection:
         old = connection.ask("GET", "/pid").text
@@ -223,11 +223,11 @@ def test_wrong_files(run, pair, tmp_path):
     (tmp_path / "other").mkdir()
     other = certificate(tmp_path / "other")
     for arguments, message in (
-        (["-c", pair[0]], "holds no private key (PEM): name the file that does: ssl_private_key"),
+        (["-c", pair[0]], "contains no private key (PEM): name the file that does: ssl_private_key"),
         (["-k", pair[1]], "--ssl-private-key: needs its certificate: ssl_certificate"),
         (["-c", "missing.pem", "-k", pair[1]], "--ssl-certificate: there is no file or folder"),
-        (["-c", rubbish, "-k", pair[1]], 'rubbish.pem" holds no certificate'),
-        (["-c", pair[0], "-k", rubbish], 'rubbish.pem" holds no private key (PEM)'),
+        (["-c", rubbish, "-k", pair[1]], 'rubbish.pem" contains no certificate'),
+        (["-c", pair[0], "-k", rubbish], 'rubbish.pem" contains no private key (PEM)'),
         (["-c", pair[0], "-k", other[1]], "do not fit"),
         (["-c", pair[0], "-k", pair[1], "--proxy-protocol", "--trusted-proxies", "unix"], "comes before TLS"),
         (["-b", "https://127.0.0.1:0"], "needs a certificate: ssl_certificate"),

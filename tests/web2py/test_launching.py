@@ -57,12 +57,8 @@ def test_served_where_it_is_started(serve, site):
 def test_what_is_no_site(run, tmp_path):
     ended = run("--web2py", tmp_path)
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == f"anygate: error: --web2py: {str(tmp_path)!r} is no web2py site: it has no folder applications\n".replace(
-            "'", '"'
-        )
-    )
+    said = f"anygate: error: --web2py: {str(tmp_path)!r} is not a web2py site: it has no directory applications\n"
+    assert ended.stderr == said.replace("'", '"')
     ended = run("--web2py", SITE, "x:y")
     assert "and APP are two things to serve" in ended.stderr
     ended = run("-a", "secret", "x:y")
@@ -122,7 +118,7 @@ def test_passwords(launch, run, bare):
     assert ended.stderr == (
         "anygate: error: password: '<rycycle>' is none of <recycle>, <random> and <pam_user:NAME>\n"
     )
-    assert "port 0 is not known before the start" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
+    assert "so it cannot be 0" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
 
 
 @pytest.mark.parametrize(
@@ -238,12 +234,12 @@ def test_handler_files_are_written_once(run, bare):
     names = ["wsgihandler.py", "scgihandler.py", "fcgihandler.py", "cgihandler.py"]
     assert init(run, bare).stdout == "".join(f"wrote {bare}/{name}\n" for name in names)
     (bare / "wsgihandler.py").write_text("# mine\n")
-    assert f"kept {bare}/wsgihandler.py, which was there; --force writes over it\n" in init(run, bare).stdout
+    assert f"kept {bare}/wsgihandler.py, which existed; --force replaces it\n" in init(run, bare).stdout
     assert (bare / "wsgihandler.py").read_text() == "# mine\n"
     init(run, bare, "--force")
     assert "LOGGING = False\nSOFTCRON = False\n" in (bare / "wsgihandler.py").read_text()
     ended = init(run, bare / "applications")
-    assert (ended.returncode, "is no web2py site" in ended.stderr) == (2, True)
+    assert (ended.returncode, "is not a web2py site" in ended.stderr) == (2, True)
     assert run("web2py", "inti").returncode == 2
 
 
@@ -361,5 +357,6 @@ def test_there_is_no_web2py(run, bare):
     ended = run("-m", "anygate", "--web2py", bare, "-p", 0, command=[base], environment=environment)
     assert ended.returncode == 3
     assert (
-        f"there is no web2py in {bare} (no folder gluon); copy it there, or: pip install web2py-gluon" in ended.stderr
+        f"there is no web2py in {bare} (no directory gluon); copy it there, or: pip install web2py-gluon"
+        in ended.stderr
     )

@@ -178,7 +178,8 @@ class TestStreamedInput:
         with streaming.connect() as connection:
             connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
         streaming.wait_until(
-            lambda: "closed the connection inside the body" in str(streaming.get("/closed").json), "an OSError"
+            lambda: "closed the connection before the end of the body" in str(streaming.get("/closed").json),
+            "an OSError",
         )
 
     def test_broken_chunks_raise_oserror(self, streaming):

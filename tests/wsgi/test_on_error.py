@@ -85,7 +85,7 @@ def test_two_exceptions_are_told_one_after_the_other(failing):
     assert first["told"] == closed["closed"] == "ValueError: in the first block"
     assert second["told"] == second["handled"] == "OSError: in close()"
     served.wait_for_log("the application failed: GET /both failed\n")
-    served.wait_for_log("the application failed: close() of its answer failed as well\n")
+    served.wait_for_log("the application failed: close() of its response failed as well\n")
     assert "During handling of the above exception, another exception occurred:" in served.log()
 
 
@@ -186,7 +186,7 @@ def test_a_session_that_ends_is_no_failure_but_one_that_fails_is(failing, ends):
         (
             "failing:being_handled",
             "cannot load on_error failing:being_handled: it is called with the arguments environ and exc_info, which "
-            "it does not take",
+            "it does not accept",
         ),
         ("broken:tell", "cannot load on_error broken:tell: it raised ZeroDivisionError while it was imported\nTrace"),
     ],

@@ -132,7 +132,7 @@ impl Admin {
 
     fn purge(&self, head: &RequestHead) -> Answer {
         let Some(cache) = &self.cache else {
-            return Answer::error("409 Conflict", "nothing is cached: there is no option cache");
+            return Answer::error("409 Conflict", "nothing is cached: the option cache is not set");
         };
         let given = |name| argument(head, name).map(|value| percent_decode_str(value).collect::<Vec<u8>>());
         match (&given("url"), &given("prefix"), head.query()) {
@@ -146,7 +146,7 @@ impl Admin {
             _ => {
                 return Answer::error(
                     "400 Bad Request",
-                    "say what: /api/purge?url=http://example.org/page, ?prefix=http://example.org/news/ or ?all",
+                    "name what to purge: /api/purge?url=http://example.org/page, ?prefix=http://example.org/news/ or ?all",
                 );
             }
         }
@@ -206,7 +206,10 @@ fn page() -> Answer {
     let nonce = match nonce() {
         Ok(nonce) => nonce,
         Err(error) => {
-            return Answer::error("500 Internal Server Error", &format!("no random numbers: {error}"));
+            return Answer::error(
+                "500 Internal Server Error",
+                &format!("cannot generate random numbers: {error}"),
+            );
         }
     };
     let policy = format!(
@@ -234,9 +237,9 @@ fn refuse(refused: Refused) -> Answer {
         }
         Refused::Host => Answer::error(
             "421 Misdirected Request",
-            "this is another host: use a loopback address as it is bound",
+            "the request is for another host: use the loopback address that is bound",
         ),
-        Refused::Origin => Answer::error("403 Forbidden", "this comes from a page of another site"),
+        Refused::Origin => Answer::error("403 Forbidden", "the request comes from a page of another site"),
         Refused::Form => Answer::error(
             "403 Forbidden",
             &format!(
@@ -259,7 +262,7 @@ fn nowhere() -> Answer {
 }
 
 fn gone(error: &io::Error) -> Answer {
-    Answer::error("503 Service Unavailable", &format!("the supervisor does not listen: {error}"))
+    Answer::error("503 Service Unavailable", &format!("the supervisor does not respond: {error}"))
 }
 
 /// What threads do, without those that run no Python: they wait for requests.

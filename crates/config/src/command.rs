@@ -138,7 +138,7 @@ pub fn parse(
     match subcommand {
         Subcommand::Config if matches.get_flag("print") => Ok(Command::Show(help::print(&settings))),
         Subcommand::Config if matches.get_flag("check") => Ok(Command::Show("ok\n".to_owned())),
-        Subcommand::Config => Err(Exit::usage("config: say --print or --check".to_owned())),
+        Subcommand::Config => Err(Exit::usage("config: add --print or --check".to_owned())),
         Subcommand::Cron(action) => Ok(Command::Cron(action, Box::new(plan))),
         Subcommand::Serve if !pool.is_empty() => Ok(Command::Pool(pool)),
         Subcommand::Serve | Subcommand::Cgi if plan.application.target.is_none() => {
@@ -209,8 +209,8 @@ impl CronAction {
             Some("run") => Ok(CronAction::Run),
             Some("beside") => Ok(CronAction::Beside),
             word => {
-                let said = word.map_or_else(String::new, |word| format!("{word:?} is not understood; "));
-                Err(Exit::usage(format!("cron: {said}say list, run or --once")))
+                let said = word.map_or_else(String::new, |word| format!("unknown command {word:?}; "));
+                Err(Exit::usage(format!("cron: {said}use list, run or --once")))
             }
         }
     }
@@ -229,7 +229,7 @@ fn certificate(arguments: VecDeque<OsString>) -> Result<CertificateTask, Exit> {
         .try_get_matches_from(arguments)
         .map_err(|error| refuse_certificate(&error))?;
     if !matches.get_flag("self_signed") {
-        return Err(Exit::usage(format!("cert: say --self-signed: {CERTIFICATE_USAGE}")));
+        return Err(Exit::usage(format!("cert: needs --self-signed: {CERTIFICATE_USAGE}")));
     }
     let mut hosts: Vec<String> = matches.get_many::<String>("host").unwrap_or_default().cloned().collect();
     if hosts.is_empty() {
@@ -250,7 +250,7 @@ fn refuse_certificate(error: &clap::Error) -> Exit {
         ErrorKind::InvalidValue | ErrorKind::TooFewValues => {
             format!("cert: {given} needs a value: {CERTIFICATE_USAGE}")
         }
-        _ => format!("cert: {given:?} is not understood: {CERTIFICATE_USAGE}"),
+        _ => format!("cert: unknown argument {given:?}: {CERTIFICATE_USAGE}"),
     })
 }
 
@@ -267,7 +267,9 @@ fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
             match (key.as_str(), value) {
                 ("name", serde_json::Value::String(text)) if !text.is_empty() => name.clone_from(text),
                 ("name", other) => return Err(wrong(format!("name: {other} must be a string"))),
-                ("cron", _) => return Err(wrong("cron: jobs stand outside the servers".to_owned())),
+                ("cron", _) => {
+                    return Err(wrong("cron: jobs must be outside the [[server]] tables".to_owned()));
+                }
                 _ => own
                     .set_json(key, value, table.origin.clone())
                     .map_err(|error| wrong(error.to_string()))?,
@@ -278,7 +280,7 @@ fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
         }
         let plan = Plan::check(&own, folder).map_err(|error| wrong(error.to_string()))?;
         if plan.application.target.is_none() {
-            return Err(wrong("names no application, and there is none for all servers: app".to_owned()));
+            return Err(wrong("has no application, and none is set for all servers: set app".to_owned()));
         }
         pool.push(Member { name, server: plan.application.server, settings: help::given(&own) });
     }
@@ -368,7 +370,7 @@ fn layers(
             Some(option) => settings.set_text(option, &value.to_string_lossy(), Origin::Environment)?,
             None => {
                 let nearest = options::nearest(key.trim_start_matches("ANYGATE_"));
-                let mut warning = format!("{key} in the environment sets nothing");
+                let mut warning = format!("unknown environment variable {key}");
                 if let Some(option) = nearest {
                     let _ = write!(warning, "; did you mean {}?", option.variable());
                 }

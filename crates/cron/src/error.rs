@@ -58,10 +58,10 @@ impl fmt::Display for Error {
             Error::Name(name) => {
                 write!(
                     f,
-                    "two cron entries have the name \"{name}\": give each its own, its past is kept under it"
+                    "two cron entries have the name \"{name}\": give each its own name, because past runs are recorded under it"
                 )
             }
-            Error::State(error) => write!(f, "the file of cron's state cannot be used: {error}"),
+            Error::State(error) => write!(f, "cannot use the state file of cron: {error}"),
         }
     }
 }

@@ -122,12 +122,12 @@ impl Run {
         let lines = match read_end(&self.output) {
             Ok((left_out, lines)) => {
                 if left_out > 0 {
-                    tracing::info!(target: "anygate::cron", "{name}: ({left_out} bytes before this are left out)");
+                    tracing::info!(target: "anygate::cron", "{name}: (the first {left_out} bytes are omitted)");
                 }
                 lines
             }
             Err(error) => {
-                tracing::warn!(target: "anygate::cron", "{name}: its output cannot be read: {error}");
+                tracing::warn!(target: "anygate::cron", "{name}: cannot read its output: {error}");
                 Vec::new()
             }
         };
@@ -140,7 +140,7 @@ impl Run {
         }
         let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join(" | ");
         let last =
-            if last.is_empty() { "it wrote nothing".to_owned() } else { format!("its last lines: {last}") };
+            if last.is_empty() { "it wrote no output".to_owned() } else { format!("its last lines: {last}") };
         tracing::warn!(target: "anygate::cron", "{name}: {ended} after {took:.1?}; {last}");
     }
 }

@@ -166,7 +166,7 @@ impl Scheduler {
                 Ok(Some(status)) => ended.push((run.pid, how(status))),
                 Err(error) => {
                     // Somebody else has reaped it; how it ended is lost.
-                    tracing::warn!(target: "anygate::cron", "{}: its end cannot be seen: {error}", run.job.name);
+                    tracing::warn!(target: "anygate::cron", "{}: cannot wait for its end: {error}", run.job.name);
                     ended.push((run.pid, Ended::Exited(-1)));
                 }
             }
@@ -233,13 +233,13 @@ impl Scheduler {
         let Claim::Ours { gap, missed, back } = claim else { return Ok(()) };
         self.summary.passes += 1;
         if back {
-            tracing::warn!(target: "anygate::cron", "the clock was put back: minutes are passed from now on again");
+            tracing::warn!(target: "anygate::cron", "the clock was set back: jobs continue from the current minute");
         }
         if !missed.is_empty() {
             let missed: Vec<_> = missed.iter().map(|(name, count)| format!("{name} ({count})")).collect();
             tracing::warn!(
                 target: "anygate::cron",
-                "for {gap} minutes nobody ran jobs (stopped, asleep or busy); missed, and not run now: {}",
+                "for {gap} minutes no jobs were run (stopped, asleep or busy); skipped: {}",
                 missed.join(", ")
             );
         }
@@ -265,7 +265,7 @@ impl Scheduler {
                 Overlap::Allow if count < Overlap::ALLOWED_MAX => free.push(job),
                 Overlap::Queue | Overlap::Kill if !is_queued => {
                     if job.overlap == Overlap::Kill {
-                        tracing::warn!(target: "anygate::cron", "{}: the last run is ended for the next", job.name);
+                        tracing::warn!(target: "anygate::cron", "{}: ending the previous run, because the next one is due", job.name);
                         own.into_iter().for_each(|run| run.ask(now));
                         if let Some(other) = &other {
                             // Its own scheduler takes note of its end; a failure to signal leaves it to go on.
@@ -277,7 +277,7 @@ impl Scheduler {
                 _ => {
                     tracing::warn!(
                         target: "anygate::cron",
-                        "{}: left out this time, because {count} of its runs have not ended", job.name
+                        "{}: skipped this time, because {count} of its runs have not ended", job.name
                     );
                     self.summary.skipped += 1;
                     *skipped.entry(job.key).or_default() += 1;
@@ -339,7 +339,7 @@ impl Scheduler {
     /// What is remembered of runs is for people; that it cannot be written stops no job.
     fn complain(&self, written: io::Result<()>) {
         if let Err(error) = written {
-            tracing::warn!(target: "anygate::cron", "cron's state cannot be written: {error}");
+            tracing::warn!(target: "anygate::cron", "cannot write the state of cron: {error}");
         }
     }
 }

@@ -103,7 +103,7 @@ impl StateFile {
         Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
             tracing::warn!(
                 target: "anygate::cron",
-                "{} cannot be understood, so cron's past is forgotten: {error}",
+                "{} is invalid, so the record of past runs is discarded: {error}",
                 self.path.display()
             );
             State::default()

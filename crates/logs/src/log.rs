@@ -301,7 +301,7 @@ impl State {
             }
             match self.place.write(rest) {
                 Ok(0) => {
-                    self.lose(rest, "it takes nothing");
+                    self.lose(rest, "it accepts nothing");
                     return None;
                 }
                 // A datagram is sent whole.

@@ -228,7 +228,7 @@ fn json(status: u16, title: &str, id: Option<&str>) -> Vec<u8> {
 fn html(status: u16, title: &str, id: Option<&str>) -> Vec<u8> {
     let explanation = match status {
         404 | 410 => "There is no page at this address.",
-        401 | 403 => "You may not see this page.",
+        401 | 403 => "You are not allowed to see this page.",
         429 => "There were too many requests. Please try again later.",
         400..500 => "The request could not be understood or is not allowed.",
         502..=504 => "The site is not available at the moment. Please try again later.",

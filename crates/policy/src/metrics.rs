@@ -118,35 +118,35 @@ macro_rules! families {
 }
 
 families! {
-    REQUESTS = "requests_total", Kind::Counter(&[METHODS, CLASSES]), "Requests answered.";
+    REQUESTS = "requests_total", Kind::Counter(&[METHODS, CLASSES]), "Responses sent, by method and class of status.";
     REQUEST_SECONDS = "request_duration_seconds", Kind::Histogram,
-        "From the complete request to the answer's end as the application gave it.";
+        "Time from the complete request to the end of the application's response.";
     QUEUE_SECONDS = "request_queue_seconds", Kind::Histogram,
-        "From the complete request until a thread or greenlet took it.";
+        "Time that a complete request waits for a thread or greenlet.";
     LOCK_SECONDS = "interpreter_lock_wait_seconds", Kind::Histogram,
-        "From then until it had Python's interpreter lock.";
-    REQUEST_BYTES = "request_body_bytes_total", Kind::Counter(&[]), "Bytes of bodies that clients sent.";
-    RESPONSE_BYTES = "response_body_bytes_total", Kind::Counter(&[]), "Bytes of bodies that clients were sent.";
+        "Time that its thread then waits for Python's interpreter lock.";
+    REQUEST_BYTES = "request_body_bytes_total", Kind::Counter(&[]), "Bytes of request bodies received.";
+    RESPONSE_BYTES = "response_body_bytes_total", Kind::Counter(&[]), "Bytes of response bodies sent.";
     CONNECTIONS_TOTAL = "connections_total", Kind::Counter(&[]), "Connections accepted.";
-    CONNECTIONS = "connections", Kind::Gauge(&[STATES]), "Connections that are open.";
-    STREAMS = "http2_streams", Kind::Gauge(&[]), "Streams of HTTP/2 whose answer is being given.";
-    QUEUED = "requests_queued", Kind::Gauge(&[]), "Complete requests that wait for a thread or greenlet.";
-    BUSY = "threads_busy", Kind::Gauge(&[]), "Threads or greenlets that answer a request.";
-    THREADS = "threads", Kind::Gauge(&[]), "Threads, or greenlets that there may be.";
+    CONNECTIONS = "connections", Kind::Gauge(&[STATES]), "Open connections.";
+    STREAMS = "http2_streams", Kind::Gauge(&[]), "HTTP/2 streams whose response is in progress.";
+    QUEUED = "requests_queued", Kind::Gauge(&[]), "Complete requests waiting for a thread or greenlet.";
+    BUSY = "threads_busy", Kind::Gauge(&[]), "Threads or greenlets that handle a request.";
+    THREADS = "threads", Kind::Gauge(&[]), "Maximum number of threads or greenlets that handle requests.";
     HANDSHAKES = "tls_handshakes_total", Kind::Counter(&[OUTCOMES]), "TLS handshakes.";
     WEBSOCKETS_TOTAL = "websockets_total", Kind::Counter(&[]), "WebSockets opened.";
-    WEBSOCKETS = "websockets", Kind::Gauge(&[]), "WebSockets that are open.";
+    WEBSOCKETS = "websockets", Kind::Gauge(&[]), "Open WebSockets.";
     SLOW = "slow_requests_total", Kind::Counter(&[]), "Requests that took longer than slow_request.";
     TIMEOUTS = "request_timeouts_total", Kind::Counter(&[]), "Requests that took longer than request_timeout.";
-    REJECTED = "requests_rejected_total", Kind::Counter(&[]), "Requests answered 503 or 429 without the application.";
-    DROPPED_LINES = "log_lines_dropped_total", Kind::Counter(&[DROPPED]), "Lines that a log did not take.";
+    REJECTED = "requests_rejected_total", Kind::Counter(&[]), "Requests rejected with 503 or 429 before they reached the application.";
+    DROPPED_LINES = "log_lines_dropped_total", Kind::Counter(&[DROPPED]), "Log lines dropped because their destination did not accept them.";
     MEMORY = "worker_memory_bytes", Kind::Gauge(&[]), "Resident memory of workers.";
-    WORKERS = "workers", Kind::Gauge(&[]), "Workers that serve.";
+    WORKERS = "workers", Kind::Gauge(&[]), "Workers that are serving.";
     WORKER_STARTS = "worker_starts_total", Kind::Counter(&[]), "Workers started.";
-    WORKER_DEATHS = "worker_deaths_total", Kind::Counter(&[DEATHS]), "Workers that ended without being told to.";
-    WORKER_RECYCLES = "worker_recycles_total", Kind::Counter(&[RECYCLES]), "Workers replaced for their good.";
+    WORKER_DEATHS = "worker_deaths_total", Kind::Counter(&[DEATHS]), "Workers that ended unexpectedly.";
+    WORKER_RECYCLES = "worker_recycles_total", Kind::Counter(&[RECYCLES]), "Workers replaced as a precaution, by reason.";
     RELOADS = "reloads_total", Kind::Counter(&[OUTCOMES]), "Reloads.";
-    CRON_RUNS = "cron_runs_total", Kind::Counter(&[OUTCOMES]), "Jobs that ended.";
+    CRON_RUNS = "cron_runs_total", Kind::Counter(&[OUTCOMES]), "Cron jobs that have ended.";
 }
 
 #[expect(

@@ -55,7 +55,8 @@ impl Assistant {
         // Each write is to go to the end, wherever that is: the file is emptied before each use. Its name goes at once.
         let file = tempfile::Builder::new().append(true).tempfile();
         let file = file.and_then(|file| file.as_file().try_clone());
-        let stacks = file.map_err(|error| Refusal::machine(format!("admin: no temporary file: {error}")))?;
+        let stacks = file
+            .map_err(|error| Refusal::machine(format!("admin: cannot create a temporary file: {error}")))?;
         let supervisor = u64::from(std::process::id());
         Ok(Some(Assistant { token, since: SystemTime::now(), supervisor, stacks }))
     }
@@ -74,7 +75,7 @@ impl Assistant {
                 let at = socket.listener.local().to_string();
                 sockets::close(&opened);
                 Err(Refusal::usage(format!(
-                    "admin: other machines can reach {at}: name a file with a token, which is made if it does not \
+                    "admin: other machines can reach {at}: name a file for the token, which is created if it does not \
                      exist: admin_token_file"
                 )))
             }
@@ -167,7 +168,7 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
             if token.len() < 16 {
                 let shown = path.display();
                 return Err(Refusal::usage(format!(
-                    "admin_token_file: the token in {shown} is shorter than 16 characters; delete the file and one is made"
+                    "admin_token_file: the token in {shown} is shorter than 16 characters; delete the file to have one generated"
                 )));
             }
             Ok(Some(token.to_owned()))

@@ -66,7 +66,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     });
     say_goodbye(py);
     logs::finish();
-    ended.map_err(|error| Refusal::machine(format!("cannot write the answer: {error}")))?;
+    ended.map_err(|error| Refusal::machine(format!("cannot write the response: {error}")))?;
     Ok(code)
 }
 

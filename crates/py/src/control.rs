@@ -23,11 +23,11 @@ pub(crate) fn run(py: Python<'_>, command: &str, words: &[String], plan: &AdminP
     };
     match &plan.address {
         None => Err(Refusal::usage(format!(
-            "{command}: where is the server? Name its address as it was started: --admin ADDRESS, ANYGATE_ADMIN, or \
+            "{command}: the address of the server is unknown. Give the one it was started with: --admin ADDRESS, ANYGATE_ADMIN, or \
              admin in the settings file"
         ))),
         Some(BindAddress::Fd(number)) => Err(Refusal::usage(format!(
-            "{command}: fd://{number} is an address only for who opened it: name it with --admin host:port or unix:PATH"
+            "{command}: fd://{number} is an address only in the process that opened it: name it with --admin host:port or unix:PATH"
         ))),
         Some(_) => call().map_err(|error| Refusal::machine(error.to_string())),
     }

@@ -44,12 +44,12 @@ impl Server {
             return Err(PyValueError::new_err(message));
         }
         if plan.server.concurrency == Concurrency::Gevent {
-            let message = "concurrency: a Server has threads beside those of this program; anygate.serve() has greenlets";
+            let message =
+                "concurrency: a Server runs requests in threads; anygate.serve() supports greenlets";
             return Err(PyValueError::new_err(message));
         }
         if plan.admin.is_wanted() {
-            let message =
-                "admin, uwsgi_stats, statsd: a Server has no processes to tell about; anygate.serve() has";
+            let message = "admin, uwsgi_stats, statsd: a Server has none of these; anygate.serve() has";
             return Err(PyValueError::new_err(message));
         }
         Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
@@ -64,8 +64,8 @@ impl Server {
         warn_of_debug(&self.plan);
         let sockets =
             sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
-        let tickets =
-            Tickets::new().map_err(|error| PyOSError::new_err(format!("no random numbers: {error}")))?;
+        let tickets = Tickets::new()
+            .map_err(|error| PyOSError::new_err(format!("cannot generate random numbers: {error}")))?;
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;

@@ -26,7 +26,7 @@ pub(crate) fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), 
     }
     if (user.is_some() || group.is_some()) && !process::is_root() {
         return Err(Refusal::usage(
-            "user, group: only root can run workers as someone else; start anygate as root",
+            "user, group: only root can run workers as another user; start anygate as root",
         ));
     }
     Ok((user, group))

@@ -48,6 +48,6 @@ pub(crate) fn write_stacks_on_demand(py: Python<'_>, file: &File) {
         Ok(())
     };
     if let Err(error) = register() {
-        tracing::warn!("the stacks of this worker cannot be shown: {error}");
+        tracing::warn!("cannot write the stacks of this worker: {error}");
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     let folder = match env::current_dir() {
         Ok(folder) => folder,
         Err(error) => {
-            return complain(&Refusal::machine(format!("the current folder cannot be used: {error}")));
+            return complain(&Refusal::machine(format!("the current directory cannot be used: {error}")));
         }
     };
     if let Err(refusal) = end_with_parent(py) {
@@ -148,14 +148,15 @@ fn launch(
     }
     web2py::save_password(py, &plan)?;
     let schedule = cron::schedule(py, &plan)?;
-    let tickets = Tickets::new().map_err(|error| Refusal::machine(format!("no random numbers: {error}")))?;
+    let tickets = Tickets::new()
+        .map_err(|error| Refusal::machine(format!("cannot generate random numbers: {error}")))?;
     if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     warn_of_debug(&plan);
     change_folder(&plan)?;
     if let Err(error) = process::raise_file_limit() {
-        tracing::debug!("the limit of open files stays: {error}");
+        tracing::debug!("cannot raise the limit of open files: {error}");
     }
     if let Some(umask) = plan.process.umask {
         process::set_umask(umask);
@@ -163,7 +164,7 @@ fn launch(
     let inherited = inherited(py);
     let watched = inherited.as_ref().map(|_| Supervisor::watch()).transpose();
     let watched =
-        watched.map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
+        watched.map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")))?;
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
     let sockets = listen(&plan, inherited.as_ref(), assistant.as_ref())?;
@@ -198,7 +199,7 @@ fn launch(
         }
         if let Some(inherited) = &inherited {
             let lifeline = process::take_over(inherited.lifeline)
-                .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")))?;
+                .map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")))?;
             supervisor.take_over(&inherited.workers, lifeline);
         }
         Ok(supervisor.run())
@@ -217,7 +218,7 @@ fn listen(
     if let Some(inherited) = inherited {
         return inherited
             .sockets()
-            .map_err(|error| Refusal::machine(format!("cannot go on after a reload: {error}")));
+            .map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")));
     }
     let mut opened = sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?;
     match assistant.map(|assistant| assistant.open(plan)).transpose() {

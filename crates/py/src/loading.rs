@@ -43,7 +43,7 @@ pub(crate) fn import(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
 /// Says that clients may see more than they usually do.
 pub(crate) fn warn_of_debug(plan: &Plan) {
     if plan.application.debug {
-        tracing::warn!("debug is on: clients on this machine see the tracebacks of requests that fail");
+        tracing::warn!("debug is on: clients on this machine see the tracebacks of failed requests");
     }
 }
 

@@ -73,7 +73,7 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
     let server = &application.server;
     let [bind] = plan.binds.as_slice() else {
         return Err(Refusal::usage(format!(
-            "{server} listens on one address; {} are given: leave one, or serve natively",
+            "{server} listens on one address; {} are given: keep one, or use the native server",
             plan.binds.len()
         )));
     };
@@ -105,7 +105,7 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
         Some([CertificateSource::Files { certificate, key }]) => (Some(certificate), Some(key)),
         Some(_) => {
             return Err(Refusal::usage(format!(
-                "ssl_certificate: {server} takes one certificate in a file; leave the others out or serve natively"
+                "ssl_certificate: {server} takes one certificate, in one file; remove the others or use the native server"
             )));
         }
     };

@@ -32,8 +32,8 @@ impl Report {
             return;
         }
         py.detach(|| match ready {
-            true => tracing::info!("ready check is fine again"),
-            false => tracing::warn!("ready check failed: {}", problem.unwrap_or("no reason was given")),
+            true => tracing::info!("the ready check succeeds again"),
+            false => tracing::warn!("the ready check failed: {}", problem.unwrap_or("no reason was given")),
         });
     }
 }

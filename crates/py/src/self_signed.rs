@@ -23,12 +23,12 @@ pub(crate) fn make(task: &CertificateTask) -> Result<String, Refusal> {
         )));
     }
     let (certificate, key) = pem(&task.hosts)
-        .map_err(|error| Refusal::machine(format!("cert: the certificate cannot be made: {error}")))?;
+        .map_err(|error| Refusal::machine(format!("cert: cannot create the certificate: {error}")))?;
     let (certificate_path, key_path) = (task.folder.join("cert.pem"), task.folder.join("key.pem"));
     for path in [&certificate_path, &key_path] {
         if !task.force && path.symlink_metadata().is_ok() {
             return Err(Refusal::usage(format!(
-                "cert: {:?} is there already; choose another folder with --out, or replace it with --force",
+                "cert: {:?} already exists; choose another directory with --out, or replace it with --force",
                 path.display().to_string()
             )));
         }

@@ -30,7 +30,9 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
         })
         .collect();
     if ports.contains(&0) {
-        return Err(Refusal::usage("password: belongs to a port, and port 0 is not known before the start"));
+        return Err(Refusal::usage(
+            "password: needs a port that is known before the start, so it cannot be 0",
+        ));
     }
     if ports.is_empty() {
         // Behind a front server, the site's port is that server's.

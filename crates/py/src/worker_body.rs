@@ -69,7 +69,7 @@ impl WorkerBody for Body {
             Ok(()) => 0,
             Err(Failure::Application) => APPLICATION_FAILED,
             Err(Failure::Server(error)) => {
-                tracing::error!("the worker cannot go on: {error}");
+                tracing::error!("the worker cannot continue: {error}");
                 1
             }
         };
@@ -90,7 +90,7 @@ impl WorkerBody for Body {
             Concurrency::Gevent => counted(server.greenlets, "greenlet"),
         };
         tracing::info!(
-            "anygate {VERSION} serves {target} on {} with {} of {}; Ctrl-C ends it",
+            "anygate {VERSION} serves {target} on {} with {} of {}; Ctrl-C stops it",
             urls.join(" and "),
             counted(self.plan.workers, "worker"),
             side_by_side,
@@ -167,7 +167,7 @@ impl WorkerBody for Body {
             assistant.live(&self.plan, cache, context)
         });
         if let Err(error) = &ended {
-            tracing::error!("the process for the admin address cannot go on: {error}");
+            tracing::error!("the assistant (the process of the admin address) cannot continue: {error}");
         }
         logs::finish();
         i32::from(ended.is_err())
@@ -237,15 +237,14 @@ impl Body {
         let logs = self.logs.tender();
         let ended = worker.run(Box::new(Reporting { report, row, supervisor, logs })).map_err(server)?;
         if ended == Ended::CutOff {
-            tracing::warn!("the worker ended before everything was answered");
+            tracing::warn!("the worker stopped before all requests had a response");
         }
         Python::attach(say_goodbye);
         Ok(())
     }
 
     fn drop_rights(&self) -> Result<(), String> {
-        let refused =
-            |error: io::Error| format!("cannot run as the user or group that was asked for: {error}");
+        let refused = |error: io::Error| format!("cannot run as the configured user or group: {error}");
         if let Some(user) = &self.user {
             process::become_user(user, self.group).map_err(refused)?;
         } else if let Some(group) = self.group {

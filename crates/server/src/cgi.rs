@@ -147,7 +147,7 @@ pub fn answer(
     }
     if answer.announced.left > 0 {
         tracing::error!(
-            "the application announced {} bytes more with Content-Length than it gave",
+            "the application announced {} bytes more in Content-Length than it sent",
             answer.announced.left
         );
     }
@@ -207,7 +207,7 @@ impl<R: Read + Send> Body for InputBody<R> {
         if count == 0 && most > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                "the client closed the connection inside the body",
+                "the client closed the connection before the end of the body",
             ));
         }
         self.left = self.left.saturating_sub(count as u64);

@@ -144,7 +144,7 @@ impl Children {
                 child.replaced = true;
                 stuck += 1;
                 tracing::warn!(
-                    "worker {} has a thread that nothing can stop: starting another one",
+                    "worker {} has a thread that cannot be stopped: starting another worker",
                     child.pid
                 );
             }
@@ -208,7 +208,7 @@ impl Children {
         for child in &mut self.list {
             let (due, death, reason) = match child.stage {
                 Stage::Starting(since) => {
-                    (since + start, Death::Start, "did not get ready within worker_start_timeout")
+                    (since + start, Death::Start, "was not ready within worker_start_timeout")
                 }
                 // One of the program before has no row here. It is told to finish when ours are ready.
                 Stage::Ready(_) if child.slot.is_none() => continue,

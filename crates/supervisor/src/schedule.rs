@@ -30,7 +30,7 @@ impl Schedule {
     /// Runs jobs of the start, and from now on those of each minute.
     pub fn start(&mut self, now: SystemTime) {
         if let Err(error) = self.scheduler.start(now) {
-            tracing::error!("jobs of the start cannot run: {error}");
+            tracing::error!("cannot run the jobs for the start: {error}");
         }
         self.next = Some(now);
     }
@@ -56,7 +56,7 @@ impl Schedule {
             self.next = match self.scheduler.tick(now) {
                 Ok(next) => next,
                 Err(error) => {
-                    tracing::error!("jobs cannot run, trying again soon: {error}");
+                    tracing::error!("cannot run jobs, trying again soon: {error}");
                     Some(now + RETRY)
                 }
             };

@@ -74,7 +74,7 @@ fn open_one(address: &BindAddress, families: Families, plan: &SocketPlan) -> Res
         BindAddress::Tcp { host, port } => tcp(host, *port, families, plan.backlog),
         BindAddress::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
         BindAddress::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
-            format!("cannot listen on fd://{number}: {error}; who starts anygate must open it")
+            format!("cannot listen on fd://{number}: {error}; the program that starts anygate must open it")
         }),
     }
 }
@@ -84,7 +84,7 @@ fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Li
     let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let addresses: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
-        .map_err(|error| format!("cannot listen on {shown}: {host:?} has no address here: {error}"))?
+        .map_err(|error| format!("cannot listen on {shown}: {host:?} cannot be resolved: {error}"))?
         .collect();
     let mut listeners: Vec<Listener> = Vec::new();
     let mut failure = None;

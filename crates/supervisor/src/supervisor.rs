@@ -185,7 +185,7 @@ impl<'a> Supervisor<'a> {
                     return exit;
                 }
                 Err(error) => {
-                    tracing::error!("the supervisor cannot go on: {error}");
+                    tracing::error!("the supervisor cannot continue: {error}");
                     self.children.kill(|_| true);
                     sockets::close(&self.sockets);
                     return 1;
@@ -243,7 +243,7 @@ impl<'a> Supervisor<'a> {
                 assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
                 if !matches!(self.phase, Phase::Ending(_)) {
                     tracing::warn!(
-                        "the process that answers on the admin address ended with {ended}; it is started again"
+                        "the assistant (the process of the admin address) ended with {ended}; restarting it"
                     );
                 }
             } else if let Some(schedule) = &mut self.schedule
@@ -299,7 +299,10 @@ impl<'a> Supervisor<'a> {
                             schedule.start(SystemTime::now());
                         }
                     } else {
-                        tracing::info!("reloaded: {} new workers serve, the old ones finish", self.target);
+                        tracing::info!(
+                            "reloaded: {} new workers are serving, the old ones are finishing",
+                            self.target
+                        );
                         self.body.count(Event::Reloaded(true), self.children.counts());
                     }
                     self.phase = Phase::Serving;
@@ -315,14 +318,14 @@ impl<'a> Supervisor<'a> {
     fn obey(&mut self, signal: Signal) {
         match (signal, self.phase) {
             (Signal::Term | Signal::Int | Signal::Quit, Phase::Ending(_)) => {
-                tracing::warn!("ending at once");
+                tracing::warn!("stopping at once");
                 self.children.kill(|_| true);
                 if let Some(schedule) = &mut self.schedule {
                     schedule.cut_off();
                 }
             }
             (Signal::Term | Signal::Int | Signal::Quit, _) => {
-                tracing::info!("ending: workers finish what they have; a second signal cuts them off");
+                tracing::info!("stopping: workers finish their requests; a second signal stops them at once");
                 self.end(0);
             }
             (Signal::Hup, Phase::Serving) => self.reload(),
@@ -404,14 +407,14 @@ impl<'a> Supervisor<'a> {
     /// Starts a new generation beside the old one.
     fn reload(&mut self) {
         if let Some(restart) = self.body.restart() {
-            tracing::info!("reloading: this process starts afresh");
+            tracing::info!("reloading: the supervisor restarts itself");
             // The next program has an assistant of its own, who knows its workers.
             if let Some(pid) = self.assistant.as_ref().and_then(|assistant| assistant.pid) {
                 signal(pid, Signal::Term);
             }
             let workers = self.children.iter().map(|child| child.pid).collect();
             let error = inherit::become_program(&restart, &self.sockets, &self.lifeline.1, workers);
-            tracing::error!("cannot start afresh, going on with the old workers: {error}");
+            tracing::error!("cannot restart, continuing with the old workers: {error}");
             return;
         }
         tracing::info!("reloading: starting {} new workers", self.target);
@@ -435,7 +438,7 @@ impl<'a> Supervisor<'a> {
         self.count_death(child, ended);
         if starting && self.phase == Phase::Reloading && child.generation == self.generation {
             tracing::error!(
-                "worker {pid} ended with {ended} before it was ready: not reloaded, the old workers go on"
+                "worker {pid} ended with {ended} before it was ready: not reloaded, the old workers continue"
             );
             self.body.count(Event::Reloaded(false), self.children.counts());
             let failed = self.generation;
@@ -464,7 +467,7 @@ impl<'a> Supervisor<'a> {
         let pause = self.backoff.after_death(ready);
         self.replace_at = (!pause.is_zero()).then(|| Instant::now() + pause);
         if pause.is_zero() {
-            tracing::warn!("worker {pid} ended with {ended}; another one takes its place");
+            tracing::warn!("worker {pid} ended with {ended}; replacing it");
         } else {
             tracing::error!(
                 "worker {pid} ended with {ended} soon after its start; the next one starts in {pause:?}"
@@ -499,7 +502,7 @@ impl<'a> Supervisor<'a> {
                     Ok(Fork::Parent(pid)) => assistant.pid = Some(pid),
                     Err(error) => {
                         tracing::error!(
-                            "cannot start the process for the admin address, trying again soon: {error}"
+                            "cannot start the assistant (the process of the admin address), trying again soon: {error}"
                         );
                         assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
                     }
@@ -508,7 +511,7 @@ impl<'a> Supervisor<'a> {
         }
         while self.is_short() && self.replace_at.is_none_or(|at| at <= Instant::now()) {
             let Some(slot) = self.children.free_slot() else {
-                tracing::error!("there are too many workers that do not end");
+                tracing::error!("too many workers are still stopping");
                 self.replace_at = Some(Instant::now() + Duration::from_secs(1));
                 return None;
             };

@@ -84,7 +84,7 @@ impl fmt::Display for BindError {
                 io::ErrorKind::AddrInUse => f.write_str("the address is in use"),
                 io::ErrorKind::AddrNotAvailable => f.write_str("this machine does not have that address"),
                 io::ErrorKind::PermissionDenied => f.write_str("permission denied"),
-                io::ErrorKind::NotFound => f.write_str("the folder does not exist"),
+                io::ErrorKind::NotFound => f.write_str("the directory does not exist"),
                 _ => error.fmt(f),
             },
         }

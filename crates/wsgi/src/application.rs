@@ -147,7 +147,7 @@ impl Application for WsgiApplication {
     fn attend_to(&self, call: &LongCall) {
         Python::attach(|py| {
             if let Err(error) = self.interrupts.attend_to(py, call) {
-                log(py, &error, "a request that takes long cannot be looked at");
+                log(py, &error, "cannot inspect a slow request");
             }
         });
     }

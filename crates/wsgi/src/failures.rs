@@ -204,7 +204,8 @@ pub(crate) fn failed(head: &RequestHead) -> String {
 pub(crate) fn settle_closing(py: Python<'_>, error: &PyErr, also: bool, log: impl FnOnce(&PyErr, &str)) {
     // As in `settle`.
     if !is_interruption(py, error) {
-        let what = if also { "close() of its answer failed as well" } else { "close() of its answer failed" };
+        let what =
+            if also { "close() of its response failed as well" } else { "close() of its response failed" };
         log(error, what);
     }
 }

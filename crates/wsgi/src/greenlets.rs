@@ -74,7 +74,7 @@ impl Hub for WsgiHub {
     fn attend_to(&self, call: &LongCall) -> bool {
         Python::attach(|py| {
             self.attend_to_running(py, call).unwrap_or_else(|error| {
-                log(py, &error, "a request that takes long cannot be looked at");
+                log(py, &error, "cannot inspect a slow request");
                 false
             })
         })

@@ -99,7 +99,7 @@ pub(crate) fn say(long: &LongCall, stack: &str) {
     let (age, stack) = (age.as_secs_f64(), stack.trim_end());
     if long.is_overdue {
         tracing::error!(
-            "{method} {target} has taken {age:.1} s, longer than request_timeout, and is interrupted here:\n{stack}"
+            "{method} {target} has taken {age:.1} s, longer than request_timeout, and is interrupted:\n{stack}"
         );
     } else if stack.is_empty() {
         tracing::warn!("{method} {target} from {client} has taken {age:.1} s, longer than slow_request");

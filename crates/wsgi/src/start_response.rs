@@ -67,7 +67,7 @@ fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Respo
     let line = latin1_bytes(line).ok_or_else(|| not_latin1("the status", status))?;
     head.set_status_line(line).map_err(|error| invalid(error, status))?;
     if head.status() < 200 {
-        let message = format!("{status:?} is an interim status; an application answers with a final one");
+        let message = format!("{status:?} is an interim status; an application must send a final one");
         return Err(PyValueError::new_err(message));
     }
     add_fields(&mut head, headers)?;

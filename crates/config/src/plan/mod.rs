@@ -776,7 +776,7 @@ impl<'a> Reader<'a> {
             Some(folder) if !is_site(&folder) => Err(self.settings.wrong(
                 "web2py",
                 &format!(
-                    "{:?} is no web2py site: it has no folder applications",
+                    "{:?} is not a web2py site: it has no directory applications",
                     folder.display().to_string()
                 ),
             )),

@@ -140,7 +140,7 @@ impl ProcessPolicies {
         if is_draining.load(Ordering::Relaxed) {
             Some("draining\n")
         } else if self.queue.as_ref().is_some_and(|queue| queue.admit(queued).is_err()) {
-            Some("too many requests wait\n")
+            Some("too many requests are waiting\n")
         } else if !is_well.load(Ordering::Relaxed) {
             Some("the check failed\n")
         } else {

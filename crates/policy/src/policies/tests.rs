@@ -136,7 +136,7 @@ fn health_needs_no_application() {
     assert_eq!(ask("POST", "/health").body, b"application");
     assert_eq!(ask("GET", "/healthy").body, b"application");
     site.vitals().set_queued(2);
-    assert_eq!(ask("GET", "/ready").body, b"too many requests wait\n");
+    assert_eq!(ask("GET", "/ready").body, b"too many requests are waiting\n");
     assert_eq!(ask("GET", "/").status(), 503);
     site.vitals().set_queued(0);
     site.vitals().well().store(false, Ordering::Relaxed);

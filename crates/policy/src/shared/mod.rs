@@ -129,7 +129,7 @@ impl Redis {
         match self.try_ask(question) {
             Ok(answer) => {
                 if lock(&self.breaker).succeed() {
-                    tracing::info!("redis at {} answers again", self.rules.address);
+                    tracing::info!("redis at {} responds again", self.rules.address);
                 }
                 Some(answer)
             }
@@ -137,8 +137,8 @@ impl Redis {
                 if lock(&self.breaker).fail(Instant::now()) {
                     let address = &self.rules.address;
                     tracing::warn!(
-                        "redis at {address} cannot be used: {error}; until it can, rates hold in each node alone and \
-                         answers are not cached"
+                        "redis at {address} cannot be used: {error}; until it can, rates are counted per server and \
+                         responses are not cached"
                     );
                 }
                 None

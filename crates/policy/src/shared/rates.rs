@@ -72,7 +72,7 @@ impl Shared for Redis {
             };
             let taken: Option<Vec<_>> = numbers.chunks(3).map(read).collect();
             let taken = taken.filter(|taken| taken.len() == asks.len());
-            taken.ok_or_else(|| unexpected("not what the script for rates gives"))
+            taken.ok_or_else(|| unexpected("not the result of the script for rates"))
         })
     }
 }

@@ -168,7 +168,7 @@ impl Site {
         });
         Ok(Some(match answered {
             Some(Ok(())) => Exchange::new(None, head, out),
-            Some(Err(Failed)) => return Err(PyOSError::new_err("a kept answer or a file cannot be sent")),
+            Some(Err(Failed)) => return Err(PyOSError::new_err("cannot send a cached response or a file")),
             None => {
                 request::tell_fields(environ, &before, &head)?;
                 Exchange::new(Some(passage), head, out)
@@ -243,12 +243,13 @@ pub(crate) fn is_obeyed(name: &str) -> bool {
 /// Options that mean nothing here: nobody should believe that they do.
 fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> {
     if let Some(name) = keywords.names().find(|name| !is_obeyed(name)) {
-        let message = format!("{name}: is for anygate's own server; here another one serves");
+        let message = format!("{name}: needs anygate's own server, and another one serves here");
         return Err(PyTypeError::new_err(message));
     }
     // The file may be for our own server as well, but these protect something.
     for name in file.names().filter(|name| NEVER.contains(name)) {
-        let message = format!("{name} is not obeyed: only anygate's own server can; here another one serves");
+        let message =
+            format!("{name} has no effect: it needs anygate's own server, and another one serves here");
         let message = CString::new(message).map_err(|error| PyValueError::new_err(error.to_string()))?;
         PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 2)?;
     }
@@ -403,7 +404,7 @@ impl Exchange {
         })
     }
 
-    /// Answers that the request's body is longer than it may be; gives whether that was possible.
+    /// Answers that the request body is too large; gives whether that was possible.
     fn refuse_body(&self) -> bool {
         let Inner { passage, head, out } = &mut *lock(&self.inner.0);
         passage.take().is_some_and(|mut passage| passage.refuse_body(head, out).is_ok())

@@ -10,7 +10,10 @@ pub(crate) fn advice(bytes: &[u8], expected: Protocol) -> Option<String> {
     let fits = spoken == expected || spoken == Protocol::Http && expected.is_http();
     let (name, other) = (name(spoken), name(expected));
     (!fits).then(|| {
-        format!("it seems to speak {name}: bind {}:// for it, or have it speak {other}", spoken.scheme())
+        format!(
+            "it seems to speak {name}: bind {}:// for it, or configure it to speak {other}",
+            spoken.scheme()
+        )
     })
 }
 

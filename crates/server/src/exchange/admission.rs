@@ -60,7 +60,7 @@ impl Exchange {
             // Front servers that speak another protocol say who the client is in its variables.
             Applied::Removed if rules.forwarding.is_empty() && protocol.is_http() => UNTRUSTED.call_once(|| {
                 tracing::info!(
-                    "X-Forwarded-For or its like from {} was removed; if a proxy of yours set it, name the proxy: \
+                    "X-Forwarded-For or a similar field from {} was removed; if your own proxy set it, name the proxy: \
                      --trusted-proxies",
                     if peer.unix { "a unix socket" } else { peer.remote_addr.as_str() }
                 );
@@ -104,7 +104,7 @@ impl Exchange {
                 let origin = self.head.field("origin").unwrap_or_default().escape_ascii();
                 FOREIGN.call_once(|| {
                     tracing::info!(
-                        "a WebSocket for a page of {origin} was refused; if it is a friend's, name it: \
+                        "a WebSocket for a page of {origin} was refused; to allow that origin, name it: \
                          --websocket-origins"
                     );
                 });

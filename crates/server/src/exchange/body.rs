@@ -237,14 +237,14 @@ impl StreamState {
             if self.pipe.is_over() {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
-                    "the request was answered meanwhile",
+                    "the request already has a response",
                 ));
             }
             match self.pipe.stream().recv(&mut buffer) {
                 Ok(0) => {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
-                        "the client closed the connection inside the body",
+                        "the client closed the connection before the end of the body",
                     ));
                 }
                 Ok(count) => {
@@ -261,7 +261,7 @@ impl StreamState {
                     if waited >= timeout {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
-                            "the client sent no more of the body in time",
+                            "the client did not send more of the body in time",
                         ));
                     }
                 }

@@ -106,7 +106,7 @@ impl Announced {
     pub(crate) fn take(&mut self, length: u64) -> u64 {
         if length > self.left && !self.exceeded {
             self.exceeded = true;
-            tracing::error!("the application gave more bytes than its Content-Length; the rest is dropped");
+            tracing::error!("the application sent more bytes than its Content-Length; the rest is dropped");
         }
         let taken = length.min(self.left);
         self.left -= taken;

@@ -143,7 +143,7 @@ impl<'a> Answer<'a> {
         }
         if self.given.progress.framing().is_none() {
             if !failed {
-                tracing::error!("the application returned without an answer");
+                tracing::error!("the application returned without a response");
             }
             self.refuse(500);
         }
@@ -177,7 +177,7 @@ impl<'a> Answer<'a> {
                 if self.given.announced.left > 0 && !failed && !self.pipe.is_over() =>
             {
                 tracing::error!(
-                    "the application announced {} bytes with Content-Length and gave {}; the connection is closed",
+                    "the application announced {} bytes in Content-Length and sent {}; the connection is closed",
                     self.given.body_bytes + self.given.announced.left,
                     self.given.body_bytes
                 );

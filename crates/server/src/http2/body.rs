@@ -72,7 +72,7 @@ impl Body for StreamedBody {
                     if left.is_zero() {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
-                            "the client sent no more of the body in time",
+                            "the client did not send more of the body in time",
                         ));
                     }
                     thread::park_timeout(left);

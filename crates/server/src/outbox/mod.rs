@@ -257,7 +257,7 @@ impl Pipe {
 
     fn push(&self, outbox: &mut Outbox, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
         outbox.push(bytes, limits).map_err(|error| {
-            tracing::error!("cannot spool an answer to a temporary file: {error}");
+            tracing::error!("cannot spool a response to a temporary file: {error}");
             self.break_off();
             SendError::Spool
         })

@@ -280,7 +280,7 @@ impl Reactor {
             }
         }
         if orphaned {
-            tracing::warn!("the supervisor is gone; finishing what is in flight");
+            tracing::warn!("the supervisor is gone; finishing requests in flight");
             self.obey(Command::Drain);
         }
         for _ in 0..self.again.len() {

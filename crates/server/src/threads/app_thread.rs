@@ -139,7 +139,7 @@ impl AppThread<'_> {
         let failed = match result {
             Ok(result) => result == Err(Failed),
             Err(panic) => {
-                tracing::error!("answering failed inside anygate: {}", panic_text(panic.as_ref()));
+                tracing::error!("a request failed inside anygate: {}", panic_text(panic.as_ref()));
                 true
             }
         };

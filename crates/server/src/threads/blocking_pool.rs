@@ -44,7 +44,7 @@ fn work(receiver: &Mutex<Receiver<Errand>>) {
         let errand = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(errand) = errand else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(errand)) {
-            tracing::error!("asking what nodes share failed: {}", panic_text(panic.as_ref()));
+            tracing::error!("a request to Redis failed inside anygate: {}", panic_text(panic.as_ref()));
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn files(plan: &TlsPlan) -> Result<Vec<PairFiles>, String> {
                     .map_err(|error| format!("{} cannot be read: {error}", shown(folder)))?;
                 if pairs.is_empty() {
                     return Err(format!(
-                        "the folder {} holds no certificate with its key: NAME.pem with NAME.key, or \
+                        "the directory {} contains no certificate with its key: NAME.pem with NAME.key, or \
                          NAME/fullchain.pem with NAME/privkey.pem",
                         shown(folder)
                     ));
@@ -131,7 +131,7 @@ fn load_pair(
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
     let Some(own) = chain.first() else {
-        return Err(format!("{called} holds no certificate (PEM)"));
+        return Err(format!("{called} contains no certificate (PEM)"));
     };
     let (_, parsed) = X509Certificate::from_der(own).map_err(|error| unusable(&error))?;
     let names = names(&parsed);
@@ -148,7 +148,7 @@ fn load_pair(
     match fs::read(&files.staple) {
         // DER, as `openssl ocsp -respout` writes it: RFC 6960 section 4.2.1, a SEQUENCE.
         Ok(staple) if staple.first() == Some(&0x30) => key.ocsp = Some(staple),
-        Ok(_) => return Err(format!("{} is not an OCSP answer (DER)", shown(&files.staple))),
+        Ok(_) => return Err(format!("{} is not an OCSP response (DER)", shown(&files.staple))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("{} cannot be read: {error}", shown(&files.staple))),
     }
@@ -209,10 +209,10 @@ fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'stati
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) if files.key == files.certificate => {
-            Err(format!("{called} holds no private key (PEM): name the file that does: ssl_private_key"))
+            Err(format!("{called} contains no private key (PEM): name the file that does: ssl_private_key"))
         }
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-            Err(format!("{called} holds no private key (PEM)"))
+            Err(format!("{called} contains no private key (PEM)"))
         }
         Err(error) => Err(format!("the private key {called} cannot be used: {error}")),
     }
@@ -296,7 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let error = || load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap_err();
-        assert!(error().contains("holds no certificate with its key"));
+        assert!(error().contains("contains no certificate with its key"));
         write_pair(&at("a.pem"), &at("a.key"), &["a"], (-1, 1));
         fs::write(at("a.ocsp"), "text").unwrap();
         assert!(error().contains("a.ocsp\" is not an OCSP answer"));

@@ -114,7 +114,7 @@ fn verifier(
         roots.add(certificate).map_err(|error| unusable(&error))?;
     }
     if roots.is_empty() {
-        return Err(format!("{} holds no certificate (PEM) of a client CA", shown(path)));
+        return Err(format!("{} contains no certificate (PEM) of a client CA", shown(path)));
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if required { builder } else { builder.allow_unauthenticated() };

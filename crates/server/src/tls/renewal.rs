@@ -21,9 +21,7 @@ impl Renewal {
         let may = !paths.is_empty() && paths.iter().all(|path| File::open(path).is_ok());
         if !may {
             // They were read before the worker gave its rights up.
-            tracing::info!(
-                "workers may not read the files of the certificates: send HUP when they have changed"
-            );
+            tracing::info!("workers cannot read the certificate files: send HUP when they have changed");
         }
         Renewal { used: tls.0.snapshot.clone(), last: Snapshot::of(&tls.0.plan), may }
     }
@@ -43,10 +41,12 @@ impl Renewal {
         self.used = self.last.clone();
         match tls.reload() {
             Ok(warnings) => {
-                tracing::info!("the certificates have changed; new connections get the new ones");
+                tracing::info!("the certificates have changed; new connections use the new ones");
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             }
-            Err(error) => tracing::error!("the certificates have changed, but the old ones stay: {error}"),
+            Err(error) => {
+                tracing::error!("the certificates have changed, but the old ones are kept: {error}")
+            }
         }
     }
 }

@@ -244,7 +244,7 @@ impl Upgraded for Session {
         Some(match inner.pinged {
             Some(at) if at + ping_timeout <= now => {
                 drop(inner);
-                self.span.in_scope(|| tracing::debug!("a WebSocket client answered no ping"));
+                self.span.in_scope(|| tracing::debug!("a WebSocket client did not respond to a ping"));
                 self.lose(pipe);
                 now + ping_interval
             }
