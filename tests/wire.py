@@ -39,13 +39,13 @@ def is_read(client):
 
 
 def wait_stuck(client):
-    """Wait until the server cannot send more to a client that does not read."""
+    """Wait until the server cannot send more to a client that does not read, or has given it up."""
     seen = [0]
 
     def is_stuck():
-        sent, _ = other_end(client)
-        seen.append(sent)
-        return sent > 0 and seen[-2] == sent
+        found = other_end(client)
+        seen.append(found[0] if found else None)
+        return found is None or seen[-1] == seen[-2] > 0
 
     wait_until(is_stuck, "that the server cannot send more")
 

@@ -615,8 +615,11 @@ def test_who_agreed_on_it_must_speak_it(over_tls, pair):
         assert connection.recv(100) == b""
 
 
-def test_a_preface_byte_by_byte(echo):
-    with Raw(plain(echo.address), hello=False) as raw:
+@pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+def test_a_preface_byte_by_byte(serve, concurrency):
+    # On a busy machine many single bytes take long.
+    served = serve(CONTRACT, "--concurrency", concurrency, "--header-timeout", "10m", "--keepalive-timeout", "10m")
+    with Raw(plain(served.address), hello=False) as raw:
         for byte in http2_frames.PREFACE + frame(http2_frames.SETTINGS) + raw.request(1):
             send_read(raw.socket, bytes([byte]))
         assert raw.until(http2_frames.HEADERS)[2] == 1
