@@ -15,11 +15,11 @@ use crate::guard::{Guard, OWN_FIELD, Refused};
 use crate::processes::{LEVELS, Order, Processes, totals};
 use crate::{status, uwsgi};
 
-/// Stands in the page where its nonce belongs.
+/// Placeholder for the nonce in the page.
 const NONCE: &str = "NONCE";
 const PAGE: &str = include_str!("page.html");
 const JSON: &str = "application/json";
-/// As many as the option `workers` allows.
+/// Maximum of the option `workers`.
 const WORKERS_MAX: usize = 1024;
 
 /// The application behind the admin address.
@@ -31,7 +31,7 @@ pub struct Admin {
     cache: Option<Arc<Cache>>,
 }
 
-/// One answer.
+/// One response.
 struct Answer {
     status: &'static str,
     kind: &'static str,
@@ -196,7 +196,7 @@ impl Application for Admin {
         });
         debug_assert!(named.is_ok(), "all of it is written here");
         let body = answer.body.as_bytes();
-        // A client that is gone needs no answer.
+        // A client that is gone needs no response.
         let _ = response.start(&head, Some(body.len() as u64)).and_then(|()| response.write(body));
         Ok(())
     }
@@ -265,7 +265,7 @@ fn gone(error: &io::Error) -> Answer {
     Answer::error("503 Service Unavailable", &format!("the supervisor does not respond: {error}"))
 }
 
-/// What threads do, without those that run no Python: they wait for requests.
+/// Returns the stacks without threads that run no Python: they wait for requests.
 fn without_idle(stacks: &str) -> String {
     let (idle, mut busy): (Vec<&str>, Vec<&str>) =
         stacks.trim().split("\n\n").partition(|thread| thread.trim_end().ends_with("<no Python frame>"));

@@ -16,7 +16,7 @@ pub const OWN_FIELD: &str = "X-Anygate";
 /// The rules of one admin address.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// What clients on TCP must know. Without one, who reaches the address may ask.
+    /// Token that TCP clients need; without one, anybody who reaches the address may send requests.
     pub token: Option<String>,
     /// Names and addresses that were given to bind, beside those of this machine itself.
     pub hosts: Vec<String>,

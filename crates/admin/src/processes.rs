@@ -8,12 +8,12 @@ use anygate_policy::shared_memory::process_row::Row;
 /// Levels of messages, in the order of the numbers that [`Row::want_log_level`] takes, from 1.
 pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
-/// Where processes are found and steered.
+/// Access to the process tree, and control of it.
 pub trait Processes: Send + Sync {
     /// The workers that live.
     fn workers(&self) -> Vec<Worker<'_>>;
 
-    /// What the supervisor shows, and what those left that are gone.
+    /// Returns the rows of the supervisor, and of all processes that are gone.
     fn others(&self) -> [Row<'_>; 2];
 
     /// Asks something of the supervisor.
@@ -30,17 +30,17 @@ pub trait Processes: Send + Sync {
 /// One worker.
 #[derive(Clone, Copy)]
 pub struct Worker<'t> {
-    /// Its process.
+    /// Process ID.
     pub pid: u64,
-    /// When it was started, in seconds since 1970.
+    /// Time of its start, in seconds since 1970.
     pub since: u64,
-    /// What it does.
+    /// State of its life.
     pub stage: Stage,
-    /// What it shows.
+    /// Row in shared memory.
     pub row: Row<'t>,
 }
 
-/// What a worker does.
+/// State of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It imports the application.
@@ -52,7 +52,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Its word.
+    /// Returns the word for the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Starting => "starting",
@@ -62,12 +62,12 @@ impl Stage {
     }
 }
 
-/// What can be asked of the supervisor.
+/// Order to the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// New workers with the application as it is now.
     Reload,
-    /// So many workers.
+    /// Run this many workers.
     Scale(usize),
     /// The end, after what is in flight.
     End,
@@ -75,7 +75,7 @@ pub enum Order {
     Look,
 }
 
-/// What all processes counted together.
+/// Adds up the counters of all processes.
 pub fn totals(processes: &dyn Processes) -> Totals {
     let workers = processes.workers();
     let rows = workers.iter().map(|worker| worker.row).chain(processes.others());

@@ -7,7 +7,7 @@ use anygate_policy::metrics::{BOUNDS, Kind, Sample, Totals};
 /// A packet is no longer, so that it passes an Ethernet in one piece.
 const PACKET_MAX_BYTES: usize = 1432;
 
-/// What was told so far.
+/// State between two transmissions: the values sent so far.
 #[derive(Debug)]
 pub struct Statsd {
     prefix: String,
@@ -24,7 +24,7 @@ impl Statsd {
         statsd
     }
 
-    /// What there is to tell, in packets of whole lines.
+    /// Returns the changes since the last call, in packets of whole lines.
     pub fn packets(&mut self, now: &Totals) -> Vec<String> {
         let mut packets = vec![String::new()];
         for sample in now.samples() {

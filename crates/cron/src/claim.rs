@@ -8,13 +8,13 @@ use crate::state::State;
 /// back further was wrong before, and is followed at once.
 const BACK_MAX: i64 = 5;
 
-/// What is known of a job that nobody has had for so many minutes (30 days) is forgotten.
+/// Minutes (30 days) after which the record of a job that no scheduler has is deleted.
 const FORGOTTEN_AFTER: i64 = 30 * 24 * 60;
 
-/// What asking for a minute gave.
+/// Result of asking for a minute.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// Somebody has had it.
+    /// Another scheduler has taken it.
     Taken,
     /// It is the caller's.
     Ours {

@@ -30,19 +30,19 @@ pub struct Line {
     pub number: usize,
     /// The line, with single spaces between its fields: what a job is known by when the file changes around it.
     pub text: String,
-    /// When, as it was written.
+    /// Schedule as it was written.
     pub schedule: String,
-    /// When.
+    /// Parsed schedule.
     pub when: When,
     /// The user, who means nothing.
     pub user: String,
-    /// What.
+    /// Command to run.
     pub command: Command,
-    /// What may surprise the writer of the line.
+    /// Differences from Unix cron that may surprise the author of the line.
     pub oddities: Vec<Oddity>,
 }
 
-/// When a line runs.
+/// Times at which a line runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Once, when the scheduler starts.
@@ -51,7 +51,7 @@ pub enum When {
     Minutes(Fields),
 }
 
-/// What a line runs.
+/// Command of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A function of a controller: `*controller/function`; with two asterisks without the models.
@@ -84,7 +84,7 @@ pub struct LineError {
 /// Why a line cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineFault {
-    /// There are that many fields, fewer than seven. web2py skips such a line without a word.
+    /// Fewer than seven fields. web2py skips such a line silently.
     FieldsMissing(usize),
     /// A step of zero. web2py skips the whole file for it; here it is the line.
     StepOfZero(Field),
@@ -133,7 +133,7 @@ impl Command {
     }
 }
 
-/// What the lines of a crontab say, in their order. Blank lines and comments are left out.
+/// Parses the lines of a crontab, in order. Blank lines and comments are left out.
 pub fn parse(text: &str) -> Vec<Result<Line, LineError>> {
     // web2py opens the file as text, where all three ends of lines are one.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");

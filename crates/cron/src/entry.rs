@@ -17,7 +17,7 @@ pub struct Sources {
     pub python: PathBuf,
     /// The crontabs of a web2py folder.
     pub crontabs: Option<Crontabs>,
-    /// Whom jobs run as, where that is not this process's user.
+    /// User and group of jobs, if not those of this process.
     pub identity: Option<Identity>,
 }
 
@@ -33,25 +33,25 @@ pub struct Identity {
 /// One entry of the configuration.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// What it is called in logs and lists; its past is kept under this name.
+    /// Name in logs and lists; past runs are recorded under it.
     pub name: String,
     /// Five fields as in the cron of Unix, or a nickname such as `@daily` or `@reboot`.
     pub schedule: String,
-    /// What it runs.
+    /// Program or function to run.
     pub task: Task,
     /// The zone that the schedule is in; the system's when `None`.
     pub timezone: Option<String>,
-    /// What happens when the last run has not ended.
+    /// Behaviour when the previous run has not ended.
     pub overlap: Overlap,
     /// A run that takes longer is ended, with all processes of its group.
     pub time_limit: Option<Duration>,
     /// Variables beside those of this process.
     pub environment: BTreeMap<String, String>,
-    /// Where it runs; this process's folder when `None`.
+    /// Working directory; this process's when `None`.
     pub folder: Option<PathBuf>,
 }
 
-/// What an entry runs.
+/// Program or function of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// A program and its arguments, without a shell.
@@ -60,7 +60,7 @@ pub enum Task {
     Function(String),
 }
 
-/// What happens to a run that is due when the last one has not ended.
+/// Behaviour of a run that is due when the previous one has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlap {
     /// It is left out, and counted.
@@ -100,9 +100,9 @@ pub struct Crontabs {
 /// One job, from whichever source.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// What its past is kept under.
+    /// Key under which past runs are recorded.
     pub(crate) key: String,
-    /// What a person reads.
+    /// Name for people.
     pub(crate) name: String,
     /// The schedule as it was written.
     pub(crate) written: String,

@@ -51,7 +51,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// Where a line means something else than its writer may think. The line keeps web2py's meaning.
+/// Difference from Unix cron. The line keeps web2py's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Oddity {
     /// The whole field matches no moment, so the line never runs.
@@ -129,7 +129,7 @@ pub(crate) struct StepOfZero(pub(crate) Field);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields([Option<u64>; 5]);
 
-/// What the five fields of a line say.
+/// Parsed time fields of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) fields: Fields,
@@ -187,7 +187,7 @@ pub(crate) fn read(texts: [&str; 5]) -> Result<Times, StepOfZero> {
     Ok(Times { fields: Fields(sets), at_start, oddities })
 }
 
-/// What one field says.
+/// One parsed field.
 struct Read {
     set: Option<u64>,
     /// One `-1`, and nothing else that web2py makes a number of: the start, in the minute field.

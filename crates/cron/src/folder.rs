@@ -20,14 +20,14 @@ pub(crate) struct Folder {
     settings: Crontabs,
     zone: TimeZone,
     files: BTreeMap<String, Read>,
-    /// What is wrong with the folder as a whole, so that it is said once.
+    /// Problem of the directory as a whole, logged once.
     trouble: Option<String>,
 }
 
 /// One file as it was read.
 #[derive(Debug)]
 struct Read {
-    /// When it was changed last, and its size, because a second change may come within the clock's step.
+    /// Time of the last change, and size, because a second change may come within the clock's step.
     version: (Option<SystemTime>, u64),
     jobs: Vec<Job>,
 }

@@ -12,13 +12,13 @@ use crate::state::{Record, StateFile};
 /// One job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What it is called: an entry's name, or `application/crontab:line`.
+    /// Name: an entry's, or `application/crontab:line`.
     pub name: String,
     /// The schedule as it was written.
     pub schedule: String,
-    /// When it runs next, on the clocks of its zone; "at start" or "never".
+    /// Time of the next run, in the job's time zone; "at start" or "never".
     pub next: String,
-    /// When it last started, likewise; "never" when it has not.
+    /// Time of the last start, in the same form; "never" when there was none.
     pub last_run: String,
     /// How long the last run that ended took.
     pub took: Option<Duration>,

@@ -15,13 +15,13 @@ use anygate_sys::signals::Signal;
 
 use crate::entry::{Identity, Job};
 
-/// So much of the end of a run's output is logged.
+/// Maximum number of bytes logged from the end of a run's output.
 const OUTPUT_MAX: u64 = 64 * 1024;
 /// A longer line is cut.
 const LINE_CHARACTERS_MAX: usize = 2000;
-/// So many lines are repeated when a run fails.
+/// Number of lines repeated when a run fails.
 const LAST_LINES: usize = 5;
-/// Who was asked to end is ended after this.
+/// Time between asking a process to end and killing it.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// One run of a job.
@@ -35,7 +35,7 @@ pub(crate) struct Run {
     stage: Stage,
 }
 
-/// What a run waits for, beside its end.
+/// State of a run, besides having ended.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Its time limit, if there is one.
@@ -74,7 +74,7 @@ impl Run {
         Ok(Run { job, pid, started: now, child, output, stage: Stage::Going(limit) })
     }
 
-    /// Ends the run if its time is up; gives when to look again.
+    /// Ends the run if its time is up; returns when to look again.
     pub(crate) fn enforce(&mut self, now: SystemTime) -> Option<SystemTime> {
         match self.stage {
             Stage::Going(Some(limit)) if limit <= now => {

@@ -38,7 +38,7 @@ impl Minute {
         Minute(self.0.saturating_add(1))
     }
 
-    /// Its first moment.
+    /// Returns the time at which it begins.
     pub(crate) fn start(self) -> SystemTime {
         let minutes = u64::try_from(self.0).unwrap_or_default();
         UNIX_EPOCH.checked_add(Duration::from_secs(minutes.saturating_mul(60))).unwrap_or(UNIX_EPOCH)
@@ -55,7 +55,7 @@ impl Minute {
 pub(crate) struct Schedule {
     rule: Rule,
     zone: TimeZone,
-    /// Asked from the first minute on, the second is the next one: the answer holds for every minute between.
+    /// Asked from the first minute on, the second is the next one: the response holds for every minute between.
     known: Cell<Option<(Minute, Option<Minute>)>>,
 }
 
@@ -138,7 +138,7 @@ impl Schedule {
         answer
     }
 
-    /// In how many minutes from `from` until before `to` the job was due; of very many, the first ones.
+    /// Counts the minutes in `from..to` in which the job is due; of very many, only the first ones.
     pub(crate) fn count(&self, from: Minute, to: Minute) -> u64 {
         let mut count = 0;
         let mut at = from;

@@ -35,7 +35,7 @@ pub struct Scheduler {
     summary: Summary,
 }
 
-/// What a scheduler has done.
+/// Counts of what a scheduler has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Minutes that were its own to pass.
@@ -114,7 +114,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Runs what is due in the minute of `now`, unless somebody has, and ends runs whose time is up. Gives when it
+    /// Runs what is due in the minute of `now`, unless somebody has, and ends runs whose time is up. Returns when it
     /// wants to be called next; `None` when nothing will happen any more. Calling it sooner or later harms nothing,
     /// but a minute without a call is missed.
     ///
@@ -199,12 +199,12 @@ impl Scheduler {
         self.running.is_empty() && self.queue.is_empty()
     }
 
-    /// What it has done so far.
+    /// Returns the counts so far.
     pub fn summary(&self) -> Summary {
         self.summary
     }
 
-    /// Ends runs whose time is up; gives when the next one's is. [`Scheduler::tick`] does so, too.
+    /// Ends runs whose time is up; returns when the next one's is. [`Scheduler::tick`] does so, too.
     pub fn enforce(&mut self, now: SystemTime) -> Option<SystemTime> {
         self.running.iter_mut().filter_map(|run| run.enforce(now)).min()
     }

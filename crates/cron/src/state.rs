@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Who holds the lock longer is stopped or hangs; the minute is then tried again.
+/// Maximum time to wait for the lock; then its owner hangs, and the minute is tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file.
@@ -22,7 +22,7 @@ pub(crate) struct StateFile {
     lock: PathBuf,
 }
 
-/// What is in it.
+/// Content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
@@ -60,7 +60,7 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    /// When it began, in the system's ticks since it was started.
+    /// Start time, in ticks since the system was started.
     pub(crate) began: u64,
 }
 
@@ -93,7 +93,7 @@ impl StateFile {
         Ok(file)
     }
 
-    /// What is in the file now.
+    /// Reads the file.
     pub(crate) fn read(&self) -> io::Result<State> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,

@@ -35,7 +35,7 @@ pub(crate) enum Socket {
     Udp(UdpSocket),
 }
 
-/// What goes out in one piece.
+/// Text that is written in one piece.
 pub(crate) enum Unit<'a> {
     /// Lines that belong together.
     Message(&'a [u8]),
@@ -76,7 +76,7 @@ impl Place {
         !matches!(self, Place::Stream(_))
     }
 
-    /// Gives the packets of some lines, one after another, where it is no file.
+    /// Returns the packets of some lines, one after another, where it is no file.
     pub(crate) fn packets(&self, severity: Severity, unit: &Unit<'_>, mut give: impl FnMut(&[u8])) {
         let (Unit::Message(text) | Unit::Lines(text)) = *unit;
         match (self, unit) {

@@ -16,7 +16,7 @@ use crate::destination::{Place, Unit};
 use crate::recognisable;
 use crate::severity::Severity;
 
-/// So many bytes wait for a slow reader.
+/// Maximum number of bytes that wait for a slow reader.
 const WAITING_MAX: usize = 1 << 20;
 /// Text that does not end its line waits up to this length.
 const UNFINISHED_MAX: usize = 8 * 1024;
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As which program it writes.
+    /// Returns the program name in syslog and the journal.
     fn identifier(self) -> &'static str {
         match self {
             Kind::Error => "anygate",
@@ -56,7 +56,7 @@ pub struct Outlet {
     state: Arc<Mutex<State>>,
 }
 
-/// What there is to tell about a log.
+/// Change of a log's health, to be reported.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
     /// It began to lose lines, for this reason.
@@ -79,7 +79,7 @@ struct State {
     losses: Losses,
 }
 
-/// What was lost.
+/// Lines that were lost.
 #[derive(Default)]
 struct Losses {
     /// Since somebody asked.
@@ -150,7 +150,7 @@ impl Outlet {
         self.write(Severity::Notice, &Unit::Lines(&lines));
     }
 
-    /// What is to be told, and how many lines were lost since the last time. To be asked about once a second.
+    /// Returns how many lines were lost since the last call, and what is to be reported. Call it about once a second.
     pub fn tend(&self, now: Instant) -> (u64, Option<News>) {
         let mut state = self.lock();
         let losses = &mut state.losses;
@@ -204,7 +204,7 @@ impl Outlet {
         }
     }
 
-    /// Nobody else uses it until this is dropped, so that a process that is forked meanwhile can.
+    /// Locks the log until the result is dropped, so that a process forked meanwhile can use it.
     pub fn hold(&self) -> Held<'_> {
         Held { _state: self.lock() }
     }
@@ -318,7 +318,7 @@ impl State {
         }
     }
 
-    /// Sends what waits and there is room for. Gives what to wait for if more is left.
+    /// Sends what waits and there is room for. Returns what to wait for if more is left.
     fn send_waiting(&mut self) -> Option<io::Result<OwnedFd>> {
         while let Some(packet) = self.waiting.pop_front() {
             self.waiting_bytes -= packet.len();

@@ -213,7 +213,7 @@ impl Log {
     }
 }
 
-/// What tells a file from all others, whatever its name.
+/// Returns device and number, which identify a file whatever its name.
 fn identity(about: &fs::Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }

@@ -11,7 +11,7 @@ use crate::severity::Severity;
 /// A line longer than this is cut, as rsyslog would do.
 const LINE_MAX: usize = 8 * 1024;
 
-/// What is the same in all messages of a log.
+/// Properties of all messages of a log.
 #[derive(Debug)]
 pub(crate) struct Sender {
     form: Form,

@@ -22,7 +22,7 @@ pub trait Application: Send + Sync {
     /// Answers one request, inside [`with_thread`](Self::with_thread).
     ///
     /// An error means that the application failed and that its failure is already in the error log; the server then
-    /// answers 500 if no head was sent, else ends the connection so that the client sees a broken answer.
+    /// answers 500 if no head was sent, else ends the connection so that the client sees a broken response.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
 
     /// Tells in the error log where a call is that takes long. One that is overdue is interrupted, and no other: its thread
@@ -40,9 +40,9 @@ pub struct LongCall {
     pub is_overdue: bool,
     /// The client's address.
     pub client: String,
-    /// Its method, printable.
+    /// Method, printable.
     pub method: String,
-    /// Its target, printable.
+    /// Target, printable.
     pub target: String,
     /// How long it has taken.
     pub age: Duration,
@@ -97,11 +97,11 @@ pub enum News {
     Of(u64),
     /// A call takes long.
     Long(LongCall),
-    /// There will be no more calls; those that are being answered are left behind.
+    /// There are no more calls; calls in progress are abandoned.
     Closed,
 }
 
-/// One request with its answer, in the hands of a hub. A call that is dropped has failed.
+/// One request with its response, in the hands of a hub. A call that is dropped has failed.
 ///
 /// None of it waits: [`Body::read`] gives `WouldBlock` when nothing is there, and whoever writes asks
 /// [`has_room`](Self::has_room) before.
@@ -141,7 +141,7 @@ pub struct Request<'a> {
     pub head: &'a RequestHead,
     /// The body; `None` when there is none (no framing fields, or a length of zero).
     pub body: Option<Box<dyn Body>>,
-    /// Between whom the request travelled.
+    /// Addresses of both ends.
     pub endpoints: &'a Endpoints,
     /// Its client is behind a proxy that did not say who it is, or is not believed: `endpoints` have the proxy.
     pub hidden_client: bool,
@@ -181,16 +181,16 @@ pub struct Endpoints {
     pub unnamed: Unnamed,
     /// Whether the client spoke TLS, so that the scheme is `https`.
     pub https: bool,
-    /// What else there is to know of the connection, such as SSL_PROTOCOL, by name.
+    /// Further facts about the connection, such as SSL_PROTOCOL, by name.
     pub variables: Vec<(&'static str, String)>,
-    /// They are those of one request only, not of all requests of a connection.
+    /// Whether they apply to one request only, not to all requests of a connection.
     pub of_one_request: bool,
     /// What the application keeps for the connection.
     pub kept: Kept,
 }
 
 impl Endpoints {
-    /// Those of a peer on a unix socket.
+    /// Returns the endpoints of a connection on a unix socket.
     pub fn local() -> Self {
         Endpoints {
             remote_addr: CompactString::const_new("127.0.0.1"),
@@ -218,7 +218,7 @@ impl Endpoints {
         }
     }
 
-    /// Those of a connection between two addresses with their ports.
+    /// Returns the endpoints of a connection between two addresses with their ports.
     pub fn between(client: (IpAddr, u16), server: (IpAddr, u16)) -> Self {
         Endpoints {
             remote_addr: client.0.to_canonical().to_compact_string(),
@@ -262,7 +262,7 @@ pub trait Body: Send {
     fn may_block(&self) -> bool;
 }
 
-/// Where an answer goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and
+/// Where a response goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and
 /// `send_file` in any mix; or `accept_websocket` or `take_over` in place of all these. The server ends the message when [`Application::call`] returns.
 pub trait Response {
     /// The application's own code begins now: whatever had to be waited for before it (an interpreter's lock) is had.
@@ -296,10 +296,10 @@ pub trait Response {
     /// Sends `length` bytes of `file` from `offset`; a file that turns out shorter ends the connection.
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError>;
 
-    /// Sends an interim answer, for example 103 (RFC 9110 section 15.2). Nothing happens for HTTP/1.0 clients.
+    /// Sends an interim response, for example 103 (RFC 9110 section 15.2). Nothing happens for HTTP/1.0 clients.
     fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError>;
 
-    /// Whether an application may send interim answers: some clients of HTTP/1.1 take them for the answer.
+    /// Whether an application may send interim responses: some clients of HTTP/1.1 take them for the response.
     fn offers_interim(&self) -> bool {
         false
     }
@@ -308,7 +308,7 @@ pub trait Response {
     /// connection is a WebSocket. `head` has fields to add (its status is not looked at), `protocol` is one of those that
     /// the client named.
     ///
-    /// Errors: the request asks for none, or names no such protocol; then an ordinary answer is still possible.
+    /// Errors: the request asks for none, or names no such protocol; then an ordinary response is still possible.
     fn accept_websocket(
         &mut self,
         _head: &ResponseHead,
@@ -365,7 +365,7 @@ pub trait Socket: Send + Sync {
     fn protocol(&self) -> Option<&[u8]>;
 }
 
-/// What a WebSocket has for its application.
+/// Result of receiving from a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A message.
@@ -376,7 +376,7 @@ pub enum Received {
     Closed(Close),
 }
 
-/// Why an answer cannot be sent.
+/// Why a response cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The client went away, was too slow, or the connection broke. Not the application's fault; end quietly.

@@ -33,16 +33,16 @@ pub enum Mount {
     At(Vec<u8>),
 }
 
-/// What variables say besides the head.
+/// Facts in the variables besides the head.
 #[derive(Debug)]
 pub struct Decoded {
     /// Bytes of the body; `None` when the variables do not say.
     pub length: Option<u64>,
-    /// Between whom the request travelled.
+    /// Addresses of both ends.
     pub endpoints: Endpoints,
 }
 
-/// What is wrong with variables.
+/// Fault in the variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// REQUEST_METHOD is missing or is no token.
@@ -402,7 +402,7 @@ pub fn address(text: &[u8]) -> Option<CompactString> {
     })
 }
 
-/// How an answer's first line says its status.
+/// How a response's first line says its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusForm {
     /// `Status: 200 OK` (RFC 3875 section 6.3.3): CGI, SCGI, FastCGI.
@@ -411,7 +411,7 @@ pub enum StatusForm {
     Line,
 }
 
-/// Writes a final head to `out`. Gives how the body is framed: by its length, or by the end of the answer.
+/// Writes a final head to `out`. Returns how the body is framed: by its length, or by the end of the response.
 ///
 /// `body_length` is the length of the whole body in bytes, where it is known without the application saying so.
 ///
@@ -439,7 +439,7 @@ pub fn encode_head(
             Own::ContentLength if length.is_news(value)? => {}
             Own::ContentLength => continue,
         }
-        // The front server would take it for the status of the whole answer.
+        // The front server would take it for the status of the whole response.
         if form == StatusForm::Field && name.eq_ignore_ascii_case(b"status") {
             continue;
         }

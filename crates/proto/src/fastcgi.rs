@@ -38,7 +38,7 @@ const REQUESTS_MAX: usize = 16;
 /// Content of a management record, or of one that begins a request: far more than any has.
 const CONTROL_MAX_BYTES: usize = 1024;
 
-/// What is wrong with what the front server sent. Where the next record begins is not certain any more.
+/// Fault in the front server's bytes. After it the position of the next record is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A version other than 1.
@@ -69,7 +69,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the bytes just taken in mean. Ranges are into them.
+/// Meaning of the bytes that were taken. Ranges refer to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing yet; go on with the rest, if any.
@@ -92,7 +92,7 @@ pub enum Event {
     Body {
         /// The request's number.
         id: u16,
-        /// Where it lies.
+        /// Range of the piece.
         data: Range<usize>,
     },
     /// The body is complete.
@@ -150,7 +150,7 @@ impl Decoder {
         self.open.is_none() && self.requests.is_empty()
     }
 
-    /// Takes bytes in; gives how many were taken and what they mean. If none are taken more are needed.
+    /// Takes bytes in; returns how many were taken and what they mean. If none are taken more are needed.
     pub fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<(usize, Event), Error> {
         let Some(record) = &mut self.open else { return self.header(bytes, limits) };
         let take = record.content_left.min(bytes.len());
@@ -353,13 +353,13 @@ fn end_request(id: u16, protocol_status: u8) -> [u8; 2 * HEADER_BYTES] {
     record
 }
 
-/// The header of a record that carries `length` bytes of an answer, at most [`CONTENT_MAX_BYTES`] and not zero.
+/// The header of a record that carries `length` bytes of a response, at most [`CONTENT_MAX_BYTES`] and not zero.
 pub fn stdout_header(id: u16, length: usize) -> [u8; HEADER_BYTES] {
     debug_assert!(length > 0, "an empty record ends the answer");
     header(STDOUT, id, length)
 }
 
-/// Writes a piece of an answer to `out`, in as many records as it takes.
+/// Writes a piece of a response to `out`, in as many records as it takes.
 pub fn encode_stdout(out: &mut Vec<u8>, id: u16, bytes: &[u8]) {
     for content in bytes.chunks(CONTENT_MAX_BYTES) {
         out.extend_from_slice(&stdout_header(id, content.len()));
@@ -367,7 +367,7 @@ pub fn encode_stdout(out: &mut Vec<u8>, id: u16, bytes: &[u8]) {
     }
 }
 
-/// Writes the end of an answer to `out`.
+/// Writes the end of a response to `out`.
 pub fn encode_end(out: &mut Vec<u8>, id: u16) {
     out.extend_from_slice(&header(STDOUT, id, 0));
     out.extend_from_slice(&end_request(id, REQUEST_COMPLETE));

@@ -11,15 +11,15 @@ use crate::http1::response::{Length, Own, own};
 use crate::http1::{BodyFraming, Error, number, target};
 use crate::limits::Limits;
 
-/// What a client sends first (section 3.4).
+/// Beginning of a client's bytes (section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a head says besides the head.
+/// Facts in a request besides its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// Bytes of the body, where the client says.
     pub length: Option<u64>,
-    /// Whether the client waits for an interim answer before it sends the body.
+    /// Whether the client waits for an interim response before it sends the body.
     pub expect_continue: bool,
 }
 
@@ -98,20 +98,20 @@ pub fn decode(
     Ok(decoded)
 }
 
-/// What the server knows when an answer begins.
+/// What the server knows when a response begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     /// The request was HEAD.
     pub head_request: bool,
     /// The length of the whole body in bytes, where it is known without the application saying so.
     pub body_length: Option<u64>,
-    /// The Date field's value, for answers that set none.
+    /// The Date field's value, for responses that set none.
     pub date: &'a [u8],
-    /// The Server field's value, for answers that set none; empty for no field.
+    /// The Server field's value, for responses that set none; empty for no field.
     pub server: &'a [u8],
 }
 
-/// The head of a final answer, and how its body is framed: [`BodyFraming::UntilClose`] is the end of the stream.
+/// The head of a final response, and how its body is framed: [`BodyFraming::UntilClose`] is the end of the stream.
 ///
 /// Fields of the connection are dropped (section 8.2.2).
 ///
@@ -144,7 +144,7 @@ pub fn encode_head(
     Ok((message(head, fields)?, framing))
 }
 
-/// The head of an interim answer.
+/// The head of an interim response.
 ///
 /// Errors: more fields than a message may have.
 pub fn encode_interim(head: &ResponseHead) -> Result<http::Response<()>, SendError> {
@@ -198,7 +198,7 @@ impl Frames {
         Frames { skip: PREFACE.len(), ..Frames::default() }
     }
 
-    /// Takes in bytes; gives how many such frames began in them.
+    /// Takes in bytes; returns how many such frames began in them.
     pub fn count(&mut self, mut bytes: &[u8]) -> u32 {
         let mut count = 0;
         loop {
@@ -223,7 +223,7 @@ impl Frames {
             count += u32::from(match kind {
                 DATA => self.skip == 0 && flags & END_STREAM == 0,
                 SETTINGS => flags & ACK == 0,
-                // We ask for very few of the answers that a PING may be.
+                // We ask for very few of the responses that a PING may be.
                 PING | PRIORITY | RST_STREAM | CONTINUATION => true,
                 _ => false,
             });

@@ -5,7 +5,7 @@
 //!
 //! In reading order:
 //! * [`head`]: what one request and one response say before their bodies, whatever the gateway.
-//! * [`application`]: the contract: what the server hands to an application, and what it may do with the answer.
+//! * [`application`]: the contract: what the server hands to an application, and what it may do with the response.
 //! * [`limits`]: every cap a codec enforces, by name.
 //! * [`error`]: what can be wrong with parts of a message. [`status`]: reason phrases.
 //! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.

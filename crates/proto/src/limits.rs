@@ -5,23 +5,23 @@
 pub struct Limits {
     /// Longest request line in bytes, CRLF not counted; past it 414 (RFC 9112 section 3).
     pub request_line_max_bytes: usize,
-    /// Most field lines in a head or in a trailer section; past it 431 (RFC 6585 section 5).
+    /// Maximum number of field lines in a head or a trailer section; above it 431 (RFC 6585 section 5).
     pub fields_max: usize,
-    /// Most bytes of all field lines together; past it 431. Also caps the trailer section.
+    /// Maximum total size of field lines; above it 431. Also limits the trailer section.
     pub fields_max_bytes: usize,
     /// Longest body in bytes, decoded; past it 413, for chunked bodies as well.
     pub body_max_bytes: u64,
-    /// Most bytes of chunk extensions in one body; past it 400: they carry nothing and cost parsing.
+    /// Maximum total size of chunk extensions in a body; above it 400: they carry nothing and cost parsing.
     pub chunk_extensions_max_bytes: usize,
 }
 
 impl Limits {
-    /// Most bytes of all CGI variables of a request: they carry a request line and fields.
+    /// Maximum total size of a request's CGI variables: they carry a request line and fields.
     pub fn variables_max_bytes(&self) -> usize {
         self.request_line_max_bytes.saturating_add(self.fields_max_bytes)
     }
 
-    /// Most CGI variables of a request: a field each, and what front servers add.
+    /// Maximum number of a request's CGI variables: one per field, and those that front servers add.
     pub fn variables_max(&self) -> usize {
         self.fields_max.saturating_add(100)
     }

@@ -3,7 +3,7 @@
 
 use crate::limits::Limits;
 
-/// What is wrong with packed pairs.
+/// Fault in packed pairs.
 pub(crate) enum Fault {
     /// The last pair is cut off, or a name is empty.
     Malformed,

@@ -9,13 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Forwarded {
     /// The client.
     pub source: (IpAddr, u16),
-    /// What it connected to.
+    /// Address that the client connected to.
     pub destination: (IpAddr, u16),
     /// The client spoke TLS with the forwarder.
     pub https: bool,
 }
 
-/// What a connection begins with.
+/// Content of a preface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preface {
     /// Bytes of it.
@@ -24,12 +24,12 @@ pub struct Preface {
     pub forwarded: Option<Forwarded>,
 }
 
-/// What is wrong with a preface.
+/// Fault in a preface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The connection begins with something else.
     Missing,
-    /// It is malformed, or longer than any can be.
+    /// The preface is malformed, or longer than any valid one.
     Malformed,
 }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use crate::limits::Limits;
 use crate::pairs::{self, Fault};
 
-/// What is wrong with a packet.
+/// Fault in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// It does not begin with a length and a colon, or the length has a leading zero.
+    /// The packet does not begin with a length and a colon, or the length has a leading zero.
     Length,
     /// The variables are more than the limits allow. As far as can be seen they are sound, so that the client can be told.
     TooLarge,

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::limits::Limits;
 use crate::pairs::{self, Fault};
 
-/// What is wrong with a packet.
+/// Fault in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// modifier1 is neither 0 nor 100 (ping).
@@ -37,7 +37,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What a packet is.
+/// Kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet<'b> {
     /// A request.
@@ -47,11 +47,11 @@ pub enum Packet<'b> {
         /// Bytes of the packet before its body.
         consumed: usize,
     },
-    /// Whether we live. [`PONG`] is the answer.
+    /// Whether we live. [`PONG`] is the response.
     Ping,
 }
 
-/// The answer to a ping.
+/// The response to a ping.
 pub const PONG: &[u8] = &[100, 0, 0, 1];
 
 const PING: u8 = 100;

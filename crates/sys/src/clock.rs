@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::syscall;
 
-/// What a thread has used of a processor.
+/// Processor time of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadUsage {
     /// How long it ran, in user and kernel mode.
@@ -15,7 +15,7 @@ pub struct ThreadUsage {
     pub voluntary_switches: i64,
 }
 
-/// What the calling thread has used so far (getrusage(2)).
+/// Returns the processor time of the calling thread so far (getrusage(2)).
 pub fn thread_usage() -> ThreadUsage {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // The structure is a local that outlives the call.

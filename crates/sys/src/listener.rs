@@ -238,7 +238,7 @@ impl Listener {
         Ok((Stream::from(OwnedFd::from(socket)), peer))
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn local(&self) -> &Address {
         &self.local
     }

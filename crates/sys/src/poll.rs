@@ -68,7 +68,7 @@ pub fn wait_any_readable(fds: &[BorrowedFd<'_>], longest: Option<Duration>) -> i
     }
 }
 
-/// What is waited for.
+/// Events to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// That it can be read, or has ended.

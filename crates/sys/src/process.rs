@@ -114,13 +114,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets which permission bits new files do not get; gives the former value.
+/// Sets which permission bits new files do not get; returns the former value.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: umask takes an integer and cannot fail.
     unsafe { libc::umask(mask) }
 }
 
-/// Lets this process open as many files as it may; gives that number.
+/// Lets this process open as many files as it may; returns that number.
 pub fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // The structure is a local that outlives the call.
@@ -145,9 +145,9 @@ pub fn signal_on_parent_death(signal: Signal) -> io::Result<()> {
 pub struct User {
     /// The name, for its further groups.
     pub name: Option<CString>,
-    /// Its number.
+    /// User ID.
     pub uid: u32,
-    /// Its first group.
+    /// ID of the primary group.
     pub gid: u32,
 }
 

@@ -14,7 +14,7 @@ use crate::syscall;
 #[derive(Debug)]
 pub struct Stream(OwnedFd);
 
-/// Where a socket is, or whence a peer comes.
+/// Address of a socket or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// An IP address and port.

@@ -21,21 +21,21 @@ pub struct BodyDecoder {
     trailer_bytes_left: usize,
 }
 
-/// What one call of [`BodyDecoder::decode`] found.
+/// Result of one call of [`BodyDecoder::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Bytes of the input that are done with. Zero, unless `done`: more input is wanted.
     pub consumed: usize,
-    /// Where in the input the body's own bytes are; may be empty.
+    /// Range of body bytes in the input; may be empty.
     pub data: Range<usize>,
     /// The body is complete.
     pub done: bool,
 }
 
-/// What comes next.
+/// Position in the framing: what comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// So many bytes of a body with a length.
+    /// This many bytes of a body with a length.
     Length(u64),
     /// A digit of a chunk's size, after `digits` of them.
     Size {
@@ -51,7 +51,7 @@ enum State {
     SizeEnd {
         size: u64,
     },
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Data(u64),
     /// The CR after a chunk.
     DataCr,

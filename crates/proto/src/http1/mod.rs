@@ -22,7 +22,7 @@ pub use response::{
     encode_switch,
 };
 
-/// What is wrong with what the client sent.
+/// Fault in the client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A line ends in LF without CR, or holds a CR elsewhere.

@@ -25,7 +25,7 @@ pub struct HeadDecoder {
     request_line_end: usize,
 }
 
-/// What a complete head says about the rest of its message.
+/// Facts in a complete head about the rest of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// Bytes of the head, with the empty line.
@@ -41,9 +41,9 @@ pub struct Decoded {
 /// How the body of a request is framed (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// So many bytes; never zero.
+    /// This many bytes; never zero.
     Length(u64),
     /// Chunks.
     Chunked,
@@ -224,7 +224,7 @@ fn version_error(text: &[u8]) -> Error {
     }
 }
 
-/// What the fields say about framing and the connection.
+/// Fields about framing and the connection.
 #[derive(Default)]
 struct Seen<'b> {
     host: Option<&'b [u8]>,

@@ -4,10 +4,10 @@ use super::number;
 use crate::application::SendError;
 use crate::head::{ResponseHead, Version};
 
-/// What the server knows when an answer begins.
+/// What the server knows when a response begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// What the client speaks.
+    /// Version that the client uses.
     pub version: Version,
     /// The request was HEAD.
     pub head_request: bool,
@@ -15,9 +15,9 @@ pub struct Answer<'a> {
     pub keep_alive: bool,
     /// The length of the whole body in bytes, where it is known without the application saying so.
     pub body_length: Option<u64>,
-    /// The Date field's value, for answers that set none.
+    /// The Date field's value, for responses that set none.
     pub date: &'a [u8],
-    /// The Server field's value, for answers that set none; empty for no field.
+    /// The Server field's value, for responses that set none; empty for no field.
     pub server: &'a [u8],
 }
 
@@ -26,7 +26,7 @@ pub struct Answer<'a> {
 pub enum BodyFraming {
     /// Nothing may follow the head: HEAD, 204, 304.
     Empty,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunked,
@@ -34,14 +34,14 @@ pub enum BodyFraming {
     UntilClose,
 }
 
-/// What ends each chunk's data.
+/// End of each chunk's data.
 pub const CHUNK_END: &[u8] = b"\r\n";
-/// What ends a chunked body.
+/// End of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// Tells a client to go on with its body (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Writes a final head to `out`. Gives how the body is framed and whether the connection may stay after it.
+/// Writes a final head to `out`. Returns how the body is framed and whether the connection may stay after it.
 ///
 /// Hop-by-hop fields of the application are dropped, as PEP 3333 forbids them ("Other HTTP Features"), save that
 /// `Connection: close` is obeyed.
@@ -146,7 +146,7 @@ pub fn encode_chunk_head(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Who rules a field of a response.
+/// Owner of a response field: server or application.
 pub(crate) enum Own {
     Application,
     /// The server, which sets its own or none.
@@ -158,7 +158,7 @@ pub(crate) enum Own {
 }
 
 pub(crate) fn own(name: &[u8]) -> Own {
-    // Every field of every answer passes here; the length rules nearly all of them out.
+    // Every field of every response passes here; the length rules nearly all of them out.
     match name.len() {
         2 if name.eq_ignore_ascii_case(b"te") => Own::Dropped,
         4 if name.eq_ignore_ascii_case(b"date") => Own::Date,
@@ -181,7 +181,7 @@ fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The length of one answer's body, as far as fields and the server know it.
+/// The length of one response's body, as far as fields and the server know it.
 pub(crate) struct Length {
     status: u16,
     given: Option<u64>,
@@ -192,7 +192,7 @@ impl Length {
         Length { status, given: None }
     }
 
-    /// Takes in a Content-Length of the application; gives whether the client is to see it.
+    /// Takes in a Content-Length of the application; returns whether the client is to see it.
     pub(crate) fn is_news(&mut self, value: &[u8]) -> Result<bool, SendError> {
         let given = number(value).ok_or(SendError::ContentLength)?;
         match self.given.replace(given) {

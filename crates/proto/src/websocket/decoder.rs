@@ -20,16 +20,16 @@ pub struct Decoder {
     inflater: Option<Inflater>,
 }
 
-/// What one call of [`Decoder::decode`] found.
+/// Result of one call of [`Decoder::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Bytes of the input that are done with. Without an event it is all of them.
     pub consumed: usize,
-    /// What they say.
+    /// Event in the bytes, if any.
     pub event: Option<Event>,
 }
 
-/// What comes next.
+/// Position in the frame: what comes next.
 #[derive(Debug)]
 enum State {
     Head(HeadDecoder),

@@ -8,14 +8,14 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::Error;
 
-/// What ends a flushed message and is not sent (section 7.2.1).
+/// End of a flushed message, which is not sent (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Memory for one step of either direction.
 const PIECE_BYTES: usize = 8 * 1024;
 /// The window that DEFLATE has unless something else is agreed on, in bits.
 const WINDOW_BITS: u8 = 15;
 
-/// What may be agreed on.
+/// Parameters that may be agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preference {
     /// Messages of the server do not refer to earlier ones, so that nothing is kept between them.
@@ -39,21 +39,21 @@ impl Default for Preference {
     }
 }
 
-/// What was agreed on.
+/// Parameters that were agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
     server_keeps: bool,
     client_keeps: bool,
     server_bits: u8,
     client_bits: u8,
-    /// The client asked for `server_max_window_bits`, so that the answer must say it.
+    /// The client asked for `server_max_window_bits`, so that the response must say it.
     say_server_bits: bool,
     /// The client lets its window be limited.
     say_client_bits: bool,
 }
 
 impl Agreed {
-    /// The value of Sec-WebSocket-Extensions in the answer.
+    /// The value of Sec-WebSocket-Extensions in the response.
     pub fn field(&self) -> String {
         let mut text = "permessage-deflate".to_owned();
         if !self.server_keeps {
@@ -163,11 +163,11 @@ pub(super) struct Inflater {
     ended: bool,
 }
 
-/// What one message is inflated with. It can serve another one after it.
+/// Decompressor of one message, reused for the next.
 #[derive(Debug)]
 pub struct InflateContext(Box<Decompress>);
 
-/// What one message is compressed with; for windows of so many bits.
+/// Compressor of one message, with the number of window bits.
 #[derive(Debug)]
 pub struct DeflateContext(Box<Compress>, u8);
 

@@ -16,7 +16,7 @@ const COMPRESSED: u8 = 0x40;
 const RESERVED: u8 = 0x30;
 const MASKED: u8 = 0x80;
 
-/// What a frame is (section 11.8).
+/// Kind of a frame (section 11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
     /// More of a message.
@@ -27,7 +27,7 @@ pub enum Opcode {
     Close,
     /// A question whether the other side lives.
     Ping,
-    /// The answer.
+    /// The response.
     Pong,
 }
 
@@ -61,18 +61,18 @@ impl Opcode {
     }
 }
 
-/// What a frame's head says.
+/// Head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The last frame of its message.
     pub last: bool,
     /// The first reserved bit: the message is compressed (RFC 7692 section 6).
     pub compressed: bool,
-    /// What it is.
+    /// Kind of the frame.
     pub opcode: Opcode,
     /// Bytes that follow.
     pub length: u64,
-    /// What they are masked with.
+    /// Mask of the payload.
     pub mask: [u8; 4],
 }
 
@@ -84,7 +84,7 @@ pub(super) struct HeadDecoder {
 }
 
 impl HeadDecoder {
-    /// Takes bytes of a head from the front of `input`; gives how many, and the head if it is complete. What is wrong
+    /// Takes bytes of a head from the front of `input`; returns how many, and the head if it is complete. What is wrong
     /// with a head is told as early as it is certain.
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), Error> {
         let mut taken = 0;

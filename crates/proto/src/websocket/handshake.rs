@@ -17,9 +17,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// A valid request for a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Sec-WebSocket-Accept of the answer; `None` over HTTP/2 and later, where there is no key (RFC 8441 section 5).
+    /// Sec-WebSocket-Accept of the response; `None` over HTTP/2 and later, where there is no key (RFC 8441 section 5).
     pub accept: Option<String>,
-    /// What is agreed on compression if the WebSocket is accepted.
+    /// Compression that is agreed on if the WebSocket is accepted.
     pub compression: Option<Agreed>,
 }
 
@@ -63,10 +63,10 @@ pub const VERSION: &str = "13";
 /// Which pages may open a WebSocket. Browsers let every page open one anywhere and send the user's cookies along.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// Those of the host that was asked.
+    /// The origin of the requested host.
     #[default]
     Same,
-    /// Those, and these: `https://example.org`, in any case.
+    /// The origin of the requested host, and these: `https://example.org`, in any case.
     Listed(Vec<String>),
     /// All.
     Any,
@@ -125,7 +125,7 @@ pub fn protocols(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte)))
 }
 
-/// The head of an answer that accepts, with the application's fields: everything but Upgrade and Connection, which HTTP/2 has
+/// The head of a response that accepts, with the application's fields: everything but Upgrade and Connection, which HTTP/2 has
 /// not. The handshake's own fields are not the application's to set.
 ///
 /// Errors: those of a head; `protocol` comes from an application.

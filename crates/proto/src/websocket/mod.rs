@@ -1,6 +1,6 @@
 //! WebSocket: RFC 6455, with compression of messages (RFC 7692).
 //!
-//! * [`handshake`]: whether a request asks for a WebSocket, and what its answer must say.
+//! * [`handshake`]: whether a request asks for a WebSocket, and what its response must say.
 //! * [`decoder`]: bytes of a client to messages and control frames. * [`encoder`]: the other way.
 //! * [`deflate`]: what is agreed on compression, and the two directions of it. * [`frame`]: heads and masks.
 //! * [`utf8`]: text that comes in pieces.
@@ -24,7 +24,7 @@ pub use encoder::Encoder;
 pub struct Limits {
     /// Longest message in bytes, out of all its frames and out of compression; past it 1009.
     pub message_max_bytes: usize,
-    /// Most frames of one message; past it 1008: empty ones cost work and carry nothing.
+    /// Maximum number of frames per message; above it 1008: empty ones cost work and carry nothing.
     pub fragments_max: u32,
 }
 
@@ -34,7 +34,7 @@ impl Default for Limits {
     }
 }
 
-/// What a message carries.
+/// Type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// UTF-8.
@@ -46,13 +46,13 @@ pub enum Kind {
 /// A whole message. Text was checked to be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What `data` is.
+    /// Type of `data`.
     pub kind: Kind,
     /// The message.
     pub data: Vec<u8>,
 }
 
-/// What a client said.
+/// Event from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message is complete.
@@ -68,9 +68,9 @@ pub enum Event {
 /// Why a WebSocket is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Close {
-    /// Its number; `None` when the client gave none (1005 in an API).
+    /// Status code; `None` when the client sent none (1005 in an API).
     pub code: Option<u16>,
-    /// In words; at most 123 bytes.
+    /// Reason phrase; at most 123 bytes.
     pub reason: String,
 }
 
@@ -96,7 +96,7 @@ pub mod code {
     pub const INTERNAL_ERROR: u16 = 1011;
 }
 
-/// What is wrong with what the client sent. The connection is over after every one of them.
+/// Fault in the client's bytes, after which the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A reserved bit is set that nothing was agreed about (section 5.2), or where it may not be (RFC 7692 section 6.1).
