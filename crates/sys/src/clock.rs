@@ -1,8 +1,11 @@
 //! Time of the calling thread: what it spent on a processor, and how precisely it sleeps.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 
 use crate::syscall;
 
@@ -17,20 +20,14 @@ pub struct ThreadUsage {
 
 /// Returns the processor time of the calling thread so far (getrusage(2)).
 pub fn thread_usage() -> ThreadUsage {
-    let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // The structure is a local that outlives the call.
-    if syscall!(getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr())).is_err() {
-        return ThreadUsage::default();
-    }
-    // SAFETY: the call succeeded, so it filled the whole structure.
-    let usage = unsafe { usage.assume_init() };
-    let duration = |time: libc::timeval| {
-        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
-        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0)) + Duration::from_micros(micros)
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return ThreadUsage::default() };
+    let duration = |time: TimeVal| {
+        let micros = u64::try_from(time.tv_usec()).unwrap_or(0);
+        Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0)) + Duration::from_micros(micros)
     };
     ThreadUsage {
-        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
-        voluntary_switches: usage.ru_nvcsw,
+        cpu: duration(usage.user_time()) + duration(usage.system_time()),
+        voluntary_switches: usage.voluntary_context_switches(),
     }
 }
 
@@ -38,9 +35,7 @@ pub fn thread_usage() -> ThreadUsage {
 /// (PR_SET_TIMERSLACK, prctl(2)).
 #[cfg(target_os = "linux")]
 pub fn sleep_precisely() -> io::Result<()> {
-    // Integers only.
-    syscall!(prctl(libc::PR_SET_TIMERSLACK, 1_000 as libc::c_ulong))?;
-    Ok(())
+    Ok(rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000))?)
 }
 
 /// Lets this thread interrupt no other that runs where it would: it runs when that one waits, or had its share
@@ -50,8 +45,10 @@ pub fn sleep_precisely() -> io::Result<()> {
 #[cfg(target_os = "linux")]
 pub fn run_in_batches() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // The structure is a local that outlives the call, which only reads it; 0 is the calling thread.
-    syscall!(sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters))?;
+    syscall!(
+        "the structure is a local that outlives the call, which only reads it; 0 is the calling thread",
+        sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters)
+    )?;
     Ok(())
 }
 

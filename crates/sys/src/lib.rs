@@ -1,5 +1,6 @@
-//! The only room that calls the operating system directly, through `libc`. Everything here has a safe face: owned
-//! descriptors, `io::Result`, no raw pointers. It knows nothing of HTTP, Python or options.
+//! The only room that calls the operating system directly. `rustix` asks the kernel, `nix` what the C library keeps (users,
+//! the identity of all threads, masks and handlers of signals), `libc` what neither has. Everything here has a safe face:
+//! owned descriptors, `io::Result`, no raw pointers. It knows nothing of HTTP, Python or options.
 //!
 //! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
@@ -24,11 +25,11 @@ pub use listener::{BindError, Families, Listener, UnixOptions};
 pub use output::Output;
 pub use stream::{Address, Stream};
 
-/// Calls a function of libc that reports failure with -1 and `errno`.
+/// Calls a function of libc that reports failure with -1 and `errno`. The first argument says why the call is sound.
 macro_rules! syscall {
-    ($name:ident ( $($argument:expr),* $(,)? )) => {{
-        // SAFETY: every caller passes pointers to live values of the sizes that it names; the note beside the call
-        // says what else must hold.
+    ($reason:literal, $name:ident ( $($argument:expr),* $(,)? )) => {{
+        const _: &str = $reason;
+        // SAFETY: the reason that the caller gives.
         let result = unsafe { libc::$name($($argument),*) };
         if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
     }};

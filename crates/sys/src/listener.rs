@@ -197,8 +197,8 @@ impl Listener {
     /// Takes over a listening socket that somebody else opened and that this process inherited under the number `fd`.
     /// The number itself stays open; a duplicate is used.
     pub fn adopt(fd: RawFd) -> Result<Self, BindError> {
-        // fcntl only reads the number; a closed or wild one is an error, not undefined.
-        let copy = syscall!(fcntl(fd, libc::F_DUPFD_CLOEXEC, 3)).map_err(|_| BindError::NotListening)?;
+        let copy = syscall!("a number that is not open is an error", fcntl(fd, libc::F_DUPFD_CLOEXEC, 3))
+            .map_err(|_| BindError::NotListening)?;
         // SAFETY: the call above succeeded and made a new descriptor that nothing else owns.
         let copy = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) };
         Self::from_fd(copy)

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::syscall;
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::io::Errno;
 
 /// Takes the exclusive lock (flock) of an open file, which is held until the file is closed. The lock belongs to the
 /// opening of the file: a second opening, even in the same process, waits.
@@ -15,8 +15,7 @@ use crate::syscall;
 pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
     let until = Instant::now() + patience;
     loop {
-        // Integers only, on a descriptor that is open.
-        match syscall!(flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)) {
+        match flock(file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
@@ -33,8 +32,7 @@ pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
 ///
 /// Errors: somebody has it exclusively, or it cannot be locked.
 pub fn share(file: &File) -> io::Result<()> {
-    // Integers only, on a descriptor that is open.
-    syscall!(flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB)).map(|_| ())
+    Ok(flock(file, FlockOperation::NonBlockingLockShared)?)
 }
 
 /// Takes the lock of an open file for this process (`fcntl`), until the process ends or closes the file, however often
@@ -42,16 +40,10 @@ pub fn share(file: &File) -> io::Result<()> {
 ///
 /// Errors: [`io::ErrorKind::WouldBlock`] when another process has it, or whatever the system says.
 pub fn for_process(file: &File) -> io::Result<()> {
-    // SAFETY: the structure has integers only, for which zero is a value.
-    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
-    // Constants of this system fit the field that is made for them.
-    whole.l_type = libc::F_WRLCK as libc::c_short;
-    // The structure outlives the call, which only reads it.
-    match syscall!(fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const whole)) {
-        Ok(_) => Ok(()),
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
         // POSIX leaves the choice between the two.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(error) => Err(error),
+        Err(Errno::ACCESS) => Err(io::ErrorKind::WouldBlock.into()),
+        result => Ok(result?),
     }
 }
 

@@ -10,7 +10,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{poll, syscall};
+use rustix::net::SendFlags;
+
+use crate::poll;
 
 /// A pipe takes so much in one piece, or nothing (pipe(7), PIPE_BUF).
 pub const PIECE_MAX: usize = libc::PIPE_BUF;
@@ -84,26 +86,18 @@ impl Output {
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let fd = self.file.as_fd();
         let written = match self.way {
-            Way::File | Way::Stream => {
-                // The bytes outlive the call; the length is theirs.
-                syscall!(write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()))
-            }
-            Way::Socket => {
-                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                // As above.
-                syscall!(send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags))
-            }
+            Way::File | Way::Stream => rustix::io::write(fd, bytes)?,
+            Way::Socket => rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?,
             Way::Asked => {
                 if !poll::wait_writable(fd, Some(Duration::ZERO))? {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 // What is writable has room for this much.
                 let piece = bytes.get(..PIECE_MAX).unwrap_or(bytes);
-                // As above.
-                syscall!(write(fd.as_raw_fd(), piece.as_ptr().cast(), piece.len()))
+                rustix::io::write(fd, piece)?
             }
         };
-        Ok(usize::try_from(written?).unwrap_or_default())
+        Ok(written)
     }
 }
 
@@ -134,7 +128,7 @@ mod tests {
     }
 
     fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
-        syscall!(fcntl(fd.as_raw_fd(), libc::F_GETFL)).unwrap() & libc::O_NONBLOCK != 0
+        rustix::fs::fcntl_getfl(fd).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
     }
 
     #[test]
@@ -172,8 +166,8 @@ mod tests {
     #[test]
     fn a_fifo_needs_no_reader() {
         let path = std::env::temp_dir().join(format!("anygate-fifo-{}", std::process::id()));
-        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        syscall!(mkfifo(name.as_ptr(), 0o600)).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
         let output = Output::append(&path).unwrap();
         assert!(output.file().is_none());
         assert_eq!(output.write(b"first").unwrap(), 5);

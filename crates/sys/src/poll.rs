@@ -1,10 +1,12 @@
 //! Waiting for one descriptor, and sharing a listening socket between processes.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::syscall;
+#[cfg(target_os = "linux")]
+use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// Adds `listener` to `epoll`, level-triggered: what one process leaves is told to the next. A new connection wakes one of
 /// the processes that have it `exclusive` (EPOLLEXCLUSIVE, epoll_ctl(2)), and all others.
@@ -15,34 +17,30 @@ pub fn register_listener(
     token: u64,
     exclusive: bool,
 ) -> io::Result<()> {
-    let exclusive = if exclusive { libc::EPOLLEXCLUSIVE } else { 0 };
-    let events = (libc::EPOLLIN | exclusive).cast_unsigned();
-    let mut event = libc::epoll_event { events, u64: token };
-    // The event is a local that outlives the call; the kernel copies it.
-    syscall!(epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &raw mut event))?;
-    Ok(())
+    let exclusive = if exclusive { epoll::EventFlags::EXCLUSIVE } else { epoll::EventFlags::empty() };
+    Ok(epoll::add(epoll, listener, epoll::EventData::new_u64(token), epoll::EventFlags::IN | exclusive)?)
 }
 
 /// Waits until `fd` can be read, has ended or failed; `false` when `longest` passed first.
 pub fn wait_readable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Result<bool> {
-    wait(fd, libc::POLLIN, longest)
+    wait(fd, PollFlags::IN, longest)
 }
 
 /// Whether `fd` can be read now, has ended or failed.
 pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
     // What is wrong with it shows when it is read.
-    poll_once(fd, libc::POLLIN, 0).unwrap_or(true)
+    poll_once(fd, PollFlags::IN, Some(Duration::ZERO)).unwrap_or(true)
 }
 
 /// Waits until `fd` can be written or failed; `false` when `longest` passed first.
 pub fn wait_writable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Result<bool> {
-    wait(fd, libc::POLLOUT, longest)
+    wait(fd, PollFlags::OUT, longest)
 }
 
-fn wait(fd: BorrowedFd<'_>, events: libc::c_short, longest: Option<Duration>) -> io::Result<bool> {
+fn wait(fd: BorrowedFd<'_>, events: PollFlags, longest: Option<Duration>) -> io::Result<bool> {
     let until = longest.and_then(|longest| Instant::now().checked_add(longest));
     loop {
-        let left = until.map_or(-1, |until| millis(until.saturating_duration_since(Instant::now())));
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         match poll_once(fd, events, left) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
@@ -50,19 +48,22 @@ fn wait(fd: BorrowedFd<'_>, events: libc::c_short, longest: Option<Duration>) ->
     }
 }
 
-fn poll_once(fd: BorrowedFd<'_>, events: libc::c_short, milliseconds: libc::c_int) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // One structure, a local that outlives the call.
-    Ok(syscall!(poll(&raw mut poll, 1, milliseconds))? > 0)
+fn poll_once(fd: BorrowedFd<'_>, events: PollFlags, longest: Option<Duration>) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::from_borrowed_fd(fd, events)], longest)? > 0)
+}
+
+/// poll(2); without a time it waits for ever.
+fn poll(fds: &mut [PollFd<'_>], longest: Option<Duration>) -> io::Result<usize> {
+    // More seconds than the kernel can count are for ever.
+    let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
+    Ok(rustix::event::poll(fds, longest.as_ref())?)
 }
 
 /// Waits until one of `fds` can be read, has ended or failed, or `longest` has passed, or a signal came.
 pub fn wait_any_readable(fds: &[BorrowedFd<'_>], longest: Option<Duration>) -> io::Result<()> {
-    let mut polls: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-    let count = libc::nfds_t::try_from(polls.len()).unwrap_or(libc::nfds_t::MAX);
-    // The structures are a local that outlives the call; the count is theirs.
-    match syscall!(poll(polls.as_mut_ptr(), count, longest.map_or(-1, millis))) {
+    let mut polls: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match poll(&mut polls, longest) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }
@@ -80,22 +81,19 @@ pub struct Wanted {
 /// Waits until one of two descriptors is as wanted, or failed, or a signal came. One of which nothing is wanted does not end
 /// the wait.
 pub fn wait_either(first: (BorrowedFd<'_>, Wanted), second: (BorrowedFd<'_>, Wanted)) -> io::Result<()> {
-    let mut polls = [first, second].map(|(fd, wanted)| {
-        let read = if wanted.read { libc::POLLIN } else { 0 };
-        let write = if wanted.write { libc::POLLOUT } else { 0 };
-        let events = read | write;
-        libc::pollfd { fd: if events == 0 { -1 } else { fd.as_raw_fd() }, events, revents: 0 }
-    });
-    // Two structures, locals that outlive the call.
-    match syscall!(poll(polls.as_mut_ptr(), 2, -1)) {
+    let mut polls: Vec<PollFd<'_>> = Vec::with_capacity(2);
+    for (fd, Wanted { read, write }) in [first, second] {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::IN, read);
+        events.set(PollFlags::OUT, write);
+        if !events.is_empty() {
+            polls.push(PollFd::from_borrowed_fd(fd, events));
+        }
+    }
+    match poll(&mut polls, None) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Rounded up, so that a wait is never cut to zero and spun on.
-fn millis(wait: Duration) -> libc::c_int {
-    libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
 }
 
 #[cfg(test)]

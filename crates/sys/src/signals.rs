@@ -5,12 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::syscall;
+use nix::sys::signal::{self as system, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 
 /// The signals that anygate acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,32 +39,24 @@ pub enum Signal {
 }
 
 impl Signal {
-    const WATCHED: [Signal; 9] = [
-        Signal::Term,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Hup,
-        Signal::Usr1,
-        Signal::Usr2,
-        Signal::Ttin,
-        Signal::Ttou,
-        Signal::Chld,
-    ];
-
     /// The system's number.
     pub fn number(self) -> i32 {
+        self.system() as i32
+    }
+
+    pub(crate) fn system(self) -> system::Signal {
         match self {
-            Signal::Term => libc::SIGTERM,
-            Signal::Int => libc::SIGINT,
-            Signal::Quit => libc::SIGQUIT,
-            Signal::Hup => libc::SIGHUP,
-            Signal::Usr1 => libc::SIGUSR1,
-            Signal::Usr2 => libc::SIGUSR2,
-            Signal::Ttin => libc::SIGTTIN,
-            Signal::Ttou => libc::SIGTTOU,
-            Signal::Chld => libc::SIGCHLD,
-            Signal::Abrt => libc::SIGABRT,
-            Signal::Kill => libc::SIGKILL,
+            Signal::Term => system::Signal::SIGTERM,
+            Signal::Int => system::Signal::SIGINT,
+            Signal::Quit => system::Signal::SIGQUIT,
+            Signal::Hup => system::Signal::SIGHUP,
+            Signal::Usr1 => system::Signal::SIGUSR1,
+            Signal::Usr2 => system::Signal::SIGUSR2,
+            Signal::Ttin => system::Signal::SIGTTIN,
+            Signal::Ttou => system::Signal::SIGTTOU,
+            Signal::Chld => system::Signal::SIGCHLD,
+            Signal::Abrt => system::Signal::SIGABRT,
+            Signal::Kill => system::Signal::SIGKILL,
         }
     }
 }
@@ -104,14 +95,14 @@ impl Signals {
         close_old(PIPE.swap(write.into_raw_fd(), Ordering::AcqRel));
         let signals = Signals { pipe: read.into(), watched: signals.to_vec() };
         signals.renew()?;
-        set_handler(libc::SIGPIPE, libc::SIG_IGN)?;
+        set_handler(system::Signal::SIGPIPE, SigHandler::SigIgn)?;
         Ok(signals)
     }
 
     /// Watches them again, in case that somebody has set other handlers since.
     pub fn renew(&self) -> io::Result<()> {
         for signal in &self.watched {
-            set_handler(signal.number(), note as *const () as libc::sighandler_t)?;
+            set_handler(signal.system(), SigHandler::Handler(note))?;
         }
         Ok(())
     }
@@ -131,17 +122,9 @@ impl Signals {
         taken
     }
 
-    /// Gives all signals their usual meaning back, for example in a child before it is told what to watch.
-    pub fn restore_defaults() -> io::Result<()> {
-        for signal in Signal::WATCHED {
-            set_handler(signal.number(), libc::SIG_DFL)?;
-        }
-        Ok(())
-    }
-
     /// Ignores `signal` in this process.
     pub fn ignore(signal: Signal) -> io::Result<()> {
-        set_handler(signal.number(), libc::SIG_IGN)
+        set_handler(signal.system(), SigHandler::SigIgn)
     }
 }
 
@@ -159,56 +142,35 @@ fn close_old(fd: i32) {
     }
 }
 
-fn set_handler(number: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    let pointer = action.as_mut_ptr();
-    // SAFETY: a zeroed sigaction is valid: no flags, an empty mask.
-    let action = unsafe { &mut *pointer };
-    action.sa_sigaction = handler;
+fn set_handler(signal: system::Signal, handler: SigHandler) -> io::Result<()> {
     // Interrupted calls go on by themselves, so that an application never sees EINTR because of us.
-    action.sa_flags = libc::SA_RESTART;
-    // The structure is a local that outlives the call, and nothing is asked for in return.
-    syscall!(sigaction(number, ptr::from_ref(action), ptr::null_mut()))?;
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: handlers are `note`, which does only what signal-safety(7) allows, or the system's own.
+    unsafe { system::sigaction(signal, &action) }?;
     Ok(())
 }
 
 /// Signals that come while this lives wait. Around a fork it keeps a signal for the child from being taken for one to
 /// its parent, whose handler the child has until it installs its own.
-pub struct Held(libc::sigset_t);
+pub struct Held(SigSet);
 
 impl Held {
     /// Holds all signals for the calling thread.
     pub fn all() -> io::Result<Held> {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        // The set is a local that outlives the call.
-        syscall!(sigfillset(all.as_mut_ptr()))?;
-        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-        // Both sets are locals that outlive the call; the first was filled, the second is.
-        match syscall!(pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()))? {
-            // SAFETY: the call succeeded, so it filled the set.
-            0 => Ok(Held(unsafe { before.assume_init() })),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
+        Ok(Held(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: the set is the thread's own former mask; SIG_SETMASK with a valid set cannot fail.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+        let restored = self.0.thread_set_mask();
+        debug_assert!(restored.is_ok(), "a mask that the thread had is valid");
     }
 }
 
 /// Lets all signals of the calling thread through, whatever the program before has [held](Held) back.
 pub fn release() -> io::Result<()> {
-    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // The set is a local that outlives the call.
-    syscall!(sigemptyset(none.as_mut_ptr()))?;
-    // As above; it was filled, and nobody wants the former mask.
-    match syscall!(pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()))? {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// A pipe whose ends are closed on exec: (read, write).
@@ -218,9 +180,6 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // fcntl on a descriptor that we own, with integers only.
-    let flags = syscall!(fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
-    // As above.
-    syscall!(fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
-    Ok(())
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }

@@ -16,8 +16,8 @@ const LAST: RawFd = 2;
 ///
 /// Errors: `/dev/null` cannot be opened.
 pub fn open_missing() -> io::Result<()> {
-    // Asking for a descriptor's flags changes nothing.
-    while (0..=LAST).any(|fd| syscall!(fcntl(fd, libc::F_GETFD)).is_err()) {
+    while (0..=LAST).any(|fd| syscall!("asking for flags changes nothing", fcntl(fd, libc::F_GETFD)).is_err())
+    {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         if null.as_raw_fd() > LAST {
             // Something was open already that should not be: nothing lower is free any more.

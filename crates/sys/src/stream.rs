@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockAddr, SockRef};
-
-use crate::syscall;
 
 /// One end of a connection; non-blocking and closed on exec.
 #[derive(Debug)]
@@ -54,24 +53,22 @@ impl TryFrom<SockAddr> for Address {
 impl Stream {
     /// Receives into `buffer`; `Ok(0)` is the end of what the peer sends.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // The buffer outlives the call, which writes at most its length.
-        count(syscall!(recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0))?)
+        let (received, _) = net::recv(&self.0, buffer, RecvFlags::empty())?;
+        Ok(received)
     }
 
     /// Sends from `bytes`; a peer that is gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // The bytes outlive the call, which only reads them.
-        count(syscall!(send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL))?)
+        Ok(net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// As [`Stream::send`], for bytes that more will follow at once: they may share a packet with it.
     pub fn send_before_more(&self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
-        const FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::MORE);
         #[cfg(not(target_os = "linux"))]
-        const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
-        // The bytes outlive the call, which only reads them.
-        count(syscall!(send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), FLAGS))?)
+        const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+        Ok(net::send(&self.0, bytes, FLAGS)?)
     }
 
     /// Sends from several slices with one call.
@@ -83,11 +80,9 @@ impl Stream {
     /// the file ends at or before `offset`.
     #[cfg(target_os = "linux")]
     pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
-        let mut offset = libc::off_t::try_from(offset)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "file offset out of range"))?;
-        // The offset is a local of this function and outlives the call. SIGPIPE is ignored by every worker (see
-        // `signals`), so a peer that is gone is an error here as well.
-        count(syscall!(sendfile(self.0.as_raw_fd(), file.as_raw_fd(), &raw mut offset, count_max))?)
+        let mut offset = offset;
+        // SIGPIPE is ignored by every worker (see `signals`), so a peer that is gone is an error here as well.
+        Ok(rustix::fs::sendfile(&self.0, file, Some(&mut offset), count_max)?)
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, through memory where the system has no sendfile of one shape.
@@ -139,10 +134,6 @@ impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
-}
-
-fn count(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::other("a system call returned a negative count"))
 }
 
 #[cfg(test)]
