@@ -19,7 +19,7 @@ from anygate.task import CannotServe, Task
 
 __all__ = ["SERVERS"]
 
-#: What several of them break, by the request of tests/servers that shows it.
+#: Deviations that several of them share, by the request of tests/servers that shows them.
 LOSES_CHUNKED = {"chunked": "chunked bodies arrive empty"}
 PATH_AS_UTF8 = {"get": "PATH_INFO is UTF-8 text, not Latin-1"}
 
@@ -43,7 +43,7 @@ def wsgiref(task: Task) -> None:
 
     class Here(WSGIServer):
         def server_bind(self) -> None:
-            # The parent's asks a name server who we are.
+            # The method of the parent class makes a DNS request for the local host name.
             super(WSGIServer, self).server_bind()
             self.server_name, self.server_port = task.address
             self.setup_environ()
@@ -173,7 +173,7 @@ def waitress(task: Task) -> None:
     from waitress import serve
 
     place = {"unix_socket": task.unix} if task.unix else dict(zip(("host", "port"), task.address, strict=True))
-    # What proxies say, it would remove without a word.
+    # It would silently remove the fields of proxies.
     heard = "trusted_proxies" in task.around
     serve(
         task.application,
@@ -199,7 +199,7 @@ def gevent(task: Task) -> None:
     tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else {}
     spawn = Pool(task.workers) if task.workers else "default"
     made = pywsgi.WSGIServer(place, task.application, spawn=spawn, log=None, **tls)
-    # An exception that is raised in the middle of anything may be swallowed there.
+    # It may swallow an exception that is raised at any moment.
     signal_handler(signal.SIGTERM, made.stop)
     made.serve_forever()
 
@@ -216,7 +216,7 @@ def eventlet(task: Task) -> None:
     import warnings
 
     with warnings.catch_warnings():
-        # The table says it.
+        # The entry in the registry says so.
         warnings.simplefilter("ignore")
         import eventlet as library
 
@@ -586,7 +586,7 @@ def cgi(task: Task) -> NoReturn:
 
 
 def cannot_run(name: str, why: str, instead: str, *, package: str = "") -> None:
-    """Register a name that people know, and why nobody can start it today."""
+    """Register a name that people know, with the reason why it cannot be used."""
     SERVERS[name] = Server(name, None, package=package, concurrency="-", protocols=(), state=why, instead=instead)
 
 
@@ -599,7 +599,7 @@ cannot_run("mongrel2", "dead: its handler has no package", "native")
 
 
 def to_standard_output(task: Task) -> None:
-    """Raise CannotServe if the access log is to go elsewhere, for a server that writes it nowhere else."""
+    """Raise CannotServe if the access log has another destination than standard output, the only one of this server."""
     if task.access_log not in (None, "-"):
         raise CannotServe(
             f"access_log: {task.server} writes its access log to standard output: -, not {task.access_log!r}"
@@ -607,14 +607,14 @@ def to_standard_output(task: Task) -> None:
 
 
 def execute(command: list[str]) -> NoReturn:
-    """Become another program; empty arguments are left out."""
+    """Replace this process by another program; empty arguments are left out."""
     sys.stdout.flush()
     path = shutil.which(command[0]) or command[0]
     os.execv(path, [argument for argument in command if argument])
 
 
 def bind_unix(listener: Any, path: str) -> None:
-    """Listen on a path, where a socket may be left from before."""
+    """Listen on a path, and replace a socket that an earlier process left there."""
     if os.path.exists(path):
         os.unlink(path)
     listener.bind(path)

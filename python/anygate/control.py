@@ -1,4 +1,4 @@
-"""``anygate top`` and ``anygate ctl``: watch and steer a running server through its admin address."""
+"""``anygate top`` and ``anygate ctl``: show and control a running server through its admin address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINES_MAX = 15
 
 
 class Unanswered(Exception):
-    """What was asked for did not happen; the message says why."""
+    """The server did not do what was requested; the message says why."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -47,7 +47,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is asked."""
+    """Admin address of a server."""
 
     host: str = ""
     port: int = 0
@@ -60,12 +60,12 @@ class Place:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def ask(self, path: str, method: str = "GET") -> Any:
-        """Return the answer, read as JSON."""
+        """Send a request; return its response, parsed as JSON."""
         fields = {"X-Anygate": "1"}
         token = self._token()
         if token:
             fields["Authorization"] = f"Bearer {token}"
-        # An address that means "all of this machine" is reached at home.
+        # An address that stands for all interfaces is reached at the loopback address.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         connection = (
             _UnixConnection(self.unix, 30) if self.unix is not None else http.client.HTTPConnection(host, self.port, 30)
@@ -109,7 +109,7 @@ def _what(url: str) -> str:
 
 
 def ctl(words: list[str], **place: Any) -> int:
-    """Do what the words say; return the exit code."""
+    """Run the command that ``words`` contains; return the exit code."""
     at = Place(**place)
     try:
         match words:
@@ -144,7 +144,7 @@ def ctl(words: list[str], **place: Any) -> int:
 
 
 def top(words: list[str], **place: Any) -> int:
-    """Show how the server is until q is pressed, or once if nobody watches; return the exit code."""
+    """Show the state of the server until q is pressed, or once without a terminal; return the exit code."""
     at = Place(**place)
     before = None
     try:
@@ -241,7 +241,7 @@ def _bytes(count: int) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """Return one line of text that clients may have sent: nothing in it may steer a terminal."""
+    """Return text that clients may have sent as one line that cannot control a terminal."""
     text = _printable(text).replace("\n", " ")
     return text if len(text) <= max(width, 10) else text[: max(width, 10) - 1] + "…"
 
@@ -261,7 +261,7 @@ def _refuse(message: str, code: int) -> int:
 
 @contextlib.contextmanager
 def _screen() -> Iterator[None]:
-    """Have the whole terminal, with keys at once and no cursor."""
+    """Use the whole terminal, without line buffering of keys and without a cursor."""
     import termios
     import tty
 
@@ -277,7 +277,7 @@ def _screen() -> Iterator[None]:
 
 
 def _key(seconds: float) -> str:
-    """Return the key that is pressed within that time; nothing if none is, end of input as Ctrl-D."""
+    """Return the key that is pressed within the given time, or nothing; end of input is Ctrl-D."""
     if select.select([sys.stdin], [], [], seconds)[0]:
         return os.read(sys.stdin.fileno(), 1).decode("latin-1") or "\x04"
     return ""

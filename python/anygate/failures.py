@@ -1,4 +1,4 @@
-"""What is done about requests that fail."""
+"""Handling of failed requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def handle(error: BaseException, handler: Callable[[], T]) -> T:
 
 
 def tell(error: BaseException, on_error: Hook, environ: dict[str, Any]) -> None:
-    """Tell a site of ``error``."""
+    """Call ``on_error`` with ``error``."""
     where = error.__traceback__
     handle(error, lambda: on_error(environ, (type(error), error, where)))
 

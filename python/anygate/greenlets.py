@@ -1,4 +1,4 @@
-"""Requests in greenlets: one gevent hub, on the worker's main thread, answers all requests of the worker.
+"""Requests in greenlets: one gevent hub, on the worker's main thread, runs all requests of the worker.
 
 The reactor has a thread of its own and hands requests over; a bell, which the hub watches, tells that there are some.
 Nothing of the native module that is called here waits or calls the application, since a greenlet must not be switched
@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 #: libev's number for "can be read".
 _READ = 1
-#: The hub looks after its other greenlets when it has begun new ones for so long, in seconds.
+#: Seconds after which the hub lets other greenlets run while it begins new ones.
 _SLICE = 0.01
-#: Pauses between two tries to lock a file, in seconds: the first, and the longest.
+#: Pauses between two attempts to lock a file, in seconds: the first, and the maximum.
 _PAUSE_MIN, _PAUSE_MAX = 0.001, 0.05
 
 
@@ -60,7 +60,7 @@ def begin() -> None:
 
 
 def run(application: Application, desk: Any, on_error: Hook | None) -> None:
-    """Answer what the desk has until it is closed."""
+    """Handle calls until the queue of the hub is closed."""
     Answering(application, desk, on_error).run()
 
 
@@ -74,13 +74,13 @@ class Answering:
         self.hub = gevent.get_hub()
         self.closed = Waiter(self.hub)
         self.waiting: dict[int, Waiter] = {}
-        #: By the number of its call, where somebody watches how long calls take.
+        #: Greenlets by the number of their call, if calls have a time limit.
         self.running: dict[int, greenlet] = {}
         self.has_time_limit = desk.has_time_limit
         self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
 
     def run(self) -> None:
-        """Let the hub run until the desk is closed."""
+        """Let the hub run until its queue is closed."""
         bell = self.hub.loop.io(self.desk.fileno(), _READ)
         bell.start(self.take)
         try:
@@ -90,7 +90,7 @@ class Answering:
             bell.close()
 
     def take(self) -> None:
-        """Begin what is on the desk, in the hub."""
+        """Begin the calls in the queue, in the hub."""
         until = time.monotonic() + _SLICE
         while (news := self.desk.take(self.write_class)) is not None:
             if news is False:
@@ -107,11 +107,11 @@ class Answering:
             else:
                 greenlet(self.answer, self.hub).switch(news)
             if time.monotonic() > until:
-                # The bell goes on ringing.
+                # The bell stays readable.
                 return
 
     def attend_to(self, long: Any) -> None:
-        """Tell where a request is that takes long, and break it off if it takes too long, in the hub."""
+        """Log where a slow request is, and interrupt it if it is overdue, in the hub."""
         running = self.running.get(long.number)
         if not long.is_overdue:
             long.say(stack_of_frame(running.gr_frame) if running is not None else "")
@@ -120,7 +120,7 @@ class Answering:
             running.throw(RequestTimeout)
 
     def answer(self, call: Any) -> None:
-        """Answer one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
+        """Handle one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
         environ = closing = None
         try:
             try:
@@ -145,7 +145,7 @@ class Answering:
                     self.close(call, environ, closing, True)
                 call.finish(error)
             else:
-                # The answer is whole; the client need not suffer.
+                # The response is complete, so the client is not affected.
                 if closing is not None:
                     self.close(call, environ, closing, False)
                 call.finish(None)
@@ -186,7 +186,7 @@ class Answering:
             self.tell(call, environ)
 
     def tell(self, call: Any, environ: dict[str, Any] | None) -> None:
-        """Tell the site of the exception that is being handled."""
+        """Call ``on_error`` with the exception that is being handled."""
         if self.on_error is None or environ is None:
             return
         try:
@@ -201,7 +201,7 @@ class Answering:
         """
         while not (result := attempt()):
             call.want_news()
-            # What came in between is not told of.
+            # There is no notification of what happened in between.
             if result := attempt():
                 return result
             self.wait_for_news(call.number, seconds)
@@ -270,7 +270,7 @@ class _Input(Lines):
 class GreenletWebSocket:
     """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
 
-    # There may be thousands that do nothing.
+    # There may be thousands that are idle.
     __slots__ = ("_answering", "_call", "_is_listening", "_is_told", "_lock", "_socket")
 
     def __init__(self, socket: WebSocket, call: Any, answering: Answering):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from anygate import importer
 from anygate.unpatched import unpatched
 
-#: Called with whether the worker is ready, and why not.
+#: Callback with whether the worker is ready, and the reason if it is not.
 Report = Callable[[bool, "str | None"], object]
 
 
@@ -55,16 +55,16 @@ class _Check:
         self.answer.acquire()
 
     def answer_always(self) -> None:
-        """Call the function whenever somebody asks."""
+        """Call the function for each request of another thread."""
         while True:
             self.question.acquire()
             self.problem = _problem(self.function)
             self.answer.release()
 
     def ask(self) -> None:
-        """Have the function called, and report what it says."""
+        """Let the thread call the function, and return its result."""
         if self.is_late:
-            # What it says so late is not said any more.
+            # A result that comes this late is ignored.
             self.answer.acquire()
         self.question.release()
         self.is_late = not self.answer.acquire(timeout=self.timeout)
@@ -73,7 +73,7 @@ class _Check:
 
 
 def _problem(function: Callable[[], object]) -> str | None:
-    """What is wrong according to a function; None if nothing is."""
+    """Return the problem that a check function reports, or None."""
     try:
         return "it returned False" if function() is False else None
     except BaseException as error:

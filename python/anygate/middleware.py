@@ -1,4 +1,4 @@
-"""What a site wants around its application, under a server of another package.
+"""Request policies around an application, under a server of another package.
 
 The native module decides, as it does for anygate's own server. The application is called from here and not from there:
 under gevent and eventlet it may be switched away from, which must not happen below a frame of the native module.
@@ -47,7 +47,7 @@ class Middleware:
         self._site = site
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer, or let the application answer."""
+        """Respond, or let the application respond."""
         exchange = self._site.ask(environ)
         if exchange is None:
             return self.application(environ, start_response)
@@ -64,10 +64,10 @@ class Middleware:
 
 
 class _Answer:
-    """One answer: what the server iterates over and closes."""
+    """One response: the object that the server iterates over and closes."""
 
     def __init__(self, exchange: Exchange, environ: dict[str, Any], start_response: Any):
-        #: What is to be done when the server has taken everything.
+        #: Action after the server has taken everything.
         self.refresh: Callable[[], None] | None = None
         self._exchange = exchange
         self._name = exchange.name
@@ -85,7 +85,7 @@ class _Answer:
         self._passes_on = False
 
     def of(self, application: Application) -> Iterable[bytes]:
-        """Ask the application, as far as its head: not every server takes one later."""
+        """Call the application until its head is there, because not every server accepts a head later."""
         try:
             answer = self._begin(application)
             while self._blocks is not None and not self._is_told:
@@ -140,7 +140,7 @@ class _Answer:
             self._server_write(piece)
 
     def tell_head(self) -> None:
-        """Tell the server status and headers, once they are there."""
+        """Pass status and headers to the server, once they are there."""
         head = self._exchange.head()
         if head is not None:
             self._is_told = True
@@ -186,7 +186,7 @@ class _Answer:
             raise OSError("the response cannot be completed")
 
     def _covers(self, error: BaseException) -> bool:
-        """Whether the client gets something better in the place of what failed; then it is for the log."""
+        """Whether the client gets another response instead of the failed one; then the exception is only logged."""
         if isinstance(error, BodyTooLong):
             return self._exchange.refuse_body()
         if not isinstance(error, Exception) or not self._exchange.finish(True):
@@ -195,7 +195,7 @@ class _Answer:
         return True
 
     def log(self, error: Exception) -> None:
-        """Write an exception into the server's log."""
+        """Write an exception to the server's log."""
         method, path = self._environ.get("REQUEST_METHOD", ""), self._environ.get("PATH_INFO", "")
         name = f"{self._name}: " if self._name else ""
         what = f"anygate: {name}the application failed: {method} {path!a}\n"
@@ -203,7 +203,7 @@ class _Answer:
         self._errors.flush()
 
     def close(self) -> None:
-        """End, also before everything was taken."""
+        """Close the response, even before its end."""
         answer, self._answer = self._answer, None
         refresh, self.refresh = self.refresh, None
         self._blocks = None
@@ -218,7 +218,7 @@ class _Answer:
 
 
 def _refresh(application: Application, exchange: Exchange, environ: dict[str, Any]) -> None:
-    """Have the application answer once more, for the cache alone."""
+    """Call the application once more, for the cache only."""
     answer = _Answer(exchange, environ, None)
     try:
         # No head comes, so this goes to the end.
@@ -236,11 +236,11 @@ def _length(answer: Any) -> int | None:
 
 
 class BodyTooLong(OSError):
-    """The request's body is longer than it may be."""
+    """The request body is too large."""
 
 
 class LimitedInput(Lines):
-    """``wsgi.input`` of a body whose length nobody said. Reading beyond the limit raises :class:`BodyTooLong`."""
+    """``wsgi.input`` of a body of unknown length. Reading beyond the limit raises :class:`BodyTooLong`."""
 
     def __init__(self, stream: Any, max_bytes: int):
         self._stream = stream

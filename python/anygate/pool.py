@@ -19,11 +19,11 @@ from types import FrameType
 
 LOG = logging.getLogger("anygate.pool")
 
-#: Servers that reload on HUP and open their logs anew on USR1; others are started again.
+#: Servers that reload on HUP and reopen their logs on USR1; others are restarted.
 RELOADING = ("native", "gunicorn", "uwsgi")
-#: Seconds between two starts of a server that ends soon after its start, at most.
+#: Maximum pause, in seconds, before a server is restarted that ends soon after its start.
 PAUSE_MAX = 30.0
-#: A server that lived for so many seconds has started well.
+#: Seconds after which a server counts as started.
 SETTLED = 10.0
 #: Exit codes with which another start is no use: wrong usage, an application or a server that cannot be loaded.
 HOPELESS = (2, 3)
@@ -42,7 +42,7 @@ class Member:
     pause: float = 0.0
     #: It has lived long enough once, so that its end does not end the others.
     settled: bool = False
-    #: It was told to end, so as to be started again.
+    #: Whether it was stopped in order to be restarted.
     restarting: bool = False
 
     def start(self, now: float) -> None:
@@ -62,7 +62,7 @@ class Member:
             self.process.send_signal(number)
 
     def reload(self) -> None:
-        """Let it load its application anew; one that cannot ends, and starts again when it has ended."""
+        """Reload its application; a server that cannot is stopped, and started again when it has ended."""
         if self.reloads:
             self.signal(signal.SIGHUP)
         else:
@@ -70,7 +70,7 @@ class Member:
             self.restarting = self.process is not None
 
     def end(self) -> None:
-        """Let it end; if it was told before to do so, a second TERM would cut that off."""
+        """Stop it, with one TERM only, because a second one would abort its requests."""
         if not self.restarting:
             self.signal(signal.SIGTERM)
 
@@ -120,7 +120,7 @@ class _Pool:
         self.signals.append(number)
 
     def _look(self, member: Member, now: float) -> None:
-        """Take note of a server that has ended, and start one that is missing."""
+        """Notice that the server has ended, and start it again if it is due."""
         if member.process is not None:
             member.settled |= now - member.started > SETTLED
             code = member.process.poll()
@@ -133,7 +133,7 @@ class _Pool:
             member.start(now)
 
     def _judge(self, member: Member, code: int, now: float) -> None:
-        """Say when a server that ended by itself starts again; end the others when that is no use."""
+        """Log when a server that ended unexpectedly is restarted; stop the others if a restart is useless."""
         if code in HOPELESS and not member.settled:
             LOG.error("%s cannot serve (exit code %d): stopping the other servers", member.name, code)
             self._end(code)

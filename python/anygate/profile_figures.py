@@ -25,7 +25,7 @@ _DICTIONARY = (ord("{"), ord("{") | 0x80)
 
 
 class Edge(NamedTuple):
-    """What one function cost while a certain other one called it, in the order of ``pstats``."""
+    """Cost of one function for one caller, in the order of ``pstats``."""
 
     calls: int
     primitive_calls: int
@@ -35,7 +35,7 @@ class Edge(NamedTuple):
 
 @dataclass
 class Row:
-    """What one function cost."""
+    """Cost of one function."""
 
     function: Function
     primitive_calls: int = 0

@@ -21,7 +21,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 
 @dataclass(frozen=True)
 class View:
-    """What was asked for, and what this process knows besides the figures."""
+    """Parameters of the page, and facts about this process besides the figures."""
 
     base: str
     folder: str

@@ -84,7 +84,7 @@ class Profiler:
         atexit.register(self._write_total_at_exit)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer the request by the profile page if it is asked for, else by the profiled application."""
+        """Respond with the profile page if it was requested, else with the profiled application."""
         path = environ.get("PATH_INFO", "")
         if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ.get("REMOTE_ADDR", "")):
             answer = self._answer(environ, path.removeprefix(PAGE))

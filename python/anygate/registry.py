@@ -1,4 +1,4 @@
-"""What is known about servers of other packages: the registry that :mod:`anygate.adapters` fills."""
+"""Registry of servers of other packages, which :mod:`anygate.adapters` fills."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from anygate.task import Task
 
 @dataclass(frozen=True)
 class Server:
-    """What is known about one server."""
+    """Properties of one server."""
 
     name: str
-    #: Starts it and returns when it has ended.
+    #: Function that starts it and returns when it has ended.
     run: Callable[[Task], object] | None
-    #: On PyPI, and what is imported to find out whether it is there.
+    #: Name on PyPI, and the module whose import shows whether it is installed.
     package: str = ""
     module: str = ""
-    #: Another package without which it does not serve WSGI.
+    #: Another package that it needs for WSGI.
     needs: str = ""
-    #: What may run at the same time, in words.
+    #: Kind of concurrency, in words.
     concurrency: str = "one request at a time"
     protocols: tuple[str, ...] = ("http",)
-    #: Of: workers, threads, tls, unix, access_log, log_level.
+    #: Supported options: workers, threads, tls, unix, access_log, log_level.
     supports: frozenset[str] = frozenset()
     state: str = "alive"
-    #: Where its answers differ from what PEP 3333 and RFC 9110 ask for: by the request of tests/servers that shows it.
+    #: Deviations from PEP 3333 and RFC 9110, by the request of tests/servers that shows them.
     breaks: Mapping[str, str] = field(default_factory=dict)
-    #: For those that cannot run any more: which to take.
+    #: Replacement for a server that cannot be used any more.
     instead: str = ""
     #: Its loop is not Python's, so a signal handler of Python would not run.
     loop_in_c: bool = False
-    #: What is around an application can be put around the one that it serves.
+    #: Whether policies can be put around the application that it serves.
     wraps: bool = True
     #: Several processes of it load the application each for themselves, so that they cannot count together.
     counts_apart: bool = False

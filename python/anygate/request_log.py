@@ -25,7 +25,7 @@ class RequestLog:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer, then log."""
+        """Call the application, then log."""
         began = time.perf_counter()
         statuses: list[str] = []
 
@@ -54,7 +54,7 @@ class RequestLog:
             _escaped(statuses[-1] if statuses else ""),
             time.perf_counter() - began,
         )
-        # A full disk takes the line, not the answer.
+        # A full disk loses the line, not the response.
         with contextlib.suppress(OSError):
             os.write(self._file, line.encode("utf-8", "replace"))
 

@@ -1,4 +1,4 @@
-"""An answer with something to do at its end, for wrappers around an application.
+"""A response with an action at its end, for wrappers around an application.
 
 Only where there is something to do: through it a server does not see that an answer is a list, or a file of its own
 ``wsgi.file_wrapper``.

@@ -14,7 +14,7 @@ from anygate import _anygate
 #: A WSGI application as PEP 3333 describes it; ``wsgiref.types.WSGIApplication`` is the precise type.
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-#: What an option can be: see ``docs/settings.md``.
+#: Value of an option: see ``docs/settings.md``.
 Option = str | int | float | bool | list[str] | tuple[str, ...] | PathLike[str] | None
 
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGPIPE")
@@ -82,7 +82,7 @@ class Server(_anygate.Server):
         return self.urls[0] if self.urls else ""
 
     def __enter__(self) -> Server:
-        """Start."""
+        """Start serving."""
         self.start()
         return self
 
@@ -92,5 +92,5 @@ class Server(_anygate.Server):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Stop serving."""
         self.stop()

@@ -22,7 +22,7 @@ UNIVERSAL = frozenset({"app", "bind", "chdir", "config", "ip", "port", "pythonpa
     {"cron_mode", "cron_state", "logging", "password", "profiler", "web2py"}
 )
 
-#: Those that ``tls`` in :attr:`Server.supports` stands for.
+#: Options that ``tls`` in :attr:`Server.supports` stands for.
 TLS_OPTIONS = frozenset({"ssl_certificate", "ssl_private_key"})
 
 #: Options for which processes count together, and those of them that Redis can count (``shared``).
@@ -51,7 +51,7 @@ def find(name: str) -> Server:
 
 
 def check(server: Server, task: Task) -> None:
-    """Raise CannotServe if something was asked for that the server cannot do."""
+    """Raise CannotServe if an option is set that the server does not support."""
     for option, called in task.given.items():
         known = option in UNIVERSAL or option in server.supports or (option in TLS_OPTIONS and "tls" in server.supports)
         if not known and not (server.wraps and option in task.around):
@@ -116,7 +116,7 @@ def launch(server: Server, task: Task) -> int:
 
 
 def warn_of_counting_apart(task: Task) -> None:
-    """Say which limits hold for each process of a server, and not for all of them."""
+    """Warn of limits that apply to each process of a server, not to all of them together."""
     for option in COUNTED:
         if option in task.around and not (option in SHARED and "shared" in task.around):
             called = task.given.get(option, option)
@@ -132,7 +132,7 @@ def _end(_number: int, _frame: Any) -> NoReturn:
 
 
 def table() -> str:
-    """All servers, one a line: name, version or how to install it, concurrency, protocols, TLS, state."""
+    """Return all servers, one per line: name, version or how to install it, concurrency, protocols, TLS, state."""
     rows = [("NAME", "VERSION", "CONCURRENCY", "PROTOCOLS", "TLS", "STATE")]
     for server in SERVERS.values():
         if server.run is None and server.name != "native":

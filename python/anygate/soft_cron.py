@@ -1,4 +1,4 @@
-"""Jobs driven by traffic, around an application under any server: the first answer of a minute starts that minute's.
+"""Jobs driven by requests, around an application under any server: the first response of a minute starts its jobs.
 
 anygate's own server needs none of this: there the supervisor knows of traffic. Processes that meet in the same minute
 each start ``anygate cron --once``, and only one of those finds the minute free.
@@ -27,7 +27,7 @@ class SoftCron:
         self._minute = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer; in a new minute the jobs start when the answer has been taken."""
+        """Call the application; in a new minute the jobs start when the response has been taken."""
         minute = int(time.time() // 60)
         answer = self.application(environ, start_response)
         if minute == self._minute:

@@ -1,4 +1,4 @@
-"""What a server of another package is to do, for this process and for those that the server starts."""
+"""Task of a server of another package, for this process and for those that the server starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRONG_USAGE, NOT_THERE = 2, 3
 
 
 class CannotServe(Exception):
-    """The server cannot do this; the message says what and what to do instead."""
+    """The server does not support this; the message says what, and what to do instead."""
 
     def __init__(self, message: str, code: int = WRONG_USAGE):
         super().__init__(message)
@@ -26,14 +26,14 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What a server is to do. ``None``: nobody said anything about it."""
+    """Task of a server. ``None``: not set."""
 
     target: str
     host: str | None = None
     port: int | None = None
-    #: A path, in place of host and port.
+    #: Path of a unix socket, instead of host and port.
     unix: str | None = None
-    #: Asked for with the address, if it is not HTTP.
+    #: Protocol of the address, if it is not HTTP.
     protocol: str | None = None
     workers: int | None = None
     threads: int | None = None
@@ -52,20 +52,20 @@ class Task:
     announcement: str = ""
     #: Jobs beside it: ``mode`` (hard or soft), and the ``arguments`` of the command line that has them.
     cron: dict[str, Any] | None = None
-    #: Where it was started, before ``chdir``.
+    #: Directory in which it was started, before ``chdir``.
     started_in: str = field(default_factory=os.getcwd)
-    #: What is around the application, as keywords for :func:`anygate.wsgihandler`.
+    #: Options of the policies, as keywords for :func:`anygate.wsgihandler`.
     around: dict[str, Any] = field(default_factory=dict)
-    #: Options that somebody set, and what they called them.
+    #: Options that were set, each with the name that the user wrote.
     given: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        """Read what :meth:`to_json` wrote."""
+        """Parse the output of :meth:`to_json`."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        """Everything, for another process."""
+        """Return the task as text, for another process."""
         return json.dumps({f.name: getattr(self, f.name) for f in fields(self)})
 
     @property

@@ -15,7 +15,7 @@ class RequestTimeout(BaseException):
 
 
 def stack_of_thread(thread: int) -> str:
-    """Where a thread is now, as in a traceback; empty if there is none of that number."""
+    """Return the stack of a thread, as in a traceback; empty if there is no such thread."""
     return stack_of_frame(sys._current_frames().get(thread))
 
 

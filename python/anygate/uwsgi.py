@@ -13,7 +13,7 @@ from anygate.websocket import WebSocket, WebSocketError, current
 
 
 def register() -> None:
-    """Become ``uwsgi`` for this process's imports, unless there is one."""
+    """Make this module importable as ``uwsgi``, unless there is another one."""
     sys.modules.setdefault("uwsgi", sys.modules[__name__])
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from anygate.importer import LoadError, python
 from anygate.server import Application, Option
 
-#: What ``anygate web2py init`` writes into a site.
+#: Files that ``anygate web2py init`` writes to a site.
 HANDLERS = {
     "wsgihandler.py": '''\
 """The application for any WSGI server: ``wsgihandler:application``."""
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     serve(__file__, "--bind", "fastcgi+unix:/tmp/fcgi.sock", logging=LOGGING, softcron=SOFTCRON)
 ''',
     "cgihandler.py": '''\
-"""Answers one request of a CGI server."""
+"""Handles one request of a CGI server."""
 
 from anygate.web2py import cgi
 
@@ -272,7 +272,7 @@ def init(folder: str, *, force: bool) -> int:
         path = os.path.join(folder, name)
         is_program = name == "cgihandler.py"
         if is_program:
-            # A CGI server starts it without anybody's PATH.
+            # A CGI server starts it without PATH.
             text = f"#!{sys.executable}\n{text}"
         try:
             with open(path, "w" if force else "x") as file:

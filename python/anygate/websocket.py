@@ -18,12 +18,12 @@ from anygate._anygate import WebSocket, WebSocketError
 
 __all__ = ["RawSocket", "WebSocket", "WebSocketError", "current"]
 
-#: What the current thread's or greenlet's request has as ``wsgi.websocket``.
+#: ``wsgi.websocket`` of the request of the current thread or greenlet.
 current: ContextVar[Any] = ContextVar("anygate.websocket.current", default=None)
 
 
 class RawSocket:
-    """A connection as a socket; its first use takes it over, and then the application answers nothing else."""
+    """A connection as a socket. Its first use takes it over; no other response is possible then."""
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
@@ -38,11 +38,11 @@ class RawSocket:
 
 
 def offer(environ: dict[str, Any], websocket: Any) -> None:
-    """Put a WebSocket, or what stands for one, into the environ of its request."""
+    """Add the WebSocket, or its wrapper, to the environ of its request."""
     environ["wsgi.websocket"] = websocket
     environ["wsgi.websocket_version"] = "13"
     if environ["SERVER_PROTOCOL"] == "HTTP/1.1":
-        # Whoever takes the connection over answers as HTTP/1.1 does.
+        # A library that takes over the connection responds as over HTTP/1.1.
         environ["werkzeug.socket"] = RawSocket(websocket)
     current.set(websocket)
 
