@@ -233,7 +233,7 @@ def test_wrong_tables(run, site, table, message):
 def test_wrong_words(run):
     for words in (["cron"], ["cron", "lst"]):
         ended = run(*words)
-        assert (ended.returncode, "say list, run or --once" in ended.stderr) == (2, True)
+        assert (ended.returncode, "use list, run or --once" in ended.stderr) == (2, True)
 
 
 @pytest.fixture
