@@ -13,16 +13,13 @@ import time
 
 from load import load, load_http2, load_websockets, one_round, open_websocket, undisturbed
 from report import simple_table, throughput_table
+from running import Behind, PriorKnowledge, Running, Secure
 from servers import (
     EIGHT,
     FOLDER,
     ONE,
     PYTHON,
     SERVER_CORE,
-    Behind,
-    PriorKnowledge,
-    Running,
-    Secure,
     Server,
     anygate,
     anygate_gateway,
