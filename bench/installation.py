@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from servers import CACHE, ECHO, FLOOR, FOLDER, PYTHON
+from servers import CACHE, ECHO, FLOOR, FLOOR_HTTP, FOLDER, PYTHON
 
 
 def prepare():
@@ -18,6 +18,6 @@ def prepare():
         subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
         subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", FOLDER / "requirements.txt"], check=True)
         stamp.write_text(wanted)
-    for program in (ECHO, FLOOR):
+    for program in (ECHO, FLOOR, FLOOR_HTTP):
         source = FOLDER / f"{program.name}.c"
         subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)

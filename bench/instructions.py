@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installation import prepare
-from running import environment, family, free_port
+from running import Alone, environment, family, free_port
 from servers import (
     CACHE,
     FOLDER,
-    PYTHON,
     anygate,
     anygate_static,
     anygate_tls,
@@ -67,7 +66,7 @@ def rows():
 
 
 def connect(port, client):
-    connection = socket.create_connection(("127.0.0.1", port), 30)
+    connection = socket.create_connection(("127.0.0.1", port), 300)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ssl._create_unverified_context().wrap_socket(connection) if client == "tls" else connection
 
@@ -155,23 +154,17 @@ def with_a_server(row, folder):
 
 def without_a_server(row, folder):
     """What the application alone executes when it is called in a loop."""
-    command = [PYTHON, FOLDER / "apps" / "alone.py", row.module, row.application, row.path, len(row.body)]
-    process = subprocess.Popen(
-        [*CALLGRIND, f"--callgrind-out-file={folder}/callgrind.%p", *map(str, command)],
-        env={**environment(command), "PYTHONHASHSEED": "0"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    upload = []
+    if row.body:
+        upload = [folder / "body", "application/octet-stream"]
+        upload[0].write_bytes(row.body)
     counts = []
-    for calls in (WARM, FEW, MANY):
-        process.stdin.write(f"{calls}\n")
-        process.stdin.flush()
-        if process.stdout.readline() != f"{calls}\n":
-            raise SystemExit("the application failed without a server")
-        counts.append(dumped(folder, [process.pid]))
-    process.stdin.close()
-    process.wait(60)
+    with Alone(
+        row.module, row.application, row.path, upload, [*CALLGRIND, f"--callgrind-out-file={folder}/callgrind.%p"]
+    ) as alone:
+        for calls in (WARM, FEW, MANY):
+            alone.call(calls)
+            counts.append(dumped(folder, [alone.process.pid]))
     return (counts[2] - counts[1]) / (MANY - FEW)
 
 

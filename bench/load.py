@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import resource
 import subprocess
 import time
 from pathlib import Path
 
+from running import Failed
 from servers import ECHO, LOAD_CORE
 
 
@@ -15,21 +19,48 @@ def seconds(text):
     return float(value) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
 
 
-def load(running, connections, path, duration, script=None):
-    """Put load on a server; give its figures."""
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{duration}s", "--latency"]
+def client(command, duration):
+    """Run a program that puts load on a server for so long; return what it prints."""
+    try:
+        ended = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=True, timeout=duration + 30
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{command[3]} did not end") from None
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"{command[3]} failed: {(error.stderr or error.stdout).strip()[-200:]}") from None
+    return ended.stdout
+
+
+def load(running, connections, path, duration, script=None, arguments=(), fields=None, core=LOAD_CORE):
+    """Put load on a server with wrk; return its figures."""
+    command = [
+        "taskset",
+        "-c",
+        core,
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{duration}s",
+        "--latency",
+        "--timeout",
+        "10s",
+    ]
     command += ["-s", str(script)] if script else []
+    command += itertools.chain.from_iterable(("-H", f"{name}: {value}") for name, value in (fields or {}).items())
+    command += [f"{running.scheme}://127.0.0.1:{running.port}{path}", *(["--", *arguments] if arguments else [])]
     user, system, exact = running.processor()
-    ended = subprocess.run(
-        [*command, f"{running.scheme}://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
-    )
+    text = client(command, duration)
     user_after, system_after, exact_after = running.processor()
-    text = ended.stdout
-    requests = int(re.search(r"(\d+) requests in", text)[1])
+    requests, read, unit = re.search(r"(\d+) requests in [^,]+, ([\d.]+)([KMGT]?)B read", text).groups()
     ticks = max(user_after - user + system_after - system, 1)
-    spent = (exact_after - exact) / max(requests, 1) * 1e6
+    spent = (exact_after - exact) / max(int(requests), 1) * 1e6
     errors = re.search(r"Socket errors: (.*)|Non-2xx or 3xx responses: (.*)", text)
+    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     return {
+        "requests": int(requests),
+        "received": float(read) * 1024 ** " KMGT".index(unit or " "),
+        "wrong": int(wrong[1]) if wrong else 0,
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
         "p50": seconds(re.search(r"^\s+50%\s+(\S+)", text, re.MULTILINE)[1]) * 1e3,
         "p99": seconds(re.search(r"^\s+99%\s+(\S+)", text, re.MULTILINE)[1]) * 1e3,
@@ -41,28 +72,44 @@ def load(running, connections, path, duration, script=None):
     }
 
 
-def stolen():
-    """Ticks of all processors that the host gave to others, and all ticks."""
-    values = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return values[7], sum(values)
+def ticks():
+    """Of all processors since the start of the machine: what the host gave to others, all, and what programs took."""
+    user, nice, system, idle, waiting, hard, soft, stolen = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    busy = user + nice + system + hard + soft
+    return stolen, busy + idle + waiting + stolen, busy
 
 
-STOLEN = []
+def ours(running):
+    """Seconds on the processor of this program, of the programs that it has run, and of the server."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used) + running.processor()[2]
 
 
-def undisturbed(options, measure):
+# Shares of the processors that the host gave to others, and that other programs took, in each measurement.
+STOLEN, OTHERS = [], []
+
+
+def undisturbed(options, measure, running):
     """Repeat a measurement while the host takes the processors away; keep the least disturbed one."""
     until = time.perf_counter() + options.patience
     best = None
     while True:
-        stolen_before, all_before = stolen()
+        stolen_before, all_before, busy_before = ticks()
+        ours_before = ours(running)
         figures = measure()
-        stolen_after, all_after = stolen()
-        share = (stolen_after - stolen_before) / max(all_after - all_before, 1)
+        ours_after = ours(running)
+        stolen_after, all_after, busy_after = ticks()
+        passed = max(all_after - all_before, 1)
+        share = (stolen_after - stolen_before) / passed
+        own = (ours_after - ours_before) * os.sysconf("SC_CLK_TCK")
+        others = max(busy_after - busy_before - own, 0) / passed
         if best is None or share < best[0]:
-            best = (share, figures)
+            best = (share, figures, others)
         if best[0] <= options.stolen_max or time.perf_counter() > until:
             STOLEN.append(best[0])
+            OTHERS.append(best[2])
             return best[1]
         time.sleep(2)
 
@@ -71,24 +118,29 @@ def one_round(running, title, path, connections, options, script=None):
     """One server's figures, after a second to warm up."""
     running.wait(path)
     load(running, connections, path, 1, script)
-    figure = undisturbed(options, lambda: load(running, connections, path, options.seconds, script))
+    figure = undisturbed(options, lambda: load(running, connections, path, options.seconds, script), running)
     print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us, p50 {figure['p50']:.2f} ms", flush=True)
     return figure
 
 
-def load_http2(running, connections, streams, path, duration):
-    """Put load on a server of HTTP/2; give its figures."""
-    _, _, before = running.processor()
+def load_http2(running, connections, streams, path, duration, fields=None, body=None):
+    """Put load on a server of HTTP/2 with h2load; return its figures."""
     command = ["taskset", "-c", LOAD_CORE, "h2load", f"-c{connections}", f"-m{streams}", f"-D{duration}"]
-    ended = subprocess.run(
-        [*command, f"{running.scheme}://127.0.0.1:{running.port}{path}"], capture_output=True, text=True, check=True
-    )
+    command += itertools.chain.from_iterable(("-H", f"{name}: {value}") for name, value in (fields or {}).items())
+    command += ["-d", str(body)] if body else []
+    _, _, before = running.processor()
+    text = client([*command, f"{running.scheme}://127.0.0.1:{running.port}{path}"], duration)
     _, _, after = running.processor()
-    done, failed, errored = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", ended.stdout).groups()
+    done, failed, errored = map(int, re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", text).groups())
     return {
-        "rps": int(done) / duration,
-        "cpu": (after - before) / int(done) * 1e6,
-        "errors": "" if (failed, errored) == ("0", "0") else f"{failed} failed, {errored} errored",
+        "requests": done,
+        "received": int(re.search(r"\((\d+)\) data", text)[1]),
+        "wrong": sum(map(int, re.search(r"(\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text).groups())),
+        "rps": done / duration,
+        "p99": float("nan"),  # h2load does not say
+        "cpu": (after - before) / max(done, 1) * 1e6,
+        "memory": running.memory() / 1e6,
+        "errors": f"{failed} failed, {errored} errored" if failed or errored else "",
     }
 
 

@@ -50,6 +50,49 @@ def simple_table(rows, peer, what):
     return lines
 
 
+def comparison_table(rows, floor, unable):
+    """One row of the comparison over all servers; failures stand in it, too."""
+    right = {title: row for title, row in rows.items() if isinstance(row, dict)}
+    peers = [row for title, row in right.items() if not title.startswith("anygate")]
+    below = floor["cpu"] + floor["alone"] if isinstance(floor, dict) else None
+    best_rps = max((row["rps"] for row in peers), default=None)
+    best_cpu = min((row["cpu"] for row in peers), default=None)
+    best_added = best_cpu - below if peers and below is not None else None
+    lines = [
+        "| server | requests/s | of the best peer | CPU µs/request | of the best peer | added to the floor, µs "
+        "| of the best peer | p99 ms | memory MB |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for title, row in rows.items():
+        if isinstance(row, str):
+            lines.append(f"| {title}: {row.replace('|', ' ')} | | | | | | | | |")
+            continue
+        note = f" ({row['errors']})" if row["errors"] else ""
+        added = row["cpu"] - below if below is not None else None
+        cells = [
+            f"{row['rps']:.0f}",
+            ratio(row["rps"], best_rps),
+            f"{row['cpu']:.2f}",
+            ratio(row["cpu"], best_cpu),
+            f"{added:.2f}" if added is not None else "",
+            ratio(added, best_added),
+            f"{row['p99']:.2f}" if row["p99"] == row["p99"] else "",
+            f"{row['memory']:.1f}",
+        ]
+        lines.append(f"| {title}{note} | {' | '.join(cells)} |")
+    if isinstance(floor, dict):
+        what = f"floor: {floor['cpu']:.2f} to move the bytes, {floor['alone']:.2f} in the application"
+        lines.append(f"| {what} | {floor['rps']:.0f} | | {below:.2f} | {ratio(below, best_cpu)} | 0 | | | |")
+    else:
+        lines.append(f"| floor: {floor} | | | | | | | | |")
+    return [*lines, *(["", "; ".join(unable) + "."] if unable else [])]
+
+
+def ratio(figure, best):
+    """A figure as a share of the best peer's; nothing if that is no measure."""
+    return f"{figure / best:.2f}" if figure is not None and best is not None and best > 0 else ""
+
+
 def heading(options):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     version = subprocess.run([ANYGATE, "--version"], capture_output=True, text=True, check=True).stdout.strip()

@@ -6,11 +6,28 @@ import argparse
 import datetime
 import statistics
 
+import comparison
+import crowds
+import lifecycle
+import workloads
 from installation import prepare
-from load import STOLEN
+from load import OTHERS, STOLEN
 from report import heading
 from servers import FOLDER
-from workloads import WORKLOADS
+
+WORKLOADS = {**comparison.WORKLOADS, **crowds.WORKLOADS, **lifecycle.WORKLOADS, **workloads.WORKLOADS}
+
+
+def disturbance():
+    """What else the processors did while a workload was measured."""
+    if not STOLEN:
+        return []
+    return [
+        "",
+        f"Processor time that the host gave to others: median {statistics.median(STOLEN):.1%}, "
+        f"worst {max(STOLEN):.1%}; "
+        f"that other programs took: median {statistics.median(OTHERS):.0%}, worst {max(OTHERS):.0%}.",
+    ]
 
 
 def main():
@@ -21,6 +38,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--stolen-max", type=float, default=0.02, help="repeat while the host takes a larger share")
     parser.add_argument("--patience", type=float, default=30, help="seconds to repeat one measurement")
+    parser.add_argument("--warm-up", type=int, default=1, help="seconds of load before those that count")
+    parser.add_argument("--rows", default="", help="only rows of the comparison whose title has this")
+    parser.add_argument("--servers", default="", help="only servers of the comparison that begin so")
     options = parser.parse_args()
     prepare()
     lines = heading(options)
@@ -30,10 +50,9 @@ def main():
         title, measure = WORKLOADS[workload]
         print(title, flush=True)
         STOLEN.clear()
+        OTHERS.clear()
         lines += ["", f"## {title}", "", *measure(options)]
-        if STOLEN:
-            worst, middle_one = max(STOLEN), statistics.median(STOLEN)
-            lines += ["", f"Processor time that the host gave to others: median {middle_one:.1%}, worst {worst:.1%}."]
+        lines += disturbance()
         results.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     print(f"\nwritten to {results.relative_to(FOLDER.parent)}")

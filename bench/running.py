@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from servers import ANYGATE, CACHE, FOLDER, LOAD_CORE, SERVER_CORE, wsgitools
+from servers import ANYGATE, BIN, CACHE, FOLDER, LOAD_CORE, PYTHON, SERVER_CORE, wsgitools
 
 
 def free_port():
@@ -22,16 +22,28 @@ def free_port():
         return free.getsockname()[1]
 
 
+def tasks_of(pid):
+    """The threads of a process, as folders; none if it has gone."""
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return []
+
+
 def family(pid):
     """A process and all that come from it."""
     found, queue = [], [pid]
     while queue:
         pid = queue.pop()
         found.append(pid)
-        for task in Path(f"/proc/{pid}/task").iterdir():
+        for task in tasks_of(pid):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 queue += [int(child) for child in (task / "children").read_text().split()]
     return found
+
+
+class Failed(Exception):
+    """A server did not start, or its responses are not right."""
 
 
 class Running:
@@ -39,10 +51,10 @@ class Running:
 
     scheme = "http"
 
-    def __init__(self, server, module, name, place=None):
+    def __init__(self, server, module, name, place=None, cores=SERVER_CORE):
         self.port = place or free_port()
         made = server.make(module, name, self.port, server.threads)
-        self.command = ["taskset", "-c", SERVER_CORE, *map(str, made)]
+        self.command = ["taskset", "-c", cores, *map(str, made)]
         self.log = (CACHE / "server.log").open("w+b")
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
@@ -70,6 +82,12 @@ class Running:
         self.log.seek(0)
         raise SystemExit(f"{' '.join(self.command)}\ndid not answer:\n{self.log.read().decode(errors='replace')}")
 
+    def last_line(self):
+        """What the server said last."""
+        self.log.seek(0)
+        lines = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip()[:200] if lines else "it says nothing"
+
     def connect(self):
         """A connection as a client of HTTP/1.1 makes it."""
         return socket.create_connection(("127.0.0.1", self.port), 2)
@@ -81,9 +99,12 @@ class Running:
         """Seconds on the processor (user, system), of all processes."""
         user = system = exact = 0
         for pid in self.processes():
-            values = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            try:
+                values = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
             user, system = user + int(values[11]), system + int(values[12])
-            for task in Path(f"/proc/{pid}/task").iterdir():
+            for task in tasks_of(pid):
                 # Threads come and go; the clock ticks of the process have those that have gone.
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                     exact += int((task / "schedstat").read_text().split()[0])
@@ -104,14 +125,48 @@ class Running:
         return self
 
     def __exit__(self, *_):
+        processes = family(self.process.pid)
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            for pid in self.processes():
+        # Some do not end, or leave their workers behind.
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
         self.log.close()
+
+
+class Alone:
+    """An application that is called without a server, by apps/alone.py."""
+
+    def __init__(self, module, name, path, upload=(), before=()):
+        command = [PYTHON, FOLDER / "apps" / "alone.py", module, name, path, *upload]
+        self.process = subprocess.Popen(
+            [*before, *map(str, command)],
+            cwd=FOLDER / "apps",
+            env={**environment(command), "PYTHONHASHSEED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, count):
+        """Call it so often; return the seconds on the processor."""
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line.startswith(f"{count} "):
+            raise SystemExit("the application failed without a server")
+        return float(line.split()[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
 
 
 def environment(command):
@@ -121,7 +176,11 @@ def environment(command):
     """
     own = Path(command[0]) == ANYGATE
     packages = [str(path) for path in (CACHE / "venv" / "lib").glob("python*/site-packages")] if own else []
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER / "apps"), *packages])}
+    return {
+        **os.environ,
+        "PATH": os.environ["PATH"] if own else f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(FOLDER / "apps"), *packages]),
+    }
 
 
 class Secure(Running):

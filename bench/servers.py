@@ -17,6 +17,7 @@ ANYGATE = Path(sys.executable).parent / "anygate"
 SERVER_CORE, LOAD_CORE = "0", "1"
 ECHO = CACHE / "echo"
 FLOOR = CACHE / "floor"
+FLOOR_HTTP = CACHE / "floor_http"
 
 
 def started_by(name, line):
@@ -248,10 +249,10 @@ def granian_tls(kind):
 
 
 def site_folder():
-    """A folder with files of two sizes; made once."""
+    """A folder with files of several sizes; made once."""
     folder = CACHE / "static"
     folder.mkdir(exist_ok=True)
-    for name, size in (("1k", 1024), ("1m", 1024 * 1024)):
+    for name, size in (("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20), ("10m", 10 << 20), ("100m", 100 << 20)):
         if not (folder / name).exists():
             (folder / name).write_bytes(os.urandom(size))
     return folder

@@ -148,7 +148,7 @@ def http2(options):
             with PriorKnowledge(Server(make, threads), "plain", "hello") as running:
                 running.wait("/")
                 load_http2(running, 10, 10, "/", 1)
-                figure = undisturbed(options, lambda: load_http2(running, 10, 10, "/", options.seconds))
+                figure = undisturbed(options, lambda: load_http2(running, 10, 10, "/", options.seconds), running)
                 print(f"  {title}: {figure['rps']:.0f}/s, {figure['cpu']:.1f} us", flush=True)
                 rows.setdefault(title, []).append(figure)
     return simple_table(rows, "granian", "request")
@@ -164,7 +164,7 @@ def websocket(options):
             with Running(Server(make, 1), "echo", "echo") as running:
                 running.wait("/")
                 load_websockets(running, 32, 1)
-                figure = undisturbed(options, lambda: load_websockets(running, 32, options.seconds))
+                figure = undisturbed(options, lambda: load_websockets(running, 32, options.seconds), running)
                 empty = running.memory()
                 opened = [open_websocket(running) for _ in range(count)]
                 time.sleep(1)

@@ -6,9 +6,11 @@ alone.py MODULE NAME PATH BODY_BYTES
 import importlib
 import io
 import sys
+import time
+from pathlib import Path
 
 
-def environ(path, body):
+def environ(path, body, content_type):
     """The environ of a small request, but for its body."""
     return {
         "REQUEST_METHOD": "POST" if body else "GET",
@@ -20,7 +22,7 @@ def environ(path, body):
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": "127.0.0.1",
         "HTTP_HOST": "localhost",
-        **({"CONTENT_LENGTH": str(len(body))} if body else {}),
+        **({"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": content_type} if body else {}),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.errors": sys.stderr,
@@ -45,14 +47,15 @@ def call(application, unchanged, body):
 
 
 def main():
-    module, name, path, length = sys.argv[1:]
+    module, name, path, *upload = sys.argv[1:]
     application = getattr(importlib.import_module(module), name)
-    body = b"x" * int(length)
-    unchanged = environ(path, body)
+    body = Path(upload[0]).read_bytes() if upload else b""
+    unchanged = environ(path, body, upload[1] if upload else "")
     for line in iter(sys.stdin.readline, ""):
+        begun = time.process_time()
         for _ in range(int(line)):
             call(application, unchanged, body)
-        print(line, end="", flush=True)
+        print(int(line), time.process_time() - begun, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,3 +8,9 @@ app = flask.Flask(__name__)
 @app.get("/users/<int:number>")
 def user(number):
     return flask.jsonify(id=number, name="somebody", tags=["a", "b", "c"], active=True)
+
+
+@app.post("/upload")
+def upload():
+    """Takes a form with a file, and answers how long the file is."""
+    return str(len(flask.request.files["file"].read()))

@@ -1,0 +1,129 @@
+"""Workloads about processes: the start of a large application, a reload under load, and memory."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import peers
+from comparison import first_response
+from crowds import best_of, measured, noted
+from load import load
+from peers import Wanted
+from report import ratio
+from rows import Row, is_page_of_books
+from running import Failed
+from servers import CACHE
+
+MODULES = 500
+
+
+def large_application():
+    """A package with many modules, which import each other; made once."""
+    package = CACHE / "large" / "large_application"
+    if (package / "__init__.py").exists():
+        return
+    package.mkdir(parents=True, exist_ok=True)
+    functions = "\n".join(f"def function_{number}(a, b={number}):\n    return a + b\n" for number in range(20))
+    classes = "\n".join(f"class Class{number}:\n    field: int = {number}\n" for number in range(5))
+    for number in range(MODULES):
+        before = f"from large_application import module_{number - 1}\n" if number % 10 else "import dataclasses\n"
+        (package / f"module_{number}.py").write_text(f"{before}\n{functions}\n{classes}\n")
+    imports = "".join(f"from large_application import module_{number}\n" for number in range(MODULES))
+    (package / "__init__.py").write_text(imports + "from plain import hello\n")
+
+
+def start_large(options):
+    """From the command to the first response of an application that takes long to import, with 4 workers."""
+    large_application()
+    variants = {
+        **{name: peers.ALL[name] for name in ("anygate", "granian", "peregrine", "m0serve", "uWSGI", "gunicorn")},
+        **{f"{name}, preloaded": preloaded(peers.ALL[name]) for name in ("anygate", "gunicorn")},
+    }
+    row = Row("start", "large:application", b"Hello, World!", wanted=Wanted(workers=4))
+
+    def measure(running):
+        first_response(row, running)
+        passed = time.perf_counter() - running.begun
+        return {"rps": 1 / passed, "cpu": running.processor()[2] * 1e6, "passed": passed, "errors": ""}
+
+    medians, unable = measured(row, variants, measure, options, ("rps", "cpu", "passed"))
+    best = best_of(medians, "passed")
+    lines = [
+        "| server | start to first response, ms | of the best peer | CPU ms until then |",
+        "| --- | --: | --: | --: |",
+    ]
+    for title, row in medians.items():
+        if isinstance(row, str):
+            lines.append(f"| {title}: {row} | | | |")
+            continue
+        lines.append(f"| {title} | {row['passed'] * 1e3:.0f} | {ratio(row['passed'], best)} | {row['cpu'] / 1e3:.0f} |")
+    return [*lines, *unable]
+
+
+def preloaded(make):
+    """The same server with the application imported before its workers are made."""
+
+    def with_preload(module, name, port, wanted):
+        return make(module, name, port, Wanted(**{**vars(wanted), "preload": True}))
+
+    return with_preload
+
+
+def reload(options):
+    """HUP in the middle of the load; every connection is new, so that none is lost because it is old."""
+    row = Row("reload", "generation:application", lambda body: True, wanted=Wanted(workers=2))
+    fields = {"Connection": "close"}
+    duration = max(options.seconds, 6)
+
+    def measure(running):
+        before = first_response(row, running)
+        timer = threading.Timer(duration / 3, running.process.send_signal, (signal.SIGHUP,))
+        timer.start()
+        figure = load(running, 16, "/", duration, fields=fields)
+        timer.join()
+        seen = {first_response(row, running) for _ in range(20)}
+        if before in seen:
+            raise Failed(f"still has the old application after {duration * 2 / 3:.0f} s")
+        return figure
+
+    names = ("anygate", "granian", "peregrine", "m0serve", "uWSGI", "gunicorn")
+    medians, unable = measured(row, {name: peers.ALL[name] for name in names}, measure, options, ("rps", "cpu", "p99"))
+    lines = ["| server | requests/s | of the best peer | errors | p99 ms |", "| --- | --: | --: | --- | --: |"]
+    for title, row in medians.items():
+        if isinstance(row, str):
+            lines.append(f"| {title}: {row} | | | | |")
+            continue
+        share = ratio(row["rps"], best_of(medians, "rps", max))
+        lines.append(f"| {title} | {row['rps']:.0f} | {share} | {row['errors'] or 'none'} | {row['p99']:.1f} |")
+    return [*lines, *unable]
+
+
+def memory(options):
+    """What 4 preloaded Django workers have to themselves or share among each other, after some load."""
+    row = Row("memory", "django_app:application", is_page_of_books, "/books", wanted=Wanted(workers=4, preload=True))
+
+    def measure(running):
+        first_response(row, running)
+        return load(running, 16, "/books", max(options.seconds, 3))
+
+    names = ("anygate", "gunicorn", "uWSGI", "granian", "peregrine", "m0serve")
+    medians, unable = measured(
+        row, {name: peers.ALL[name] for name in names}, measure, options, ("rps", "cpu", "memory")
+    )
+    best = best_of(medians, "memory")
+    lines = ["| server | memory (PSS), MB | of the best peer | requests/s |", "| --- | --: | --: | --: |"]
+    for title, row in medians.items():
+        if isinstance(row, str):
+            lines.append(f"| {title}: {row} | | | |")
+            continue
+        lines.append(f"| {noted(title, row)} | {row['memory']:.1f} | {ratio(row['memory'], best)} | {row['rps']:.0f} |")
+    return [*lines, *unable]
+
+
+WORKLOADS = {
+    "large": (f"large: start of an application of {MODULES} modules, 4 workers", start_large),
+    "reload": ("reload: HUP under load, 2 workers, 16 connections", reload),
+    "memory": ("memory: 4 preloaded Django workers after some load", memory),
+}
