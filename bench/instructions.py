@@ -1,7 +1,7 @@
 """Count the instructions of one request with callgrind; see README.md.
 
 Unlike times, instructions are nearly the same on a busy machine, so a few percent more are seen. The server runs under
-callgrind and is asked N1 times and N2 times; the difference, divided by N2 - N1, is one request: the start of the
+callgrind and gets N1 requests and N2 requests; the difference, divided by N2 - N1, is one request: the start of the
 server and of the connection does not count.
 """
 
