@@ -24,7 +24,7 @@ BOTH = f"{SERVER_CORE},{LOAD_CORE}"
 def probe(row, running):
     """Ask once, with curl. Returns the body of a right response, or None if nobody listens yet."""
     out = CACHE / "response"
-    command = ["curl", "--silent", "--insecure", "--max-time", "60", "--output", str(out)]
+    command = ["curl", "--silent", "--insecure", "--max-time", "20", "--output", str(out)]
     command += ["--write-out", "%{http_code} %{http_version}", "--http2" if row.streams else "--http1.1"]
     command += itertools.chain.from_iterable(("--header", f"{name}: {value}") for name, value in row.fields.items())
     if row.body:
@@ -51,7 +51,7 @@ def url(row, running):
 
 
 def first_response(row, running):
-    """Wait until the server answers; the first response must be right. Returns its body."""
+    """Wait until the server responds; the first response must be right. Returns its body."""
     until = time.perf_counter() + 60
     while time.perf_counter() < until and running.process.poll() is None:
         body = probe(row, running)

@@ -3,7 +3,7 @@
  *
  *   floor_http PORT RESPONSE_BYTES BODY_BYTES [close]
  *
- * listens on the loopback address and answers with RESPONSE_BYTES bytes when a head and BODY_BYTES bytes of a body have come.
+ * listens on the loopback address and responds with RESPONSE_BYTES bytes when a head and BODY_BYTES bytes of a body have come.
  * installation.py builds it. */
 
 #define _GNU_SOURCE

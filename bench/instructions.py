@@ -114,7 +114,7 @@ def dumped(folder, processes):
     return sum(int(re.search(r"^totals: (\d+)", file.read_text(), re.MULTILINE)[1]) for file in new)
 
 
-def wait_until_it_answers(row, port, process):
+def wait_until_it_accepts(row, port, process):
     until = time.perf_counter() + 300
     while time.perf_counter() < until and process.poll() is None:
         try:
@@ -138,7 +138,7 @@ def with_a_server(row, folder):
             stdin=subprocess.DEVNULL,
         )
         try:
-            wait_until_it_answers(row, port, process)
+            wait_until_it_accepts(row, port, process)
             ask(row, port, WARM)
             processes = family(process.pid)
             dumped(folder, processes)

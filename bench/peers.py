@@ -1,4 +1,4 @@
-"""The servers of the comparison (comparison.py), and how each is asked for TLS, HTTP/2, workers, logs and files.
+"""The servers of the comparison (comparison.py), and their options for TLS, HTTP/2, workers, logs and files.
 
 Each is a function of a target and of what is wanted, and returns a command. What a server does not offer raises Cannot,
 and the table says so.
@@ -18,7 +18,7 @@ class Cannot(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a server shall do besides to answer."""
+    """What a server shall do besides responding."""
 
     workers: int = 1
     tls: bool = False

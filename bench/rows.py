@@ -1,4 +1,4 @@
-"""The rows of the comparison: what is asked of every server, and what a right response is.
+"""The rows of the comparison: what requests every server gets, and what a right response is.
 
 Rows that are about many clients or about the life of a process are in crowds.py and lifecycle.py.
 """

@@ -12,5 +12,5 @@ def user(number):
 
 @app.post("/upload")
 def upload():
-    """Takes a form with a file, and answers how long the file is."""
+    """Takes a form with a file, and responds with the file's length."""
     return str(len(flask.request.files["file"].read()))

@@ -1,4 +1,4 @@
-"""An application that says which import of it answers."""
+"""An application that says which import of it responds."""
 
 import os
 import time

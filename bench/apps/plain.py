@@ -32,7 +32,7 @@ def waiting(environ, start_response):
 
 
 def post(environ, start_response):
-    """Reads a body whole and answers how long it was."""
+    """Reads a body whole and responds with its length."""
     length = str(len(environ["wsgi.input"].read())).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(length)))])
     return [length]
