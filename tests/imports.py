@@ -211,6 +211,9 @@ def python_graph(folder, package=""):
     files = {}
     for file in sorted(folder.rglob("*.py")):
         parts = file.relative_to(folder).with_suffix("").parts
+        # What is installed for the measurements is not ours.
+        if any(part.startswith(".") for part in parts):
+            continue
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         files[".".join(filter(None, (package, *parts)))] = file
     trees = {name: ast.parse(file.read_text()) for name, file in files.items()}
