@@ -5,11 +5,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anygate_config::{Facility, LogTarget};
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_sys::poll;
 
 use crate::destination::{Place, Unit};
@@ -231,7 +232,7 @@ impl Outlet {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = state.lock();
     if state.sender.is_some_and(|process| process != std::process::id()) {
         // What waits is a copy, and the other process sends it.
         state.waiting.clear();

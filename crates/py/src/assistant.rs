@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +15,7 @@ use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker
 use anygate_config::{
     AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
 };
+use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::Row;
 use anygate_server::{Answering, Events, Service, Worker};
@@ -231,7 +232,7 @@ impl Processes for Watched {
     fn stacks(&self, pid: u64) -> io::Result<String> {
         let Ok(pid) = pid.try_into() else { return Ok(String::new()) };
         // One at a time: all workers write into the same file.
-        let file = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.stacks.lock();
         file.set_len(0)?;
         self.orders.give(anygate_supervisor::Order::Stacks(pid))?;
         let asked = Instant::now();
@@ -322,11 +323,7 @@ impl Push {
     }
 
     fn send(&self) {
-        let packets = self
-            .statsd
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .packets(&totals(self.processes.as_ref()));
+        let packets = self.statsd.lock().packets(&totals(self.processes.as_ref()));
         if let Err(error) = self.try_send(&packets) {
             tracing::warn!("cannot send metrics to {}:{}: {error}", self.plan.host, self.plan.port);
         }

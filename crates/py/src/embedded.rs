@@ -1,10 +1,10 @@
 //! A server inside a running program: one worker on a thread of this process.
 
 use std::env;
-use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anygate_config::{Concurrency, Plan};
+use anygate_lock::Mutex;
 use anygate_server::{Answering, Ended, Events, Handle, Service, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -56,7 +56,7 @@ impl Server {
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the server is running already"));
         }
@@ -96,7 +96,7 @@ impl Server {
             ended
         };
         let thread = thread::Builder::new().name("anygate".to_owned()).spawn(work)?;
-        *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = sockets.iter().map(Socket::url).collect();
+        *self.urls.lock() = sockets.iter().map(Socket::url).collect();
         *running = Some(Running { handle, thread, sockets });
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Server {
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let ended = py.detach(|| {
             // The lock is held for this line only: nobody waits for it while a worker drains.
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let running = self.running.lock().take();
             let Some(Running { handle, thread, sockets }) = running else { return Ok(None) };
             sockets::close(&sockets);
             drop(sockets);
@@ -120,7 +120,7 @@ impl Server {
 
     #[getter]
     fn urls(&self) -> Vec<String> {
-        self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.urls.lock().clone()
     }
 }
 

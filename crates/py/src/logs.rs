@@ -4,11 +4,12 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
 use anygate_admin::LEVELS;
 use anygate_config::{LogLevel, LogPlan, LogTarget};
+use anygate_lock::RwLock;
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
@@ -119,7 +120,7 @@ static ROW: RwLock<Option<SharedRow>> = RwLock::new(None);
 
 /// Shows warnings and errors in `row` from now on, too.
 pub(crate) fn show_in(row: SharedRow) {
-    *ROW.write().unwrap_or_else(PoisonError::into_inner) = Some(row);
+    *ROW.write() = Some(row);
 }
 
 /// Puts messages, with their level before them, where others can see them.
@@ -127,7 +128,7 @@ struct Shown;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let row = ROW.read().unwrap_or_else(PoisonError::into_inner);
+        let row = ROW.read();
         let Some(row) = row.as_ref() else { return };
         let mut text = Text(format!("{} ", event.metadata().level()));
         for span in context.event_scope(event).into_iter().flatten() {
@@ -330,7 +331,7 @@ fn option(kind: Kind) -> &'static str {
 fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
     let (lines, news) = outlet.tend(Instant::now());
     if lines > 0
-        && let Some(row) = ROW.read().unwrap_or_else(PoisonError::into_inner).as_ref()
+        && let Some(row) = ROW.read().as_ref()
     {
         let log = match kind {
             Kind::Access => LogName::Access,

@@ -1,9 +1,9 @@
 //! The access log of a worker: lines are gathered in memory by whichever thread answered and written by whoever owns
 //! the reactor, before it waits: under load one write carries many lines, and a quiet server writes each at once.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use anygate_lock::Mutex;
 use anygate_policy::access_log::{Formatter, Record};
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
@@ -31,7 +31,7 @@ impl AccessLog {
 
     /// Writes what was gathered.
     pub fn flush(&self) {
-        self.write(&mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
+        self.write(&mut self.gathered.lock());
     }
 
     pub(crate) fn wants_response_fields(&self) -> bool {
@@ -55,7 +55,7 @@ impl AccessLog {
             duration,
             time: now.checked_sub(duration).unwrap_or(now),
         };
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathered = self.gathered.lock();
         self.formatter.line(&mut gathered, &record);
         if gathered.len() >= GATHER_BYTES {
             self.write(&mut gathered);

@@ -1,8 +1,8 @@
 //! Who wants the attention of the reactor's owner, and what everybody may ask about the worker as a whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use anygate_lock::Mutex;
 use mio::Waker;
 
 /// Calls on the owner of the reactor, who may be waiting in it.
@@ -25,7 +25,7 @@ impl Attention {
 
     /// Has the reactor look after a connection.
     pub(crate) fn call_on(&self, token: usize) {
-        self.called.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.called.lock().push(token);
         self.wake();
     }
 
@@ -38,7 +38,7 @@ impl Attention {
 
     /// Moves the tokens of connections that were called on to `into`.
     pub(crate) fn take_called(&self, into: &mut Vec<usize>) {
-        into.append(&mut self.called.lock().unwrap_or_else(PoisonError::into_inner));
+        into.append(&mut self.called.lock());
     }
 
     /// Notes that a call has ended.

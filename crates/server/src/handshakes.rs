@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use anygate_lock::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::Connection;
 use crate::inbox::Inbox;
@@ -73,12 +75,12 @@ impl Handshakes {
             if connection.is_some() || wait.is_zero() {
                 return Some(connection);
             }
-            (queue, _) = self.news.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+            queue = self.news.wait_timeout(queue, wait);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

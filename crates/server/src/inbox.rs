@@ -1,6 +1,8 @@
 //! Connections on their way back to the reactor, from threads that do not own it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use anygate_lock::Mutex;
 
 use crate::attention::Attention;
 use crate::connection::Connection;
@@ -25,11 +27,11 @@ impl Inbox {
 
     /// Returns a connection without telling anybody.
     pub(crate) fn put_down(&self, connection: Box<Connection>) {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.returned.lock().push(connection);
     }
 
     /// Moves the connections that were returned to `into`.
     pub(crate) fn take_returned(&self, into: &mut Vec<Box<Connection>>) {
-        into.append(&mut self.returned.lock().unwrap_or_else(PoisonError::into_inner));
+        into.append(&mut self.returned.lock());
     }
 }

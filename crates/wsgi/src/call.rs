@@ -2,9 +2,10 @@
 //! one call share, and the ways to its response.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::application::{self, Response, SendError};
 use anygate_proto::head::ResponseHead;
 use pyo3::exceptions::{
@@ -57,7 +58,7 @@ impl Reach {
         match self {
             Reach::Lent(loan) => loan.with(work),
             Reach::Owned(owned) => {
-                let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut owned = owned.lock();
                 Some(work(owned.as_deref_mut()?))
             }
             Reach::Elsewhere(lender) => {
@@ -86,13 +87,13 @@ impl Call {
         work: impl FnOnce(&mut (dyn application::Call + 'static)) -> PyResult<R>,
     ) -> PyResult<R> {
         let Reach::Owned(owned) = &self.response else { return Err(over()) };
-        work(owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().ok_or_else(over)?)
+        work(owned.lock().as_deref_mut().ok_or_else(over)?)
     }
 
     /// Takes the call of a hub, which is over then.
     pub(crate) fn take(&self) -> Option<Box<dyn application::Call>> {
         let Reach::Owned(owned) = &self.response else { return None };
-        let call = owned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let call = owned.lock().take();
         self.end();
         call
     }
@@ -150,7 +151,7 @@ impl Call {
     /// Whether more may be written without filling the outbox; where a thread may wait it always may.
     pub(crate) fn has_room(&self) -> bool {
         let Reach::Owned(owned) = &self.response else { return true };
-        owned.lock().unwrap_or_else(PoisonError::into_inner).as_deref_mut().is_none_or(|call| call.has_room())
+        owned.lock().as_deref_mut().is_none_or(|call| call.has_room())
     }
 
     /// Takes bytes of the body.
@@ -223,7 +224,7 @@ impl Call {
 
     /// The head that the application has given.
     pub(crate) fn head(&self) -> MutexGuard<'_, Option<ResponseHead>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+        self.head.lock()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
 
+use anygate_lock::Mutex;
 use anygate_proto::application::Response;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -62,7 +62,7 @@ struct EndOfLoan<'a>(&'a Loan);
 
 impl Drop for EndOfLoan<'_> {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.0.lock() = None;
     }
 }
 
@@ -77,14 +77,14 @@ impl Loan {
         let erased = unsafe {
             std::mem::transmute::<NonNull<dyn Response + Send + '_>, ErasedResponse>(NonNull::from(response))
         };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lent(erased));
+        *self.0.lock() = Some(Lent(erased));
         let _end = EndOfLoan(self);
         work()
     }
 
     /// Uses the response; `None` when its call is over.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
-        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lent = self.0.lock();
         let lent = lent.as_mut()?;
         // SAFETY: `during` has not ended, since that takes the mutex which we hold, so the response is alive; and the
         // mutex makes this the only reference.

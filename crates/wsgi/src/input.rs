@@ -3,8 +3,8 @@
 //! OSError, never a short body.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
+use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
@@ -45,7 +45,7 @@ impl InputStream {
     ) -> PyResult<Option<T>> {
         let Some(reader) = &self.reader else { return Ok(None) };
         // Waiting for the lock happens detached as well: another thread may hold it while it waits for the network.
-        let result = py.detach(|| work(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)));
+        let result = py.detach(|| work(&mut reader.lock()));
         result.map(Some).map_err(error)
     }
 
@@ -74,7 +74,7 @@ impl InputStream {
         let Some(reader) = &self.reader else { return Ok(PyBytes::new(py, b"")) };
         // A body that is here is read straight into the object that Python gets.
         let known = {
-            let reader = py.detach(|| reader.lock().unwrap_or_else(PoisonError::into_inner).known());
+            let reader = py.detach(|| reader.lock().known());
             reader.map(|known| most.map_or(known, |most| most.min(known)))
         };
         match known {

@@ -3,8 +3,8 @@
 //! did not reach it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
+use anygate_lock::Mutex;
 use anygate_proto::application::LongCall;
 use pyo3::prelude::*;
 
@@ -70,7 +70,7 @@ impl Interrupts {
 
     fn with<R>(&self, work: impl FnOnce(&mut HashMap<u64, Running>) -> R) -> R {
         // Whoever holds the lock is attached and does not wait for anything.
-        work(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.running.lock())
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use anygate_lock::Mutex;
 use anygate_proto::application::{Received, SendError, Socket};
 use anygate_proto::head::ResponseHead;
 use anygate_proto::websocket::{Kind, code};
@@ -63,7 +64,7 @@ impl WebSocket {
     /// The call is over. Gives what it failed with, unless that [is its end](Self::is_end).
     pub(crate) fn end(slf: &Bound<'_, WebSocket>, result: PyResult<()>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        let environ = this.environ.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let environ = this.environ.lock().take();
         drop(environ);
         py.import("anygate.websocket")?.call_method0("withdraw")?;
         match result {
@@ -110,7 +111,7 @@ impl WebSocket {
     }
 
     fn of_environ(&self, py: Python<'_>, key: &str) -> PyResult<Option<Py<PyAny>>> {
-        let environ = self.environ.lock().unwrap_or_else(PoisonError::into_inner);
+        let environ = self.environ.lock();
         match environ.as_ref() {
             Some(environ) => Ok(environ.bind(py).get_item(key)?.map(Bound::unbind)),
             None => Ok(None),
@@ -121,7 +122,7 @@ impl WebSocket {
     fn take(&self, socket: &dyn Socket) -> Received {
         let received = socket.try_receive();
         if received == Received::Nothing
-            && let Some((read, write)) = &*self.signal.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some((read, write)) = &*self.signal.lock()
         {
             let mut bytes = [0; 64];
             while matches!((&*read).read(&mut bytes), Ok(count) if count > 0) {}
@@ -277,7 +278,7 @@ impl WebSocket {
     /// A descriptor that is readable while there may be something to receive.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         let socket = self.accepted(py)?;
-        let mut signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signal = self.signal.lock();
         if signal.is_none() {
             let (read, write) = UnixStream::pair()?;
             read.set_nonblocking(true)?;
@@ -307,7 +308,7 @@ impl WebSocket {
     /// The request's environ; `None` when its call is over.
     #[getter]
     fn environ(&self, py: Python<'_>) -> Option<Py<PyDict>> {
-        let environ = self.environ.lock().unwrap_or_else(PoisonError::into_inner);
+        let environ = self.environ.lock();
         environ.as_ref().map(|environ| environ.clone_ref(py))
     }
 

@@ -22,10 +22,11 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_proto::cgi;
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -457,7 +458,7 @@ impl Waiter {
     pub fn wait(&self) -> bool {
         let (progress, over) = (lock(&self.flight.progress), &self.flight.over);
         let waited = over.wait_timeout_while(progress, self.longest(), |progress| !progress.is_over);
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_over
+        waited.is_over
     }
 }
 
@@ -827,5 +828,5 @@ fn key(https: bool, authority: &[u8], mount: &[u8], target: &[u8]) -> Vec<u8> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that is done under these locks can leave half a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use anygate_lock::Mutex;
 use anygate_proto::head::RequestHead;
 
 use super::entry::Entry;
@@ -66,7 +67,7 @@ impl Memory {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         // Each change is whole before anything could panic.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

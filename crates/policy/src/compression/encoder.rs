@@ -4,8 +4,9 @@
 //! pages and JSON have few of, and is paid for by every answer under way.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use anygate_lock::{Mutex, MutexGuard};
 use brotli::CompressorWriter;
 use flate2::{Compress, Crc, FlushCompress, Status};
 use zstd::stream::raw::{CParameter, Encoder as ZstdContext, InBuffer, Operation, OutBuffer};
@@ -149,7 +150,7 @@ fn brotli_window_bits(length: Option<u64>) -> u32 {
 
 fn lock<T>(kept: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
     // Nothing that could panic is done under the lock.
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
+    kept.lock()
 }
 
 impl Encoder {

@@ -14,9 +14,9 @@ mod rates;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anygate_lock::{Mutex, MutexGuard};
 use redis::{
     Client, Connection, ConnectionInfo, ConnectionLike, IntoConnectionInfo, RedisError, RedisResult,
 };
@@ -226,7 +226,7 @@ impl Breaker {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that is done under these locks can leave half a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// An answer that is not what was asked for.

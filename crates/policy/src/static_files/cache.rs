@@ -2,8 +2,10 @@
 //! below `/` that is nearly every request for the application.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use anygate_lock::{Mutex, MutexGuard};
 
 use super::loaded::Loaded;
 
@@ -92,7 +94,7 @@ impl Cache {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing under the lock can panic.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

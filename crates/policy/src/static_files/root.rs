@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anygate_lock::Mutex;
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
@@ -49,7 +50,7 @@ impl Root {
 
     fn folder(&self, now: SystemTime) -> io::Result<Arc<OwnedFd>> {
         // The pair is whole after every statement.
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder.lock();
         // A clock that was set back makes it old, too.
         if now.duration_since(folder.1).map_or(true, |age| age >= FRESH) {
             *folder = (Arc::new(open_folder(&self.path)?), now);

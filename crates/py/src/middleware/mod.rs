@@ -11,14 +11,15 @@ mod request;
 use std::env;
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anygate_config::options::is_of_site;
 use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_policy::forwarded::{Applied, Forwarding};
 use anygate_policy::policies::{self, Admission, Arrival, Prepared, RequestPolicies, Surroundings};
 use anygate_proto::application::{Failed, Response};
@@ -438,5 +439,5 @@ impl Exchange {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

@@ -9,9 +9,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
@@ -164,7 +165,7 @@ impl BodyStream {
     /// Ends the body's use. Gives what was received behind it when it was read to its end, else `None`: then the
     /// connection cannot be used again.
     pub(crate) fn close(&self) -> Option<Vec<u8>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.closed = true;
         state.decoder.is_done().then(|| std::mem::take(&mut state.input))
     }
@@ -176,7 +177,7 @@ impl Body for BodyStream {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.closed {
             return Err(io::Error::other("the request is over; its body can no longer be read"));
         }

@@ -9,9 +9,10 @@ pub(crate) mod spool;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::application::SendError;
 
 use crate::rules::OutboxLimits;
@@ -284,12 +285,12 @@ impl Pipe {
 
     /// Calls `on_news` once, at the next news. Nobody else may be waiting.
     pub(crate) fn want_news(&self, on_news: OnNews) {
-        *self.on_news.lock().unwrap_or_else(PoisonError::into_inner) = Some(on_news);
+        *self.on_news.lock() = Some(on_news);
     }
 
     /// There may be room, bytes from the client, or no client any more.
     pub(crate) fn tell_news(&self) {
-        let on_news = self.on_news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let on_news = self.on_news.lock().take();
         if let Some(on_news) = on_news {
             on_news();
         }
@@ -381,7 +382,7 @@ impl Pipe {
 
     fn lock(&self) -> MutexGuard<'_, Outbox> {
         // A panic while the lock was held is that exchange's; the queue itself is whole after every statement.
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 
     /// The outbox, once it has room. This is the one place where an answer makes its thread wait.

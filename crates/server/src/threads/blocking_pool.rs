@@ -2,9 +2,11 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use anygate_lock::Mutex;
 
 use crate::panics::panic_text;
 
@@ -41,7 +43,7 @@ impl Errands {
 
 fn work(receiver: &Mutex<Receiver<Errand>>) {
     loop {
-        let errand = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let errand = receiver.lock().recv();
         let Ok(errand) = errand else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(errand)) {
             tracing::error!("a request to Redis failed inside anygate: {}", panic_text(panic.as_ref()));

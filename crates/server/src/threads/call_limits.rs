@@ -5,12 +5,13 @@
 //! Looking at a call may wait for whatever the application holds, so it is done on a further thread.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_policy::metrics;
 use anygate_proto::application::{Endpoints, LongCall};
 use compact_str::CompactString;
@@ -126,7 +127,7 @@ impl Watch {
             // A call that begins while this thread sleeps has its time from then on, so it need not be woken.
             let next = next_slow.into_iter().chain(next_overdue).chain(next_stuck).min();
             let pause = next.map_or(shortest, |at| at.saturating_duration_since(now)).min(shortest);
-            (calls, _) = self.ended.wait_timeout(calls, pause).unwrap_or_else(PoisonError::into_inner);
+            calls = self.ended.wait_timeout(calls, pause);
         }
     }
 
@@ -202,7 +203,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 }
 

@@ -6,9 +6,11 @@
 //! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: whoever
 //! is to answer one owns it first.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use anygate_lock::{Condvar, Mutex, MutexGuard};
 
 use crate::attention::Attention;
 use crate::reactor::Reactor;
@@ -98,7 +100,7 @@ impl Handoff {
                 // The steward only waits for a thread to have nothing to do.
                 self.attention.wake();
             }
-            floor = self.app_threads.wait(floor).unwrap_or_else(PoisonError::into_inner);
+            floor = self.app_threads.wait(floor);
             floor.idle -= 1;
         }
     }
@@ -202,13 +204,12 @@ impl Handoff {
             return;
         }
         floor.steward_parked = true;
-        let (mut floor, _) =
-            self.steward.wait_timeout(floor, longest).unwrap_or_else(PoisonError::into_inner);
+        let mut floor = self.steward.wait_timeout(floor, longest);
         floor.steward_parked = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Floor> {
-        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.floor.lock()
     }
 }
 

@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_policy::cache::Waiter;
 use anygate_policy::policies::RequestPolicies;
 use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
@@ -151,7 +152,7 @@ impl Desk {
     fn wait_for(&self, waiter: Waiter, call: Box<DeskCall>) {
         let (landed, attention) = (Arc::clone(&self.landed), Arc::clone(&self.shared.attention));
         // Whoever looks because of what is told here finds the call, which is there when the lock is free.
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiter.then(move || {
             if !landed.swap(true, Ordering::AcqRel) {
                 attention.wake();
@@ -164,7 +165,7 @@ impl Desk {
     /// Goes on with calls that have waited for another one's answer, as long as there is place. To be followed by
     /// [`ring`](Self::ring).
     pub(crate) fn go_on(self: &Arc<Self>, now: Instant) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let landed = self.landed.swap(false, Ordering::AcqRel);
         if !landed && waiting.front().is_none_or(|first| first.until > now) {
             return;
@@ -182,7 +183,7 @@ impl Desk {
         }
         if !over.is_empty() {
             // They are looked at again when some call has ended.
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.waiting.lock();
             over.append(&mut waiting);
             *waiting = over;
             self.landed.store(true, Ordering::Release);
@@ -250,7 +251,7 @@ impl Desk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tray> {
-        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tray.lock()
     }
 }
 
@@ -384,7 +385,7 @@ impl DeskCall {
         let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;
         let (rules, draining) = (&self.desk.shared.rules.response, self.desk.shared.attention.draining());
-        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut date = self.desk.date.lock();
         let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
         Some(match &mut self.passage {
             None => work(&mut answer),
@@ -428,7 +429,7 @@ impl DeskCall {
             watch.release(self.number);
         }
         let rules = &self.desk.shared.rules;
-        let mut date = self.desk.date.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut date = self.desk.date.lock();
         let exchange_ready = exchange.ready;
         let (mut answer, head, endpoints) = Answer::resume(
             &mut exchange,

@@ -14,9 +14,10 @@ mod snapshot;
 mod tickets;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anygate_config::TlsPlan;
+use anygate_lock::Mutex;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -63,12 +64,12 @@ impl Tls {
     /// Reads everything again, for connections that come from now on. If that fails, what was there stays.
     fn reload(&self) -> Result<Vec<String>, String> {
         let (config, warnings) = config(&self.0.plan, &self.0.tickets)?;
-        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *self.0.current.lock() = Arc::new(config);
         Ok(warnings)
     }
 
     pub(crate) fn session(&self) -> Result<ServerConnection, rustls::Error> {
-        let config = Arc::clone(&self.0.current.lock().unwrap_or_else(PoisonError::into_inner));
+        let config = Arc::clone(&self.0.current.lock());
         ServerConnection::new(config)
     }
 }

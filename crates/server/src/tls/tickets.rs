@@ -5,9 +5,10 @@
 //! read the tickets of the time before the last change no more.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anygate_lock::Mutex;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{digest, hmac};
 use rustls::server::ProducesTickets;
@@ -80,7 +81,7 @@ struct Keys {
 impl Issuer {
     /// The key of now and the one before.
     fn keys(&self, period: u64) -> (Seed, Option<Seed>) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.keys.lock();
         while keys.tickets.period < period {
             let next = if period - keys.tickets.period > 2 { period - 1 } else { keys.tickets.period + 1 };
             keys.tickets.advance_to(next);

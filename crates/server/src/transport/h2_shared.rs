@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::http2::Frames;
 
 /// Frames that are work for us alone: so many at once, so many a second, and so many for each answer that was given.
@@ -54,11 +54,11 @@ impl Shared {
 
     /// Takes the tokens of streams that can send more, or never will.
     pub(crate) fn take_called(&self) -> Vec<usize> {
-        std::mem::take(&mut self.called.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.called.lock())
     }
 
     fn idle_frames(&self) -> MutexGuard<'_, IdleFrames> {
-        self.idle_frames.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle_frames.lock()
     }
 
     pub(crate) fn look_at(&self, bytes: &[u8]) {

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use anygate_lock::{Condvar, Mutex};
 use anygate_proto::application::SendError;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
@@ -67,8 +68,8 @@ impl Call {
 
 impl Wake for Call {
     fn wake(self: Arc<Self>) {
-        self.shared.called.lock().unwrap_or_else(PoisonError::into_inner).push(self.token);
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.called.lock().push(self.token);
+        *self.told.lock() = true;
         self.changed.notify_all();
     }
 }
@@ -124,7 +125,7 @@ impl Stream {
     ///
     /// Errors: `WouldBlock`, also for streams that are no WebSocket; others when the client is gone.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut incoming = self.incoming.lock();
         let Some(Incoming { body, at_hand }) = &mut *incoming else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
@@ -201,9 +202,9 @@ impl Stream {
 
     /// Waits until more can be sent, at most `longest`. Gives `false` when nothing changed.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
-        let told = self.call.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.call.told.lock();
         let waited = self.call.changed.wait_timeout_while(told, longest, |told| !*told);
-        let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut told = waited;
         std::mem::take(&mut *told)
     }
 
@@ -241,7 +242,7 @@ impl Stream {
 
     /// Works on the half. A panic in `h2` is as if the client were gone.
     fn with<T>(&self, work: impl FnOnce(&mut Half) -> io::Result<T>) -> io::Result<T> {
-        let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut half = self.half.lock();
         catch_unwind(AssertUnwindSafe(|| work(&mut half))).unwrap_or_else(|panic| {
             tracing::error!("HTTP/2 failed inside anygate: {}", panic_text(panic.as_ref()));
             Err(gone())
@@ -252,7 +253,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        let half = self.half.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let half = self.half.get_mut();
         if half.ended && !half.reset {
             self.shared.earn();
         }

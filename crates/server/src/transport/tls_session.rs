@@ -2,9 +2,10 @@
 //! nothing here waits.
 
 use std::io::{self, Read, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use anygate_lock::{Mutex, MutexGuard};
 use anygate_sys::Stream;
 use rustls::ServerConnection;
 
@@ -131,7 +132,7 @@ impl Secured {
 
     fn lock(&self) -> MutexGuard<'_, Session> {
         // A panic inside rustls would leave a session that refuses everything; it ends with its connection.
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        self.session.lock()
     }
 }
 
@@ -139,7 +140,7 @@ impl Drop for Secured {
     fn drop(&mut self) {
         // RFC 8446 section 6.1: "Each party MUST send a "close_notify" alert before closing its write side of the
         // connection". Without it a client cannot tell the end from a cut.
-        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let session = self.session.get_mut();
         session.say_goodbye(&self.stream);
     }
 }

@@ -6,10 +6,11 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use anygate_lock::Mutex;
 use anygate_sys::poll::{self, Wanted};
 use tracing::Span;
 
@@ -69,7 +70,7 @@ impl Upgraded for Relay {
         self.over.store(true, Ordering::Release);
         // What was written can still be read; then comes the end, which wakes the thread.
         let _ = self.ours.shutdown(Shutdown::Both);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         // A panic in there is a fault of ours that ends this connection only.
         thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
     }

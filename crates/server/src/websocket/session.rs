@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_proto::application::{Received, SendError, Socket};
 use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
 use anygate_proto::websocket::handshake::Offer;
@@ -184,7 +185,7 @@ impl Session {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every statement leaves it whole; a panic while it was held is that WebSocket's.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
@@ -307,7 +308,7 @@ impl Socket for Session {
     fn send(&self, kind: Kind, data: &[u8]) -> Result<(), SendError> {
         let pipe = self.pipe()?;
         let mut room = Vec::new();
-        let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoder = self.encoder.lock();
         if encoder.wants_context(data.len())
             && let Some(context) = self.rules.deflate.take()
         {
@@ -368,13 +369,13 @@ impl Socket for Session {
         let mut inner = self.lock();
         while !inner.has_news() {
             inner = match until {
-                None => self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => self.arrived.wait(inner),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return false;
                     }
-                    self.arrived.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.arrived.wait_timeout(inner, left)
                 }
             };
         }
