@@ -686,11 +686,6 @@ impl Recorder {
         may_replace_error(stale, now).then(|| Stored::new(stale, &self.request, now, &status))
     }
 
-    /// Stores nothing.
-    pub fn abandon(self) {
-        drop(self);
-    }
-
     fn replaces_conditions_of_client(&self) -> bool {
         let is_condition =
             |(name, _): (&[u8], &[u8])| is_one_of(name, &["if-none-match", "if-modified-since"]);

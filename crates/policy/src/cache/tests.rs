@@ -183,7 +183,7 @@ fn only_whole_answers_of_bounded_length_are_stored() {
     let Lookup::Miss(mut recorder) = cache.lookup(&get("/a"), false, at(0)) else { panic!() };
     recorder.start(&response("200 OK", &[FRESH]), at(0));
     recorder.write(b"half");
-    recorder.abandon();
+    drop(recorder);
     assert!(ask(&cache, &get("/a"), 0, &[], "").0);
 }
 
