@@ -497,6 +497,26 @@ def starts_twice(environ, start_response):
     return [b"x"]
 
 
+@route
+def by_name(environ, start_response):
+    names = {"response_headers": [("Content-Type", "text/plain")]}
+    if environ["QUERY_STRING"] == "headers":
+        names = {"headers": names["response_headers"]}
+    start_response(status="200 OK", exc_info=None, **names)(data=b"by ")
+    return [b"name"]
+
+
+@route
+def end_of_file(environ, start_response):
+    """The last bytes of a large file, as frameworks send a part: they ask whether the wrapper can seek."""
+    with open(environ["QUERY_STRING"], "rb", buffering=0) as handle:
+        wrapper = environ["wsgi.file_wrapper"](handle)
+        assert wrapper.seekable()
+        wrapper.seek(-10, os.SEEK_END)
+        start_response("200 OK", [("Content-Type", "text/plain"), ("X-Place", str(wrapper.tell()))])
+        return [next(wrapper)]
+
+
 # The validator of the standard library.
 
 

@@ -203,6 +203,10 @@ class TestStreamedInput:
 
 
 class TestAnswers:
+    @pytest.mark.parametrize("name", ["response_headers", "headers"])
+    def test_arguments_may_be_given_by_name(self, echo, name):
+        assert echo.get(f"/by_name?{name}").body == b"by name"
+
     def test_start_response_may_be_called_in_a_generator(self, echo):
         answer = echo.get("/late_start")
         assert (answer.status, answer["x-late"], answer.body) == (201, "yes", b"late")
@@ -326,6 +330,14 @@ class TestFiles:
 
     def test_temporary_files_work(self, echo):
         assert echo.get("/temporary_file").body == b"orary"
+
+    def test_the_end_of_a_large_file_is_sought_not_read(self, echo, tmp_path):
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate((100 << 30) - 10)
+            file.seek(0, 2)
+            file.write(b"0123456789")
+        answer = echo.get(f"/end_of_file?{tmp_path / 'large'}")
+        assert (answer.body, answer["x-place"]) == (b"0123456789", str((100 << 30) - 10))
 
     def test_what_only_looks_like_a_file_is_read_and_closed(self, echo):
         assert echo.get("/file_like").body == b"y" * 100_000

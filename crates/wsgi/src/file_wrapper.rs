@@ -5,7 +5,7 @@ use std::fs::File;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::ffi;
 
@@ -33,6 +33,25 @@ impl FileWrapper {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let block = self.filelike.bind(py).call_method1("read", (self.block_bytes,))?;
         Ok(block.is_truthy()?.then_some(block))
+    }
+
+    /// Whether the file can be read from another place, which frameworks ask before they send a part of it (RFC 9110
+    /// section 14.2): without that they read all that is before the part.
+    fn seekable(&self, py: Python<'_>) -> PyResult<bool> {
+        let filelike = self.filelike.bind(py);
+        match filelike.getattr_opt("seekable")? {
+            Some(seekable) => seekable.call0()?.is_truthy(),
+            None => filelike.hasattr("seek"),
+        }
+    }
+
+    #[pyo3(signature = (*arguments))]
+    fn seek<'py>(&self, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        self.filelike.bind(arguments.py()).call_method1("seek", arguments)
+    }
+
+    fn tell<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.filelike.bind(py).call_method0("tell")
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -8,7 +8,7 @@ use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice, PyTuple};
 
 /// What one refill for `readline` reads.
 const REFILL_BYTES: usize = 16 * 1024;
@@ -28,12 +28,16 @@ struct Reader {
     start: usize,
     /// Bytes that the body still has, if it says.
     left: Option<u64>,
+    /// Bytes that the body has given.
+    received: u64,
 }
 
 impl InputStream {
     pub(crate) fn new(body: Option<Box<dyn Body>>) -> Self {
-        let reader =
-            body.map(|body| Mutex::new(Reader { left: body.length(), body, buffer: Vec::new(), start: 0 }));
+        let reader = body.map(|body| {
+            let left = body.length();
+            Mutex::new(Reader { body, buffer: Vec::new(), start: 0, left, received: 0 })
+        });
         InputStream { reader }
     }
 
@@ -111,6 +115,64 @@ impl InputStream {
             }
         }
     }
+
+    /// Up to `size` bytes, as many as come at once: what `io.TextIOWrapper` reads.
+    #[pyo3(signature = (size = None, /))]
+    fn read1<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let most = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(REFILL_BYTES);
+        let bytes = self.with(py, |reader| {
+            let mut bytes = vec![0; most.min(PIECE_MAX_BYTES)];
+            let count = reader.read(&mut bytes)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        })?;
+        Ok(PyBytes::new(py, bytes.as_deref().unwrap_or_default()))
+    }
+
+    /// Fills a buffer, as far as the body goes; returns how many bytes that are.
+    fn readinto(&self, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let py = buffer.py();
+        let view = PyMemoryView::from(buffer)?.call_method1("cast", ("B",))?;
+        let bytes = self.read(py, Some(isize::try_from(view.len()?)?))?;
+        let count = bytes.as_bytes().len();
+        view.set_item(PySlice::new(py, 0, isize::try_from(count)?, 1), bytes)?;
+        Ok(count)
+    }
+
+    fn readable(&self) -> bool {
+        true
+    }
+
+    fn writable(&self) -> bool {
+        false
+    }
+
+    /// The body is read once, from its beginning to its end.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    #[pyo3(signature = (*arguments))]
+    fn seek(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let unsupported = arguments.py().import("io")?.getattr("UnsupportedOperation")?;
+        Err(PyErr::from_value(unsupported.call1(("the body of a request cannot be read again",))?))
+    }
+
+    /// How many bytes were read.
+    fn tell(&self, py: Python<'_>) -> PyResult<u64> {
+        let place = self.with(py, |reader| Ok(reader.received - reader.buffered().len() as u64))?;
+        Ok(place.unwrap_or_default())
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        false
+    }
+
+    /// PEP 3333: the stream is the server's. What wraps it closes it at its own end, which changes nothing.
+    fn close(&self) {}
+
+    fn flush(&self) {}
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
         slf
@@ -221,6 +283,7 @@ impl Reader {
     }
 
     fn count_down(&mut self, count: usize) {
+        self.received += count as u64;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(count as u64);
         }
@@ -267,6 +330,43 @@ mod tests {
                 assert_eq!(bytes(input.read(py, Some(-1))), b"last");
                 assert_eq!(bytes(input.read(py, None)), b"");
                 assert!(input.__next__(py).unwrap().is_none());
+            }
+        });
+    }
+
+    #[test]
+    fn what_wraps_a_file_can_wrap_the_body() {
+        Python::initialize();
+        Python::attach(|py| {
+            let code = c"
+import io
+def check(new):
+    body = new()
+    into = bytearray(6)
+    assert (body.readinto(into), into, body.tell()) == (6, b'one\\ntw', 6)
+    assert body.readline() == b'o two\\n' and body.tell() == 12
+    assert body.read1(2) and not body.seekable() and body.readable() and not body.closed
+    try:
+        body.seek(0)
+    except io.UnsupportedOperation:
+        pass
+    else:
+        raise AssertionError
+    text = io.TextIOWrapper(new(), 'ascii')
+    assert list(text) == ['one\\n', 'two two\\n', '\\n', 'last']
+    assert io.BufferedReader(new()).read() == b'one\\ntwo two\\n\\nlast'
+";
+            let check =
+                PyModule::from_code(py, code, c"check.py", c"check").unwrap().getattr("check").unwrap();
+            for streamed in [false, true] {
+                let new = pyo3::types::PyCFunction::new_closure(py, None, None, move |arguments, _| {
+                    Bound::new(
+                        arguments.py(),
+                        InputStream::new(Some(Box::new(Slow(b"one\ntwo two\n\nlast", streamed)))),
+                    )
+                    .map(Bound::unbind)
+                });
+                check.call1((new.unwrap(),)).unwrap();
             }
         });
     }

@@ -18,13 +18,18 @@ pub(crate) struct StartResponse {
 
 #[pymethods]
 impl StartResponse {
-    #[pyo3(signature = (status, response_headers, exc_info = None, /))]
+    /// PEP 3333 has the names `status`, `response_headers` and `exc_info`; wsgiref and gunicorn say `headers`, and so do
+    /// applications that pass it by name.
+    #[pyo3(signature = (status, response_headers = None, exc_info = None, *, headers = None))]
     fn __call__(
         slf: &Bound<'_, Self>,
         status: &Bound<'_, PyAny>,
-        response_headers: &Bound<'_, PyAny>,
+        response_headers: Option<&Bound<'_, PyAny>>,
         exc_info: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
+        let missing = || PyTypeError::new_err("start_response() takes a status and a list of headers");
+        let response_headers = response_headers.or(headers).ok_or_else(missing)?;
         begin(&slf.get().call, status, response_headers, exc_info)?;
         Ok(Write { start_response: slf.clone().unbind() })
     }
@@ -121,7 +126,6 @@ pub(crate) struct Write {
 
 #[pymethods]
 impl Write {
-    #[pyo3(signature = (data, /))]
     fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         self.start_response.get().call.written(data)
     }
