@@ -6,8 +6,10 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 from servers import ANYGATE, FOLDER, LOAD_CORE, SERVER_CORE
@@ -90,7 +92,8 @@ def comparison_table(rows, floor, unable):
 
 def ratio(figure, best):
     """A figure as a share of the best peer's; nothing if that is no measure."""
-    return f"{figure / best:.2f}" if figure is not None and best is not None and best > 0 else ""
+    # What is below the floor is as good as nothing: the figures of both have errors.
+    return f"{max(figure, 0) / best:.2f}" if figure is not None and best is not None and best > 0 else ""
 
 
 def heading(options):
@@ -107,6 +110,5 @@ def heading(options):
         f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}. Server on core "
         f"{SERVER_CORE}, wrk on core {LOAD_CORE}; {options.rounds} rounds of {options.seconds} s, medians.",
         "",
-        f'Command: `make bench BENCH_ARGUMENTS="--rounds {options.rounds} --seconds {options.seconds} '
-        f'--workloads {options.workloads}"`',
+        f'Command: `make bench BENCH_ARGUMENTS="{shlex.join(sys.argv[1:])}"`',
     ]
