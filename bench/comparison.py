@@ -92,9 +92,10 @@ def one(row, title, make, options):
     try:
         with kind(server, module, name, cores=BOTH if row.both_cores else SERVER_CORE) as running:
             body = first_response(row, running)
+            duration = max(options.seconds, row.seconds_min)
             if options.warm_up:
                 loaded(row, running, len(body), options.warm_up)
-            figure = undisturbed(options, lambda: loaded(row, running, len(body), options.seconds), running)
+            figure = undisturbed(options, lambda: loaded(row, running, len(body), duration), running)
             probe(row, running)
     except OSError as error:
         figure = f"did not start: {error}"
