@@ -83,6 +83,8 @@ def reload(options):
         timer.start()
         figure = load(running, 16, "/", duration, fields=fields)
         timer.join()
+        if running.process.poll() is not None:
+            raise Failed("ends on HUP")
         seen = {first_response(row, running) for _ in range(20)}
         if before in seen:
             raise Failed(f"still has the old application after {duration * 2 / 3:.0f} s")
