@@ -20,6 +20,7 @@ from running import Failed, Running
 from servers import LOAD_CORE, Server
 
 KEPT, ACTIVE, LISTENERS = 10_000, 100, 1000
+PATIENCE = 60  # seconds for connections to be taken
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -39,7 +40,10 @@ def kept(options):
         alone = load(running, ACTIVE, "/", options.seconds)
         idle = []
         try:
+            until = time.monotonic() + PATIENCE
             for _ in range(KEPT - ACTIVE):
+                if time.monotonic() > until:
+                    raise Failed(f"took {len(idle)} connections in {PATIENCE} s")
                 connection = socket.create_connection(("127.0.0.1", running.port), 10)
                 idle.append(connection)
                 connection.sendall(GET)
