@@ -10,7 +10,7 @@ from pathlib import Path
 import gateways
 import pytest
 import tomllib
-from elsewhere import Http, certificate, free_port, over_tls, wait_for
+from other_servers import Http, certificate, free_port, over_tls, wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

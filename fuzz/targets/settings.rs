@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use anygate_config::{log_format, parse};
-use anygate_cron::{crontab, words};
+use anygate_cron::{crontab, quoting};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = log_format::read(text);
-    let _ = words::split(text);
+    let _ = quoting::split(text);
     let _ = crontab::parse(text);
     let arguments = text.split('\n').map(OsString::from);
     if let Err(exit) = parse(arguments, &[], Path::new("/nowhere")) {

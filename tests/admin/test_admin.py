@@ -7,9 +7,9 @@ import threading
 import time
 
 import pytest
+from admin_address import CONTRACT, watch
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import wait_until
-from watched import CONTRACT, watch
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import os
 import re
 
 import pytest
+from admin_address import watch
 from browser import CHROMIUM, Browser
-from watched import watch
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from admin_address import CONTRACT, watch
 from conftest import ANYGATE, PATIENCE
-from watched import CONTRACT, watch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE
-from elsewhere import Http, free_port, process, wait_for
+from other_servers import Http, free_port, process, wait_for
 from waiting import wait_until
 
 SITE = Path(__file__).parents[1] / "web2py" / "site"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS, Served
-from elsewhere import free_port
+from other_servers import free_port
 from waiting import wait_until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS
-from elsewhere import certificate, free_port
+from other_servers import certificate, free_port
 from waiting import let_pass
 from wire import wait_closing, wait_stuck
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import http2_frames
 import pytest
 from conftest import APPS
-from elsewhere import certificate
 from http2_frames import Client, plain
+from other_servers import certificate
 
 APPLICATION = APPS / "http2.py"
 

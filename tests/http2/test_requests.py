@@ -15,8 +15,8 @@ from pathlib import Path
 import http2_frames
 import pytest
 from conftest import APPS
-from elsewhere import certificate
 from http2_frames import Client, Raw, Reset, frame, plain, secure
+from other_servers import certificate
 from waiting import let_pass
 from wire import is_read, send_read, wait_closing, wait_stuck
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from elsewhere import free_port, process, wait_for
+from other_servers import free_port, process, wait_for
 from wire import Connection
 
 ROOT = Path(__file__).parents[2]

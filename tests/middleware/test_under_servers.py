@@ -13,7 +13,7 @@ import brotli
 import pytest
 import zstandard
 from conftest import ANYGATE, APPS
-from elsewhere import free_port, process, wait_for
+from other_servers import free_port, process, wait_for
 from wire import Connection
 
 CONFIG = """

@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from admin_address import watch
 from conftest import ANYGATE, APPS, Served
-from watched import watch
 
 CONTRACT = APPS / "contract.py"
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "logs.md").read_text()

@@ -4,8 +4,8 @@ import re
 import shutil
 
 import pytest
+from admin_address import watch
 from conftest import APPS
-from watched import watch
 
 APP = """
 import os

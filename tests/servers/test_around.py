@@ -6,7 +6,7 @@ import json
 import pytest
 from anygate.adapters import SERVERS
 from conftest import APPS
-from elsewhere import free_port, started
+from other_servers import free_port, started
 from wire import Connection
 
 NAMES = ["gunicorn", "uwsgi", "waitress", "gevent", "wsgiref", "granian", "uvicorn"]

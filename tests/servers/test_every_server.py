@@ -2,7 +2,7 @@
 
 import pytest
 from anygate.adapters import SERVERS
-from elsewhere import Packed, started
+from other_servers import Packed, started
 
 NAMES = [name for name, server in SERVERS.items() if server.run and server.protocols]
 BODY = bytes(range(256)) * 4000

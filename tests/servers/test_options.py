@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from anygate.adapters import SERVERS
 from conftest import APPS
-from elsewhere import Http, certificate, free_port, over_tls, started, wait_for
+from other_servers import Http, certificate, free_port, over_tls, started, wait_for
 from wire import Connection
 
 RUNNING = {name: server for name, server in SERVERS.items() if server.run and "http" in server.protocols}
@@ -226,7 +226,7 @@ def test_a_cgi_program(tmp_path):
 @pytest.mark.parametrize(("server", "workers"), [("native", None), ("waitress", None), ("gunicorn", 2)])
 def test_the_old_signature(server, workers, tmp_path):
     """``run('gunicorn', '0.0.0.0', 8000, logging=True, softcron=False)``."""
-    from elsewhere import process
+    from other_servers import process
 
     port = free_port()
     call = f"anygate.run({server!r}, '127.0.0.1', {port}, logging=True, softcron=False, app={str(SIX)!r}"

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from conftest import ANYGATE, APPS
-from elsewhere import Http, free_port, process, wait_for
+from other_servers import Http, free_port, process, wait_for
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import zlib
 from urllib.parse import urljoin
 
 import pytest
-from elsewhere import certificate
 from http2_frames import Client, Reset, plain
+from other_servers import certificate
 from planned import EVERYTHING, PROTOCOLS, planned
 from secure import Secure
 from wire import Connection

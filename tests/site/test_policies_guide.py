@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from elsewhere import free_port
+from other_servers import free_port
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guide" / "policies.md").read_text()

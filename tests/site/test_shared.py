@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from elsewhere import free_port
+from other_servers import free_port
 from planned import planned
 from wire import Connection
 

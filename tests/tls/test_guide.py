@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from authority import Authority
 from conftest import ANYGATE, APPS
-from elsewhere import free_port
+from other_servers import free_port
 from secure import Secure
 from wire import Connection
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from conftest import APPS
-from elsewhere import free_port
+from other_servers import free_port
 from secure import Secure
 
 CONTRACT = APPS / "contract.py"

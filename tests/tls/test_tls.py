@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS
-from elsewhere import certificate
+from other_servers import certificate
 from secure import Secure
 from wire import Connection, send_read
 

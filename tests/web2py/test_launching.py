@@ -12,7 +12,7 @@ from pathlib import Path
 import gateways
 import pytest
 from conftest import ANYGATE
-from elsewhere import Http, free_port, process, wait_for
+from other_servers import Http, free_port, process, wait_for
 from wire import Connection
 
 SITE = Path(__file__).parent / "site"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE
-from elsewhere import process
+from other_servers import process
 from wire import Connection
 
 SITE = Path(__file__).parent / "site"

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 import socketio
-from elsewhere import certificate
+from other_servers import certificate
 from simple_websocket import Client, ConnectionClosed
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect

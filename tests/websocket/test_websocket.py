@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS
-from elsewhere import certificate
+from other_servers import certificate
 from waiting import let_pass
 from websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, Client, frame, handshake
 from websockets.exceptions import ConnectionClosed, InvalidStatus

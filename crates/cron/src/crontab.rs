@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use crate::fields::{self, Field, Fields, Oddity, StepOfZero};
-use crate::words::{self, Unfinished};
+use crate::quoting::{self, Unfinished};
 
 /// The nicknames, in web2py's order, with the five fields they stand for.
 const NICKNAMES: [(&str, &str); 8] = [
@@ -189,7 +189,7 @@ fn read_command(text: &str) -> Result<Command, LineFault> {
         (Some(name), _) => (false, name),
         (None, Some(name)) => (true, name),
         (None, None) => {
-            return match words::split(text) {
+            return match quoting::split(text) {
                 Ok(words) => Ok(Command::Program(words)),
                 Err(Unfinished::Quotation) => Err(LineFault::Quotation),
                 Err(Unfinished::Escape) => Err(LineFault::Escape),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anygate_config::{ApplicationPlan, CronAction, CronJob, CronMode, CronTask, Plan};
-use anygate_cron::{Crontabs, Entry, Identity, Overlap, Scheduler, Sources, Task, words};
+use anygate_cron::{Crontabs, Entry, Identity, Overlap, Scheduler, Sources, Task, quoting};
 use anygate_supervisor::Schedule;
 use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
@@ -149,7 +149,7 @@ fn entry(job: &CronJob, application: &ApplicationPlan) -> Result<Entry, Refusal>
         CronTask::Command(words) => Task::Command(words.clone()),
         CronTask::Function(name) => Task::Function(name.clone()),
         CronTask::Line(line) => {
-            let words = words::split(line).map_err(|_| {
+            let words = quoting::split(line).map_err(|_| {
                 Refusal::usage(format!("cron {:?}: command: a quote is not closed in {line:?}", job.name))
             })?;
             Task::Command(words)

@@ -2,15 +2,15 @@
 //! reads a clock: whoever asks may wait for as long as the timeout says, so it is nothing for a thread that serves others
 //! meanwhile.
 //!
-//! * [`Redis`]: connections, and what happens when there are none. `rates`: requests counted by all nodes. `answers`:
+//! * [`Redis`]: connections, and what happens when there are none. `rates`: requests counted by all nodes. `responses`:
 //!   a store for the cache.
 //!
 //! When Redis cannot be reached, every question is answered with "nobody knows": limits then hold in each node, and nothing
 //! is cached. It is asked again after a pause that grows, by one request at a time, so a Redis that does not answer costs a
 //! few requests its timeout and not every one.
 
-mod answers;
 mod rates;
+mod responses;
 
 use std::fmt;
 use std::str::FromStr;

@@ -9,8 +9,8 @@ import gateways
 import pytest
 import zstandard
 from conftest import APPS, Served
-from elsewhere import certificate
 from http2_frames import Client, Reset, plain, secure
+from other_servers import certificate
 from planned import EVERYTHING, PROTOCOLS, planned
 from secure import Secure
 from websocket_frames import TEXT, frame
