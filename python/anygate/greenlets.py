@@ -237,7 +237,7 @@ class _Write:
     def __init__(self, call: Any):
         self.call = call
 
-    def __call__(self, data: bytes, /) -> None:
+    def __call__(self, data: bytes) -> None:
         """Send ``data``, once there is room for it."""
         self.answering.wait(self.call, self.call.has_room)
         self.call.write(data)

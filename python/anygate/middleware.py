@@ -129,11 +129,22 @@ class _Answer:
         self._exchange.end()
         return answer
 
-    def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], None]:
-        self._exchange.start(status, headers, exc_info)
+    def _start(
+        self,
+        status: str,
+        response_headers: list[tuple[str, str]] | None = None,
+        exc_info: Any = None,
+        *,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> Callable[[bytes], None]:
+        """Begin the response; the names are those of the native ``start_response``."""
+        chosen = headers if response_headers is None else response_headers
+        if chosen is None:
+            raise TypeError("start_response() takes a status and a list of headers")
+        self._exchange.start(status, chosen, exc_info)
         return self._write
 
-    def _write(self, data: bytes, /) -> None:
+    def _write(self, data: bytes) -> None:
         self._exchange.write(data)
         self.tell_head()
         while piece := self._exchange.take():

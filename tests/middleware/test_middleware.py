@@ -224,6 +224,17 @@ def test_a_file_stays_a_file_unless_its_bytes_are_needed(tmp_path, environ, is_r
     assert file.closed
 
 
+@pytest.mark.parametrize("name", ["response_headers", "headers"])
+def test_start_response_takes_names(name):
+    def application(environ, start_response):
+        start_response(status="200 OK", exc_info=None, **{name: [TEXT]})(data=b"by ")
+        return [b"name"]
+
+    answer = Answer(anygate.wsgihandler(application, request_id=True))
+    assert b"".join([*answer.written, *answer.iterable]) == b"by name"
+    assert TEXT in answer.starts[0][1]
+
+
 def test_a_server_without_a_file_wrapper_stays_so():
     def application(environ, start_response):
         assert "wsgi.file_wrapper" not in environ

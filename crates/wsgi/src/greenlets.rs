@@ -214,14 +214,16 @@ const OF_WEBSOCKET: u64 = 1 << 63;
 
 #[pymethods]
 impl GreenletCall {
-    #[pyo3(signature = (status, response_headers, exc_info = None, /))]
+    /// The names are those of `StartResponse`.
+    #[pyo3(signature = (status, response_headers = None, exc_info = None, *, headers = None))]
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         status: &Bound<'py, PyAny>,
-        response_headers: &Bound<'py, PyAny>,
+        response_headers: Option<&Bound<'py, PyAny>>,
         exc_info: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        begin(call(slf), status, response_headers, exc_info)?;
+        begin(call(slf), status, response_headers.or(headers), exc_info)?;
         slf.get().write_class.bind(slf.py()).call1((slf,))
     }
 

@@ -28,9 +28,7 @@ impl StartResponse {
         exc_info: Option<&Bound<'_, PyAny>>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
-        let missing = || PyTypeError::new_err("start_response() takes a status and a list of headers");
-        let response_headers = response_headers.or(headers).ok_or_else(missing)?;
-        begin(&slf.get().call, status, response_headers, exc_info)?;
+        begin(&slf.get().call, status, response_headers.or(headers), exc_info)?;
         Ok(Write { start_response: slf.clone().unbind() })
     }
 }
@@ -39,9 +37,11 @@ impl StartResponse {
 pub(crate) fn begin(
     call: &Call,
     status: &Bound<'_, PyAny>,
-    response_headers: &Bound<'_, PyAny>,
+    response_headers: Option<&Bound<'_, PyAny>>,
     exc_info: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
+    let missing = || PyTypeError::new_err("start_response() takes a status and a list of headers");
+    let response_headers = response_headers.ok_or_else(missing)?;
     if let Some(exc_info) = exc_info {
         // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
         // raise an error, and should re-raise using the exc_info tuple".

@@ -28,7 +28,7 @@ impl Steps {
         response_headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        begin(&self.0, status, response_headers, exc_info)
+        begin(&self.0, status, Some(response_headers), exc_info)
     }
 
     /// Takes what the application gives to `write`.
