@@ -23,27 +23,27 @@ pub struct Rules {
     pub lists: Vec<List>,
 }
 
-/// Who is let in to the paths below a prefix.
+/// Clients that may use the paths below a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
     /// It begins with a slash.
     pub prefix: String,
-    /// Who is let in.
+    /// Clients that are allowed.
     pub allow: Vec<Source>,
-    /// Who is not.
+    /// Clients that are denied.
     pub deny: Vec<Source>,
 }
 
-/// Where clients come from.
+/// Group of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// These addresses.
+    /// Clients with these addresses.
     Network(Network),
     /// Unix sockets, with nobody telling of a client behind.
     Unix,
 }
 
-/// Who may come in.
+/// All lists of a site.
 #[derive(Clone, Debug, Default)]
 pub struct AccessList {
     lists: ByPrefix<Decisions>,
@@ -76,7 +76,7 @@ struct Decisions {
     v4: Vec<Length>,
     v6: Vec<Length>,
     unix: Option<bool>,
-    /// What counts for a client that no network holds.
+    /// Decision for a client that is in no network of the list.
     otherwise: bool,
 }
 

@@ -10,22 +10,22 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// What there is to say about one request.
+/// Facts about one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Between whom.
+    /// Addresses of both ends.
     pub endpoints: &'a Endpoints,
-    /// What was asked; empty when it could not be read.
+    /// Head of the request; empty when it could not be parsed.
     pub head: &'a RequestHead,
-    /// What was answered.
+    /// Status of the response.
     pub status: u16,
-    /// The head of the answer, if [`Formatter::wants_response_fields`].
+    /// The head of the response, if [`Formatter::wants_response_fields`].
     pub response: Option<&'a ResponseHead>,
     /// Bytes of body.
     pub body_bytes: u64,
-    /// From the beginning of the answering to the complete answer.
+    /// From the beginning of the answering to the complete response.
     pub duration: Duration,
-    /// When the answering began, and with it the duration.
+    /// Time at which processing began; the duration counts from it.
     pub time: SystemTime,
 }
 

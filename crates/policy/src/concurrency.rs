@@ -13,7 +13,7 @@ use crate::rate_limit::By;
 use crate::refusal::Refusal;
 use crate::shared_memory::counters::{CountTable, Permit};
 
-/// Who is over a limit of requests at once may try again as soon as one of them has ended, which nobody knows.
+/// Value of Retry-After for a client over its limit, because the end of its requests is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Limits of requests at once, as they were given.
@@ -28,9 +28,9 @@ pub struct RequestRules {
 pub struct RequestLimit {
     /// It begins with a slash.
     pub prefix: String,
-    /// What tells clients apart.
+    /// Property that tells clients apart.
     pub by: By,
-    /// Most requests at once.
+    /// Maximum number of concurrent requests.
     pub requests_max: u32,
 }
 
@@ -53,7 +53,7 @@ impl RequestLimiter {
         self.limits.is_empty()
     }
 
-    /// Counts a request until the permit is dropped, which should be when its answer is given; there is none for paths
+    /// Counts a request until the permit is dropped, which should be when its response is given; there is none for paths
     /// without a limit. Refuses what is too many: 429.
     pub fn enter(&self, head: &RequestHead, client: Client) -> Result<Option<Permit>, Refusal> {
         if self.is_empty() {
@@ -75,9 +75,9 @@ impl RequestLimiter {
 /// How many connections there may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionRules {
-    /// Most connections of this process.
+    /// Maximum number of connections of this process.
     pub connections_max: usize,
-    /// Most connections from one address, or from one /64 of IPv6.
+    /// Maximum number of connections from one address, or one /64 of IPv6.
     pub per_client_max: Option<u32>,
     /// Proxies and the like, whose connections are those of many clients. Unix sockets are never counted by address.
     pub exempt: Vec<Network>,
@@ -94,9 +94,9 @@ pub struct Connections {
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMany {
-    /// There are as many as may be.
+    /// The process has its maximum number of connections.
     Connections,
-    /// Its client has as many as it may.
+    /// The client has its maximum number of connections.
     OfClient,
 }
 
@@ -145,11 +145,11 @@ impl Drop for ConnectionPermit {
 /// How many requests may wait for a thread, and how long. Who would wait longer than clients do is better told at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRules {
-    /// Most requests that wait.
+    /// Maximum number of waiting requests.
     pub length_max: usize,
     /// The longest that one waits.
     pub age_max: Duration,
-    /// When those that are refused should come again.
+    /// Value of Retry-After for rejected requests.
     pub retry_after: Duration,
 }
 
@@ -168,7 +168,7 @@ impl QueueRules {
 /// How large bodies may be, as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyRules {
-    /// Where no prefix fits.
+    /// Maximum where no prefix matches.
     pub body_max_bytes: u64,
     /// Below these prefixes; the longest counts, and may allow more or less.
     pub paths: Vec<(String, u64)>,

@@ -21,14 +21,14 @@ pub(crate) struct Validators {
     pub(crate) modified: Option<Modified>,
 }
 
-/// When a file was changed, in whole seconds.
+/// Time of a file's last change, in whole seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Modified {
     time: SystemTime,
     pub(crate) text: String,
 }
 
-/// What a request's conditions come to.
+/// Result of a request's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Send it; a part of it if `range` and if one is asked for.

@@ -1,4 +1,4 @@
-//! Which pages of other origins may read a site's answers: CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>.
+//! Which pages of other origins may read a site's responses: CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>.
 //!
 //! A preflight is answered here, so that the application never sees one.
 
@@ -8,7 +8,7 @@ use anygate_proto::head::{RequestHead, ResponseHead, is_token_byte};
 
 use crate::compression::negotiation::vary_by;
 
-/// Who may do what.
+/// Origins and what their pages may do.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Pages of these origins may.
@@ -26,7 +26,7 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// Nobody may anything.
+    /// Allows nothing.
     fn default() -> Self {
         Rules {
             origins: Vec::new(),
@@ -60,7 +60,7 @@ pub enum Origin {
 pub enum Fields {
     /// All that a page asks for.
     Any,
-    /// These.
+    /// These names.
     Named(Vec<String>),
 }
 
@@ -177,7 +177,7 @@ impl Cors {
         })
     }
 
-    /// The answer to a preflight, without a body; `None` for any other request. A page that may not hears nothing, which
+    /// The response to a preflight, without a body; `None` for any other request. A page that may not hears nothing, which
     /// to a browser means no.
     pub fn preflight(&self, request: &RequestHead) -> Option<ResponseHead> {
         let asked = request.field("access-control-request-method");
@@ -206,7 +206,7 @@ impl Cors {
         Some(head)
     }
 
-    /// Puts into the head of an answer whether a page may read it. What the application said of it stands.
+    /// Puts into the head of a response whether a page may read it. What the application said of it stands.
     pub fn apply(&self, request: &RequestHead, head: &mut ResponseHead) {
         if !head.has_field("access-control-allow-origin")
             && self.admit(request, head)
@@ -225,7 +225,7 @@ impl Cors {
             add(head, "Access-Control-Allow-Origin", b"*");
             return true;
         }
-        // Also where there is no origin: a cache must not give this answer to one that has.
+        // Also where there is no origin: a cache must not give this response to one that has.
         vary_by(head, "Origin");
         let Some(origin) = request.field("origin").and_then(|origin| std::str::from_utf8(origin).ok()) else {
             return false;

@@ -17,12 +17,12 @@ const PAGE_MAX_BYTES: u64 = 1 << 20;
 /// An id of a request is left out if it is longer.
 const ID_MAX_BYTES: usize = 128;
 
-/// What error pages look like.
+/// Appearance of error pages.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Holds pages instead of ours: `404.html`, `404.json` and `404.txt`, or `4xx.html` and so on for all that have none.
     pub folder: Option<PathBuf>,
-    /// When to come back after a 503.
+    /// Value of Retry-After with a 503.
     pub retry_after: Option<Duration>,
 }
 
@@ -170,7 +170,7 @@ impl ErrorPages {
     }
 }
 
-/// What a file is for; `None` if its name says nothing of the kind.
+/// Returns the errors and the form that a file is for; `None` if its name names none.
 fn place(path: &Path) -> Option<(For, Form)> {
     let ending = path.extension()?;
     let form = Form::ALL.into_iter().find(|form| ending == form.ending())?;

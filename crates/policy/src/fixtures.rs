@@ -1,4 +1,4 @@
-//! Requests and answers for the tests of this crate.
+//! Requests and responses for the tests of this crate.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -33,7 +33,7 @@ pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> Re
     head
 }
 
-/// The head of an answer.
+/// The head of a response.
 pub(crate) fn response(status: &str, fields: &[(&str, &str)]) -> ResponseHead {
     let mut head = ResponseHead::new();
     head.set_status_line(status.as_bytes()).unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn field<'h>(head: &'h ResponseHead, name: &str) -> Option<&'h str> {
     head.field(name).map(|value| std::str::from_utf8(value).unwrap())
 }
 
-/// An answer that is kept as it was given.
+/// A response that is kept as it was given.
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) head: Option<ResponseHead>,

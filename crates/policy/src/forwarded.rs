@@ -19,12 +19,12 @@ pub struct Forwarding {
     header: ForwardedHeader,
 }
 
-/// What became of a request.
+/// Result of evaluating the forwarding fields of a request.
 #[derive(Debug)]
 pub enum Applied {
-    /// Nobody said anything about its client.
+    /// There were no such fields.
     Nothing,
-    /// Somebody did who is not believed; the fields are gone.
+    /// The peer is not trusted; the fields were removed.
     Removed,
     /// It travelled between these ends.
     Believed {
@@ -35,7 +35,7 @@ pub enum Applied {
     },
 }
 
-/// What proxies say of one request.
+/// Statements of proxies about one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Claims {
     client: Option<Client>,
@@ -308,7 +308,7 @@ fn unquoted(text: &str, separator: char) -> Option<Vec<&str>> {
     (!quoted).then_some(parts)
 }
 
-/// What one element of Forwarded says.
+/// Parameters of one element of Forwarded.
 #[derive(Debug, Default)]
 struct Parameters {
     client: Option<String>,

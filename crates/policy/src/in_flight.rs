@@ -30,7 +30,7 @@ pub struct Seen {
 }
 
 impl<'a> InFlight<'a> {
-    /// Shows a request; gives its place, `None` when there is none.
+    /// Shows a request; returns its place, `None` when there is none.
     pub fn begin(self, now: SystemTime, method: &[u8], target: &[u8]) -> Option<usize> {
         let place = (0..PLACES).find(|&place| {
             self.place(place).is_some_and(|(begun, _)| {

@@ -9,12 +9,12 @@
 //! * [`metrics`]: what is counted. [`in_flight`]: requests that are being answered.
 //! * [`shared_memory`]: what processes see of each other: counters, recent errors, and the row of each process.
 //! * [`compression`]: compressed responses. `conditional`: validators and conditional requests.
-//! * [`security_headers`] and [`cors`]: what browsers are told to do with answers.
+//! * [`security_headers`] and [`cors`]: what browsers are told to do with responses.
 //! * [`error_pages`]: what is shown when there is nothing else.
 //! * [`static_files`]: files without the application. [`web2py_static`]: those of web2py sites.
 //! * [`cache`]: answers that are given again (RFC 9111).
 //! * [`policies`]: all of them together, as one process has them.
-//! * [`shared`]: rates and answers that all nodes of a site have in common, in Redis.
+//! * [`shared`]: rates and responses that all nodes of a site have in common, in Redis.
 #![forbid(unsafe_code)]
 
 mod accept;

@@ -19,7 +19,7 @@ pub struct Family {
     pub help: &'static str,
 }
 
-/// What a metric is made of.
+/// Type of a metric.
 #[derive(Debug)]
 pub enum Kind {
     /// Only grows. One number for each combination of these labels.
@@ -193,7 +193,7 @@ pub struct Counts<'a>(pub &'a [AtomicU64]);
 pub struct Request<'a> {
     /// As sent.
     pub method: &'a [u8],
-    /// Of the final answer.
+    /// Of the final response.
     pub status: u16,
     /// See `request_duration_seconds`.
     pub duration: Duration,
@@ -203,7 +203,7 @@ pub struct Request<'a> {
     pub lock: Duration,
     /// Bytes of the request's body.
     pub received: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub sent: u64,
 }
 
@@ -357,7 +357,7 @@ impl Totals {
         })
     }
 
-    /// What Prometheus reads (text format 0.0.4).
+    /// Returns the metrics in Prometheus' text format 0.0.4.
     pub fn prometheus(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         let mut at = 0;

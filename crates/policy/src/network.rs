@@ -12,7 +12,7 @@ use anygate_proto::application::Endpoints;
 /// Bits of an IPv6 address that one customer of a provider has in common (RFC 6177): whoever has one address there has all
 /// of them.
 const SITE_BITS: u8 = 64;
-/// Where IPv4 addresses lie in IPv6, and how many bits say so.
+/// Length of the prefix of IPv4 addresses in IPv6.
 const MAPPED_BITS: u8 = 96;
 
 /// All addresses that begin with the first bits of one.
@@ -126,19 +126,19 @@ fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// Who sent a request, as far as limits and lists care.
+/// Client of a request, as limits and access lists identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// From this address, which is never an IPv4 address written as IPv6.
     Address(IpAddr),
     /// On a unix socket, with nobody telling of a client behind.
     Unix,
-    /// What stands for its address is none.
+    /// The text for its address is no address.
     Unknown,
 }
 
 impl Client {
-    /// Who is at the other end. `endpoints` are those after trusted proxies were heard.
+    /// Returns the client. `endpoints` are those after trusted proxies were evaluated.
     pub fn of(endpoints: &Endpoints) -> Client {
         // Ends of one request come from a proxy, which told of its own client.
         if endpoints.unix && !endpoints.of_one_request {

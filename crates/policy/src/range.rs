@@ -27,14 +27,14 @@ impl ByteRange {
 /// One member of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Member {
-    /// It cannot be read.
+    /// The range is invalid.
     Invalid,
-    /// It lies past the end.
+    /// The range begins after the end.
     Outside,
     Bytes(ByteRange),
 }
 
-/// What is to be sent.
+/// Part of the file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Everything, as if nothing had been asked for.

@@ -25,7 +25,7 @@ const LIMIT_FIELD: &str = "RateLimit";
 /// Policies as they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// In the order in which answers tell of them.
+    /// In the order in which responses tell of them.
     pub policies: Vec<Policy>,
 }
 
@@ -38,7 +38,7 @@ pub struct Policy {
     rate: Rate,
 }
 
-/// What tells clients apart.
+/// Property that tells clients apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum By {
     /// The address; all of a /64 of IPv6.
@@ -103,18 +103,18 @@ pub struct Ask<'a> {
     pub rate: &'a Rate,
 }
 
-/// What becomes of a request.
+/// Decision about a request.
 #[derive(Clone, Debug)]
 pub enum Decision {
-    /// Its path has no policy.
+    /// No policy applies to its path.
     Unlimited,
-    /// It may pass; its answer gets these fields.
+    /// It may pass; its response gets these fields.
     Pass(RateFields),
-    /// It gets this answer.
+    /// It gets this response.
     Refuse(Refusal),
 }
 
-/// What an answer says about the rates of its path.
+/// Fields of a response that describe the rates of its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateFields {
     policies: Arc<str>,
@@ -144,12 +144,12 @@ pub struct RateLimiter {
 /// The policies of one prefix.
 #[derive(Clone, Debug)]
 struct Group {
-    /// What RateLimit-Policy says of them.
+    /// Value of RateLimit-Policy.
     told: Arc<str>,
     policies: Vec<(u32, Policy)>,
 }
 
-/// Whom one policy counts a request for.
+/// Client that a policy counts a request for.
 enum Counted<'a> {
     Client(ClientKey),
     Field(&'a [u8]),

@@ -38,7 +38,7 @@ const PERIOD_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// One request in less than a few units could not be told from none.
 const PER_SECOND_MAX: u64 = 20_000;
 
-/// So many requests in so much time, and how many at once.
+/// Number of requests per time, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     requests: NonZeroU32,
@@ -55,7 +55,7 @@ pub enum InvalidRate {
     Zero,
     /// More requests in a second than can be told apart.
     TooFast,
-    /// It would take more than a month until a client may go on.
+    /// A client would take more than a month to recover its rate.
     TooSlow,
 }
 
@@ -154,7 +154,7 @@ fn digits(text: &str) -> Result<u32, InvalidRate> {
     text.parse().map_err(|_| InvalidRate::TooFast)
 }
 
-/// What became of one request.
+/// Result of counting one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The request is within its rate. If not, it was not counted.
@@ -277,12 +277,12 @@ impl RateTable {
     }
 }
 
-/// Whose rate it is.
+/// Owner of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key<'a> {
     /// The policy.
     pub policy: u32,
-    /// Whom it is for.
+    /// Bytes that identify the client.
     pub bytes: &'a [u8],
 }
 

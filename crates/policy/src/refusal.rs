@@ -1,11 +1,11 @@
-//! Answers of our own: a request that is not let through, and why. They repeat nothing of the request, so that nothing
+//! Responses of our own: a request that is not let through, and why. They repeat nothing of the request, so that nothing
 //! can be reflected into a browser.
 
 use std::time::Duration;
 
 use anygate_proto::head::ResponseHead;
 
-/// An answer that is given in place of the application's.
+/// A response that is given in place of the application's.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     head: ResponseHead,

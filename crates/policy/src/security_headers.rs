@@ -1,4 +1,4 @@
-//! Fields that tell browsers to be careful with a site's answers. The application's own word always stands.
+//! Fields that tell browsers to be careful with a site's responses. The application's own word always stands.
 
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::ResponseHead;
@@ -6,7 +6,7 @@ use anygate_proto::head::ResponseHead;
 /// Which fields are added.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// What there is to begin with.
+    /// Set of fields to begin with.
     pub profile: Profile,
     /// Fields that differ: a value instead of the profile's, or `None` for no such field.
     pub overrides: Vec<(String, Option<String>)>,
@@ -15,12 +15,12 @@ pub struct Rules {
 /// Sets of fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// None.
+    /// No fields.
     #[default]
     Off,
-    /// What hardly an application notices.
+    /// Fields that hardly any application notices.
     Default,
-    /// What an application must be written for: no inline scripts, no frames, nothing from elsewhere.
+    /// Fields that an application must be written for: no inline scripts, no frames, no content from other sites.
     Strict,
 }
 

@@ -21,7 +21,7 @@ pub struct Web2pyStatic {
     types: HashMap<String, String>,
 }
 
-/// What a path names.
+/// File that a path names.
 #[derive(Debug, PartialEq, Eq)]
 struct Target<'p> {
     application: &'p str,

@@ -1,6 +1,6 @@
 //! The cases of the test suite for HTTP caches (cache-tests.fyi) against our cache, with a clock of our own: a client and
 //! an application stand around it as the suite's do. What the suite requires, and what it calls optimal, holds, but for
-//! the cases that are listed here with their reasons. Its questions, which have no right answer, are only asked.
+//! the cases that are listed here with their reasons. Its questions, which have no right response, are only asked.
 //!
 //! `tests/corpus/http-cache/tests.json` has the suite's cases for shared caches as they are in its repository.
 #![expect(
@@ -57,7 +57,7 @@ const UUID: &str = "5f0d5f3e-5c0f-4c5e-8f0d-5f3e5c0f4c5e";
 
 type Fields = Vec<(String, String)>;
 
-/// A whole answer, as a client sees it.
+/// A whole response, as a client sees it.
 #[derive(Debug)]
 struct Answer {
     status: u16,

@@ -235,7 +235,7 @@ fn nodes_give_each_others_answers() {
     let plain = request("GET", "/a", &[]);
     assert_eq!(have(&one, &plain, &[FRESH], "text"), None);
     assert_eq!(have(&two, &plain, &[], "").as_deref(), Some("text"));
-    // Variants, also beside an answer without.
+    // Variants, also beside a response without.
     let vary = [FRESH, ("Vary", "Accept-Language, X")];
     let languages = ["de", "en", "fr"].map(|language| request("GET", "/b", &[("Accept-Language", language)]));
     assert_eq!(have(&one, &request("GET", "/b", &[]), &[FRESH, ("Vary", "X")], "none"), None);

@@ -26,7 +26,7 @@ use anygate_sys::Address;
 use crate::logs;
 use crate::refusal::Refusal;
 
-/// Threads that answer on the admin address.
+/// Threads that response on the admin address.
 const THREADS: usize = 2;
 /// How often metrics are sent to StatsD, as its own server flushes.
 const PUSH: Duration = Duration::from_secs(10);
@@ -37,12 +37,12 @@ const STACKS_MAX: Duration = Duration::from_secs(2);
 /// and one that wrote nothing more for so long has written everything.
 const STACKS_QUIET: Duration = Duration::from_millis(100);
 
-/// What the assistant needs beside its context.
+/// Inputs of the assistant besides its context.
 pub(crate) struct Assistant {
     pub(crate) token: Option<String>,
     pub(crate) since: SystemTime,
     pub(crate) supervisor: u64,
-    /// Where workers write down their stacks.
+    /// File into which workers write their stacks.
     pub(crate) stacks: File,
 }
 
@@ -186,7 +186,7 @@ fn is_local(address: &Address) -> bool {
     }
 }
 
-/// What the assistant's own server is like: nothing that the site's settings ask of clients of the site.
+/// Returns the plan of the assistant's own server, without the site's options for its clients.
 fn server_plan(site: &ServerPlan) -> ServerPlan {
     ServerPlan {
         workers: 1,
@@ -309,7 +309,7 @@ fn give<C: Write>(client: io::Result<C>, limit: impl Fn(&C) -> io::Result<()>, t
     }
 }
 
-/// What goes to a StatsD server.
+/// Sender of metrics to a StatsD server.
 struct Push {
     plan: StatsdPlan,
     processes: Arc<dyn Processes>,

@@ -17,7 +17,7 @@ use crate::loading::{import, load, wsgi};
 use crate::refusal::Refusal;
 use crate::{logs, policies};
 
-/// Answers the request of this process. Gives the exit code.
+/// Answers the request of this process. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     if env::var_os("REQUEST_METHOD").is_none() {
         let message =

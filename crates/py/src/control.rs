@@ -6,7 +6,7 @@ use pyo3::types::PyDict;
 
 use crate::refusal::Refusal;
 
-/// Runs one of the two. Gives the exit code.
+/// Runs one of the two. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, command: &str, words: &[String], plan: &AdminPlan) -> Result<i32, Refusal> {
     let call = || -> PyResult<i32> {
         let place = PyDict::new(py);

@@ -48,7 +48,7 @@ pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
     mode(plan).map(|mode| if mode == Mode::WithTraffic { "soft" } else { "hard" })
 }
 
-/// `anygate cron ...`. Gives the exit code.
+/// `anygate cron ...`. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
     logs::start(&plan.log, None).map_err(Refusal::machine)?;
     let code = obey(py, action, plan);

@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::worker_body::Body;
 use crate::{cgi, control, cron, other_servers, policies, self_signed, settings, web2py};
 
-/// Runs the command line `arguments` (without the program's name). Gives the exit code.
+/// Runs the command line `arguments` (without the program's name). Returns the exit code.
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(error) = standard_streams::open_missing() {

@@ -115,7 +115,7 @@ fn level(number: u64) -> Option<LogLevel> {
     })
 }
 
-/// Where warnings and errors of this process can be seen.
+/// Row in which warnings and errors of this process are shown.
 static ROW: RwLock<Option<SharedRow>> = RwLock::new(None);
 
 /// Shows warnings and errors in `row` from now on, too.
@@ -263,13 +263,13 @@ impl Logs {
         moved
     }
 
-    /// When to look after the logs again.
+    /// Returns the time at which the logs need attention again.
     pub(crate) fn again(&self) -> Option<Duration> {
         let needs_tending = ERROR_LOG.get().is_some_and(|log| log.outlet.needs_tending());
         (self.rotation.is_some() || needs_tending).then_some(LOOK)
     }
 
-    /// Nobody writes until this is dropped, so that a process that is forked meanwhile can.
+    /// Locks all logs until the result is dropped, so that a process forked meanwhile can use them.
     pub(crate) fn hold(&self) -> Vec<Held<'_>> {
         let errors = ERROR_LOG.get().map(|log| &log.outlet);
         errors.into_iter().chain(&self.access).map(|outlet| outlet.hold()).collect()
@@ -327,7 +327,7 @@ fn option(kind: Kind) -> &'static str {
     }
 }
 
-/// Counts what a log has lost; gives what is to be told.
+/// Counts what a log has lost; returns what is to be told.
 fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
     let (lines, news) = outlet.tend(Instant::now());
     if lines > 0

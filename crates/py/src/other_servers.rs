@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::refusal::Refusal;
 use crate::{cron, middleware, web2py};
 
-/// Serves with another server. Gives the exit code.
+/// Serves with another server. Returns the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
 pub(crate) fn run(py: Python<'_>, task: &Elsewhere, arguments: &[OsString]) -> Result<i32, Refusal> {
     let text = describe(task, arguments)?.to_string();
@@ -36,7 +36,7 @@ fn refused(py: Python<'_>, error: &PyErr) -> Refusal {
     }
 }
 
-/// What web2py's `anyserver.py` says at its start.
+/// Returns the line that web2py's `anyserver.py` prints at its start.
 pub(crate) fn announcement(server: &str, plan: &Plan) -> String {
     let addresses: Vec<String> = plan.binds.iter().map(|bind| address(&bind.address)).collect();
     format!("starting {server} on {}...", addresses.join(" and "))
@@ -57,7 +57,7 @@ fn is_around(name: &str) -> bool {
     middleware::is_obeyed(name) && name != "pythonpath"
 }
 
-/// What is to be around the application, as keywords for `anygate.wsgihandler`.
+/// Returns the options of the policies, as keywords for `anygate.wsgihandler`.
 fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
     let mut around = settings.only(is_around).to_json();
     if plan.application.web2py.is_some() {

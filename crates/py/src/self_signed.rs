@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 
 const DAYS: i64 = 365;
 
-/// Writes certificate and key. Gives what to tell the user.
+/// Writes certificate and key. Returns what to tell the user.
 pub(crate) fn make(task: &CertificateTask) -> Result<String, Refusal> {
     let host = task.hosts.iter().find(|host| !is_host(host));
     if let Some(host) = host {

@@ -34,17 +34,17 @@ pub(crate) struct Body {
     /// The application, if it is here before the fork.
     pub(crate) application: Option<Py<PyAny>>,
     pub(crate) logs: Logs,
-    /// What workers know clients of HTTPS by that come again.
+    /// Keys of TLS session tickets.
     pub(crate) tickets: Tickets,
-    /// Whom workers run as.
+    /// User that workers run as.
     pub(crate) user: Option<User>,
     pub(crate) group: Option<u32>,
     /// How this program was started, if it can be started so again.
     pub(crate) command: Option<Vec<OsString>>,
     pub(crate) folder: PathBuf,
-    /// What is around the application, if anything is.
+    /// Policies, if there are any.
     pub(crate) site: Option<Prepared>,
-    /// What the process for the admin address needs, if there is to be one.
+    /// Inputs of the assistant, if there is to be one.
     pub(crate) assistant: Option<Assistant>,
 }
 
@@ -175,7 +175,7 @@ impl WorkerBody for Body {
 }
 
 enum Failure {
-    /// It could not be loaded, and that was said.
+    /// The application could not be loaded, which was logged.
     Application,
     Server(String),
 }

@@ -31,7 +31,7 @@ pub(crate) const ROWS: usize = SLOTS + 2;
 /// In the supervisor's row: how many of the first rows were ever used, so that nobody looks at (and thereby makes
 /// memory of) thousands that were not.
 const ROWS_USED: usize = 0;
-/// There, too: how many workers serve.
+/// In the supervisor's row: number of workers that serve.
 pub(crate) const SERVING: usize = 1;
 
 /// Values of `STAGE`.
@@ -180,17 +180,17 @@ pub struct Tree(pub(crate) Arc<Board>);
 /// One worker, as the board has it.
 #[derive(Debug)]
 pub struct Worker<'t> {
-    /// Its process.
+    /// Process ID.
     pub pid: u64,
-    /// When it was started, in seconds since 1970.
+    /// Time of its start, in seconds since 1970.
     pub since: u64,
-    /// What it does.
+    /// State of its life.
     pub stage: WorkerStage,
     /// What it counted.
     pub counts: &'t [AtomicU64],
 }
 
-/// What a worker does.
+/// State of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerStage {
     /// It imports the application.

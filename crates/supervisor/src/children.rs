@@ -17,7 +17,7 @@ use crate::worker_body::Death;
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: Pid,
-    /// Its row of the board; `None` for one that an earlier program of this process started.
+    /// Row of the board; `None` for a worker that an earlier program of this process started.
     pub(crate) slot: Option<usize>,
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
@@ -30,7 +30,7 @@ pub(crate) struct Child {
     traffic: u64,
 }
 
-/// Where a worker is in its life.
+/// State of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It imports the application, since then.
@@ -121,7 +121,7 @@ impl Children {
             .count()
     }
 
-    /// Of those, the ones that serve.
+    /// Returns how many workers of the generation serve.
     pub(crate) fn ready(&self, generation: u64) -> usize {
         self.list
             .iter()
@@ -130,7 +130,7 @@ impl Children {
             .count()
     }
 
-    /// Reads the board: who became ready, who lives. Gives how many are to be replaced that were not before.
+    /// Reads the board: who became ready, who lives. Returns how many are to be replaced that were not before.
     pub(crate) fn look(&mut self, now: Instant) -> usize {
         let mut stuck = 0;
         for child in &mut self.list {
@@ -202,7 +202,7 @@ impl Children {
         }
     }
 
-    /// Ends workers whose time is up; gives the moment when the next one's may be.
+    /// Ends workers whose time is up; returns the moment when the next one's may be.
     pub(crate) fn enforce(&mut self, now: Instant, start: Duration, silence: Duration) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for child in &mut self.list {

@@ -23,9 +23,9 @@ pub const VARIABLE: &str = "_ANYGATE_INHERIT";
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InheritedSocket {
-    /// What is spoken there.
+    /// Protocol.
     pub protocol: Protocol,
-    /// Its descriptor.
+    /// Descriptor.
     pub fd: RawFd,
     /// The path of a unix socket whose file is ours.
     pub path: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub struct InheritedSocket {
     pub admin: bool,
 }
 
-/// What stands before the protocol of the assistant's sockets.
+/// Prefix of the protocol for the assistant's sockets.
 const ADMIN: &str = "admin+";
 
 /// Everything that the next program needs.

@@ -8,12 +8,12 @@ use anygate_sys::process::Pid;
 #[derive(Debug)]
 pub struct Orders(pub(crate) io::PipeWriter);
 
-/// What can be asked.
+/// Order to the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// New workers, as HUP asks.
     Reload,
-    /// So many workers.
+    /// Run this many workers.
     Scale(usize),
     /// The end, as TERM asks.
     End,

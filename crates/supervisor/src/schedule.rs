@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anygate_cron::Scheduler;
 use anygate_sys::process::{Ended, Pid};
 
-/// Between two looks for traffic, and before another try when the state cannot be written.
+/// Time between two checks for requests, and before a retry when the state cannot be written.
 const LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -16,7 +16,7 @@ pub struct Schedule {
     /// Minutes without a request are passed by nobody.
     soft: bool,
     next: Option<SystemTime>,
-    /// When runs that go on are asked to end; set when the tree ends.
+    /// Time at which running jobs are asked to end; set when the tree ends.
     ending: Option<SystemTime>,
     stopped: bool,
 }
@@ -40,7 +40,7 @@ impl Schedule {
         self.next = Some(now);
     }
 
-    /// Runs what is due; `traffic`: requests were answered since the last time. Gives how long nothing will be due.
+    /// Runs what is due; `traffic`: requests were answered since the last time. Returns how long nothing will be due.
     pub fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {
             self.stopped = true;

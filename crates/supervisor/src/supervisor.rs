@@ -77,7 +77,7 @@ struct Assistant {
 /// An assistant that ended is started again after so long.
 const ASSISTANT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whose process this is.
+/// Role of this process.
 enum Role {
     Worker(usize),
     Assistant,
@@ -263,7 +263,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Runs the jobs that are due; gives how long none will be.
+    /// Runs the jobs that are due; returns how long none will be.
     fn jobs(&mut self) -> Option<Duration> {
         let traffic = self.children.take_traffic();
         self.schedule.as_mut()?.turn(SystemTime::now(), traffic)

@@ -14,12 +14,12 @@ use crate::board::{Report, Tree};
 use crate::orders::Orders;
 use crate::sockets::Socket;
 
-/// What workers are made of. Nothing of it runs in the supervisor except where it says so.
+/// Content of worker processes. Nothing of it runs in the supervisor except where it says so.
 pub trait WorkerBody {
     /// Forks this process, with whatever an interpreter needs around that.
     fn fork(&mut self) -> io::Result<Fork>;
 
-    /// Lives as a worker, in the new process. Gives the exit code.
+    /// Lives as a worker, in the new process. Returns the exit code.
     fn work(&mut self, context: WorkerContext) -> i32;
 
     /// The first workers are ready; in the supervisor, once.
@@ -53,7 +53,7 @@ pub trait WorkerBody {
         false
     }
 
-    /// Lives as the assistant, in the new process. Gives the exit code.
+    /// Lives as the assistant, in the new process. Returns the exit code.
     fn assist(&mut self, _context: AssistantContext) -> i32 {
         0
     }
@@ -64,11 +64,11 @@ pub trait WorkerBody {
 pub struct Tended {
     /// All processes are to go on in fresh files.
     pub fresh: bool,
-    /// They are to be looked after again after so long.
+    /// Time after which they need attention again.
     pub again: Option<Duration>,
 }
 
-/// What a supervisor sees of its tree.
+/// Event in the process tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A worker was started.
@@ -81,7 +81,7 @@ pub enum Event {
     Ran(bool),
     /// A reload ended; whether the new workers serve.
     Reloaded(bool),
-    /// So many workers serve.
+    /// This many workers serve.
     Serving(usize),
 }
 
@@ -102,15 +102,15 @@ pub enum Death {
 
 /// The assistant's means.
 pub struct AssistantContext {
-    /// Its own sockets.
+    /// Sockets of the assistant.
     pub sockets: Vec<Socket>,
     /// What the supervisor tells by signals.
     pub signals: Signals,
     /// Ends when the supervisor does.
     pub parent: OwnedFd,
-    /// What all processes count.
+    /// Counters of all processes.
     pub tree: Tree,
-    /// What it can ask of the supervisor.
+    /// Sender of orders to the supervisor.
     pub orders: Orders,
 }
 
@@ -118,7 +118,7 @@ pub struct AssistantContext {
 pub struct Restart {
     /// Program and arguments.
     pub command: Vec<OsString>,
-    /// Where it starts.
+    /// Working directory.
     pub folder: PathBuf,
 }
 

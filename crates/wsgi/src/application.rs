@@ -1,4 +1,4 @@
-//! Calls the application and carries its answer to the server (PEP 3333, "The Server/Gateway Side").
+//! Calls the application and carries its response to the server (PEP 3333, "The Server/Gateway Side").
 
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
 use pyo3::prelude::*;
@@ -59,7 +59,7 @@ impl WsgiApplication {
         }
     }
 
-    /// What the application is called with.
+    /// Returns the arguments of the application.
     fn offer<'py>(
         &self,
         request: Request<'_>,
@@ -77,7 +77,7 @@ impl WsgiApplication {
         Ok((environ, Some(websocket)))
     }
 
-    /// Calls the application and delivers its answer, which is left in `closing` if it may want to be closed.
+    /// Calls the application and delivers its response, which is left in `closing` if it may want to be closed.
     fn run<'py>(
         &self,
         call: &Call,
@@ -95,7 +95,7 @@ impl WsgiApplication {
         deliver(call, closing.insert(iterable))
     }
 
-    /// Closes an answer. `failed`: why it is not whole.
+    /// Closes a response. `failed`: why it is not whole.
     ///
     /// PEP 3333: "If the iterable returned by the application has a close() method, the server or gateway must call that
     /// method upon completion of the current request, whether the request was completed normally, or terminated early

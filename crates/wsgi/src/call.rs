@@ -1,4 +1,4 @@
-//! One answer while the application gives it: the state that `start_response`, `write`, the iteration and the WebSocket of
+//! One response while the application gives it: the state that `start_response`, `write`, the iteration and the WebSocket of
 //! one call share, and the ways to its response.
 
 use std::cell::Cell;
@@ -19,7 +19,7 @@ use crate::ffi::Loan;
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
 
-/// One answer while the application gives it. Python objects share it; what they can reach of the response ends with
+/// One response while the application gives it. Python objects share it; what they can reach of the response ends with
 /// the call.
 #[derive(Default)]
 pub(crate) struct Call {
@@ -30,13 +30,13 @@ pub(crate) struct Call {
     upgraded: AtomicBool,
 }
 
-/// Who has the response between two steps.
+/// Owner of the response between two steps.
 pub trait Lender: Send + Sync {
-    /// Has `work` use the response once; not at all when the answer is over. It must not attach to the interpreter.
+    /// Has `work` use the response once; not at all when the response is over. It must not attach to the interpreter.
     fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send)));
 }
 
-/// Where the response is.
+/// Way to the response.
 pub(crate) enum Reach {
     /// With the thread that called the application, as long as its call lasts.
     Lent(Loan),
@@ -214,7 +214,7 @@ impl Call {
         }
     }
 
-    /// Ends the answer: the memory of its head is used by the thread's next one.
+    /// Ends the response: the memory of its head is used by the thread's next one.
     pub(crate) fn end(&self) {
         if let Some(mut head) = self.head().take() {
             head.clear();
@@ -232,7 +232,7 @@ thread_local! {
     static SPARE_HEAD: Cell<ResponseHead> = const { Cell::new(ResponseHead::new()) };
 }
 
-/// A head without fields, in memory that an answer before has used.
+/// A head without fields, in memory that a response before has used.
 pub(crate) fn spare_head() -> ResponseHead {
     let mut head = SPARE_HEAD.take();
     head.clear();
@@ -243,7 +243,7 @@ pub(crate) fn over() -> PyErr {
     PyRuntimeError::new_err("the request is over; its response can no longer be used")
 }
 
-/// What a failure to send is in Python.
+/// Converts a failure to send into a Python exception.
 fn send_error(error: SendError) -> PyErr {
     let text = error.to_string();
     match error {

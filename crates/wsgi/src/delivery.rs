@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 use crate::call::Call;
 use crate::file_wrapper::{FileRest, FileWrapper};
 
-/// Sends blocks that are all there, from a place on: nothing is gained by sending each as it comes. Gives where to go on
+/// Sends blocks that are all there, from a place on: nothing is gained by sending each as it comes. Returns where to go on
 /// when there is room, `None` at the end.
 pub(crate) fn blocks<'py>(
     call: &Call,
@@ -69,7 +69,7 @@ pub(crate) fn send_file(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<bo
     {
         let announced = call.content_length();
         call.start(Some(length))?;
-        // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken answer.
+        // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken response.
         let length = announced.map_or(length, |announced| announced.min(length));
         py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))?;
         return Ok(true);

@@ -1,5 +1,5 @@
-//! `environ['wsgi.early_hints']`: sends an answer of status 103 (RFC 8297), so that the client begins to fetch what the
-//! page will need while the application still works on it. Offered where clients can be trusted to know interim answers:
+//! `environ['wsgi.early_hints']`: sends a response of status 103 (RFC 8297), so that the client begins to fetch what the
+//! page will need while the application still works on it. Offered where clients can be trusted to know interim responses:
 //! over HTTP/2.
 
 use anygate_proto::head::ResponseHead;
@@ -16,7 +16,7 @@ pub(crate) struct EarlyHints {
 }
 
 impl EarlyHints {
-    /// Puts it into the environ of a request whose client knows interim answers.
+    /// Puts it into the environ of a request whose client knows interim responses.
     pub(crate) fn offer(
         start_response: &Bound<'_, StartResponse>,
         environ: &Bound<'_, PyDict>,
@@ -32,7 +32,7 @@ impl EarlyHints {
 
 #[pymethods]
 impl EarlyHints {
-    /// Sends the fields, a list of (name, value) tuples; may be called several times, before the answer's head is sent.
+    /// Sends the fields, a list of (name, value) tuples; may be called several times, before the response's head is sent.
     #[pyo3(signature = (headers, /))]
     fn __call__(&self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut head = ResponseHead::default();

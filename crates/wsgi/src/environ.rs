@@ -86,7 +86,7 @@ const COMMON_VARIABLES: &[&str] = &[
     "SERVER_SIGNATURE",
 ];
 
-/// What becomes of a field.
+/// Decision about a field.
 enum Place {
     /// The application does not see it.
     Nowhere,
@@ -98,7 +98,7 @@ enum Place {
 pub(crate) struct Environs {
     template: Py<PyDict>,
     names: Names,
-    /// Where the fields of clients go, by name as received.
+    /// Decisions about the fields of clients, by name as received.
     places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
     /// Keys for the variables of front servers.
     variables: HashMap<&'static [u8], Py<PyString>, foldhash::fast::RandomState>,
@@ -238,7 +238,7 @@ impl Environs {
         Ok(environ)
     }
 
-    /// What is the same for every request of a connection.
+    /// Returns the part of the environ that all requests of a connection share.
     fn connection_template<'py>(
         &self,
         py: Python<'py>,

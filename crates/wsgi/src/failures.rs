@@ -14,7 +14,7 @@ use crate::call::Call;
 use crate::interrupt::is_interruption;
 use crate::websocket::WebSocket;
 
-/// What a site wants done about failures.
+/// Handling of failures that the site has configured.
 pub(crate) struct Failures {
     /// Is told of them.
     pub(crate) on_error: Option<Py<PyAny>>,
@@ -69,7 +69,7 @@ impl Failures {
     }
 }
 
-/// An answer that shows an exception.
+/// A response that shows an exception.
 pub(crate) struct Page {
     head: ResponseHead,
     body: Vec<u8>,
@@ -103,7 +103,7 @@ impl Page {
         Page { head, body: body.into_bytes() }
     }
 
-    /// Answers with it, if nothing was answered; fails as the application did if not.
+    /// Responses with it, if nothing was answered; fails as the application did if not.
     pub(crate) fn send(&self, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         if response.started() {
             return Err(Failed);
@@ -174,7 +174,7 @@ pub(crate) fn call_within(error: &PyErr, method: &Bound<'_, PyAny>) -> PyResult<
     Ok(())
 }
 
-/// A call has failed: has that logged, unless it was said before or the application is not at fault. Gives whether the
+/// A call has failed: has that logged, unless it was said before or the application is not at fault. Returns whether the
 /// site's function is to know of it.
 pub(crate) fn settle(
     py: Python<'_>,
@@ -195,12 +195,12 @@ pub(crate) fn settle(
     true
 }
 
-/// What is said of a request.
+/// Describes a failed request for the log.
 pub(crate) fn failed(head: &RequestHead) -> String {
     format!("{} {} failed", head.method().escape_ascii(), head.target().escape_ascii())
 }
 
-/// Closing an answer has failed: says why. `also`: the answer has failed before.
+/// Closing a response has failed: says why. `also`: the response has failed before.
 pub(crate) fn settle_closing(py: Python<'_>, error: &PyErr, also: bool, log: impl FnOnce(&PyErr, &str)) {
     // As in `settle`.
     if !is_interruption(py, error) {

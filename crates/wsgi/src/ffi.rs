@@ -92,7 +92,7 @@ impl Loan {
     }
 }
 
-/// What Python calls a thread by.
+/// Python's identifier of a thread.
 pub(crate) type ThreadNumber = std::ffi::c_ulong;
 
 /// The calling thread's number, as Python's own modules know it.

@@ -82,7 +82,7 @@ impl Hub for WsgiHub {
 }
 
 impl WsgiHub {
-    /// Says where the hub's thread is if it is inside that call, and interrupts it if the call is overdue; gives whether it
+    /// Says where the hub's thread is if it is inside that call, and interrupts it if the call is overdue; returns whether it
     /// was.
     fn attend_to_running(&self, py: Python<'_>, long: &LongCall) -> PyResult<bool> {
         let (timeouts, exception) = (py.import("anygate.timeouts")?, interrupt::exception(py)?);
@@ -281,7 +281,7 @@ impl GreenletCall {
         })
     }
 
-    /// Sends blocks of a list or tuple from a place on; gives where to go on when there is room, `None` at the end.
+    /// Sends blocks of a list or tuple from a place on; returns where to go on when there is room, `None` at the end.
     fn blocks(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, from: usize) -> PyResult<Option<usize>> {
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return blocks(call(slf), list.len(), from, |index| list.get_item(index));
@@ -310,14 +310,14 @@ impl GreenletCall {
         call(slf).start(Some(0))
     }
 
-    /// Tells of what the application raised; gives whether the site's function is to know of it.
+    /// Tells of what the application raised; returns whether the site's function is to know of it.
     fn settle(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>) -> bool {
         let websocket = slf.get().websocket.get().map(Py::get);
         let error = PyErr::from_value(error.clone());
         settle(slf.py(), call(slf), websocket, &error, |error| say_of(slf, error, None))
     }
 
-    /// Tells of what closing its answer raised.
+    /// Tells of what closing its response raised.
     fn settle_closing(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>, also: bool) {
         let error = PyErr::from_value(error.clone());
         settle_closing(slf.py(), &error, also, |error, what| say_of(slf, error, Some(what)));
@@ -347,7 +347,7 @@ impl GreenletCall {
         call.finish(result);
     }
 
-    /// Notes an exception that is not the answer's.
+    /// Notes an exception that is not the response's.
     fn log(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>, what: &str) {
         let error = PyErr::from_value(error.clone());
         if !interrupt::is_interruption(slf.py(), &error) {
@@ -356,7 +356,7 @@ impl GreenletCall {
     }
 }
 
-/// The answer of a call.
+/// The response of a call.
 fn call<'a>(greenlet: &'a Bound<'_, GreenletCall>) -> &'a Call {
     &greenlet.as_super().get().call
 }

@@ -10,9 +10,9 @@ use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice, PyTuple};
 
-/// What one refill for `readline` reads.
+/// Size of one read for `readline`.
 const REFILL_BYTES: usize = 16 * 1024;
-/// What one read of a body of unknown length asks for at most.
+/// Maximum size of one read of a body of unknown length.
 const PIECE_MAX_BYTES: usize = 1 << 20;
 
 /// The stream; without a body it is always at its end.
@@ -60,7 +60,7 @@ impl InputStream {
     }
 }
 
-/// What reading a body's failure is in Python: always an OSError.
+/// Converts a failure to read the body into an OSError.
 fn error(error: io::Error) -> PyErr {
     match error.kind() {
         io::ErrorKind::OutOfMemory => PyMemoryError::new_err(()),

@@ -1,13 +1,13 @@
-//! The bridge to Python: one request in, one answer out, PEP 3333 clause by clause. It knows `proto` and nothing of
+//! The bridge to Python: one request in, one response out, PEP 3333 clause by clause. It knows `proto` and nothing of
 //! sockets, threads or processes.
 //!
-//! * [`application`]: calls the application in a thread, iterates its answer, closes it.
+//! * [`application`]: calls the application in a thread, iterates its response, closes it.
 //! * [`greenlets`]: the same in steps, for calls in greenlets, which Python runs.
 //! * [`stepwise`]: the same for an application under another server, with something of ours in between.
-//! * [`call`]: one answer while the application gives it. * [`delivery`]: carries what it returned to the response.
+//! * [`call`]: one response while the application gives it. * [`delivery`]: carries what it returned to the response.
 //! * [`failures`]: says what went wrong. * [`interrupt`]: breaking off calls that take too long.
 //! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
-//! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim answers.
+//! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim responses.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
 

@@ -6,7 +6,7 @@ use pyo3::types::PyDict;
 use crate::errors::{ErrorSink, ErrorStream};
 use crate::file_wrapper::FileWrapper;
 
-/// What an application is told about its server.
+/// Facts about the server for the application.
 pub struct Options {
     /// SERVER_SOFTWARE.
     pub software: String,
@@ -16,7 +16,7 @@ pub struct Options {
     pub multiprocess: bool,
     /// `wsgi.run_once`: this process serves one request only.
     pub run_once: bool,
-    /// Where `wsgi.errors` goes.
+    /// Destination of `wsgi.errors`.
     pub errors: ErrorSink,
     /// Called as `on_error(environ, exc_info)` when the application raises.
     pub on_error: Option<Py<PyAny>>,
@@ -24,7 +24,7 @@ pub struct Options {
     pub debug: bool,
 }
 
-/// What is the same in every environ.
+/// Returns the part that is the same in every environ.
 pub(crate) fn template(py: Python<'_>, options: Options) -> PyResult<Bound<'_, PyDict>> {
     let template = PyDict::new(py);
     template.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;

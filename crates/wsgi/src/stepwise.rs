@@ -1,4 +1,4 @@
-//! One answer in steps, for an application that another server calls with something of ours in between. Python calls the
+//! One response in steps, for an application that another server calls with something of ours in between. Python calls the
 //! application and gives here what comes back, for the reason that is said of [`greenlets`](crate::greenlets): such
 //! servers have greenlets, too.
 
@@ -12,11 +12,11 @@ use crate::delivery::{bytes, length};
 use crate::file_wrapper::FileWrapper;
 use crate::start_response::begin;
 
-/// One answer of an application.
+/// One response of an application.
 pub struct Steps(Call);
 
 impl Steps {
-    /// An answer into a response that `lender` has.
+    /// A response into a response that `lender` has.
     pub fn new(lender: Arc<dyn Lender>) -> Steps {
         Steps(Call::lent_by(lender))
     }
@@ -67,7 +67,7 @@ impl Steps {
         Ok(true)
     }
 
-    /// Gives the head of an answer that is a file, if the application has set it.
+    /// Returns the head of a response that is a file, if the application has set it.
     pub fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
         if !self.0.has_head() {
             return Ok(());

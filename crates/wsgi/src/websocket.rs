@@ -61,7 +61,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// The call is over. Gives what it failed with, unless that [is its end](Self::is_end).
+    /// The call is over. Returns what it failed with, unless that [is its end](Self::is_end).
     pub(crate) fn end(slf: &Bound<'_, WebSocket>, result: PyResult<()>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let environ = this.environ.lock().take();
@@ -152,7 +152,7 @@ fn send_error(error: SendError) -> PyErr {
 
 #[pymethods]
 impl WebSocket {
-    /// Accepts the WebSocket; `subprotocol` is one of those that the client named, `headers` are added to the answer.
+    /// Accepts the WebSocket; `subprotocol` is one of those that the client named, `headers` are added to the response.
     #[pyo3(signature = (subprotocol = None, headers = None))]
     fn accept(
         &self,

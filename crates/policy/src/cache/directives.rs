@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 /// More seconds than these are these (section 1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
-/// What an application says about its answer.
+/// Cache-Control of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ResponseDirectives {
     pub(super) no_store: bool,
@@ -24,7 +24,7 @@ pub(super) struct ResponseDirectives {
     pub(super) stale_if_error: Option<Duration>,
 }
 
-/// What a client wants of a cache.
+/// Cache-Control of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestDirectives {
     pub(super) no_store: bool,
@@ -43,7 +43,7 @@ impl ResponseDirectives {
             for_each(value, |name, argument| match name {
                 b"no-store" => read.no_store = true,
                 b"must-understand" => read.must_understand = true,
-                // With field names, too: the whole answer is treated so (section 5.2.2.4).
+                // With field names, too: the whole response is treated so (section 5.2.2.4).
                 b"no-cache" => read.no_cache = true,
                 b"private" => read.private = true,
                 b"public" => read.public = true,
@@ -59,7 +59,7 @@ impl ResponseDirectives {
         read
     }
 
-    /// Whether an answer of this status must not be stored by a cache that many clients use.
+    /// Whether a response of this status must not be stored by a cache that many clients use.
     pub(super) fn forbids_storing(&self, status: u16) -> bool {
         // Section 5.2.2.3: `must-understand` takes `no-store` back for caches that know what the status asks of them.
         let is_known =
@@ -68,12 +68,12 @@ impl ResponseDirectives {
         no_store || self.private
     }
 
-    /// Whether a stale answer may not be given where nothing allows it for this answer (section 4.2.4).
+    /// Whether a stale response may not be given where nothing allows it for this response (section 4.2.4).
     pub(super) fn forbids_stale(&self) -> bool {
         self.demands_validation() || self.s_maxage.is_some()
     }
 
-    /// Whether a stale answer may not be given at all. Who gives `s-maxage` and `stale-while-revalidate` together wants
+    /// Whether a stale response may not be given at all. Who gives `s-maxage` and `stale-while-revalidate` together wants
     /// both.
     pub(super) fn demands_validation(&self) -> bool {
         self.no_cache || self.must_revalidate || self.proxy_revalidate

@@ -1,4 +1,4 @@
-//! One stored answer: whether it may be stored at all, how fresh it is, what it is told as, and its bytes for a store
+//! One stored response: whether it may be stored at all, how fresh it is, what it is told as, and its bytes for a store
 //! elsewhere.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ const OVERHEAD_BYTES: usize = 512;
 /// The form of [`Entry::encode`]; a store that has others forgets them.
 const FORM: u8 = 1;
 
-/// An answer that was stored.
+/// A response that was stored.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// As the application gave it, without what belongs to one connection only.
+    /// Head as the application sent it, without the fields of one connection.
     head: ResponseHead,
     body: Vec<u8>,
     /// What the fields of its request were that Vary names: lower case names, values without needless white space.
@@ -34,15 +34,15 @@ pub struct Entry {
 /// A field of the request that Vary names, and its value, if there was one.
 type Varying = (Vec<u8>, Option<Vec<u8>>);
 
-/// Fields of requests whose answers are for one client, if nothing says otherwise.
+/// Fields of requests whose responses are for one client, if nothing says otherwise.
 const PERSONAL: [&str; 2] = ["authorization", "cookie"];
 
-/// What decides whether and for how long answers of a path are stored.
+/// Rules that decide whether and for how long responses of a path are stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Terms {
-    /// For answers that say nothing about it.
+    /// For responses that say nothing about it.
     pub(super) default_lifetime: Option<Duration>,
-    /// For answers that only say when they changed.
+    /// For responses that only say when they changed.
     pub(super) heuristic_max: Option<Duration>,
     pub(super) grace: Duration,
 }
@@ -58,7 +58,7 @@ pub(super) struct Freshness {
 }
 
 impl Entry {
-    /// The entry for an answer whose body comes later; `None` if it must not, or need not, be stored.
+    /// The entry for a response whose body comes later; `None` if it must not, or need not, be stored.
     pub(super) fn new(
         request: &RequestHead,
         response: &ResponseHead,
@@ -68,7 +68,7 @@ impl Entry {
     ) -> Option<Entry> {
         let directives = ResponseDirectives::read(all(response.fields(), "cache-control"));
         let status = response.status();
-        // 206 and 304 are parts of answers. An answer that sets a cookie is for one client, whatever else it says.
+        // 206 and 304 are parts of responses. A response that sets a cookie is for one client, whatever else it says.
         if !(200..=999).contains(&status)
             || matches!(status, 206 | 304)
             || directives.forbids_storing(status)
@@ -122,7 +122,7 @@ impl Entry {
         is_useful.then_some(entry)
     }
 
-    /// The same answer after its validation: fields of the 304 replace stored ones (section 3.2).
+    /// The same response after its validation: fields of the 304 replace stored ones (section 3.2).
     pub(super) fn freshened(
         &self,
         request: &RequestHead,
@@ -232,7 +232,7 @@ impl Entry {
         bytes
     }
 
-    /// What [`encode`](Self::encode) made; `None` for anything else.
+    /// Decodes the output of [`encode`](Self::encode); `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Entry> {
         let (&form, mut rest) = bytes.split_first()?;
         if form != FORM {
@@ -288,7 +288,7 @@ fn explicit_lifetime(
     Some(lines().map(|value| lifetime(value).unwrap_or_default()).min().unwrap_or_default())
 }
 
-/// For answers that do not say it.
+/// For responses that do not say it.
 fn assumed_lifetime(response: &ResponseHead, date: SystemTime, terms: Terms) -> Option<Duration> {
     let default = if response.status() == 200 { terms.default_lifetime } else { None };
     default.or_else(|| heuristic_lifetime(response, date, terms.heuristic_max))
@@ -349,7 +349,7 @@ pub(crate) fn field_value(request: &RequestHead, name: &[u8]) -> Option<Vec<u8>>
     found
 }
 
-/// What of a head is stored (section 3.1).
+/// Returns the part of a head that is stored (section 3.1).
 fn kept(response: &ResponseHead) -> Option<ResponseHead> {
     let mut head = ResponseHead::default();
     let status = [response.status().to_string().as_bytes(), b" ", response.reason()].concat();

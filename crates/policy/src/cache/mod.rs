@@ -1,16 +1,16 @@
-//! A shared cache of answers (RFC 9111), for paths that a site names.
+//! A shared cache of responses (RFC 9111), for paths that a site names.
 //!
 //! A request is looked up: it is answered from the cache, must wait for another that asks the application the same, is not
-//! for a cache, or goes to the application with a [`Recorder`]. That sees the answer while it is sent on, and says whether
-//! something else is to be sent: a stored answer that the application confirmed (304), or one that is given because the
+//! for a cache, or goes to the application with a [`Recorder`]. That sees the response while it is sent on, and says whether
+//! something else is to be sent: a stored response that the application confirmed (304), or one that is given because the
 //! application failed (RFC 5861). Whatever accompanies a request is owned by it; what is dropped early stores nothing and
 //! lets nobody wait.
 //!
-//! * [`directives`]: what Cache-Control says. [`entry`]: one answer. [`store`]: where answers are.
+//! * [`directives`]: what Cache-Control says. [`entry`]: one response. [`store`]: where answers are.
 //!
-//! What personal answers must say, they must say themselves: `private`, `no-store`, or nothing at all. An answer is stored
+//! What personal responses must say, they must say themselves: `private`, `no-store`, or nothing at all. A response is stored
 //! only if it says for how long, or if the site says so for its path and the request had no cookie and no credentials, and
-//! then it is only given to requests without them; one that sets a cookie never is. Answers of one path may differ by whatever the application looks at only if they say so
+//! then it is only given to requests without them; one that sets a cookie never is. Responses of one path may differ by whatever the application looks at only if they say so
 //! with Vary.
 
 mod directives;
@@ -43,15 +43,15 @@ use entry::{Terms, is_one_of};
 
 /// How we call ourselves in Cache-Status (RFC 9211 section 2).
 const NAME: &str = "anygate";
-/// How long requests do not wait for each other after an answer that could not be stored.
+/// How long requests do not wait for each other after a response that could not be stored.
 const PASS: Duration = Duration::from_secs(10);
 /// Keys of which that is remembered.
 const PASSES_MAX: usize = 4096;
 
-/// What is cached, and how much.
+/// Paths that are cached, and limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Paths whose answers may be stored; none are without.
+    /// Paths whose responses may be stored; none are without.
     pub paths: Vec<PathRule>,
     /// Longest body that is stored.
     pub entry_max_bytes: usize,
@@ -59,11 +59,11 @@ pub struct Rules {
     pub wait_max: Duration,
     /// Most requests that wait at the same moment. Where each holds a thread, fewer than there are.
     pub waiters_max: usize,
-    /// How long answers that can be validated are kept when they are stale.
+    /// How long responses that can be validated are kept when they are stale.
     pub grace: Duration,
-    /// Longest lifetime of answers that only say when they changed; `None`: they are not stored.
+    /// Longest lifetime of responses that only say when they changed; `None`: they are not stored.
     pub heuristic_max: Option<Duration>,
-    /// Whether clients may demand fresh answers (`no-cache`, `max-age=0`), as RFC 9111 lets them.
+    /// Whether clients may demand fresh responses (`no-cache`, `max-age=0`), as RFC 9111 lets them.
     pub obey_requests: bool,
 }
 
@@ -81,14 +81,14 @@ impl Default for Rules {
     }
 }
 
-/// Answers of paths below a prefix; that of the longest counts.
+/// Responses of paths below a prefix; that of the longest counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRule {
     /// It begins with a slash.
     pub prefix: String,
     /// Whether they may be stored: a part of a cached path may be left out.
     pub on: bool,
-    /// How long answers with status 200 that do not say so themselves are fresh.
+    /// How long responses with status 200 that do not say so themselves are fresh.
     pub default_lifetime: Option<Duration>,
 }
 
@@ -101,12 +101,12 @@ pub struct Cache {
     epochs: Epochs,
     /// Requests that ask the application, by key.
     flights: Mutex<HashMap<Arc<[u8]>, Arc<Flight>>>,
-    /// Keys whose answers could not be stored lately.
+    /// Keys whose responses could not be stored lately.
     passes: Mutex<HashMap<Arc<[u8]>, SystemTime>>,
     waiters: AtomicUsize,
 }
 
-/// What becomes of a request.
+/// Result of looking up a request.
 #[derive(Debug)]
 pub enum Lookup {
     /// It is answered.
@@ -158,7 +158,7 @@ impl Cache {
         self.look(request, https, now, false)
     }
 
-    /// Forgets the answers of one URI: scheme, authority and target as a request has them.
+    /// Forgets the responses of one URI: scheme, authority and target as a request has them.
     pub fn purge(&self, https: bool, authority: &[u8], target: &[u8]) {
         let uri = key(https, authority, b"", target);
         self.forget(&uri);
@@ -166,7 +166,7 @@ impl Cache {
         self.store.remove_prefix(&[&uri[..], b"\0"].concat());
     }
 
-    /// Forgets the answers of all URIs of this authority that begin so. Other processes, which cannot be asked what they
+    /// Forgets the responses of all URIs of this authority that begin so. Other processes, which cannot be asked what they
     /// have, forget everything.
     pub fn purge_prefix(&self, https: bool, authority: &[u8], target: &[u8]) {
         self.store.remove_prefix(&key(https, authority, b"", target));
@@ -210,7 +210,7 @@ impl Cache {
         let is_special = |(name, _): (&[u8], &[u8])| {
             is_one_of(name, &["range", "if-range", "if-match", "if-unmodified-since", "upgrade"])
         };
-        // A body could change the answer, and the next request for the URI would have none.
+        // A body could change the response, and the next request for the URI would have none.
         let has_body = |(name, value): (&[u8], &[u8])| {
             is_one_of(name, &["transfer-encoding"]) || (is_one_of(name, &["content-length"]) && value != b"0")
         };
@@ -267,7 +267,7 @@ impl Cache {
         }
         let purpose = Purpose::Ask { stale: entry, terms, forward };
         let recorder = |purpose| Recorder::new(self, request, https, now, purpose);
-        // Answers to credentials are rarely for others, so nobody waits for them; nor for a head alone.
+        // Responses to credentials are rarely for others, so nobody waits for them; nor for a head alone.
         if is_head || request.field("authorization").is_some() || self.passes_lately(&key, now) {
             return Lookup::Miss(Box::new(recorder(purpose)));
         }
@@ -393,7 +393,7 @@ struct Flight {
 #[derive(Default)]
 struct Progress {
     is_over: bool,
-    /// What is done then.
+    /// Actions at the end.
     then: Vec<Then>,
 }
 
@@ -425,7 +425,7 @@ impl Drop for FlightGuard {
     }
 }
 
-/// A request that waits for another's answer.
+/// A request that waits for another's response.
 #[derive(Debug)]
 pub struct Waiter {
     cache: Arc<Cache>,
@@ -454,7 +454,7 @@ impl Waiter {
         then();
     }
 
-    /// Waits until the other's answer is there or cannot be had, as long as the rules allow; gives whether it came.
+    /// Waits until the other's response is there or cannot be had, as long as the rules allow; returns whether it came.
     pub fn wait(&self) -> bool {
         let (progress, over) = (lock(&self.flight.progress), &self.flight.over);
         let waited = over.wait_timeout_while(progress, self.longest(), |progress| !progress.is_over);
@@ -468,7 +468,7 @@ impl Drop for Waiter {
     }
 }
 
-/// An answer from the cache.
+/// A response from the cache.
 #[derive(Debug)]
 pub struct Stored {
     head: ResponseHead,
@@ -513,19 +513,19 @@ impl Stored {
         if self.has_body { self.entry.body() } else { &[] }
     }
 
-    /// The application is to be asked for a fresh answer when this one is sent, with the request
-    /// [prepared](Recorder::prepare), and the answer given to the recorder alone.
+    /// The application is to be asked for a fresh response when this one is sent, with the request
+    /// [prepared](Recorder::prepare), and the response given to the recorder alone.
     pub fn take_refresh(&mut self) -> Option<Box<Recorder>> {
         self.refresh.take()
     }
 }
 
-/// What a recorder is for.
+/// Purpose of a recorder.
 #[derive(Debug)]
 enum Purpose {
     /// The request changes something.
     Invalidate,
-    /// The answer may be stored.
+    /// The response may be stored.
     Ask { stale: Option<Arc<Entry>>, terms: Terms, forward: &'static str },
 }
 
@@ -544,7 +544,7 @@ pub struct Recorder {
     recording: Option<Entry>,
 }
 
-/// What is to be sent when the application has given its head.
+/// Response to send when the application has returned its head.
 #[derive(Debug)]
 pub enum Begin {
     /// This head, then the application's body.
@@ -583,8 +583,8 @@ impl Recorder {
         self
     }
 
-    /// Puts the request right for the application: an answer that is stored must be whole, so the client's conditions are
-    /// ours to check; and a stale answer is validated (RFC 9111 section 4.3.1).
+    /// Puts the request right for the application: a response that is stored must be whole, so the client's conditions are
+    /// ours to check; and a stale response is validated (RFC 9111 section 4.3.1).
     ///
     /// Errors: the head grew too long; it is then without conditions.
     pub fn prepare(&self, head: &mut RequestHead) -> Result<(), InvalidHead> {
@@ -607,7 +607,7 @@ impl Recorder {
         self.request.method() == b"GET" && (stale.is_some() || self.flight.is_some())
     }
 
-    /// The fields that ask the application whether the stored answer is still right.
+    /// The fields that ask the application whether the stored response is still right.
     pub fn conditions(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let stale = match &self.purpose {
             Purpose::Ask { stale: Some(stale), .. } if self.replaces_conditions() => Some(stale.head()),
@@ -671,7 +671,7 @@ impl Recorder {
         }
     }
 
-    /// The answer is complete.
+    /// The response is complete.
     pub fn finish(mut self, now: SystemTime) {
         if let Some(entry) = self.recording.take().filter(Entry::is_whole) {
             self.cache.set_passes(&self.key, now, false);
@@ -692,7 +692,7 @@ impl Recorder {
         self.replaces_conditions() && self.request.fields().any(is_condition)
     }
 
-    /// Section 4.3.4: the stored answer is right.
+    /// Section 4.3.4: the stored response is right.
     fn validated(
         &mut self,
         stale: &Arc<Entry>,
@@ -730,7 +730,7 @@ impl Recorder {
         Begin::Instead(Box::new(stored))
     }
 
-    /// Stores an answer, unless it was invalidated while it was given.
+    /// Stores a response, unless it was invalidated while it was given.
     fn save(&self, mut entry: Entry, now: SystemTime) -> Arc<Entry> {
         entry.epoch = self.epoch;
         let entry = Arc::new(entry);

@@ -1,4 +1,4 @@
-//! Where stored answers are: in this process, or elsewhere behind the same few operations.
+//! Where stored responses are: in this process, or elsewhere behind the same few operations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,28 +10,28 @@ use anygate_proto::head::RequestHead;
 
 use super::entry::Entry;
 
-/// Most answers of one URI that differ by fields of the request.
+/// Maximum number of responses per URI that differ by request fields.
 const VARIANTS_MAX: usize = 16;
 
-/// Keeps answers by key. A store may forget anything at any time, and nothing it does may fail for its user.
+/// Keeps responses by key. A store may forget anything at any time, and nothing it does may fail for its user.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// An answer under this key that fits the request.
+    /// A response under this key that fits the request.
     fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>>;
 
-    /// Keeps an answer, in place of one that the same requests fit.
+    /// Keeps a response, in place of one that the same requests fit.
     fn save(&self, key: &[u8], request: &RequestHead, entry: &Arc<Entry>, now: SystemTime);
 
-    /// Forgets all answers under a key.
+    /// Forgets all responses under a key.
     fn remove(&self, key: &[u8]);
 
-    /// Forgets all answers under keys that begin so.
+    /// Forgets all responses under keys that begin so.
     fn remove_prefix(&self, prefix: &[u8]);
 
     /// Whether others use it, too.
     fn is_shared(&self) -> bool;
 }
 
-/// Answers in the memory of this process; those that were not asked for the longest make room.
+/// Responses in the memory of this process; those that were not asked for the longest make room.
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,

@@ -46,7 +46,7 @@ fn cache() -> Arc<Cache> {
     Cache::new(rules(), Arc::new(Memory::new(100_000)), Epochs::local())
 }
 
-/// Asks, and lets the application answer if it must; gives whether it was asked, and Cache-Status.
+/// Asks, and lets the application response if it must; returns whether it was asked, and Cache-Status.
 fn ask(
     cache: &Arc<Cache>,
     head: &RequestHead,
@@ -258,7 +258,7 @@ fn a_validation_may_bring_a_cookie_for_one_client() {
 fn a_client_that_has_the_answer_gets_304() {
     let cache = cache();
     let stored = [FRESH, ("ETag", "\"a\""), ("Content-Type", "text/plain"), ("Vary", "Accept")];
-    // The application's answer is whole although the client has it.
+    // The application's response is whole although the client has it.
     let head = request("GET", "/a", &[("If-None-Match", "W/\"a\"")]);
     let Lookup::Miss(mut recorder) = cache.lookup(&head, false, at(0)) else { panic!() };
     let mut sent = head.clone();
@@ -463,7 +463,7 @@ fn changes_make_answers_out_of_date_in_all_processes() {
     assert_eq!(change("303 See Other", &named), "/d");
     let foreign = [("Location", "//example.org/b"), ("Content-Location", "http://example.org.evil/c")];
     assert_eq!(change("201 Created", &foreign), "/b/c/d");
-    // An answer that was asked for before the change is not stored after it.
+    // A response that was asked for before the change is not stored after it.
     let Lookup::Miss(mut recorder) = caches[1].lookup(&get("/e"), false, at(0)) else { panic!() };
     recorder.start(&response("200 OK", &[FRESH]), at(0));
     caches[0].purge(false, b"example.org", b"/e");
@@ -612,7 +612,7 @@ proptest! {
         }
     }
 
-    /// Whatever both sides say, an answer from the cache is one that may be given.
+    /// Whatever both sides say, a response from the cache is one that may be given.
     #[test]
     fn what_is_given_may_be_given(
         says in proptest::collection::vec(

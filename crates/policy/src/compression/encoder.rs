@@ -1,7 +1,7 @@
 //! Bodies to codings, piece by piece. An encoder is pushed into and owned, so that it serves whoever passes a body on.
 //!
 //! Its memory does not grow with the body: windows are small. A large one finds repetitions that lie far apart, which
-//! pages and JSON have few of, and is paid for by every answer under way.
+//! pages and JSON have few of, and is paid for by every response under way.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ pub(crate) struct Encoders {
 /// One body on its way.
 pub struct Encoder {
     state: State,
-    /// What is still to come of an announced length.
+    /// Remaining bytes of a declared length.
     left: Option<u64>,
     /// Something was taken in since the last flush.
     unflushed: bool,
@@ -297,7 +297,7 @@ fn drain(
     Ok(())
 }
 
-/// One step of a zstd context into the free room of `out`. Gives what the step gives.
+/// One step of a zstd context into the free room of `out`. Returns what the step gives.
 fn zstd_step(
     out: &mut Vec<u8>,
     step: impl FnOnce(&mut OutBuffer<'_, Vec<u8>>) -> io::Result<usize>,

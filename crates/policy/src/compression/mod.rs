@@ -1,7 +1,7 @@
 //! Responses compressed on their way to the client: which ones, and what their heads then say.
 //!
 //! Compression tells about secrets (BREACH, <https://breachattack.com>): where a page repeats something of its request
-//! and holds a secret, whoever can make a browser send requests and sees how long the answers are can guess the secret
+//! and holds a secret, whoever can make a browser send requests and sees how long the responses are can guess the secret
 //! bit by bit. Applications that put a fresh mask over such secrets (Django and web2py do so with their form keys, or
 //! use each key once) are safe; paths of others belong into [`Rules::excluded_paths`].
 
@@ -17,10 +17,10 @@ use encoder::Encoders;
 pub use encoder::{EncodeError, Encoder, Levels};
 use negotiation::Coding;
 
-/// What is compressed, and how.
+/// Responses to compress, and how.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// What clients may have. Of those that a client likes equally it gets the first one.
+    /// Codings to use; a client that accepts several equally gets the first one.
     pub codings: Vec<Coding>,
     /// How hard to try.
     pub levels: Levels,
@@ -113,14 +113,14 @@ impl TypePattern {
     }
 }
 
-/// Compresses the answers of one site.
+/// Compresses the responses of one site.
 #[derive(Debug)]
 pub struct Compression {
     rules: Rules,
     encoders: Arc<Encoders>,
 }
 
-/// What is to become of an answer.
+/// Decision about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     /// It is none of ours.
@@ -138,10 +138,10 @@ impl Compression {
         Compression { rules, encoders }
     }
 
-    /// Decides how an answer goes out and puts its head right. `body_length`: bytes of the whole body, if they are known
+    /// Decides how a response goes out and puts its head right. `body_length`: bytes of the whole body, if they are known
     /// other than by Content-Length. With an encoder the length is no longer known: `start` must be given `None`.
     ///
-    /// An answer to HEAD gets the head that GET would get (RFC 9110 section 9.3.2), and no encoder.
+    /// A response to HEAD gets the head that GET would get (RFC 9110 section 9.3.2), and no encoder.
     pub fn negotiate(
         &self,
         request: &RequestHead,

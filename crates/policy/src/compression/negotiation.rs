@@ -19,7 +19,7 @@ impl Coding {
     /// All of them; the one that costs the server the least for what it saves comes first.
     pub const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
-    /// Its name in fields.
+    /// Returns its name in fields.
     pub fn name(self) -> &'static str {
         match self {
             Coding::Zstd => "zstd",
@@ -75,7 +75,7 @@ pub(crate) fn preferred(request: &RequestHead, offered: &[Coding]) -> Option<Cod
     best.filter(|&(_, weight)| weight >= identity).map(|(coding, _)| coding)
 }
 
-/// Says that answers differ by the request's field `name` (RFC 9110 section 12.5.5).
+/// Says that responses differ by the request's field `name` (RFC 9110 section 12.5.5).
 pub(crate) fn vary_by(head: &mut ResponseHead, name: &str) {
     let names = |value: &[u8]| {
         let mut members = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);

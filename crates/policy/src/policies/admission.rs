@@ -28,7 +28,7 @@ pub struct Arrival<'a> {
 /// The decision about a request whose head has arrived.
 #[derive(Debug)]
 pub enum Admission {
-    /// It goes on, with the policies that apply to it, if any do.
+    /// The request passes, with the policies that apply to it, if any.
     Passed(Option<Box<RequestPolicies>>),
     /// This is its response, whatever body it still brings.
     Answered(Box<OwnResponse>),
@@ -42,7 +42,7 @@ pub struct OwnResponse {
 }
 
 impl OwnResponse {
-    /// Its status code.
+    /// Returns the status code.
     pub fn status(&self) -> u16 {
         self.response.head.status()
     }

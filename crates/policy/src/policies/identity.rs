@@ -11,14 +11,14 @@ const TRACESTATE: &str = "tracestate";
 /// Longest identifier that is accepted.
 const ID_MAX_BYTES: usize = 128;
 
-/// What requests are called.
+/// Rules for identifiers and trace contexts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Identity {
     pub(super) has_id: bool,
     pub(super) has_trace: bool,
 }
 
-/// What one request is called.
+/// Identifier and trace context of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     /// Its identifier.
@@ -108,7 +108,7 @@ fn trace_id(value: &[u8]) -> Option<String> {
     is_valid.then(|| trace.to_owned())
 }
 
-/// So many random bytes as hexadecimal digits, never all zero.
+/// Returns `count` random bytes as hexadecimal digits, never all zero.
 fn random(count: usize) -> String {
     let mut bytes = vec![0; count];
     // The system's generator does not fail once it is seeded (getrandom(2)).

@@ -35,23 +35,23 @@ use crate::static_files::{self, Mount, Pattern, StaticFiles};
 const RATE_KEYS: usize = 64 * 1024;
 /// Clients that may have requests or connections at the same moment in one process.
 const COUNT_KEYS: usize = 4 * 1024;
-/// Who is refused because the queue is full may try again so soon.
+/// Value of Retry-After when the queue is full.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What a site needs to know of what is around it.
+/// Facts about the server that policies depend on.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// Most processes at the same time.
+    /// Maximum number of processes at the same time.
     pub processes: usize,
-    /// Threads that may wait for another request's answer, in each process.
+    /// Threads that may wait for another request's response, in each process.
     pub waiting_max: usize,
-    /// Most bytes of a body where no path says otherwise.
+    /// Maximum size of a body where no path sets another one.
     pub body_max_bytes: u64,
     /// Peers whose connections are those of many clients.
     pub proxies: Vec<TrustedProxy>,
 }
 
-/// What the sites of all processes have in common. It must be made before they part.
+/// Policies of all processes, with their shared memory. Made before the processes are forked.
 #[derive(Clone)]
 pub struct Prepared {
     plan: SitePlan,
@@ -92,7 +92,7 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// The same where so many threads of each process may wait for another request's answer.
+    /// The same where so many threads of each process may wait for another request's response.
     #[must_use]
     pub fn with_waiting_max(&self, waiting_max: usize) -> Prepared {
         let surroundings = Surroundings { waiting_max, ..self.surroundings.clone() };

@@ -44,7 +44,7 @@ pub struct ProcessPolicies {
     pub(super) vitals: Vitals,
 }
 
-/// What a worker reports about itself.
+/// State that a worker reports about itself.
 #[derive(Debug)]
 pub struct Vitals {
     pub(super) is_draining: AtomicBool,
@@ -70,7 +70,7 @@ impl Vitals {
 }
 
 impl ProcessPolicies {
-    /// What the worker reports about itself.
+    /// Returns the state that the worker reports about itself.
     pub fn vitals(&self) -> &Vitals {
         &self.vitals
     }

@@ -409,7 +409,7 @@ impl ResponseFilter {
 pub struct FilteredResponse<'a> {
     pub(super) filter: &'a mut ResponseFilter,
     pub(super) request: &'a RequestHead,
-    /// Where the response goes.
+    /// Next receiver of the response.
     pub(super) out: &'a mut (dyn Response + Send),
 }
 

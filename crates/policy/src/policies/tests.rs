@@ -420,7 +420,7 @@ fn files_are_sent_as_answers_are() {
 }
 
 proptest! {
-    /// However an application cuts its answer, a client gets the same bytes.
+    /// However an application cuts its response, a client gets the same bytes.
     #[test]
     fn any_cut_of_an_answer_is_the_same_answer(
         body in proptest::collection::vec(any::<u8>(), 0..2000),

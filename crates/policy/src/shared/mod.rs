@@ -1,4 +1,4 @@
-//! What all nodes of a site share, in Redis: rates and stored answers. This is the one room of policies that does I/O and
+//! What all nodes of a site share, in Redis: rates and stored responses. This is the one room of policies that does I/O and
 //! reads a clock: whoever asks may wait for as long as the timeout says, so it is nothing for a thread that serves others
 //! meanwhile.
 //!
@@ -74,12 +74,12 @@ impl FromStr for Address {
 /// How Redis is used.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Where it is.
+    /// Address of Redis.
     pub address: Address,
     /// The longest that one question waits, to connect and again to be answered. Looking up a name is not part of it: an
     /// address, or a name in `/etc/hosts`, is never slow.
     pub timeout: Duration,
-    /// What all keys begin with, for sites that share one Redis.
+    /// Prefix of all keys, for sites that share one Redis.
     pub prefix: String,
 }
 
@@ -164,7 +164,7 @@ impl Redis {
         self.keep(connection, answer)
     }
 
-    /// Keeps a connection on which nothing is under way. After an error an answer could come late, and be taken for that
+    /// Keeps a connection on which nothing is under way. After an error a response could come late, and be taken for that
     /// to another question.
     fn keep<T>(&self, connection: Connection, answer: RedisResult<T>) -> RedisResult<T> {
         if answer.is_ok() && connection.is_open() {
@@ -186,11 +186,11 @@ impl Redis {
     }
 }
 
-/// When to ask again after failures.
+/// Pause after failures, before Redis is tried again.
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    /// Nobody asks before.
+    /// Time before which Redis is not tried.
     again_at: Option<Instant>,
 }
 
@@ -207,14 +207,14 @@ impl Breaker {
         }
     }
 
-    /// Notes a failure; gives whether it is the first.
+    /// Notes a failure; returns whether it is the first.
     fn fail(&mut self, now: Instant) -> bool {
         self.again_at = now.checked_add(self.pause());
         self.failures = self.failures.saturating_add(1);
         self.failures == 1
     }
 
-    /// Notes an answer; gives whether there were failures.
+    /// Notes a response; returns whether there were failures.
     fn succeed(&mut self) -> bool {
         std::mem::take(self).failures > 0
     }
@@ -229,7 +229,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
 
-/// An answer that is not what was asked for.
+/// A response that is not what was asked for.
 fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }

@@ -1,5 +1,5 @@
 //! A store of the cache that all nodes use. One URI is one hash, so that forgetting it is one command: the field `vary` has
-//! the lists of names by which its answers differ, every other field is an answer, named by the values of those.
+//! the lists of names by which its answers differ, every other field is a response, named by the values of those.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -11,12 +11,12 @@ use redis::Script;
 use super::Redis;
 use crate::cache::{Entry, Store, field_value};
 
-/// Where the lists of names are. Names of answers begin with `=`.
+/// Where the lists of names are. Names of responses begin with `=`.
 const VARY: &str = "vary";
 /// Keys that one step of a purge looks at.
 const SCAN: usize = 1000;
 
-/// Saves an answer. A URI that has too many of them, or too many lists, starts anew.
+/// Saves a response. A URI that has too many of them, or too many lists, starts anew.
 static SAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local key, name, answer, names, keep = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -37,7 +37,7 @@ impl Store for Redis {
     fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>> {
         let key = self.key(&[b"answer", key]);
         let plain = name(b"", request);
-        // Most URIs have one answer, which is here then at once.
+        // Most URIs have one response, which is here then at once.
         let read = |names: &[Vec<u8>]| -> Option<Vec<Option<Vec<u8>>>> {
             self.ask(|connection| redis::cmd("HMGET").arg(&key).arg(VARY).arg(names).query(connection))
         };
@@ -69,13 +69,13 @@ impl Store for Redis {
         let mut call = SAVE.prepare_invoke();
         call.key(self.key(&[b"answer", key])).arg(name(&list, request)).arg(entry.encode());
         call.arg(if list.is_empty() { b"-" } else { &list[..] }).arg(keep);
-        // An answer that cannot be stored is asked for again.
+        // A response that cannot be stored is asked for again.
         let _: Option<i64> = self.ask(|connection| call.invoke(connection));
     }
 
     fn remove(&self, key: &[u8]) {
         let key = self.key(&[b"answer", key]);
-        // What cannot be reached gives no answers either. Those that it still has when it is back are then as old as their
+        // What cannot be reached gives no responses either. Those that it still has when it is back are then as old as their
         // lifetimes let them be (RFC 9111 section 4.4 asks for no more).
         let _: Option<i64> = self.ask(|connection| redis::cmd("UNLINK").arg(&key).query(connection));
     }
@@ -112,7 +112,7 @@ impl Store for Redis {
     }
 }
 
-/// The name of the answer that differs by the fields of this list, for this request.
+/// The name of the response that differs by the fields of this list, for this request.
 fn name(list: &[u8], request: &RequestHead) -> Vec<u8> {
     let mut hash = digest::Context::new(&digest::SHA256);
     for field in list.split(|&byte| byte == b',').filter(|field| !field.is_empty()) {

@@ -79,7 +79,7 @@ impl CountTable {
         self.sum(self.hasher.hash_one(key))
     }
 
-    /// Adds one to the key's cell in the own row; gives which cell that is.
+    /// Adds one to the key's cell in the own row; returns which cell that is.
     fn occupy(&self, hash: u64) -> Option<usize> {
         let (first, bucket) = self.bucket(self.row, hash)?;
         loop {

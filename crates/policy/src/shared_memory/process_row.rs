@@ -19,17 +19,17 @@ pub const CELLS: usize = LOG_LEVEL + 1;
 pub struct Row<'a>(pub &'a [AtomicU64]);
 
 impl<'a> Row<'a> {
-    /// What it counts.
+    /// Returns its counters.
     pub fn counts(self) -> Counts<'a> {
         Counts(self.0.get(..IN_FLIGHT).unwrap_or_default())
     }
 
-    /// What it is doing.
+    /// Returns its requests in flight.
     pub fn in_flight(self) -> InFlight<'a> {
         InFlight(self.0.get(IN_FLIGHT..RECENT).unwrap_or_default())
     }
 
-    /// Its last messages.
+    /// Returns its last warnings and errors.
     pub fn recent(self) -> Recent<'a> {
         Recent(self.0.get(RECENT..LOG_LEVEL).unwrap_or_default())
     }

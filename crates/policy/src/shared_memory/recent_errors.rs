@@ -19,9 +19,9 @@ pub struct Recent<'a>(pub &'a [AtomicU64]);
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// When it came.
+    /// Time of the message.
     pub time: SystemTime,
-    /// Its first line, or as much of it as is kept.
+    /// First line, truncated.
     pub text: String,
 }
 

@@ -32,14 +32,14 @@ struct Kept {
     entries: HashMap<Box<[u8]>, Arc<Loaded>>,
     files: usize,
     bytes: usize,
-    /// When the old ones were last thrown out.
+    /// Time at which old entries were last removed.
     swept: Option<SystemTime>,
     missing: HashSet<Box<[u8]>>,
     /// Since when the missing ones are kept. They are forgotten together.
     missing_since: Option<SystemTime>,
 }
 
-/// What is known of a path.
+/// Cached result for a path.
 #[derive(Debug)]
 pub(super) enum Known {
     File(Arc<Loaded>),

@@ -27,14 +27,14 @@ pub(super) struct Folder {
     cache_control: Option<String>,
 }
 
-/// What a path names.
+/// Result of looking up a path.
 pub(super) enum Found {
     File(Arc<Loaded>),
     /// A folder with a page, asked for without its slash.
     Folder,
     Listing(File),
     Nothing,
-    /// It is there but cannot be opened now.
+    /// The file exists but cannot be opened now.
     Trouble,
 }
 

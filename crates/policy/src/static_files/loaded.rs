@@ -11,7 +11,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use crate::compression::negotiation::{self, Coding};
 use crate::conditional::{Validators, whole_seconds};
 
-/// A file up to this size is held in memory, so that an answer needs no system call but the one that sends it.
+/// A file up to this size is held in memory, so that a response needs no system call but the one that sends it.
 const MEMORY_MAX_BYTES: u64 = 32 * 1024;
 
 /// One file in all its codings.
@@ -42,7 +42,7 @@ pub(super) enum Content {
     File(File),
 }
 
-/// What is the same in all forms.
+/// Properties that all forms of a file share.
 pub(super) struct Description<'d> {
     pub(super) content_type: String,
     pub(super) cache_control: Option<&'d str>,

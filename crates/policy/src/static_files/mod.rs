@@ -37,7 +37,7 @@ use crate::conditional::Outcome;
 use crate::error_pages::ErrorPages;
 use crate::range::{self, ByteRange, Wanted};
 
-/// What may be done with a file.
+/// Methods for files.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// Which folders there are. Of prefixes that fit, the longest counts.
@@ -54,7 +54,7 @@ pub struct StaticFiles {
     places: Vec<Folder>,
     pages: Arc<ErrorPages>,
     cache: Cache,
-    /// Makes what stands between the parts of an answer, so that no file can hold it.
+    /// Makes what stands between the parts of a response, so that no file can hold it.
     seed: RandomState,
 }
 
@@ -308,7 +308,7 @@ enum Part<'v> {
 }
 
 impl<'v> Part<'v> {
-    /// Gets a part ready before the answer begins, because it can fail.
+    /// Gets a part ready before the response begins, because it can fail.
     fn of(variant: &'v Variant, range: ByteRange) -> io::Result<Part<'v>> {
         match &variant.content {
             Content::Memory(bytes) => {

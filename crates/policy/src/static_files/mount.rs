@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 /// One folder and where its files are found.
 #[derive(Clone, Debug)]
 pub struct Mount {
-    /// Where paths begin: `/static`; `/` for everything.
+    /// Path prefix: `/static`; `/` for everything.
     pub prefix: String,
     /// The folder.
     pub folder: PathBuf,

@@ -1,7 +1,7 @@
 //! The native half of `anygate.wsgihandler`: what is around an application under a server of another package. The application is
 //! called by Python (`anygate.middleware`), for the reason that [`Steps`] says.
 //!
-//! * [`Site`]: what is around. [`Exchange`]: one request with its answer. * `request`: environ and head.
+//! * [`Site`]: what is around. [`Exchange`]: one request with its response. * `request`: environ and head.
 //!   * `buffered_response`: what was answered and the server has not taken. * `process_rows`: which process counts where.
 
 mod buffered_response;
@@ -41,10 +41,10 @@ const ALSO: [&str; 4] = ["pythonpath", "trusted_proxies", "forwarded_header", "b
 const NEVER: [&str; 2] = ["queue_max", "connections_per_client_max"];
 /// Processes that are counted apart at the same time.
 const PROCESSES: usize = 128;
-/// Threads of a process that may wait for another request's answer. Servers have more, but do not say how many.
+/// Threads of a process that may wait for another request's response. Servers have more, but do not say how many.
 const WAITING_MAX: usize = 4;
 
-/// What is around an application.
+/// Policies around an application.
 #[pyclass(frozen, module = "anygate._anygate")]
 pub(crate) struct Site {
     prepared: Prepared,
@@ -120,7 +120,7 @@ impl Site {
         self.pythonpath.clone()
     }
 
-    /// Takes a request in; `None` if nothing is to be done about its answer. `environ` becomes what the application is to
+    /// Takes a request in; `None` if nothing is to be done about its response. `environ` becomes what the application is to
     /// see.
     fn ask(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<Option<Exchange>> {
         let site = self.of_process(environ)?;
@@ -179,7 +179,7 @@ impl Site {
 }
 
 impl Site {
-    /// What this process has around the application.
+    /// Returns the policies of this process.
     fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<policies::ProcessPolicies>> {
         let process = std::process::id();
         if let Some((of, site)) = &*lock(&self.made)
@@ -212,7 +212,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Has the site's own check asked, beside the requests. This one waits for its first answer, unless it would keep all
+    /// Has the site's own check asked, beside the requests. This one waits for its first response, unless it would keep all
     /// others of the process waiting, too.
     fn watch(&self, py: Python<'_>, site: &policies::ProcessPolicies, greenlets: bool) {
         if self.health.ready_check.is_none() {
@@ -264,7 +264,7 @@ fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
     environ.set_item("wsgi.input", limited)
 }
 
-/// The answer to a request that is none.
+/// The response to a request that is none.
 fn refuse(
     site: &policies::ProcessPolicies,
     request: RequestHead,
@@ -284,7 +284,7 @@ fn refuse(
     Ok(Exchange::new(None, request, out))
 }
 
-/// One request with its answer.
+/// One request with its response.
 #[pyclass(frozen, module = "anygate._anygate")]
 pub(crate) struct Exchange {
     inner: Arc<Held>,
@@ -294,7 +294,7 @@ pub(crate) struct Exchange {
 struct Held(Mutex<Inner>);
 
 struct Inner {
-    /// Until the answer is over.
+    /// Until the response is over.
     passage: Option<Box<RequestPolicies>>,
     head: RequestHead,
     out: Kept,
@@ -318,7 +318,7 @@ impl Lender for Held {
 
 #[pymethods]
 impl Exchange {
-    /// What the error log calls the request, until its answer is over; `None` if it has no name.
+    /// Returns the request's name in the error log, until its response is complete; `None` if it has none.
     #[getter]
     fn name(&self) -> Option<String> {
         let inner = lock(&self.inner.0);
@@ -329,7 +329,7 @@ impl Exchange {
         (!names.is_empty()).then(|| format!("request{{{}}}", names.join(" ")))
     }
 
-    /// The client's answer is there, whatever becomes of the application's.
+    /// The client's response is there, whatever becomes of the application's.
     #[getter]
     fn is_answered(&self) -> bool {
         lock(&self.inner.0).out.is_started()
@@ -383,7 +383,7 @@ impl Exchange {
         self.steps.blocks(blocks, || !self.inner.passes_on())
     }
 
-    /// Gives the head of an answer that is a file, if the application has set it.
+    /// Returns the head of a response that is a file, if the application has set it.
     #[pyo3(signature = (file, /))]
     fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
         self.steps.file(file)
@@ -394,7 +394,7 @@ impl Exchange {
         self.steps.end_of_blocks()
     }
 
-    /// Ends the answer; gives whether it is whole. Where the application failed it is if there is something to be said
+    /// Ends the response; returns whether it is whole. Where the application failed it is if there is something to be said
     /// in its place.
     #[pyo3(signature = (failed, /))]
     fn finish(&self, py: Python<'_>, failed: bool) -> bool {
@@ -405,7 +405,7 @@ impl Exchange {
         })
     }
 
-    /// Answers that the request body is too large; gives whether that was possible.
+    /// Responses that the request body is too large; returns whether that was possible.
     fn refuse_body(&self) -> bool {
         let Inner { passage, head, out } = &mut *lock(&self.inner.0);
         passage.take().is_some_and(|mut passage| passage.refuse_body(head, out).is_ok())

@@ -1,4 +1,4 @@
-//! An environ as a request's head, what became of that in the environ again, and an answer's head for `start_response`.
+//! An environ as a request's head, what became of that in the environ again, and a response's head for `start_response`.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
