@@ -13,7 +13,7 @@ use crate::plan::{AdminPlan, Plan};
 use crate::settings::{Origin, Settings, Wrong};
 use crate::{VERSION, file, help};
 
-/// What anygate is asked to do.
+/// Task that the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Serve. With warnings about settings that have no effect.
@@ -43,22 +43,22 @@ pub struct CertificateTask {
     pub hosts: Vec<String>,
     /// The folder where it goes, as the user wrote it.
     pub folder: PathBuf,
-    /// What is there may be replaced.
+    /// Whether existing files may be replaced.
     pub force: bool,
 }
 
 /// One of several servers.
 #[derive(Debug)]
 pub struct Member {
-    /// What it is called in messages.
+    /// Name in messages.
     pub name: String,
     /// Which server it is, as for `-s`.
     pub server: String,
-    /// Its settings, as the text of a TOML file.
+    /// Settings, as the text of a TOML file.
     pub settings: String,
 }
 
-/// What `anygate cron` is to do.
+/// Task of `anygate cron`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CronAction {
     /// Show the jobs and how they went.
@@ -67,7 +67,7 @@ pub enum CronAction {
     Once,
     /// Run jobs by the clock until told to end.
     Run,
-    /// The same with those jobs that a server would run: beside a server of another package.
+    /// Run the jobs that a server would run, beside a server of another package.
     Beside,
 }
 
@@ -165,7 +165,7 @@ pub fn parse(
     }
 }
 
-/// What the first word asks for.
+/// Task that the first word names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subcommand {
     /// No word of these: to serve.

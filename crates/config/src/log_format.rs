@@ -10,7 +10,7 @@ pub enum Piece {
     Atom(Atom),
 }
 
-/// What can be filled in.
+/// Value that is filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Atom {
     /// `h`: the client's address.
@@ -41,7 +41,7 @@ pub enum Atom {
     Referer,
     /// `a`: the User-Agent field.
     UserAgent,
-    /// `T`: whole seconds that the answer took.
+    /// `T`: whole seconds that the response took.
     Seconds,
     /// `M`: milliseconds.
     Milliseconds,

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use crate::options::{self, Kind, OPTIONS, Opt};
 use crate::value::{Value, show_duration};
 
-/// Who set an option.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody.
+    /// Nothing: the default applies.
     Default,
     /// A file.
     File(PathBuf),
@@ -28,9 +28,9 @@ pub enum Origin {
 pub struct Wrong {
     /// Where it was set.
     pub origin: Origin,
-    /// In the words of its origin: a key, a flag, a variable.
+    /// Name in the form of its source: a key, a flag, a variable.
     pub name: String,
-    /// What is wrong with it.
+    /// Reason why the value is wrong.
     pub reason: String,
 }
 
@@ -72,7 +72,7 @@ pub struct Table {
     pub origin: Origin,
 }
 
-/// What such lists may be called.
+/// Names of lists of tables.
 const TABLES: [&str; 2] = ["cron", "server"];
 
 impl Settings {
@@ -176,7 +176,7 @@ impl Settings {
         self.tables.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The same settings without one of the lists of tables.
+    /// Returns the settings without one of the lists of tables.
     #[must_use]
     pub fn without_tables(&self, name: &str) -> Settings {
         let mut settings = self.clone();
@@ -201,7 +201,7 @@ impl Settings {
         self.given.keys().copied()
     }
 
-    /// What was given, without tables, as [`set_json`](Self::set_json) takes it.
+    /// Returns the given settings without tables, as [`set_json`](Self::set_json) accepts them.
     pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
         let json = |name: &str, value: &Value| match value {
             Value::Flag(flag) => (*flag).into(),
@@ -220,7 +220,7 @@ impl Settings {
         self.given.insert(option.name, Given { value, origin });
     }
 
-    /// What was given for an option; `None` when nobody gave anything.
+    /// Returns the value that was given for an option, if any.
     pub fn given(&self, name: &str) -> Option<&Given> {
         self.given.get(name)
     }
@@ -234,7 +234,7 @@ impl Settings {
         if option.default.is_empty() { None } else { option.kind.read(option.default).ok() }
     }
 
-    /// What an option is called by whoever set it.
+    /// Returns the name of an option in the form of its source.
     pub fn named(&self, option: &Opt, origin: &Origin) -> String {
         match origin {
             Origin::CommandLine => option.flag(),

@@ -11,16 +11,16 @@ use crate::attention::Attention;
 use crate::finished::Finished;
 use crate::rules::Rules;
 
-/// Lets others see a request; gives its place.
+/// Lets others see a request; returns its place.
 pub(crate) fn show(row: Row<'_>, head: &RequestHead) -> Option<usize> {
     row.in_flight().begin(SystemTime::now(), head.method(), head.target())
 }
 
-/// What there is to count of a call.
+/// Figures of a finished call.
 pub(crate) struct Concluded {
     /// When it began, if anybody wants to know.
     pub(crate) begun: Option<Instant>,
-    /// When its request was complete, if somebody counts.
+    /// Time at which the request was complete, if calls are counted.
     pub(crate) ready: Option<Instant>,
     /// Bytes of the request's body.
     pub(crate) received: u64,

@@ -1,5 +1,5 @@
 //! One request by one process: what a CGI server starts (RFC 3875). The request is in the environment and on standard
-//! input, the answer goes to standard output, and then the process is over.
+//! input, the response goes to standard output, and then the process is over.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -155,7 +155,7 @@ pub fn answer(
 }
 
 /// The body of a request whose variables say that it has `length` bytes, or is in chunks: its server has taken those apart,
-/// and only the end of standard input tells the end. Gives a status if it cannot be had.
+/// and only the end of standard input tells the end. Returns a status if it cannot be had.
 fn body(
     length: Option<u64>,
     is_chunked: bool,
@@ -278,7 +278,7 @@ impl<W: Write> Response for CgiAnswer<'_, W> {
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             match file.read_at(buffer.get_mut(..most).unwrap_or_default(), at) {
-                // Shorter than was promised: the answer ends here and is seen to be broken.
+                // Shorter than was promised: the response ends here and is seen to be broken.
                 Ok(0) | Err(_) => return Err(SendError::Disconnected),
                 Ok(count) => {
                     self.put(buffer.get(..count).unwrap_or_default())?;

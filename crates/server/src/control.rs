@@ -14,7 +14,7 @@ pub type Reopen = Box<dyn Fn() + Send + Sync>;
 /// Numbers that others look at.
 pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
-/// What a worker tells its keeper.
+/// Events of a worker, for the owner of the process.
 pub trait Events: Send {
     /// The worker's own loop is alive; called about once a second. `traffic`: requests came since the last time.
     fn beat(&mut self, traffic: bool);
@@ -36,14 +36,14 @@ pub trait Peers: Send + Sync {
     fn remain(&self) -> bool;
 }
 
-/// What a worker can be told. Later ones outrank earlier ones.
+/// Command to a worker, in ascending order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Command {
     Drain = 1,
     Stop = 2,
 }
 
-/// Where commands come from: a worker's handle, signals, or the death of the supervisor.
+/// Source of commands: a worker's handle, signals, or the death of the supervisor.
 pub(crate) struct Control {
     demanded: AtomicU8,
     pub(crate) signals: Option<Signals>,

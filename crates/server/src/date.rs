@@ -12,7 +12,7 @@ pub(crate) struct DateCache {
 impl DateCache {
     /// The IMF-fixdate of `now`.
     pub(crate) fn at(&mut self, now: SystemTime) -> &[u8] {
-        // A clock before 1970 gives 1970: a wrong clock must not stop answers.
+        // A clock before 1970 gives 1970: a wrong clock must not stop responses.
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if second != self.second || self.text.is_empty() {
             self.second = second;

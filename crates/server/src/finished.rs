@@ -16,8 +16,8 @@ pub(crate) struct Finished {
     pub(crate) head: Option<ResponseHead>,
     /// How the call behaved, if it was measured.
     pub(crate) sample: Option<Sample>,
-    /// When the application's own code began, if somebody counts.
+    /// Time at which the application's own code began, if calls are counted.
     pub(crate) entered: Option<Instant>,
-    /// It was a WebSocket, or what a library made of the connection.
+    /// Whether the connection became a WebSocket or was taken over.
     pub(crate) upgraded: bool,
 }

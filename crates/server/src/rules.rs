@@ -23,7 +23,7 @@ use crate::control::{Peers, SharedRow};
 use crate::tls::Tls;
 use crate::websocket::Spares;
 
-/// What is the same for all connections of a worker.
+/// Rules for all connections of a worker.
 pub(crate) struct Rules {
     pub(crate) read: ReadRules,
     pub(crate) response: ResponseRules,
@@ -33,13 +33,13 @@ pub(crate) struct Rules {
     pub(crate) files: Option<Web2pyStatic>,
     /// For connections of HTTPS.
     pub(crate) tls: Option<Tls>,
-    /// What others look at.
+    /// Row in shared memory that other processes read.
     pub(crate) counts: Option<SharedRow>,
-    /// Those that accept from the same listeners.
+    /// Workers that accept from the same listeners.
     pub(crate) peers: Option<Arc<dyn Peers>>,
 }
 
-/// What a worker is given beside its plan.
+/// Inputs of a worker besides its plan.
 pub(crate) struct Around {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) files: Option<Web2pyStatic>,
@@ -124,7 +124,7 @@ impl Rules {
         }
     }
 
-    /// Where this worker counts, if anybody looks.
+    /// Returns the row in which this worker counts, if there is one.
     pub(crate) fn row(&self) -> Option<Row<'_>> {
         self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
     }
@@ -142,7 +142,7 @@ pub(crate) struct Timeouts {
     pub(crate) queue: Duration,
 }
 
-/// What every connection of a worker must know to read requests.
+/// Rules for reading requests.
 pub(crate) struct ReadRules {
     pub(crate) limits: Limits,
     pub(crate) body_memory_max_bytes: usize,
@@ -156,10 +156,10 @@ pub(crate) struct ReadRules {
     pub(crate) forwarding: Forwarding,
     /// Trusted peers begin with a PROXY preface.
     pub(crate) proxy_protocol: bool,
-    /// Where clients of [`Protocol::Redirect`] are sent.
+    /// Port to which clients of [`Protocol::Redirect`] are redirected.
     pub(crate) https_port: Option<u16>,
     pub(crate) websocket: Arc<WebSocketRules>,
-    /// What is around the application.
+    /// Policies, if there are any.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
@@ -169,18 +169,18 @@ impl ReadRules {
         paths::is_below_any(&self.stream_paths, head.path())
     }
 
-    /// Most bytes of a request's body.
+    /// Returns the maximum size of a request's body.
     pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
         let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));
         of_path.unwrap_or(self.limits.body_max_bytes)
     }
 }
 
-/// What every answer of a worker needs to know.
+/// Rules for all responses of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseRules {
     pub(crate) outbox: OutboxLimits,
-    /// The same, for streamed exchanges: nothing goes to a file, the thread waits for its client.
+    /// Limits of the outbox of a streamed exchange: nothing goes to a file, the thread waits for its client.
     pub(crate) streamed_outbox: OutboxLimits,
     pub(crate) server_header: Vec<u8>,
     pub(crate) websocket: Arc<WebSocketRules>,
@@ -188,7 +188,7 @@ pub(crate) struct ResponseRules {
     pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
-/// How much of an answer may wait for its client.
+/// How much of a response may wait for its client.
 #[derive(Clone, Debug)]
 pub(crate) struct OutboxLimits {
     /// Bytes that wait in memory before a temporary file takes them.
@@ -197,13 +197,13 @@ pub(crate) struct OutboxLimits {
     pub(crate) spool_max_bytes: u64,
     /// How long a client may take nothing at all.
     pub(crate) write_timeout: Duration,
-    /// Where temporary files go.
+    /// Directory for temporary files.
     pub(crate) temp_dir: Option<PathBuf>,
     /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
     pub(crate) waits: bool,
 }
 
-/// What is the same for all WebSockets of a worker.
+/// Rules for all WebSockets of a worker.
 #[derive(Debug)]
 pub(crate) struct WebSocketRules {
     pub(crate) limits: MessageLimits,
@@ -211,7 +211,7 @@ pub(crate) struct WebSocketRules {
     pub(crate) compression: Option<Preference>,
     /// A client that was silent for so long is asked whether it lives,
     pub(crate) ping_interval: Duration,
-    /// and has so long to answer.
+    /// and has so long to response.
     pub(crate) ping_timeout: Duration,
     /// Clients of HTTP/2 may open them as well (RFC 8441).
     pub(crate) over_http2: bool,
@@ -221,7 +221,7 @@ pub(crate) struct WebSocketRules {
     pub(crate) inflate: Spares<InflateContext>,
 }
 
-/// Where the site's settings say that the application is.
+/// Returns the mount that the settings ask for.
 pub(crate) fn mount(setting: &config::Mount) -> Mount {
     match setting {
         config::Mount::Automatic => Mount::Automatic,

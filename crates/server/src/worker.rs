@@ -33,17 +33,17 @@ use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
 
-/// What a worker serves, and what is around it.
+/// Application of a worker, and what surrounds it.
 pub struct Service {
     /// Answers requests.
     pub answering: Answering,
-    /// Where a line for each request goes.
+    /// Destination of access log lines.
     pub access_log: Option<AccessLog>,
     /// Goes on in fresh log files, when the supervisor says so.
     pub reopen_logs: Option<Reopen>,
     /// Files that are answered without the application.
     pub files: Option<Web2pyStatic>,
-    /// What is around the application.
+    /// Policies, if there are any.
     pub site: Option<Arc<ProcessPolicies>>,
     /// For listeners of HTTPS.
     pub tls: Option<Tls>,
@@ -53,9 +53,9 @@ pub struct Service {
     pub peers: Option<Arc<dyn Peers>>,
 }
 
-/// Who answers requests, on which threads.
+/// Threads that run requests, and the application.
 pub enum Answering {
-    /// So many app threads, each one request at a time.
+    /// This many app threads, each with one request at a time.
     Threads(Arc<dyn Application>, usize),
     /// One thread, at most so many requests side by side. It is the thread that runs the worker, on which the
     /// application was made.
@@ -188,7 +188,7 @@ impl Worker {
     }
 }
 
-/// Serves until told to end. Gives whether all threads have ended well.
+/// Serves until told to end. Returns whether all threads have ended well.
 fn serve(
     answering: Answering,
     shared: &Arc<Shared>,
@@ -220,7 +220,7 @@ fn serve(
     }
 }
 
-/// Serves with app threads; the calling thread is the steward. Gives whether all of them have ended.
+/// Serves with app threads; the calling thread is the steward. Returns whether all of them have ended.
 fn run_threads(
     shared: &Arc<Shared>,
     reactor: Box<Reactor>,
@@ -254,7 +254,7 @@ fn run_threads(
     Ok(wait(handles))
 }
 
-/// Waits a little for threads to end; gives whether they have.
+/// Waits a little for threads to end; returns whether they have.
 fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
     let patience = Instant::now() + Duration::from_millis(200);
     while !threads.is_empty() && Instant::now() < patience {
@@ -264,7 +264,7 @@ fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
     threads.is_empty()
 }
 
-/// Serves with a hub on the calling thread; the steward has a thread of its own. Gives whether the hub has ended well.
+/// Serves with a hub on the calling thread; the steward has a thread of its own. Returns whether the hub has ended well.
 ///
 /// Nothing that another thread uses may lie on this thread's stack: the hub's greenlets take turns on it, and what lay
 /// there when the first of them began is moved away while they run.

@@ -17,9 +17,9 @@ use crate::value::Value;
 /// Everything that anygate needs to know to serve.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What is served.
+    /// Application to serve.
     pub application: ApplicationPlan,
-    /// Where; never empty.
+    /// Addresses to listen on; never empty.
     pub binds: Vec<Bind>,
     /// How the sockets are.
     pub socket: SocketPlan,
@@ -27,34 +27,34 @@ pub struct Plan {
     pub tls: Option<TlsPlan>,
     /// Worker processes, at least 1.
     pub workers: usize,
-    /// What each worker does.
+    /// Rules of each worker.
     pub server: ServerPlan,
     /// How processes live.
     pub process: ProcessPlan,
-    /// What is written down.
+    /// Logs.
     pub log: LogPlan,
-    /// What runs at given minutes.
+    /// Cron jobs.
     pub cron: CronPlan,
     /// How it is watched and steered.
     pub admin: AdminPlan,
-    /// What is around the application.
+    /// Request policies.
     pub site: SitePlan,
 }
 
-/// What is served.
+/// Application to serve.
 #[derive(Clone, Debug)]
 pub struct ApplicationPlan {
-    /// As the user wrote it; `None` when the application is an object that Python handed over.
+    /// Target as the user wrote it; `None` when Python handed over an application object.
     pub target: Option<String>,
     /// Which server is to serve it; `native` is our own.
     pub server: String,
-    /// Somebody asked for that server by name.
+    /// Whether the user has named the server.
     pub server_named: bool,
     /// The web2py site that is served, with its folder's full path.
     pub web2py: Option<PathBuf>,
     /// The password of its administrator.
     pub password: Option<String>,
-    /// Where each request's profile goes.
+    /// Directory for the profiles of requests.
     pub profiler: Option<PathBuf>,
     /// Folder to change to.
     pub chdir: Option<PathBuf>,
@@ -75,19 +75,19 @@ pub struct ApplicationPlan {
 pub struct Bind {
     /// What clients, or the front server, speak.
     pub protocol: Protocol,
-    /// Where.
+    /// Address.
     pub address: BindAddress,
 }
 
-/// What is spoken on a connection.
+/// Protocol of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     #[default]
     Http,
-    /// The same over TLS.
+    /// HTTP over TLS.
     Https,
-    /// HTTP whose every answer is that HTTPS is to be spoken.
+    /// HTTP whose every response is that HTTPS is to be spoken.
     Redirect,
     /// SCGI.
     Scgi,
@@ -125,7 +125,7 @@ impl Protocol {
     }
 }
 
-/// Where to listen.
+/// Address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindAddress {
     /// Host name or IP address (without brackets) and port.
@@ -144,29 +144,29 @@ pub enum BindAddress {
 /// How connections are encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsPlan {
-    /// In this order; never empty.
+    /// Certificates, in order of preference; never empty.
     pub certificates: Vec<CertificateSource>,
     /// The file with the password of encrypted keys.
     pub key_password_file: Option<PathBuf>,
     /// Clients are asked for certificates of these CAs.
     pub client_ca: Option<PathBuf>,
-    /// They are refused without one.
+    /// Whether clients without a certificate are rejected.
     pub client_cert_required: bool,
-    /// What may be spoken inside, by the names of ALPN, best first.
+    /// ALPN protocol names, in order of preference.
     pub alpn: Vec<String>,
 }
 
-/// Where certificates are.
+/// Source of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// In one file, with its key there or in another.
+    /// One file, with its key in it or in another file.
     Files {
         /// The certificate and its chain.
         certificate: PathBuf,
         /// The key.
         key: PathBuf,
     },
-    /// In a folder, each with its key.
+    /// Directory of certificates, each with its key.
     Folder(PathBuf),
 }
 
@@ -181,7 +181,7 @@ pub struct SocketPlan {
     pub unix_owner: Option<(String, Option<String>)>,
 }
 
-/// What one worker's server needs to know. Names are those of the options.
+/// Rules of one worker's server. Fields are named after the options.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct ServerPlan {
@@ -222,19 +222,19 @@ pub struct ServerPlan {
     pub proxy_protocol: bool,
 }
 
-/// Whose pages may open WebSockets.
+/// Origins whose pages may open WebSockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketOrigins {
     /// The site's own.
     #[default]
     Same,
-    /// Those and these: `https://example.org`.
+    /// The site's own origin and these: `https://example.org`.
     Listed(Vec<String>),
-    /// Everybody's.
+    /// All origins.
     Any,
 }
 
-/// What requests of one worker run in.
+/// Kind of concurrency within a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Concurrency {
     /// Threads.
@@ -244,13 +244,13 @@ pub enum Concurrency {
     Gevent,
 }
 
-/// Where the application is mounted.
+/// Path at which the application is mounted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mount {
-    /// What a front server says counts if it fits the path of the request.
+    /// Variables of the front server, if they match the path of the request.
     #[default]
     Automatic,
-    /// What a front server says counts.
+    /// Variables of the front server, unchanged.
     AsGiven,
     /// At this path, which begins with a slash and does not end in one.
     At(String),
@@ -261,7 +261,7 @@ pub enum Mount {
 pub enum TrustedProxy {
     /// All on unix sockets.
     Unix,
-    /// Those whose address begins with the first bits of this one.
+    /// Peers whose address begins with this many bits of this address.
     Network(IpAddr, u8),
 }
 
@@ -288,10 +288,10 @@ pub struct ProcessPlan {
     pub worker_start_timeout: Duration,
 }
 
-/// What runs at given minutes.
+/// Cron jobs.
 #[derive(Clone, Debug)]
 pub struct CronPlan {
-    /// When; `None` when nobody said.
+    /// When jobs run; `None` if not set.
     pub mode: Option<CronMode>,
     /// The file that remembers what ran.
     pub state: PathBuf,
@@ -304,9 +304,9 @@ pub struct CronPlan {
 pub enum CronMode {
     /// By the clock.
     Hard,
-    /// In minutes in which requests were answered.
+    /// In minutes in which requests were handled.
     Soft,
-    /// When the system's cron says so.
+    /// When the system's cron starts `anygate cron --once`.
     External,
     /// Never.
     None,
@@ -317,9 +317,9 @@ pub enum CronMode {
 pub struct CronJob {
     /// What it is called.
     pub name: String,
-    /// When, in the five fields of cron, or `@daily` and the like.
+    /// Schedule: the five fields of cron, or a nickname such as `@daily`.
     pub schedule: String,
-    /// What runs.
+    /// Program or function to run.
     pub task: CronTask,
     /// The zone of the schedule.
     pub timezone: Option<String>,
@@ -333,12 +333,12 @@ pub struct CronJob {
     pub folder: Option<PathBuf>,
 }
 
-/// What a job runs.
+/// Program or function of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CronTask {
     /// A program and its arguments.
     Command(Vec<String>),
-    /// The same in one line, with quotes as in a shell.
+    /// Command line with quotes, as in a shell.
     Line(String),
     /// `module:function`.
     Function(String),
@@ -349,22 +349,22 @@ pub enum CronTask {
 pub struct AdminPlan {
     /// Where status page, metrics and API are.
     pub address: Option<BindAddress>,
-    /// Where the token is that clients must know.
+    /// File with the token that clients need.
     pub token_file: Option<PathBuf>,
-    /// Where uWSGI's statistics are.
+    /// Address of uWSGI's statistics.
     pub uwsgi_stats: Option<BindAddress>,
-    /// Where metrics are sent.
+    /// StatsD server to send metrics to.
     pub statsd: Option<StatsdPlan>,
 }
 
-/// Where metrics are sent, and how.
+/// StatsD server and the form of metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsdPlan {
     /// A name or an address.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// What names begin with.
+    /// Prefix of names.
     pub prefix: String,
     /// Labels are tags.
     pub tags: bool,
@@ -386,7 +386,7 @@ impl AdminPlan {
     }
 }
 
-/// What is written down, and where.
+/// Logs and their destinations.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LogPlan {
@@ -398,7 +398,7 @@ pub struct LogPlan {
     pub syslog_facility: Facility,
 }
 
-/// When logs go on in fresh files, and what becomes of the old ones. Names are those of the options.
+/// Rotation of log files. Fields are named after the options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct RotatePlan {
@@ -415,7 +415,7 @@ impl RotatePlan {
     }
 }
 
-/// Where a log goes.
+/// Destination of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard output.
@@ -424,13 +424,13 @@ pub enum LogTarget {
     Stderr,
     /// A file, appended to.
     File(PathBuf),
-    /// Whoever collects messages by the protocol of syslog.
+    /// Syslog daemon or server.
     Syslog(SyslogAddress),
     /// systemd's journal, which has a socket at this path.
     Journald(PathBuf),
 }
 
-/// Where syslog is.
+/// Address of syslog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyslogAddress {
     /// On this machine, at the path of a socket.
@@ -457,7 +457,7 @@ impl fmt::Display for LogTarget {
     }
 }
 
-/// What syslog is told that messages come from (RFC 5424 section 6.2.1).
+/// Syslog facility (RFC 5424 section 6.2.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Facility {
     /// A user's program.
@@ -470,7 +470,7 @@ pub enum Facility {
 }
 
 impl Facility {
-    /// Its number.
+    /// Returns its number.
     pub fn number(self) -> u8 {
         match self {
             Facility::User => 1,
@@ -495,7 +495,7 @@ pub enum LogLevel {
 pub enum AccessLogFormat {
     /// One JSON object a line.
     Json,
-    /// As in web2py's `httpserver.log`.
+    /// The format of web2py's `httpserver.log`.
     Web2py,
     /// Text with atoms such as `%(h)s`.
     Text(Vec<Piece>),
@@ -895,7 +895,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Where the application lives.
+    /// Returns the directory of the application.
     fn site_folder(&self) -> PathBuf {
         let site = self.web2py.clone().or_else(|| self.path("chdir"));
         site.unwrap_or_else(|| self.folder.to_owned())
@@ -1226,11 +1226,11 @@ pub(crate) fn trusted_proxy(text: &str) -> Option<TrustedProxy> {
     (value & rest == 0).then_some(TrustedProxy::Network(address, bits))
 }
 
-/// Where programs of this machine reach syslog, and systemd's journal.
+/// Sockets of syslog and of systemd's journal on this machine.
 const DEV_LOG: &str = "/dev/log";
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// What is loaded for a web2py site.
+/// Target that is loaded for a web2py site.
 const WEB2PY_TARGET: &str = "anygate.web2py:application()";
 /// `trusted_proxies` of a web2py site, unless it is set: it takes whoever seems to come from this machine for its
 /// administrator.

@@ -24,7 +24,7 @@ struct Stream {
     announced: Option<u64>,
 }
 
-/// What came of some bytes.
+/// Result of taking some bytes.
 pub(crate) enum Arrived {
     /// Nothing yet.
     Nothing,
@@ -47,7 +47,7 @@ impl Streams {
         !self.open.is_empty()
     }
 
-    /// Takes bytes in; gives how many and what came of them. `ends` are those of the connection.
+    /// Takes bytes in; returns how many and what came of them. `ends` are those of the connection.
     pub(crate) fn receive(
         &mut self,
         bytes: &[u8],

@@ -11,7 +11,7 @@ use crate::exchange::Exchange;
 use crate::rules::ReadRules;
 
 impl Connection {
-    /// Takes a packet of variables. Gives how much was taken; 0 if more is needed.
+    /// Takes a packet of variables. Returns how much was taken; 0 if more is needed.
     pub(super) fn packet(
         &mut self,
         bytes: &[u8],
@@ -56,7 +56,7 @@ impl Connection {
         Ok(consumed + taken)
     }
 
-    /// Takes FastCGI records. Gives how much was taken; 0 if more is needed.
+    /// Takes FastCGI records. Returns how much was taken; 0 if more is needed.
     pub(super) fn records(
         &mut self,
         bytes: &[u8],
@@ -83,7 +83,7 @@ impl Connection {
                 self.exchange = Some(exchange);
                 Err(refuse(status))
             }
-            // Nothing waits in the outbox between answers, so this goes straight to the socket, and it is far smaller than
+            // Nothing waits in the outbox between responses, so this goes straight to the socket, and it is far smaller than
             // the socket's own buffer.
             Arrived::Reply { record, keep } => match self.pipe.stream().send(&record) {
                 Ok(sent) if sent == record.len() && keep => Ok(()),

@@ -1,5 +1,5 @@
 //! One client's connection: bytes in, exchanges out, one after another (RFC 9112 section 9.3.2: answers keep the order
-//! of their requests, so the next request of a pipeline is parsed when the answer before it was given).
+//! of their requests, so the next request of a pipeline is parsed when the response before it was given).
 //!
 //! A connection is a value. The reactor owns it while it waits for the client; an app thread owns it while its
 //! exchange runs. It never waits and reads no clock.
@@ -36,14 +36,14 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     /// A PROXY preface comes before anything else.
     preface: bool,
-    /// What FastCGI requests consist of so far.
+    /// Requests of FastCGI that are being received.
     streams: Option<Box<Streams>>,
-    /// Present from the first byte of a request to the end of its answer; idle connections hold no buffers.
+    /// Present from the first byte of a request to the end of its response; idle connections hold no buffers.
     pub(crate) exchange: Option<Box<Exchange>>,
     /// Received but not consumed: a partial head, or pipelined requests.
     input: Vec<u8>,
     pub(crate) state: State,
-    /// It is counted as one of its client's.
+    /// Permit that counts the connection for its client.
     pub(crate) permit: Option<ConnectionPermit>,
     /// Exchanges that were answered.
     pub(crate) served: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     begun: bool,
 }
 
-/// What a connection waits for.
+/// What the connection waits for.
 pub(crate) enum State {
     /// The first byte of a request.
     Idle,
@@ -69,14 +69,14 @@ pub(crate) enum State {
     Http2(Box<Http2>),
     /// An app thread.
     Ready,
-    /// The client to take the answer; then another request may follow, or not.
+    /// The client to take the response; then another request may follow, or not.
     Writing { keep_alive: bool },
     /// The client to close: it was refused while it may still be sending, and closing now would reset the connection
     /// before it reads why (RFC 9112 section 9.6).
     Lingering,
 }
 
-/// What the reactor must do after bytes were taken in.
+/// Next step of the reactor after bytes were taken.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Wait for more bytes.
@@ -231,14 +231,14 @@ impl Connection {
         self.more || !self.input.is_empty()
     }
 
-    /// Whether an answer left something to send.
+    /// Whether a response left something to send.
     pub(crate) fn has_rest(&self) -> bool {
         self.exchange
             .as_ref()
             .is_some_and(|exchange| exchange.held || exchange.ends || !exchange.out.is_empty())
     }
 
-    /// Sends what an answer left to send. A client that is gone shows in the pipe.
+    /// Sends what a response left to send. A client that is gone shows in the pipe.
     pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
         let Some(exchange) = &mut self.exchange else { return };
         let _entered = exchange.span().entered();
@@ -302,7 +302,7 @@ impl Connection {
                         match is_http2(rest) {
                             Some(true) => return (consumed, Next::Http2),
                             // RFC 9113 section 3.4: an invalid preface is an error of the connection. Such a client would
-                            // not understand an answer of HTTP/1.1.
+                            // not understand a response of HTTP/1.1.
                             Some(false) if self.pipe.stream().agreed_on_http2() => {
                                 return (bytes.len(), Next::Close);
                             }
@@ -389,7 +389,7 @@ impl Connection {
         }
     }
 
-    /// Takes a PROXY preface: the connection's ends are those of the client. Gives how much was taken; 0 if more is needed.
+    /// Takes a PROXY preface: the connection's ends are those of the client. Returns how much was taken; 0 if more is needed.
     fn introduced(&mut self, bytes: &[u8]) -> Result<usize, Next> {
         let preface = match proxy::decode(bytes) {
             Ok(Some(preface)) => preface,
@@ -407,7 +407,7 @@ impl Connection {
         Ok(preface.consumed)
     }
 
-    /// A head is complete: decides how its body is received. Gives how much of `rest` was taken.
+    /// A head is complete: decides how its body is received. Returns how much of `rest` was taken.
     pub(crate) fn headed(
         &mut self,
         framing: Framing,

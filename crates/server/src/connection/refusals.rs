@@ -11,7 +11,7 @@ use super::protocol_hint;
 /// Said once: a front server may be told to send HTTP_HOST twice.
 static SECOND_HOST: Once = Once::new();
 
-/// What is wrong with a peer that does not keep to the protocol, or speaks another one.
+/// Describes the fault of a peer that breaks the protocol, or uses another one.
 pub(super) fn broken(error: &dyn std::error::Error, bytes: &[u8], expected: Protocol) -> String {
     match protocol_hint::advice(bytes, expected) {
         Some(advice) => format!("{error}; {advice}"),

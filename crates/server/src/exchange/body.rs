@@ -162,7 +162,7 @@ impl BodyStream {
         BodyStream { state: Arc::new(Mutex::new(state)), length }
     }
 
-    /// Ends the body's use. Gives what was received behind it when it was read to its end, else `None`: then the
+    /// Ends the body's use. Returns what was received behind it when it was read to its end, else `None`: then the
     /// connection cannot be used again.
     pub(crate) fn close(&self) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
@@ -229,7 +229,7 @@ impl StreamState {
 
     fn receive(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.expect_continue) {
-            // An interim answer that cannot be sent shows at the next read.
+            // An interim response that cannot be sent shows at the next read.
             let _ = self.pipe.stream().send(CONTINUE);
         }
         let mut buffer = [0; 16 * 1024];

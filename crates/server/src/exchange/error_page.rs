@@ -16,7 +16,7 @@ pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
         .set_status_line(line.as_bytes())
         .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
     let built = match status {
-        // RFC 6455 section 4.2.2: the answer to another version names the ones that are spoken.
+        // RFC 6455 section 4.2.2: the response to another version names the ones that are spoken.
         426 => built
             .and_then(|()| head.push_field(b"Upgrade", b"websocket"))
             .and_then(|()| head.push_field(b"Sec-WebSocket-Version", handshake::VERSION.as_bytes())),

@@ -1,7 +1,7 @@
-//! One request and its answer. The exchange keeps the memory that both need and is used again by another connection
+//! One request and its response. The exchange keeps the memory that both need and is used again by another connection
 //! when it is over; an [`Answer`] lives while the application answers: it frames, counts and hands bytes to the pipe.
 //!
-//! What may follow an answer on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
+//! What may follow a response on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
 
 mod admission;
 mod body;
@@ -29,16 +29,16 @@ pub(crate) use response::{Answer, AnswerOptions};
 /// An exchange that is used again keeps no more output memory than this.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// One request, complete or streamed, with the memory for its answer.
+/// One request, complete or streamed, with the memory for its response.
 #[derive(Default)]
 pub(crate) struct Exchange {
     pub(crate) head: RequestHead,
     pub(crate) body: RequestBody,
-    /// Between whom the request travelled, where the connection's own ends do not say.
+    /// Addresses of both ends, if they differ from the connection's.
     pub(crate) endpoints: Option<Endpoints>,
     /// They, or the connection's, have a proxy in place of the client.
     pub(crate) hidden_client: bool,
-    /// How the answer is written.
+    /// How the response is written.
     pub(crate) form: Form,
     /// Whether the client lets the connection stay after this exchange.
     pub(crate) keep_alive: bool,
@@ -48,25 +48,25 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<Box<Upgrade>>,
     /// Its head [was looked at](Exchange::enter).
     pub(crate) entered: bool,
-    /// What the site does with the request and its answer.
+    /// Policies of the request.
     pub(crate) passage: Option<Box<RequestPolicies>>,
-    /// What is logged of a request that has a name.
+    /// Log span of a request that has an identifier.
     span: Option<Span>,
     /// The site has looked at the request.
     pub(crate) admitted: Option<Admitted>,
     /// Since when the request is complete, where somebody counts.
     pub(crate) ready: Option<Instant>,
-    /// What was given of the response.
+    /// Progress of the response.
     given: Given,
     pub(crate) out: Vec<u8>,
-    /// The pipe holds the end of the answer back.
+    /// The pipe holds the end of the response back.
     pub(crate) held: bool,
-    /// What is left to be sent ends a stream of HTTP/2.
+    /// Whether the bytes in the outbox end a stream of HTTP/2.
     pub(crate) ends: bool,
 }
 
 impl Exchange {
-    /// Says how the answer is to be written.
+    /// Says how the response is to be written.
     pub(crate) fn set_form(&mut self, protocol: Protocol) {
         match protocol {
             // Only a request knows that it is one of HTTP/2.
@@ -78,7 +78,7 @@ impl Exchange {
         }
     }
 
-    /// A copy that has what an answer of our own must know.
+    /// A copy that has what a response of our own must know.
     pub(crate) fn outline(&self) -> Box<Exchange> {
         let (head, span) = (self.head.clone(), self.span.clone());
         Box::new(Exchange { head, form: self.form, admitted: self.admitted, span, ..Exchange::default() })
@@ -95,13 +95,13 @@ impl Exchange {
         self.span.clone().unwrap_or_else(Span::none)
     }
 
-    /// Whether the head of the answer was given.
+    /// Whether the head of the response was given.
     pub(crate) fn is_answered(&self) -> bool {
         let upgraded = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some());
         self.given.progress != Progress::NotStarted || upgraded
     }
 
-    /// Bytes of the answer's body so far.
+    /// Bytes of the response's body so far.
     pub(crate) fn answered_bytes(&self) -> u64 {
         self.given.body_bytes
     }
@@ -144,7 +144,7 @@ pub(crate) struct Admitted {
     pub(crate) https: bool,
 }
 
-/// How an answer is written.
+/// How a response is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     /// An HTTP/1 message.

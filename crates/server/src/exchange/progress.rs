@@ -10,7 +10,7 @@ use crate::sampling::Begun;
 /// How far a response is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Its head was not given.
+    /// The head has not been sent.
     #[default]
     NotStarted,
     /// Its head was given; its body is framed so.
@@ -70,7 +70,7 @@ impl<T> Beginning<T> {
     }
 }
 
-/// What was given of a response.
+/// Progress of a response.
 #[derive(Default)]
 pub(super) struct Given {
     pub(super) progress: Progress,

@@ -34,7 +34,7 @@ use crate::websocket::{Relay, Session, Upgrade};
 const COPY_MAX_BYTES: usize = 16 * 1024;
 /// FastCGI records that one system call sends.
 const RECORDS_AT_ONCE: usize = 16;
-/// An answer that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
+/// A response that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
 /// exchange.
 pub(crate) struct Answer<'a> {
     pipe: &'a Arc<Pipe>,
@@ -45,7 +45,7 @@ pub(crate) struct Answer<'a> {
     out: &'a mut Vec<u8>,
     held: &'a mut bool,
     ends: &'a mut bool,
-    /// It is given in place of the application's, which is not heard any more.
+    /// Whether the response replaces the application's, which is ignored from now on.
     in_place: bool,
     form: Form,
     version: Version,
@@ -56,7 +56,7 @@ pub(crate) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Begins the answer of an exchange.
+    /// Begins the response of an exchange.
     pub(crate) fn new(
         exchange: &'a mut Exchange,
         pipe: &'a Arc<Pipe>,
@@ -77,7 +77,7 @@ impl<'a> Answer<'a> {
         (answer, head, body, endpoints)
     }
 
-    /// Goes on with the answer of an exchange.
+    /// Goes on with the response of an exchange.
     pub(crate) fn resume(
         exchange: &'a mut Exchange,
         pipe: &'a Arc<Pipe>,
@@ -148,7 +148,7 @@ impl<'a> Answer<'a> {
             self.refuse(500);
         }
         let whole = self.end(failed);
-        // Whoever receives an answer that only the close ends must not take half of it for all: reset instead.
+        // Whoever receives a response that only the close ends must not take half of it for all: reset instead.
         let seized = self.pipe.seized();
         let ends_by_closing =
             failed && matches!(self.given.progress.framing(), Some(BodyFraming::UntilClose));
@@ -167,7 +167,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Writes the end of the message behind what there is; gives whether the message is whole.
+    /// Writes the end of the message behind what there is; returns whether the message is whole.
     fn end(&mut self, failed: bool) -> bool {
         if self.given.progress.is_concluded() {
             return true;
@@ -208,7 +208,7 @@ impl<'a> Answer<'a> {
         self.pipe.has_room(if self.upgraded().is_some() { &self.rules.websocket.outbox } else { self.limits })
     }
 
-    /// Answers with an error page of our own; possible while nothing was started.
+    /// Responses with an error page of our own; possible while nothing was started.
     pub(crate) fn refuse(&mut self, status: u16) {
         let (mut head, text) = error_page(status);
         let mut body = text.into_bytes();
@@ -220,7 +220,7 @@ impl<'a> Answer<'a> {
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
     }
 
-    /// Gives an answer of the site's; possible while nothing was started.
+    /// Gives a response of the site's; possible while nothing was started.
     pub(crate) fn reply(&mut self, reply: OwnResponse) {
         let request = self.head;
         // As above.
@@ -237,7 +237,7 @@ impl<'a> Answer<'a> {
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(body.as_bytes()));
     }
 
-    /// Writes the head. Gives how the body is framed and whether the connection may stay.
+    /// Writes the head. Returns how the body is framed and whether the connection may stay.
     fn encode(
         &mut self,
         head: &ResponseHead,
@@ -328,7 +328,7 @@ impl<'a> Answer<'a> {
             && self.given.announced.left == 0
     }
 
-    /// Sends `bytes` from where they lie, in FastCGI records, and with them the end of an answer that is complete.
+    /// Sends `bytes` from where they lie, in FastCGI records, and with them the end of a response that is complete.
     fn send_records(&mut self, id: u16, bytes: &[u8]) -> Result<(), SendError> {
         let mut end = Vec::new();
         if self.is_complete() {
@@ -370,15 +370,15 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// How one answer differs from another.
+/// How one response differs from another.
 #[derive(Clone, Copy)]
 pub(crate) struct AnswerOptions<'a> {
-    /// The worker is draining, so that connections end with their answers; looked at as late as possible.
+    /// The worker is draining, so that connections end with their responses; looked at as late as possible.
     pub(crate) draining: &'a AtomicBool,
     pub(crate) keep_head: bool,
     pub(crate) measured: bool,
     pub(crate) timed: bool,
-    /// The answer is one in place of the application's.
+    /// The response is one in place of the application's.
     pub(crate) in_place: bool,
 }
 
@@ -537,7 +537,7 @@ impl Response for Answer<'_> {
                 self.send(&[])
             }
         };
-        // A WebSocket may live long and keeps no memory for another answer.
+        // A WebSocket may live long and keeps no memory for another response.
         *self.out = Vec::new();
         if let Some(kept) = &mut self.given.kept_head {
             *kept = head;

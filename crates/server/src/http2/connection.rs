@@ -1,5 +1,5 @@
 //! HTTP/2 (RFC 9113) on one connection. The `h2` crate keeps frames, windows and streams; it is driven by hand: nobody
-//! polls it but the reactor, when the socket has something, can take something, or an answer is to be sent.
+//! polls it but the reactor, when the socket has something, can take something, or a response is to be sent.
 //!
 //! A stream with a complete request becomes a connection of its own, with one request and a [`Stream`] for a socket, so
 //! that app threads answer streams as they answer anything else, several at a time.
@@ -32,13 +32,13 @@ use crate::transport::{Call, Handle, Http2Stream, Shared, StreamHome};
 
 /// Requests of one client at a time.
 const STREAMS_MAX: usize = 100;
-/// What a client may send of one body, and of all bodies, before we took it.
+/// Maximum amount of body data that a client may send before it is read, per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The same where applications take bodies as they come: those that wait for a thread must leave room for those that are
 /// read, or nobody goes on.
 const STREAMED_WINDOW_BYTES: u32 = 64 * 1024;
-/// What waits in a stream for its window or the socket; the rest waits in its outbox.
+/// Maximum amount of data that waits in a stream for its window or the socket; the rest waits in its outbox.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Read at once, before others have their turn.
 const READ_MAX_BYTES: usize = 1024 * 1024;
@@ -87,12 +87,12 @@ pub(crate) struct Arrival {
     follows: Follows,
 }
 
-/// What is still to come on the stream of a request.
+/// Data that is still to come on the stream of a request.
 enum Follows {
     Nothing,
     /// A body that the application reads while it arrives, and its length if that is known.
     Body(Handle<RecvStream>, Option<u64>),
-    /// What the client of a WebSocket sends.
+    /// Data of a WebSocket's client.
     Messages(Handle<RecvStream>),
 }
 
@@ -103,7 +103,7 @@ impl Arrival {
     }
 }
 
-/// What a connection works with in one of its turns.
+/// Resources of a connection during one turn.
 pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     pub(crate) rules: &'a ReadRules,
@@ -283,7 +283,7 @@ impl Http2 {
         }
     }
 
-    /// Drives the connection and takes the heads of requests; gives whether it is open.
+    /// Drives the connection and takes the heads of requests; returns whether it is open.
     fn accept(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         if let Link::Shaking(handshake) = &mut self.link {
@@ -354,7 +354,7 @@ impl Http2 {
         turn.arrived.push(arrival);
     }
 
-    /// Takes the head of a request. Gives the body if it is to be received before the application is called, or what is to
+    /// Takes the head of a request. Returns the body if it is to be received before the application is called, or what is to
     /// be done in place of calling it.
     fn understand(
         &self,
@@ -401,7 +401,7 @@ impl Http2 {
         Ok(Some(body))
     }
 
-    /// Takes what came of bodies; gives whether anything did.
+    /// Takes what came of bodies; returns whether anything did.
     fn receive(&mut self, turn: &mut Turn<'_>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let mut progress = false;

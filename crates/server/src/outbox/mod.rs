@@ -24,7 +24,7 @@ use seizure::{AtomicSeizure, Seizure};
 /// Called when there may be room, bytes from the client, or no client any more.
 pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
-/// What one sendfile call may move: enough to be efficient, little enough to share the thread.
+/// Maximum amount that one sendfile call moves: enough to be efficient, little enough to share the thread.
 const SEND_FILE_BYTES: u64 = 1 << 20;
 
 /// A thread that waits for its client looks at least so often whether it is to go on.
@@ -34,13 +34,13 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Pipe {
     stream: Transport,
     outbox: Mutex<Outbox>,
-    /// Nothing can be sent any more: reset, timed out, or a file of the answer turned out shorter.
+    /// Nothing can be sent any more: reset, timed out, or a file of the response turned out shorter.
     broken: AtomicBool,
     seizure: AtomicSeizure,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
     upgraded: OnceLock<Arc<dyn Upgraded>>,
-    /// Whoever waits for this pipe in a loop of its own.
+    /// Callback for a waiter with its own event loop.
     on_news: Mutex<Option<OnNews>>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) trait Upgraded: Send + Sync {
     fn lingers(&self) -> bool;
 }
 
-/// What became of an attempt to send what waits.
+/// Result of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
     /// Nothing waits.
@@ -196,7 +196,7 @@ impl Pipe {
         self.upgraded.get_or_init(|| upgraded);
     }
 
-    /// Takes the end of an answer, to be sent after the call; not when bytes before it still wait, or when nobody would
+    /// Takes the end of a response, to be sent after the call; not when bytes before it still wait, or when nobody would
     /// send it while the call goes on.
     pub(crate) fn hold_back(&self, bytes: &mut Vec<u8>) -> bool {
         let mut outbox = self.lock();
@@ -296,19 +296,19 @@ impl Pipe {
         }
     }
 
-    /// Nothing of an answer has been sent; interim ones do not count.
+    /// Nothing of a response has been sent; interim ones do not count.
     pub(crate) fn begin(&self) {
         self.lock().begun = false;
     }
 
-    /// The application's answer begins by another way than a write; `false` when nobody hears it any more.
+    /// The application's response begins by another way than a write; `false` when nobody hears it any more.
     pub(crate) fn claim(&self) -> bool {
         let mut outbox = self.lock();
         outbox.begun |= !self.is_over();
         outbox.begun
     }
 
-    /// From now on the application is not heard any more. Gives whether an answer of that status is to be given in its
+    /// From now on the application is not heard any more. Returns whether a response of that status is to be given in its
     /// place; if its own has begun nothing more is sent.
     pub(crate) fn seize(&self, status: u16) -> bool {
         let outbox = self.lock();
@@ -321,7 +321,7 @@ impl Pipe {
         fresh
     }
 
-    /// Sends the answer in place of the application's.
+    /// Sends the response in place of the application's.
     pub(crate) fn send_in_place(&self, answer: Vec<u8>) {
         let mut outbox = self.lock();
         outbox.memory_bytes += answer.len();
@@ -385,7 +385,7 @@ impl Pipe {
         self.outbox.lock()
     }
 
-    /// The outbox, once it has room. This is the one place where an answer makes its thread wait.
+    /// The outbox, once it has room. This is the one place where a response makes its thread wait.
     fn room(&self, limits: &OutboxLimits) -> Result<MutexGuard<'_, Outbox>, SendError> {
         let mut waited = Duration::ZERO;
         loop {
@@ -457,7 +457,7 @@ impl Pipe {
                 }
             };
             match sent {
-                // The file is shorter than was promised: the client must see a broken answer, not a padded one.
+                // The file is shorter than was promised: the client must see a broken response, not a padded one.
                 Ok(0) => {
                     self.break_off();
                     return Flushed::Broken;

@@ -15,13 +15,13 @@ use crate::rules::OutboxLimits;
 /// A file of the spool is closed at this size, so that its room comes back when it was sent.
 const SPOOL_FILE_BYTES: u64 = 64 << 20;
 
-/// What waits for one client.
+/// Data that waits for one client.
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) queue: VecDeque<Segment>,
-    /// The end of an answer, which its thread will send when its call is over, together with other answers.
+    /// The end of a response, which its thread will send when its call is over, together with other responses.
     pub(super) held: Vec<u8>,
-    /// The application's answer has begun.
+    /// The application's response has begun.
     pub(super) begun: bool,
     /// Nothing may be held back, since the thread that called has lost the reactor.
     pub(super) prompt: bool,
@@ -29,7 +29,7 @@ pub(super) struct Outbox {
     pub(super) ended: bool,
     pub(super) memory_bytes: usize,
     pub(super) spool_bytes: u64,
-    /// When the client last took something, while something waits.
+    /// Time at which the client last accepted data, while data waits.
     pub(super) progress: Option<Instant>,
 }
 
@@ -158,7 +158,7 @@ impl Outbox {
         }
         self.progress = (!self.queue.is_empty()).then(Instant::now);
         if self.queue.is_empty() {
-            // An idle connection keeps no memory for its next answer.
+            // An idle connection keeps no memory for its next response.
             self.queue = VecDeque::new();
         }
     }

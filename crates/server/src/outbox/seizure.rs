@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Who the client hears.
+/// Source of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seizure {
     /// The application.
     None,
-    /// Nobody: the connection was cut because the application's response had begun.
+    /// Marker: the connection was cut because the response had begun.
     CutOff,
     /// The server, which sent a response of this status in place of the application's.
     Responded(u16),

@@ -46,7 +46,7 @@ impl Reactor {
         self.accept_again = Some(self.now);
     }
 
-    /// Somebody wants to connect, or something is to be tried again.
+    /// Handles an event of the listeners, or a retry that is due.
     pub(super) fn look_at_listeners(&mut self, event: bool) {
         let due = self.accept_again.is_some_and(|at| at <= self.now);
         match self.reluctant {
@@ -216,7 +216,7 @@ impl Reactor {
             // The first word of a handshake comes later.
             return self.watch(token);
         }
-        // Most clients have sent their request by now, and those of gateways close after its answer: they need no watching.
+        // Most clients have sent their request by now, and those of gateways close after its response: they need no watching.
         self.read(token);
     }
 }

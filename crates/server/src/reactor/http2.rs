@@ -8,12 +8,12 @@ use crate::http2::{Arrival, Http2, Turn, Waits};
 use crate::outbox::Pipe;
 use crate::transport::{Http2Stream, StreamHome, Transport};
 
-/// How often the answers of one connection may send more before others have their turn: a client that takes all at once
+/// How often the responses of one connection may send more before others have their turn: a client that takes all at once
 /// must not keep the reactor.
 const ROUNDS_PER_TURN: usize = 4;
 
 impl Reactor {
-    /// What a client sent turned out to be HTTP/2.
+    /// Turns a connection that began with HTTP/2's preface into one of HTTP/2.
     pub(super) fn begin_http2(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let received = connection.take_input();

@@ -54,8 +54,8 @@ const READS_PER_TURN: usize = 16;
 const LINGER: Duration = Duration::from_secs(2);
 /// While draining, a connection that was used so recently may have its next request on the way.
 const RECENT: Duration = Duration::from_secs(1);
-/// Answers of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
-/// the cost of a short answer. None waits for its neighbours longer than this, provided that the next call takes no
+/// Responses of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
+/// the cost of a short response. None waits for its neighbours longer than this, provided that the next call takes no
 /// longer than the last one; behind a slow call the steward sends it.
 const UNSENT_MAX: Duration = Duration::from_millis(1);
 /// The reactor takes no turn sooner after the last while requests are ready.
@@ -73,7 +73,7 @@ pub(crate) struct Reactor {
     accept_again: Option<Instant>,
     /// Every app thread is busy.
     busy: bool,
-    /// Therefore other workers may take new connections first: how often in turn some were left to them in vain.
+    /// Deferring accepts: number of polls in a row that still found clients waiting.
     reluctant: Option<u32>,
     connections: slab::Slab<Entry>,
     connections_max: usize,
@@ -83,7 +83,7 @@ pub(crate) struct Reactor {
     ready: VecDeque<(Instant, Box<Connection>)>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
-    /// Connections whose answers are complete but not sent, and since when there are any.
+    /// Connections whose responses are complete but not sent, and since when there are any.
     unsent: Vec<usize>,
     unsent_since: Instant,
     /// The connection whose call began last, and when.
@@ -94,7 +94,7 @@ pub(crate) struct Reactor {
     due: Vec<usize>,
     /// Of all connections, those that are streams of others.
     streams: usize,
-    /// When the connections were counted last.
+    /// Time at which the connections were last counted.
     counted: Instant,
     complaints: Complaints,
     /// The ends of every connection over a unix socket.
@@ -111,7 +111,7 @@ pub(crate) struct Reactor {
     handshakes: Arc<Handshakes>,
 }
 
-/// What a reactor shares with the threads around it.
+/// Objects that a reactor shares with the threads around it.
 pub(crate) struct Around {
     pub(crate) attention: Arc<Attention>,
     pub(crate) inbox: Arc<Inbox>,
@@ -209,12 +209,12 @@ impl Reactor {
         self.sampling.is_eager() && self.now.elapsed() >= TURN_MIN
     }
 
-    /// When the reactor was lent, if it is.
+    /// Returns the time at which the reactor was lent.
     pub(crate) fn lent_since(&self) -> Instant {
         self.lent_since
     }
 
-    /// To be called by whoever takes the reactor from a thread that lent it: that thread's answers are now its own to send.
+    /// To be called by whoever takes the reactor from a thread that lent it: that thread's responses are now its own to send.
     pub(crate) fn taken_over(&mut self) {
         let Some(token) = self.lent_for.take() else { return };
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
@@ -364,7 +364,7 @@ impl Reactor {
         }
     }
 
-    /// An answer is complete and to be sent soon.
+    /// A response is complete and to be sent soon.
     fn unsent(&mut self, token: usize) {
         if self.unsent.is_empty() {
             self.unsent_since = Instant::now();
@@ -372,7 +372,7 @@ impl Reactor {
         self.unsent.push(token);
     }
 
-    /// Before a call: sends the answers that would have waited too long after it.
+    /// Before a call: sends the responses that would have waited too long after it.
     pub(crate) fn send_due(&mut self) {
         let now = Instant::now();
         let last_call = now - self.lent_since;
@@ -384,7 +384,7 @@ impl Reactor {
         }
     }
 
-    /// Sends the answers that wait.
+    /// Sends the responses that wait.
     pub(crate) fn send_unsent(&mut self) {
         let mut unsent = std::mem::take(&mut self.unsent);
         for token in unsent.drain(..) {
@@ -396,7 +396,7 @@ impl Reactor {
         self.look_after_due();
     }
 
-    /// Sends an answer that is complete, and goes on to what follows it.
+    /// Sends a response that is complete, and goes on to what follows it.
     fn send(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         connection.send_rest(&self.rules.response.outbox);
@@ -466,7 +466,7 @@ impl Reactor {
         }
     }
 
-    /// Accepts what already waits, then no more; idle connections are closed, all others after their answer.
+    /// Accepts what already waits, then no more; idle connections are closed, all others after their response.
     fn start_draining(&mut self) {
         if self.drain.is_some() {
             return;
@@ -650,7 +650,7 @@ impl Reactor {
 
     /// The client will send no more.
     fn ended(&mut self, token: usize) {
-        // A half-open client gets no answer to half a request; whatever was whole is answered already.
+        // A half-open client gets no response to half a request; whatever was whole is answered already.
         self.close(token);
     }
 
@@ -735,7 +735,7 @@ impl Reactor {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let State::Writing { keep_alive } = connection.state else { return };
         if connection.exchange.is_some() {
-            // The answer is still with its exchange, and will be sent with those of others.
+            // The response is still with its exchange, and will be sent with those of others.
             return;
         }
         self.due.extend(connection.pipe.stream().http2().map(Http2Stream::parent));
@@ -782,7 +782,7 @@ impl Reactor {
         }
     }
 
-    /// Answers with an error page and closes.
+    /// Responses with an error page and closes.
     fn refuse(&mut self, token: usize, status: u16) {
         if let (Some(row), 429 | 503) = (self.rules.row(), status) {
             row.counts().add(metrics::REJECTED, 1);
@@ -790,7 +790,7 @@ impl Reactor {
         self.answer(token, |answer| answer.refuse(status));
     }
 
-    /// Gives an answer of the site's; another request may follow.
+    /// Gives a response of the site's; another request may follow.
     fn reply(&mut self, token: usize, reply: OwnResponse) {
         if let (Some(row), 429 | 503) = (self.rules.row(), reply.status()) {
             row.counts().add(metrics::REJECTED, 1);
@@ -805,7 +805,7 @@ impl Reactor {
         self.unsent(token);
     }
 
-    /// Answers without the application and closes.
+    /// Responses without the application and closes.
     fn answer(&mut self, token: usize, give: impl FnOnce(&mut Answer<'_>)) {
         if self.give(token, false, give).is_none() {
             return;
@@ -817,7 +817,7 @@ impl Reactor {
         self.send(token);
     }
 
-    /// Answers without the application; what is to be sent is left in the exchange.
+    /// Responses without the application; what is to be sent is left in the exchange.
     fn give(&mut self, token: usize, keep_alive: bool, give: impl FnOnce(&mut Answer<'_>)) -> Option<()> {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return None };
         let mut exchange = connection.exchange.take().unwrap_or_default();
@@ -845,7 +845,7 @@ impl Reactor {
         Some(())
     }
 
-    /// Closes; first lets a client that may still be sending read the answer.
+    /// Closes; first lets a client that may still be sending read the response.
     fn close_politely(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         if connection.pipe.stream().http2().is_some() {
@@ -877,7 +877,7 @@ impl Reactor {
             }
             let stream = connection.pipe.stream();
             if connection.pipe.is_broken() {
-                // Where only the close ends an answer, an orderly one would make half of it look whole. If the reset
+                // Where only the close ends a response, an orderly one would make half of it look whole. If the reset
                 // cannot be arranged the connection is dead already.
                 let _ = stream.reset_on_close();
             }

@@ -10,7 +10,7 @@ use anygate_lock::Mutex;
 
 use crate::panics::panic_text;
 
-/// Enough to hide that each waits for an answer of the network.
+/// Number of threads: enough to overlap the waits for the network.
 const THREADS: usize = 4;
 
 type Errand = Box<dyn FnOnce() + Send>;

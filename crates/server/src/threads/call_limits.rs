@@ -65,7 +65,7 @@ impl Watch {
         Some(Watch { slow, overdue, calls, ended, stuck })
     }
 
-    /// A call begins. Gives its number.
+    /// A call begins. Returns its number.
     pub(crate) fn begin(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
         pipe.begin();
         let endpoints = exchange.endpoints.as_ref().unwrap_or(endpoints);
@@ -131,7 +131,7 @@ impl Watch {
         }
     }
 
-    /// Has each call looked at that became slow; gives when the next one may.
+    /// Has each call looked at that became slow; returns when the next one may.
     fn find_slow(
         &self,
         calls: &mut Calls,
@@ -156,7 +156,7 @@ impl Watch {
         None
     }
 
-    /// Breaks off each call that became overdue; gives when the next one may.
+    /// Breaks off each call that became overdue; returns when the next one may.
     fn find_overdue(
         &self,
         calls: &mut Calls,
@@ -184,7 +184,7 @@ impl Watch {
         None
     }
 
-    /// Tells of each call that was interrupted and does not stop; gives when the next one is told of.
+    /// Tells of each call that was interrupted and does not stop; returns when the next one is told of.
     fn find_stuck(&self, calls: &mut Calls, now: Instant) -> Option<Instant> {
         let is_stuck = |since: Instant| since + STUCK <= now;
         calls.interrupted.retain(|_, (since, call)| {

@@ -44,7 +44,7 @@ struct Floor {
     stopped: bool,
 }
 
-/// What the steward sees.
+/// State that the steward sees.
 pub(crate) enum Watched {
     /// Nothing is slow.
     Fine,

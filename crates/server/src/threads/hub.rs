@@ -42,7 +42,7 @@ pub(crate) struct Desk {
     numbers: AtomicU64,
     /// Where the site may have to wait.
     errands: Option<Errands>,
-    /// Calls that wait for another one's answer, in the order in which they began to.
+    /// Calls that wait for another one's response, in the order in which they began to.
     waiting: Mutex<VecDeque<Waiting>>,
     /// Some of them need not wait any more.
     landed: Arc<AtomicBool>,
@@ -50,7 +50,7 @@ pub(crate) struct Desk {
     shared: Arc<Shared>,
 }
 
-/// A call that waits for another one's answer. The hub does not know of it, and it has no place there.
+/// A call that waits for another one's response. The hub does not know of it, and it has no place there.
 struct Waiting {
     waiter: Waiter,
     until: Instant,
@@ -162,7 +162,7 @@ impl Desk {
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Goes on with calls that have waited for another one's answer, as long as there is place. To be followed by
+    /// Goes on with calls that have waited for another one's response, as long as there is place. To be followed by
     /// [`ring`](Self::ring).
     pub(crate) fn go_on(self: &Arc<Self>, now: Instant) {
         let mut waiting = self.waiting.lock();
@@ -292,12 +292,12 @@ struct DeskCall {
     inside: Option<Inside>,
     body: Option<Box<dyn Body>>,
     stream: Option<BodyStream>,
-    /// What the site does with it.
+    /// Policies of the request.
     passage: Option<Box<RequestPolicies>>,
     begun: Option<Instant>,
     is_begun: bool,
     received: u64,
-    /// Its place among those that others see.
+    /// Position in the list of requests in flight.
     seen: Option<usize>,
     desk: Arc<Desk>,
 }
@@ -360,7 +360,7 @@ impl DeskCall {
             && self.desk.shared.rules.read.site.as_ref().is_some_and(|site| site.may_block())
     }
 
-    /// Lets the site look at the request, for the first time or after it has waited. It may take long. Gives what the
+    /// Lets the site look at the request, for the first time or after it has waited. It may take long. Returns what the
     /// request has to wait for.
     fn prepare(&mut self, waited: Option<Waiter>) -> Option<Waiter> {
         let _entered = self.span().entered();
@@ -380,7 +380,7 @@ impl DeskCall {
         self.inside.as_ref().is_none_or(|inside| inside.connection.pipe.seized().is_some())
     }
 
-    /// Goes on with the answer; `None` after the end.
+    /// Goes on with the response; `None` after the end.
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
         let _entered = self.span().entered();
         let Inside { connection, exchange } = self.inside.as_mut()?;

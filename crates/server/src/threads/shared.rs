@@ -9,7 +9,7 @@ use crate::sampling::Sampling;
 use crate::threads::call_limits::Watch;
 use crate::threads::handoff::Handoff;
 
-/// What all threads of a worker share.
+/// Objects that all threads of a worker share.
 pub(crate) struct Shared {
     pub(crate) handoff: Handoff,
     pub(crate) attention: Arc<Attention>,

@@ -20,10 +20,10 @@ use crate::threads::shared::Shared;
 const SLOW: Duration = Duration::from_millis(1);
 /// and every further one after twice the time, up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(4);
-/// Answers of a hub that is still beginning a batch of calls are looked for after [`SLOW`], then after twice the time, up
+/// Responses of a hub that is still beginning a batch of calls are looked for after [`SLOW`], then after twice the time, up
 /// to this.
 const BATCH_PAUSE_MAX: Duration = Duration::from_millis(16);
-/// After a slow call, so long, every call is measured, to learn whether waiting is their habit,
+/// Time after a slow call during which every call is measured, to learn whether calls tend to wait.
 const ALERT: Duration = Duration::from_millis(50);
 /// and not again for so long: calls that compute are slow too, and measuring them costs more than it helps.
 const CALM: Duration = Duration::from_secs(1);

@@ -29,7 +29,7 @@ const OLD_ENCRYPTED: &str = "Proc-Type: 4,ENCRYPTED";
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) key: Arc<CertifiedKey>,
-    /// Whom it is for, in lower case: `example.com`, `*.example.com`.
+    /// Names that it is for, in lower case: `example.com`, `*.example.com`.
     pub(super) names: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Pair {
 pub(super) struct PairFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
-    /// Where an OCSP answer may be.
+    /// Path of the OCSP response, which may not exist.
     pub(super) staple: PathBuf,
 }
 
@@ -165,7 +165,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.collect()
 }
 
-/// What is wrong with the time, if anything is.
+/// Returns the problem with its period of validity, if there is one.
 fn out_of_time(certificate: &X509Certificate<'_>, now: u64) -> Option<String> {
     let validity = certificate.validity();
     let now = i64::try_from(now).unwrap_or(i64::MAX);

@@ -40,7 +40,7 @@ struct Inner {
     plan: TlsPlan,
     tickets: Tickets,
     current: Mutex<Arc<ServerConfig>>,
-    /// What the files looked like before they were read.
+    /// State of the files before they were read.
     snapshot: Snapshot,
     warnings: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Tls {
         Ok(Tls(Arc::new(Inner { plan: plan.clone(), tickets: tickets.clone(), current, snapshot, warnings })))
     }
 
-    /// What whoever starts the server should know: certificates that are out of their time.
+    /// Returns warnings for the operator: certificates outside their period of validity.
     pub fn warnings(&self) -> &[String] {
         &self.0.warnings
     }

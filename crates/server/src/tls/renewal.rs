@@ -8,7 +8,7 @@ use super::snapshot::{Snapshot, paths};
 
 /// Takes in what changed.
 pub(crate) struct Renewal {
-    /// What was read last.
+    /// State of the files that were last read.
     used: Snapshot,
     last: Snapshot,
     /// Whether this process may read the files at all.

@@ -20,7 +20,7 @@ const PERIODS_MAX: u64 = 100_000;
 
 type Seed = [u8; 32];
 
-/// What the keys of tickets follow from. To be made before the workers are.
+/// Seed of the ticket keys. Made before the workers are forked.
 #[derive(Clone)]
 pub struct Tickets {
     seed: Seed,

@@ -7,12 +7,12 @@ use std::time::Instant;
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::http2::Frames;
 
-/// Frames that are work for us alone: so many at once, so many a second, and so many for each answer that was given.
+/// Frames that are work for us alone: so many at once, so many a second, and so many for each response that was given.
 const IDLE_FRAMES_MAX: u32 = 1000;
 const IDLE_FRAMES_PER_SECOND: u32 = 100;
 const IDLE_FRAMES_PER_ANSWER: u32 = 4;
 
-/// What a connection shares with its streams and its socket's face.
+/// State that a connection shares with its streams and its socket.
 pub(crate) struct Shared {
     /// The socket may hold bytes that were not read.
     pub(crate) readable: AtomicBool,
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) budget: AtomicUsize,
     /// The connection ended.
     pub(crate) over: AtomicBool,
-    /// Streams that have an answer to give.
+    /// Streams that have a response to give.
     pub(crate) open: AtomicUsize,
     /// Tokens of streams that can send more, or never will.
     pub(crate) called: Mutex<Vec<usize>>,
@@ -71,7 +71,7 @@ impl Shared {
         self.idle_frames().left == 0
     }
 
-    /// An answer was given: whoever has work done may ask for a little more beside it.
+    /// A response was given: whoever has work done may ask for a little more beside it.
     pub(crate) fn earn(&self) {
         let mut idle = self.idle_frames();
         if idle.left > 0 {

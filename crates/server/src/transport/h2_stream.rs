@@ -36,7 +36,7 @@ pub(crate) struct Stream {
     call: Arc<Call>,
 }
 
-/// What comes on a stream that is a WebSocket.
+/// Incoming data of a stream that is a WebSocket.
 pub(crate) struct Incoming {
     body: Handle<RecvStream>,
     at_hand: Bytes,
@@ -163,7 +163,7 @@ impl Stream {
         })
     }
 
-    /// Sends the last bytes if there is room for all of them; gives whether there was.
+    /// Sends the last bytes if there is room for all of them; returns whether there was.
     pub(crate) fn send_last(&self, bytes: &[u8]) -> io::Result<bool> {
         self.with(|half| {
             if half.ended {
@@ -182,7 +182,7 @@ impl Stream {
         })
     }
 
-    /// Gives the stream up, so that nobody takes its answer for whole.
+    /// Gives the stream up, so that nobody takes its response for whole.
     pub(crate) fn reset(&self) {
         // A stream that is gone already needs no reset.
         let _ = self.with(|half| {
@@ -200,7 +200,7 @@ impl Stream {
         self.shared.over.load(Ordering::Relaxed) || reset.unwrap_or(true)
     }
 
-    /// Waits until more can be sent, at most `longest`. Gives `false` when nothing changed.
+    /// Waits until more can be sent, at most `longest`. Returns `false` when nothing changed.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
         let told = self.call.told.lock();
         let waited = self.call.changed.wait_timeout_while(told, longest, |told| !*told);

@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 pub(crate) enum Transport {
     Plain(Stream),
     Tls(Box<Secured>),
-    /// Not a connection of its own but one stream of another, which only answers.
+    /// Not a connection of its own but one stream of another, which only responses.
     Http2(Http2Stream),
 }
 
@@ -178,7 +178,7 @@ impl Transport {
     }
 }
 
-/// Sends slices one after the other, as far as all of each is taken. Gives how much was taken in all.
+/// Sends slices one after the other, as far as all of each is taken. Returns how much was taken in all.
 fn send_each(
     slices: &[io::IoSlice<'_>],
     mut send: impl FnMut(&[u8]) -> io::Result<usize>,

@@ -13,7 +13,7 @@ use crate::tls::{Tls, facts};
 
 /// Ciphertext of one read.
 const PIECE_BYTES: usize = 16 * 1024;
-/// What a client that speaks plain HTTP is told, in its own language.
+/// Response to a client that sends plain HTTP.
 const NOT_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
     Connection: close\r\n\r\n400 Bad Request: this port speaks HTTPS, not HTTP.\n";
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Lets rustls have what was received, or what can be received now. Gives how much it took; 0 at the end.
+    /// Lets rustls have what was received, or what can be received now. Returns how much it took; 0 at the end.
     fn take_in(&mut self, stream: &Stream) -> io::Result<usize> {
         if self.pending.is_empty() {
             let mut piece = [0; PIECE_BYTES];

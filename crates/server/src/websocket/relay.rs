@@ -17,7 +17,7 @@ use tracing::Span;
 use crate::outbox::{Flushed, Pipe, Upgraded};
 use crate::rules::OutboxLimits;
 
-/// What is carried at once.
+/// Maximum number of bytes carried at once.
 const PIECE_BYTES: usize = 16 * 1024;
 /// The thread's own need is small.
 const STACK_BYTES: usize = 128 * 1024;
@@ -31,7 +31,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts carrying. Gives the application's end. `early`: what came behind the request.
+    /// Starts carrying. Returns the application's end. `early`: what came behind the request.
     ///
     /// Errors: no descriptors or threads are left.
     pub(crate) fn start(
@@ -64,7 +64,7 @@ impl Upgraded for Relay {
         let _ = self.ours.shutdown(Shutdown::Write);
     }
 
-    /// The call is over: what was written is sent, or waits in the outbox; nothing more is taken. Gives how many bytes the
+    /// The call is over: what was written is sent, or waits in the outbox; nothing more is taken. Returns how many bytes the
     /// application sent.
     fn finish(&self, _failed: bool) -> u64 {
         self.over.store(true, Ordering::Release);

@@ -30,7 +30,7 @@ const READS_PER_TURN: usize = 16;
 
 /// A WebSocket.
 pub(crate) struct Session {
-    /// Whoever keeps the session must not keep the connection.
+    /// Outbox; weak, because an owner of the session must not keep the connection alive.
     pipe: Weak<Pipe>,
     attention: Arc<Attention>,
     token: usize,
@@ -39,10 +39,10 @@ pub(crate) struct Session {
     /// Held while a message is sent, so that messages keep their order.
     encoder: Mutex<Encoder>,
     inner: Mutex<Inner>,
-    /// There is something to receive.
+    /// Signals that there is something to receive.
     arrived: Condvar,
     sent_bytes: AtomicU64,
-    /// What is logged belongs to its request.
+    /// Log span of its request.
     span: Span,
 }
 
@@ -58,9 +58,9 @@ struct Inner {
     closed: Option<Close>,
     /// Nothing more comes from the client: it said so, or is gone.
     farewell: bool,
-    /// When the client last sent something.
+    /// Time at which the client last sent something.
     heard: Instant,
-    /// When it was asked whether it lives.
+    /// Time at which a ping was sent that has no response yet.
     pinged: Option<Instant>,
     news: Option<Arc<dyn Fn() + Send + Sync>>,
 }

@@ -12,7 +12,7 @@ pub(crate) struct Upgrade {
     pub(crate) offer: Offer,
     /// Who is told that the connection is to be read; set when it leaves the reactor.
     pub(crate) caller: Option<(Arc<Attention>, usize)>,
-    /// What came behind the request.
+    /// Bytes that came after the request.
     pub(crate) early: Vec<u8>,
     pub(crate) upgraded: Option<Arc<dyn Upgraded>>,
 }

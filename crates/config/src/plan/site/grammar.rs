@@ -12,11 +12,11 @@ use crate::value::Value;
 
 /// Rates are counted in units of time of which a request must fill some.
 const PER_SECOND_MAX: u64 = 20_000;
-/// Nobody is made to wait longer.
+/// Maximum time for a client's rate to recover completely.
 const PERIOD_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
-/// Stands for what is not shown.
+/// Replacement for a password.
 pub(crate) const HIDDEN: &str = "***";
-/// They say where an answer ends, which only the server knows.
+/// Fields that frame a response, which only the server sets.
 const FRAMING: [&str; 7] =
     ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub struct SitePlan {
     /// Whether the server lives and is ready.
     pub health: HealthPlan,
-    /// Who may come in, and how often.
+    /// Access lists, rates and other limits.
     pub limits: LimitsPlan,
     /// Fields that tell browsers to be careful.
     pub security: SecurityPlan,
@@ -26,11 +26,11 @@ pub struct SitePlan {
     pub compression: Option<CompressionPlan>,
     /// Files without the application.
     pub static_files: Vec<StaticPlan>,
-    /// Answers that are given again.
+    /// Responses that are given again.
     pub cache: Option<CachePlan>,
     /// Pages for errors.
     pub errors: ErrorsPlan,
-    /// What nodes share.
+    /// Redis that servers share.
     pub shared: Option<SharedPlan>,
     /// Each request has an identifier.
     pub request_id: bool,
@@ -50,7 +50,7 @@ pub struct HealthPlan {
     pub ready_check_timeout: Duration,
 }
 
-/// Who may come in, and how often.
+/// Access lists, rates and other limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LimitsPlan {
@@ -73,7 +73,7 @@ pub struct Admitted {
     pub network: Option<(IpAddr, u8)>,
 }
 
-/// What tells clients apart.
+/// Property that tells clients apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClientBy {
     /// The address.
@@ -94,7 +94,7 @@ pub struct RatePlan {
     pub period: Duration,
     /// Requests at once; at least 1.
     pub burst: u32,
-    /// What tells clients apart.
+    /// Property that tells clients apart.
     pub by: ClientBy,
 }
 
@@ -112,7 +112,7 @@ pub struct AtOncePlan {
 /// Fields that tell browsers to be careful.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecurityPlan {
-    /// What there is to begin with.
+    /// Set of fields to begin with.
     pub profile: SecurityProfile,
     /// Fields that differ; without a value they are left out.
     pub fields: Vec<(String, Option<String>)>,
@@ -171,27 +171,27 @@ pub struct StaticPlan {
     pub types: Vec<(String, String)>,
 }
 
-/// Answers that are given again.
+/// Responses that are given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachePlan {
     /// Never empty.
     pub paths: Vec<CachePath>,
-    /// Most bytes of all answers in one process.
+    /// Maximum size of all cached responses of one process.
     pub max_bytes: usize,
-    /// Most bytes of one answer's body.
+    /// Maximum size of one response body.
     pub entry_max_bytes: usize,
-    /// Whether clients may demand fresh answers.
+    /// Whether clients may demand fresh responses.
     pub obey_clients: bool,
 }
 
-/// Paths whose answers are given again, or not.
+/// Paths whose responses are given again, or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachePath {
     /// It begins with a slash.
     pub prefix: String,
     /// Whether they are.
     pub on: bool,
-    /// How long answers that do not say so themselves are fresh.
+    /// How long responses that do not say so themselves are fresh.
     pub lifetime: Option<Duration>,
 }
 
@@ -204,14 +204,14 @@ pub struct ErrorsPlan {
     pub folder: Option<PathBuf>,
 }
 
-/// What nodes share.
+/// Redis that servers share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedPlan {
     /// `redis://host:6379/0`
     pub address: String,
-    /// What keys begin with.
+    /// Prefix of all keys.
     pub prefix: String,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub timeout: Duration,
 }
 
