@@ -14,6 +14,7 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
+from anygate import file_locks
 from anygate.registry import SERVERS, Server, program, server
 from anygate.task import CannotServe, Task
 
@@ -189,6 +190,7 @@ def gevent(task: Task) -> None:
     from gevent import monkey
 
     monkey.patch_all()
+    file_locks.patch_for_gevent()
     from gevent import pywsgi, signal_handler, socket
     from gevent.pool import Pool
 
@@ -221,6 +223,7 @@ def eventlet(task: Task) -> None:
         import eventlet as library
 
     library.monkey_patch()
+    file_locks.patch_for_eventlet()
     from eventlet import hubs, wsgi
     from eventlet.green import socket
     from greenlet import getcurrent

@@ -8,7 +8,6 @@ away from below a frame of the native module.
 from __future__ import annotations
 
 import errno
-import fcntl
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,8 +17,9 @@ import gevent
 from gevent import monkey
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
-from greenlet import getcurrent, greenlet
+from greenlet import greenlet
 
+from anygate import file_locks
 from anygate.input_lines import Lines
 from anygate.timeouts import RequestTimeout, stack_of_frame
 from anygate.websocket import WebSocketError, offer
@@ -35,17 +35,13 @@ T = TypeVar("T")
 _READ = 1
 #: Seconds after which the hub lets other greenlets run while it begins new ones.
 _SLICE = 0.01
-#: Pauses between two attempts to lock a file, in seconds: the first, and the maximum.
-_PAUSE_MIN, _PAUSE_MAX = 0.001, 0.05
 
 
 def patch() -> None:
     """Make the standard library wait in the hub. To be called before the application is imported."""
     if not monkey.is_module_patched("threading"):
         monkey.patch_all()
-    if not hasattr(fcntl.flock, "waits_below"):
-        fcntl.flock = _patient(fcntl.flock, fcntl.LOCK_NB)
-        fcntl.lockf = _patient(fcntl.lockf, fcntl.LOCK_NB)
+    file_locks.patch_for_gevent()
 
 
 def is_patched() -> bool:
@@ -334,26 +330,3 @@ def _length(iterable: Any) -> int | None:
         return len(iterable)
     except Exception:
         return None
-
-
-def _patient(lock: Any, not_blocking: int) -> Any:
-    """Make a function that locks files wait in the hub: the holder may be another greenlet of the same thread."""
-
-    def patient(fd: Any, operation: int, *more: Any) -> Any:
-        hub = gevent.hub._get_hub()
-        if hub is None or getcurrent() is hub or operation & (not_blocking | fcntl.LOCK_UN):
-            return lock(fd, operation, *more)
-        pause = _PAUSE_MIN
-        while True:
-            try:
-                return lock(fd, operation | not_blocking, *more)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-            gevent.sleep(pause)
-            pause = min(pause * 2, _PAUSE_MAX)
-
-    patient.__name__ = patient.__qualname__ = lock.__name__
-    patient.__doc__ = lock.__doc__
-    patient.waits_below = lock  # type: ignore[attr-defined]
-    return patient
