@@ -1,0 +1,107 @@
+//! Connections whose time is over, and closing them.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+
+use super::{Entry, Reactor};
+use crate::connection::State;
+
+/// How long a refused client may go on sending before its connection is closed anyway.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Reactor {
+    pub(super) fn expire(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.deadlines.sweep(self.now, &mut expired);
+        for token in expired.drain(..) {
+            self.expire_one(token);
+        }
+        self.expired = expired;
+    }
+
+    pub(super) fn expire_one(&mut self, token: usize) {
+        let write = self.rules.timeouts.write;
+        match self.connections.get(token) {
+            None => {}
+            // It is closed when it comes back.
+            Some(Entry::Greeting { pipe, .. }) => pipe.break_off(),
+            Some(Entry::Out { pipe, .. }) => {
+                // Only the client can be late here; how long the application takes is not a connection's business.
+                let since = pipe.waiting_since();
+                if since.is_some_and(|since| since + write <= self.now) {
+                    pipe.break_off();
+                }
+                let mut due = since.unwrap_or(self.now).max(self.now - write) + write;
+                if let Some(at) = pipe.upgraded().and_then(|upgraded| upgraded.tick(pipe, self.now)) {
+                    due = due.min(at);
+                }
+                self.deadlines.set(token, Some(due));
+            }
+            Some(Entry::Here(connection)) => match connection.state {
+                // RFC 9110 section 15.5.9: 408 says that the server gave up waiting for the request.
+                State::Head(_) | State::Packet | State::Body(..) => self.refuse(token, 408),
+                State::Writing { .. } => {
+                    connection.pipe.break_off();
+                    self.close(token);
+                }
+                State::Http2(_) => self.expire_http2(token),
+                State::Idle | State::Records { .. } | State::Lingering | State::Ready => self.close(token),
+            },
+        }
+    }
+
+    /// Closes; first lets a client that may still be sending read the answer.
+    pub(super) fn close_politely(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if connection.pipe.stream().http2().is_some() {
+            return self.close(token);
+        }
+        // Nobody told us what a connection that was not watched has sent since. Front servers send nothing.
+        let unread = connection.has_unread()
+            || (!connection.pipe.is_watched()
+                && connection.protocol.is_http()
+                && connection.pipe.stream().recv(&mut self.scratch).is_ok_and(|count| count > 0));
+        if !unread {
+            return self.close(token);
+        }
+        connection.discard_input();
+        connection.state = State::Lingering;
+        if connection.pipe.stream().shutdown_write().is_err() {
+            return self.close(token);
+        }
+        self.deadlines.set(token, Some(self.now + LINGER));
+        self.again.push_back(token);
+    }
+
+    pub(super) fn close(&mut self, token: usize) {
+        if let Some(Entry::Here(connection)) = self.connections.get_mut(token) {
+            let mut called = Vec::new();
+            if let State::Http2(http2) = &mut connection.state {
+                http2.shut();
+                called = http2.take_called();
+            }
+            let stream = connection.pipe.stream();
+            if connection.pipe.is_broken() {
+                // Where only the close ends an answer, an orderly one would make half of it look whole. If the reset
+                // cannot be arranged the connection is dead already.
+                let _ = stream.reset_on_close();
+            }
+            if let Some(stream) = stream.http2() {
+                self.due.push(stream.parent());
+                self.streams -= 1;
+            } else if let Some(socket) = stream.socket().filter(|_| connection.pipe.is_watched())
+                && let Err(error) = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
+            {
+                tracing::error!("cannot stop watching a connection: {error}");
+            }
+            self.connections.remove(token);
+            self.deadlines.set(token, None);
+            self.accept_again();
+            for stream in called {
+                self.go_on(stream);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Ending a worker: no new connections, and every exchange that has begun gets its response.
+
+use std::time::{Duration, Instant};
+
+use super::{Entry, RECENT, Reactor};
+use crate::connection::State;
+use crate::control::Command;
+use crate::rules::Timeouts;
+
+impl Reactor {
+    pub(super) fn obey(&mut self, command: Command) {
+        self.start_draining();
+        if command == Command::Stop {
+            self.drain = Some(self.now);
+        }
+    }
+
+    /// Accepts what already waits, then no more; idle connections are closed, all others after their answer.
+    pub(super) fn start_draining(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.accept_last();
+        self.stop_accepting();
+        self.listeners.clear();
+        let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
+        self.drain = Some(self.now + graceful);
+        if let Some(peers) = &self.rules.peers {
+            peers.set_idle(false);
+        }
+        self.attention.start_draining();
+        if let Some(site) = &self.rules.read.site {
+            site.vitals().set_draining();
+        }
+        self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
+            Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
+            Entry::Out { pipe, .. } if pipe.upgraded().is_some() => Some(token),
+            Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
+        }));
+        let idle: Vec<(usize, Duration)> = self
+            .connections
+            .iter()
+            .filter_map(|(token, entry)| match entry {
+                Entry::Here(connection) if matches!(connection.state, State::Idle) => {
+                    Some((token, if connection.served == 0 { header } else { keepalive }))
+                }
+                Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
+            })
+            .collect();
+        for (token, allowed) in idle {
+            let used = self.deadlines.at(token).and_then(|due| due.checked_sub(allowed)).unwrap_or(self.now);
+            if used + RECENT <= self.now {
+                self.close(token);
+            } else {
+                self.deadlines.set(token, Some(used + RECENT));
+            }
+        }
+    }
+
+    /// Whether the worker drained and nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.drain.is_some_and(|until| self.is_answered() || until <= Instant::now())
+    }
+
+    /// Whether every request was answered, be it in place of the application.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.connections.iter().all(|(_, entry)| match entry {
+            Entry::Here(_) | Entry::Greeting { .. } => false,
+            Entry::Out { pipe, .. } => pipe.is_done_without_application(),
+        })
+    }
+}

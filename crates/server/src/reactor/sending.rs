@@ -1,0 +1,120 @@
+//! Connections that come back with their response, and sending it.
+
+use std::time::{Duration, Instant};
+
+use super::{Entry, RECENT, Reactor};
+use crate::connection::{Connection, State};
+use crate::outbox::Flushed;
+use crate::transport::Http2Stream;
+
+/// Answers of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
+/// the cost of a short answer. None waits for its neighbours longer than this, provided that the next call takes no
+/// longer than the last one; behind a slow call the steward sends it.
+const UNSENT_MAX: Duration = Duration::from_millis(1);
+/// Exchanges kept for reuse.
+const SPARE_EXCHANGES: usize = 64;
+
+impl Reactor {
+    /// Takes a connection back whose exchange was answered.
+    pub(crate) fn put_back(&mut self, mut connection: Box<Connection>) {
+        let token = connection.token;
+        let Some(entry) = self.connections.get_mut(token) else {
+            debug_assert!(false, "a connection that is out keeps its place");
+            return;
+        };
+        if let Entry::Out { more, .. } = entry {
+            connection.more |= *more;
+        }
+        connection.end_upgrade();
+        // The next request of a pipeline comes after those of others.
+        let waits = connection.has_rest() || connection.has_input();
+        *entry = Entry::Here(connection);
+        self.lent_for = None;
+        if waits {
+            self.unsent(token);
+        } else {
+            // Some clients wait for the end of the connection.
+            self.send(token);
+        }
+    }
+
+    /// An answer is complete and to be sent soon.
+    pub(super) fn unsent(&mut self, token: usize) {
+        if self.unsent.is_empty() {
+            self.unsent_since = Instant::now();
+        }
+        self.unsent.push(token);
+    }
+
+    /// Before a call: sends the answers that would have waited too long after it.
+    pub(crate) fn send_due(&mut self) {
+        let now = Instant::now();
+        let last_call = now - self.lent_since;
+        self.lent_since = now;
+        // Where calls wait, the processor has time for short batches.
+        let may_wait = now - self.unsent_since + last_call < UNSENT_MAX && !self.sampling.is_eager();
+        if !self.unsent.is_empty() && !may_wait {
+            self.send_unsent();
+        }
+    }
+
+    /// Sends the answers that wait.
+    pub(crate) fn send_unsent(&mut self) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for token in unsent.drain(..) {
+            self.send(token);
+        }
+        // Those of the next requests of pipelines are sent by the next turn.
+        unsent.append(&mut self.unsent);
+        self.unsent = unsent;
+        self.look_after_due();
+    }
+
+    /// Sends an answer that is complete, and goes on to what follows it.
+    pub(super) fn send(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        connection.send_rest(&self.rules.response.outbox);
+        if let Some(mut exchange) = connection.exchange.take()
+            && self.spare.len() < SPARE_EXCHANGES
+        {
+            exchange.clear();
+            self.spare.push(exchange);
+        }
+        self.write(token);
+    }
+
+    /// Sends what waits; when all is sent, goes on to the next request or the end.
+    pub(super) fn write(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        let State::Writing { keep_alive } = connection.state else { return };
+        if connection.exchange.is_some() {
+            // The answer is still with its exchange, and will be sent with those of others.
+            return;
+        }
+        self.due.extend(connection.pipe.stream().http2().map(Http2Stream::parent));
+        match connection.pipe.flush() {
+            Flushed::Blocked => {
+                self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+                self.watch(token);
+            }
+            Flushed::Broken => self.close(token),
+            Flushed::Empty if !keep_alive => self.close_politely(token),
+            Flushed::Empty => {
+                connection.state = State::Idle;
+                let pipelined = connection.has_input();
+                let more = connection.more;
+                let wait = if self.drain.is_some() { RECENT } else { self.rules.timeouts.keepalive };
+                self.deadlines.set(token, Some(self.now + wait));
+                self.watch(token);
+                let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+                if pipelined {
+                    let next = connection.resume(&self.rules.read, &mut self.spare);
+                    self.follow(token, next);
+                }
+                if more {
+                    self.again.push_back(token);
+                }
+            }
+        }
+    }
+}
