@@ -11,6 +11,7 @@ use anygate_proto::application::Endpoints;
 use anygate_sys::{Address, Stream, poll};
 use mio::unix::SourceFd;
 
+use super::acceptance::Manner;
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
 use crate::control::Peers;
@@ -20,12 +21,12 @@ use crate::transport::Transport;
 /// Connections accepted before others are served again; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN_SHARED: usize = 1;
-/// A worker whose threads are all busy leaves new connections to other workers, unless it finds some each time that it looks
-/// so often, in such pauses,
+/// Deferring accepts: number of looks in a row that still found clients waiting, after which a busy worker takes them.
 const LOOKS: u32 = 5;
-/// or so often, where another worker has an idle thread. If that takes none for so long, it is not waited for again.
+/// The same while another worker has an idle thread. One that takes no client for so long is not waited for again.
 const LOOKS_AT_IDLE_PEERS: u32 = 500;
-const RELUCTANCE: Duration = Duration::from_millis(1);
+/// Time between two such looks.
+const DEFERRAL: Duration = Duration::from_millis(1);
 /// How long accepting pauses when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,31 +37,31 @@ impl Reactor {
         self.busy = busy;
         self.tell_queued();
         let Some(peers) = &self.rules.peers else { return };
-        if busy == self.reluctant.is_some() || self.drain.is_some() {
+        if busy == self.acceptance.defers() || self.drain.is_some() {
             return;
         }
         peers.set_idle(!busy);
         // It is to be woken in another way.
         self.stop_accepting();
-        self.reluctant = busy.then_some(0);
-        self.accept_again = Some(self.now);
+        self.acceptance.manner = if busy { Manner::Deferring { looks: 0 } } else { Manner::Prompt };
+        self.acceptance.look_at(self.now);
     }
 
     /// Handles an event of the listeners, or a retry that is due.
     pub(super) fn look_at_listeners(&mut self, event: bool) {
-        let due = self.accept_again.is_some_and(|at| at <= self.now);
-        match self.reluctant {
+        let due = self.acceptance.due().is_some_and(|at| at <= self.now);
+        match self.acceptance.manner {
             _ if !due && !event => {}
-            Some(looks) if self.is_patient(looks) => {
+            Manner::Deferring { looks } if self.is_patient(looks) => {
                 self.stop_accepting();
                 if self.listeners.iter().any(|(_, listener)| poll::is_readable(listener.as_fd())) {
-                    self.reluctant = Some(looks + 1);
-                    self.accept_again = Some(self.now + RELUCTANCE);
+                    self.acceptance.manner = Manner::Deferring { looks: looks + 1 };
+                    self.acceptance.look_at(self.now + DEFERRAL);
                 } else {
                     self.wait_for_connections();
                 }
             }
-            _ => self.accept(),
+            Manner::Deferring { .. } | Manner::Prompt => self.accept(),
         }
     }
 
@@ -75,48 +76,52 @@ impl Reactor {
     }
 
     fn wait_for_connections(&mut self) {
-        self.accept_again = None;
-        self.reluctant = self.reluctant.map(|looks| if looks < LOOKS_AT_IDLE_PEERS { 0 } else { looks });
+        self.acceptance.looked();
+        if let Manner::Deferring { looks } = &mut self.acceptance.manner
+            && *looks < LOOKS_AT_IDLE_PEERS
+        {
+            *looks = 0;
+        }
         if self.drain.is_none()
             && let Err(error) = self.start_accepting()
         {
             tracing::error!("cannot watch the listeners: {error}");
-            self.accept_again = Some(self.now + ACCEPT_PAUSE);
+            self.acceptance.look_at(self.now + ACCEPT_PAUSE);
         }
     }
 
     /// A connection has ended: if there was no room for more, there is now.
     pub(super) fn accept_again(&mut self) {
-        if !self.accepting && self.drain.is_none() {
-            self.accept_again =
-                Some(self.accept_again.map_or(self.now, |at| at.min(self.now + ACCEPT_PAUSE)));
+        if !self.acceptance.is_watching() && self.drain.is_none() {
+            let at = self.acceptance.due().map_or(self.now, |at| at.min(self.now + ACCEPT_PAUSE));
+            self.acceptance.look_at(at);
         }
     }
 
     pub(super) fn start_accepting(&mut self) -> io::Result<()> {
-        if !self.accepting {
+        if !self.acceptance.is_watching() {
             for (index, (_, listener)) in self.listeners.iter().enumerate() {
                 poll::register_listener(
                     self.poll.registry().as_fd(),
                     listener.as_fd(),
                     (LISTENERS + index) as u64,
-                    // Whoever is reluctant is woken too, but in nobody's place.
-                    self.reluctant.is_none(),
+                    // A worker that defers is woken too, but in no other's place.
+                    !self.acceptance.defers(),
                 )?;
             }
-            self.accepting = true;
+            self.acceptance.set_watching(true);
         }
         Ok(())
     }
 
     pub(super) fn stop_accepting(&mut self) {
-        if self.accepting {
+        if self.acceptance.is_watching() {
             for (_, listener) in &self.listeners {
                 if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd())) {
                     tracing::error!("cannot stop watching {}: {error}", listener.local());
                 }
             }
-            self.accepting = false;
+            self.acceptance.set_watching(false);
         }
     }
 
@@ -133,7 +138,7 @@ impl Reactor {
     }
 
     fn accept_up_to(&mut self, mut left: usize) {
-        self.accept_again = None;
+        self.acceptance.looked();
         for index in 0..self.listeners.len() {
             while left > 0 {
                 if self.connections.len() - self.streams >= self.connections_max {
@@ -177,15 +182,15 @@ impl Reactor {
                     Err(error) => {
                         tracing::warn!("cannot accept connections for now: {error}");
                         self.stop_accepting();
-                        self.accept_again = Some(self.now + ACCEPT_PAUSE);
+                        self.acceptance.look_at(self.now + ACCEPT_PAUSE);
                         return;
                     }
                 }
             }
         }
-        if left == 0 && self.reluctant.is_some() {
+        if left == 0 && self.acceptance.defers() {
             // Nobody else wants the next either.
-            self.accept_again = Some(self.now);
+            self.acceptance.look_at(self.now);
         } else {
             self.wait_for_connections();
         }

@@ -3,9 +3,10 @@
 //!
 //! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
 //!
-//! In reading order: [`accepting`], [`reading`], [`sending`], [`own_responses`], [`http2`], [`closing`], [`drain`]; and
+//! In reading order: [`acceptance`], [`accepting`], [`reading`], [`sending`], [`own_responses`], [`http2`], [`closing`], [`drain`]; and
 //! [`deadlines`], [`counting`], [`peer_warnings`].
 
+mod acceptance;
 mod accepting;
 mod closing;
 mod counting;
@@ -39,6 +40,7 @@ use crate::outbox::Pipe;
 use crate::rules::Rules;
 use crate::sampling::Sampling;
 use crate::transport::Http2Stream;
+use acceptance::Acceptance;
 use deadlines::Deadlines;
 use peer_warnings::Complaints;
 
@@ -61,12 +63,9 @@ pub(crate) struct Reactor {
     poll: Poll,
     events: mio::Events,
     listeners: Vec<(Protocol, Listener)>,
-    accepting: bool,
-    accept_again: Option<Instant>,
+    acceptance: Acceptance,
     /// Every app thread is busy.
     busy: bool,
-    /// Deferring accepts: number of polls in a row that still found clients waiting.
-    reluctant: Option<u32>,
     connections: slab::Slab<Entry>,
     connections_max: usize,
     deadlines: Deadlines,
@@ -135,10 +134,8 @@ impl Reactor {
             poll,
             events: mio::Events::with_capacity(256),
             listeners,
-            accepting: false,
-            accept_again: None,
+            acceptance: Acceptance::new(),
             busy: false,
-            reluctant: None,
             connections: slab::Slab::new(),
             connections_max: connections_max.max(1),
             deadlines: Deadlines::new(now),
@@ -302,7 +299,7 @@ impl Reactor {
         [
             longest,
             self.deadlines.wait(self.now),
-            self.accept_again.map(until),
+            self.acceptance.due().map(until),
             self.drain.map(until),
             queue,
             count,

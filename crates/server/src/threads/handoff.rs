@@ -1,7 +1,6 @@
 //! Where the reactor lies while its owner calls the application, and who wakes whom.
 //!
-//! Exactly one of these is true at any time: an app thread owns the reactor, the steward owns it, or it lies in the
-//! slot. An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
+//! An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
 //! steward watches [`Handoff::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
 //! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: whoever
 //! is to answer one owns it first.
@@ -30,11 +29,7 @@ pub(crate) struct Handoff {
 
 #[derive(Default)]
 struct Floor {
-    slot: Option<Box<Reactor>>,
-    /// An idle thread is meant to take the reactor from the slot.
-    offered: bool,
-    /// The steward runs the reactor.
-    stewarded: bool,
+    owner: Owner,
     /// App threads that wait for something to do.
     idle: usize,
     /// How often the reactor was lent.
@@ -44,7 +39,42 @@ struct Floor {
     stopped: bool,
 }
 
-/// State that the steward sees.
+/// Who has the reactor.
+#[derive(Default)]
+enum Owner {
+    /// An app thread, or whoever starts the worker.
+    #[default]
+    AppThread,
+    /// The steward.
+    Steward,
+    /// Nobody while its owner calls the application: that thread takes it back, or the steward sees to it.
+    Lent(Box<Reactor>),
+    /// Nobody: an idle app thread is meant to take it.
+    Offered(Box<Reactor>),
+}
+
+impl Owner {
+    /// The reactor, while nobody has it.
+    fn slot(&self) -> Option<&Reactor> {
+        match self {
+            Owner::Lent(reactor) | Owner::Offered(reactor) => Some(reactor),
+            Owner::AppThread | Owner::Steward => None,
+        }
+    }
+
+    /// Gives the reactor to `owner` if nobody has it.
+    fn take(&mut self, owner: Owner) -> Option<Box<Reactor>> {
+        match std::mem::replace(self, owner) {
+            Owner::Lent(reactor) | Owner::Offered(reactor) => Some(reactor),
+            other @ (Owner::AppThread | Owner::Steward) => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+/// What the steward sees.
 pub(crate) enum Watched {
     /// Nothing is slow.
     Fine,
@@ -89,14 +119,11 @@ impl Handoff {
             if floor.stopped {
                 return None;
             }
-            if floor.offered
-                && let Some(reactor) = floor.slot.take()
-            {
-                floor.offered = false;
-                return Some(reactor);
+            if let Owner::Offered(_) = floor.owner {
+                return floor.owner.take(Owner::AppThread);
             }
             floor.idle += 1;
-            if floor.stewarded {
+            if let Owner::Steward = floor.owner {
                 // The steward only waits for a thread to have nothing to do.
                 self.attention.wake();
             }
@@ -109,10 +136,9 @@ impl Handoff {
     /// told to take it at once.
     pub(crate) fn lend(&self, reactor: Box<Reactor>) {
         let mut floor = self.lock();
-        floor.slot = Some(reactor);
         floor.lends = floor.lends.wrapping_add(1);
         let hand_on = floor.idle > 0 && self.sampling.is_eager();
-        floor.offered = hand_on;
+        floor.owner = if hand_on { Owner::Offered(reactor) } else { Owner::Lent(reactor) };
         let wake_steward = std::mem::take(&mut floor.steward_parked);
         drop(floor);
         if hand_on {
@@ -125,9 +151,7 @@ impl Handoff {
 
     /// Takes the reactor back, if nobody else did.
     pub(crate) fn take_back(&self) -> Option<Box<Reactor>> {
-        let mut floor = self.lock();
-        floor.offered = false;
-        floor.slot.take()
+        self.lock().owner.take(Owner::AppThread)
     }
 
     // What the reactor's owner does.
@@ -154,11 +178,7 @@ impl Handoff {
 
     /// Offers the reactor to an app thread.
     pub(crate) fn offer(&self, reactor: Box<Reactor>) {
-        let mut floor = self.lock();
-        floor.slot = Some(reactor);
-        floor.offered = true;
-        floor.stewarded = false;
-        drop(floor);
+        self.lock().owner = Owner::Offered(reactor);
         self.app_threads.notify_one();
     }
 
@@ -177,30 +197,25 @@ impl Handoff {
         if floor.stopped {
             return Watched::Stopped;
         }
-        *look = Look { lends: floor.lends, lent: floor.slot.is_some() };
-        if floor.slot.as_ref().is_none_or(|reactor| reactor.lent_since().elapsed() < slow) {
+        *look = Look { lends: floor.lends, lent: floor.owner.slot().is_some() };
+        if floor.owner.slot().is_none_or(|reactor| reactor.lent_since().elapsed() < slow) {
             return Watched::Fine;
         }
+        let Some(reactor) = floor.owner.take(Owner::Steward) else { return Watched::Fine };
         if floor.idle > 0 {
-            floor.offered = true;
+            floor.owner = Owner::Offered(reactor);
             drop(floor);
             self.app_threads.notify_one();
             return Watched::Offered;
         }
-        match floor.slot.take() {
-            Some(reactor) => {
-                floor.stewarded = true;
-                Watched::Taken(reactor)
-            }
-            None => Watched::Fine,
-        }
+        Watched::Taken(reactor)
     }
 
     /// Waits until the reactor is lent, the worker stops, or `longest` has passed. Nothing can be slow meanwhile: the
     /// owner of the reactor waits in it for clients.
     pub(crate) fn park_steward(&self, longest: Duration) {
         let mut floor = self.lock();
-        if floor.stopped || floor.slot.is_some() {
+        if floor.stopped || floor.owner.slot().is_some() {
             return;
         }
         floor.steward_parked = true;
