@@ -99,6 +99,26 @@ impl From<EarlyResponse> for Next {
     }
 }
 
+/// What became of some bytes in one state.
+enum Step {
+    /// So many were taken; the next state may take more.
+    On(usize),
+    /// So many were taken, and the rest is kept.
+    Leave(usize, Next),
+    /// None of the rest will be read.
+    Drop(Next),
+}
+
+impl Step {
+    /// A request was taken whose response is not the application's. What follows it is kept if the connection may stay.
+    fn after(taken: usize, next: Next) -> Self {
+        match next {
+            Next::Respond(EarlyResponse::Site(_)) => Step::Leave(taken, next),
+            _ => Step::Drop(next),
+        }
+    }
+}
+
 /// The error page of this status.
 fn refuse(status: u16) -> Next {
     Next::Respond(EarlyResponse::Error(status))
@@ -282,114 +302,119 @@ impl Connection {
         let mut consumed = 0;
         loop {
             let rest = bytes.get(consumed..).unwrap_or_default();
-            match &mut self.state {
-                State::Idle => {
-                    if rest.is_empty() {
-                        return (consumed, Next::Wait);
-                    }
-                    if self.preface {
-                        match self.introduced(rest) {
-                            Ok(0) => return (consumed, Next::Wait),
-                            Ok(taken) => consumed += taken,
-                            Err(next) => return (bytes.len(), next),
-                        }
-                        continue;
-                    }
-                    if self.protocol.is_http() && self.served == 0 {
-                        if let Some(advice) = protocol_hint::advice(rest, self.protocol) {
-                            return (bytes.len(), Next::Broken(advice));
-                        }
-                        match is_http2(rest) {
-                            Some(true) => return (consumed, Next::Http2),
-                            // RFC 9113 section 3.4: an invalid preface is an error of the connection. Such a client would
-                            // not understand a response of HTTP/1.1.
-                            Some(false) if self.pipe.stream().agreed_on_http2() => {
-                                return (bytes.len(), Next::Close);
-                            }
-                            Some(false) => {}
-                            None => return (consumed, Next::Wait),
-                        }
-                    }
-                    self.begun = true;
-                    self.state = match self.protocol {
-                        Protocol::Http | Protocol::Https | Protocol::Redirect => {
-                            self.exchange = Some(spare.pop().unwrap_or_default());
-                            State::Head(HeadDecoder::default())
-                        }
-                        Protocol::Scgi | Protocol::Uwsgi => State::Packet,
-                        Protocol::FastCgi => State::Records { body: false },
-                    };
-                }
+            let step = match self.state {
+                State::Idle => self.begin_request(rest, spare),
+                State::Head(_) => self.take_head(rest, rules, spare),
                 State::Packet => match self.packet(rest, rules, spare) {
-                    Ok(0) => return (consumed, Next::Wait),
-                    Ok(taken) => consumed += taken,
-                    Err(next) => return (bytes.len(), next),
+                    Ok(0) => Step::Leave(0, Next::Wait),
+                    Ok(taken) => Step::On(taken),
+                    Err(next) => Step::Drop(next),
                 },
-                State::Records { .. } => {
-                    let (taken, arrived) = self.records(rest, rules, spare);
-                    consumed += taken;
-                    match arrived {
-                        Ok(()) if taken == 0 => return (consumed, Next::Wait),
-                        Ok(()) => {}
-                        Err(next @ Next::Respond(EarlyResponse::Site(_))) => return (consumed, next),
-                        Err(next) => return (bytes.len(), next),
-                    }
-                }
-                State::Head(decoder) => {
-                    let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
-                    let decoded = match decoder.decode(rest, &rules.limits, &mut exchange.head) {
-                        Ok(Some(decoded)) => decoded,
-                        Ok(None) => return (consumed, Next::Wait),
-                        Err(error) => {
-                            tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
-                            return (bytes.len(), refuse(error.status()));
-                        }
-                    };
-                    consumed += decoded.consumed;
-                    exchange.keep_alive = decoded.keep_alive;
-                    let rest = bytes.get(consumed..).unwrap_or_default();
-                    match self.headed(decoded.framing, decoded.expect_continue, rest, rules) {
-                        Ok(taken) => consumed += taken,
-                        Err(next @ Next::Respond(EarlyResponse::Site(_))) => return (consumed, next),
-                        Err(next) => return (bytes.len(), next),
-                    }
-                }
-                State::Body(decoder, spool) => {
-                    let step = match decoder.decode(rest) {
-                        Ok(step) => step,
-                        Err(error) => {
-                            let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
-                            tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
-                            return (bytes.len(), refuse(error.status()));
-                        }
-                    };
-                    let data = rest.get(step.data).unwrap_or_default();
-                    if let Err(error) =
-                        spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref())
-                    {
-                        let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
-                        tracing::error!("cannot spool a request body to a temporary file: {error}");
-                        return (bytes.len(), refuse(503));
-                    }
-                    consumed += step.consumed;
-                    if step.done {
-                        let body = std::mem::take(spool).finish();
-                        if let Some(exchange) = &mut self.exchange {
-                            exchange.body = body.map_or(RequestBody::None, RequestBody::Received);
-                        }
-                        self.state = State::Ready;
-                    } else if step.consumed == 0 {
-                        return (consumed, Next::Wait);
-                    }
-                }
-                State::Ready => return (consumed, Next::Ready),
-                State::Writing { .. } | State::Http2(_) => return (consumed, Next::Wait),
-                State::Lingering => return (bytes.len(), Next::Wait),
+                State::Records { .. } => match self.records(rest, rules, spare) {
+                    (0, Ok(())) => Step::Leave(0, Next::Wait),
+                    (taken, Ok(())) => Step::On(taken),
+                    (taken, Err(next)) => Step::after(taken, next),
+                },
+                State::Body(..) => self.take_body(rest, rules),
+                State::Ready => Step::Leave(0, Next::Ready),
+                State::Writing { .. } | State::Http2(_) => Step::Leave(0, Next::Wait),
+                State::Lingering => Step::Drop(Next::Wait),
+            };
+            match step {
+                Step::On(taken) => consumed += taken,
+                Step::Leave(taken, next) => return (consumed + taken, next),
+                Step::Drop(next) => return (bytes.len(), next),
             }
         }
     }
 
-    /// Takes a PROXY preface: the connection's ends are those of the client. Returns how much was taken; 0 if more is needed.
+    /// The first bytes after a request, or of the connection: decides what they begin.
+    fn begin_request(&mut self, rest: &[u8], spare: &mut Vec<Box<Exchange>>) -> Step {
+        if rest.is_empty() {
+            return Step::Leave(0, Next::Wait);
+        }
+        if self.preface {
+            return match self.introduced(rest) {
+                Ok(0) => Step::Leave(0, Next::Wait),
+                Ok(taken) => Step::On(taken),
+                Err(next) => Step::Drop(next),
+            };
+        }
+        if self.protocol.is_http() && self.served == 0 {
+            if let Some(advice) = protocol_hint::advice(rest, self.protocol) {
+                return Step::Drop(Next::Broken(advice));
+            }
+            match is_http2(rest) {
+                Some(true) => return Step::Leave(0, Next::Http2),
+                // RFC 9113 section 3.4: an invalid preface is an error of the connection. Such a client would not
+                // understand a response of HTTP/1.1.
+                Some(false) if self.pipe.stream().agreed_on_http2() => return Step::Drop(Next::Close),
+                Some(false) => {}
+                None => return Step::Leave(0, Next::Wait),
+            }
+        }
+        self.begun = true;
+        self.state = match self.protocol {
+            Protocol::Http | Protocol::Https | Protocol::Redirect => {
+                self.exchange = Some(spare.pop().unwrap_or_default());
+                State::Head(HeadDecoder::default())
+            }
+            Protocol::Scgi | Protocol::Uwsgi => State::Packet,
+            Protocol::FastCgi => State::Records { body: false },
+        };
+        Step::On(0)
+    }
+
+    /// More of a head.
+    fn take_head(&mut self, rest: &[u8], rules: &ReadRules, spare: &mut Vec<Box<Exchange>>) -> Step {
+        let State::Head(decoder) = &mut self.state else { return Step::Leave(0, Next::Wait) };
+        let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        let decoded = match decoder.decode(rest, &rules.limits, &mut exchange.head) {
+            Ok(Some(decoded)) => decoded,
+            Ok(None) => return Step::Leave(0, Next::Wait),
+            Err(error) => {
+                tracing::debug!("refused a request from {}: {error}", self.endpoints.remote_addr);
+                return Step::Drop(refuse(error.status()));
+            }
+        };
+        exchange.keep_alive = decoded.keep_alive;
+        let rest = rest.get(decoded.consumed..).unwrap_or_default();
+        match self.headed(decoded.framing, decoded.expect_continue, rest, rules) {
+            Ok(taken) => Step::On(decoded.consumed + taken),
+            Err(next) => Step::after(decoded.consumed, next),
+        }
+    }
+
+    /// More of a body.
+    fn take_body(&mut self, rest: &[u8], rules: &ReadRules) -> Step {
+        let State::Body(decoder, spool) = &mut self.state else { return Step::Leave(0, Next::Wait) };
+        let step = match decoder.decode(rest) {
+            Ok(step) => step,
+            Err(error) => {
+                let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
+                tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
+                return Step::Drop(refuse(error.status()));
+            }
+        };
+        let data = rest.get(step.data).unwrap_or_default();
+        if let Err(error) = spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
+            let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
+            tracing::error!("cannot spool a request body to a temporary file: {error}");
+            return Step::Drop(refuse(503));
+        }
+        if step.done {
+            let body = std::mem::take(spool).finish();
+            if let Some(exchange) = &mut self.exchange {
+                exchange.body = body.map_or(RequestBody::None, RequestBody::Received);
+            }
+            self.state = State::Ready;
+        } else if step.consumed == 0 {
+            return Step::Leave(0, Next::Wait);
+        }
+        Step::On(step.consumed)
+    }
+
+    /// Takes a PROXY preface: the connection's ends are those of the client. Gives how much was taken; 0 if more is needed.
     fn introduced(&mut self, bytes: &[u8]) -> Result<usize, Next> {
         let preface = match proxy::decode(bytes) {
             Ok(Some(preface)) => preface,
