@@ -1,4 +1,4 @@
-//! The access log of a worker: lines are gathered in memory by whichever thread answered and written by whoever owns
+//! The access log of a worker: lines are gathered in memory by whichever thread ended a call and written by whoever owns
 //! the reactor, before it waits: under load one write carries many lines, and a quiet server writes each at once.
 
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use anygate_proto::head::RequestHead;
 
 use crate::finished::Finished;
 
-/// Lines wait in memory up to this size; then the thread that adds one writes them.
+/// Lines are gathered in memory up to this size; then the thread that adds one writes them.
 const GATHER_BYTES: usize = 32 * 1024;
 
 /// Takes whole lines. It does not wait, and tells itself of those that it cannot write.

@@ -8,15 +8,15 @@ use anygate_sys::signals::{Signal, Signals};
 
 use crate::access_log::AccessLog;
 
-/// Opens files anew that were moved away.
+/// Reopens log files that were moved away.
 pub type Reopen = Box<dyn Fn() + Send + Sync>;
 
-/// Numbers that others look at.
+/// The counters of this process in shared memory.
 pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
-/// Events of a worker, for the owner of the process.
+/// What a worker tells its supervisor.
 pub trait Events: Send {
-    /// The worker's own loop is alive; called about once a second. `traffic`: requests came since the last time.
+    /// The worker lives; called about once a second. `traffic`: calls have ended since the last time.
     fn beat(&mut self, traffic: bool);
     /// The worker stopped accepting and finishes what it has.
     fn draining(&mut self);

@@ -1,4 +1,4 @@
-//! The thread that shakes hands. The signature and the key exchange of a handshake take a millisecond, in which an app
+//! The thread for TLS handshakes. The signature and the key exchange of a handshake take a millisecond, in which an app
 //! thread or the reactor would serve ten requests. So the reactor hands each connection over when its client has sent
 //! something, and gets it back when the handshake is done, has failed, or needs the client again.
 //!

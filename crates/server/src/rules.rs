@@ -29,13 +29,13 @@ pub(crate) struct Rules {
     pub(crate) response: ResponseRules,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: Option<AccessLog>,
-    /// What is answered without the application.
+    /// Files that are sent without calling the application.
     pub(crate) files: Option<Web2pyStatic>,
     /// For connections of HTTPS.
     pub(crate) tls: Option<Tls>,
-    /// Row in shared memory that other processes read.
+    /// The counters of this process, if anybody reads them.
     pub(crate) counts: Option<SharedRow>,
-    /// Workers that accept from the same listeners.
+    /// The workers that accept from the same listeners.
     pub(crate) peers: Option<Arc<dyn Peers>>,
 }
 
@@ -124,13 +124,13 @@ impl Rules {
         }
     }
 
-    /// Returns the row in which this worker counts, if there is one.
+    /// The counters of this process, if anybody reads them.
     pub(crate) fn row(&self) -> Option<Row<'_>> {
         self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
     }
 }
 
-/// How long connections may take.
+/// Time limits of connections.
 #[derive(Clone, Copy)]
 pub(crate) struct Timeouts {
     pub(crate) header: Duration,
@@ -138,7 +138,7 @@ pub(crate) struct Timeouts {
     pub(crate) keepalive: Duration,
     pub(crate) write: Duration,
     pub(crate) graceful: Duration,
-    /// How long a request may wait for an app thread.
+    /// Maximum time that a request waits for an app thread.
     pub(crate) queue: Duration,
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct ReadRules {
     pub(crate) body_memory_max_bytes: usize,
     pub(crate) temp_dir: Option<PathBuf>,
     pub(crate) body_timeout: Duration,
-    /// How long whoever reads a streamed body waits for more of it; `None` where nobody waits below the application.
+    /// Maximum time that a thread waits for more of a streamed body; `None` with a hub, which waits itself.
     pub(crate) stream_timeout: Option<Duration>,
     pub(crate) stream_paths: Vec<String>,
     pub(crate) requests_per_connection_max: u64,
@@ -159,7 +159,7 @@ pub(crate) struct ReadRules {
     /// Port to which clients of [`Protocol::Redirect`] are redirected.
     pub(crate) https_port: Option<u16>,
     pub(crate) websocket: Arc<WebSocketRules>,
-    /// Policies, if there are any.
+    /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
@@ -169,37 +169,37 @@ impl ReadRules {
         paths::is_below_any(&self.stream_paths, head.path())
     }
 
-    /// Returns the maximum size of a request's body.
+    /// Maximum size of a request's body.
     pub(crate) fn body_max_bytes(&self, head: &RequestHead) -> u64 {
         let of_path = self.site.as_ref().and_then(|site| site.body_max_bytes(head));
         of_path.unwrap_or(self.limits.body_max_bytes)
     }
 }
 
-/// Rules for all responses of a worker.
+/// Rules for sending responses.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseRules {
     pub(crate) outbox: OutboxLimits,
-    /// Limits of the outbox of a streamed exchange: nothing goes to a file, the thread waits for its client.
+    /// The same for streamed exchanges: nothing goes to a file, and the thread waits for its client.
     pub(crate) streamed_outbox: OutboxLimits,
     pub(crate) server_header: Vec<u8>,
     pub(crate) websocket: Arc<WebSocketRules>,
-    /// What is around the application.
+    /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
 }
 
-/// How much of a response may wait for its client.
+/// Limits of what may wait for a client.
 #[derive(Clone, Debug)]
 pub(crate) struct OutboxLimits {
-    /// Bytes that wait in memory before a temporary file takes them.
+    /// Maximum bytes in memory; what exceeds them goes to a temporary file.
     pub(crate) memory_max_bytes: usize,
-    /// Bytes that wait in files before the writing thread must wait itself.
+    /// Maximum bytes in temporary files; past them the writing thread waits.
     pub(crate) spool_max_bytes: u64,
-    /// How long a client may take nothing at all.
+    /// Maximum time in which a client takes nothing.
     pub(crate) write_timeout: Duration,
-    /// Directory for temporary files.
+    /// Directory of temporary files.
     pub(crate) temp_dir: Option<PathBuf>,
-    /// Whether the thread waits; else it has asked for room before, and what it writes is taken.
+    /// Whether the writing thread may wait; a hub's asks for room first and never waits.
     pub(crate) waits: bool,
 }
 
@@ -209,13 +209,13 @@ pub(crate) struct WebSocketRules {
     pub(crate) limits: MessageLimits,
     pub(crate) origins: Origins,
     pub(crate) compression: Option<Preference>,
-    /// A client that was silent for so long is asked whether it lives,
+    /// A client that was silent for this long is sent a ping.
     pub(crate) ping_interval: Duration,
-    /// and has so long to response.
+    /// Time in which a client must send a pong after a ping.
     pub(crate) ping_timeout: Duration,
-    /// Clients of HTTP/2 may open them as well (RFC 8441).
+    /// Whether clients of HTTP/2 may open WebSockets (RFC 8441).
     pub(crate) over_http2: bool,
-    /// How much may wait for its client before the sending thread waits.
+    /// Limits of what may wait for the client before the sending thread waits.
     pub(crate) outbox: OutboxLimits,
     pub(crate) deflate: Spares<DeflateContext>,
     pub(crate) inflate: Spares<InflateContext>,

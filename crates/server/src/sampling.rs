@@ -1,4 +1,4 @@
-//! When to hand the reactor on: before a call, or only when a call turns out to be slow. Learnt from how calls behave.
+//! Measuring calls, to learn when to hand the reactor on: before each call, or only when a call turns out to be slow.
 //!
 //! While a call waits for a database or another service, the reactor lies idle until the steward notices. Handing it on
 //! before every call costs every call two thread switches. So it pays when, over many calls, a good part of their time is
@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use anygate_sys::clock::{self, ThreadUsage};
 
-/// Handing on begins when this part of the calls' time is waiting, and ends below half of it.
+/// Handing on before each call begins when one part in this many of the calls' time is waiting, and ends below half of that.
 const EAGER_FROM: u64 = 3;
-/// Shorter waits cost less than handing on would.
+/// Minimum wait that counts: handing on costs more than a shorter one.
 const SHORTEST_WAIT: Duration = Duration::from_micros(50);
-/// Older samples count half as much as this many newer ones.
+/// Number of samples after which the weight of older ones is halved.
 const WINDOW: u32 = 256;
-/// Nothing is decided on fewer.
+/// Minimum number of samples for a decision.
 const SAMPLES_MIN: u32 = 8;
-/// One call of so many is measured: while patient, while handing on. On alert every one is.
+/// One call in this many is measured: while the reactor is handed on only when a call is slow, and while it always is. On
+/// alert every call is.
 const EVERY_PATIENT: u32 = 32;
 const EVERY_EAGER: u32 = 4;
 

@@ -35,15 +35,15 @@ use crate::tls::Tls;
 
 /// Application of a worker, and what surrounds it.
 pub struct Service {
-    /// Answers requests.
+    /// What calls go to.
     pub answering: Answering,
     /// Destination of access log lines.
     pub access_log: Option<AccessLog>,
     /// Goes on in fresh log files, when the supervisor says so.
     pub reopen_logs: Option<Reopen>,
-    /// Files that are answered without the application.
+    /// Files that are sent without calling the application.
     pub files: Option<Web2pyStatic>,
-    /// Policies, if there are any.
+    /// The policies around the application.
     pub site: Option<Arc<ProcessPolicies>>,
     /// For listeners of HTTPS.
     pub tls: Option<Tls>,
@@ -53,7 +53,7 @@ pub struct Service {
     pub peers: Option<Arc<dyn Peers>>,
 }
 
-/// Threads that run requests, and the application.
+/// Who is called for requests, on which threads.
 pub enum Answering {
     /// This many app threads, each with one request at a time.
     Threads(Arc<dyn Application>, usize),
@@ -73,7 +73,7 @@ pub struct Worker {
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything in flight was answered.
+    /// Every request in flight got its response.
     Drained,
     /// Some exchanges or connections were cut off, because the time to drain was over or a stop was demanded.
     CutOff,

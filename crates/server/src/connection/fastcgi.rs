@@ -11,12 +11,12 @@ use crate::rules::ReadRules;
 
 /// Requests that are not complete.
 #[derive(Default)]
-pub(crate) struct Streams {
+pub(crate) struct OpenRequests {
     decoder: Decoder,
-    open: Vec<Stream>,
+    open: Vec<OpenRequest>,
 }
 
-struct Stream {
+struct OpenRequest {
     id: u16,
     exchange: Box<Exchange>,
     spool: BodySpool,
@@ -30,13 +30,13 @@ pub(crate) enum Arrived {
     Nothing,
     /// A request is complete.
     Request(Box<Exchange>),
-    /// A request is to be answered with this status.
+    /// A request gets the error page of this status.
     Refused(Box<Exchange>, u16),
     /// A record is to be sent back; whether the connection stays after it.
-    Reply { record: Vec<u8>, keep: bool },
+    Record { record: Vec<u8>, keep: bool },
 }
 
-impl Streams {
+impl OpenRequests {
     /// Whether nothing is being received.
     pub(crate) fn is_idle(&self) -> bool {
         self.decoder.is_idle()
@@ -58,7 +58,7 @@ impl Streams {
         let (taken, event) = self.decoder.decode(bytes, &rules.limits)?;
         let arrived = match event {
             Event::More => Arrived::Nothing,
-            Event::Reply { record, keep } => Arrived::Reply { record, keep },
+            Event::Reply { record, keep } => Arrived::Record { record, keep },
             Event::TooLarge { id } => {
                 tracing::debug!(
                     "refused a request from {}: too many or too large variables",
@@ -80,7 +80,7 @@ impl Streams {
                             return Ok((taken, Arrived::Refused(exchange, 413)));
                         }
                         let (spool, announced) = (BodySpool::default(), decoded.length);
-                        self.open.push(Stream { id, exchange, spool, received: 0, announced });
+                        self.open.push(OpenRequest { id, exchange, spool, received: 0, announced });
                         Arrived::Nothing
                     }
                     Err(error) => Arrived::Refused(exchange, refused(error, ends)),
@@ -90,12 +90,12 @@ impl Streams {
             Event::End { id } => match self.take(id) {
                 None => Arrived::Nothing,
                 // Less than was announced: the client went away on the way, and the application must not take it for all.
-                Some(Stream { exchange, announced: Some(announced), received, .. })
+                Some(OpenRequest { exchange, announced: Some(announced), received, .. })
                     if received != announced =>
                 {
                     Arrived::Refused(exchange, 400)
                 }
-                Some(Stream { mut exchange, spool, .. }) => {
+                Some(OpenRequest { mut exchange, spool, .. }) => {
                     exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
                     Arrived::Request(exchange)
                 }
@@ -104,23 +104,23 @@ impl Streams {
                 self.take(id);
                 let mut record = Vec::new();
                 fastcgi::encode_end(&mut record, id);
-                Arrived::Reply { record, keep }
+                Arrived::Record { record, keep }
             }
         };
         Ok((taken, arrived))
     }
 
     fn body(&mut self, id: u16, data: &[u8], rules: &ReadRules) -> Arrived {
-        let Some(stream) = self.open.iter_mut().find(|stream| stream.id == id) else {
+        let Some(request) = self.open.iter_mut().find(|request| request.id == id) else {
             return Arrived::Nothing;
         };
-        stream.received = stream.received.saturating_add(data.len() as u64);
-        let status = if stream.received > rules.body_max_bytes(&stream.exchange.head) {
+        request.received = request.received.saturating_add(data.len() as u64);
+        let status = if request.received > rules.body_max_bytes(&request.exchange.head) {
             413
-        } else if stream.announced.is_some_and(|announced| stream.received > announced) {
+        } else if request.announced.is_some_and(|announced| request.received > announced) {
             400
         } else {
-            match stream.spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
+            match request.spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
                 Ok(()) => return Arrived::Nothing,
                 Err(error) => {
                     tracing::error!("cannot spool a request body to a temporary file: {error}");
@@ -128,10 +128,10 @@ impl Streams {
                 }
             }
         };
-        self.take(id).map_or(Arrived::Nothing, |stream| Arrived::Refused(stream.exchange, status))
+        self.take(id).map_or(Arrived::Nothing, |request| Arrived::Refused(request.exchange, status))
     }
 
-    fn take(&mut self, id: u16) -> Option<Stream> {
+    fn take(&mut self, id: u16) -> Option<OpenRequest> {
         let place = self.open.iter().position(|stream| stream.id == id)?;
         Some(self.open.swap_remove(place))
     }

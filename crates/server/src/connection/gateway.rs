@@ -35,7 +35,7 @@ impl Connection {
                     (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
                 }
                 Ok(Some(uwsgi::Packet::Ping)) => {
-                    // Whoever asks only wants to know whether somebody answers; if it has gone there is nobody to tell.
+                    // A ping only asks whether somebody is there; a peer that has gone needs no pong.
                     let _ = self.pipe.stream().send(uwsgi::PONG);
                     return Err(Next::Close);
                 }
@@ -63,15 +63,15 @@ impl Connection {
         rules: &ReadRules,
         spare: &mut Vec<Box<Exchange>>,
     ) -> (usize, Result<(), Next>) {
-        let streams = self.streams.get_or_insert_default();
-        let (taken, arrived) = match streams.receive(bytes, rules, &self.endpoints, spare) {
+        let requests = self.requests.get_or_insert_default();
+        let (taken, arrived) = match requests.receive(bytes, rules, &self.endpoints, spare) {
             Ok(received) => received,
             Err(error) => return (bytes.len(), Err(Next::Broken(broken(&error, bytes, self.protocol)))),
         };
-        self.state = if streams.is_idle() && taken > 0 {
+        self.state = if requests.is_idle() && taken > 0 {
             State::Idle
         } else {
-            State::Records { body: streams.has_body() }
+            State::Records { body: requests.has_body() }
         };
         let arrived = match arrived {
             Arrived::Nothing => Ok(()),
@@ -85,7 +85,7 @@ impl Connection {
             }
             // Nothing waits in the outbox between responses, so this goes straight to the socket, and it is far smaller than
             // the socket's own buffer.
-            Arrived::Reply { record, keep } => match self.pipe.stream().send(&record) {
+            Arrived::Record { record, keep } => match self.pipe.stream().send(&record) {
                 Ok(sent) if sent == record.len() && keep => Ok(()),
                 _ => Err(Next::Close),
             },

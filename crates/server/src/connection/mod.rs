@@ -1,4 +1,4 @@
-//! One client's connection: bytes in, exchanges out, one after another (RFC 9112 section 9.3.2: answers keep the order
+//! One client's connection: bytes in, exchanges out, one after another (RFC 9112 section 9.3.2: responses keep the order
 //! of their requests, so the next request of a pipeline is parsed when the response before it was given).
 //!
 //! A connection is a value. The reactor owns it while it waits for the client; an app thread owns it while its
@@ -27,7 +27,7 @@ use crate::finished::Finished;
 use crate::http2::Http2;
 use crate::outbox::Pipe;
 use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
-use fastcgi::Streams;
+use fastcgi::OpenRequests;
 
 pub(crate) struct Connection {
     pub(crate) token: usize,
@@ -36,8 +36,8 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     /// A PROXY preface comes before anything else.
     preface: bool,
-    /// Requests of FastCGI that are being received.
-    streams: Option<Box<Streams>>,
+    /// FastCGI requests that are being received.
+    requests: Option<Box<OpenRequests>>,
     /// Present from the first byte of a request to the end of its response; idle connections hold no buffers.
     pub(crate) exchange: Option<Box<Exchange>>,
     /// Received but not consumed: a partial head, or pipelined requests.
@@ -45,7 +45,7 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     /// Permit that counts the connection for its client.
     pub(crate) permit: Option<ConnectionPermit>,
-    /// Exchanges that were answered.
+    /// Exchanges that are over.
     pub(crate) served: u64,
     /// The socket may hold bytes, or an end, that no further readiness event will tell of.
     pub(crate) more: bool,
@@ -139,7 +139,7 @@ impl Connection {
             endpoints,
             protocol,
             preface,
-            streams: None,
+            requests: None,
             exchange: None,
             input: Vec::new(),
             state: State::Idle,
@@ -207,7 +207,7 @@ impl Connection {
         next
     }
 
-    /// Ends the exchange that an app thread answered.
+    /// Ends the exchange whose call has ended.
     pub(crate) fn answered(&mut self, finished: &Finished, stream: Option<&BodyStream>) -> bool {
         self.served += 1;
         let mut keep_alive = finished.keep_alive;
@@ -281,7 +281,7 @@ impl Connection {
 
     /// Whether what was received ended with the end of a FastCGI request, or of a record that belongs to none.
     pub(crate) fn is_between_records(&self) -> bool {
-        matches!(self.state, State::Idle) && self.streams.is_some()
+        matches!(self.state, State::Idle) && self.requests.is_some()
     }
 
     /// Bytes that were received and not yet looked at as a request.
@@ -414,7 +414,7 @@ impl Connection {
         Step::On(step.consumed)
     }
 
-    /// Takes a PROXY preface: the connection's ends are those of the client. Gives how much was taken; 0 if more is needed.
+    /// Takes a PROXY preface: the connection's ends are those of the client. Returns how much was taken; 0 if more is needed.
     fn introduced(&mut self, bytes: &[u8]) -> Result<usize, Next> {
         let preface = match proxy::decode(bytes) {
             Ok(Some(preface)) => preface,

@@ -1,5 +1,5 @@
-//! What a peer speaks to a socket that is bound for something else. A front server with the wrong directive is told so by
-//! its back end's log, at once.
+//! Which protocol a peer speaks to a socket that expects another one, so that the log tells what is wrong with a front
+//! server's configuration.
 
 use anygate_config::Protocol;
 

@@ -2,7 +2,7 @@
 //! polls it but the reactor, when the socket has something, can take something, or a response is to be sent.
 //!
 //! A stream with a complete request becomes a connection of its own, with one request and a [`Stream`] for a socket, so
-//! that app threads answer streams as they answer anything else, several at a time.
+//! that app threads serve streams as they serve any other connection, several at a time.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,9 +30,9 @@ use crate::panics::panic_text;
 use crate::rules::ReadRules;
 use crate::transport::{Call, Handle, Http2Stream, Shared, StreamHome};
 
-/// Requests of one client at a time.
+/// Maximum requests of one client at a time.
 const STREAMS_MAX: usize = 100;
-/// Maximum amount of body data that a client may send before it is read, per stream and per connection.
+/// What a client may send of one body, and of all bodies, before it was read here.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The same where applications take bodies as they come: those that wait for a thread must leave room for those that are
@@ -40,7 +40,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const STREAMED_WINDOW_BYTES: u32 = 64 * 1024;
 /// Maximum amount of data that waits in a stream for its window or the socket; the rest waits in its outbox.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// Read at once, before others have their turn.
+/// Maximum bytes read in one turn, before others have theirs.
 const READ_MAX_BYTES: usize = 1024 * 1024;
 /// Streams that a client makes us reset by breaking the protocol, or by opening too many before it heard how many it may.
 const FAULTY_STREAMS_MAX: usize = 1000;
@@ -124,8 +124,8 @@ pub(crate) enum Waits {
     Client,
     /// Bodies: the first is late at this time.
     Bodies(Instant),
-    /// Answers.
-    Answers,
+    /// Responses.
+    Responses,
     /// A request.
     Request,
 }
@@ -195,7 +195,7 @@ impl Http2 {
         self.has_unread() && !self.shared.blocked.load(Ordering::Relaxed)
     }
 
-    /// Takes no new requests and ends when those that came are answered.
+    /// Takes no new requests and ends when those that came have their responses.
     pub(crate) fn leave(&mut self) {
         if let (Link::Open(connection), false) = (&mut self.link, self.leaving) {
             self.leaving = true;
@@ -256,13 +256,13 @@ impl Http2 {
         let sent = self.shared.sent.swap(false, Ordering::Relaxed);
         match (waits, before) {
             (Waits::Over | Waits::Start, _) => at,
-            // Requests may come and be answered between two looks.
+            // Requests may come and get their responses between two looks.
             (Waits::Request, Waits::Start | Waits::Request) if self.served == served_before => at,
             (Waits::Request, _) => Some(now + keepalive),
             (Waits::Client, Waits::Client) if !sent => at,
             (Waits::Client, _) => Some(now + write),
             (Waits::Bodies(due), _) => Some(due),
-            (Waits::Answers, _) => None,
+            (Waits::Responses, _) => None,
         }
     }
 
@@ -277,7 +277,7 @@ impl Http2 {
         } else if let Some(due) = self.receiving.iter().map(|receiving| receiving.due).min() {
             Waits::Bodies(due)
         } else if self.shared.open.load(Ordering::Relaxed) > 0 {
-            Waits::Answers
+            Waits::Responses
         } else {
             Waits::Request
         }
@@ -296,7 +296,7 @@ impl Http2 {
         loop {
             let Link::Open(connection) = &mut self.link else { return false };
             let connection = connection.get();
-            // Streams that a client resets before they were answered are not given up by us, so they still count: what
+            // Streams that a client resets before they had a response are not given up by us, so they still count: what
             // comes beyond waits inside `h2`, which ends the connection when those are reset (CVE-2023-44487).
             let busy = self.shared.open.load(Ordering::Relaxed) + self.receiving.len() + turn.arrived.len();
             if busy >= STREAMS_MAX {

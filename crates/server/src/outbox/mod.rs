@@ -1,4 +1,4 @@
-//! A client's socket with its outbox. The thread that answers writes through it and never waits for a slow client:
+//! A client's socket with its outbox. The thread of the application writes through it and never waits for a slow client:
 //! what the socket does not take stays in the outbox (memory, then temporary files) and the reactor goes on sending
 //! when the socket can take more. Both may hold the pipe at once; the outbox's lock decides whose turn it is.
 
@@ -24,10 +24,10 @@ use seizure::{AtomicSeizure, Seizure};
 /// Called when there may be room, bytes from the client, or no client any more.
 pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
-/// Maximum amount that one sendfile call moves: enough to be efficient, little enough to share the thread.
+/// Maximum bytes of one sendfile call: enough to be efficient, little enough to share the thread.
 const SEND_FILE_BYTES: u64 = 1 << 20;
 
-/// A thread that waits for its client looks at least so often whether it is to go on.
+/// A thread that waits for its client checks at least this often whether it is to go on.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The socket and what waits for it.
@@ -208,7 +208,7 @@ impl Pipe {
         may
     }
 
-    /// Gives back what is held, before anything that `bytes` has.
+    /// Puts what is held in front of what `bytes` has.
     pub(crate) fn take_held(&self, bytes: &mut Vec<u8>) {
         let mut held = std::mem::take(&mut self.lock().held);
         held.append(bytes);
@@ -322,11 +322,11 @@ impl Pipe {
     }
 
     /// Sends the response in place of the application's.
-    pub(crate) fn send_in_place(&self, answer: Vec<u8>) {
+    pub(crate) fn send_in_place(&self, response: Vec<u8>) {
         let mut outbox = self.lock();
-        outbox.memory_bytes += answer.len();
+        outbox.memory_bytes += response.len();
         outbox.progress.get_or_insert_with(Instant::now);
-        outbox.queue.push_back(Segment::Memory { bytes: answer, sent: 0 });
+        outbox.queue.push_back(Segment::Memory { bytes: response, sent: 0 });
         if self.stream.http2().is_some() {
             outbox.queue.push_back(Segment::End);
         }
@@ -339,7 +339,7 @@ impl Pipe {
         self.tell_news();
     }
 
-    /// The status that was answered in place of the application.
+    /// The status of the response that was sent in place of the application's.
     pub(crate) fn seized(&self) -> Option<u16> {
         match self.seizure.get() {
             Seizure::Responded(status) => Some(status),

@@ -18,7 +18,7 @@ use crate::control::Peers;
 use crate::outbox::Pipe;
 use crate::transport::Transport;
 
-/// Connections accepted before others are served again; one where another worker could take the next.
+/// Maximum connections accepted in one turn; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN_SHARED: usize = 1;
 /// Deferring accepts: number of looks in a row that still found clients waiting, after which a busy worker takes them.
@@ -27,7 +27,7 @@ const LOOKS: u32 = 5;
 const LOOKS_AT_IDLE_PEERS: u32 = 500;
 /// Time between two such looks.
 const DEFERRAL: Duration = Duration::from_millis(1);
-/// How long accepting pauses when the machine has no descriptors or memory left.
+/// Pause in accepting when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reactor {
@@ -207,7 +207,7 @@ impl Reactor {
                     row.counts().add(metrics::REJECTED, 1);
                 }
                 let reason = "its address has as many connections as connections_per_client_max allows";
-                return self.complaints.add(self.now, &endpoints, reason);
+                return self.peer_warnings.add(self.now, &endpoints, reason);
             }
         };
         let place = self.connections.vacant_entry();

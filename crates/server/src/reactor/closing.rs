@@ -8,7 +8,7 @@ use mio::unix::SourceFd;
 use super::{Entry, Reactor};
 use crate::connection::State;
 
-/// How long a refused client may go on sending before its connection is closed anyway.
+/// Maximum time that a refused client may go on sending before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Reactor {
@@ -52,7 +52,7 @@ impl Reactor {
         }
     }
 
-    /// Closes; first lets a client that may still be sending read the answer.
+    /// Closes; first lets a client that may still be sending read the response.
     pub(super) fn close_politely(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         if connection.pipe.stream().http2().is_some() {
@@ -84,7 +84,7 @@ impl Reactor {
             }
             let stream = connection.pipe.stream();
             if connection.pipe.is_broken() {
-                // Where only the close ends an answer, an orderly one would make half of it look whole. If the reset
+                // Where only the close ends a response, an orderly one would make half of it look whole. If the reset
                 // cannot be arranged the connection is dead already.
                 let _ = stream.reset_on_close();
             }

@@ -15,7 +15,7 @@ impl Reactor {
         }
     }
 
-    /// Accepts what already waits, then no more; idle connections are closed, all others after their answer.
+    /// Accepts what already waits, then no more; idle connections are closed, all others after their response.
     pub(super) fn start_draining(&mut self) {
         if self.drain.is_some() {
             return;
@@ -62,7 +62,7 @@ impl Reactor {
         self.drain.is_some_and(|until| self.is_answered() || until <= Instant::now())
     }
 
-    /// Whether every request was answered, be it in place of the application.
+    /// Whether every request got its response, be it in place of the application's.
     pub(crate) fn is_answered(&self) -> bool {
         self.connections.iter().all(|(_, entry)| match entry {
             Entry::Here(_) | Entry::Greeting { .. } => false,

@@ -81,7 +81,7 @@ impl Reactor {
         let at = self.deadlines.at(token);
         let mut due = http2.deadline(waits, self.now, at, timeouts.write, timeouts.keepalive);
         if self.drain.is_some() && matches!(waits, Waits::Start | Waits::Request) {
-            // A client that does not answer the goodbye must not hold the worker up.
+            // A client that does not react to the goodbye must not delay the end of the worker.
             let soon = self.now + RECENT;
             due = Some(due.map_or(soon, |due| due.min(soon)));
         }

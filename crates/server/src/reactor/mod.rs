@@ -42,7 +42,7 @@ use crate::sampling::Sampling;
 use crate::transport::Http2Stream;
 use acceptance::Acceptance;
 use deadlines::Deadlines;
-use peer_warnings::Complaints;
+use peer_warnings::PeerWarnings;
 
 /// Tokens from here up are not connections.
 const LISTENERS: usize = usize::MAX / 2;
@@ -50,13 +50,13 @@ pub(crate) const WAKER: usize = usize::MAX - 1;
 const SIGNALS: usize = usize::MAX - 2;
 const PARENT: usize = usize::MAX - 3;
 
-/// One read takes at most this; the buffer is shared by all connections.
+/// Maximum bytes of one read; the buffer is shared by all connections.
 const READ_BYTES: usize = 64 * 1024;
-/// While draining, a connection that was used so recently may have its next request on the way.
+/// While draining, a connection that was used within this time may have its next request on the way.
 const RECENT: Duration = Duration::from_secs(1);
-/// The reactor takes no turn sooner after the last while requests are ready.
+/// Minimum time between two turns of the reactor while requests are ready.
 const TURN_MIN: Duration = Duration::from_micros(50);
-/// How often connections are counted, if anybody looks.
+/// How often connections are counted, if anybody reads the counters.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Reactor {
@@ -87,7 +87,7 @@ pub(crate) struct Reactor {
     streams: usize,
     /// Time at which the connections were last counted.
     counted: Instant,
-    complaints: Complaints,
+    peer_warnings: PeerWarnings,
     /// The ends of every connection over a unix socket.
     local: Arc<Endpoints>,
     spare: Vec<Box<Exchange>>,
@@ -150,7 +150,7 @@ impl Reactor {
             due: Vec::new(),
             streams: 0,
             counted: now,
-            complaints: Complaints::default(),
+            peer_warnings: PeerWarnings::default(),
             local: Arc::new(Endpoints::local()),
             spare: Vec::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -185,7 +185,7 @@ impl Reactor {
         }
     }
 
-    /// The same for a thread that never owns the reactor: its answers are its own to send.
+    /// The same for the hub, which never owns the reactor: what it sends goes out at once.
     pub(crate) fn next_for_hub(&mut self) -> Option<Box<Connection>> {
         let connection = self.next_ready()?;
         self.taken_over();
@@ -203,7 +203,7 @@ impl Reactor {
         self.lent_since
     }
 
-    /// To be called by whoever takes the reactor from a thread that lent it: that thread's responses are now its own to send.
+    /// To be called by whoever takes the reactor from a thread that lent it. From now on that thread sends its response itself.
     pub(crate) fn taken_over(&mut self) {
         let Some(token) = self.lent_for.take() else { return };
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
@@ -348,7 +348,7 @@ impl Reactor {
             }
             Next::Respond(EarlyResponse::Site(reply)) => self.reply(token, *reply),
             Next::Broken(reason) => {
-                self.complaints.add(self.now, &connection.endpoints, &reason);
+                self.peer_warnings.add(self.now, &connection.endpoints, &reason);
                 self.close(token);
             }
             Next::Close => self.close(token),

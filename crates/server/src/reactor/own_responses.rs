@@ -25,7 +25,7 @@ impl Reactor {
                 connection.more |= *more;
             }
             let reason = "its request waited longer than queue_timeout; more threads or workers are needed";
-            self.complaints.add(self.now, &connection.endpoints, reason);
+            self.peer_warnings.add(self.now, &connection.endpoints, reason);
             *entry = Entry::Here(connection);
             self.refuse(token, 503);
         }

@@ -1,5 +1,4 @@
-//! Complaints about peers that do not keep to their protocol, in the error log: at most one line a second, so that nobody
-//! can fill a disk with them.
+//! Warnings about peers that break their protocol, in the error log: at most one a second, so that no peer can fill a disk.
 
 use std::time::{Duration, Instant};
 
@@ -7,25 +6,27 @@ use anygate_proto::application::Endpoints;
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was said, and what was not.
+/// When the last warning was logged, and how many were left out since.
 #[derive(Default)]
-pub(crate) struct Complaints {
+pub(crate) struct PeerWarnings {
     last: Option<Instant>,
-    unsaid: u64,
+    left_out: u64,
 }
 
-impl Complaints {
-    /// Says why a connection was ended, or counts it.
+impl PeerWarnings {
+    /// Logs why a connection was ended, or counts it.
     pub(crate) fn add(&mut self, now: Instant, ends: &Endpoints, reason: &str) {
         if self.last.is_some_and(|last| now < last + PAUSE) {
-            self.unsaid += 1;
+            self.left_out += 1;
             return;
         }
         self.last = Some(now);
         let peer = if ends.unix { "a unix socket" } else { ends.remote_addr.as_str() };
-        match std::mem::take(&mut self.unsaid) {
+        match std::mem::take(&mut self.left_out) {
             0 => tracing::warn!("ended a connection from {peer}: {reason}"),
-            unsaid => tracing::warn!("ended a connection from {peer}: {reason} ({unsaid} more before it)"),
+            left_out => {
+                tracing::warn!("ended a connection from {peer}: {reason} ({left_out} more before it)")
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::connection::{Connection, State};
 use crate::outbox::Upgraded;
 use crate::transport::Http2Stream;
 
-/// A connection that keeps sending gives way to others after so many reads.
+/// Maximum reads in a row of one connection before others have their turn.
 const READS_PER_TURN: usize = 16;
 
 impl Reactor {
@@ -160,7 +160,7 @@ impl Reactor {
 
     /// The client will send no more.
     pub(super) fn ended(&mut self, token: usize) {
-        // A half-open client gets no answer to half a request; whatever was whole is answered already.
+        // A half-open client gets no response to half a request; whatever was whole has its response already.
         self.close(token);
     }
 

@@ -7,15 +7,15 @@ use crate::connection::{Connection, State};
 use crate::outbox::Flushed;
 use crate::transport::Http2Stream;
 
-/// Answers of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
-/// the cost of a short answer. None waits for its neighbours longer than this, provided that the next call takes no
+/// Responses of one batch of requests are sent together: the client's machine is then woken once, which is a large part of
+/// the cost of a short response. None waits for its neighbours longer than this, provided that the next call takes no
 /// longer than the last one; behind a slow call the steward sends it.
 const UNSENT_MAX: Duration = Duration::from_millis(1);
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 64;
 
 impl Reactor {
-    /// Takes a connection back whose exchange was answered.
+    /// Takes a connection back whose call has ended.
     pub(crate) fn put_back(&mut self, mut connection: Box<Connection>) {
         let token = connection.token;
         let Some(entry) = self.connections.get_mut(token) else {
@@ -38,7 +38,7 @@ impl Reactor {
         }
     }
 
-    /// An answer is complete and to be sent soon.
+    /// A response is complete and to be sent soon.
     pub(super) fn unsent(&mut self, token: usize) {
         if self.unsent.is_empty() {
             self.unsent_since = Instant::now();
@@ -46,7 +46,7 @@ impl Reactor {
         self.unsent.push(token);
     }
 
-    /// Before a call: sends the answers that would have waited too long after it.
+    /// Before a call: sends the responses that would have waited too long after it.
     pub(crate) fn send_due(&mut self) {
         let now = Instant::now();
         let last_call = now - self.lent_since;
@@ -58,7 +58,7 @@ impl Reactor {
         }
     }
 
-    /// Sends the answers that wait.
+    /// Sends the responses that wait.
     pub(crate) fn send_unsent(&mut self) {
         let mut unsent = std::mem::take(&mut self.unsent);
         for token in unsent.drain(..) {
@@ -70,7 +70,7 @@ impl Reactor {
         self.look_after_due();
     }
 
-    /// Sends an answer that is complete, and goes on to what follows it.
+    /// Sends a response that is complete, and goes on to what follows it.
     pub(super) fn send(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         connection.send_rest(&self.rules.response.outbox);
@@ -88,7 +88,7 @@ impl Reactor {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         let State::Writing { keep_alive } = connection.state else { return };
         if connection.exchange.is_some() {
-            // The answer is still with its exchange, and will be sent with those of others.
+            // The response is still with its exchange, and will be sent with those of others.
             return;
         }
         self.due.extend(connection.pipe.stream().http2().map(Http2Stream::parent));

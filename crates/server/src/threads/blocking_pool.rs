@@ -1,4 +1,4 @@
-//! Threads for what may wait, where neither the reactor's thread nor the hub's may: asking what nodes share.
+//! The blocking pool: threads for what may wait where neither the reactor's thread nor the hub's may, such as asking Redis.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use anygate_lock::Mutex;
 
 use crate::panics::panic_text;
 
-/// Number of threads: enough to overlap the waits for the network.
+/// Enough to hide that each waits for the network.
 const THREADS: usize = 4;
 
 type Errand = Box<dyn FnOnce() + Send>;

@@ -29,7 +29,7 @@ pub(crate) struct Watch {
     slow: Option<Duration>,
     overdue: Option<Duration>,
     calls: Mutex<Calls>,
-    /// Nobody waits for anything else than the end.
+    /// Notified at the end only.
     ended: Condvar,
     stuck: AtomicBool,
 }

@@ -2,8 +2,8 @@
 //!
 //! An app thread that lends it calls the application and takes it back: two uncontended locks, no wake-up. The
 //! steward watches [`Handoff::watch`] for a lend that lasts too long, and then *offers* the reactor to an idle app
-//! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: whoever
-//! is to answer one owns it first.
+//! thread, or takes it itself when none is idle and keeps it until one is. Ready exchanges stay in the reactor: a thread
+//! owns it before it calls the application for one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +62,7 @@ impl Owner {
         }
     }
 
-    /// Gives the reactor to `owner` if nobody has it.
+    /// Takes the reactor for `owner` if nobody has it.
     fn take(&mut self, owner: Owner) -> Option<Box<Reactor>> {
         match std::mem::replace(self, owner) {
             Owner::Lent(reactor) | Owner::Offered(reactor) => Some(reactor),
@@ -105,7 +105,7 @@ impl Handoff {
         }
     }
 
-    /// Everything was answered before the end.
+    /// Every request had its response before the end.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire)
     }

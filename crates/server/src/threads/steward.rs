@@ -16,20 +16,20 @@ use crate::threads::handoff::{Look, Watched};
 use crate::threads::hub::Desk;
 use crate::threads::shared::Shared;
 
-/// A call that takes longer is slow; the first look comes after so long,
+/// A call that takes longer is slow. The steward's first look comes after this time,
 const SLOW: Duration = Duration::from_millis(1);
 /// and every further one after twice the time, up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(4);
 /// Responses of a hub that is still beginning a batch of calls are looked for after [`SLOW`], then after twice the time, up
 /// to this.
 const BATCH_PAUSE_MAX: Duration = Duration::from_millis(16);
-/// Time after a slow call during which every call is measured, to learn whether calls tend to wait.
+/// Time after a slow call in which every call is measured, to learn whether calls tend to wait,
 const ALERT: Duration = Duration::from_millis(50);
-/// and not again for so long: calls that compute are slow too, and measuring them costs more than it helps.
+/// and time after that in which they are not: calls that compute are slow too, and measuring them costs more than it helps.
 const CALM: Duration = Duration::from_secs(1);
-/// Looks without any lend before the steward sleeps until the next one.
+/// Number of looks without any lend after which the steward sleeps until the next one.
 const IDLE_LOOKS: u32 = 12;
-/// How often the keeper hears that we live.
+/// How often the supervisor is told that the worker lives.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Watches until the worker ends.
@@ -140,7 +140,7 @@ pub(crate) fn keep(
     }
 }
 
-/// Tells the keeper how things are.
+/// Tells the supervisor that the worker lives.
 fn beat(shared: &Shared, events: &mut dyn Events) {
     events.beat(shared.attention.take_responded());
     if shared.call_limits.as_ref().is_some_and(|watch| watch.take_stuck()) {

@@ -38,7 +38,7 @@ pub(super) struct Pair {
 pub(super) struct PairFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
-    /// Path of the OCSP response, which may not exist.
+    /// Where an OCSP response may be.
     pub(super) staple: PathBuf,
 }
 
@@ -48,7 +48,7 @@ impl PairFiles {
     }
 }
 
-/// Reads all pairs of a plan, in its order. Also gives what is worth a warning.
+/// Reads all pairs of a plan, in its order. Also returns what is worth a warning.
 pub(super) fn load(plan: &TlsPlan, provider: &CryptoProvider) -> Result<(Vec<Pair>, Vec<String>), String> {
     let password = plan.key_password_file.as_deref().map(password).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());

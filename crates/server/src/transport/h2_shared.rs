@@ -7,10 +7,10 @@ use std::time::Instant;
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::http2::Frames;
 
-/// Frames that are work for us alone: so many at once, so many a second, and so many for each response that was given.
+/// Frames that make work for the server alone: maximum at once, and how many more may come each second and for each response.
 const IDLE_FRAMES_MAX: u32 = 1000;
 const IDLE_FRAMES_PER_SECOND: u32 = 100;
-const IDLE_FRAMES_PER_ANSWER: u32 = 4;
+const IDLE_FRAMES_PER_RESPONSE: u32 = 4;
 
 /// State that a connection shares with its streams and its socket.
 pub(crate) struct Shared {
@@ -75,7 +75,7 @@ impl Shared {
     pub(crate) fn earn(&self) {
         let mut idle = self.idle_frames();
         if idle.left > 0 {
-            idle.left = idle.left.saturating_add(IDLE_FRAMES_PER_ANSWER).min(IDLE_FRAMES_MAX);
+            idle.left = idle.left.saturating_add(IDLE_FRAMES_PER_RESPONSE).min(IDLE_FRAMES_MAX);
         }
     }
 

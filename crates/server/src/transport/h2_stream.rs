@@ -26,7 +26,7 @@ pub(crate) struct StreamHome<'a> {
     pub(crate) parent: usize,
 }
 
-/// The answering half of one stream, which stands where other connections have a socket.
+/// The sending half of one stream, which stands where other connections have a socket.
 pub(crate) struct Stream {
     half: Mutex<Half>,
     incoming: Mutex<Option<Incoming>>,
@@ -182,7 +182,7 @@ impl Stream {
         })
     }
 
-    /// Gives the stream up, so that nobody takes its response for whole.
+    /// Resets the stream, so that nobody takes its response for whole.
     pub(crate) fn reset(&self) {
         // A stream that is gone already needs no reset.
         let _ = self.with(|half| {

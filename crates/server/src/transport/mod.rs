@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 pub(crate) enum Transport {
     Plain(Stream),
     Tls(Box<Secured>),
-    /// Not a connection of its own but one stream of another, which only responses.
+    /// Not a connection of its own but one stream of another, which is mostly sent on.
     Http2(Http2Stream),
 }
 

@@ -1,5 +1,5 @@
-//! An accepted WebSocket while its call lasts. The reactor feeds it what the client sends, so that pings are answered and
-//! closes noticed even when the application does not receive; the application takes messages from the inbox and sends
+//! An accepted WebSocket while its call lasts. The reactor feeds it what the client sends, so that pings get their pongs and
+//! closes are noticed even when the application does not receive; the application takes messages from the inbox and sends
 //! through the pipe, where it waits for a slow client. When the inbox is full the reactor reads no more until the
 //! application took something.
 
@@ -24,8 +24,8 @@ use crate::rules::WebSocketRules;
 const INBOX_BYTES: usize = 256 * 1024;
 const INBOX_MESSAGES: usize = 1024;
 /// Pongs to a client that takes none are dropped past this; it need only get the last one (RFC 6455 section 5.5.3).
-const REPLIES_MAX_BYTES: usize = 16 * 1024;
-/// A client that keeps sending gives way to others after so many reads.
+const PONGS_MAX_BYTES: usize = 16 * 1024;
+/// Maximum reads in a row of one client before others have their turn.
 const READS_PER_TURN: usize = 16;
 
 /// A WebSocket.
@@ -115,7 +115,7 @@ impl Session {
     }
 
     fn receive(&self, pipe: &Pipe, bytes: &[u8], now: Instant) {
-        let mut replies = Vec::new();
+        let mut pongs = Vec::new();
         let mut last = Vec::new();
         let mut inner = self.lock();
         (inner.heard, inner.pinged) = (now, None);
@@ -146,8 +146,8 @@ impl Session {
             match step.event {
                 None => {}
                 Some(Event::Message(message)) => inner.take(message),
-                Some(Event::Ping(payload)) if replies.len() < REPLIES_MAX_BYTES => {
-                    encode_pong(&mut replies, &payload);
+                Some(Event::Ping(payload)) if pongs.len() < PONGS_MAX_BYTES => {
+                    encode_pong(&mut pongs, &payload);
                 }
                 Some(Event::Ping(_) | Event::Pong(_)) => {}
                 Some(Event::Close(close)) => {
@@ -160,8 +160,8 @@ impl Session {
         }
         self.rules.inflate.put(inner.decoder.give_back());
         // Before anybody is woken who may say goodbye in other words.
-        if !replies.is_empty() {
-            pipe.send_aside(&replies, REPLIES_MAX_BYTES);
+        if !pongs.is_empty() {
+            pipe.send_aside(&pongs, PONGS_MAX_BYTES);
         }
         if !last.is_empty() {
             pipe.send_farewell(&last);
@@ -239,7 +239,7 @@ impl Upgraded for Session {
         let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
         let mut inner = self.lock();
         if inner.paused || inner.closed.is_some() {
-            // Nobody listens whether it answers.
+            // Nobody listens for a pong now.
             (inner.heard, inner.pinged) = (now, None);
         }
         Some(match inner.pinged {
@@ -255,7 +255,7 @@ impl Upgraded for Session {
                 drop(inner);
                 let mut ping = Vec::new();
                 encode_ping(&mut ping, b"");
-                pipe.send_aside(&ping, REPLIES_MAX_BYTES);
+                pipe.send_aside(&ping, PONGS_MAX_BYTES);
                 now + ping_timeout
             }
             None => inner.heard + ping_interval,
