@@ -82,6 +82,43 @@ def test_the_architecture_names_every_room():
         assert list(CRATES.rglob(name)), f"{name} is named and does not exist"
 
 
+#: The steps of a call, by what code names them, and the files beside it that may: those which define the step, or keep
+#: for it what they do not look into. No other file knows that a call has such a step.
+CALL = "server/src/threads/call.rs"
+STEPS = {
+    "the policies of its request": (r"\bRequestPolicies\b", {"server/src/exchange/mod.rs"}),
+    "whether the policies admit it": (r"\bAdmission\b", {"server/src/exchange/admission.rs"}),
+    "its limit": (r"\.watch\(&connection|limits\.release\(", set()),
+    "its place in flight": (r"\bin_flight\(\)|\b(show|hide)\(row", {"server/src/accounting.rs"}),
+    "its start": (r"\bbegin_response\(", {"server/src/exchange/response.rs", "server/src/threads/call_limits.rs"}),
+    "files in the application's place": (r"\bfiles\.answer\(", set()),
+    "the application": (r"\bapplication\.call\(", set()),
+    "its end": (r"\banswer\.finish\(", {"server/src/threads/call_limits.rs"}),
+    "its counts and its line in the log": (
+        r"\baccount\(|\bcounts\(\)\.request\(|\blog\.record\(",
+        {"server/src/accounting.rs"},
+    ),
+    "its connection": (r"\bconnection\.answered\(", set()),
+}
+
+
+def code_of(path):
+    """A file without comments, in one line, so that a call is found however it is broken."""
+    lines = (line for line in path.read_text().splitlines() if not line.lstrip().startswith("//"))
+    return re.sub(r"\s+(?=\.)|\s{2,}", "", " ".join(lines))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_steps_of_a_call_are_written_once(step):
+    pattern, others = STEPS[step]
+    files = [path for room in ("server", "py") for path in (CRATES / room / "src").rglob("*.rs")]
+    found = {str(path.relative_to(CRATES)) for path in files if re.search(pattern, code_of(path))}
+    assert found - {CALL} == others, (
+        "a new place goes through server/src/threads/call.rs; one that is gone leaves the list"
+    )
+    assert CALL in found or step == "its line in the access log", f"{CALL} has this step under another name"
+
+
 @pytest.mark.parametrize("room", [*sorted(ALLOWED), "python/anygate", "bench"])
 def test_no_files_import_each_other_in_a_circle(room):
     if room in ALLOWED:

@@ -11,13 +11,19 @@ use crate::attention::Attention;
 use crate::finished::Finished;
 use crate::rules::Rules;
 
-/// Lets others see a request; returns its place.
+/// Shows a request among those in flight; returns its place.
 pub(crate) fn show(row: Row<'_>, head: &RequestHead) -> Option<usize> {
     row.in_flight().begin(SystemTime::now(), head.method(), head.target())
 }
 
-/// Figures of a finished call.
-pub(crate) struct Concluded {
+/// Shows it no longer.
+pub(crate) fn hide(row: Row<'_>, place: usize) {
+    row.in_flight().end(place);
+}
+
+/// What there is to count of a call, beside its response.
+#[derive(Default)]
+pub(crate) struct Timing {
     /// When it began, if anybody wants to know.
     pub(crate) begun: Option<Instant>,
     /// Time at which the request was complete, if calls are counted.
@@ -27,18 +33,18 @@ pub(crate) struct Concluded {
 }
 
 /// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
-pub(crate) fn conclude(
-    attention: &Attention,
+pub(crate) fn account(
     rules: &Rules,
+    attention: &Attention,
     endpoints: &Endpoints,
     head: &RequestHead,
     finished: &Finished,
-    call: &Concluded,
+    timing: &Timing,
 ) {
     attention.note_response();
-    let Some(begun) = call.begun else { return };
+    let Some(begun) = timing.begun else { return };
     if let Some(row) = rules.row() {
-        let ready = call.ready.unwrap_or(begun);
+        let ready = timing.ready.unwrap_or(begun);
         row.counts().add(metrics::WEBSOCKETS_TOTAL, u64::from(finished.upgraded));
         row.counts().request(&Counted {
             method: head.method(),
@@ -46,7 +52,7 @@ pub(crate) fn conclude(
             duration: ready.elapsed(),
             queued: begun.saturating_duration_since(ready),
             lock: finished.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
-            received: call.received,
+            received: timing.received,
             sent: finished.body_bytes,
         });
     }

@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use anygate_config::ServerPlan;
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::policies::{Admission, Arrival, ProcessPolicies};
+use anygate_policy::policies::{Arrival, ProcessPolicies};
 use anygate_proto::application::{Application, Body, Endpoints, Request, Response, SendError};
 use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
-use tracing::Span;
 
-use crate::exchange::BodySpool;
-use crate::exchange::{Announced, error_page, span};
+use crate::exchange::{Announced, BodySpool, error_response};
 use crate::rules::mount;
+use crate::threads::call::Call;
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
 /// application's to see in `environ`.
@@ -115,33 +114,23 @@ pub fn answer(
         Err(_) => true,
         Ok((endpoints, hidden_client, body)) => {
             let (length, endpoints) = (body.as_ref().and_then(|body| body.length()), &endpoints);
-            let call = |head: &RequestHead, out: &mut (dyn Response + Send)| {
-                let request = Request { head, body, endpoints, hidden_client, websocket: false, number: 0 };
-                application.call(request, out)
-            };
             let arrival = Arrival { head: &mut head, endpoints, is_trusted: true, length };
-            match site.map_or(Admission::Passed(None), |site| site.admit(arrival)) {
-                Admission::Answered(reply) => reply.send(&head, &mut answer).is_err(),
-                Admission::Passed(None) => call(&head, &mut answer).is_err(),
-                Admission::Passed(Some(mut passage)) => {
-                    _entered = span(&passage).map(Span::entered);
-                    passage.prepare(&mut head);
-                    let answered = passage.answer(&head, &mut answer).unwrap_or_else(|| {
-                        let through = &mut passage.filter(&head, &mut answer);
-                        let result = call(&head, through);
-                        passage.finish(&head, result, &mut answer)
-                    });
-                    answered.is_err()
+            match Call::admit(site, arrival) {
+                Err(response) => response.send(&head, &mut answer).is_err(),
+                Ok(mut call) => {
+                    _entered = Some(call.enter());
+                    call.prepare(&mut head);
+                    let request =
+                        Request { head: &head, body, endpoints, hidden_client, websocket: false, number: 0 };
+                    let result = call.answer(application, request, None, &mut answer);
+                    call.end(&head, result, &mut answer).is_err()
                 }
             }
         }
     };
     if failed && !answer.started() {
-        let (mut page, text) = error_page(status);
-        let mut body = text.into_bytes();
-        if let Some(site) = site {
-            body = site.dress(&head, is_admitted, https, &mut page, body);
-        }
+        let policies = site.map(AsRef::as_ref);
+        let (page, body) = error_response(policies, &head, is_admitted, https, status);
         // If it cannot be sent, flushing says why.
         let _ = answer.start(&page, Some(body.len() as u64)).and_then(|()| answer.write(&body));
     }
@@ -300,5 +289,42 @@ impl<W: Write> Response for CgiAnswer<'_, W> {
 
     fn body_bytes(&self) -> u64 {
         self.body_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anygate_config::{Plan, Settings};
+    use anygate_proto::application::{Failed, LongCall};
+
+    use super::*;
+
+    struct Panics;
+
+    impl Application for Panics {
+        fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
+            work();
+        }
+
+        fn call(&self, _request: Request<'_>, _response: &mut (dyn Response + Send)) -> Result<(), Failed> {
+            panic!("it is broken")
+        }
+
+        fn attend_to(&self, _call: &LongCall) {}
+    }
+
+    #[test]
+    fn a_call_that_panics_is_answered() {
+        let plan = Plan::check(&Settings::default(), Path::new("/")).expect("defaults are right");
+        let environment = [("REQUEST_METHOD", "GET"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("SERVER_NAME", "a")]
+            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        let mut output = Vec::new();
+        answer(&Panics, None, &environment, &plan.server, io::empty(), &mut output)
+            .expect("memory takes all");
+        let text = String::from_utf8(output).expect("it is ASCII");
+        assert!(text.starts_with("Status: 500 Internal Server Error\r\n"), "{text}");
+        assert!(text.ends_with("500 Internal Server Error\n"), "{text}");
     }
 }

@@ -43,5 +43,7 @@ mod worker;
 
 pub use access_log::{AccessLog, Lines};
 pub use control::{Events, Peers, Reopen, SharedRow};
+pub use exchange::error_response;
+pub use threads::call::Call;
 pub use tls::{Tickets, Tls};
 pub use worker::{Answering, Ended, Handle, Service, Worker};

@@ -21,10 +21,11 @@ use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_policy::forwarded::{Applied, Forwarding};
-use anygate_policy::policies::{self, Admission, Arrival, Prepared, RequestPolicies, Surroundings};
+use anygate_policy::policies::{self, Arrival, Prepared, Surroundings};
 use anygate_proto::application::{Failed, Response};
 use anygate_proto::cgi::Decoded;
-use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_proto::head::RequestHead;
+use anygate_server::{Call, error_response};
 use anygate_wsgi::{FileWrapper, Lender, Steps};
 use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -142,11 +143,11 @@ impl Site {
             request::tell_ends(environ, &before, &head, &endpoints)?;
         }
         let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted, length };
-        let passage = match site.admit(arrival) {
-            Admission::Passed(passage) => passage,
-            Admission::Answered(reply) => {
+        let mut call = match Call::admit(Some(&site), arrival) {
+            Ok(call) => call,
+            Err(response) => {
                 let mut out = Kept::new(&head);
-                reply.send(&head, &mut out).map_err(|error| PyOSError::new_err(error.to_string()))?;
+                response.send(&head, &mut out).map_err(|error| PyOSError::new_err(error.to_string()))?;
                 return Ok(Some(Exchange::new(None, head, out)));
             }
         };
@@ -155,15 +156,15 @@ impl Site {
         {
             limit(environ, max)?;
         }
-        let Some(mut passage) = passage else {
+        if !call.has_policies() {
             request::tell_fields(environ, &before, &head)?;
             return Ok(None);
-        };
+        }
         let mut out = Kept::new(&head);
         let answered = py.detach(|| {
-            passage.prepare(&mut head);
+            call.prepare(&mut head);
             out.spool(true);
-            let answered = passage.answer(&head, &mut out);
+            let answered = call.answer_in_place(None, &head, &mut out);
             out.spool(false);
             answered
         });
@@ -172,7 +173,7 @@ impl Site {
             Some(Err(Failed)) => return Err(PyOSError::new_err("cannot send a cached response or a file")),
             None => {
                 request::tell_fields(environ, &before, &head)?;
-                Exchange::new(Some(passage), head, out)
+                Exchange::new(Some(call), head, out)
             }
         }))
     }
@@ -271,13 +272,7 @@ fn refuse(
     https: bool,
     status: u16,
 ) -> PyResult<Exchange> {
-    let line = if status == 431 { "431 Request Header Fields Too Large" } else { "400 Bad Request" };
-    let mut head = ResponseHead::new();
-    let built = head
-        .set_status_line(line.as_bytes())
-        .and_then(|()| head.push_field(b"Content-Type", b"text/plain; charset=utf-8"));
-    debug_assert!(built.is_ok(), "our own pages are valid");
-    let body = site.dress(&request, false, https, &mut head, format!("{line}\n").into_bytes());
+    let (head, body) = error_response(Some(site), &request, false, https, status);
     let mut out = Kept::new(&request);
     let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
     sent.map_err(|error| PyOSError::new_err(error.to_string()))?;
@@ -295,23 +290,23 @@ struct Held(Mutex<Inner>);
 
 struct Inner {
     /// Until the response is over.
-    passage: Option<Box<RequestPolicies>>,
+    call: Option<Call>,
     head: RequestHead,
     out: Kept,
 }
 
 impl Held {
     fn passes_on(&self) -> bool {
-        let Inner { passage, out, .. } = &*lock(&self.0);
-        passage.as_ref().is_some_and(|passage| passage.passes_on()) && !out.is_head_request()
+        let Inner { call, out, .. } = &*lock(&self.0);
+        call.as_ref().is_some_and(Call::passes_on) && !out.is_head_request()
     }
 }
 
 impl Lender for Held {
     fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send))) {
-        let Inner { passage, head, out } = &mut *lock(&self.0);
-        if let Some(passage) = passage {
-            work(&mut passage.filter(head, out));
+        let Inner { call, head, out } = &mut *lock(&self.0);
+        if let Some(call) = call {
+            call.respond(head, out, |out| work(out));
         }
     }
 }
@@ -321,12 +316,7 @@ impl Exchange {
     /// Returns the request's name in the error log, until its response is complete; `None` if it has none.
     #[getter]
     fn name(&self) -> Option<String> {
-        let inner = lock(&self.inner.0);
-        let passage = inner.passage.as_ref()?;
-        let names = [("id", passage.id()), ("trace", passage.trace())];
-        let names: Vec<_> =
-            names.iter().filter_map(|(what, name)| Some(format!("{what}={:?}", (*name)?))).collect();
-        (!names.is_empty()).then(|| format!("request{{{}}}", names.join(" ")))
+        lock(&self.inner.0).call.as_ref()?.name()
     }
 
     /// The client's response is there, whatever becomes of the application's.
@@ -338,7 +328,7 @@ impl Exchange {
     /// The application is to be asked.
     #[getter]
     fn is_open(&self) -> bool {
-        lock(&self.inner.0).passage.is_some()
+        lock(&self.inner.0).call.is_some()
     }
 
     /// The application may make something else of the connection, in a way that is its server's.
@@ -399,21 +389,21 @@ impl Exchange {
     #[pyo3(signature = (failed, /))]
     fn finish(&self, py: Python<'_>, failed: bool) -> bool {
         py.detach(|| {
-            let Inner { passage, head, out } = &mut *lock(&self.inner.0);
-            let Some(mut passage) = passage.take() else { return false };
-            passage.finish(head, if failed { Err(Failed) } else { Ok(()) }, out).is_ok()
+            let Inner { call, head, out } = &mut *lock(&self.inner.0);
+            let Some(call) = call.take() else { return false };
+            call.end(head, if failed { Err(Failed) } else { Ok(()) }, out).is_ok()
         })
     }
 
     /// Responses that the request body is too large; returns whether that was possible.
     fn refuse_body(&self) -> bool {
-        let Inner { passage, head, out } = &mut *lock(&self.inner.0);
-        passage.take().is_some_and(|mut passage| passage.refuse_body(head, out).is_ok())
+        let Inner { call, head, out } = &mut *lock(&self.inner.0);
+        call.take().is_some_and(|call| call.refuse_body(head, out).is_ok())
     }
 
     /// Lets go of what accompanies the request; nothing more comes of it.
     fn end(&self) {
-        lock(&self.inner.0).passage = None;
+        lock(&self.inner.0).call = None;
     }
 
     /// Status and headers for the server, once they are there, and once only.
@@ -431,8 +421,8 @@ impl Exchange {
 }
 
 impl Exchange {
-    fn new(passage: Option<Box<RequestPolicies>>, head: RequestHead, out: Kept) -> Exchange {
-        let inner = Arc::new(Held(Mutex::new(Inner { passage, head, out })));
+    fn new(call: Option<Call>, head: RequestHead, out: Kept) -> Exchange {
+        let inner = Arc::new(Held(Mutex::new(Inner { call, head, out })));
         let steps = Steps::new(Arc::clone(&inner) as Arc<dyn Lender>);
         Exchange { inner, steps }
     }

@@ -84,7 +84,7 @@ impl Exchange {
             let https = arrival.endpoints.https;
             self.admitted = Some(Admitted { https });
             match site.admit(arrival) {
-                Admission::Passed(passage) => self.pass(passage),
+                Admission::Passed(policies) => self.pass(policies),
                 Admission::Answered(reply) => return Err(EarlyResponse::Site(reply)),
             }
         }

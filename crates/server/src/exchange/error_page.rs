@@ -1,11 +1,29 @@
 //! Pages for what the server itself responds.
 
-use anygate_proto::head::ResponseHead;
+use anygate_policy::policies::ProcessPolicies;
+use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::status::reason;
 use anygate_proto::websocket::handshake;
 
 /// Seconds after which a client of an overloaded server may try again (RFC 9110 section 10.2.3).
 const RETRY_AFTER: &[u8] = b"10";
+
+/// What is responded with an error of the server's own: its page, or that of the site. `is_admitted`: the policies have seen
+/// the request.
+pub fn error_response(
+    policies: Option<&ProcessPolicies>,
+    request: &RequestHead,
+    is_admitted: bool,
+    https: bool,
+    status: u16,
+) -> (ResponseHead, Vec<u8>) {
+    let (mut head, text) = error_page(status);
+    let mut body = text.into_bytes();
+    if let Some(policies) = policies {
+        body = policies.dress(request, is_admitted, https, &mut head, body);
+    }
+    (head, body)
+}
 
 /// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
 /// reflected into a browser.

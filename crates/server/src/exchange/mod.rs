@@ -21,10 +21,10 @@ use tracing::Span;
 use crate::websocket::Upgrade;
 pub(crate) use admission::EarlyResponse;
 pub(crate) use body::{BodySpool, BodyStream};
-pub(crate) use error_page::error_page;
+pub use error_page::error_response;
 pub(crate) use progress::Announced;
 use progress::{Given, Progress};
-pub(crate) use response::{Answer, AnswerOptions};
+pub(crate) use response::{Answer, Wanted};
 
 /// An exchange that is used again keeps no more output memory than this.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -49,7 +49,7 @@ pub(crate) struct Exchange {
     /// Its head [was looked at](Exchange::enter).
     pub(crate) entered: bool,
     /// Policies of the request.
-    pub(crate) passage: Option<Box<RequestPolicies>>,
+    pub(crate) policies: Option<Box<RequestPolicies>>,
     /// Log span of a request that has an identifier.
     span: Option<Span>,
     /// The site has looked at the request.
@@ -85,9 +85,9 @@ impl Exchange {
     }
 
     /// The site lets the request go on.
-    pub(crate) fn pass(&mut self, passage: Option<Box<RequestPolicies>>) {
-        self.span = passage.as_deref().and_then(span);
-        self.passage = passage;
+    pub(crate) fn pass(&mut self, policies: Option<Box<RequestPolicies>>) {
+        self.span = policies.as_deref().and_then(span);
+        self.policies = policies;
     }
 
     /// What is logged inside is told apart from what other requests do.
@@ -118,7 +118,7 @@ impl Exchange {
         self.form = Form::default();
         self.upgrade = None;
         self.entered = false;
-        self.passage = None;
+        self.policies = None;
         self.span = None;
         self.admitted = None;
         self.ready = None;
@@ -133,8 +133,8 @@ impl Exchange {
 }
 
 /// The span of a request, if it has a name.
-pub(crate) fn span(passage: &RequestPolicies) -> Option<Span> {
-    let (id, trace) = (passage.id(), passage.trace());
+pub(crate) fn span(policies: &RequestPolicies) -> Option<Span> {
+    let (id, trace) = (policies.id(), policies.trace());
     (id.is_some() || trace.is_some()).then(|| tracing::error_span!(parent: None, "request", id, trace))
 }
 

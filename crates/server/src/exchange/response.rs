@@ -18,9 +18,9 @@ use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 
-use super::error_page::error_page;
+use super::error_page::{error_page, error_response};
 use super::progress::{Announced, Beginning, Given, Progress};
-use super::{Admitted, Exchange, Form, KEPT_BYTES, RequestBody};
+use super::{Admitted, Exchange, Form, KEPT_BYTES};
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
@@ -55,28 +55,31 @@ pub(crate) struct Answer<'a> {
     given: &'a mut Given,
 }
 
-impl<'a> Answer<'a> {
-    /// Begins the response of an exchange.
-    pub(crate) fn new(
-        exchange: &'a mut Exchange,
-        pipe: &'a Arc<Pipe>,
-        rules: &'a ResponseRules,
-        date: &'a mut DateCache,
-        options: AnswerOptions<'a>,
-    ) -> (Self, &'a RequestHead, RequestBody, Option<&'a Endpoints>) {
-        exchange.given = Given {
-            keep_alive: exchange.keep_alive,
-            kept_head: options.keep_head.then(ResponseHead::default),
-            usage: Beginning::wanted(options.measured),
-            entered: Beginning::wanted(options.timed),
+/// What somebody wants to know of a response.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// Fields of its head.
+    pub(crate) keep_head: bool,
+    /// How much of the call was waiting.
+    pub(crate) measured: bool,
+    /// When the application's own code began.
+    pub(crate) timed: bool,
+}
+
+impl Exchange {
+    /// Begins its response, which [`Answer::resume`] goes on with.
+    pub(crate) fn begin_response(&mut self, wanted: Wanted) {
+        self.given = Given {
+            keep_alive: self.keep_alive,
+            kept_head: wanted.keep_head.then(ResponseHead::default),
+            usage: Beginning::wanted(wanted.measured),
+            entered: Beginning::wanted(wanted.timed),
             ..Given::default()
         };
-        let body = std::mem::take(&mut exchange.body);
-        let (mut answer, head, endpoints) = Answer::resume(exchange, pipe, rules, date, options.draining);
-        answer.in_place = options.in_place;
-        (answer, head, body, endpoints)
     }
+}
 
+impl<'a> Answer<'a> {
     /// Goes on with the response of an exchange.
     pub(crate) fn resume(
         exchange: &'a mut Exchange,
@@ -88,7 +91,7 @@ impl<'a> Answer<'a> {
         let Exchange {
             ready: _,
             entered: _,
-            passage: _,
+            policies: _,
             span: _,
             admitted,
             head,
@@ -122,6 +125,12 @@ impl<'a> Answer<'a> {
             given,
         };
         (answer, head, endpoints.as_ref())
+    }
+
+    /// From now on it is given in place of the application's, which is not heard any more.
+    pub(crate) fn in_place(mut self) -> Self {
+        self.in_place = true;
+        self
     }
 
     /// Ends the message; its last bytes are left in the exchange, for [`Connection::send_rest`]. `failed`: the application
@@ -208,19 +217,16 @@ impl<'a> Answer<'a> {
         self.pipe.has_room(if self.upgraded().is_some() { &self.rules.websocket.outbox } else { self.limits })
     }
 
-    /// Responses with an error page of our own; possible while nothing was started.
+    /// Responds with an error page of our own; possible while nothing was started.
     pub(crate) fn refuse(&mut self, status: u16) {
-        let (mut head, text) = error_page(status);
-        let mut body = text.into_bytes();
-        if let Some(site) = &self.rules.site {
-            let https = self.admitted.is_some_and(|admitted| admitted.https);
-            body = site.dress(self.head, self.admitted.is_some(), https, &mut head, body);
-        }
+        let https = self.admitted.is_some_and(|admitted| admitted.https);
+        let site = self.rules.site.as_deref();
+        let (head, body) = error_response(site, self.head, self.admitted.is_some(), https, status);
         // Nothing can fail here but the socket, and then there is nobody to tell.
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
     }
 
-    /// Gives a response of the site's; possible while nothing was started.
+    /// Responds with a response of the site's; possible while nothing was started.
     pub(crate) fn reply(&mut self, reply: OwnResponse) {
         let request = self.head;
         // As above.
@@ -368,18 +374,6 @@ impl<'a> Answer<'a> {
         self.out.extend_from_slice(bytes);
         if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) }
     }
-}
-
-/// How one response differs from another.
-#[derive(Clone, Copy)]
-pub(crate) struct AnswerOptions<'a> {
-    /// The worker is draining, so that connections end with their responses; looked at as late as possible.
-    pub(crate) draining: &'a AtomicBool,
-    pub(crate) keep_head: bool,
-    pub(crate) measured: bool,
-    pub(crate) timed: bool,
-    /// The response is one in place of the application's.
-    pub(crate) in_place: bool,
 }
 
 impl Response for Answer<'_> {

@@ -1,20 +1,15 @@
 //! The threads that enter the application. Whichever owns the reactor polls it; for each ready exchange it lends the
 //! reactor, calls the application, and takes the reactor back: a request served so costs no wake-up at all.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anygate_proto::application::{Application, Failed, Request, Response};
+use anygate_proto::application::Application;
 use anygate_sys::clock;
 
-use crate::access_log::AccessLog;
-use crate::accounting::{Concluded, conclude, show};
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::{Answer, AnswerOptions, RequestBody};
-use crate::finished::Finished;
-use crate::panics::panic_text;
 use crate::reactor::Reactor;
+use crate::threads::call::Call;
 use crate::threads::shared::Shared;
 
 /// Runs until the worker ends.
@@ -67,7 +62,10 @@ impl AppThread<'_> {
 
     /// Answers one exchange; afterwards owns the reactor if nobody else does.
     fn exchange(&mut self, mut connection: Box<Connection>) -> Option<Box<Reactor>> {
-        self.answer(&mut connection);
+        self.calls = self.calls.wrapping_add(1);
+        let measured = self.shared.sampling.wants_sample(self.calls);
+        let around = self.shared.surroundings();
+        Call::run(around, &mut connection, &mut self.date, measured, self.application);
         match self.shared.handoff.take_back() {
             Some(mut reactor) => {
                 reactor.put_back(connection);
@@ -79,83 +77,5 @@ impl AppThread<'_> {
                 None
             }
         }
-    }
-
-    fn answer(&mut self, connection: &mut Connection) {
-        let Some(mut exchange) = connection.exchange.take() else { return };
-        let log = self.shared.rules.access_log.as_ref();
-        let (row, ready) = (self.shared.rules.row(), exchange.ready);
-        let begun = (log.is_some() || row.is_some()).then(Instant::now);
-        self.calls = self.calls.wrapping_add(1);
-        let watch = self.shared.call_limits.as_ref();
-        let number = watch.map_or(0, |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints));
-        let options = AnswerOptions {
-            draining: self.shared.attention.draining(),
-            keep_head: log.is_some_and(AccessLog::wants_response_fields),
-            measured: self.shared.sampling.wants_sample(self.calls),
-            in_place: false,
-            timed: row.is_some(),
-        };
-        let (hidden_client, websocket) = (exchange.hidden_client, exchange.upgrade.is_some());
-        let mut passage = exchange.passage.take();
-        let _entered = exchange.span().entered();
-        if let Some(passage) = &mut passage {
-            passage.prepare(&mut exchange.head);
-        }
-        let (mut answer, head, body, endpoints) = Answer::new(
-            &mut exchange,
-            &connection.pipe,
-            &self.shared.rules.response,
-            &mut self.date,
-            options,
-        );
-        let mut stream = None;
-        let body = match body {
-            RequestBody::None => None,
-            RequestBody::Received(body) => Some(body),
-            RequestBody::Stream(body) => {
-                stream = Some(body.clone());
-                Some(Box::new(body) as _)
-            }
-        };
-        let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        let request = Request { head, body, endpoints, hidden_client, websocket, number };
-        let received = request.body.as_ref().and_then(|body| body.length()).unwrap_or_default();
-        let seen = row.and_then(|row| show(row, head));
-        // A panic in here is a fault of ours; it must stay this request's.
-        let call = |out: &mut (dyn Response + Send)| {
-            let file = self.shared.rules.files.as_ref().and_then(|files| files.answer(head, out));
-            file.map_or_else(|| self.application.call(request, out), |sent| sent.map_err(|_| Failed))
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| match &mut passage {
-            None => call(&mut answer),
-            Some(passage) => passage.answer(head, &mut answer).unwrap_or_else(|| {
-                let result = call(&mut passage.filter(head, &mut answer));
-                passage.finish(head, result, &mut answer)
-            }),
-        }));
-        // From now on the request counts no longer.
-        drop(passage);
-        let failed = match result {
-            Ok(result) => result == Err(Failed),
-            Err(panic) => {
-                tracing::error!("a request failed inside anygate: {}", panic_text(panic.as_ref()));
-                true
-            }
-        };
-        if let Some(watch) = watch {
-            watch.release(number);
-        }
-        let finished: Finished = answer.finish(failed);
-        if let Some(sample) = finished.sample {
-            self.shared.sampling.sample(sample);
-        }
-        if let (Some(row), Some(place)) = (row, seen) {
-            row.in_flight().end(place);
-        }
-        let call = Concluded { begun, ready, received };
-        conclude(&self.shared.attention, &self.shared.rules, endpoints, head, &finished, &call);
-        connection.answered(&finished, stream.as_ref());
-        connection.exchange = Some(exchange);
     }
 }

@@ -17,7 +17,7 @@ use anygate_proto::application::{Endpoints, LongCall};
 use compact_str::CompactString;
 
 use crate::date::DateCache;
-use crate::exchange::{Answer, AnswerOptions, Exchange};
+use crate::exchange::{Answer, Exchange, Wanted};
 use crate::outbox::Pipe;
 use crate::rules::Rules;
 
@@ -66,7 +66,7 @@ impl Watch {
     }
 
     /// A call begins. Returns its number.
-    pub(crate) fn begin(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
+    pub(crate) fn watch(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
         pipe.begin();
         let endpoints = exchange.endpoints.as_ref().unwrap_or(endpoints);
         let (client, exchange) = (endpoints.remote_addr.clone(), exchange.outline());
@@ -229,16 +229,11 @@ impl Running {
 
     /// Answers 504 if nothing was answered, else breaks the connection off (RFC 9110 section 15.6.5).
     fn break_off(mut self, rules: &Rules) {
-        let mut date = DateCache::default();
-        let options = AnswerOptions {
-            draining: &AtomicBool::new(true),
-            keep_head: false,
-            measured: false,
-            timed: false,
-            in_place: true,
-        };
-        let (mut answer, _, _, _) =
-            Answer::new(&mut self.exchange, &self.pipe, &rules.response, &mut date, options);
+        let (mut date, draining) = (DateCache::default(), AtomicBool::new(true));
+        self.exchange.begin_response(Wanted::default());
+        let (answer, _, _) =
+            Answer::resume(&mut self.exchange, &self.pipe, &rules.response, &mut date, &draining);
+        let mut answer = answer.in_place();
         if self.pipe.seize(504) {
             answer.refuse(504);
             answer.finish(false);

@@ -12,19 +12,15 @@ use std::time::{Duration, Instant};
 
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_policy::cache::Waiter;
-use anygate_policy::policies::RequestPolicies;
-use anygate_proto::application::{self, Body, Call, Failed, News, Request, Response, SendError, Socket};
+use anygate_proto::application::{self, Failed, News, Request, Response, SendError, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_sys::Bell;
-use tracing::Span;
 
-use crate::access_log::AccessLog;
-use crate::accounting::{Concluded, conclude, show};
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::BodyStream;
-use crate::exchange::{Answer, AnswerOptions, Exchange, Form, RequestBody};
+use crate::exchange::{Answer, Exchange, Form};
 use crate::threads::blocking_pool::Errands;
+use crate::threads::call::Call;
 use crate::threads::shared::Shared;
 
 /// What is to be done by the hub.
@@ -288,91 +284,61 @@ impl application::Desk for Desk {
 
 /// One call in the hands of the hub.
 struct DeskCall {
-    number: u64,
     inside: Option<Inside>,
-    body: Option<Box<dyn Body>>,
-    stream: Option<BodyStream>,
-    /// Policies of the request.
-    passage: Option<Box<RequestPolicies>>,
-    begun: Option<Instant>,
-    is_begun: bool,
-    received: u64,
-    /// Position in the list of requests in flight.
-    seen: Option<usize>,
+    number: u64,
+    is_taken: bool,
     desk: Arc<Desk>,
 }
 
+/// A call with its connection, until its end.
 struct Inside {
+    call: Call,
     connection: Box<Connection>,
     exchange: Box<Exchange>,
 }
 
+impl Inside {
+    /// What goes on with the answer, and the request.
+    fn resume<'a>(
+        &'a mut self,
+        shared: &'a Shared,
+        date: &'a mut DateCache,
+    ) -> (&'a mut Call, Answer<'a>, &'a RequestHead) {
+        let Inside { call, connection, exchange } = self;
+        let (rules, draining) = (&shared.rules.response, shared.attention.draining());
+        let (answer, head, _) = Answer::resume(exchange, &connection.pipe, rules, date, draining);
+        (call, answer, head)
+    }
+}
+
 impl DeskCall {
     fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
-        let log = desk.shared.rules.access_log.as_ref();
-        let watch = desk.shared.call_limits.as_ref();
-        let number = watch.map_or_else(
-            || desk.numbers.fetch_add(1, Ordering::Relaxed),
-            |watch| watch.begin(&connection.pipe, &exchange, &connection.endpoints),
-        );
-        let options = AnswerOptions {
-            draining: desk.shared.attention.draining(),
-            keep_head: log.is_some_and(AccessLog::wants_response_fields),
-            measured: false,
-            timed: false,
-            in_place: false,
-        };
-        // Nothing is written yet, so that no date is needed.
-        let mut date = DateCache::default();
-        let (_, _, body, _) =
-            Answer::new(&mut exchange, &connection.pipe, &desk.shared.rules.response, &mut date, options);
-        let (body, stream): (Option<Box<dyn Body>>, _) = match body {
-            RequestBody::None => (None, None),
-            RequestBody::Received(body) => (Some(body), None),
-            RequestBody::Stream(body) => (Some(Box::new(body.clone())), Some(body)),
-        };
-        let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
-        let passage = exchange.passage.take();
-        let seen = desk.shared.rules.row().and_then(|row| show(row, &exchange.head));
+        let unwatched = || desk.numbers.fetch_add(1, Ordering::Relaxed);
+        let call = Call::begin(desk.shared.surroundings(), &connection, &mut exchange, false, unwatched);
         DeskCall {
-            number,
-            inside: Some(Inside { connection, exchange }),
-            body,
-            stream,
-            passage,
-            begun: (log.is_some() || desk.shared.rules.counts.is_some()).then(Instant::now),
-            is_begun: false,
-            received,
-            seen,
+            number: call.number(),
+            inside: Some(Inside { call, connection, exchange }),
+            is_taken: false,
             desk,
         }
     }
 
     /// Whether the site may take long to find out what to do with the request.
     fn takes_long(&self) -> bool {
-        let (Some(passage), Some(inside)) = (&self.passage, &self.inside) else { return false };
-        passage.may_take_long(&inside.exchange.head)
+        self.inside.as_ref().is_some_and(|inside| inside.call.may_take_long(&inside.exchange.head))
     }
 
     /// Whether the site may wait when the call ends.
     fn may_block(&self) -> bool {
-        self.passage.is_some()
-            && self.desk.shared.rules.read.site.as_ref().is_some_and(|site| site.may_block())
+        let rules = &self.desk.shared.rules;
+        self.inside.as_ref().is_some_and(|inside| inside.call.may_block_at_its_end(rules))
     }
 
     /// Lets the site look at the request, for the first time or after it has waited. It may take long. Returns what the
     /// request has to wait for.
     fn prepare(&mut self, waited: Option<Waiter>) -> Option<Waiter> {
-        let _entered = self.span().entered();
-        let (passage, inside) = (self.passage.as_mut()?, self.inside.as_mut()?);
-        let head = &mut inside.exchange.head;
-        match waited {
-            None => passage.try_prepare(head),
-            Some(waiter) => {
-                passage.prepare_again(waiter, head);
-                None
-            }
-        }
+        let Inside { call, exchange, .. } = self.inside.as_mut()?;
+        call.try_prepare(&mut exchange.head, waited)
     }
 
     /// Whether it was answered in place of the application.
@@ -382,77 +348,25 @@ impl DeskCall {
 
     /// Goes on with the response; `None` after the end.
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
-        let _entered = self.span().entered();
-        let Inside { connection, exchange } = self.inside.as_mut()?;
-        let (rules, draining) = (&self.desk.shared.rules.response, self.desk.shared.attention.draining());
         let mut date = self.desk.date.lock();
-        let (mut answer, request, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
-        Some(match &mut self.passage {
-            None => work(&mut answer),
-            Some(passage) => work(&mut passage.filter(request, &mut answer)),
-        })
-    }
-
-    /// What is logged inside belongs to the request.
-    fn span(&self) -> Span {
-        self.inside.as_ref().map_or_else(Span::none, |inside| inside.exchange.span())
+        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.desk.shared, &mut date);
+        Some(call.respond(head, &mut answer, work))
     }
 
     /// Answers a request that needs no application.
     fn answer_here(&mut self) -> Option<Result<(), Failed>> {
-        let _entered = self.span().entered();
-        let Inside { connection, exchange } = self.inside.as_mut()?;
-        let (rules, draining) = (&*self.desk.shared.rules, self.desk.shared.attention.draining());
         // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
-        let (mut answer, request, _) =
-            Answer::resume(exchange, &connection.pipe, &rules.response, &mut date, draining);
-        let file = |out: &mut dyn Response| rules.files.as_ref().and_then(|files| files.answer(request, out));
-        let sent = match &mut self.passage {
-            None => file(&mut answer),
-            Some(passage) => {
-                if let Some(answered) = passage.answer(request, &mut answer) {
-                    self.passage = None;
-                    return Some(answered);
-                }
-                file(&mut passage.filter(request, &mut answer))
-            }
-        };
-        sent.map(|sent| sent.map_err(|_| Failed))
+        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.desk.shared, &mut date);
+        call.answer_in_place(self.desk.shared.rules.files.as_ref(), head, &mut answer)
     }
 
     /// Ends the call with what the application returned.
     fn end(&mut self, result: Result<(), Failed>, ender: Ender) {
-        let _entered = self.span().entered();
-        let Some(Inside { mut connection, mut exchange }) = self.inside.take() else { return };
-        if let Some(watch) = self.desk.shared.call_limits.as_ref() {
-            watch.release(self.number);
-        }
-        let rules = &self.desk.shared.rules;
+        let Some(Inside { call, mut connection, exchange }) = self.inside.take() else { return };
         let mut date = self.desk.date.lock();
-        let exchange_ready = exchange.ready;
-        let (mut answer, head, endpoints) = Answer::resume(
-            &mut exchange,
-            &connection.pipe,
-            &rules.response,
-            &mut date,
-            self.desk.shared.attention.draining(),
-        );
-        let result = match &mut self.passage {
-            Some(passage) => passage.finish(head, result, &mut answer),
-            None => result,
-        };
-        // From now on the request counts no longer.
-        self.passage = None;
-        let finished = answer.finish(result.is_err());
-        let endpoints = endpoints.unwrap_or(&connection.endpoints);
-        if let (Some(row), Some(place)) = (rules.row(), self.seen) {
-            row.in_flight().end(place);
-        }
-        let call = Concluded { begun: self.begun, ready: exchange_ready, received: self.received };
-        conclude(&self.desk.shared.attention, rules, endpoints, head, &finished, &call);
-        connection.answered(&finished, self.stream.as_ref());
-        connection.exchange = Some(exchange);
+        call.end_in(self.desk.shared.surroundings(), &mut connection, exchange, &mut date, result);
+        drop(date);
         self.desk.open.fetch_sub(1, Ordering::AcqRel);
         self.desk.give_back(connection, ender);
     }
@@ -464,34 +378,24 @@ impl Drop for DeskCall {
     }
 }
 
-impl Call for DeskCall {
+impl application::Call for DeskCall {
     fn number(&self) -> u64 {
         self.number
     }
 
     fn request(&mut self) -> Option<Request<'_>> {
-        // What it waited on the desk it waited for its greenlet.
-        if self.begun.is_some() && !std::mem::replace(&mut self.is_begun, true) {
-            self.begun = Some(Instant::now());
+        let Inside { call, connection, exchange } = self.inside.as_mut()?;
+        if !std::mem::replace(&mut self.is_taken, true) {
+            call.taken_up();
         }
-        let Inside { connection, exchange } = self.inside.as_ref()?;
         let endpoints = exchange.endpoints.as_ref().unwrap_or(&connection.endpoints);
-        let websocket = exchange.upgrade.is_some();
-        Some(Request {
-            head: &exchange.head,
-            body: self.body.take(),
-            endpoints,
-            hidden_client: exchange.hidden_client,
-            websocket,
-            number: self.number,
-        })
+        Some(call.request(&exchange.head, endpoints))
     }
 
     fn has_room(&mut self) -> bool {
-        let Some(Inside { connection, exchange }) = &mut self.inside else { return true };
-        let (rules, draining) = (&self.desk.shared.rules.response, self.desk.shared.attention.draining());
-        let mut date = DateCache::default();
-        let (answer, _, _) = Answer::resume(exchange, &connection.pipe, rules, &mut date, draining);
+        let (shared, mut date) = (&self.desk.shared, DateCache::default());
+        let Some(inside) = &mut self.inside else { return true };
+        let (_, answer, _) = inside.resume(shared, &mut date);
         answer.has_room()
     }
 
@@ -504,7 +408,7 @@ impl Call for DeskCall {
 
     fn within(&mut self, work: &mut dyn FnMut(&RequestHead)) {
         if let Some(inside) = &self.inside {
-            self.span().in_scope(|| work(&inside.exchange.head));
+            inside.call.span().in_scope(|| work(&inside.exchange.head));
         }
     }
 
@@ -561,12 +465,10 @@ impl Response for DeskCall {
     }
 
     fn started(&self) -> bool {
-        let started = self.inside.as_ref().is_some_and(|inside| inside.exchange.is_answered());
-        self.passage.as_ref().map_or(started, |passage| passage.has_begun(started))
+        self.inside.as_ref().is_some_and(|inside| inside.call.has_begun(inside.exchange.is_answered()))
     }
 
     fn body_bytes(&self) -> u64 {
-        let bytes = self.inside.as_ref().map_or(0, |inside| inside.exchange.answered_bytes());
-        self.passage.as_ref().map_or(bytes, |passage| passage.body_bytes())
+        self.inside.as_ref().map_or(0, |inside| inside.call.body_bytes(inside.exchange.answered_bytes()))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod app_thread;
 mod blocking_pool;
+pub(crate) mod call;
 pub(crate) mod call_limits;
 pub(crate) mod handoff;
 pub(crate) mod hub;

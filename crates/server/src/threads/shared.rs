@@ -6,6 +6,7 @@ use crate::attention::Attention;
 use crate::inbox::Inbox;
 use crate::rules::Rules;
 use crate::sampling::Sampling;
+use crate::threads::call::Surroundings;
 use crate::threads::call_limits::Watch;
 use crate::threads::handoff::Handoff;
 
@@ -18,4 +19,16 @@ pub(crate) struct Shared {
     /// Where calls have a time limit.
     pub(crate) call_limits: Option<Arc<Watch>>,
     pub(crate) rules: Arc<Rules>,
+}
+
+impl Shared {
+    /// What calls have around them.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            rules: &self.rules,
+            attention: &self.attention,
+            sampling: &self.sampling,
+            limits: self.call_limits.as_deref(),
+        }
+    }
 }
