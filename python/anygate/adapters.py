@@ -15,6 +15,7 @@ import tempfile
 from typing import Any, NoReturn
 
 from anygate import file_locks
+from anygate.corrections import corrected, decode_path, drop_missing_file_wrapper, part_port, trimmed
 from anygate.registry import SERVERS, Server, program, server
 from anygate.task import CannotServe, Task
 
@@ -86,6 +87,10 @@ def rocket(task: Task) -> None:
     breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
 )
 def rocket_with_repoze_profiler(task: Task) -> None:
+    if task.profiler:
+        # One profile at a time: the one that was asked for, which has the same page.
+        rocket_server(task, task.application)
+        return
     from repoze.profile import AccumulatingProfileMiddleware
 
     rocket_server(
@@ -269,7 +274,8 @@ def tornado(task: Task) -> None:
         fork_processes(task.workers)
 
     async def serve() -> None:
-        container = WSGIContainer(task.application, ThreadPoolExecutor(task.threads) if task.threads else None)
+        application = trimmed(task.application)
+        container = WSGIContainer(application, ThreadPoolExecutor(task.threads) if task.threads else None)
         tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else None
         made = HTTPServer(container, ssl_options=tls)
         made.add_sockets(sockets)
@@ -313,11 +319,14 @@ def paste(task: Task) -> None:
     from paste import httpserver
 
     host, port = task.address
+    threads = task.threads or 10
     httpserver.serve(
         task.application,
         host=host,
         port=port,
-        threadpool_workers=task.threads or 10,
+        threadpool_workers=threads,
+        # It adds threads when fewer than so many are idle, and insists on less than there are.
+        threadpool_options={"spawn_if_under": min(5, threads - 1)},
     )
 
 
@@ -337,14 +346,13 @@ def bjoern(task: Task) -> None:
     concurrency="processes",
     supports="workers",
     loop_in_c=True,
-    breaks={"get": "PATH_INFO is not decoded, REMOTE_ADDR has a port"},
 )
 def fastwsgi(task: Task) -> None:
     import fastwsgi as library
 
     host, port = task.address
     made = library.server
-    made.init(task.application, host, port, workers=task.workers or 1)
+    made.init(corrected(task.application, decode_path, part_port), host, port, workers=task.workers or 1)
     made.run()
 
 
@@ -532,7 +540,6 @@ def mod_wsgi(task: Task) -> None:
     concurrency="processes",
     supports="workers tls",
     state="alive; needs the system's libuv",
-    breaks={"get": "PATH_INFO is not decoded"},
     loop_in_c=True,
 )
 def socketify(task: Task) -> None:
@@ -542,7 +549,8 @@ def socketify(task: Task) -> None:
         raise CannotServe(f"server: socketify cannot be loaded: {error}; install libuv (Debian: libuv1)", 3) from None
     host, port = task.address
     options = AppOptions(key_file_name=task.key, cert_file_name=task.certificate) if task.certificate else None
-    WSGI(task.application, options).listen(AppListenOptions(port=port, host=host)).run(workers=task.workers or 1)
+    application = corrected(task.application, decode_path, drop_missing_file_wrapper)
+    WSGI(application, options).listen(AppListenOptions(port=port, host=host)).run(workers=task.workers or 1)
 
 
 @server(

@@ -97,7 +97,7 @@ def application(environ, start_response):
         assert log.read_text().count(", /x, ") == 1
 
 
-@pytest.mark.parametrize("name", ["waitress", "native"])
+@pytest.mark.parametrize("name", ["waitress", "native", "rocket_with_repoze_profiler"])
 def test_the_profiler(name, tmp_path):
     with started(name, tmp_path, "-P", "profiles") as served:
         served.client.ask("POST", "/body", [], b"x" * 1000)
@@ -106,6 +106,23 @@ def test_the_profiler(name, tmp_path):
         assert status == 200
         assert b"six.py" in page
     assert (tmp_path / "profiles" / "wsgi.prof").stat().st_size > 0
+
+
+def test_paste_with_few_threads(tmp_path):
+    with started("paste", tmp_path, "--threads", "1") as served:
+        assert served.client.ask("GET", "/x")[0] == 200
+
+
+def test_values_with_spaces_around_them_are_no_failure_of_the_application(tmp_path):
+    """Python's http.cookies makes such values, and web2py sends them."""
+    app = tmp_path / "cookies.py"
+    app.write_text("""
+def application(environ, start_response):
+    start_response("200 OK", [("Set-Cookie", " a=1; Path=/ ")])
+    return [b"here"]
+""")
+    with started("tornado", tmp_path, app=app) as served:
+        assert served.client.ask("GET", "/x") == (200, ["a=1; Path=/"], b"here")
 
 
 def test_logs_of_their_own(tmp_path):
