@@ -13,7 +13,7 @@ import h2.connection
 import h2.events
 import h2.settings
 import hpack
-from wire import Answer
+from wire import Response
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -141,7 +141,7 @@ class Client:
     def handle(self, event):
         if isinstance(event, h2.events.ResponseReceived):
             fields = list(event.headers)
-            self.answers[event.stream_id] = Answer(int(fields[0][1]), "", "HTTP/2", fields[1:], whole=False)
+            self.answers[event.stream_id] = Response(int(fields[0][1]), "", "HTTP/2", fields[1:], whole=False)
         elif isinstance(event, h2.events.InformationalResponseReceived):
             self.interim[event.stream_id].append(list(event.headers))
         elif isinstance(event, h2.events.DataReceived):

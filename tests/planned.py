@@ -9,7 +9,7 @@ import select
 import gateways
 from conftest import APPS, Served
 from http2_frames import Client, plain
-from wire import Answer, Connection
+from wire import Connection, Response
 
 PROTOCOLS = ("http", "http2", "scgi", "uwsgi", "fastcgi")
 #: Addresses for all of them; HTTP/2 has that of HTTP.
@@ -98,7 +98,7 @@ def ask(address, protocol, method="GET", target="/", fields=(), body=b"", client
         assert ended == (0, 0)
     status, given, content = gateways.cgi_answer(wire)
     fields = [(name, value) for name, values in given.items() for value in values]
-    return Answer(status, "", "", fields, content)
+    return Response(status, "", "", fields, content)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def wait_closing(client):
 
 
 @dataclass
-class Answer:
+class Response:
     """One response."""
 
     status: int
@@ -176,7 +176,7 @@ class Connection:
         while line := self.line():
             name, _, value = line.partition(":")
             fields.append((name, value.strip()))
-        return Answer(int(status), reason, version, fields)
+        return Response(int(status), reason, version, fields)
 
     def answer(self, head_request=False):
         """One response, framed as RFC 9112 section 6.3 says; `whole` tells whether its end came."""

@@ -30,7 +30,7 @@ PAUSE = 1.0
 LINES_MAX = 15
 
 
-class Unanswered(Exception):
+class NoResponse(Exception):
     """The server did not do what was requested; the message says why."""
 
 
@@ -46,7 +46,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 @dataclass(frozen=True)
-class Place:
+class AdminAddress:
     """Admin address of a server."""
 
     host: str = ""
@@ -75,21 +75,21 @@ class Place:
             answer = connection.getresponse()
             body = answer.read()
         except PermissionError as error:
-            raise Unanswered(f"{self}: {error.strerror}: only the user who started the server may use it") from None
+            raise NoResponse(f"{self}: {error.strerror}: only the user who started the server may use it") from None
         except (ConnectionRefusedError, FileNotFoundError):
-            raise Unanswered(f"no server responds at {self}: is anygate running with that admin address?") from None
+            raise NoResponse(f"no server responds at {self}: is anygate running with that admin address?") from None
         except (OSError, http.client.HTTPException) as error:
-            raise Unanswered(f"{self}: {error or type(error).__name__}") from None
+            raise NoResponse(f"{self}: {error or type(error).__name__}") from None
         finally:
             connection.close()
         try:
             said = json.loads(body)
         except ValueError:
-            raise Unanswered(f"{self}: the server there is not anygate's admin address") from None
+            raise NoResponse(f"{self}: the server there is not anygate's admin address") from None
         if answer.status == 401:
-            raise Unanswered(f"{self} requires a token: name the file with --admin-token-file")
+            raise NoResponse(f"{self} requires a token: name the file with --admin-token-file")
         if answer.status >= 300:
-            raise Unanswered(f"{self}: {said.get('error', answer.status)}")
+            raise NoResponse(f"{self}: {said.get('error', answer.status)}")
         return said
 
     def _token(self) -> str | None:
@@ -99,7 +99,7 @@ class Place:
             with open(self.token_file, encoding="utf-8") as file:
                 return file.readline().strip()
         except OSError as error:
-            raise Unanswered(f"admin_token_file: {self.token_file}: {error.strerror}") from None
+            raise NoResponse(f"admin_token_file: {self.token_file}: {error.strerror}") from None
 
 
 def _what(url: str) -> str:
@@ -110,7 +110,7 @@ def _what(url: str) -> str:
 
 def ctl(words: list[str], **place: Any) -> int:
     """Run the command that ``words`` contains; return the exit code."""
-    at = Place(**place)
+    at = AdminAddress(**place)
     try:
         match words:
             case ["status"]:
@@ -138,14 +138,14 @@ def ctl(words: list[str], **place: Any) -> int:
             case _:
                 said = f"unknown command {' '.join(words)!r}; " if words else ""
                 return _refuse(f"ctl: {said}{USAGE}", 2)
-    except Unanswered as error:
+    except NoResponse as error:
         return _refuse(f"ctl: {error}", 1)
     return 0
 
 
 def top(words: list[str], **place: Any) -> int:
     """Show the state of the server until q is pressed, or once without a terminal; return the exit code."""
-    at = Place(**place)
+    at = AdminAddress(**place)
     before = None
     try:
         if not (sys.stdout.isatty() and sys.stdin.isatty()):
@@ -165,7 +165,7 @@ def top(words: list[str], **place: Any) -> int:
                 if _key(PAUSE) in ("q", "Q", "\x03", "\x04"):
                     return 0
                 before, now = now, at.ask("/api/status")
-    except Unanswered as error:
+    except NoResponse as error:
         return _refuse(f"top: {error}", 1)
     except KeyboardInterrupt:
         return 0

@@ -51,7 +51,7 @@ class Middleware:
         exchange = self._site.ask(environ)
         if exchange is None:
             return self.application(environ, start_response)
-        answer = _Answer(exchange, environ, start_response)
+        answer = _Response(exchange, environ, start_response)
         if exchange.is_answered:
             answer.tell_head()
             if exchange.is_open:
@@ -63,7 +63,7 @@ class Middleware:
         return answer.of(self.application)
 
 
-class _Answer:
+class _Response:
     """One response: the object that the server iterates over and closes."""
 
     def __init__(self, exchange: Exchange, environ: dict[str, Any], start_response: Any):
@@ -230,7 +230,7 @@ class _Answer:
 
 def _refresh(application: Application, exchange: Exchange, environ: dict[str, Any]) -> None:
     """Call the application once more, for the cache only."""
-    answer = _Answer(exchange, environ, None)
+    answer = _Response(exchange, environ, None)
     try:
         # No head comes, so this goes to the end.
         answer.of(application)

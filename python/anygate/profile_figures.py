@@ -34,7 +34,7 @@ class Edge(NamedTuple):
 
 
 @dataclass
-class Row:
+class FunctionCost:
     """Cost of one function."""
 
     function: Function
@@ -64,7 +64,7 @@ class Figures:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: set[str] = set()
-        self.rows: dict[Function, Row] = {}
+        self.rows: dict[Function, FunctionCost] = {}
         self.stacks: dict[Stack, float] = {}
         """Seconds for each call stack, by samples."""
         self.requests = 0
@@ -109,10 +109,10 @@ class Figures:
         self.skipped.clear()
         self.requests = 0
 
-    def _add(self, rows: list[Row]) -> None:
+    def _add(self, rows: list[FunctionCost]) -> None:
         self.requests += 1
         for new in rows:
-            row = self.rows.setdefault(new.function, Row(new.function))
+            row = self.rows.setdefault(new.function, FunctionCost(new.function))
             row.primitive_calls += new.primitive_calls
             row.calls += new.calls
             row.own_seconds += new.own_seconds
@@ -140,7 +140,7 @@ class Figures:
         """The time of all requests: the sum of the functions' own times."""
         return sum(row.own_seconds for row in self.rows.values())
 
-    def ordered(self, sort: str, limit: int) -> list[Row]:
+    def ordered(self, sort: str, limit: int) -> list[FunctionCost]:
         """Return the first ``limit`` functions in the order ``sort``, a key of ``SORT_KEYS``."""
         return sorted(self.rows.values(), key=SORT_KEYS[sort])[:limit]
 
@@ -191,7 +191,7 @@ def _stacks(path: Path) -> list[tuple[Stack, float]]:
         raise ValueError(f"not a file of stacks ({type(error).__name__})") from None
 
 
-def _profile(content: bytes) -> list[Row]:
+def _profile(content: bytes) -> list[FunctionCost]:
     """Take apart the content of one profile file; raises ValueError when it is none."""
     if not content:
         raise ValueError("the file is empty")
@@ -200,7 +200,7 @@ def _profile(content: bytes) -> list[Row]:
     try:
         stats: dict[Any, Any] = marshal.loads(content)
         rows = [
-            Row(
+            FunctionCost(
                 _function(function),
                 int(primitive_calls),
                 int(calls),

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from anygate.profile_figures import Figures, Function, Row
+from anygate.profile_figures import Figures, Function, FunctionCost
 
 # What XML 1.0 has no way to write, and lone surrogates, which UTF-8 cannot carry.
 _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -176,7 +176,7 @@ def _head(key: str, text: str, view: View) -> str:
     return f'<th scope=col{sort}><a href="{_query(key, view.limit)}">{text}</a></th>'
 
 
-def _row(row: Row, total: float) -> str:
+def _row(row: FunctionCost, total: float) -> str:
     calls = f"{row.calls:,}"
     if row.primitive_calls != row.calls:
         calls += f'<small title="calls that were not recursive">/{row.primitive_calls:,}</small>'

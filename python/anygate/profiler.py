@@ -188,7 +188,7 @@ class Profiler:
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 
-    def _answer(self, environ: WSGIEnvironment, path: str) -> _Answer:
+    def _answer(self, environ: WSGIEnvironment, path: str) -> _Response:
         base = quote(environ.get("SCRIPT_NAME", "").encode("latin-1")) + PAGE
         pages = {"": self._table, "/": self._table, "/flame": self._flame}
         allowed = ("POST",) if path == "/clear" else ("GET", "HEAD")
@@ -207,12 +207,12 @@ class Profiler:
             self._figures.refresh()
             return pages[path](view, environ.get("QUERY_STRING", ""))
 
-    def _table(self, view: profile_page.View, query: str) -> _Answer:
+    def _table(self, view: profile_page.View, query: str) -> _Response:
         fields = parse_qs(query, keep_blank_values=True)
         if "download" in fields:
             if not self._figures.rows:
                 return _plain("404 Not Found", "No request was profiled yet")
-            return _Answer(
+            return _Response(
                 "200 OK",
                 self._figures.dump(),
                 [
@@ -223,15 +223,15 @@ class Profiler:
         wanted = fields.get("format", ["html"])[-1]
         if wanted == "json":
             body = profile_page.as_json(self._figures, view)
-            return _Answer("200 OK", body, [("Content-Type", "application/json")])
+            return _Response("200 OK", body, [("Content-Type", "application/json")])
         if wanted != "html":
             return _plain("400 Bad Request", f"format={wanted!r} is unknown; write format=html or format=json")
         return _html(profile_page.table(self._figures, view))
 
-    def _flame(self, view: profile_page.View, query: str) -> _Answer:
+    def _flame(self, view: profile_page.View, query: str) -> _Response:
         return _html(flame_graph.page(self._figures, view))
 
-    def _clear(self, environ: WSGIEnvironment, base: str) -> _Answer:
+    def _clear(self, environ: WSGIEnvironment, base: str) -> _Response:
         # Browsers send the origin with every POST; a program such as curl sends neither and is no other site's tool.
         source = environ.get("HTTP_ORIGIN") or environ.get("HTTP_REFERER")
         if source is not None and not _same_host(source, environ.get("HTTP_HOST", "")):
@@ -248,22 +248,22 @@ class Profiler:
         return _plain("303 See Other", f"The figures are cleared; see {base}", ("Location", base))
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: str
     body: bytes
     headers: list[tuple[str, str]]
 
 
-def _plain(status: str, text: str, *headers: tuple[str, str]) -> _Answer:
+def _plain(status: str, text: str, *headers: tuple[str, str]) -> _Response:
     body = (text + "\n").encode("utf-8", "replace")
-    return _Answer(status, body, [("Content-Type", "text/plain; charset=utf-8"), *headers])
+    return _Response(status, body, [("Content-Type", "text/plain; charset=utf-8"), *headers])
 
 
-def _html(page: str) -> _Answer:
-    return _Answer("200 OK", page.encode(), [("Content-Type", "text/html; charset=utf-8")])
+def _html(page: str) -> _Response:
+    return _Response("200 OK", page.encode(), [("Content-Type", "text/html; charset=utf-8")])
 
 
-def _fixed_headers(answer: _Answer) -> list[tuple[str, str]]:
+def _fixed_headers(answer: _Response) -> list[tuple[str, str]]:
     return [
         ("Content-Length", str(len(answer.body))),
         ("Cache-Control", "no-store"),

@@ -154,7 +154,7 @@ class TestSameEnviron:
         assert (outside["SCRIPT_NAME"], outside["PATH_INFO"]) == ("", "/apple")
 
 
-class TestAnswers:
+class TestResponses:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_status_fields_and_body(self, gateway, protocol):
         status, fields, body = ask(gateway, protocol, variables("GET", "/fields"))

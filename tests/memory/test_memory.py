@@ -33,7 +33,7 @@ def site(serve, tmp_path):
     return served
 
 
-class Watch:
+class MemorySamples:
     """The most memory that the worker has had since the beginning."""
 
     def __init__(self, served):
@@ -64,7 +64,7 @@ def receive(connection, length):
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_upload_of_200_mb(site, chunked):
-    watch = Watch(site)
+    watch = MemorySamples(site)
     block = b"u" * MEGABYTE
     with site.connect() as connection:
         framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {200 * MEGABYTE}"
@@ -78,7 +78,7 @@ def test_an_upload_of_200_mb(site, chunked):
 
 
 def test_a_download_of_1_gb_from_an_iterable(site):
-    watch = Watch(site)
+    watch = MemorySamples(site)
     with site.connect() as connection:
         connection.send(f"GET /iterable?{1 << 30} HTTP/1.1\r\nHost: a\r\n\r\n")
         receive(connection, 1 << 30)
@@ -88,7 +88,7 @@ def test_a_download_of_1_gb_from_an_iterable(site):
 def test_a_download_of_1_gb_from_a_file(site, tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 30)
-    watch = Watch(site)
+    watch = MemorySamples(site)
     with site.connect() as connection:
         connection.send("GET /file HTTP/1.1\r\nHost: a\r\n\r\n")
         receive(connection, 1 << 30)
@@ -98,7 +98,7 @@ def test_a_download_of_1_gb_from_a_file(site, tmp_path):
 def test_a_client_that_reads_slowly_holds_neither_memory_nor_thread(serve, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     served = serve("app:app", "--threads", "1")
-    watch = Watch(served)
+    watch = MemorySamples(served)
     slow = [served.connect() for _ in range(4)]
     for connection in slow:
         connection.send(f"GET /iterable?{64 * MEGABYTE} HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -121,7 +121,7 @@ def test_ten_thousand_idle_connections_cost_at_most_8_kib_each(serve, tmp_path):
         served = serve("app:app", "--connections-max", "20000")
         (worker,) = served.workers()
         served.get("/upload")
-        watch = Watch(served)
+        watch = MemorySamples(served)
         connections = []
         for _ in range(count):
             connection = served.connect()

@@ -34,7 +34,7 @@ class FileWrapper:
         self.file.close()
 
 
-class Answer:
+class Response:
     """What a server gets, step by step."""
 
     def __init__(self, application, path="/", method="GET", **environ):
@@ -88,7 +88,7 @@ class Answer:
 
 
 def ask(application, path="/", method="GET", **environ):
-    return Answer(application, path, method, **environ).take()
+    return Response(application, path, method, **environ).take()
 
 
 class Blocks:
@@ -183,14 +183,14 @@ def test_nothing_is_on():
         return blocks
 
     around = anygate.wsgihandler(application, deny=["10.0.0.0/8"])
-    answer = Answer(around, HTTP_X_REQUEST_ID="theirs", wsgi__file_wrapper=FileWrapper)
+    answer = Response(around, HTTP_X_REQUEST_ID="theirs", wsgi__file_wrapper=FileWrapper)
     assert answer.iterable is blocks
     assert seen == [(answer.environ, answer.start)]
 
 
 def test_a_list_that_nobody_needs_is_the_servers():
     pieces = [b"a", b"b"]
-    answer = Answer(anygate.wsgihandler(gives(pieces), **ON))
+    answer = Response(anygate.wsgihandler(gives(pieces), **ON))
     assert answer.iterable is pieces
     assert (answer.status, answer["content-length"], answer["x-frame-options"]) == (200, "2", "SAMEORIGIN")
 
@@ -214,7 +214,7 @@ def test_a_file_stays_a_file_unless_its_bytes_are_needed(tmp_path, environ, is_r
         return environ["wsgi.file_wrapper"](file, 1000)
 
     around = anygate.wsgihandler(application, compression=True)
-    answer = Answer(around, wsgi__file_wrapper=FileWrapper, **environ)
+    answer = Response(around, wsgi__file_wrapper=FileWrapper, **environ)
     if is_read:
         assert answer.iterable.__class__ is not FileWrapper
     else:
@@ -230,7 +230,7 @@ def test_start_response_takes_names(name):
         start_response(status="200 OK", exc_info=None, **{name: [TEXT]})(data=b"by ")
         return [b"name"]
 
-    answer = Answer(anygate.wsgihandler(application, request_id=True))
+    answer = Response(anygate.wsgihandler(application, request_id=True))
     assert b"".join([*answer.written, *answer.iterable]) == b"by name"
     assert TEXT in answer.starts[0][1]
 
@@ -252,7 +252,7 @@ def test_what_a_server_says_of_websockets_is_untouched():
 
     upgrade = {"HTTP_UPGRADE": "WebSocket", "HTTP_CONNECTION": "Upgrade", "wsgi__websocket": socket}
     around = anygate.wsgihandler(application, **{**EVERYTHING, "rate_limit": ["1/1h"]})
-    assert Answer(around, **upgrade).iterable is handled
+    assert Response(around, **upgrade).iterable is handled
     assert ask(around, **upgrade).status == 429
 
     def leaves(environ, start_response):
@@ -260,7 +260,7 @@ def test_what_a_server_says_of_websockets_is_untouched():
         raise StopIteration
 
     with pytest.raises(StopIteration):
-        Answer(anygate.wsgihandler(leaves, **EVERYTHING), **upgrade)
+        Response(anygate.wsgihandler(leaves, **EVERYTHING), **upgrade)
 
 
 # The application's side.
@@ -278,7 +278,7 @@ def test_heads_and_lengths():
 
 def test_a_block_comes_out_before_the_next_is_asked_for():
     blocks = Blocks(b"", b"first " * 10, b"", b"second " * 10)
-    answer = Answer(anygate.wsgihandler(gives(blocks), **EVERYTHING), **GZIP)
+    answer = Response(anygate.wsgihandler(gives(blocks), **EVERYTHING), **GZIP)
     # The head is there before the server asks for anything.
     assert (answer.status, blocks.taken) == (200, 2)
     decoder = zlib.decompressobj(31)
@@ -296,7 +296,7 @@ def test_a_generator_may_start_late():
         start_response("200 OK", [TEXT])
         yield b"late"
 
-    answer = Answer(anygate.wsgihandler(application, **ON))
+    answer = Response(anygate.wsgihandler(application, **ON))
     assert answer.status == 200
     assert answer.take().body == b"late"
 
@@ -343,7 +343,7 @@ def test_exc_info_of_a_head_that_is_sent_is_raised():
             start_response("503 Service Unavailable", [TEXT], sys.exc_info())
         yield b"sorry"
 
-    answer = Answer(anygate.wsgihandler(application, **EVERYTHING))
+    answer = Response(anygate.wsgihandler(application, **EVERYTHING))
     assert next(answer.iterable) == b"begun"
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         next(answer.iterable)
@@ -370,24 +370,24 @@ def test_an_application_that_never_starts_is_an_error():
 @pytest.mark.parametrize("blocks", [[ZeroDivisionError("on purpose")], [b"", ZeroDivisionError("on purpose")]])
 def test_a_failure_before_the_head_has_a_page_if_there_are_pages(blocks):
     made = Blocks(*blocks)
-    answer = Answer(anygate.wsgihandler(gives(made), error_pages="on"), HTTP_ACCEPT="application/json")
+    answer = Response(anygate.wsgihandler(gives(made), error_pages="on"), HTTP_ACCEPT="application/json")
     assert answer.status == 500
     assert answer.take().body.startswith(b'{"type":"about:blank"')
     assert made.closed == 1
     assert "anygate: the application failed: GET '/'\nTraceback" in answer.errors
     assert answer.errors.endswith("ZeroDivisionError: on purpose\n")
-    named = Answer(anygate.wsgihandler(gives(Blocks(*blocks)), error_pages="on", request_id=True)).take()
+    named = Response(anygate.wsgihandler(gives(Blocks(*blocks)), error_pages="on", request_id=True)).take()
     name = f'request{{id="{named["x-request-id"]}"}}'
     assert f"anygate: {name}: the application failed: GET '/'\nTraceback" in named.errors
     made = Blocks(*blocks)
     with pytest.raises(ZeroDivisionError):
-        Answer(anygate.wsgihandler(gives(made), request_id=True))
+        Response(anygate.wsgihandler(gives(made), request_id=True))
     assert made.closed == 1
 
 
 def test_a_failure_after_the_head_is_the_servers():
     blocks = Blocks(b"begun " * 10, ZeroDivisionError("on purpose"))
-    answer = Answer(anygate.wsgihandler(gives(blocks), **EVERYTHING), **GZIP)
+    answer = Response(anygate.wsgihandler(gives(blocks), **EVERYTHING), **GZIP)
     next(answer.iterable)
     with pytest.raises(ZeroDivisionError):
         next(answer.iterable)
@@ -401,7 +401,7 @@ def test_an_exit_is_no_failure():
         raise SystemExit(3)
 
     with pytest.raises(SystemExit):
-        Answer(anygate.wsgihandler(application, error_pages="on"))
+        Response(anygate.wsgihandler(application, error_pages="on"))
 
 
 def test_close_that_fails_is_the_servers():
@@ -409,7 +409,7 @@ def test_close_that_fails_is_the_servers():
         def close(self):
             raise ZeroDivisionError
 
-    answer = Answer(anygate.wsgihandler(gives(Fails(b"a")), **EVERYTHING))
+    answer = Response(anygate.wsgihandler(gives(Fails(b"a")), **EVERYTHING))
     list(answer.iterable)
     with pytest.raises(ZeroDivisionError):
         answer.close()
@@ -440,7 +440,7 @@ def test_a_stale_answer_is_refreshed_when_the_server_has_it():
 
     around = anygate.wsgihandler(application, cache="/")
     assert ask(around).body == b"version 0."
-    stale = Answer(around)
+    stale = Response(around)
     assert list(stale.iterable) == [b"version 0."]
     assert len(versions) == 1
     stale.close()
@@ -470,7 +470,7 @@ def test_a_refresh_that_fails_is_for_the_log():
 
 def test_a_list_is_stored_before_the_server_has_it():
     around = anygate.wsgihandler(gives([b"a"]), cache="/ 60s")
-    first = Answer(around)
+    first = Response(around)
     assert "hit" in ask(around)["cache-status"]
     assert first.take().body == b"a"
 
@@ -483,7 +483,7 @@ def test_half_an_answer_is_not_stored():
         return gives(made[-1])(environ, start_response)
 
     around = anygate.wsgihandler(application, cache="/ 60s")
-    first = Answer(around)
+    first = Response(around)
     assert next(first.iterable) == b"one "
     first.close()
     assert [ask(around).body for _ in range(2)] == [b"one two"] * 2
@@ -492,7 +492,7 @@ def test_half_an_answer_is_not_stored():
 
 def test_an_answer_that_is_forgotten_holds_nobody_up():
     around = anygate.wsgihandler(gives(Blocks(b"a", b"b")), cache="/ 60s", requests_per_client_max="1")
-    answer = Answer(around, wsgi__multithread=True)
+    answer = Response(around, wsgi__multithread=True)
     assert ask(around).status == 429
     del answer
     gc.collect()
@@ -690,7 +690,7 @@ def test_forwarded_fields_stay_unless_proxies_are_named():
 )
 def test_what_is_no_request_is_refused(environ):
     around = anygate.wsgihandler(gives([b"a"]), error_pages="on", security_headers="default")
-    answer = Answer(around)
+    answer = Response(around)
     environ = {**answer.environ, **environ}
     for scheme, stays in [("http", None), ("https", "max-age=31536000")]:
         answer = ask(around, **{**environ, "wsgi__url_scheme": scheme})

@@ -39,7 +39,7 @@ def application(environ, start_response):
     return [b"the application answers"]
 
 
-class Answer:
+class Response:
     def __init__(self, app, path="/", query="", method="GET", remote=HOME, **environ):
         environ = {
             "PATH_INFO": path,
@@ -80,7 +80,7 @@ def profiler(folder):
 @pytest.fixture
 def used(profiler):
     for _ in range(3):
-        assert Answer(profiler).body == b"the application answers"
+        assert Response(profiler).body == b"the application answers"
     return profiler
 
 
@@ -117,7 +117,7 @@ def test_an_exception_passes_and_its_request_is_profiled(folder):
     profiler = Profiler(app, folder)
     for _ in range(2):
         with pytest.raises(LookupError, match="mine"):
-            Answer(profiler)
+            Response(profiler)
     assert len(profiles(folder)) == 2
     assert sys.getprofile() is None
 
@@ -133,7 +133,7 @@ def test_threads_take_turns(profiler, folder):
                 if next(waiting, None) is None:
                     return
             try:
-                assert Answer(profiler).status == 200
+                assert Response(profiler).status == 200
             except BaseException as error:
                 errors.append(error)
 
@@ -145,7 +145,7 @@ def test_threads_take_turns(profiler, folder):
     assert errors == []
     assert len(profiles(folder)) == 100
     assert (profiler.unprofiled, profiler.write_failures) == (0, 0)
-    assert json.loads(Answer(profiler, "/__profile__", "format=json").body)["requests"] == 100
+    assert json.loads(Response(profiler, "/__profile__", "format=json").body)["requests"] == 100
 
 
 def test_an_application_that_calls_itself_is_one_profile(folder):
@@ -155,7 +155,7 @@ def test_an_application_that_calls_itself_is_one_profile(folder):
         return application(environ, start_response)
 
     profiler = Profiler(app, folder)
-    assert Answer(profiler, "/outer").status == 200
+    assert Response(profiler, "/outer").status == 200
     assert len(profiles(folder)) == 1
 
 
@@ -163,7 +163,7 @@ def test_a_request_that_waits_too_long_runs_unprofiled(folder, caplog):
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/outer":
             # Like a request over HTTP to another thread of the same server.
-            thread = threading.Thread(target=lambda: inner.append(Answer(profiler, "/inner").status))
+            thread = threading.Thread(target=lambda: inner.append(Response(profiler, "/inner").status))
             thread.start()
             thread.join()
         return application(environ, start_response)
@@ -171,7 +171,7 @@ def test_a_request_that_waits_too_long_runs_unprofiled(folder, caplog):
     inner = []
     profiler = Profiler(app, folder)
     profiler.wait_max_seconds = 0.05
-    assert Answer(profiler, "/outer").status == 200
+    assert Response(profiler, "/outer").status == 200
     assert inner == [200]
     assert profiler.unprofiled == 1
     assert len(profiles(folder)) == 1
@@ -182,7 +182,7 @@ def test_beside_another_profiling_tool_requests_run_unprofiled_and_it_is_said_on
     other = cProfile.Profile()
     other.enable()
     try:
-        answers = [Answer(profiler).status for _ in range(3)]
+        answers = [Response(profiler).status for _ in range(3)]
     finally:
         other.disable()
     assert answers == [200, 200, 200]
@@ -190,23 +190,23 @@ def test_beside_another_profiling_tool_requests_run_unprofiled_and_it_is_said_on
     assert profiler.unprofiled == 3
     assert [record.levelno for record in caplog.records if record.name == "anygate.profiler"] == [logging.WARNING]
     assert any(name == "outer_work" for _, _, name in pstats.Stats(other).stats)
-    assert "3 requests ran unprofiled" in Answer(profiler, "/__profile__").text
-    assert Answer(profiler).status == 200
+    assert "3 requests ran unprofiled" in Response(profiler, "/__profile__").text
+    assert Response(profiler).status == 200
     assert len(profiles(folder)) == 1
 
 
 def test_a_profile_that_cannot_be_written_does_not_hurt_the_request(profiler, folder, caplog):
     folder.rmdir()
-    assert [Answer(profiler).status for _ in range(3)] == [200, 200, 200]
+    assert [Response(profiler).status for _ in range(3)] == [200, 200, 200]
     assert profiler.write_failures == 3
     assert len([record for record in caplog.records if record.name == "anygate.profiler"]) == 1
-    page = Answer(profiler, "/__profile__")
+    page = Response(profiler, "/__profile__")
     assert page.status == 200
     assert "could not write 3 profiles" in page.text
     assert str(folder) in page.text
     folder.mkdir()
-    Answer(profiler)
-    assert "is left out" not in Answer(profiler, "/__profile__").text
+    Response(profiler)
+    assert "is left out" not in Response(profiler, "/__profile__").text
 
 
 def test_an_unusable_folder_is_an_error_that_names_it(tmp_path):
@@ -222,7 +222,7 @@ def test_a_trusted_entry_that_is_no_network_is_an_error(folder):
 
 @pytest.mark.parametrize("remote", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
 def test_trusted_addresses_see_the_page(used, remote):
-    assert "<h1>Profile</h1>" in Answer(used, "/__profile__", remote=remote).text
+    assert "<h1>Profile</h1>" in Response(used, "/__profile__", remote=remote).text
 
 
 @pytest.mark.parametrize(
@@ -230,19 +230,19 @@ def test_trusted_addresses_see_the_page(used, remote):
 )
 @pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame", "/__profile__/clear"])
 def test_to_all_others_there_is_no_page(used, folder, remote, path):
-    answer = Answer(used, path, method="POST", remote=remote, HTTP_X_FORWARDED_FOR=HOME)
+    answer = Response(used, path, method="POST", remote=remote, HTTP_X_FORWARDED_FOR=HOME)
     assert answer.body == b"the application answers"
     assert len(profiles(folder)) == 4
 
 
 def test_the_trusted_networks_can_be_chosen(folder):
     profiler = Profiler(application, folder, trusted=["192.0.2.0/24"])
-    assert "<h1>Profile</h1>" in Answer(profiler, "/__profile__", remote=ABROAD).text
-    assert Answer(profiler, "/__profile__", remote=HOME).body == b"the application answers"
+    assert "<h1>Profile</h1>" in Response(profiler, "/__profile__", remote=ABROAD).text
+    assert Response(profiler, "/__profile__", remote=HOME).body == b"the application answers"
 
 
 def test_paths_that_only_begin_like_the_page_belong_to_the_application(used):
-    assert Answer(used, "/__profile__x").body == b"the application answers"
+    assert Response(used, "/__profile__x").body == b"the application answers"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_paths_that_only_begin_like_the_page_belong_to_the_application(used):
     ],
 )
 def test_answers_keep_to_wsgi_and_carry_their_headers(used, folder, path, query):
-    answer = Answer(validator(used), path, query)
+    answer = Response(validator(used), path, query)
     assert int(answer.headers["Content-Length"]) == len(answer.body)
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Content-Security-Policy"] == (
@@ -266,35 +266,35 @@ def test_answers_keep_to_wsgi_and_carry_their_headers(used, folder, path, query)
         "frame-ancestors 'none'"
     )
     assert len(profiles(folder)) == 3, "the page itself is not profiled"
-    head = Answer(validator(used), path, query, method="HEAD")
+    head = Response(validator(used), path, query, method="HEAD")
     assert (head.status, head.body) == (answer.status, b"")
 
 
 @pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame"])
 def test_pages_name_no_outside_address(used, path):
-    assert "//" not in re.sub(r"<script>.*?</script>", "", Answer(used, path).text, flags=re.DOTALL)
-    assert "http" not in Answer(used, path).text
+    assert "//" not in re.sub(r"<script>.*?</script>", "", Response(used, path).text, flags=re.DOTALL)
+    assert "http" not in Response(used, path).text
 
 
 def test_unknown_pages_are_404_and_other_methods_405(used):
-    assert Answer(used, "/__profile__/nowhere").status == 404
-    refused = Answer(used, "/__profile__", method="DELETE")
+    assert Response(used, "/__profile__/nowhere").status == 404
+    refused = Response(used, "/__profile__", method="DELETE")
     assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
-    refused = Answer(used, "/__profile__/clear")
+    refused = Response(used, "/__profile__/clear")
     assert (refused.status, refused.headers["Allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("query", ["sort=nonsense", "limit=0", "limit=-1", "limit=many", "format=xml"])
 def test_a_query_that_cannot_be_met_is_400_and_says_why(used, query):
-    answer = Answer(used, "/__profile__", query)
+    answer = Response(used, "/__profile__", query)
     assert answer.status == 400
     assert query.split("=")[0] + "=" in answer.text
 
 
 def test_json_adds_up_the_files_of_all_processes(used, folder):
     elsewhere = Profiler(application, folder)
-    Answer(elsewhere)
-    answer = Answer(used, "/__profile__", "format=json")
+    Response(elsewhere)
+    answer = Response(used, "/__profile__", "format=json")
     assert answer.headers["Content-Type"] == "application/json"
     figures = json.loads(answer.body)
     rows = {row["function"]: row for row in figures["functions"]}
@@ -316,11 +316,11 @@ def test_json_adds_up_the_files_of_all_processes(used, folder):
     ],
 )
 def test_functions_are_sorted_and_limited(used, sort, key):
-    rows = json.loads(Answer(used, "/__profile__", f"format=json&sort={sort}").body)["functions"]
+    rows = json.loads(Response(used, "/__profile__", f"format=json&sort={sort}").body)["functions"]
     assert [key(row) for row in rows] == sorted(key(row) for row in rows)
-    first = json.loads(Answer(used, "/__profile__", f"format=json&sort={sort}&limit=2").body)["functions"]
+    first = json.loads(Response(used, "/__profile__", f"format=json&sort={sort}&limit=2").body)["functions"]
     assert first == rows[:2]
-    page = Answer(used, "/__profile__", f"sort={sort}&limit=2").text
+    page = Response(used, "/__profile__", f"sort={sort}&limit=2").text
     assert page.count("<tr>") == 1 + 2
     assert re.search(rf'aria-sort=\w+><a href="\?sort={sort}&amp;limit=2">', page)
 
@@ -328,7 +328,7 @@ def test_functions_are_sorted_and_limited(used, sort, key):
 def test_a_refresh_reads_new_files_only(folder, profiler, monkeypatch):
     figures = Figures(folder)
     for count in (1, 2):
-        Answer(profiler)
+        Response(profiler)
         figures.refresh()
         assert figures.requests == count
     monkeypatch.setattr("anygate.profile_figures._profile", lambda content: pytest.fail("read again"))
@@ -337,9 +337,9 @@ def test_a_refresh_reads_new_files_only(folder, profiler, monkeypatch):
 
 
 def test_files_deleted_meanwhile_no_longer_count(used, folder):
-    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 3
+    assert json.loads(Response(used, "/__profile__", "format=json").body)["requests"] == 3
     profiles(folder)[0].unlink()
-    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 2
+    assert json.loads(Response(used, "/__profile__", "format=json").body)["requests"] == 2
 
 
 @pytest.mark.parametrize(
@@ -349,17 +349,17 @@ def test_a_file_that_is_no_profile_is_skipped_and_named(used, folder, content):
     (folder / "req_<bad>.prof").write_bytes(content)
     good = profiles(folder)[1].read_bytes()
     (folder / "req_cut.prof").write_bytes(good[: len(good) // 2])
-    figures = json.loads(Answer(used, "/__profile__", "format=json").body)
+    figures = json.loads(Response(used, "/__profile__", "format=json").body)
     assert figures["requests"] == 3
     assert set(figures["skipped"]) >= {"req_cut.prof"}
-    page = Answer(used, "/__profile__").text
+    page = Response(used, "/__profile__").text
     assert "req_cut.prof</code> is left out" in page
     assert "<bad>" not in page
     assert "req_&lt;bad&gt;.prof</code> is left out" in page
 
 
 def test_the_download_is_the_merged_profile(used, tmp_path):
-    answer = Answer(used, "/__profile__", "download")
+    answer = Response(used, "/__profile__", "download")
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="wsgi.prof"'
     (tmp_path / "down.prof").write_bytes(answer.body)
@@ -375,15 +375,15 @@ def test_the_download_is_the_merged_profile(used, tmp_path):
 
 
 def test_without_profiles_the_pages_say_so(profiler):
-    assert "No request was profiled yet" in Answer(profiler, "/__profile__").text
-    assert "No request was profiled yet" in Answer(profiler, "/__profile__/flame").text
-    assert Answer(profiler, "/__profile__", "download").status == 404
+    assert "No request was profiled yet" in Response(profiler, "/__profile__").text
+    assert "No request was profiled yet" in Response(profiler, "/__profile__/flame").text
+    assert Response(profiler, "/__profile__", "download").status == 404
 
 
 def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
     (folder / "wsgi.prof").write_bytes(b"kept")
-    assert Answer(used, "/__profile__").status == 200
-    answer = Answer(
+    assert Response(used, "/__profile__").status == 200
+    answer = Response(
         validator(used),
         "/__profile__/clear",
         method="POST",
@@ -394,7 +394,7 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
     assert (answer.status, answer.headers["Location"]) == (303, "/mounted/__profile__")
     assert profiles(folder) == []
     assert (folder / "wsgi.prof").exists()
-    assert json.loads(Answer(used, "/__profile__", "format=json").body)["requests"] == 0
+    assert json.loads(Response(used, "/__profile__", "format=json").body)["requests"] == 0
 
 
 @pytest.mark.parametrize(
@@ -409,13 +409,13 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
     ],
 )
 def test_another_site_cannot_clear(used, folder, environ):
-    answer = Answer(used, "/__profile__/clear", method="POST", HTTP_HOST="here:8000", **environ)
+    answer = Response(used, "/__profile__/clear", method="POST", HTTP_HOST="here:8000", **environ)
     assert answer.status == 403
     assert len(profiles(folder)) == 3
 
 
 def flame_of(profiler):
-    page = Answer(profiler, "/__profile__/flame").text
+    page = Response(profiler, "/__profile__/flame").text
     return ElementTree.fromstring(page[page.index('<svg id="flame"') : page.rindex("</svg>") + len("</svg>")])
 
 
@@ -440,7 +440,7 @@ class Sampled:
             work(seen)
             return application(environ, start_response)
 
-        Answer(Profiler(app, folder))
+        Response(Profiler(app, folder))
         self.figures = Figures(folder)
         self.figures.refresh()
         self.boxes = boxes(self.figures)
@@ -460,10 +460,10 @@ def test_the_flame_graph_is_xml_and_shows_the_functions_of_the_application(folde
 
 def test_requests_too_short_for_a_sample_are_said_to_be(folder):
     profiler = Profiler(application, folder)
-    Answer(profiler)
+    Response(profiler)
     for file in folder.glob("stacks_*.json"):
         file.unlink()
-    assert "the requests were too short" in Answer(profiler, "/__profile__/flame").text
+    assert "the requests were too short" in Response(profiler, "/__profile__/flame").text
 
 
 def test_odd_names_are_escaped(folder, monkeypatch):
@@ -473,8 +473,8 @@ def test_odd_names_are_escaped(folder, monkeypatch):
     Sampled(folder, names["f"], monkeypatch)
     profiler = Profiler(application, folder)
     assert any("<b>&\"'" in title.text for title in flame_of(profiler).iter("title"))
-    assert "<b>" not in Answer(profiler, "/__profile__").text
-    assert Answer(profiler, "/__profile__", "format=json").status == 200
+    assert "<b>" not in Response(profiler, "/__profile__").text
+    assert Response(profiler, "/__profile__", "format=json").status == 200
 
 
 def figures_of(folder, stacks):

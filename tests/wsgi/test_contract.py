@@ -202,7 +202,7 @@ class TestStreamedInput:
             assert connection.answer().body == b"hi"
 
 
-class TestAnswers:
+class TestResponses:
     @pytest.mark.parametrize("name", ["response_headers", "headers"])
     def test_arguments_may_be_given_by_name(self, echo, name):
         assert echo.get(f"/by_name?{name}").body == b"by name"

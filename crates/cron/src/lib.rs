@@ -26,6 +26,6 @@ mod testing;
 
 pub use entry::{Crontabs, Entry, Identity, Overlap, Sources, Task};
 pub use error::Error;
-pub use list::{Row, list, table};
+pub use list::{JobStatus, list, table};
 pub use once::once;
 pub use scheduler::{Scheduler, Summary};

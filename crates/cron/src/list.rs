@@ -11,7 +11,7 @@ use crate::state::{Record, StateFile};
 
 /// One job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct JobStatus {
     /// Name: an entry's, or `application/crontab:line`.
     pub name: String,
     /// The schedule as it was written.
@@ -37,7 +37,7 @@ pub struct Row {
 /// The jobs of all sources, as they are at `now`.
 ///
 /// Errors: as of [`crate::Scheduler::new`].
-pub fn list(sources: Sources, state: PathBuf, now: SystemTime) -> Result<Vec<Row>, Error> {
+pub fn list(sources: Sources, state: PathBuf, now: SystemTime) -> Result<Vec<JobStatus>, Error> {
     let mut jobs = Jobs::new(sources)?;
     jobs.look();
     let state = StateFile::new(state).and_then(|file| file.read()).map_err(Error::State)?;
@@ -51,7 +51,7 @@ pub fn list(sources: Sources, state: PathBuf, now: SystemTime) -> Result<Vec<Row
             next => next.map_or_else(|| "never".to_owned(), show),
         };
         let is_running = record.process.as_ref().is_some_and(|process| process.lives());
-        Row {
+        JobStatus {
             name: job.name.clone(),
             schedule: job.written.clone(),
             next,
@@ -71,9 +71,9 @@ pub fn list(sources: Sources, state: PathBuf, now: SystemTime) -> Result<Vec<Row
 }
 
 /// The rows under headings, in columns, one line each.
-pub fn table(rows: &[Row]) -> String {
+pub fn table(rows: &[JobStatus]) -> String {
     let heading = ["NAME", "SCHEDULE", "NEXT", "LAST RUN", "TOOK", "RESULT", "RUNS"].map(str::to_owned);
-    let cells = |row: &Row| {
+    let cells = |row: &JobStatus| {
         [
             row.name.clone(),
             row.schedule.clone(),

@@ -19,7 +19,7 @@ use crate::syslog::{Form, Sender};
 
 /// An open place.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum Destination {
     /// Bytes, as they are.
     Stream(Output),
     /// A message for each line.
@@ -43,53 +43,56 @@ pub(crate) enum Unit<'a> {
     Lines(&'a [u8]),
 }
 
-impl Place {
+impl Destination {
     /// Opens what a plan names. A file becomes `owner`'s if it is another's: that is who opens it anew.
     pub(crate) fn open(
         target: &LogTarget,
         identifier: &'static str,
         facility: Facility,
         owner: Option<u32>,
-    ) -> io::Result<Place> {
+    ) -> io::Result<Destination> {
         let facility = facility.number();
         Ok(match target {
-            LogTarget::Stdout => Place::Stream(standard(io::stdout().as_fd())?),
-            LogTarget::Stderr => Place::Stream(standard(io::stderr().as_fd())?),
-            LogTarget::File(path) => Place::Stream(file(path, owner)?),
+            LogTarget::Stdout => Destination::Stream(standard(io::stdout().as_fd())?),
+            LogTarget::Stderr => Destination::Stream(standard(io::stderr().as_fd())?),
+            LogTarget::File(path) => Destination::Stream(file(path, owner)?),
             LogTarget::Syslog(SyslogAddress::Local(path)) => {
-                Place::Syslog(Socket::unix(path)?, Sender::new(Form::Local, identifier, facility))
+                Destination::Syslog(Socket::unix(path)?, Sender::new(Form::Local, identifier, facility))
             }
-            LogTarget::Syslog(SyslogAddress::Udp { host, port }) => {
-                Place::Syslog(Socket::udp(host, *port)?, Sender::new(Form::Network, identifier, facility))
+            LogTarget::Syslog(SyslogAddress::Udp { host, port }) => Destination::Syslog(
+                Socket::udp(host, *port)?,
+                Sender::new(Form::Network, identifier, facility),
+            ),
+            LogTarget::Journald(path) => {
+                Destination::Journal { socket: Socket::unix(path)?, identifier, facility }
             }
-            LogTarget::Journald(path) => Place::Journal { socket: Socket::unix(path)?, identifier, facility },
         })
     }
 
     /// Whether it takes any amount of text in one piece.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self, Place::Stream(output) if output.file().is_some())
+        matches!(self, Destination::Stream(output) if output.file().is_some())
     }
 
     /// Whether each packet arrives whole or not at all.
     pub(crate) fn takes_datagrams(&self) -> bool {
-        !matches!(self, Place::Stream(_))
+        !matches!(self, Destination::Stream(_))
     }
 
     /// Returns the packets of some lines, one after another, where it is no file.
     pub(crate) fn packets(&self, severity: Severity, unit: &Unit<'_>, mut give: impl FnMut(&[u8])) {
         let (Unit::Message(text) | Unit::Lines(text)) = *unit;
         match (self, unit) {
-            (Place::Stream(_), _) => pieces(text, give),
-            (Place::Syslog(_, sender), _) => {
+            (Destination::Stream(_), _) => pieces(text, give),
+            (Destination::Syslog(_, sender), _) => {
                 let now = SystemTime::now();
                 lines(text).for_each(|line| give(&sender.message(severity, line, now)));
             }
-            (Place::Journal { identifier, facility, .. }, Unit::Message(_)) => {
+            (Destination::Journal { identifier, facility, .. }, Unit::Message(_)) => {
                 let text = text.trim_ascii_end();
                 give(&journal::entry(identifier, *facility, severity, text));
             }
-            (Place::Journal { identifier, facility, .. }, Unit::Lines(_)) => {
+            (Destination::Journal { identifier, facility, .. }, Unit::Lines(_)) => {
                 lines(text).for_each(|line| give(&journal::entry(identifier, *facility, severity, line)));
             }
         }
@@ -100,17 +103,17 @@ impl Place {
     /// Errors: [`io::ErrorKind::WouldBlock`] when there is no room now.
     pub(crate) fn write(&mut self, packet: &[u8]) -> io::Result<usize> {
         match self {
-            Place::Stream(output) => output.write(packet),
-            Place::Syslog(socket, _) | Place::Journal { socket, .. } => socket.send(packet),
+            Destination::Stream(output) => output.write(packet),
+            Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => socket.send(packet),
         }
     }
 }
 
-impl AsFd for Place {
+impl AsFd for Destination {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Place::Stream(output) => output.as_fd(),
-            Place::Syslog(socket, _) | Place::Journal { socket, .. } => match socket {
+            Destination::Stream(output) => output.as_fd(),
+            Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => match socket {
                 Socket::Unix(socket, _) => socket.as_fd(),
                 Socket::Udp(socket) => socket.as_fd(),
             },

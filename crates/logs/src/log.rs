@@ -13,7 +13,7 @@ use anygate_config::{Facility, LogTarget};
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_sys::poll;
 
-use crate::destination::{Place, Unit};
+use crate::destination::{Destination, Unit};
 use crate::recognisable;
 use crate::severity::Severity;
 
@@ -67,7 +67,7 @@ pub enum News {
 }
 
 struct State {
-    place: Place,
+    place: Destination,
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     /// The process whose thread sends on what waits. Another one, which was forked from it, has a copy of it all and no
@@ -98,7 +98,7 @@ pub struct Held<'a> {
 impl Outlet {
     /// Opens a log. A file becomes `owner`'s, if it is to be opened anew by processes of that user.
     pub fn open(kind: Kind, target: &LogTarget, facility: Facility, owner: Option<u32>) -> io::Result<Self> {
-        let place = Place::open(target, kind.identifier(), facility, owner)?;
+        let place = Destination::open(target, kind.identifier(), facility, owner)?;
         let state = State {
             place,
             waiting: VecDeque::new(),
@@ -114,7 +114,7 @@ impl Outlet {
     /// Goes on in a fresh file, after the old one was moved away. What is no file stays open.
     pub fn reopen(&self) -> io::Result<()> {
         if let LogTarget::File(_) = self.target {
-            let fresh = Place::open(&self.target, self.kind.identifier(), self.facility, self.owner)?;
+            let fresh = Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner)?;
             let mut state = self.lock();
             state.place = fresh;
             state.torn = false;
@@ -418,7 +418,7 @@ mod tests {
     fn what_still_waits_at_the_end_is_counted_and_not_waited_for() {
         let (_reader, writer) = io::pipe().unwrap();
         let outlet = open(LogTarget::File("/dev/null".into()));
-        outlet.lock().place = Place::Stream(anygate_sys::Output::of(writer.as_fd()).unwrap());
+        outlet.lock().place = Destination::Stream(anygate_sys::Output::of(writer.as_fd()).unwrap());
         outlet.lines("line\n".repeat(20_000).as_bytes());
         assert_eq!(outlet.tend(Instant::now()), (0, None));
         outlet.finish(Duration::ZERO);

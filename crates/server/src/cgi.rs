@@ -80,7 +80,7 @@ pub fn answer(
     };
     let mut head = RequestHead::default();
     let decoded = cgi::decode(variables, &mount, &nobody, &mut head);
-    let mut answer = CgiAnswer {
+    let mut answer = CgiResponse {
         output,
         head_request: head.method() == b"HEAD",
         framing: None,
@@ -208,7 +208,7 @@ impl<R: Read + Send> Body for InputBody<R> {
     }
 }
 
-struct CgiAnswer<'a, W> {
+struct CgiResponse<'a, W> {
     output: &'a mut W,
     head_request: bool,
     framing: Option<BodyFraming>,
@@ -216,7 +216,7 @@ struct CgiAnswer<'a, W> {
     body_bytes: u64,
 }
 
-impl<W: Write> CgiAnswer<'_, W> {
+impl<W: Write> CgiResponse<'_, W> {
     /// How many of `length` more bytes may be sent.
     fn allowed(&mut self, length: u64) -> Result<u64, SendError> {
         self.body_bytes = self.body_bytes.saturating_add(length);
@@ -233,7 +233,7 @@ impl<W: Write> CgiAnswer<'_, W> {
     }
 }
 
-impl<W: Write> Response for CgiAnswer<'_, W> {
+impl<W: Write> Response for CgiResponse<'_, W> {
     fn entered(&mut self) {}
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {

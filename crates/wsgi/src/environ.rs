@@ -87,7 +87,7 @@ const COMMON_VARIABLES: &[&str] = &[
 ];
 
 /// Decision about a field.
-enum Place {
+enum FieldRule {
     /// The application does not see it.
     Nowhere,
     /// A key of the dictionary.
@@ -99,7 +99,7 @@ pub(crate) struct Environs {
     template: Py<PyDict>,
     names: Names,
     /// Decisions about the fields of clients, by name as received.
-    places: HashMap<Box<[u8]>, Place, foldhash::fast::RandomState>,
+    places: HashMap<Box<[u8]>, FieldRule, foldhash::fast::RandomState>,
     /// Keys for the variables of front servers.
     variables: HashMap<&'static [u8], Py<PyString>, foldhash::fast::RandomState>,
     methods: Vec<(&'static [u8], Py<PyString>)>,
@@ -275,7 +275,7 @@ impl Environs {
                     &fresh
                 }
             };
-            let Place::Key(key) = place else {
+            let FieldRule::Key(key) = place else {
                 framed |= is_framing(name);
                 continue;
             };
@@ -315,13 +315,13 @@ fn make_room(template: &Bound<'_, PyDict>) -> PyResult<()> {
 ///
 /// Names with `_` go nowhere, since `X_User` would be taken for `X-User`; nor does `Proxy`, which would become HTTP_PROXY
 /// (CVE-2016-1000110). Framing is the server's affair, and the host is set from the request's authority.
-fn place(py: Python<'_>, name: &[u8]) -> PyResult<Place> {
+fn place(py: Python<'_>, name: &[u8]) -> PyResult<FieldRule> {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     if name.contains(&b'_') || is("proxy") || is("host") || is_framing(name) {
-        return Ok(Place::Nowhere);
+        return Ok(FieldRule::Nowhere);
     }
     if is("content-type") {
-        return Ok(Place::Key(PyString::intern(py, "CONTENT_TYPE").unbind()));
+        return Ok(FieldRule::Key(PyString::intern(py, "CONTENT_TYPE").unbind()));
     }
     let mut key = b"HTTP_".to_vec();
     key.extend(name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
@@ -329,7 +329,7 @@ fn place(py: Python<'_>, name: &[u8]) -> PyResult<Place> {
         Ok(text) => PyString::intern(py, text),
         Err(_) => latin1(py, &key)?,
     };
-    Ok(Place::Key(key.unbind()))
+    Ok(FieldRule::Key(key.unbind()))
 }
 
 fn is_framing(name: &[u8]) -> bool {
