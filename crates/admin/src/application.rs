@@ -303,9 +303,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests {
     use super::testing::{Fake, Taken, ask, head};
-    use std::time::Duration;
 
-    use anygate_policy::cache::{Epochs, Lookup, Memory, PathRule, Rules};
+    use anygate_config::site::{CachePath, CachePlan};
+    use anygate_policy::cache::{Epochs, Lookup, Memory};
 
     use super::*;
 
@@ -381,13 +381,16 @@ mod tests {
             ask(fake, &head("POST", &target, "localhost", &[("X-Anygate", "1")])).status
         };
         assert_eq!(post(&fake, "all"), 409);
-        let path =
-            PathRule { prefix: "/".to_owned(), on: true, default_lifetime: Some(Duration::from_secs(60)) };
-        let rules = Rules { paths: vec![path], ..Rules::default() };
+        let plan = CachePlan {
+            paths: vec![CachePath::read("/ 1m").unwrap()],
+            max_bytes: 1 << 20,
+            entry_max_bytes: 1 << 20,
+            obey_clients: true,
+        };
         // Another process with the same epochs.
         let epochs = Epochs::local();
-        fake.cache = Some(Cache::new(rules.clone(), Arc::new(Memory::new(1000)), epochs.clone()));
-        let worker = Cache::new(rules, Arc::new(Memory::new(100_000)), epochs);
+        fake.cache = Some(Cache::new(&plan, 1, Arc::new(Memory::new(1000)), epochs.clone()));
+        let worker = Cache::new(&plan, 1, Arc::new(Memory::new(100_000)), epochs);
         let request = head("GET", "/a?b=c", "example.org", &[]);
         let is_kept = || matches!(worker.lookup(&request, false, SystemTime::now()), Lookup::Hit(_));
         for (query, is_gone) in [

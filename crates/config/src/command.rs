@@ -9,7 +9,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::options::{self, Kind, OPTIONS};
-use crate::plan::{AdminPlan, Plan};
+use crate::plan::Plan;
+use crate::plan::admin::AdminPlan;
 use crate::settings::{Origin, Settings, Wrong};
 use crate::{VERSION, file, help};
 

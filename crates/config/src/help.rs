@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use crate::grammar::{HIDDEN, without_password};
 use crate::options::{Kind, OPTIONS, Opt, Section};
 use crate::settings::{Origin, Settings};
-use crate::site::grammar::{HIDDEN, without_password};
-use crate::value::{Value, show_duration, show_size};
+use crate::units::{show_duration, show_size};
+use crate::value::Value;
 
 const HEAD: &str = "\
 anygate serves a Python WSGI application.

@@ -13,21 +13,30 @@
 
 pub mod command;
 pub mod file;
+mod grammar;
 pub mod help;
+pub mod invalid;
 pub mod log_format;
 pub mod options;
 pub mod plan;
+pub mod quoting;
 pub mod settings;
+mod units;
 pub mod value;
 
 pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
+pub use plan::Plan;
+pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};
+pub use plan::admin::{AdminPlan, StatsdPlan};
+pub use plan::application::ApplicationPlan;
+pub use plan::cron::{CronJob, CronMode, CronPlan, CronTask, Overlap};
+pub use plan::log::{AccessLogFormat, Facility, LogLevel, LogPlan, LogTarget, RotatePlan, SyslogAddress};
+pub use plan::network::{Network, Source};
+pub use plan::origin::PageOrigin;
+pub use plan::process::ProcessPlan;
+pub use plan::server::{Concurrency, ForwardedHeader, ServerPlan};
 pub use plan::site::{self, SitePlan};
-pub use plan::{
-    AccessLogFormat, AdminPlan, ApplicationPlan, Bind, BindAddress, CertificateSource, Concurrency, CronJob,
-    CronMode, CronPlan, CronTask, Facility, ForwardedHeader, LogLevel, LogPlan, LogTarget, Mount, Plan,
-    ProcessPlan, Protocol, RotatePlan, ServerPlan, SocketPlan, StatsdPlan, SyslogAddress, TlsPlan,
-    TrustedProxy, WebSocketOrigins,
-};
+pub use plan::tls::{CertificateSource, TlsPlan};
 pub use settings::{Origin, Settings};
 
 /// The version of anygate.

@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::options::{self, Kind, OPTIONS, Opt};
-use crate::value::{Value, show_duration};
+use crate::units::show_duration;
+use crate::value::Value;
 
 /// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]

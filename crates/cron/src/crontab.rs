@@ -8,8 +8,9 @@
 use std::ffi::OsString;
 use std::fmt;
 
+use anygate_config::quoting::{self, Unfinished};
+
 use crate::fields::{self, Field, Fields, Oddity, StepOfZero};
-use crate::quoting::{self, Unfinished};
 
 /// The nicknames, in web2py's order, with the five fields they stand for.
 const NICKNAMES: [(&str, &str); 8] = [

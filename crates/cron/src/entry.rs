@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anygate_config::{CronJob, CronTask, Overlap};
+
 use crate::error::Error;
 use crate::schedule::{Schedule, zone};
 
@@ -12,7 +14,7 @@ use crate::schedule::{Schedule, zone};
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The entries of the configuration.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<CronJob>,
     /// The python that runs functions.
     pub python: PathBuf,
     /// The crontabs of a web2py folder.
@@ -28,56 +30,6 @@ pub struct Identity {
     pub uid: Option<u32>,
     /// The group; this process's when `None`.
     pub gid: Option<u32>,
-}
-
-/// One entry of the configuration.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Name in logs and lists; past runs are recorded under it.
-    pub name: String,
-    /// Five fields as in the cron of Unix, or a nickname such as `@daily` or `@reboot`.
-    pub schedule: String,
-    /// Program or function to run.
-    pub task: Task,
-    /// The zone that the schedule is in; the system's when `None`.
-    pub timezone: Option<String>,
-    /// Behaviour when the previous run has not ended.
-    pub overlap: Overlap,
-    /// A run that takes longer is ended, with all processes of its group.
-    pub time_limit: Option<Duration>,
-    /// Variables beside those of this process.
-    pub environment: BTreeMap<String, String>,
-    /// Working directory; this process's when `None`.
-    pub folder: Option<PathBuf>,
-}
-
-/// Program or function of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// A program and its arguments, without a shell.
-    Command(Vec<String>),
-    /// A function of Python, `module:function`.
-    Function(String),
-}
-
-/// Behaviour of a run that is due when the previous one has not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overlap {
-    /// It is left out, and counted.
-    #[default]
-    Skip,
-    /// It begins when the last one ends. One run waits at most; a further one is left out.
-    Queue,
-    /// The last one is ended, and it begins then.
-    Kill,
-    /// Both run, up to [`Overlap::ALLOWED_MAX`] at once.
-    Allow,
-}
-
-impl Overlap {
-    /// So many runs of one job go at once at most, whatever is allowed: a job that hangs must not fill the machine.
-    /// It is the number of jobs that web2py runs at once.
-    pub const ALLOWED_MAX: usize = 5;
 }
 
 /// The crontabs of a web2py folder: `applications/<app>/cron/crontab`.
@@ -139,12 +91,14 @@ pub(crate) fn jobs(sources: &Sources) -> Result<Vec<Job>, Error> {
     Ok(jobs)
 }
 
-fn arguments(entry: &Entry, sources: &Sources) -> Result<Vec<OsString>, Error> {
+fn arguments(entry: &CronJob, sources: &Sources) -> Result<Vec<OsString>, Error> {
     let failed = |command: &str| Error::Command { job: entry.name.clone(), command: command.to_owned() };
     match &entry.task {
-        Task::Command(words) if words.first().is_none_or(String::is_empty) => Err(failed(&words.join(" "))),
-        Task::Command(words) => Ok(words.iter().map(OsString::from).collect()),
-        Task::Function(name) => match name.split_once(':') {
+        CronTask::Command(words) if words.first().is_none_or(String::is_empty) => {
+            Err(failed(&words.join(" ")))
+        }
+        CronTask::Command(words) => Ok(words.iter().map(OsString::from).collect()),
+        CronTask::Function(name) => match name.split_once(':') {
             Some((module, function)) if !module.is_empty() && !function.is_empty() => {
                 Ok(vec![sources.python.clone().into(), "-m".into(), "anygate.job".into(), name.into()])
             }
@@ -158,14 +112,14 @@ mod tests {
     use super::*;
     use crate::testing::entry;
 
-    fn sources(entries: Vec<Entry>) -> Sources {
+    fn sources(entries: Vec<CronJob>) -> Sources {
         Sources { entries, python: "/usr/bin/python3".into(), ..Sources::default() }
     }
 
     #[test]
     fn a_function_is_run_by_python() {
         let function =
-            Entry { task: Task::Function("shop.jobs:tidy".to_owned()), ..entry("tidy", "@daily", "") };
+            CronJob { task: CronTask::Function("shop.jobs:tidy".to_owned()), ..entry("tidy", "@daily", "") };
         let jobs = jobs(&sources(vec![function])).unwrap();
         assert_eq!(jobs[0].arguments, ["/usr/bin/python3", "-m", "anygate.job", "shop.jobs:tidy"]);
     }
@@ -174,10 +128,12 @@ mod tests {
     fn names_are_unique_and_commands_are_there() {
         let twice = sources(vec![entry("a", "@daily", "true"), entry("a", "@hourly", "true")]);
         assert!(matches!(jobs(&twice), Err(Error::Name(name)) if name == "a"));
-        for task in
-            [Task::Command(vec![]), Task::Function("shop".to_owned()), Task::Function(":f".to_owned())]
-        {
-            let broken = sources(vec![Entry { task, ..entry("a", "@daily", "") }]);
+        for task in [
+            CronTask::Command(vec![]),
+            CronTask::Function("shop".to_owned()),
+            CronTask::Function(":f".to_owned()),
+        ] {
+            let broken = sources(vec![CronJob { task, ..entry("a", "@daily", "") }]);
             assert!(matches!(jobs(&broken), Err(Error::Command { .. })));
         }
     }

@@ -1,7 +1,7 @@
 //! Jobs at given minutes, each exactly once whatever number of processes looks: web2py's crontabs and the entries of
 //! the configuration. Nothing here makes threads or waits; the owner calls [`Scheduler::tick`] and reaps children.
 //!
-//! * [`crontab`]: what the lines of a web2py crontab say, and [`fields`] their times. [`quoting`]: their commands.
+//! * [`crontab`]: what the lines of a web2py crontab say, and [`fields`] their times.
 //! * `folder`: which crontabs there are. * [`entry`]: what the configuration gives, and what a job is.
 //! * `schedule`: minutes, zones, and when a job is due. * `state`: what is remembered, in a file that processes share.
 //! * `claim`: who gets a minute. * `running`: processes and their output.
@@ -16,7 +16,6 @@ pub mod fields;
 mod folder;
 pub mod list;
 pub mod once;
-pub mod quoting;
 mod running;
 mod schedule;
 pub mod scheduler;
@@ -24,7 +23,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use entry::{Crontabs, Entry, Identity, Overlap, Sources, Task};
+pub use entry::{Crontabs, Identity, Sources};
 pub use error::Error;
 pub use list::{JobStatus, list, table};
 pub use once::once;

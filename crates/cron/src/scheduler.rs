@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::SystemTime;
 
+use anygate_config::Overlap;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
 
 use crate::claim::{Claim, claim};
-use crate::entry::{self, Identity, Job, Overlap, Sources};
+use crate::entry::{self, Identity, Job, Sources};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::running::Run;

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::entry::{Crontabs, Entry, Overlap, Sources, Task};
+use anygate_config::{CronJob, CronTask, Overlap};
+
+use crate::entry::{Crontabs, Sources};
 
 /// An entry that runs a command of a shell.
-pub(crate) fn entry(name: &str, schedule: &str, shell: &str) -> Entry {
-    Entry {
+pub(crate) fn entry(name: &str, schedule: &str, shell: &str) -> CronJob {
+    CronJob {
         name: name.to_owned(),
         schedule: schedule.to_owned(),
-        task: Task::Command(["sh", "-c", shell].map(String::from).to_vec()),
+        task: CronTask::Command(["sh", "-c", shell].map(String::from).to_vec()),
         timezone: Some("UTC".to_owned()),
         overlap: Overlap::Skip,
         time_limit: None,
@@ -20,7 +22,7 @@ pub(crate) fn entry(name: &str, schedule: &str, shell: &str) -> Entry {
     }
 }
 
-pub(crate) fn sources(entries: Vec<Entry>) -> Sources {
+pub(crate) fn sources(entries: Vec<CronJob>) -> Sources {
     Sources { entries, ..Sources::default() }
 }
 

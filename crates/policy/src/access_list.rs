@@ -10,51 +10,32 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use anygate_config::site::Admitted;
+use anygate_config::{Network, Source};
 use anygate_proto::head::RequestHead;
 
-use crate::network::{Client, Network};
+use crate::network::Client;
 use crate::paths::{self, ByPrefix};
 use crate::refusal::Refusal;
 
-/// Lists as they were given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// One for each prefix.
-    pub lists: Vec<List>,
-}
-
-/// Clients that may use the paths below a prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct List {
-    /// It begins with a slash.
-    pub prefix: String,
-    /// Clients that are allowed.
-    pub allow: Vec<Source>,
-    /// Clients that are denied.
-    pub deny: Vec<Source>,
-}
-
-/// Group of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Clients with these addresses.
-    Network(Network),
-    /// Unix sockets, with nobody telling of a client behind.
-    Unix,
-}
-
-/// All lists of a site.
+/// Who may come in.
 #[derive(Clone, Debug, Default)]
 pub struct AccessList {
     lists: ByPrefix<Decisions>,
 }
 
 impl AccessList {
-    /// Prepares lists.
-    pub fn new(rules: &Rules) -> AccessList {
-        AccessList {
-            lists: rules.lists.iter().map(|list| (list.prefix.clone(), Decisions::new(list))).collect(),
+    /// Prepares the list of each prefix.
+    pub fn new(allow: &[Admitted], deny: &[Admitted]) -> AccessList {
+        let mut lists: BTreeMap<&str, List> = BTreeMap::new();
+        for one in allow {
+            lists.entry(&one.prefix).or_default().allow.push(one.source);
         }
+        for one in deny {
+            lists.entry(&one.prefix).or_default().deny.push(one.source);
+        }
+        let list = |(prefix, list): (&str, List)| (prefix.to_owned(), Decisions::new(&list));
+        AccessList { lists: lists.into_iter().map(list).collect() }
     }
 
     /// Whether everybody may come in, so that nothing need be asked.
@@ -69,6 +50,13 @@ impl AccessList {
             || (is_open(&paths::path(head)) && paths::path_at_proxy(head).is_none_or(|path| is_open(&path)));
         if is_let_in { Ok(()) } else { Err(Refusal::forbidden()) }
     }
+}
+
+/// Who is let in to the paths below one prefix, and who is not.
+#[derive(Debug, Default)]
+struct List {
+    allow: Vec<Source>,
+    deny: Vec<Source>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -129,7 +117,7 @@ impl Length {
         // The last network that begins at or before the address is the only one of its length that can hold it.
         let after = self.networks.partition_point(|(network, _)| *network <= address);
         let &(network, allowed) = self.networks.get(after.checked_sub(1)?)?;
-        Network::new(network, self.bits).is_ok_and(|network| network.contains(address)).then_some(allowed)
+        Network::new(network, self.bits)?.contains(address).then_some(allowed)
     }
 }
 
@@ -140,30 +128,34 @@ mod tests {
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn source(text: &str) -> Source {
-        if text == "unix" { Source::Unix } else { Source::Network(text.parse().unwrap()) }
+    /// One list: its prefix, who is allowed and who is denied.
+    type Given<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+
+    fn access(lists: &[Given<'_>]) -> AccessList {
+        let all = |pick: fn(&Given<'_>) -> Vec<String>| -> Vec<Admitted> {
+            lists.iter().flat_map(pick).map(|text| Admitted::read(&text).unwrap()).collect()
+        };
+        AccessList::new(
+            &all(|(prefix, allow, _)| scoped(prefix, allow)),
+            &all(|(prefix, _, deny)| scoped(prefix, deny)),
+        )
     }
 
-    fn list(prefix: &str, allow: &[&str], deny: &[&str]) -> List {
-        List {
-            prefix: prefix.to_owned(),
-            allow: allow.iter().map(|text| source(text)).collect(),
-            deny: deny.iter().map(|text| source(text)).collect(),
-        }
+    fn scoped(prefix: &str, texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| format!("{prefix} {text}")).collect()
     }
 
     fn request(path: &str) -> RequestHead {
         fixtures::request("GET", path, &[])
     }
 
-    fn allows(lists: &[List], path: &str, address: &str) -> bool {
+    fn allows(lists: &[Given<'_>], path: &str, address: &str) -> bool {
         let client = match address {
             "unix" => Client::Unix,
             "" => Client::Unknown,
             text => Client::from(text.parse::<IpAddr>().unwrap()),
         };
-        let access = AccessList::new(&Rules { lists: lists.to_vec() });
-        match access.check(&request(path), client) {
+        match access(lists).check(&request(path), client) {
             Ok(()) => true,
             Err(refusal) => {
                 assert_eq!(refusal.head().status(), 403);
@@ -174,11 +166,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_network_counts() {
-        let lists = [list(
-            "/",
-            &["10.0.0.0/8", "10.1.2.0/24", "2001:db8::/32"],
-            &["10.1.0.0/16", "2001:db8:bad::/48"],
-        )];
+        let lists: [Given<'_>; 1] =
+            [("/", &["10.0.0.0/8", "10.1.2.0/24", "2001:db8::/32"], &["10.1.0.0/16", "2001:db8:bad::/48"])];
         for (address, allowed) in [
             ("10.2.0.1", true),
             ("10.1.0.1", false),
@@ -198,7 +187,7 @@ mod tests {
 
     #[test]
     fn without_anything_allowed_all_others_are() {
-        let lists = [list("/", &[], &["192.0.2.0/24", "::/0"])];
+        let lists: [Given<'_>; 1] = [("/", &[], &["192.0.2.0/24", "::/0"])];
         for (address, allowed) in [
             ("192.0.2.1", false),
             ("::1", false),
@@ -213,14 +202,14 @@ mod tests {
 
     #[test]
     fn the_same_network_in_both_lists_is_denied() {
-        let lists = [list("/", &["192.0.2.0/24", "unix"], &["192.0.2.0/24", "unix"])];
+        let lists: [Given<'_>; 1] = [("/", &["192.0.2.0/24", "unix"], &["192.0.2.0/24", "unix"])];
         assert!(!allows(&lists, "/", "192.0.2.1"));
         assert!(!allows(&lists, "/", "unix"));
     }
 
     #[test]
     fn all_lists_of_a_path_must_agree() {
-        let lists = [list("/", &[], &["10.9.0.0/16"]), list("/admin", &["10.0.0.0/8", "unix"], &[])];
+        let lists: [Given<'_>; 2] = [("/", &[], &["10.9.0.0/16"]), ("/admin", &["10.0.0.0/8", "unix"], &[])];
         for (path, address, allowed) in [
             ("/", "192.0.2.1", true),
             ("/", "10.9.0.1", false),
@@ -238,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_lists_let_everybody_in() {
-        assert!(AccessList::new(&Rules::default()).is_empty());
+        assert!(AccessList::new(&[], &[]).is_empty());
         assert!(allows(&[], "/", "192.0.2.1"));
         assert!(allows(&[], "/", ""));
     }
@@ -282,11 +271,11 @@ mod tests {
                 (None, Some(_)) => false,
                 (None, None) => allow.is_empty(),
             };
-            let sources = |networks: Vec<Network>| networks.into_iter().map(Source::Network).collect();
-            let rules = Rules {
-                lists: vec![List { prefix: "/".to_owned(), allow: sources(allow), deny: sources(deny) }],
+            let admitted = |networks: Vec<Network>| -> Vec<Admitted> {
+                let all = networks.into_iter().map(Source::Network);
+                all.map(|source| Admitted { prefix: "/".to_owned(), source }).collect()
             };
-            let access = AccessList::new(&rules);
+            let access = AccessList::new(&admitted(allow), &admitted(deny));
             prop_assert_eq!(access.check(&request("/x"), Client::from(address)).is_ok(), expected);
         }
     }

@@ -2,49 +2,34 @@
 //! limit is a small value that the server, or whatever stands around an application, asks and applies.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anygate_config::site::{AtOncePlan, ClientBy};
+use anygate_config::{Network, Source};
 use anygate_proto::head::RequestHead;
 
-use crate::network::{Client, Network};
+use crate::network::Client;
 use crate::paths::{self, ByPrefix};
-use crate::rate_limit::By;
 use crate::refusal::Refusal;
 use crate::shared_memory::counters::{CountTable, Permit};
 
 /// Value of Retry-After for a client over its limit, because the end of its requests is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Limits of requests at once, as they were given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestRules {
-    /// One for each prefix; that of the longest holds.
-    pub limits: Vec<RequestLimit>,
-}
-
-/// How many requests a client may have on paths below a prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestLimit {
-    /// It begins with a slash.
-    pub prefix: String,
-    /// Property that tells clients apart.
-    pub by: By,
-    /// Maximum number of concurrent requests.
-    pub requests_max: u32,
-}
+/// Who is refused because the queue is full may try again so soon.
+const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Counts requests of clients.
 #[derive(Clone, Debug)]
 pub struct RequestLimiter {
-    limits: ByPrefix<(u32, RequestLimit)>,
+    limits: ByPrefix<(u32, AtOncePlan)>,
     table: Arc<CountTable>,
 }
 
 impl RequestLimiter {
     /// A limiter that counts in `table`.
-    pub fn new(rules: RequestRules, table: Arc<CountTable>) -> RequestLimiter {
-        let limits = (0..).zip(rules.limits).map(|(number, limit)| (limit.prefix.clone(), (number, limit)));
+    pub fn new(limits: &[AtOncePlan], table: Arc<CountTable>) -> RequestLimiter {
+        let limits = (0..).zip(limits.iter().cloned());
+        let limits = limits.map(|(number, limit)| (limit.prefix.clone(), (number, limit)));
         RequestLimiter { limits: limits.collect(), table }
     }
 
@@ -61,8 +46,8 @@ impl RequestLimiter {
         }
         let Some((number, limit)) = self.limits.find(&paths::path(head)) else { return Ok(None) };
         let field = match &limit.by {
-            By::Field(name) => head.field(name),
-            By::Address => None,
+            ClientBy::Field(name) => head.field(name),
+            ClientBy::Address => None,
         };
         let permit = match field {
             Some(value) => self.table.enter((number, "field", value), limit.requests_max),
@@ -72,106 +57,61 @@ impl RequestLimiter {
     }
 }
 
-/// How many connections there may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionRules {
-    /// Maximum number of connections of this process.
-    pub connections_max: usize,
-    /// Maximum number of connections from one address, or one /64 of IPv6.
-    pub per_client_max: Option<u32>,
-    /// Proxies and the like, whose connections are those of many clients. Unix sockets are never counted by address.
-    pub exempt: Vec<Network>,
-}
-
 /// Counts connections.
 #[derive(Debug)]
 pub struct Connections {
-    rules: ConnectionRules,
-    open: AtomicUsize,
+    /// Most connections from one address, or from one /64 of IPv6.
+    per_client_max: u32,
+    /// Proxies and the like, whose connections are those of many clients.
+    exempt: Vec<Network>,
     table: Arc<CountTable>,
 }
 
-/// Why a connection is not taken.
+/// A connection is not taken: its client has as many as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMany {
-    /// The process has its maximum number of connections.
-    Connections,
-    /// The client has its maximum number of connections.
-    OfClient,
-}
+pub struct TooMany;
 
 /// A connection that is counted until this is dropped.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts no longer"]
 pub struct ConnectionPermit {
-    connections: Arc<Connections>,
     _of_client: Option<Permit>,
 }
 
 impl Connections {
-    /// Counts those of clients in `table`.
-    pub fn new(rules: ConnectionRules, table: Arc<CountTable>) -> Arc<Connections> {
-        Arc::new(Connections { rules, open: AtomicUsize::new(0), table })
+    /// Counts those of clients in `table`. Unix sockets are never counted by address, nor what is `exempt`.
+    pub fn new(per_client_max: u32, exempt: &[Source], table: Arc<CountTable>) -> Arc<Connections> {
+        let exempt = exempt.iter().filter_map(|source| match source {
+            Source::Network(network) => Some(*network),
+            Source::Unix => None,
+        });
+        Arc::new(Connections { per_client_max, exempt: exempt.collect(), table })
     }
 
     /// Counts a connection of `peer`, which is whoever it came from, not whom that speaks for.
-    pub fn open(self: &Arc<Self>, peer: Client) -> Result<ConnectionPermit, TooMany> {
-        if self.open.fetch_add(1, Ordering::AcqRel) >= self.rules.connections_max {
-            self.open.fetch_sub(1, Ordering::AcqRel);
-            return Err(TooMany::Connections);
+    pub fn open(&self, peer: Client) -> Result<ConnectionPermit, TooMany> {
+        match peer {
+            Client::Address(address) if !self.exempt.iter().any(|network| network.contains(address)) => {
+                let permit = self.table.enter(("connection", peer.site()), self.per_client_max);
+                Ok(ConnectionPermit { _of_client: Some(permit.ok_or(TooMany)?) })
+            }
+            Client::Address(_) | Client::Unix | Client::Unknown => Ok(ConnectionPermit { _of_client: None }),
         }
-        let mut permit = ConnectionPermit { connections: Arc::clone(self), _of_client: None };
-        if let (Some(max), Client::Address(address)) = (self.rules.per_client_max, peer)
-            && !self.rules.exempt.iter().any(|network| network.contains(address))
-        {
-            let of_client = self.table.enter(("connection", peer.site()), max).ok_or(TooMany::OfClient)?;
-            permit._of_client = Some(of_client);
-        }
-        Ok(permit)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
     }
 }
 
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.connections.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// How many requests may wait for a thread, and how long. Who would wait longer than clients do is better told at once.
+/// How many requests may wait for a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueRules {
-    /// Maximum number of waiting requests.
+pub struct QueueLimit {
+    /// Most requests that wait.
     pub length_max: usize,
-    /// The longest that one waits.
-    pub age_max: Duration,
-    /// Value of Retry-After for rejected requests.
-    pub retry_after: Duration,
 }
 
-impl QueueRules {
+impl QueueLimit {
     /// Refuses one more when `waiting` wait already: 503.
     pub fn admit(&self, waiting: usize) -> Result<(), Refusal> {
-        if waiting < self.length_max { Ok(()) } else { Err(Refusal::unavailable(self.retry_after)) }
+        if waiting < self.length_max { Ok(()) } else { Err(Refusal::unavailable(QUEUE_RETRY_AFTER)) }
     }
-
-    /// Refuses one that has waited too long before its turn came: 503.
-    pub fn start(&self, waited: Duration) -> Result<(), Refusal> {
-        if waited <= self.age_max { Ok(()) } else { Err(Refusal::unavailable(self.retry_after)) }
-    }
-}
-
-/// How large bodies may be, as it was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BodyRules {
-    /// Maximum where no prefix matches.
-    pub body_max_bytes: u64,
-    /// Below these prefixes; the longest counts, and may allow more or less.
-    pub paths: Vec<(String, u64)>,
 }
 
 /// How large bodies may be, by path.
@@ -182,9 +122,9 @@ pub struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// Prepares limits.
-    pub fn new(rules: BodyRules) -> BodyLimits {
-        BodyLimits { otherwise: rules.body_max_bytes, paths: rules.paths.into_iter().collect() }
+    /// Prepares limits: those of `paths`, of which the longest counts and may allow more or less, and one for all others.
+    pub fn new(otherwise: u64, paths: &[(String, u64)]) -> BodyLimits {
+        BodyLimits { otherwise, paths: paths.iter().cloned().collect() }
     }
 
     /// Most bytes that a request to this path may bring; known before its body is read.
@@ -217,16 +157,8 @@ mod tests {
 
     #[test]
     fn a_client_has_so_many_requests_at_once() {
-        let limit =
-            |prefix: &str, by, requests_max| RequestLimit { prefix: prefix.to_owned(), by, requests_max };
-        let rules = RequestRules {
-            limits: vec![
-                limit("/", By::Address, 2),
-                limit("/report", By::Address, 1),
-                limit("/api", By::Field("X-Key".to_owned()), 1),
-            ],
-        };
-        let limiter = RequestLimiter::new(rules, Arc::new(CountTable::local(100)));
+        let limits = ["2", "/report 1", "/api 1 by X-Key"].map(|text| AtOncePlan::read(text).unwrap());
+        let limiter = RequestLimiter::new(&limits, Arc::new(CountTable::local(100)));
         let one = client("192.0.2.1");
         let first = limiter.enter(&request("/", &[]), one).unwrap().unwrap();
         let second = limiter.enter(&request("/x", &[]), one).unwrap().unwrap();
@@ -243,51 +175,37 @@ mod tests {
         assert!(limiter.enter(&request("/", &[]), one).is_ok());
         drop((second, report, other, api));
         assert!(limiter.enter(&request("/report", &[]), one).is_ok());
-        let none = RequestLimiter::new(RequestRules::default(), Arc::new(CountTable::local(1)));
+        let none = RequestLimiter::new(&[], Arc::new(CountTable::local(1)));
         assert!(none.enter(&request("/", &[]), one).unwrap().is_none());
     }
 
     #[test]
-    fn connections_are_counted_in_all_and_by_site() {
-        let rules = ConnectionRules {
-            connections_max: 4,
-            per_client_max: Some(2),
-            exempt: vec!["10.0.0.0/8".parse().unwrap()],
-        };
-        let connections = Connections::new(rules, Arc::new(CountTable::local(100)));
+    fn connections_are_counted_by_site() {
+        let exempt = ["10.0.0.0/8", "unix"].map(|text| Source::read(text).unwrap());
+        let connections = Connections::new(2, &exempt, Arc::new(CountTable::local(100)));
         let first = connections.open(client("2001:db8::1")).unwrap();
         let second = connections.open(client("2001:db8::2")).unwrap();
-        assert_eq!(connections.open(client("2001:db8::3")).unwrap_err(), TooMany::OfClient);
-        assert_eq!(connections.count(), 2);
-        let proxies: Vec<_> = (0..2).map(|_| connections.open(client("10.0.0.1")).unwrap()).collect();
-        assert_eq!(connections.open(Client::Unix).unwrap_err(), TooMany::Connections);
-        drop((first, proxies));
+        assert_eq!(connections.open(client("2001:db8::3")).unwrap_err(), TooMany);
+        let others: Vec<_> = (0..3).map(|_| connections.open(client("10.0.0.1")).unwrap()).collect();
         let peers: Vec<_> = (0..3).map(|_| connections.open(Client::Unix).unwrap()).collect();
-        drop((second, peers));
-        assert_eq!(connections.count(), 0);
+        assert_eq!(connections.open(client("2001:db8::1")).unwrap_err(), TooMany);
+        drop(first);
+        let third = connections.open(client("2001:db8::3")).unwrap();
+        drop((second, third, others, peers));
     }
 
     #[test]
-    fn a_queue_has_a_length_and_an_age() {
-        let rules = QueueRules {
-            length_max: 2,
-            age_max: Duration::from_secs(5),
-            retry_after: Duration::from_secs(3),
-        };
-        assert!(rules.admit(1).is_ok());
-        let refusal = rules.admit(2).unwrap_err();
+    fn a_queue_has_a_length() {
+        let limit = QueueLimit { length_max: 2 };
+        assert!(limit.admit(1).is_ok());
+        let refusal = limit.admit(2).unwrap_err();
         assert_eq!(refusal.head().status(), 503);
-        assert_eq!(refusal.head().field("retry-after"), Some(&b"3"[..]));
-        assert!(rules.start(Duration::from_secs(5)).is_ok());
-        assert_eq!(rules.start(Duration::from_millis(5001)).unwrap_err().head().status(), 503);
+        assert_eq!(refusal.head().field("retry-after"), Some(&b"2"[..]));
     }
 
     #[test]
     fn bodies_have_limits_by_path() {
-        let limits = BodyLimits::new(BodyRules {
-            body_max_bytes: 100,
-            paths: vec![("/upload".to_owned(), 1000), ("/upload/avatar".to_owned(), 10)],
-        });
+        let limits = BodyLimits::new(100, &[("/upload".to_owned(), 1000), ("/upload/avatar".to_owned(), 10)]);
         for (path, max) in [
             ("/", 100),
             ("/upload", 1000),

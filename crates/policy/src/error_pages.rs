@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::status::reason;
@@ -16,15 +15,6 @@ use crate::accept;
 const PAGE_MAX_BYTES: u64 = 1 << 20;
 /// An id of a request is left out if it is longer.
 const ID_MAX_BYTES: usize = 128;
-
-/// Appearance of error pages.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// Holds pages instead of ours: `404.html`, `404.json` and `404.txt`, or `4xx.html` and so on for all that have none.
-    pub folder: Option<PathBuf>,
-    /// Value of Retry-After with a 503.
-    pub retry_after: Option<Duration>,
-}
 
 /// The forms of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,16 +93,16 @@ enum For {
 #[derive(Clone, Debug, Default)]
 pub struct ErrorPages {
     own: HashMap<(For, Form), Vec<u8>>,
-    retry_after: Option<String>,
 }
 
 impl ErrorPages {
-    /// Reads the pages that replace ours.
+    /// Reads the pages that replace ours: `404.html`, `404.json` and `404.txt`, or `4xx.html` and so on for all that have
+    /// none. Without a folder they are ours.
     ///
     /// Errors: the folder or a page in it cannot be read, or a page is larger than 1 MiB.
-    pub fn new(rules: &Rules) -> io::Result<ErrorPages> {
+    pub fn new(folder: Option<&Path>) -> io::Result<ErrorPages> {
         let mut own = HashMap::new();
-        if let Some(folder) = &rules.folder {
+        if let Some(folder) = folder {
             for entry in fs::read_dir(folder)? {
                 let path = entry?.path();
                 if let Some(place) = place(&path) {
@@ -120,8 +110,7 @@ impl ErrorPages {
                 }
             }
         }
-        let retry_after = rules.retry_after.map(|after| after.as_secs().max(1).to_string());
-        Ok(ErrorPages { own, retry_after })
+        Ok(ErrorPages { own })
     }
 
     /// The page for an error. `accept`: what the client reads, its field Accept. `request_id` is shown, so that somebody
@@ -151,9 +140,6 @@ impl ErrorPages {
         if form == Form::Html && own.is_none() {
             // The page brings its style along, which a policy of the site may forbid.
             fields.push(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"));
-        }
-        if let Some(after) = self.retry_after.as_deref().filter(|_| status == 503) {
-            fields.push(("Retry-After", after));
         }
         let mut head = ResponseHead::new();
         let mut built = head.set_status_line(format!("{status} {title}").as_bytes());
@@ -334,9 +320,7 @@ mod tests {
         ] {
             fs::write(folder.path().join(name), page).unwrap();
         }
-        let rules =
-            Rules { folder: Some(folder.path().to_owned()), retry_after: Some(Duration::from_millis(500)) };
-        let pages = ErrorPages::new(&rules).unwrap();
+        let pages = ErrorPages::new(Some(folder.path())).unwrap();
         let body = |status, accept: &str| pages.page(status, Some(accept.as_bytes()), None).1;
         assert_eq!(body(404, "text/html"), b"own");
         assert_eq!(body(404, "text/plain"), b"404 Not Found\n");
@@ -344,18 +328,15 @@ mod tests {
         assert_eq!(body(503, "application/json"), b"{}");
         assert!(body(403, "text/html").starts_with(b"<!doctype html>"));
         let (head, _) = pages.page(503, Some(b"text/html"), None);
-        assert_eq!(field(&head, "retry-after"), Some("1"));
         assert!(!head.has_field("content-security-policy"), "a page of the site has the site's policy");
-        assert!(!pages.page(404, None, None).0.has_field("retry-after"));
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_an_error() {
-        let rules = Rules { folder: Some("/nonexistent".into()), retry_after: None };
-        assert!(ErrorPages::new(&rules).is_err());
+        assert!(ErrorPages::new(Some(Path::new("/nonexistent"))).is_err());
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("500.html"), vec![b'x'; (1 << 20) + 1]).unwrap();
-        let error = ErrorPages::new(&Rules { folder: Some(folder.path().to_owned()), retry_after: None });
+        let error = ErrorPages::new(Some(folder.path()));
         assert!(error.unwrap_err().to_string().contains("500.html"));
     }
 

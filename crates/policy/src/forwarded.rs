@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use anygate_config::{ForwardedHeader, TrustedProxy};
+use anygate_config::{ForwardedHeader, Source};
 use anygate_proto::application::{Endpoints, Unnamed};
 use anygate_proto::cgi;
 use anygate_proto::head::RequestHead;
@@ -15,7 +15,7 @@ use compact_str::{CompactString, ToCompactString};
 /// Which peers are believed, and about what.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarding {
-    proxies: Vec<TrustedProxy>,
+    proxies: Vec<Source>,
     header: ForwardedHeader,
 }
 
@@ -68,7 +68,7 @@ impl Applied {
 
 impl Forwarding {
     /// Believes these.
-    pub fn new(proxies: Vec<TrustedProxy>, header: ForwardedHeader) -> Self {
+    pub fn new(proxies: Vec<Source>, header: ForwardedHeader) -> Self {
         Forwarding { proxies, header }
     }
 
@@ -83,26 +83,16 @@ impl Forwarding {
         if ends.unnamed == Unnamed::Connection {
             return false;
         }
-        if ends.unix && self.proxies.contains(&TrustedProxy::Unix) {
+        if ends.unix && self.proxies.contains(&Source::Unix) {
             return true;
         }
         !ends.unix && ends.remote_addr.parse().is_ok_and(|address| self.trusts_address(address))
     }
 
     fn trusts_address(&self, address: IpAddr) -> bool {
-        self.proxies.iter().any(|proxy| match *proxy {
-            TrustedProxy::Unix => false,
-            TrustedProxy::Network(network, bits) => match (network, address.to_canonical()) {
-                (IpAddr::V4(network), IpAddr::V4(address)) => {
-                    let apart = network.to_bits() ^ address.to_bits();
-                    apart.leading_zeros() >= u32::from(bits)
-                }
-                (IpAddr::V6(network), IpAddr::V6(address)) => {
-                    let apart = network.to_bits() ^ address.to_bits();
-                    apart.leading_zeros() >= u32::from(bits)
-                }
-                _ => false,
-            },
+        self.proxies.iter().any(|proxy| match proxy {
+            Source::Unix => false,
+            Source::Network(network) => network.contains(address),
         })
     }
 
@@ -399,10 +389,7 @@ mod tests {
     use super::*;
 
     fn forwarding(proxies: &[&str], header: ForwardedHeader) -> Forwarding {
-        let proxy = |text: &&str| match text.split_once('/') {
-            Some((network, bits)) => TrustedProxy::Network(network.parse().unwrap(), bits.parse().unwrap()),
-            None => TrustedProxy::Unix,
-        };
+        let proxy = |text: &&str| Source::read(text).unwrap();
         Forwarding::new(proxies.iter().map(proxy).collect(), header)
     }
 

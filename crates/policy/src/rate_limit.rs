@@ -11,78 +11,25 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anygate_config::site::{ClientBy, Rate, RatePlan};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use crate::network::{Client, ClientKey};
 use crate::paths::{self, ByPrefix};
-use crate::rate_table::{Key, Rate, RateTable, Taken};
+use crate::rate_table::{Key, RateTable, Taken};
 use crate::refusal::{Refusal, whole_seconds};
 
 const POLICY_FIELD: &str = "RateLimit-Policy";
 const LIMIT_FIELD: &str = "RateLimit";
 
-/// Policies as they were given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// In the order in which responses tell of them.
-    pub policies: Vec<Policy>,
-}
-
-/// One rate for paths below a prefix.
+/// One rate of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+struct Policy {
+    /// What answers call it.
     name: String,
-    prefix: String,
-    by: By,
+    by: ClientBy,
     rate: Rate,
-}
-
-/// Property that tells clients apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum By {
-    /// The address; all of a /64 of IPv6.
-    #[default]
-    Address,
-    /// The value of this field; the address when a request has none. Whoever may choose the value freely has as many
-    /// rates as there are values, so something should check it, or a policy by address stand beside this one.
-    Field(String),
-}
-
-/// A policy that cannot be told to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidPolicy {
-    /// The name is empty or has characters other than printable ASCII without quotes.
-    Name,
-    /// The prefix does not begin with a slash.
-    Prefix,
-}
-
-impl fmt::Display for InvalidPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidPolicy::Name => "the name must be printable ASCII without quotes and backslashes",
-            InvalidPolicy::Prefix => "the prefix must begin with /",
-        })
-    }
-}
-
-impl std::error::Error for InvalidPolicy {}
-
-impl Policy {
-    /// A policy; answers call it `name`.
-    ///
-    /// Errors: see [`InvalidPolicy`].
-    pub fn new(name: &str, prefix: &str, by: By, rate: Rate) -> Result<Policy, InvalidPolicy> {
-        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        if name.is_empty() || !name.bytes().all(is_plain) {
-            return Err(InvalidPolicy::Name);
-        }
-        if !prefix.starts_with('/') {
-            return Err(InvalidPolicy::Prefix);
-        }
-        Ok(Policy { name: name.to_owned(), prefix: prefix.to_owned(), by, rate })
-    }
 }
 
 /// Rates that all nodes share.
@@ -165,18 +112,21 @@ impl AsRef<[u8]> for Counted<'_> {
 }
 
 impl RateLimiter {
-    /// A limiter that counts in `table`, and where all nodes see it if `shared` is there.
-    pub fn new(rules: Rules, table: RateTable, shared: Option<Arc<dyn Shared>>) -> RateLimiter {
-        let mut groups: Vec<(String, Vec<(u32, Policy)>)> = Vec::new();
-        for (number, policy) in (0..).zip(rules.policies) {
-            match groups.iter_mut().find(|(prefix, _)| *prefix == policy.prefix) {
-                Some((_, policies)) => policies.push((number, policy)),
-                None => groups.push((policy.prefix.clone(), vec![(number, policy)])),
+    /// A limiter that counts in `table`, and where all nodes see it if `shared` is there. Answers tell of the rates in this
+    /// order.
+    pub fn new(rates: &[RatePlan], table: RateTable, shared: Option<Arc<dyn Shared>>) -> RateLimiter {
+        let mut groups: Vec<(&str, Vec<(u32, Policy)>)> = Vec::new();
+        for (number, RatePlan { prefix, rate, by }) in (0..).zip(rates) {
+            let name = if number == 0 { "default".to_owned() } else { format!("rate-{number}") };
+            let policy = (number, Policy { name, by: by.clone(), rate: *rate });
+            match groups.iter_mut().find(|(other, _)| other == prefix) {
+                Some((_, policies)) => policies.push(policy),
+                None => groups.push((prefix, vec![policy])),
             }
         }
         let group = |policies: Vec<(u32, Policy)>| Group { told: told(&policies).into(), policies };
-        let groups = groups.into_iter().map(|(prefix, policies)| (prefix, group(policies))).collect();
-        RateLimiter { groups, table, shared }
+        let groups = groups.into_iter().map(|(prefix, policies)| (prefix.to_owned(), group(policies)));
+        RateLimiter { groups: groups.collect(), table, shared }
     }
 
     /// Whether nothing is limited.
@@ -201,8 +151,8 @@ impl RateLimiter {
             .iter()
             .map(|(number, policy)| {
                 let key = match &policy.by {
-                    By::Field(name) => head.field(name).map_or(Counted::Client(site), Counted::Field),
-                    By::Address => Counted::Client(site),
+                    ClientBy::Field(name) => head.field(name).map_or(Counted::Client(site), Counted::Field),
+                    ClientBy::Address => Counted::Client(site),
                 };
                 (*number, policy, key)
             })
@@ -295,12 +245,12 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1000);
 
-    fn policy(name: &str, prefix: &str, by: By, rate: &str) -> Policy {
-        Policy::new(name, prefix, by, rate.parse().unwrap()).unwrap()
+    fn rates(texts: &[&str]) -> Vec<RatePlan> {
+        texts.iter().map(|text| RatePlan::read(text).unwrap()).collect()
     }
 
-    fn limiter(policies: Vec<Policy>) -> RateLimiter {
-        RateLimiter::new(Rules { policies }, RateTable::local(1000), None)
+    fn limiter(texts: &[&str]) -> RateLimiter {
+        RateLimiter::new(&rates(texts), RateTable::local(1000), None)
     }
 
     fn request(path: &str, fields: &[(&str, &str)]) -> RequestHead {
@@ -330,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_answer_of_a_limited_path_says_what_is_left() {
-        let limiter = limiter(vec![policy("default", "/", By::Address, "2/m")]);
+        let limiter = limiter(&["2/1m"]);
         let check = |now| limiter.check(&request("/x", &[]), client("192.0.2.1"), now);
         let policies = "\"default\";q=2;w=60".to_owned();
         assert_eq!(said(&check(NOW)), (200, policies.clone(), "\"default\";r=1;t=30".to_owned()));
@@ -344,7 +294,7 @@ mod tests {
 
     #[test]
     fn clients_are_addresses_and_sites_of_ipv6() {
-        let limiter = limiter(vec![policy("a", "/", By::Address, "1/m")]);
+        let limiter = limiter(&["1/1m"]);
         for (address, passes) in [
             ("192.0.2.1", true),
             ("192.0.2.2", true),
@@ -360,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_field_tells_clients_apart_where_there_is_one() {
-        let limiter = limiter(vec![policy("key", "/", By::Field("X-Key".to_owned()), "1/m")]);
+        let limiter = limiter(&["1/1m by X-Key"]);
         for (address, key, passes) in [
             ("192.0.2.1", Some("a"), true),
             ("192.0.2.2", Some("a"), false),
@@ -376,44 +326,29 @@ mod tests {
 
     #[test]
     fn the_policies_of_the_longest_prefix_hold() {
-        let limiter = limiter(vec![
-            policy("site", "/", By::Address, "100/s"),
-            policy("login", "/login", By::Address, "1/m"),
-        ]);
+        let limiter = limiter(&["100/1s", "/login 1/1m"]);
         let check = |path| limiter.check(&request(path, &[]), client("192.0.2.1"), NOW);
-        assert_eq!(said(&check("/login")).1, "\"login\";q=1;w=60");
+        assert_eq!(said(&check("/login")).1, "\"rate-1\";q=1;w=60");
         assert_eq!(said(&check("//login")).0, 429);
-        assert_eq!(said(&check("/")).1, "\"site\";q=100;w=1");
-        let limiter = self::limiter(vec![policy("login", "/login", By::Address, "1/m")]);
+        assert_eq!(said(&check("/")).1, "\"default\";q=100;w=1");
+        let limiter = self::limiter(&["/login 1/1m"]);
         assert!(matches!(limiter.check(&request("/", &[]), client("192.0.2.1"), NOW), Decision::Unlimited));
     }
 
     #[test]
     fn a_request_that_one_policy_refuses_is_counted_by_none() {
-        let limiter = limiter(vec![
-            policy("hour", "/", By::Address, "10/h"),
-            policy("burst", "/", By::Address, "60/m burst=1"),
-        ]);
+        let limiter = limiter(&["10/1h", "60/1m burst 1"]);
         let check = |now| said(&limiter.check(&request("/", &[]), client("192.0.2.1"), now));
-        let policies = "\"hour\";q=10;w=3600, \"burst\";q=60;w=60;anygate-burst=1";
+        let policies = "\"default\";q=10;w=3600, \"rate-1\";q=60;w=60;anygate-burst=1";
         let (status, told, limits) = check(NOW);
         assert_eq!((status, told.as_str()), (200, policies));
-        assert_eq!(limits, "\"hour\";r=9;t=360, \"burst\";r=0;t=1");
+        assert_eq!(limits, "\"default\";r=9;t=360, \"rate-1\";r=0;t=1");
         for _ in 0..20 {
             let (status, _, limits) = check(NOW);
             assert_eq!(status, 429);
-            assert!(limits.starts_with("\"hour\";r=9;t="), "{limits}");
+            assert!(limits.starts_with("\"default\";r=9;t="), "{limits}");
         }
-        assert_eq!(check(NOW + Duration::from_secs(2)).2, "\"hour\";r=8;t=358, \"burst\";r=0;t=1");
-    }
-
-    #[test]
-    fn names_that_would_break_the_field_are_refused() {
-        let rate = "1/s".parse().unwrap();
-        for name in ["", "a\"b", "a\\b", "a\nb", "caf\u{e9}"] {
-            assert_eq!(Policy::new(name, "/", By::Address, rate), Err(InvalidPolicy::Name), "{name}");
-        }
-        assert_eq!(Policy::new("a", "x", By::Address, rate), Err(InvalidPolicy::Prefix));
+        assert_eq!(check(NOW + Duration::from_secs(2)).2, "\"default\";r=8;t=358, \"rate-1\";r=0;t=1");
     }
 
     #[derive(Debug, Default)]
@@ -431,11 +366,11 @@ mod tests {
     #[test]
     fn what_nodes_share_counts_as_long_as_it_answers() {
         let shared = Arc::new(Elsewhere::default());
-        let rules = Rules { policies: vec![policy("a", "/", By::Address, "1/m")] };
+        let rules = rates(&["1/1m"]);
         let limiter =
-            RateLimiter::new(rules, RateTable::local(8), Some(Arc::clone(&shared) as Arc<dyn Shared>));
+            RateLimiter::new(&rules, RateTable::local(8), Some(Arc::clone(&shared) as Arc<dyn Shared>));
         let check = || said(&limiter.check(&request("/", &[]), client("192.0.2.1"), NOW));
-        assert_eq!((check().0, check().2.as_str()), (429, "\"a\";r=0;t=7"));
+        assert_eq!((check().0, check().2.as_str()), (429, "\"default\";r=0;t=7"));
         *shared.gone.lock().unwrap() = true;
         assert_eq!(check().0, 200);
         assert_eq!(check().0, 429);

@@ -13,11 +13,11 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use anygate_config::site::Rate;
 
 /// Memory for cells, all zero at first: a `Box<[AtomicU64]>`, or memory that processes share.
 pub type Cells = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
@@ -33,128 +33,7 @@ const UNIT_BITS: u32 = 12;
 /// What is further ahead than a whole burst and this is no debt, but time that came round. Clocks of those who share a table
 /// differ by less.
 const SKEW_MAX: Duration = Duration::from_secs(60 * 60);
-/// Longer than this nobody is made to wait.
-const PERIOD_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
-/// One request in less than a few units could not be told from none.
-const PER_SECOND_MAX: u64 = 20_000;
-
-/// Number of requests per time, and how many at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    requests: NonZeroU32,
-    period: Duration,
-    burst: NonZeroU32,
-}
-
-/// A rate that cannot be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidRate {
-    /// Not a number, a slash and a unit.
-    Form,
-    /// No requests, or in no time.
-    Zero,
-    /// More requests in a second than can be told apart.
-    TooFast,
-    /// A client would take more than a month to recover its rate.
-    TooSlow,
-}
-
-impl fmt::Display for InvalidRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidRate::Form => {
-                "must be a rate such as 10/s, 100/m, 1000/h, 5000/d or 30/10s, and may end in burst=20"
-            }
-            InvalidRate::Zero => "must allow at least one request",
-            InvalidRate::TooFast => "must be 20000 requests a second or fewer",
-            InvalidRate::TooSlow => "must let a client start anew within 31 days",
-        })
-    }
-}
-
-impl std::error::Error for InvalidRate {}
-
-impl Rate {
-    /// `requests` in each `period` (whole seconds), `burst` of them at once.
-    ///
-    /// Errors: see [`InvalidRate`].
-    pub fn new(requests: u32, period: Duration, burst: u32) -> Result<Rate, InvalidRate> {
-        let (Some(requests), Some(burst)) = (NonZeroU32::new(requests), NonZeroU32::new(burst)) else {
-            return Err(InvalidRate::Zero);
-        };
-        if period.as_secs() == 0 || period.subsec_nanos() > 0 {
-            return Err(InvalidRate::Zero);
-        }
-        let rate = Rate { requests, period, burst };
-        if u64::from(requests.get()).div_ceil(period.as_secs()) > PER_SECOND_MAX {
-            return Err(InvalidRate::TooFast);
-        }
-        if rate.interval().checked_mul(burst.get()).is_none_or(|whole| whole > PERIOD_MAX) {
-            return Err(InvalidRate::TooSlow);
-        }
-        Ok(rate)
-    }
-
-    /// How many requests a period has.
-    pub fn requests(&self) -> u32 {
-        self.requests.get()
-    }
-
-    /// How long a period is, in whole seconds.
-    pub fn period(&self) -> Duration {
-        self.period
-    }
-
-    /// How many requests may come at once after a long silence.
-    pub fn burst(&self) -> u32 {
-        self.burst.get()
-    }
-
-    /// How long one request is paid for.
-    pub fn interval(&self) -> Duration {
-        self.period / self.requests.get()
-    }
-}
-
-impl FromStr for Rate {
-    type Err = InvalidRate;
-
-    /// Reads `100/m`, `30/10s` or `100/m burst=20`. Without a burst, all requests of a period may come at once.
-    fn from_str(text: &str) -> Result<Rate, InvalidRate> {
-        let mut words = text.split_ascii_whitespace();
-        let (Some(rate), burst, None) = (words.next(), words.next(), words.next()) else {
-            return Err(InvalidRate::Form);
-        };
-        let (requests, period) = rate.split_once('/').ok_or(InvalidRate::Form)?;
-        let requests = digits(requests)?;
-        let unit = period.chars().next_back().ok_or(InvalidRate::Form)?;
-        let seconds: u64 = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 60 * 60,
-            'd' => 24 * 60 * 60,
-            _ => return Err(InvalidRate::Form),
-        };
-        let count = match period.strip_suffix(unit) {
-            None | Some("") => 1,
-            Some(count) => digits(count)?,
-        };
-        let burst = match burst {
-            None => requests,
-            Some(word) => digits(word.strip_prefix("burst=").ok_or(InvalidRate::Form)?)?,
-        };
-        Rate::new(requests, Duration::from_secs(seconds.saturating_mul(u64::from(count))), burst)
-    }
-}
-
-fn digits(text: &str) -> Result<u32, InvalidRate> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(InvalidRate::Form);
-    }
-    text.parse().map_err(|_| InvalidRate::TooFast)
-}
-
-/// Result of counting one request.
+/// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The request is within its rate. If not, it was not counted.
@@ -313,11 +192,12 @@ fn ahead(word: u64, now: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anygate_config::site::RatePlan;
     use proptest::prelude::*;
     use std::thread;
 
     fn rate(text: &str) -> Rate {
-        text.parse().unwrap()
+        RatePlan::read(text).unwrap().rate
     }
 
     fn key(bytes: &[u8]) -> Key<'_> {
@@ -327,51 +207,9 @@ mod tests {
     const START: Duration = Duration::from_secs(1_000_000);
 
     #[test]
-    fn rates_are_read() {
-        for (text, requests, seconds, burst) in [
-            ("10/s", 10, 1, 10),
-            ("100/m", 100, 60, 100),
-            ("1000/h", 1000, 3600, 1000),
-            ("5/d", 5, 86_400, 5),
-            ("30/10s", 30, 10, 30),
-            ("100/m burst=20", 100, 60, 20),
-            ("1/s  burst=100", 1, 1, 100),
-        ] {
-            let rate = rate(text);
-            let parts = (rate.requests(), rate.period().as_secs(), rate.burst());
-            assert_eq!(parts, (requests, seconds, burst), "{text}");
-        }
-        for (text, error) in [
-            ("", InvalidRate::Form),
-            ("10", InvalidRate::Form),
-            ("10/", InvalidRate::Form),
-            ("10/x", InvalidRate::Form),
-            ("10/s/s", InvalidRate::Form),
-            ("/s", InvalidRate::Form),
-            ("+10/s", InvalidRate::Form),
-            ("-1/s", InvalidRate::Form),
-            ("1.5/s", InvalidRate::Form),
-            ("10/\u{e9}", InvalidRate::Form),
-            ("10/s 20", InvalidRate::Form),
-            ("10/s burst=", InvalidRate::Form),
-            ("10/s burst=2 x", InvalidRate::Form),
-            ("0/s", InvalidRate::Zero),
-            ("1/0s", InvalidRate::Zero),
-            ("1/s burst=0", InvalidRate::Zero),
-            ("20001/s", InvalidRate::TooFast),
-            ("99999999999/s", InvalidRate::TooFast),
-            ("1/32d", InvalidRate::TooSlow),
-            ("1/d burst=32", InvalidRate::TooSlow),
-            ("1/4294967295d", InvalidRate::TooSlow),
-        ] {
-            assert_eq!(text.parse::<Rate>(), Err(error), "{text}");
-        }
-    }
-
-    #[test]
     fn a_burst_passes_and_then_the_rate() {
         let table = RateTable::local(100);
-        let rate = rate("60/m burst=3");
+        let rate = rate("60/1m burst 3");
         for remaining in [2, 1, 0] {
             let taken = table.take(key(b"a"), &rate, START);
             assert!(taken.allowed);
@@ -393,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let table = RateTable::local(100);
-        let rate = rate("1/m");
+        let rate = rate("1/1m");
         for _ in 0..5 {
             assert!(table.take(key(b"a"), &rate, START).allowed);
             table.give_back(key(b"a"), &rate, START);
@@ -406,7 +244,7 @@ mod tests {
     #[test]
     fn all_threads_together_get_one_burst() {
         let table = RateTable::local(1000);
-        let rate = rate("1/h burst=500");
+        let rate = rate("1/1h burst 500");
         let allowed: usize = thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
@@ -421,7 +259,7 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_does_not_free_who_is_limited() {
         let table = RateTable::local(1000);
-        let rate = rate("10/m");
+        let rate = rate("10/1m");
         for _ in 0..10 {
             assert!(table.take(key(b"busy"), &rate, START).allowed);
         }
@@ -435,7 +273,7 @@ mod tests {
     #[test]
     fn idle_keys_make_room() {
         let table = RateTable::local(8);
-        let rate = rate("1/m");
+        let rate = rate("1/1m");
         for number in 0u32..1000 {
             let now = START + Duration::from_secs(u64::from(number) * 61);
             assert!(table.take(key(&number.to_le_bytes()), &rate, now).allowed);
@@ -446,7 +284,7 @@ mod tests {
     #[test]
     fn time_comes_round_without_harm() {
         let table = RateTable::local(8);
-        let rate = rate("1/s");
+        let rate = rate("1/1s");
         let round = duration(1 << TIME_BITS);
         let before = round - Duration::from_millis(500);
         assert!(table.take(key(b"a"), &rate, before).allowed);
@@ -464,8 +302,8 @@ mod tests {
     #[test]
     fn a_table_without_cells_limits_nothing() {
         let table = RateTable::shared(Arc::new(Vec::new()));
-        assert!(table.take(key(b"a"), &rate("1/d"), START).allowed);
-        table.give_back(key(b"a"), &rate("1/d"), START);
+        assert!(table.take(key(b"a"), &rate("1/1d"), START).allowed);
+        table.give_back(key(b"a"), &rate("1/1d"), START);
     }
 
     proptest! {
@@ -477,7 +315,7 @@ mod tests {
             burst in 1u32..20,
             steps in proptest::collection::vec(0u64..3_000, 1..100),
         ) {
-            let rate = Rate::new(requests, Duration::from_secs(period), burst).unwrap();
+            let rate = rate(&format!("{requests}/{period}s burst {burst}"));
             let table = RateTable::local(8);
             let price = u128::from(paid_in(&rate)) << UNIT_BITS;
             let full = price * u128::from(burst);
@@ -499,9 +337,5 @@ mod tests {
             }
         }
 
-        #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,20}") {
-            let _ = text.parse::<Rate>();
-        }
     }
 }

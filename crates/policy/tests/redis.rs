@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_policy::cache::{Cache, Epochs, Lookup, PathRule, Recorder, Rules as CacheRules};
+use anygate_config::site::{CachePath, CachePlan, Rate, RatePlan, SharedPlan};
+use anygate_policy::cache::{Cache, Epochs, Lookup, Recorder};
 use anygate_policy::network::Client;
-use anygate_policy::rate_limit::{Ask, By, Decision, Policy, RateLimiter, Rules as RateRules, Shared};
-use anygate_policy::rate_table::{Rate, RateTable};
-use anygate_policy::shared::{Redis, Rules};
+use anygate_policy::rate_limit::{Ask, Decision, RateLimiter, Shared};
+use anygate_policy::rate_table::RateTable;
+use anygate_policy::shared::Redis;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 const WITHOUT: &str = "needs a program: ANYGATE_REDIS_SERVER names a redis-server";
@@ -66,10 +67,8 @@ impl Server {
 
     fn node(&self) -> Arc<Redis> {
         let address = format!("unix://{}?pass=secret", self.folder.join("socket").display());
-        let mut rules = Rules::new(address.parse().unwrap());
         // These tests are not about speed, and share their machine.
-        rules.timeout = Duration::from_secs(2);
-        Arc::new(Redis::new(rules).unwrap())
+        Arc::new(node(address, Duration::from_secs(2)))
     }
 }
 
@@ -80,6 +79,14 @@ impl Drop for Server {
     }
 }
 
+fn node(address: String, timeout: Duration) -> Redis {
+    Redis::new(&SharedPlan { address, prefix: "anygate".to_owned(), timeout }).unwrap()
+}
+
+fn rate(text: &str) -> Rate {
+    RatePlan::read(text).unwrap().rate
+}
+
 fn ask<'a>(policy: &'a str, key: &'a [u8], rate: &'a Rate) -> Ask<'a> {
     Ask { policy, key, rate }
 }
@@ -88,7 +95,7 @@ fn ask<'a>(policy: &'a str, key: &'a [u8], rate: &'a Rate) -> Ask<'a> {
 #[ignore = "needs a redis-server"]
 fn all_nodes_together_get_one_burst() {
     let server = Server::start("burst");
-    let rate: Rate = "1/h burst=100".parse().unwrap();
+    let rate = rate("1/1h burst 100");
     let allowed: usize = thread::scope(|scope| {
         let nodes: Vec<_> = (0..4)
             .map(|_| {
@@ -111,7 +118,7 @@ fn all_nodes_together_get_one_burst() {
 fn rates_are_counted_as_in_one_process() {
     let server = Server::start("rates");
     let node = server.node();
-    let (slow, fast): (Rate, Rate) = ("3/h".parse().unwrap(), "10/s burst=1".parse().unwrap());
+    let (slow, fast): (Rate, Rate) = (rate("3/1h"), rate("10/1s burst 1"));
     let both = || node.take(&[ask("slow", b"k", &slow), ask("fast", b"k", &fast)]).unwrap();
     let first = both();
     assert!(first.iter().all(|taken| taken.allowed));
@@ -144,10 +151,9 @@ fn rates_are_counted_as_in_one_process() {
 fn a_node_alone_limits_until_redis_is_back() {
     let mut server = Server::start("back");
     let node = server.node();
-    let rate = "1/h".parse().unwrap();
-    let rules = RateRules { policies: vec![Policy::new("a", "/", By::Address, rate).unwrap()] };
+    let rates = [RatePlan::read("1/1h").unwrap()];
     let shared = Arc::clone(&node) as Arc<dyn Shared>;
-    let limiter = RateLimiter::new(rules, RateTable::local(100), Some(shared));
+    let limiter = RateLimiter::new(&rates, RateTable::local(100), Some(shared));
     let mut head = RequestHead::default();
     let path = head.push_text(b"/").unwrap();
     head.set_path(path);
@@ -194,12 +200,17 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
     head
 }
 
+fn plan() -> CachePlan {
+    CachePlan {
+        paths: vec![CachePath::read("/").unwrap()],
+        max_bytes: 1 << 20,
+        entry_max_bytes: 1 << 20,
+        obey_clients: true,
+    }
+}
+
 fn cache(server: &Server) -> Arc<Cache> {
-    let rules = CacheRules {
-        paths: vec![PathRule { prefix: "/".to_owned(), on: true, default_lifetime: None }],
-        ..CacheRules::default()
-    };
-    Cache::new(rules, server.node(), Epochs::local())
+    Cache::new(&plan(), 1, server.node(), Epochs::local())
 }
 
 fn answer(mut recorder: Recorder, fields: &[(&str, &str)], body: &str) {
@@ -280,18 +291,6 @@ fn answers_are_purged_by_prefix_and_gone_in_time() {
     assert_eq!(left(), ["/xzy/1"]);
     one.purge_all();
     assert!(left().is_empty());
-    let short = [("Cache-Control", "max-age=1, stale-if-error=0")];
-    let rules = CacheRules {
-        paths: vec![PathRule { prefix: "/".to_owned(), on: true, default_lifetime: None }],
-        grace: Duration::ZERO,
-        ..CacheRules::default()
-    };
-    let brief = Cache::new(rules, server.node(), Epochs::local());
-    let head = request("GET", "/short", &[]);
-    assert_eq!(have(&brief, &head, &short, "text"), None);
-    assert_eq!(have(&brief, &head, &short, "text").as_deref(), Some("text"));
-    thread::sleep(Duration::from_millis(1100));
-    assert_eq!(have(&brief, &head, &[], ""), None);
 }
 
 #[test]
@@ -313,10 +312,8 @@ fn without_redis_the_application_is_asked() {
 #[ignore = "a part of another test"]
 fn the_named_one_counts() {
     let Ok(address) = std::env::var("ANYGATE_REDIS_URL") else { return };
-    let mut rules = Rules::new(address.parse().unwrap());
-    rules.timeout = Duration::from_secs(5);
-    let node = Redis::new(rules).unwrap();
-    let rate = "1/h".parse().unwrap();
+    let node = node(address, Duration::from_secs(5));
+    let rate = rate("1/1h");
     let allowed = [(); 2].map(|()| node.take(&[ask("a", b"k", &rate)]).map(|taken| taken[0].allowed));
     println!("{allowed:?}");
 }

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
 use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{
-    AdminPlan, BindAddress, LogLevel, Mount, Plan, Protocol, ServerPlan, StatsdPlan, VERSION,
-};
+use anygate_config::{AdminPlan, BindAddress, LogLevel, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::Row;
@@ -196,7 +194,7 @@ fn server_plan(site: &ServerPlan) -> ServerPlan {
         request_timeout: Duration::ZERO,
         slow_request: Duration::ZERO,
         stream_paths: Vec::new(),
-        script_name: Mount::Automatic,
+        script_name: Default::default(),
         trusted_proxies: Vec::new(),
         proxy_protocol: false,
         graceful_timeout: Duration::from_secs(2),

@@ -50,7 +50,8 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
         wsgi(py, callable, plan, true, true)
     };
     let application = application.map_err(machine)?;
-    let site = policies::prepare(plan)?.map(|site| site.site(0)).transpose().map_err(Refusal::machine)?;
+    let site = policies::prepare(plan)?.map(|site| site.site(0)).transpose();
+    let site = site.map_err(|error| Refusal::machine(error.to_string()))?;
     let mut ended = Ok(());
     py.detach(|| {
         application.with_thread(&mut || {

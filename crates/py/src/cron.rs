@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anygate_config::{ApplicationPlan, CronAction, CronJob, CronMode, CronTask, Plan};
-use anygate_cron::{Crontabs, Entry, Identity, Overlap, Scheduler, Sources, Task, quoting};
+use anygate_config::{CronAction, CronMode, Overlap, Plan};
+use anygate_cron::{Crontabs, Identity, Scheduler, Sources};
 use anygate_supervisor::Schedule;
 use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
@@ -113,10 +113,6 @@ fn sources(py: Python<'_>, plan: &Plan, crontabs: bool) -> Result<Sources, Refus
     let machine = |error: PyErr| Refusal::machine(error.to_string());
     let python: std::path::PathBuf =
         py.import("sys").and_then(|sys| sys.getattr("executable")?.extract()).map_err(machine)?;
-    let mut entries = Vec::new();
-    for job in &plan.cron.jobs {
-        entries.push(entry(job, &plan.application)?);
-    }
     let site = plan.application.web2py.as_deref().filter(|_| crontabs);
     let crontabs = site.map(|folder| Crontabs {
         folder: folder.to_owned(),
@@ -132,7 +128,7 @@ fn sources(py: Python<'_>, plan: &Plan, crontabs: bool) -> Result<Sources, Refus
         uid: user.as_ref().map(|user| user.uid),
         gid: group.or(user.as_ref().map(|user| user.gid)),
     });
-    Ok(Sources { entries, python, crontabs, identity })
+    Ok(Sources { entries: plan.cron.jobs.clone(), python, crontabs, identity })
 }
 
 /// What runs a web2py shell: its own program, or ours where an installed web2py has none.
@@ -142,33 +138,4 @@ fn launcher(folder: &Path, python: &Path) -> Vec<std::ffi::OsString> {
     } else {
         vec![python.into(), "-m".into(), "anygate.web2py".into(), "shell".into()]
     }
-}
-
-fn entry(job: &CronJob, application: &ApplicationPlan) -> Result<Entry, Refusal> {
-    let task = match &job.task {
-        CronTask::Command(words) => Task::Command(words.clone()),
-        CronTask::Function(name) => Task::Function(name.clone()),
-        CronTask::Line(line) => {
-            let words = quoting::split(line).map_err(|_| {
-                Refusal::usage(format!("cron {:?}: command: a quote is not closed in {line:?}", job.name))
-            })?;
-            Task::Command(words)
-        }
-    };
-    let overlap = match job.overlap.as_deref() {
-        Some("queue") => Overlap::Queue,
-        Some("kill") => Overlap::Kill,
-        Some("allow") => Overlap::Allow,
-        _ => Overlap::Skip,
-    };
-    Ok(Entry {
-        name: job.name.clone(),
-        schedule: job.schedule.clone(),
-        task,
-        timezone: job.timezone.clone(),
-        overlap,
-        time_limit: job.time_limit,
-        environment: job.environment.clone(),
-        folder: job.folder.clone().or_else(|| application.chdir.clone()),
-    })
 }

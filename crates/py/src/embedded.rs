@@ -69,7 +69,8 @@ impl Server {
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
-        let site = site.map(|site| site.site(0)).transpose().map_err(PyOSError::new_err)?;
+        let site = site.map(|site| site.site(0)).transpose();
+        let site = site.map_err(|error| PyOSError::new_err(error.to_string()))?;
         if let Some(site) = &site {
             ready_check::start(py, &self.plan.site.health, site.vitals().well())?;
         }

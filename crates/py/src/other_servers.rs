@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
+use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::{
     Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings,
 };

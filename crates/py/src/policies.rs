@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anygate_config::{Concurrency, Plan};
-use anygate_policy::policies::{Prepared, Surroundings};
+use anygate_policy::policies::{Prepared, Surroundings, Unprepared};
 use anygate_policy::rate_table::Cells;
 use anygate_sys::shared::Board;
 
@@ -31,7 +31,12 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
         body_max_bytes: plan.server.body_max_bytes,
         proxies: plan.server.trusted_proxies.clone(),
     };
-    Prepared::new(&plan.site, surroundings, &shared).map(Some).map_err(Refusal::usage)
+    Prepared::new(&plan.site, surroundings, &shared).map(Some).map_err(|error| match error {
+        Unprepared::Memory(_) => Refusal::machine(error.to_string()),
+        Unprepared::ErrorPages(_) | Unprepared::StaticFiles(_) | Unprepared::Shared(_) => {
+            Refusal::usage(error.to_string())
+        }
+    })
 }
 
 /// Numbers that all processes see which are forked from this one.

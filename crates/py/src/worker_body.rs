@@ -162,7 +162,8 @@ impl WorkerBody for Body {
         let Some(assistant) = self.assistant.take() else { return 1 };
         let ended = self.drop_rights().and_then(|()| {
             // What it has in common with the sites of workers is what their caches must forget.
-            let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose()?;
+            let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
+            let site = site.map_err(|error| error.to_string())?;
             let cache = site.and_then(|site| site.cache().cloned());
             assistant.live(&self.plan, cache, context)
         });
@@ -187,7 +188,7 @@ impl Body {
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
         let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
-        let site = site.map_err(Failure::Server)?;
+        let site = site.map_err(|error| Failure::Server(error.to_string()))?;
         let mut row: Option<SharedRow> = None;
         if let Some(assistant) = &self.assistant {
             let counts: SharedRow = Arc::new(report.counts());

@@ -16,7 +16,6 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 
 use crate::exchange::{Announced, BodySpool, error_response};
-use crate::rules::mount;
 use crate::threads::call::Call;
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
@@ -74,12 +73,12 @@ pub fn answer(
     let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
     let nobody = Endpoints { unix: false, ..Endpoints::local() };
     // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
-    let mount = match mount(&plan.script_name) {
-        Mount::Automatic => Mount::AsGiven,
+    let mount = match &plan.script_name {
+        Mount::Automatic => &Mount::AsGiven,
         mount => mount,
     };
     let mut head = RequestHead::default();
-    let decoded = cgi::decode(variables, &mount, &nobody, &mut head);
+    let decoded = cgi::decode(variables, mount, &nobody, &mut head);
     let mut answer = CgiResponse {
         output,
         head_request: head.method() == b"HEAD",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anygate_config::{self as config, ServerPlan, WebSocketOrigins};
+use anygate_config::ServerPlan;
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::paths;
 use anygate_policy::policies::ProcessPolicies;
@@ -66,11 +66,7 @@ impl Rules {
                 message_max_bytes: plan.websocket_message_max_bytes,
                 ..MessageLimits::default()
             },
-            origins: match &plan.websocket_origins {
-                WebSocketOrigins::Same => Origins::Same,
-                WebSocketOrigins::Listed(listed) => Origins::Listed(listed.clone()),
-                WebSocketOrigins::Any => Origins::Any,
-            },
+            origins: plan.websocket_origins.clone(),
             compression: plan.websocket_compression.then(Preference::default),
             ping_interval: plan.websocket_ping_interval,
             ping_timeout: plan.websocket_ping_timeout,
@@ -94,7 +90,7 @@ impl Rules {
                 stream_timeout: waits.then_some(plan.body_timeout),
                 stream_paths: plan.stream_paths.clone(),
                 requests_per_connection_max: plan.requests_per_connection_max,
-                mount: mount(&plan.script_name),
+                mount: plan.script_name.clone(),
                 forwarding: Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header),
                 proxy_protocol: plan.proxy_protocol,
                 https_port,
@@ -219,13 +215,4 @@ pub(crate) struct WebSocketRules {
     pub(crate) outbox: OutboxLimits,
     pub(crate) deflate: Spares<DeflateContext>,
     pub(crate) inflate: Spares<InflateContext>,
-}
-
-/// Returns the mount that the settings ask for.
-pub(crate) fn mount(setting: &config::Mount) -> Mount {
-    match setting {
-        config::Mount::Automatic => Mount::Automatic,
-        config::Mount::AsGiven => Mount::AsGiven,
-        config::Mount::At(path) => Mount::At(path.clone().into_bytes()),
-    }
 }

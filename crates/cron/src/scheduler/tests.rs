@@ -1,7 +1,8 @@
 //! A scheduler over simulated minutes, with real and short processes.
 
 use super::*;
-use crate::entry::{Entry, Task};
+use anygate_config::{CronJob, CronTask, Overlap};
+
 use crate::once::wait;
 use crate::testing::{crontabs, entry, sources, write_crontab};
 use std::fs;
@@ -20,7 +21,7 @@ fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-fn scheduler(folder: &TempDir, entries: Vec<Entry>) -> Scheduler {
+fn scheduler(folder: &TempDir, entries: Vec<CronJob>) -> Scheduler {
     Scheduler::new(sources(entries), folder.path().join("cron.json")).unwrap()
 }
 
@@ -135,9 +136,9 @@ fn a_crontab_runs_in_the_folder_of_web2py_and_changes_are_seen() {
 #[test]
 fn jobs_that_cannot_start_stop_no_others_issue_2318() {
     let folder = tempfile::tempdir().unwrap();
-    let task = Task::Command(vec!["/no/such/program".to_owned()]);
+    let task = CronTask::Command(vec!["/no/such/program".to_owned()]);
     let mut entries: Vec<_> = (0..20)
-        .map(|number| Entry { task: task.clone(), ..entry(&format!("bad{number:02}"), "* * * * *", "") })
+        .map(|number| CronJob { task: task.clone(), ..entry(&format!("bad{number:02}"), "* * * * *", "") })
         .collect();
     entries.push(entry("good", "* * * * *", &note(&folder, "good")));
     let mut scheduler = scheduler(&folder, entries);
@@ -173,7 +174,7 @@ fn by_default_a_run_is_left_out_while_the_last_one_goes_on() {
 #[test]
 fn one_run_waits_in_the_queue() {
     let folder = tempfile::tempdir().unwrap();
-    let job = Entry { overlap: Overlap::Queue, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
+    let job = CronJob { overlap: Overlap::Queue, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
     let mut scheduler = scheduler(&folder, vec![job]);
     for minute in 0..4 {
         scheduler.tick(noon() + minutes(minute)).unwrap();
@@ -187,7 +188,7 @@ fn one_run_waits_in_the_queue() {
 #[test]
 fn the_last_run_is_ended_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let job = Entry { overlap: Overlap::Kill, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
+    let job = CronJob { overlap: Overlap::Kill, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
     let mut scheduler = scheduler(&folder, vec![job]);
     scheduler.tick(noon()).unwrap();
     until(|| notes(&folder, "long") == 1);
@@ -201,7 +202,7 @@ fn the_last_run_is_ended_for_the_next() {
 #[test]
 fn runs_that_are_allowed_together_have_a_bound() {
     let folder = tempfile::tempdir().unwrap();
-    let job = Entry { overlap: Overlap::Allow, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
+    let job = CronJob { overlap: Overlap::Allow, ..entry("long", "* * * * *", &waiting(&folder, "long")) };
     let mut scheduler = scheduler(&folder, vec![job]);
     for minute in 0..8 {
         scheduler.tick(noon() + minutes(minute)).unwrap();
@@ -216,7 +217,7 @@ fn a_time_limit_ends_all_processes_of_a_run_even_those_that_do_not_want_to() {
     let folder = tempfile::tempdir().unwrap();
     let command = format!("trap '' TERM; sleep 1000 & {}; wait; sleep 1000", note(&folder, "long"));
     let limit = Duration::from_secs(90);
-    let job = Entry { time_limit: Some(limit), ..entry("long", "0 * * * *", &command) };
+    let job = CronJob { time_limit: Some(limit), ..entry("long", "0 * * * *", &command) };
     let mut scheduler = scheduler(&folder, vec![job]);
     assert_eq!(scheduler.tick(noon()).unwrap(), Some(noon() + minutes(1)));
     until(|| notes(&folder, "long") == 1);

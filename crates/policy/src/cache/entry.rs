@@ -34,7 +34,9 @@ pub struct Entry {
 /// A field of the request that Vary names, and its value, if there was one.
 type Varying = (Vec<u8>, Option<Vec<u8>>);
 
-/// Fields of requests whose responses are for one client, if nothing says otherwise.
+/// How long what can be validated is kept when it is stale; half as long what cannot.
+const GRACE: Duration = Duration::from_secs(3600);
+/// Fields of requests whose answers are for one client, if nothing says otherwise.
 const PERSONAL: [&str; 2] = ["authorization", "cookie"];
 
 /// Rules that decide whether and for how long responses of a path are stored.
@@ -42,9 +44,6 @@ const PERSONAL: [&str; 2] = ["authorization", "cookie"];
 pub(super) struct Terms {
     /// For responses that say nothing about it.
     pub(super) default_lifetime: Option<Duration>,
-    /// For responses that only say when they changed.
-    pub(super) heuristic_max: Option<Duration>,
-    pub(super) grace: Duration,
 }
 
 /// How an entry may be used now.
@@ -86,7 +85,8 @@ impl Entry {
         let mut vary = vary(request, response)?;
         if lifetime.is_none() && !directives.no_cache {
             let is_personal = PERSONAL.iter().any(|name| request.field(name).is_some());
-            lifetime = if is_personal { None } else { assumed_lifetime(response, received_date, terms) };
+            lifetime =
+                if is_personal { None } else { terms.default_lifetime.filter(|_| response.status() == 200) };
             // Nobody said that it is for all, so it is only for those who say as little about themselves.
             for name in PERSONAL {
                 if !vary.iter().any(|(other, _)| other == name.as_bytes()) {
@@ -114,7 +114,7 @@ impl Entry {
             epoch: 0,
         };
         let of_errors = directives.stale_if_error.max(directives.stale_while_revalidate).unwrap_or_default();
-        entry.grace = if has_validator { of_errors.max(terms.grace) } else { of_errors.max(terms.grace / 2) };
+        entry.grace = if has_validator { of_errors.max(GRACE) } else { of_errors.max(GRACE / 2) };
         // What is never fresh and can neither be validated nor given stale is of no use.
         let is_useful = has_validator
             || entry.freshness(now).left > Duration::ZERO
@@ -286,22 +286,6 @@ fn explicit_lifetime(
     // A date that is none is in the past (section 5.3); of several the earliest counts.
     let lifetime = |value| directives::date(value).and_then(|expires| expires.duration_since(date).ok());
     Some(lines().map(|value| lifetime(value).unwrap_or_default()).min().unwrap_or_default())
-}
-
-/// For responses that do not say it.
-fn assumed_lifetime(response: &ResponseHead, date: SystemTime, terms: Terms) -> Option<Duration> {
-    let default = if response.status() == 200 { terms.default_lifetime } else { None };
-    default.or_else(|| heuristic_lifetime(response, date, terms.heuristic_max))
-}
-
-/// Section 4.2.2: a tenth of the time since it was changed.
-fn heuristic_lifetime(response: &ResponseHead, date: SystemTime, max: Option<Duration>) -> Option<Duration> {
-    // Statuses that RFC 9110 section 15.1 names.
-    if !matches!(response.status(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501) {
-        return None;
-    }
-    let changed = response.field("last-modified").and_then(directives::date)?;
-    Some((date.duration_since(changed).ok()? / 10).min(max?))
 }
 
 /// Section 4.2.3.

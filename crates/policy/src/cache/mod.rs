@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use anygate_config::site::{CachePath, CachePlan};
 use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_proto::cgi;
 use anygate_proto::error::InvalidHead;
@@ -43,60 +44,23 @@ use entry::{Terms, is_one_of};
 
 /// How we call ourselves in Cache-Status (RFC 9211 section 2).
 const NAME: &str = "anygate";
-/// How long requests do not wait for each other after a response that could not be stored.
+/// Longest that a request waits for another.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long requests do not wait for each other after an answer that could not be stored.
 const PASS: Duration = Duration::from_secs(10);
 /// Keys of which that is remembered.
 const PASSES_MAX: usize = 4096;
 
-/// Paths that are cached, and limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// Paths whose responses may be stored; none are without.
-    pub paths: Vec<PathRule>,
-    /// Longest body that is stored.
-    pub entry_max_bytes: usize,
-    /// Longest that a request waits for another.
-    pub wait_max: Duration,
-    /// Most requests that wait at the same moment. Where each holds a thread, fewer than there are.
-    pub waiters_max: usize,
-    /// How long responses that can be validated are kept when they are stale.
-    pub grace: Duration,
-    /// Longest lifetime of responses that only say when they changed; `None`: they are not stored.
-    pub heuristic_max: Option<Duration>,
-    /// Whether clients may demand fresh responses (`no-cache`, `max-age=0`), as RFC 9111 lets them.
-    pub obey_requests: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Rules {
-            paths: Vec::new(),
-            entry_max_bytes: 1 << 20,
-            wait_max: Duration::from_secs(5),
-            waiters_max: 1,
-            grace: Duration::from_secs(3600),
-            heuristic_max: None,
-            obey_requests: true,
-        }
-    }
-}
-
-/// Responses of paths below a prefix; that of the longest counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathRule {
-    /// It begins with a slash.
-    pub prefix: String,
-    /// Whether they may be stored: a part of a cached path may be left out.
-    pub on: bool,
-    /// How long responses with status 200 that do not say so themselves are fresh.
-    pub default_lifetime: Option<Duration>,
-}
-
 /// The cache of a site.
 #[derive(Debug)]
 pub struct Cache {
-    rules: Rules,
-    paths: ByPrefix<PathRule>,
+    paths: ByPrefix<CachePath>,
+    /// Longest body that is stored.
+    entry_max_bytes: usize,
+    /// Whether clients may demand fresh responses (`no-cache`, `max-age=0`), as RFC 9111 lets them.
+    obey_clients: bool,
+    /// Most requests that wait at the same moment. Where each holds a thread, fewer than there are.
+    waiters_max: usize,
     store: Arc<dyn Store>,
     epochs: Epochs,
     /// Requests that ask the application, by key.
@@ -122,12 +86,14 @@ pub enum Lookup {
 }
 
 impl Cache {
-    /// A cache on a store. What one process learns to be out of date is so for all with the same epochs.
-    pub fn new(rules: Rules, store: Arc<dyn Store>, epochs: Epochs) -> Arc<Cache> {
-        let paths = rules.paths.iter().map(|rule| (rule.prefix.clone(), rule.clone())).collect();
+    /// A cache on a store. So many requests wait for another at most. What one process learns to be out of date is so for
+    /// all with the same epochs.
+    pub fn new(plan: &CachePlan, waiters_max: usize, store: Arc<dyn Store>, epochs: Epochs) -> Arc<Cache> {
         Arc::new(Cache {
-            rules,
-            paths,
+            paths: plan.paths.iter().map(|path| (path.prefix.clone(), path.clone())).collect(),
+            entry_max_bytes: plan.entry_max_bytes,
+            obey_clients: plan.obey_clients,
+            waiters_max,
             store,
             epochs,
             flights: Mutex::default(),
@@ -217,7 +183,7 @@ impl Cache {
         if request.fields().any(|field| is_special(field) || has_body(field)) {
             return Lookup::Bypass;
         }
-        let wants = if self.rules.obey_requests {
+        let wants = if self.obey_clients {
             RequestDirectives::read(entry::all(request.fields(), "cache-control"))
         } else {
             RequestDirectives::default()
@@ -225,11 +191,7 @@ impl Cache {
         if wants.no_store {
             return Lookup::Bypass;
         }
-        let terms = Terms {
-            default_lifetime: rule.default_lifetime,
-            heuristic_max: self.rules.heuristic_max,
-            grace: self.rules.grace,
-        };
+        let terms = Terms { default_lifetime: rule.lifetime };
         let key = request_key(request, https);
         let entry = self.load(&key, request, now);
         let mut forward = "uri-miss";
@@ -298,7 +260,7 @@ impl Cache {
 
     fn join(self: &Arc<Self>, key: &Arc<[u8]>) -> Option<Waiter> {
         let flight = lock(&self.flights).get(key).cloned()?;
-        if self.waiters.fetch_add(1, Ordering::AcqRel) >= self.rules.waiters_max {
+        if self.waiters.fetch_add(1, Ordering::AcqRel) >= self.waiters_max {
             self.waiters.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
@@ -440,7 +402,7 @@ impl Waiter {
 
     /// The longest that it should wait.
     pub fn longest(&self) -> Duration {
-        self.cache.rules.wait_max
+        WAIT_MAX
     }
 
     /// Has something done, by the thread of the other request, when there is nothing more to wait for; at once if that is
@@ -638,7 +600,7 @@ impl Recorder {
         let is_get = self.request.method() == b"GET";
         let is_short = response.field("content-length").is_none_or(|length| {
             let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<usize>().ok());
-            length.is_some_and(|length| length <= self.cache.rules.entry_max_bytes)
+            length.is_some_and(|length| length <= self.cache.entry_max_bytes)
         });
         let new = || Entry::new(&self.request, response, terms, self.asked, now);
         self.recording = if is_get && is_short { new() } else { None };
@@ -662,7 +624,7 @@ impl Recorder {
     /// Takes bytes of the body. What is longer than an entry may be is not stored.
     pub fn write(&mut self, bytes: &[u8]) {
         let Some(entry) = &mut self.recording else { return };
-        if entry.body().len().saturating_add(bytes.len()) > self.cache.rules.entry_max_bytes {
+        if entry.body().len().saturating_add(bytes.len()) > self.cache.entry_max_bytes {
             self.recording = None;
             // The others need not wait for the rest.
             self.flight = None;

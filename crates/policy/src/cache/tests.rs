@@ -24,26 +24,17 @@ fn get(target: &str) -> RequestHead {
     request("GET", target, &[])
 }
 
-fn rules() -> Rules {
-    Rules {
-        paths: vec![
-            PathRule { prefix: "/".to_owned(), on: true, default_lifetime: None },
-            PathRule { prefix: "/private".to_owned(), on: false, default_lifetime: None },
-            PathRule {
-                prefix: "/minute".to_owned(),
-                on: true,
-                default_lifetime: Some(Duration::from_secs(60)),
-            },
-        ],
+fn plan() -> CachePlan {
+    CachePlan {
+        paths: ["/", "!/private", "/minute 1m"].map(|text| CachePath::read(text).unwrap()).to_vec(),
+        max_bytes: 100_000,
         entry_max_bytes: 100,
-        wait_max: Duration::from_secs(20),
-        waiters_max: 3,
-        ..Rules::default()
+        obey_clients: true,
     }
 }
 
 fn cache() -> Arc<Cache> {
-    Cache::new(rules(), Arc::new(Memory::new(100_000)), Epochs::local())
+    Cache::new(&plan(), 3, Arc::new(Memory::new(100_000)), Epochs::local())
 }
 
 /// Asks, and lets the application response if it must; returns whether it was asked, and Cache-Status.
@@ -161,7 +152,12 @@ fn paths_decide_and_may_give_a_lifetime() {
     let authority = head.push_text(b"example.org/x").unwrap();
     head.set_authority(authority);
     assert!(matches!(cache.lookup(&head, false, at(0)), Lookup::Bypass));
-    let off = Cache::new(Rules::default(), Arc::new(Memory::new(1000)), Epochs::local());
+    let off = Cache::new(
+        &CachePlan { paths: Vec::new(), ..plan() },
+        3,
+        Arc::new(Memory::new(1000)),
+        Epochs::local(),
+    );
     assert!(matches!(off.lookup(&get("/"), false, at(0)), Lookup::Bypass));
     assert!(matches!(off.lookup(&request("POST", "/", &[]), false, at(0)), Lookup::Bypass));
 }
@@ -207,8 +203,12 @@ fn clients_choose_how_fresh() {
         assert_eq!(ask(&cache, &wants(value), now, &[], "").1, expected, "{value} {now}");
     }
     assert_eq!(ask(&cache(), &wants("only-if-cached"), 0, &[], "").1, "504");
-    let deaf =
-        Cache::new(Rules { obey_requests: false, ..rules() }, Arc::new(Memory::new(10_000)), Epochs::local());
+    let deaf = Cache::new(
+        &CachePlan { obey_clients: false, ..plan() },
+        3,
+        Arc::new(Memory::new(10_000)),
+        Epochs::local(),
+    );
     ask(&deaf, &get("/a"), 0, &[FRESH], "text");
     assert_eq!(ask(&deaf, &wants("no-cache"), 1, &[], "").1, "anygate; hit; ttl=59");
 }
@@ -497,7 +497,7 @@ fn answers_are_purged_by_uri_and_prefix() {
 #[test]
 fn memory_is_bounded_and_the_least_used_goes() {
     let store = Arc::new(Memory::new(6000));
-    let cache = Cache::new(rules(), Arc::clone(&store) as Arc<dyn Store>, Epochs::local());
+    let cache = Cache::new(&plan(), 3, Arc::clone(&store) as Arc<dyn Store>, Epochs::local());
     let body = "x".repeat(100);
     for number in 0..500 {
         ask(&cache, &get("/often"), 0, &[FRESH], &body);

@@ -6,12 +6,11 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use anygate_config::site::Coding;
 use anygate_lock::{Mutex, MutexGuard};
 use brotli::CompressorWriter;
 use flate2::{Compress, Crc, FlushCompress, Status};
 use zstd::stream::raw::{CParameter, Encoder as ZstdContext, InBuffer, Operation, OutBuffer};
-
-use crate::compression::negotiation::Coding;
 
 /// 256 KiB (RFC 7932 section 9.1).
 const BROTLI_WINDOW_BITS: u32 = 18;

@@ -3,120 +3,24 @@
 //! Compression tells about secrets (BREACH, <https://breachattack.com>): where a page repeats something of its request
 //! and holds a secret, whoever can make a browser send requests and sees how long the responses are can guess the secret
 //! bit by bit. Applications that put a fresh mask over such secrets (Django and web2py do so with their form keys, or
-//! use each key once) are safe; paths of others belong into [`Rules::excluded_paths`].
+//! use each key once) are safe; paths of others belong into [`CompressionPlan::excluded_paths`].
 
 mod encoder;
 pub mod negotiation;
 
 use std::sync::Arc;
 
+use anygate_config::site::{Coding, CompressionPlan};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use crate::paths;
 use encoder::Encoders;
 pub use encoder::{EncodeError, Encoder, Levels};
-use negotiation::Coding;
-
-/// Responses to compress, and how.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Codings to use; a client that accepts several equally gets the first one.
-    pub codings: Vec<Coding>,
-    /// How hard to try.
-    pub levels: Levels,
-    /// Types of bodies.
-    pub types: Vec<TypePattern>,
-    /// Bodies that are known to be shorter are left as they are: the head alone fills a packet.
-    pub body_min_bytes: u64,
-    /// Paths that are left as they are, with all below them, for pages with secrets.
-    pub excluded_paths: Vec<String>,
-}
-
-impl Default for Rules {
-    /// zstd comes first, because it takes a fraction of the time of the others for about as many bytes; brotli is before
-    /// gzip, because it saves more.
-    fn default() -> Self {
-        let types = [
-            "text/*",
-            "application/javascript",
-            "application/json",
-            "application/x-ndjson",
-            "application/wasm",
-            "application/xml",
-            "font/otf",
-            "font/ttf",
-            "image/bmp",
-            "image/x-icon",
-            "image/vnd.microsoft.icon",
-            "+json",
-            "+text",
-            "+xml",
-        ];
-        Rules {
-            codings: Coding::ALL.to_vec(),
-            levels: Levels::default(),
-            types: types.into_iter().filter_map(TypePattern::parse).collect(),
-            body_min_bytes: 1000,
-            excluded_paths: Vec::new(),
-        }
-    }
-}
-
-/// Types of bodies (RFC 9110 section 8.3.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TypePattern {
-    /// `*/*`: all of them.
-    Any,
-    /// `text/*`: those that begin so, the slash included.
-    Family(String),
-    /// `+json`: those that end so.
-    Suffix(String),
-    /// `application/json`: this one.
-    Exact(String),
-}
-
-impl TypePattern {
-    /// Reads `*/*`, `text/*`, `+json` or `application/json`; `None` if it is none of these.
-    pub fn parse(text: &str) -> Option<TypePattern> {
-        let text = text.trim().to_ascii_lowercase();
-        let is_token = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b != b'*' && anygate_proto::head::is_token_byte(b))
-        };
-        if text == "*/*" {
-            return Some(TypePattern::Any);
-        }
-        if let Some(suffix) = text.strip_prefix('+') {
-            return is_token(suffix).then_some(TypePattern::Suffix(text));
-        }
-        match text.split_once('/')? {
-            (family, "*") if is_token(family) => Some(TypePattern::Family(format!("{family}/"))),
-            (family, name) if is_token(family) && is_token(name) => Some(TypePattern::Exact(text)),
-            _ => None,
-        }
-    }
-
-    /// Whether it is meant, a type in any case and without parameters.
-    pub fn matches(&self, name: &[u8]) -> bool {
-        // Every event would be a block of its own, and each of thousands of idle connections hold an encoder.
-        let is_endless = || name.eq_ignore_ascii_case(b"text/event-stream");
-        let is = |part: Option<&[u8]>, text: &str| {
-            part.is_some_and(|part| part.eq_ignore_ascii_case(text.as_bytes()))
-        };
-        match self {
-            TypePattern::Any => !is_endless(),
-            TypePattern::Family(start) => is(name.get(..start.len()), start) && !is_endless(),
-            TypePattern::Suffix(end) => {
-                is(name.len().checked_sub(end.len()).and_then(|start| name.get(start..)), end)
-            }
-            TypePattern::Exact(text) => is(Some(name), text),
-        }
-    }
-}
 
 /// Compresses the responses of one site.
 #[derive(Debug)]
 pub struct Compression {
-    rules: Rules,
+    plan: CompressionPlan,
     encoders: Arc<Encoders>,
 }
 
@@ -132,10 +36,9 @@ enum Decision {
 }
 
 impl Compression {
-    /// Compresses by these rules.
-    pub fn new(rules: Rules) -> Compression {
-        let encoders = Arc::new(Encoders::new(rules.levels));
-        Compression { rules, encoders }
+    /// Compresses by this plan.
+    pub fn new(plan: &CompressionPlan) -> Compression {
+        Compression { plan: plan.clone(), encoders: Arc::new(Encoders::new(Levels::default())) }
     }
 
     /// Decides how a response goes out and puts its head right. `body_length`: bytes of the whole body, if they are known
@@ -224,20 +127,20 @@ impl Compression {
 
     fn decide(&self, request: &RequestHead, head: &ResponseHead, length: Option<u64>) -> Decision {
         if matches!(head.status(), 0..200 | 204 | 205 | 206 | 304)
-            || length.is_some_and(|length| length < self.rules.body_min_bytes)
+            || length.is_some_and(|length| length < self.plan.min_bytes)
             || self.is_excluded(request)
             || !self.is_meant(head)
         {
             return Decision::Pass;
         }
-        match negotiation::preferred(request, &self.rules.codings) {
+        match negotiation::preferred(request, &self.plan.codings) {
             Some(coding) => Decision::Coded(coding),
             None => Decision::Identity,
         }
     }
 
     fn is_excluded(&self, request: &RequestHead) -> bool {
-        let excluded = &self.rules.excluded_paths;
+        let excluded = &self.plan.excluded_paths;
         !excluded.is_empty() && {
             let path = paths::path(request);
             excluded.iter().any(|prefix| paths::is_below(prefix, &path))
@@ -267,7 +170,7 @@ impl Compression {
             }
             if name.eq_ignore_ascii_case(b"content-type") {
                 let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-                is_of_type = self.rules.types.iter().any(|pattern| pattern.matches(essence));
+                is_of_type = self.plan.types.iter().any(|pattern| pattern.matches(essence));
             }
         }
         is_of_type
@@ -317,6 +220,7 @@ fn code_head(head: &mut ResponseHead, coding: Coding) {
 
 #[cfg(test)]
 mod tests {
+    use anygate_config::site::TypePattern;
     use proptest::prelude::*;
 
     use super::*;
@@ -330,7 +234,16 @@ mod tests {
     }
 
     fn all() -> Compression {
-        Compression::new(Rules::default())
+        Compression::new(&plan())
+    }
+
+    fn plan() -> CompressionPlan {
+        CompressionPlan {
+            codings: Coding::ALL.to_vec(),
+            types: TypePattern::usual(),
+            min_bytes: 1000,
+            excluded_paths: Vec::new(),
+        }
     }
 
     #[test]
@@ -458,34 +371,14 @@ mod tests {
 
     #[test]
     fn excluded_paths_are_left_as_they_are() {
-        let rules = Rules { excluded_paths: vec!["/account".to_owned()], ..Rules::default() };
-        let compression = Compression::new(rules);
+        let plan = CompressionPlan { excluded_paths: vec!["/account".to_owned()], ..plan() };
+        let compression = Compression::new(&plan);
         for (path, coded) in
             [("/account/keys", false), ("/%61ccount", false), ("//account", false), ("/accounts", true)]
         {
             let mut head = response("200 OK", &[HTML]);
             assert_eq!(compression.negotiate(&asks("GET", path), &mut head, None).is_some(), coded, "{path}");
         }
-    }
-
-    #[test]
-    fn types_are_named_by_patterns() {
-        for (pattern, yes, no) in [
-            ("*/*", "image/png", "text/event-stream"),
-            ("text/*", "TEXT/html", "text/event-stream"),
-            ("text/*", "text/x", "textual/x"),
-            ("+json", "application/problem+JSON", "application/json"),
-            ("+xml", "image/svg+xml", "xml"),
-            ("application/json", "application/json", "application/json5"),
-            ("text/event-stream", "text/event-stream", "text/html"),
-        ] {
-            let pattern = TypePattern::parse(pattern).unwrap();
-            assert!(pattern.matches(yes.as_bytes()) && !pattern.matches(no.as_bytes()), "{pattern:?}");
-        }
-        for bad in ["", "text", "text/", "/html", "+", "*/html", "text/h*", "a b/c", "text/html; charset=x"] {
-            assert_eq!(TypePattern::parse(bad), None, "{bad:?}");
-        }
-        assert_eq!(Rules::default().types.len(), 14);
     }
 
     proptest! {

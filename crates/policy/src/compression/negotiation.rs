@@ -1,40 +1,17 @@
 //! Content codings (RFC 9110 section 8.4.1): which one a client is sent.
 
+use anygate_config::site::Coding;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use crate::accept::{self, Weight};
 
-/// How a body may be coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
-    /// RFC 8878
-    Zstd,
-    /// RFC 7932
-    Brotli,
-    /// RFC 1952
-    Gzip,
-}
-
-impl Coding {
-    /// All of them; the one that costs the server the least for what it saves comes first.
-    pub const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
-
-    /// Returns its name in fields.
-    pub fn name(self) -> &'static str {
-        match self {
-            Coding::Zstd => "zstd",
-            Coding::Brotli => "br",
-            Coding::Gzip => "gzip",
-        }
+/// The coding that a request calls so.
+fn coding(name: &[u8]) -> Option<Coding> {
+    // RFC 9110 section 8.4.1.3: "A recipient SHOULD consider "x-gzip" to be equivalent to "gzip"."
+    if name.eq_ignore_ascii_case(b"x-gzip") {
+        return Some(Coding::Gzip);
     }
-
-    fn of(name: &[u8]) -> Option<Coding> {
-        // RFC 9110 section 8.4.1.3: "A recipient SHOULD consider "x-gzip" to be equivalent to "gzip"."
-        if name.eq_ignore_ascii_case(b"x-gzip") {
-            return Some(Coding::Gzip);
-        }
-        Coding::ALL.into_iter().find(|coding| name.eq_ignore_ascii_case(coding.name().as_bytes()))
-    }
+    Coding::ALL.into_iter().find(|coding| name.eq_ignore_ascii_case(coding.name().as_bytes()))
 }
 
 /// The one of `offered` that the client likes best; of those that it likes equally, the first. `None`: as it is. That
@@ -47,7 +24,7 @@ pub(crate) fn preferred(request: &RequestHead, offered: &[Coding]) -> Option<Cod
             continue;
         }
         for (name, weight) in accept::weighted(value) {
-            if let Some(coding) = Coding::of(name) {
+            if let Some(coding) = coding(name) {
                 named
                     .iter_mut()
                     .zip(Coding::ALL)

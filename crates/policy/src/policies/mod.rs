@@ -20,7 +20,7 @@ mod response_filter;
 mod tests;
 
 pub use admission::{Admission, Arrival, OwnResponse};
-pub use prepared::{Prepared, Surroundings};
+pub use prepared::{Prepared, Surroundings, Unprepared};
 pub use process_policies::{ProcessPolicies, Vitals};
 pub use request_policies::RequestPolicies;
 pub use response_filter::FilteredResponse;

@@ -12,7 +12,7 @@ use super::identity::Identity;
 use crate::access_list::AccessList;
 use crate::cache::Cache;
 use crate::compression::Compression;
-use crate::concurrency::{BodyLimits, ConnectionPermit, Connections, QueueRules, RequestLimiter, TooMany};
+use crate::concurrency::{BodyLimits, ConnectionPermit, Connections, QueueLimit, RequestLimiter, TooMany};
 use crate::cors::Cors;
 use crate::error_pages::ErrorPages;
 use crate::network::Client;
@@ -30,7 +30,7 @@ pub struct ProcessPolicies {
     pub(super) requests: RequestLimiter,
     pub(super) connections: Option<Arc<Connections>>,
     pub(super) bodies: Option<BodyLimits>,
-    pub(super) queue: Option<QueueRules>,
+    pub(super) queue: Option<QueueLimit>,
     pub(super) rates: RateLimiter,
     pub(super) cors: Option<Cors>,
     pub(super) security: SecurityHeaders,

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::IpAddr;
 
-use anygate_config::SitePlan;
 use anygate_config::site::{
-    Admitted, AtOncePlan, CachePath, CachePlan, ClientBy, CompressionPlan, CorsPlan, ErrorsPlan, HealthPlan,
-    RatePlan, SecurityPlan, SecurityProfile, StaticPlan,
+    Admitted, AtOncePlan, CachePath, CachePlan, Coding, CompressionPlan, CorsHeaders, CorsPlan, ErrorsPlan,
+    HealthPlan, RatePlan, SecurityPlan, SecurityProfile, StaticPlan, TypePattern,
 };
+use anygate_config::{PageOrigin, SitePlan};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -94,8 +93,8 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
 
 fn compression() -> Option<CompressionPlan> {
     Some(CompressionPlan {
-        codings: vec!["gzip".to_owned()],
-        types: Vec::new(),
+        codings: vec![Coding::Gzip],
+        types: TypePattern::usual(),
         min_bytes: 10,
         excluded_paths: Vec::new(),
     })
@@ -150,19 +149,11 @@ fn health_needs_no_application() {
 #[test]
 fn limits_refuse_before_the_application_is_asked() {
     let mut plan = SitePlan { request_id: true, ..SitePlan::default() };
-    let network: IpAddr = "192.0.2.0".parse().unwrap();
-    plan.limits.deny = vec![Admitted { prefix: "/closed".to_owned(), network: Some((network, 24)) }];
-    plan.limits.allow = vec![Admitted { prefix: "/unix".to_owned(), network: None }];
+    plan.limits.deny = vec![Admitted::read("/closed 192.0.2.0/24").unwrap()];
+    plan.limits.allow = vec![Admitted::read("/unix unix").unwrap()];
     plan.limits.body_limits = vec![("/up".to_owned(), 5)];
-    let by = ClientBy::Address;
-    plan.limits.rate_limit = vec![RatePlan {
-        prefix: "/often".to_owned(),
-        requests: 2,
-        period: Duration::from_secs(3600),
-        burst: 2,
-        by: by.clone(),
-    }];
-    plan.limits.requests_per_client_max = vec![AtOncePlan { prefix: "/".to_owned(), requests_max: 1, by }];
+    plan.limits.rate_limit = vec![RatePlan::read("/often 2/1h").unwrap()];
+    plan.limits.requests_per_client_max = vec![AtOncePlan::read("1").unwrap()];
     let site = site(&plan);
     let refused = |path, length| {
         let mut never = |_: &RequestHead, _: &mut dyn Response| -> Result<(), Failed> { panic!("{path}") };
@@ -219,9 +210,9 @@ fn a_body_may_turn_out_too_long() {
 fn answers_get_what_the_site_adds() {
     let security = SecurityPlan { profile: SecurityProfile::Default, fields: Vec::new() };
     let cors = CorsPlan {
-        origins: vec!["https://a.example".to_owned()],
+        origins: vec![PageOrigin::read("https://a.example").unwrap()],
         methods: vec!["PUT".to_owned()],
-        headers: vec!["*".to_owned()],
+        headers: CorsHeaders::Any,
         exposed_headers: Vec::new(),
         credentials: false,
         max_age: None,

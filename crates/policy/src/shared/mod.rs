@@ -13,13 +13,11 @@ mod rates;
 mod responses;
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use anygate_config::site::SharedPlan;
 use anygate_lock::{Mutex, MutexGuard};
-use redis::{
-    Client, Connection, ConnectionInfo, ConnectionLike, IntoConnectionInfo, RedisError, RedisResult,
-};
+use redis::{Client, Connection, ConnectionLike, IntoConnectionInfo, RedisError, RedisResult};
 
 /// The pause after the first failure, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -27,27 +25,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Connections that are kept for the next question. Each thread needs one at a time.
 const IDLE_MAX: usize = 16;
 
-/// Where Redis is: `redis://`, `rediss://` (TLS) or `unix://`, as its own tools write it.
-#[derive(Clone)]
-pub struct Address {
-    info: ConnectionInfo,
-}
-
-impl fmt::Debug for Address {
-    /// Without the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Address {
-    /// Without the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.info.addr())
-    }
-}
-
-/// A text that is no address of a Redis.
+/// The address is one that the client does not understand, or that needs what this build has not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidAddress {
     reason: String,
@@ -61,46 +39,29 @@ impl fmt::Display for InvalidAddress {
 
 impl std::error::Error for InvalidAddress {}
 
-impl FromStr for Address {
-    type Err = InvalidAddress;
-
-    fn from_str(text: &str) -> Result<Address, InvalidAddress> {
-        let info =
-            text.into_connection_info().map_err(|error| InvalidAddress { reason: error.to_string() })?;
-        Ok(Address { info })
-    }
-}
-
-/// How Redis is used.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Address of Redis.
-    pub address: Address,
-    /// The longest that one question waits, to connect and again to be answered. Looking up a name is not part of it: an
-    /// address, or a name in `/etc/hosts`, is never slow.
-    pub timeout: Duration,
-    /// Prefix of all keys, for sites that share one Redis.
-    pub prefix: String,
-}
-
-impl Rules {
-    /// As is usual, at this address.
-    pub fn new(address: Address) -> Rules {
-        Rules { address, timeout: Duration::from_millis(50), prefix: "anygate".to_owned() }
+impl From<RedisError> for InvalidAddress {
+    fn from(error: RedisError) -> InvalidAddress {
+        InvalidAddress { reason: error.to_string() }
     }
 }
 
 /// A Redis and the connections to it.
 pub struct Redis {
     client: Client,
-    rules: Rules,
+    /// Where it is, without the password.
+    address: String,
+    /// The longest that one question waits, to connect and again to be answered. Looking up a name is not part of it: an
+    /// address, or a name in `/etc/hosts`, is never slow.
+    timeout: Duration,
+    /// What all keys begin with.
+    prefix: Vec<u8>,
     idle: Mutex<Vec<Connection>>,
     breaker: Mutex<Breaker>,
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Redis").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -108,12 +69,18 @@ impl Redis {
     /// Prepares connections; none is made yet. It belongs to one process: a worker makes its own.
     ///
     /// Errors: an address that needs what this build has not.
-    pub fn new(rules: Rules) -> Result<Redis, InvalidAddress> {
+    pub fn new(plan: &SharedPlan) -> Result<Redis, InvalidAddress> {
         // What TLS computes with is to be chosen once in a process; whoever did so before chose the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::open(rules.address.info.clone());
-        let client = client.map_err(|error| InvalidAddress { reason: error.to_string() })?;
-        Ok(Redis { client, rules, idle: Mutex::default(), breaker: Mutex::default() })
+        let info = plan.address.as_str().into_connection_info()?;
+        Ok(Redis {
+            address: info.addr().to_string(),
+            client: Client::open(info)?,
+            timeout: plan.timeout,
+            prefix: plan.prefix.clone().into_bytes(),
+            idle: Mutex::default(),
+            breaker: Mutex::default(),
+        })
     }
 
     /// Whether it answered the last time, or was not asked yet.
@@ -129,13 +96,13 @@ impl Redis {
         match self.try_ask(question) {
             Ok(answer) => {
                 if lock(&self.breaker).succeed() {
-                    tracing::info!("redis at {} responds again", self.rules.address);
+                    tracing::info!("redis at {} responds again", self.address);
                 }
                 Some(answer)
             }
             Err(error) => {
                 if lock(&self.breaker).fail(Instant::now()) {
-                    let address = &self.rules.address;
+                    let address = &self.address;
                     tracing::warn!(
                         "redis at {address} cannot be used: {error}; until it can, rates are counted per server and \
                          responses are not cached"
@@ -157,9 +124,9 @@ impl Redis {
                 answer => return self.keep(connection, answer),
             }
         }
-        let mut connection = self.client.get_connection_with_timeout(self.rules.timeout)?;
-        connection.set_read_timeout(Some(self.rules.timeout))?;
-        connection.set_write_timeout(Some(self.rules.timeout))?;
+        let mut connection = self.client.get_connection_with_timeout(self.timeout)?;
+        connection.set_read_timeout(Some(self.timeout))?;
+        connection.set_write_timeout(Some(self.timeout))?;
         let answer = question(&mut connection);
         self.keep(connection, answer)
     }
@@ -177,7 +144,7 @@ impl Redis {
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
-        let mut key = self.rules.prefix.as_bytes().to_vec();
+        let mut key = self.prefix.clone();
         for part in parts {
             key.push(b':');
             key.extend_from_slice(part);
@@ -240,8 +207,12 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn redis(path: &std::path::Path) -> Redis {
-        let address = format!("unix://{}", path.display()).parse().unwrap();
-        Redis::new(Rules::new(address)).unwrap()
+        Redis::new(&plan(&format!("unix://{}", path.display()))).unwrap()
+    }
+
+    fn plan(address: &str) -> SharedPlan {
+        let prefix = "anygate".to_owned();
+        SharedPlan { address: address.to_owned(), prefix, timeout: Duration::from_millis(50) }
     }
 
     fn folder(name: &str) -> std::path::PathBuf {
@@ -258,13 +229,12 @@ mod tests {
             ("rediss://:secret@example.org", "example.org:6379"),
             ("unix:///run/redis.sock?pass=secret", "/run/redis.sock"),
         ] {
-            let address: Address = text.parse().unwrap();
-            assert_eq!(address.to_string(), shown);
-            assert_eq!(format!("{address:?}"), shown);
-            assert!(!format!("{:?}", Redis::new(Rules::new(address)).unwrap()).contains("secret"));
+            let redis = Redis::new(&plan(text)).unwrap();
+            assert_eq!(redis.address, shown);
+            assert!(!format!("{redis:?}").contains("secret"));
         }
         for text in ["", "redis", "http://example.org", "redis://", "redis://h:x", "memcached://h"] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
+            assert!(Redis::new(&plan(text)).is_err(), "{text}");
         }
     }
 
@@ -311,7 +281,7 @@ mod tests {
             assert_eq!(redis.ask(|connection| redis::cmd("PING").query::<String>(connection)), None);
         }
         let took = begin.elapsed();
-        assert!(took >= redis.rules.timeout / 2 && took < Duration::from_secs(1), "{took:?}");
+        assert!(took >= redis.timeout / 2 && took < Duration::from_secs(1), "{took:?}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -5,12 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anygate_proto::head::is_value_byte;
+use anygate_config::site::{Coding, StaticPlan};
 
 use super::loaded::{Description, Loaded};
-use super::mount::Mount;
+use super::pattern::Pattern;
 use super::root::Root;
-use crate::compression::negotiation::Coding;
 
 /// Ask each time.
 pub(super) const NO_CACHE: &str = "no-cache";
@@ -22,7 +21,8 @@ pub(super) struct Folder {
     /// Without its last slash.
     pub(super) prefix: Vec<u8>,
     pub(super) root: Root,
-    pub(super) mount: Mount,
+    pub(super) plan: StaticPlan,
+    immutable: Vec<Pattern>,
     /// Cache-Control of files that are not immutable.
     cache_control: Option<String>,
 }
@@ -39,30 +39,14 @@ pub(super) enum Found {
 }
 
 impl Folder {
-    pub(super) fn new(mut mount: Mount, now: SystemTime) -> io::Result<Folder> {
-        let prefix = mount.prefix.trim_end_matches('/').as_bytes().to_vec();
-        if !mount.prefix.starts_with('/') || !is_clean(&prefix) {
-            let message = format!("{:?} is no prefix of paths: it must be like /static", mount.prefix);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        let is_inside = |name: &String| !name.is_empty() && is_clean(format!("/{name}").as_bytes());
-        if let Some(name) = mount.index.iter().chain(&mount.fallback).find(|name| !is_inside(name)) {
-            let message = format!("{name:?} is no file below {}", mount.folder.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        for (ending, name) in &mut mount.types {
-            *ending = ending.trim_start_matches('.').to_ascii_lowercase();
-            if !name.bytes().all(is_value_byte) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("{name:?} is no type of a file"),
-                ));
-            }
-        }
-        let root = Root::new(mount.folder.clone(), mount.follow_symlinks, now)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", mount.folder.display())))?;
-        let cache_control = mount.max_age.map(|age| format!("public, max-age={}", age.as_secs()));
-        Ok(Folder { prefix, root, mount, cache_control })
+    pub(super) fn new(plan: StaticPlan, now: SystemTime) -> io::Result<Folder> {
+        let prefix = plan.prefix.trim_end_matches('/').as_bytes().to_vec();
+        debug_assert!(is_clean(&prefix), "the plan was checked");
+        let root = Root::new(plan.folder.clone(), plan.symlinks, now)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", plan.folder.display())))?;
+        let cache_control = plan.max_age.map(|age| format!("public, max-age={}", age.as_secs()));
+        let immutable = plan.immutable.iter().map(|text| Pattern::new(text)).collect();
+        Ok(Folder { prefix, root, plan, immutable, cache_control })
     }
 
     /// Looks for what a clean path names.
@@ -88,7 +72,7 @@ impl Folder {
 
     /// The page of a folder, whose name is empty or ends with a slash.
     fn find_in_folder(&self, name: &[u8], now: SystemTime) -> Found {
-        for index in &self.mount.index {
+        for index in &self.plan.index {
             let name = [name, index.as_bytes()].concat();
             let loaded = self.root.open(&name, now).and_then(|file| self.load(file, &name, None, now));
             match loaded {
@@ -100,7 +84,7 @@ impl Folder {
                 },
             }
         }
-        if !self.mount.listing {
+        if !self.plan.listing {
             return Found::Nothing;
         }
         match self.root.open(name.strip_suffix(b"/").unwrap_or(name), now) {
@@ -126,13 +110,13 @@ impl Folder {
         let cache_control = if vary.is_some() {
             // Other paths have it, too, which will have pages of their own one day.
             Some(NO_CACHE)
-        } else if self.mount.immutable.iter().any(|pattern| pattern.matches(name)) {
+        } else if self.immutable.iter().any(|pattern| pattern.matches(name)) {
             Some(IMMUTABLE)
         } else {
             self.cache_control.as_deref()
         };
         let description = Description { content_type: self.content_type(name), cache_control, vary };
-        let endings: &[(Coding, &str)] = if self.mount.precompressed && !is_compressed(name) {
+        let endings: &[(Coding, &str)] = if !is_compressed(name) {
             &[(Coding::Brotli, ".br"), (Coding::Zstd, ".zst"), (Coding::Gzip, ".gz")]
         } else {
             &[]
@@ -148,7 +132,7 @@ impl Folder {
         let ending = name.rsplit(|&byte| byte == b'.' || byte == b'/').next().unwrap_or_default();
         let has_ending = name.len() > ending.len() && !name.ends_with(&[b"/", ending].concat());
         let ending = String::from_utf8_lossy(if has_ending { ending } else { b"" }).to_ascii_lowercase();
-        if let Some((_, own)) = self.mount.types.iter().find(|(own, _)| *own == ending) {
+        if let Some((_, own)) = self.plan.types.iter().find(|(own, _)| *own == ending) {
             return own.clone();
         }
         let found = match ending.as_str() {

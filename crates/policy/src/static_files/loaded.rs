@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
+use anygate_config::site::Coding;
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use crate::compression::negotiation::{self, Coding};
+use crate::compression::negotiation;
 use crate::conditional::{Validators, whole_seconds};
 
 /// A file up to this size is held in memory, so that a response needs no system call but the one that sends it.

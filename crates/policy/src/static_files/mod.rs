@@ -10,7 +10,6 @@ mod cache;
 mod folder;
 mod listing;
 mod loaded;
-mod mount;
 mod pattern;
 mod root;
 #[cfg(test)]
@@ -22,12 +21,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use anygate_config::site::StaticPlan;
 use anygate_proto::application::{Response, SendError};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::{RequestHead, ResponseHead};
-
-pub use self::mount::Mount;
-pub use self::pattern::Pattern;
 
 use self::cache::{Cache, Known};
 use self::folder::{Folder, Found, NO_CACHE, is_clean};
@@ -39,13 +36,6 @@ use crate::range::{self, ByteRange, Wanted};
 
 /// Methods for files.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
-
-/// Which folders there are. Of prefixes that fit, the longest counts.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// The folders.
-    pub mounts: Vec<Mount>,
-}
 
 /// The static files of one site.
 #[derive(Debug)]
@@ -61,11 +51,11 @@ pub struct StaticFiles {
 impl StaticFiles {
     /// Opens the folders. `pages` are shown for errors.
     ///
-    /// Errors: a folder cannot be opened, or a prefix does not begin with a slash.
-    pub fn new(rules: Rules, pages: Arc<ErrorPages>, now: SystemTime) -> io::Result<StaticFiles> {
+    /// Errors: a folder cannot be opened.
+    pub fn new(plans: &[StaticPlan], pages: Arc<ErrorPages>, now: SystemTime) -> io::Result<StaticFiles> {
         let mut places = Vec::new();
-        for mount in rules.mounts {
-            places.push(Folder::new(mount, now)?);
+        for plan in plans {
+            places.push(Folder::new(plan.clone(), now)?);
         }
         places.sort_by_key(|place| std::cmp::Reverse(place.prefix.len()));
         Ok(StaticFiles { places, pages, cache: Cache::default(), seed: RandomState::new() })
@@ -86,10 +76,10 @@ impl StaticFiles {
         let path = request.path();
         let (place, inner) = self.place(path)?;
         if !matches!(request.method(), b"GET" | b"HEAD") {
-            return (!place.mount.fall_through).then(|| self.refuse_method(request, response));
+            return (!place.plan.fall_through).then(|| self.refuse_method(request, response));
         }
         let (found, fallback) = if is_clean(inner) {
-            (self.find(place, path, inner, now), place.mount.fallback.as_deref())
+            (self.find(place, path, inner, now), place.plan.fallback.as_deref())
         } else {
             (Found::Nothing, None)
         };
@@ -100,7 +90,7 @@ impl StaticFiles {
             Found::Trouble => Some(self.error(503, request, &[], response)),
             Found::Nothing => match fallback.and_then(|name| self.fallback(place, name, request, now)) {
                 Some(loaded) => Some(self.send(request, &loaded, response)),
-                None if place.mount.fall_through => None,
+                None if place.plan.fall_through => None,
                 None => Some(self.error(404, request, &[], response)),
             },
         }

@@ -2,16 +2,16 @@
 
 /// `*` stands for any characters, slashes among them, and `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Vec<u8>);
+pub(super) struct Pattern(Vec<u8>);
 
 impl Pattern {
     /// Takes any text for a pattern.
-    pub fn new(text: &str) -> Pattern {
+    pub(super) fn new(text: &str) -> Pattern {
         Pattern(text.as_bytes().to_vec())
     }
 
     /// Whether a whole name is meant. It takes time in proportion to both lengths at most.
-    pub fn matches(&self, name: &[u8]) -> bool {
+    pub(super) fn matches(&self, name: &[u8]) -> bool {
         let Pattern(pattern) = self;
         let (mut at, mut in_name) = (0, 0);
         // Where to go on if the last `*` must take one more.

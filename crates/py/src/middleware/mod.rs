@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use anygate_config::options::is_of_site;
-use anygate_config::plan::WEB2PY_TRUSTED_PROXIES;
+use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_lock::{Mutex, MutexGuard};
@@ -103,7 +103,8 @@ impl Site {
             body_max_bytes,
             proxies: Vec::new(),
         };
-        let prepared = Prepared::new(&plan.site, surroundings, &shared).map_err(PyValueError::new_err)?;
+        let prepared = Prepared::new(&plan.site, surroundings, &shared)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Site {
             prepared,
             forwarding: Forwarding::new(plan.server.trusted_proxies, plan.server.forwarded_header),
@@ -203,7 +204,8 @@ impl Site {
         // Where all are on one thread, nobody would do what a request waits for.
         let waiting_max = if threads && !greenlets { WAITING_MAX } else { 0 };
         let prepared = self.prepared.with_waiting_max(waiting_max);
-        let site = prepared.site(self.rows.claim(process)).map_err(PyOSError::new_err)?;
+        let site =
+            prepared.site(self.rows.claim(process)).map_err(|error| PyOSError::new_err(error.to_string()))?;
         if let Some((_, of_parent)) = made.replace((process, Arc::clone(&site))) {
             // Its connections and its locks are those of the process that this one was forked from.
             std::mem::forget(of_parent);

@@ -1,15 +1,22 @@
 //! What a site wants around its application, checked. Names are those of the options; what is empty is off.
 //!
 //! * `read`: how settings become it. `grammar`: what the words of its options mean.
+//! * `rate`, `media_type`: what some of it is made of.
 
-pub(crate) mod grammar;
+mod grammar;
+mod media_type;
+mod rate;
 mod read;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::plan::network::Source;
+use crate::plan::origin::PageOrigin;
+pub use media_type::TypePattern;
+pub use rate::Rate;
 
 /// Everything around the application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,17 +76,18 @@ pub struct LimitsPlan {
 pub struct Admitted {
     /// It begins with a slash.
     pub prefix: String,
-    /// An address with its leading bits; `None`: unix sockets.
-    pub network: Option<(IpAddr, u8)>,
+    /// Where they come from.
+    pub source: Source,
 }
 
 /// Property that tells clients apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClientBy {
-    /// The address.
+    /// The address; all of a /64 of IPv6.
     #[default]
     Address,
-    /// The value of a field.
+    /// The value of this field; the address when a request has none. Whoever may choose the value freely has as many
+    /// rates as there are values, so something should check it, or a rate by address stand beside this one.
     Field(String),
 }
 
@@ -88,13 +96,9 @@ pub enum ClientBy {
 pub struct RatePlan {
     /// It begins with a slash.
     pub prefix: String,
-    /// Requests in a period; at least 1.
-    pub requests: u32,
-    /// At least a millisecond.
-    pub period: Duration,
-    /// Requests at once; at least 1.
-    pub burst: u32,
-    /// Property that tells clients apart.
+    /// How often.
+    pub rate: Rate,
+    /// What tells clients apart.
     pub by: ClientBy,
 }
 
@@ -114,17 +118,28 @@ pub struct AtOncePlan {
 pub struct SecurityPlan {
     /// Set of fields to begin with.
     pub profile: SecurityProfile,
-    /// Fields that differ; without a value they are left out.
-    pub fields: Vec<(String, Option<String>)>,
+    /// Fields that differ.
+    pub fields: Vec<SecurityField>,
+}
+
+/// A field that differs from those of a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityField {
+    /// Its name, which any head may have.
+    pub name: String,
+    /// Its value, likewise; without one the field is left out.
+    pub value: Option<String>,
 }
 
 /// Sets of fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of the option")]
 pub enum SecurityProfile {
+    /// None.
     #[default]
     Off,
+    /// What hardly an application notices.
     Default,
+    /// What an application must be written for: no inline scripts, no frames, nothing from elsewhere.
     Strict,
 }
 
@@ -132,42 +147,87 @@ pub enum SecurityProfile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name, without `cors_`")]
 pub struct CorsPlan {
-    pub origins: Vec<String>,
+    /// Pages of these may; never empty, and without [`PageOrigin::Any`] where there are credentials.
+    pub origins: Vec<PageOrigin>,
+    /// Beyond those that need no permission (GET, HEAD and POST).
     pub methods: Vec<String>,
-    /// `*` is any.
-    pub headers: Vec<String>,
+    pub headers: CorsHeaders,
     pub exposed_headers: Vec<String>,
     pub credentials: bool,
     pub max_age: Option<Duration>,
 }
 
+/// Which request fields pages may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsHeaders {
+    /// All that a page asks for.
+    Any,
+    /// These.
+    Named(Vec<String>),
+}
+
 /// Answers made smaller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each field is the option of its name, without `compression_`")]
 pub struct CompressionPlan {
-    /// Some of `zstd`, `br` and `gzip`.
-    pub codings: Vec<String>,
-    /// Empty: those that usually are text.
-    pub types: Vec<String>,
+    /// Never empty. Of those that a client likes equally it gets the first one.
+    pub codings: Vec<Coding>,
+    /// Types of bodies.
+    pub types: Vec<TypePattern>,
+    /// Bodies that are known to be shorter are left as they are: the head alone fills a packet.
     pub min_bytes: u64,
+    /// With all below them; for pages with secrets.
     pub excluded_paths: Vec<String>,
+}
+
+/// How a body may be coded (RFC 9110 section 8.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 8878
+    Zstd,
+    /// RFC 7932
+    Brotli,
+    /// RFC 1952
+    Gzip,
+}
+
+impl Coding {
+    /// All of them. zstd comes first, because it takes a fraction of the time of the others for about as many bytes; brotli
+    /// is before gzip, because it saves more.
+    pub const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+
+    /// Its name in fields and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
 }
 
 /// A folder whose files are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name, without `static_`")]
 pub struct StaticPlan {
-    /// It begins with a slash.
+    /// Where paths begin: `/static`; `/` for everything.
     pub prefix: String,
     pub folder: PathBuf,
+    /// Files that stand for the folder that they are in.
     pub index: Vec<String>,
+    /// The file, below the folder, that a browser gets for a page that is not there: the one page of an application that
+    /// runs in the browser and knows paths of its own.
     pub fallback: Option<String>,
+    /// Whether folders without an index are listed.
     pub listing: bool,
+    /// Whether symlinks may lead out of the folder. Those that stay inside are followed in any case.
     pub symlinks: bool,
+    /// How long files may be used without asking; `None` says nothing about it.
     pub max_age: Option<Duration>,
+    /// Files, by patterns of their paths below the folder, whose name changes with their content.
     pub immutable: Vec<String>,
+    /// Whether requests for what is not there go to the application instead of being answered with 404.
     pub fall_through: bool,
-    /// Endings without their dot, and types.
+    /// Types by endings without their dot, before those that are known anyway.
     pub types: Vec<(String, String)>,
 }
 

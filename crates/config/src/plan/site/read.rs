@@ -1,19 +1,22 @@
 //! How settings become a [`SitePlan`]. What is switched off is checked as well, so that switching it on is no surprise, and
 //! then left out.
 
-use crate::plan::Reader;
-use crate::settings::Wrong;
-use crate::site::grammar;
-use crate::site::{
-    CachePlan, CompressionPlan, CorsPlan, ErrorsPlan, HealthPlan, LimitsPlan, SecurityPlan, SecurityProfile,
-    SharedPlan, SitePlan, StaticPlan,
+use super::grammar as items;
+use super::media_type::TypePattern;
+use super::{
+    Admitted, AtOncePlan, CachePath, CachePlan, Coding, CompressionPlan, CorsHeaders, CorsPlan, ErrorsPlan,
+    HealthPlan, LimitsPlan, RatePlan, SecurityField, SecurityPlan, SecurityProfile, SharedPlan, SitePlan,
+    StaticPlan,
 };
-
-const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
+use crate::grammar;
+use crate::invalid::Invalid;
+use crate::plan::check::Reader;
+use crate::plan::origin::PageOrigin;
+use crate::settings::Wrong;
 
 impl SitePlan {
     /// Checks what was given.
-    pub(crate) fn check(read: &Reader<'_>) -> Result<SitePlan, Wrong> {
+    pub(in crate::plan) fn check(read: &Reader<'_>) -> Result<SitePlan, Wrong> {
         let limits = LimitsPlan::check(read)?;
         let cache = CachePlan::check(read)?;
         let shared = SharedPlan::check(read)?;
@@ -39,9 +42,9 @@ impl SitePlan {
 
 impl HealthPlan {
     fn check(read: &Reader<'_>) -> Result<HealthPlan, Wrong> {
-        let health_path = one(read, "health_path", grammar::path)?;
-        let ready_path = one(read, "ready_path", grammar::path)?;
-        let ready_check = one(read, "ready_check", grammar::function)?;
+        let health_path = read.one("health_path", grammar::path)?;
+        let ready_path = read.one("ready_path", grammar::path)?;
+        let ready_check = read.one("ready_check", grammar::function)?;
         if let (Some(health), Some(ready)) = (&health_path, &ready_path)
             && health == ready
         {
@@ -66,16 +69,16 @@ impl HealthPlan {
 
 impl LimitsPlan {
     fn check(read: &Reader<'_>) -> Result<LimitsPlan, Wrong> {
-        let requests_per_client_max = each(read, "requests_per_client_max", grammar::at_once)?;
+        let requests_per_client_max = read.each("requests_per_client_max", AtOncePlan::read)?;
         let prefixes = requests_per_client_max.iter().map(|limit| limit.prefix.as_str());
-        once(read, "requests_per_client_max", prefixes)?;
-        let body_limits = each(read, "body_limits", grammar::body_limit)?;
-        once(read, "body_limits", body_limits.iter().map(|(prefix, _)| prefix.as_str()))?;
+        read.once("requests_per_client_max", prefixes)?;
+        let body_limits = read.each("body_limits", items::body_limit)?;
+        read.once("body_limits", body_limits.iter().map(|(prefix, _)| prefix.as_str()))?;
         let connections = read.number("connections_per_client_max");
         Ok(LimitsPlan {
-            allow: each(read, "allow", grammar::admitted)?,
-            deny: each(read, "deny", grammar::admitted)?,
-            rate_limit: each(read, "rate_limit", grammar::rate)?,
+            allow: read.each("allow", Admitted::read)?,
+            deny: read.each("deny", Admitted::read)?,
+            rate_limit: read.each("rate_limit", RatePlan::read)?,
             requests_per_client_max,
             queue_max: Some(read.count("queue_max")).filter(|&max| max > 0),
             connections_per_client_max: u32::try_from(connections).ok().filter(|&max| max > 0),
@@ -91,21 +94,27 @@ impl SecurityPlan {
             Some("strict") => SecurityProfile::Strict,
             _ => SecurityProfile::Off,
         };
-        Ok(SecurityPlan { profile, fields: each(read, "security_header", grammar::field)? })
+        Ok(SecurityPlan { profile, fields: read.each("security_header", SecurityField::read)? })
     }
 }
 
 impl CorsPlan {
     fn check(read: &Reader<'_>) -> Result<Option<CorsPlan>, Wrong> {
         let plan = CorsPlan {
-            origins: each(read, "cors_origins", grammar::origin)?,
-            methods: each(read, "cors_methods", grammar::token)?,
-            headers: each(read, "cors_headers", grammar::token)?,
-            exposed_headers: each(read, "cors_exposed_headers", grammar::token)?,
+            origins: read.each("cors_origins", |text| {
+                let forms = "must be *, or an origin such as https://example.org or https://*.example.org";
+                PageOrigin::read(text).ok_or(Invalid::Form(forms))
+            })?,
+            methods: read.each("cors_methods", grammar::token)?,
+            headers: match read.each("cors_headers", grammar::token)? {
+                names if names.iter().any(|name| name == "*") => CorsHeaders::Any,
+                names => CorsHeaders::Named(names),
+            },
+            exposed_headers: read.each("cors_exposed_headers", grammar::token)?,
             credentials: read.flag("cors_credentials"),
             max_age: read.time_limit("cors_max_age"),
         };
-        if plan.credentials && plan.origins.iter().any(|origin| origin == "*") {
+        if plan.credentials && plan.origins.contains(&PageOrigin::Any) {
             let reason = "with the origin * would let every page of the world act for its visitors: name them in cors_origins";
             return Err(read.wrong("cors_credentials", reason));
         }
@@ -116,18 +125,19 @@ impl CorsPlan {
 impl CompressionPlan {
     fn check(read: &Reader<'_>) -> Result<Option<CompressionPlan>, Wrong> {
         let on = read.flag("compression");
-        let coding = |item: &str| match CODINGS.into_iter().find(|coding| *coding == item) {
-            Some(coding) => Ok(coding.to_owned()),
-            None => Err(format!("must be one of {}", CODINGS.join(", "))),
-        };
         let plan = CompressionPlan {
-            codings: each(read, "compression_codings", coding)?,
-            types: each(read, "compression_types", grammar::type_pattern)?,
+            codings: read.each("compression_codings", items::coding)?,
+            types: match read.each("compression_types", |text| {
+                TypePattern::read(text).ok_or(Invalid::Form("must be as text/html, text/*, +xml or */*"))
+            })? {
+                types if types.is_empty() => TypePattern::usual(),
+                types => types,
+            },
             min_bytes: read.number("compression_min_bytes"),
-            excluded_paths: each(read, "compression_excluded_paths", grammar::path)?,
+            excluded_paths: read.each("compression_excluded_paths", grammar::path)?,
         };
         if on && plan.codings.is_empty() {
-            let reason = format!("must name some of {}", CODINGS.join(", "));
+            let reason = format!("must name some of {}", Coding::ALL.map(Coding::name).join(", "));
             return Err(read.wrong("compression_codings", &reason));
         }
         Ok(on.then_some(plan))
@@ -136,15 +146,15 @@ impl CompressionPlan {
 
 impl StaticPlan {
     fn check(read: &Reader<'_>) -> Result<Vec<StaticPlan>, Wrong> {
-        let index = each(read, "static_index", grammar::file_below)?;
-        let fallback = one(read, "static_fallback", grammar::file_below)?;
-        let immutable = each(read, "static_immutable", grammar::file_pattern)?;
-        let types = each(read, "static_types", grammar::file_type)?;
+        let index = read.each("static_index", items::file_below)?;
+        let fallback = read.one("static_fallback", items::file_below)?;
+        let immutable = read.each("static_immutable", items::file_pattern)?;
+        let types = read.each("static_types", items::file_type)?;
         let mount = |item: &str| {
-            let (prefix, folder) = grammar::mount(item)?;
+            let (prefix, folder) = items::mount(item)?;
             let folder = read.absolute(folder);
             if !folder.is_dir() {
-                return Err(format!("names {:?}, which is not a folder", folder.display().to_string()));
+                return Err(Invalid::NoFolder(folder));
             }
             Ok(StaticPlan {
                 prefix,
@@ -159,17 +169,17 @@ impl StaticPlan {
                 types: types.clone(),
             })
         };
-        let mounts = each(read, "static", mount)?;
+        let mounts = read.each("static", mount)?;
         // Files are below a prefix with and without its last slash.
-        once(read, "static", mounts.iter().map(|mount| mount.prefix.trim_end_matches('/')))?;
+        read.once("static", mounts.iter().map(|mount| mount.prefix.trim_end_matches('/')))?;
         Ok(mounts)
     }
 }
 
 impl CachePlan {
     fn check(read: &Reader<'_>) -> Result<Option<CachePlan>, Wrong> {
-        let paths = each(read, "cache", grammar::cache_path)?;
-        once(read, "cache", paths.iter().map(|path| path.prefix.as_str()))?;
+        let paths = read.each("cache", CachePath::read)?;
+        read.once("cache", paths.iter().map(|path| path.prefix.as_str()))?;
         if paths.is_empty() {
             return Ok(None);
         }
@@ -222,42 +232,4 @@ impl SharedPlan {
         }
         Ok(Some(SharedPlan { address, prefix, timeout: read.duration("shared_timeout") }))
     }
-}
-
-/// Reads a text; an empty one is none.
-fn one<T>(
-    read: &Reader<'_>,
-    name: &'static str,
-    meaning: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, Wrong> {
-    let text = read.text(name).filter(|text| !text.is_empty());
-    text.map(|text| meaning(&text).map_err(|reason| read.wrong(name, &format!("{text:?} {reason}"))))
-        .transpose()
-}
-
-/// Reads each item of a list.
-fn each<T>(
-    read: &Reader<'_>,
-    name: &'static str,
-    meaning: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, Wrong> {
-    let wrong = |item: &str, reason: &str| read.wrong(name, &format!("{item:?} {reason}"));
-    read.list(name).iter().map(|item| meaning(item).map_err(|reason| wrong(item, &reason))).collect()
-}
-
-/// Refuses a path that stands there twice, since only one of the two would count.
-fn once<'a>(
-    read: &Reader<'_>,
-    name: &'static str,
-    paths: impl Iterator<Item = &'a str>,
-) -> Result<(), Wrong> {
-    let mut seen = Vec::new();
-    for path in paths {
-        if seen.contains(&path) {
-            let path = if path.is_empty() { "/" } else { path };
-            return Err(read.wrong(name, &format!("has {path:?} twice: only one can count")));
-        }
-        seen.push(path);
-    }
-    Ok(())
 }

@@ -1,9 +1,11 @@
 //! What users say of the site, and what a plan makes of it.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::grammar::without_password;
 use crate::options::{self, Kind};
 use crate::{Origin, Plan, Settings};
 
@@ -101,16 +103,16 @@ fn health_and_readiness_have_paths() {
 
 #[test]
 fn sources_are_networks_and_may_have_a_path() {
-    let admitted = |prefix: &str, network: Option<(&str, u8)>| Admitted {
+    let admitted = |prefix: &str, source: &str| Admitted {
         prefix: prefix.to_owned(),
-        network: network.map(|(address, bits)| (address.parse().unwrap(), bits)),
+        source: Source::read(source).unwrap(),
     };
     for (text, expected) in [
-        ("10.0.0.0/8", admitted("/", Some(("10.0.0.0", 8)))),
-        ("unix", admitted("/", None)),
-        ("/admin 192.0.2.7", admitted("/admin", Some(("192.0.2.7", 32)))),
-        ("/admin/  fd00::/8", admitted("/admin/", Some(("fd00::", 8)))),
-        ("/ unix", admitted("/", None)),
+        ("10.0.0.0/8", admitted("/", "10.0.0.0/8")),
+        ("unix", admitted("/", "unix")),
+        ("/admin 192.0.2.7", admitted("/admin", "192.0.2.7/32")),
+        ("/admin/  fd00::/8", admitted("/admin/", "fd00::/8")),
+        ("/ unix", admitted("/", "unix")),
     ] {
         assert_eq!(plan("allow", &[text]).limits.allow, vec![expected.clone()], "{text}");
         assert_eq!(plan("deny", &[text]).limits.deny, [expected], "{text}");
@@ -126,11 +128,10 @@ fn sources_are_networks_and_may_have_a_path() {
 
 #[test]
 fn rates_are_read() {
+    let number = |number| NonZeroU32::new(number).unwrap();
     let rate = |prefix: &str, requests, seconds, burst, by: &str| RatePlan {
         prefix: prefix.to_owned(),
-        requests,
-        period: Duration::from_secs(seconds),
-        burst,
+        rate: Rate::new(number(requests), Duration::from_secs(seconds), number(burst)).unwrap(),
         by: if by.is_empty() { ClientBy::Address } else { ClientBy::Field(by.to_owned()) },
     };
     for (text, expected) in [
@@ -205,7 +206,10 @@ fn fields_for_browsers_are_fields() {
         ("security_headers", &["strict"]),
         ("security_header", &["X-Frame-Options: DENY", "Referrer-Policy:", "X-A:b: c, d "]),
     ]);
-    let field = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+    let field = |name: &str, value: Option<&str>| SecurityField {
+        name: name.to_owned(),
+        value: value.map(str::to_owned),
+    };
     let fields = [
         field("X-Frame-Options", Some("DENY")),
         field("Referrer-Policy", None),
@@ -224,7 +228,7 @@ fn fields_for_browsers_are_fields() {
 fn pages_of_other_origins_need_origins() {
     let cors = plan("cors_origins", &["https://example.org"]).cors.unwrap();
     assert_eq!(cors.methods, ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
-    assert_eq!(cors.headers, ["Content-Type"]);
+    assert_eq!(cors.headers, CorsHeaders::Named(vec!["Content-Type".to_owned()]));
     assert_eq!((cors.exposed_headers.is_empty(), cors.credentials), (true, false));
     assert_eq!(cors.max_age, Some(Duration::from_secs(600)));
     for good in [
@@ -235,7 +239,10 @@ fn pages_of_other_origins_need_origins() {
         "app://x",
         "HTTPS://A",
     ] {
-        assert_eq!(plan("cors_origins", &[good]).cors.unwrap().origins, [good]);
+        assert_eq!(
+            Some(plan("cors_origins", &[good]).cors.unwrap().origins),
+            PageOrigin::read(good).map(|o| vec![o])
+        );
     }
     refused(
         "cors_origins",
@@ -251,7 +258,7 @@ fn pages_of_other_origins_need_origins() {
     let all: &[(&str, &[&str])] =
         &[("cors_origins", &["*"]), ("cors_headers", &["*"]), ("cors_max_age", &["0"])];
     let cors = checked(all).unwrap().cors.unwrap();
-    assert_eq!((cors.headers, cors.max_age), (vec!["*".to_owned()], None));
+    assert_eq!((cors.headers, cors.max_age), (CorsHeaders::Any, None));
     let error = checked(&[all, &[("cors_credentials", &["true"])]].concat()).unwrap_err();
     assert!(error.starts_with("cors_credentials: with the origin * "), "{error}");
     let named: &[(&str, &[&str])] = &[("cors_origins", &["https://a"]), ("cors_credentials", &["true"])];
@@ -262,12 +269,16 @@ fn pages_of_other_origins_need_origins() {
 fn compression_is_switched_on() {
     let on: (&str, &[&str]) = ("compression", &["true"]);
     let plan = checked(&[on]).unwrap().compression.unwrap();
-    let codings = ["zstd", "br", "gzip"].map(str::to_owned).to_vec();
-    assert_eq!(plan, CompressionPlan { codings, types: vec![], min_bytes: 1000, excluded_paths: vec![] });
+    let codings = Coding::ALL.to_vec();
+    assert_eq!(
+        plan,
+        CompressionPlan { codings, types: TypePattern::usual(), min_bytes: 1000, excluded_paths: vec![] }
+    );
     let types: &[&str] = &["text/*", "+json", "*/*", "application/x-a"];
     let given = checked(&[on, ("compression_types", types), ("compression_excluded_paths", &["/a"])]);
     let plan = given.unwrap().compression.unwrap();
-    assert_eq!(plan.types, types);
+    assert_eq!(plan.types, types.iter().filter_map(|text| TypePattern::read(text)).collect::<Vec<_>>());
+    assert_eq!(plan.types.len(), types.len());
     assert_eq!(plan.excluded_paths, ["/a"]);
     assert!(checked(&[on, ("compression_codings", &[])]).unwrap_err().contains("must name some of"));
     // Also while it is off.
@@ -407,7 +418,7 @@ fn an_address_is_shown_without_its_password() {
         ("unix:///run/a@b?pass=x", "unix:///run/a@b?***"),
         ("redis:x@h", "***"),
     ] {
-        assert_eq!(grammar::without_password(address), shown);
+        assert_eq!(without_password(address), shown);
     }
 }
 

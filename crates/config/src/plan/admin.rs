@@ -1,0 +1,81 @@
+//! The admin address, and the metrics that are sent to other programs.
+
+use std::path::PathBuf;
+
+use super::address::{Bind, BindAddress, Protocol, bind_address, is_loopback};
+use super::check::Reader;
+use crate::invalid::Invalid;
+use crate::settings::Wrong;
+
+/// How the server is watched and steered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// Where status page, metrics and API are.
+    pub address: Option<BindAddress>,
+    /// Where the token is that clients must know.
+    pub token_file: Option<PathBuf>,
+    /// Where uWSGI's statistics are.
+    pub uwsgi_stats: Option<BindAddress>,
+    /// Where metrics are sent.
+    pub statsd: Option<StatsdPlan>,
+}
+
+/// Where metrics are sent, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsdPlan {
+    /// A name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What names begin with.
+    pub prefix: String,
+    /// Labels are tags.
+    pub tags: bool,
+}
+
+impl AdminPlan {
+    /// Whether anybody wants to know what processes count.
+    pub fn is_wanted(&self) -> bool {
+        self.address.is_some() || self.uwsgi_stats.is_some() || self.statsd.is_some()
+    }
+
+    /// The addresses to open. The protocol says what each is for: HTTP for the admin address, uwsgi for the statistics.
+    pub fn binds(&self) -> Vec<Bind> {
+        let addresses = [(Protocol::Http, &self.address), (Protocol::Uwsgi, &self.uwsgi_stats)];
+        let bind = |(protocol, address): (Protocol, &Option<BindAddress>)| {
+            Some(Bind { protocol, address: address.clone()? })
+        };
+        addresses.into_iter().filter_map(bind).collect()
+    }
+}
+
+impl AdminPlan {
+    pub(super) fn check(read: &Reader<'_>) -> Result<AdminPlan, Wrong> {
+        let address = |text: &str| {
+            let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+            bind_address(plain, read.folder)
+        };
+        let uwsgi_stats = read.one("uwsgi_stats", address)?;
+        if let Some(BindAddress::Tcp { host, .. }) = &uwsgi_stats
+            && !is_loopback(host)
+        {
+            let reason = format!("{host:?} must be a loopback address: anybody who connects is answered");
+            return Err(read.wrong("uwsgi_stats", &reason));
+        }
+        let statsd = read.one("statsd", |text| match bind_address(text, read.folder) {
+            Ok(BindAddress::Tcp { host, port }) if port > 0 => Ok(StatsdPlan {
+                host,
+                port,
+                prefix: read.text("statsd_prefix").unwrap_or_default(),
+                tags: read.flag("statsd_tags"),
+            }),
+            _ => Err(Invalid::Form("must be host:port")),
+        })?;
+        Ok(AdminPlan {
+            address: read.one("admin", address)?,
+            token_file: read.path("admin_token_file"),
+            uwsgi_stats,
+            statsd,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! The application that is served.
+
+use std::path::{Path, PathBuf};
+
+use super::check::Reader;
+use crate::grammar;
+use crate::settings::Wrong;
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct ApplicationPlan {
+    /// As the user wrote it; `None` when the application is an object that Python handed over.
+    pub target: Option<String>,
+    /// Which server is to serve it; `native` is our own.
+    pub server: String,
+    /// Somebody asked for that server by name.
+    pub server_named: bool,
+    /// The web2py site that is served, with its folder's full path.
+    pub web2py: Option<PathBuf>,
+    /// The password of its administrator.
+    pub password: Option<String>,
+    /// Where each request's profile goes.
+    pub profiler: Option<PathBuf>,
+    /// Folder to change to.
+    pub chdir: Option<PathBuf>,
+    /// Folders to look for modules in.
+    pub pythonpath: Vec<PathBuf>,
+    /// Import before forking.
+    pub preload: bool,
+    /// `import uwsgi` finds uWSGI's functions for WebSockets.
+    pub uwsgi_module: bool,
+    /// Clients on this machine see tracebacks.
+    pub debug: bool,
+    /// `module:function` that is told of failed requests.
+    pub on_error: Option<String>,
+}
+
+impl ApplicationPlan {
+    pub(super) fn check(read: &Reader<'_>) -> Result<ApplicationPlan, Wrong> {
+        let web2py = web2py(read)?;
+        let password = read.text("password");
+        if password.is_some() && web2py.is_none() {
+            return Err(read.wrong("password", "is for web2py sites, and none is served"));
+        }
+        Ok(ApplicationPlan {
+            target: match web2py {
+                Some(_) => Some(WEB2PY_TARGET.to_owned()),
+                None => read.text("app"),
+            },
+            server: read.text("server").unwrap_or_default(),
+            server_named: read.settings.given("server").is_some(),
+            password,
+            profiler: read.path("profiler"),
+            chdir: web2py.clone().or_else(|| read.path("chdir")),
+            pythonpath: read.list("pythonpath").iter().map(|path| read.folder.join(path)).collect(),
+            preload: read.flag("preload"),
+            uwsgi_module: read.flag("uwsgi_module"),
+            debug: read.flag("debug"),
+            on_error: read.one("on_error", grammar::function)?,
+            web2py,
+        })
+    }
+
+    /// Whether our own server is to serve it.
+    pub fn is_native(&self) -> bool {
+        self.server == NATIVE
+    }
+
+    /// Where the application lives.
+    pub(super) fn home<'a>(&'a self, read: &Reader<'a>) -> &'a Path {
+        self.chdir.as_deref().unwrap_or(read.folder)
+    }
+}
+
+/// The folder of the web2py site, if one is served.
+fn web2py(read: &Reader<'_>) -> Result<Option<PathBuf>, Wrong> {
+    let is_site = |folder: &Path| folder.join("applications").is_dir();
+    let wrong = |folder: &Path, reason: &str| {
+        Err(read.wrong("web2py", &format!("{:?} {reason}", folder.display().to_string())))
+    };
+    match read.path("web2py") {
+        Some(folder) if !is_site(&folder) => {
+            wrong(&folder, "is not a web2py site: it has no directory applications")
+        }
+        Some(folder) if read.text("app").is_some() => wrong(&folder, "and APP are two things to serve"),
+        Some(folder) => Ok(Some(folder)),
+        // Started inside a site, without anything else to serve.
+        None if read.text("app").is_none() => {
+            let folder = read.path("chdir").unwrap_or_else(|| read.folder.to_owned());
+            let marks = ["web2py.py", "gluon", "wsgihandler.py"];
+            let found = is_site(&folder) && marks.iter().any(|mark| folder.join(mark).exists());
+            Ok(found.then_some(folder))
+        }
+        None => Ok(None),
+    }
+}
+
+/// What `server` calls our own.
+const NATIVE: &str = "native";
+/// What is loaded for a web2py site.
+const WEB2PY_TARGET: &str = "anygate.web2py:application()";

@@ -1,0 +1,215 @@
+//! Logs: destinations, formats and rotation.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::address::{BindAddress, bind_address};
+use super::check::Reader;
+use crate::invalid::Invalid;
+use crate::log_format::{self, Piece};
+use crate::settings::Wrong;
+
+/// What is written down, and where.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct LogPlan {
+    pub error_log: LogTarget,
+    pub level: LogLevel,
+    pub access_log: Option<LogTarget>,
+    pub access_log_format: AccessLogFormat,
+    pub rotate: RotatePlan,
+    pub syslog_facility: Facility,
+}
+
+/// When logs go on in fresh files, and what becomes of the old ones. Names are those of the options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct RotatePlan {
+    pub size: u64,
+    pub interval: Duration,
+    pub keep: usize,
+    pub gzip: bool,
+}
+
+impl RotatePlan {
+    /// Whether anything is to be rotated.
+    pub fn is_wanted(&self) -> bool {
+        self.size > 0 || !self.interval.is_zero()
+    }
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+    /// Whoever collects messages by the protocol of syslog.
+    Syslog(SyslogAddress),
+    /// systemd's journal, which has a socket at this path.
+    Journald(PathBuf),
+}
+
+/// Where syslog is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyslogAddress {
+    /// On this machine, at the path of a socket.
+    Local(PathBuf),
+    /// At a UDP port.
+    Udp {
+        /// A name or an address.
+        host: String,
+        /// Never 0.
+        port: u16,
+    },
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogTarget::Stdout => f.write_str("standard output"),
+            LogTarget::Stderr => f.write_str("standard error"),
+            LogTarget::File(path) => write!(f, "{}", path.display()),
+            LogTarget::Syslog(SyslogAddress::Local(path)) => write!(f, "syslog at {}", path.display()),
+            LogTarget::Syslog(SyslogAddress::Udp { host, port }) => write!(f, "syslog at {host}:{port}"),
+            LogTarget::Journald(path) => write!(f, "the journal at {}", path.display()),
+        }
+    }
+}
+
+/// What syslog is told that messages come from (RFC 5424 section 6.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Facility {
+    /// A user's program.
+    User,
+    /// A service of the system.
+    #[default]
+    Daemon,
+    /// What this machine calls so: 0 to 7.
+    Local(u8),
+}
+
+impl Facility {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            Facility::User => 1,
+            Facility::Daemon => 3,
+            Facility::Local(number) => 16 + number.min(7),
+        }
+    }
+}
+
+/// How much goes into the error log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of the option")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    Json,
+    /// As in web2py's `httpserver.log`.
+    Web2py,
+    /// Text with atoms such as `%(h)s`.
+    Text(Vec<Piece>),
+}
+
+impl LogPlan {
+    /// `home`: where the application lives.
+    pub(super) fn check(read: &Reader<'_>, home: &Path) -> Result<LogPlan, Wrong> {
+        let target = |dash: LogTarget| move |text: &str| LogTarget::read(text, &dash, read.folder);
+        Ok(LogPlan {
+            error_log: read.one("error_log", target(LogTarget::Stderr))?.unwrap_or(LogTarget::Stderr),
+            level: match read.text("log_level").as_deref() {
+                Some("error") => LogLevel::Error,
+                Some("warn") => LogLevel::Warn,
+                Some("debug") => LogLevel::Debug,
+                _ => LogLevel::Info,
+            },
+            access_log: match read.one("access_log", target(LogTarget::Stdout))? {
+                None if read.flag("logging") => Some(LogTarget::File(home.join("httpserver.log"))),
+                target => target,
+            },
+            access_log_format: AccessLogFormat::check(read, "access_log_format")?,
+            rotate: RotatePlan {
+                size: read.number("log_rotate_size"),
+                interval: read.duration("log_rotate_interval"),
+                keep: read.count("log_rotate_keep"),
+                gzip: read.flag("log_rotate_gzip"),
+            },
+            syslog_facility: Facility::check(read, "syslog_facility"),
+        })
+    }
+}
+
+impl LogTarget {
+    /// Reads a destination; `dash` is what `-` means.
+    fn read(text: &str, dash: &LogTarget, folder: &Path) -> Result<LogTarget, Invalid> {
+        Ok(match text.split_once(':').unwrap_or((text, "")) {
+            ("-", "") => dash.clone(),
+            ("syslog", "") => LogTarget::Syslog(SyslogAddress::Local(DEV_LOG.into())),
+            ("syslog", path) if path.contains('/') => {
+                LogTarget::Syslog(SyslogAddress::Local(folder.join(path)))
+            }
+            ("syslog", place) => match bind_address(place, folder) {
+                Ok(BindAddress::Tcp { host, port }) if port > 0 => {
+                    LogTarget::Syslog(SyslogAddress::Udp { host, port })
+                }
+                _ => {
+                    let forms = "must be syslog, syslog:host:port, or syslog:PATH with a slash in it";
+                    return Err(Invalid::Form(forms));
+                }
+            },
+            ("journald", "") => LogTarget::Journald(JOURNAL.into()),
+            ("journald", path) => LogTarget::Journald(folder.join(path)),
+            _ => LogTarget::File(folder.join(text)),
+        })
+    }
+}
+
+impl Facility {
+    fn check(read: &Reader<'_>, name: &str) -> Facility {
+        match read.text(name).as_deref() {
+            Some("user") => Facility::User,
+            Some("daemon") | None => Facility::Daemon,
+            Some(local) => {
+                let number = local.strip_prefix("local").and_then(|number| number.parse().ok());
+                number.map_or(Facility::Daemon, Facility::Local)
+            }
+        }
+    }
+}
+
+impl AccessLogFormat {
+    fn check(read: &Reader<'_>, name: &'static str) -> Result<AccessLogFormat, Wrong> {
+        let text = read.text(name);
+        let format = match text.as_deref() {
+            Some("json") => return Ok(AccessLogFormat::Json),
+            Some("web2py") => return Ok(AccessLogFormat::Web2py),
+            _ if read.flag("logging") && read.settings.given(name).is_none() => {
+                return Ok(AccessLogFormat::Web2py);
+            }
+            None | Some("combined") => log_format::COMBINED,
+            Some("common") => log_format::COMMON,
+            Some(format) => format,
+        };
+        log_format::read(format)
+            .map(AccessLogFormat::Text)
+            .map_err(|reason| read.wrong(name, &format!("{format:?} {reason}")))
+    }
+}
+
+/// Where programs of this machine reach syslog, and systemd's journal.
+const DEV_LOG: &str = "/dev/log";
+const JOURNAL: &str = "/run/systemd/journal/socket";

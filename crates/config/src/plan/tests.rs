@@ -1,0 +1,236 @@
+//! What users say, and what a plan makes of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::address::bind;
+use crate::invalid::Invalid;
+use crate::options::Kind;
+use crate::{Bind, BindAddress, CertificateSource, LogTarget, Plan, Protocol, Settings, SyslogAddress};
+
+fn tcp(host: &str, port: u16) -> Result<Bind, Invalid> {
+    Ok(http(BindAddress::Tcp { host: host.to_owned(), port }))
+}
+
+fn http(address: BindAddress) -> Bind {
+    Bind { protocol: Protocol::Http, address }
+}
+
+#[test]
+fn addresses_have_these_forms() {
+    let bind = |text| bind(text, Path::new("/site"), Protocol::Http);
+    assert_eq!(bind("127.0.0.1:8000"), tcp("127.0.0.1", 8000));
+    assert_eq!(bind("localhost:0"), tcp("localhost", 0));
+    assert_eq!(bind(":80"), tcp("0.0.0.0", 80));
+    assert_eq!(bind("8000"), tcp("127.0.0.1", 8000));
+    assert_eq!(bind("[::1]:8000"), tcp("::1", 8000));
+    assert_eq!(bind("http://a:1/"), tcp("a", 1));
+    let unix = |path: &str| BindAddress::Unix(path.into());
+    assert_eq!(bind("unix:/run/x.sock"), Ok(http(unix("/run/x.sock"))));
+    assert_eq!(bind("unix:///run/x.sock"), Ok(http(unix("/run/x.sock"))));
+    assert_eq!(bind("unix:x.sock"), Ok(http(unix("/site/x.sock"))));
+    assert_eq!(bind("http+unix:x.sock"), Ok(http(unix("/site/x.sock"))));
+    assert_eq!(bind("fd://3"), Ok(http(BindAddress::Fd(3))));
+    let spoken = |protocol, address| Ok(Bind { protocol, address });
+    let local = BindAddress::Tcp { host: "127.0.0.1".to_owned(), port: 4000 };
+    assert_eq!(bind("scgi://127.0.0.1:4000"), spoken(Protocol::Scgi, local));
+    assert_eq!(bind("fastcgi+unix:/run/x.sock"), spoken(Protocol::FastCgi, unix("/run/x.sock")));
+    assert_eq!(bind("fastcgi+unix:///run/x"), spoken(Protocol::FastCgi, unix("/run/x")));
+    assert_eq!(bind("uwsgi+fd://3"), spoken(Protocol::Uwsgi, BindAddress::Fd(3)));
+    assert_eq!(bind("SCGI+unix:/run/x"), spoken(Protocol::Scgi, unix("/run/x")));
+    assert_eq!(bind("uwsgi:4000"), tcp("uwsgi", 4000));
+    for (bad, right) in [
+        ("uwsgi:127.0.0.1:4000", "must be written uwsgi://127.0.0.1:4000"),
+        ("scgi:unix:/run/x", "must be written scgi+unix:/run/x"),
+    ] {
+        assert_eq!(bind(bad).unwrap_err().to_string(), right);
+    }
+    for bad in [
+        "",
+        "a",
+        "a:",
+        "a:b",
+        "a:70000",
+        "::1",
+        "[::1]",
+        "[x]:1",
+        "[::1]8000",
+        "fd://0",
+        "fd://x",
+        "unix:",
+        "ftp://a:1",
+        "scgi+udp:1",
+        "scgi+udp://a:1",
+        "scgi://",
+        "ftp+unix:/x",
+        "a:+1",
+    ] {
+        assert!(bind(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_host_and_port_without_a_protocol_speak_the_default() {
+    let protocol = |text| bind(text, Path::new("/site"), Protocol::Https).map(|bind| bind.protocol);
+    for text in ["127.0.0.1:1", "[::1]:1", ":1", "1", "https://a:1"] {
+        assert_eq!(protocol(text), Ok(Protocol::Https), "{text}");
+    }
+    for text in ["http://a:1", "unix:/x", "unix:///x", "http+unix:/x", "fd://3"] {
+        assert_eq!(protocol(text), Ok(Protocol::Http), "{text}");
+    }
+    assert_eq!(protocol("scgi://a:1"), Ok(Protocol::Scgi));
+}
+
+#[test]
+fn admin_addresses_are_checked() {
+    let check = |name: &str, text: &str| {
+        let mut settings = Settings::default();
+        settings.set_json(name, &serde_json::Value::from(text), crate::Origin::Argument).unwrap();
+        Plan::check(&settings, Path::new("/run")).map(|plan| plan.admin).map_err(|wrong| wrong.to_string())
+    };
+    assert_eq!(check("admin", "http://127.0.0.1:9191/").unwrap(), check("admin", "127.0.0.1:9191").unwrap());
+    assert_eq!(
+        check("admin", "unix:a.sock").unwrap().binds(),
+        [Bind { protocol: Protocol::Http, address: BindAddress::Unix("/run/a.sock".into()) }]
+    );
+    assert!(!check("statsd_prefix", "x").unwrap().is_wanted());
+    assert!(check("uwsgi_stats", "localhost:1717").unwrap().is_wanted());
+    assert!(check("uwsgi_stats", "0.0.0.0:1717").unwrap_err().contains("loopback"));
+    assert_eq!(check("statsd", "127.0.0.1:8125").unwrap().statsd.unwrap().prefix, "anygate.");
+    for wrong in ["unix:a.sock", "127.0.0.1:0", "nowhere"] {
+        assert!(check("statsd", wrong).unwrap_err().contains("must be host:port"), "{wrong}");
+    }
+}
+
+#[test]
+fn logs_go_to_many_places() {
+    let log =
+        |text: &str| checked(&[("access_log", &[text])], Path::new("/site")).map(|plan| plan.log.access_log);
+    let local = |path: &str| LogTarget::Syslog(SyslogAddress::Local(path.into()));
+    let udp = |host: &str, port| LogTarget::Syslog(SyslogAddress::Udp { host: host.to_owned(), port });
+    for (text, target) in [
+        ("-", LogTarget::Stdout),
+        ("a.log", LogTarget::File("/site/a.log".into())),
+        ("./syslog", LogTarget::File("/site/./syslog".into())),
+        ("a:b", LogTarget::File("/site/a:b".into())),
+        ("syslog", local("/dev/log")),
+        ("syslog:./x.sock", local("/site/./x.sock")),
+        ("syslog:/run/x", local("/run/x")),
+        ("syslog:logs.example:514", udp("logs.example", 514)),
+        ("syslog:[::1]:514", udp("::1", 514)),
+        ("journald", LogTarget::Journald("/run/systemd/journal/socket".into())),
+        ("journald:x.sock", LogTarget::Journald("/site/x.sock".into())),
+    ] {
+        assert_eq!(log(text), Ok(Some(target)), "{text}");
+    }
+    assert_eq!(log(""), Ok(None));
+    for wrong in ["syslog:example", "syslog:example:0", "syslog:a:b:c"] {
+        assert!(log(wrong).unwrap_err().contains("must be syslog, syslog:host:port"), "{wrong}");
+    }
+}
+
+#[test]
+fn facilities_have_the_numbers_of_the_protocol() {
+    let facility = |name: &str| {
+        checked(&[("syslog_facility", &[name])], Path::new("/")).unwrap().log.syslog_facility.number()
+    };
+    let numbers = ["user", "daemon", "local0", "local7"].map(facility);
+    assert_eq!(numbers, [1, 3, 16, 23]);
+}
+
+#[test]
+fn the_defaults_are_a_plan() {
+    let plan = Plan::check(&Settings::default(), Path::new("/")).unwrap();
+    assert_eq!(plan.binds, [tcp("127.0.0.1", 8000).unwrap()]);
+    assert_eq!((plan.workers, plan.server.threads), (1, 8));
+    assert_eq!(plan.server.body_max_bytes, 1 << 30);
+    assert_eq!(plan.server.keepalive_timeout, Duration::from_secs(75));
+}
+
+fn checked(options: &[(&str, &[&str])], folder: &Path) -> Result<Plan, String> {
+    let mut settings = Settings::default();
+    for (name, values) in options {
+        let option = crate::options::find(name).unwrap();
+        match option.kind {
+            Kind::List => {
+                let items = values.iter().map(|value| (*value).to_owned()).collect();
+                settings.set_list(option, items, crate::settings::Origin::CommandLine);
+            }
+            _ => settings.set_text(option, values[0], crate::settings::Origin::CommandLine).unwrap(),
+        }
+    }
+    Plan::check(&settings, folder).map_err(|wrong| wrong.to_string())
+}
+
+#[test]
+fn functions_are_named_with_their_module() {
+    let on_error =
+        |text: &str| checked(&[("on_error", &[text])], Path::new("/")).map(|plan| plan.application.on_error);
+    assert_eq!(on_error("site.errors:tell"), Ok(Some("site.errors:tell".to_owned())));
+    assert_eq!(on_error(""), Ok(None));
+    for wrong in ["tell", ":tell", "site:", "site:tell()"] {
+        let error = on_error(wrong).unwrap_err();
+        assert!(error.starts_with(&format!("--on-error: {wrong:?} must be module:function")), "{error}");
+    }
+}
+
+#[test]
+fn keys_belong_to_certificates_in_order() {
+    let folder = std::env::temp_dir().join(format!("anygate-plan-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("folder")).unwrap();
+    for name in ["a", "b", "a.key", "b.key"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let certificates = |c: &[&str], k: &[&str]| {
+        checked(&[("ssl_certificate", c), ("ssl_private_key", k)], &folder)
+            .map(|plan| plan.tls.map(|tls| tls.certificates))
+    };
+    let files = |certificate: &str, key: &str| CertificateSource::Files {
+        certificate: folder.join(certificate),
+        key: folder.join(key),
+    };
+    let whole = CertificateSource::Folder(folder.join("folder"));
+    assert_eq!(certificates(&[], &[]), Ok(None));
+    assert_eq!(certificates(&["a"], &[]), Ok(Some(vec![files("a", "a")])));
+    assert_eq!(
+        certificates(&["a", "folder", "b"], &["a.key", "b.key"]),
+        Ok(Some(vec![files("a", "a.key"), whole, files("b", "b.key")]))
+    );
+    for (c, k, message) in [
+        (&["a", "b"][..], &["a.key"][..], "given 1 times for 2"),
+        (&["folder"], &["a.key"], "given 1 times for 0"),
+        (&[], &["a.key"], "needs its certificate"),
+        (&["c"], &[], "no file or folder"),
+        (&["a"], &["c"], "no file"),
+    ] {
+        let error = certificates(c, k).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn redirects_are_on_the_hosts_of_https() {
+    let file = file!();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let binds = |binds: &[&str], place: &str| {
+        let options = [("ssl_certificate", &[file][..]), ("bind", binds), ("redirect_https", &[place])];
+        let plan = checked(&options, folder)?;
+        let all = plan.binds.into_iter().filter(|bind| bind.protocol == Protocol::Redirect);
+        Ok::<_, String>(all.map(|bind| bind.address).collect::<Vec<_>>())
+    };
+    let at = |host: &str, port| BindAddress::Tcp { host: host.to_owned(), port };
+    assert_eq!(binds(&["a:443", "[::1]:443", "http://b:1"], "80"), Ok(vec![at("a", 80), at("::1", 80)]));
+    assert_eq!(binds(&["a:443", "a:444"], "80"), Ok(vec![at("a", 80)]));
+    assert_eq!(binds(&["a:443"], "b:80"), Ok(vec![at("b", 80)]));
+    for (given, place, message) in [
+        (&["http://a:1"][..], "80", "needs an address that speaks HTTPS"),
+        (&["a:443", "http://a:80"], "80", "is used already"),
+        (&["https+unix:x"], "80", "must be an address"),
+        (&["a:443"], "https", "must be host:port"),
+        (&["a:443"], "65536", "from 0 to 65535"),
+    ] {
+        let error = binds(given, place).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}
