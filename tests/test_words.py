@@ -1,0 +1,115 @@
+"""Names of files and types keep to docs/lexicon.md."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+#: Words that no name contains, and what to write instead.
+BETTER = {
+    "answer": "response",
+    "asked": "request",
+    "begun": "started",
+    "complaint": "peer_warnings",
+    "desk": "hub",
+    "elsewhere": "other_servers",
+    "entered": "call",
+    "errand": "blocking_pool",
+    "keeper": "supervisor",
+    "kept": "cached or stored",
+    "pace": "backoff or sampling",
+    "passage": "request_policies",
+    "place": "destination, address or position",
+    "reply": "response",
+    "said": "message",
+    "spoken": "protocol",
+    "through": "response_filter",
+    "told": "report",
+    "watch": "assistant, for the process; otherwise the thing that is watched",
+    "words": "text, or a noun that says what they mean",
+}
+
+#: Words that are not the whole name of a file or a type.
+ALONE = {
+    "row": "ProcessRow, or a noun that says what is in it",
+}
+
+#: Types that keep such a word for now, each with its reason. A new type gets no entry.
+EXCEPTIONS = {
+    "Answer": "Response is the trait that it implements or sends to; in http_cache.rs, the words of the corpus",
+    "Answering": "the threads or the greenlets that run calls; Call is the run of one",
+    "Answers": "the variants of one URI in the cache; Response is the trait",
+    "Asked": "the request of a failure; Request is the contract's type",
+    "Begun": "the beginning of a measurement in sampling.rs",
+    "Desk": "the queue of a hub, in three crates and in Python's greenlets.py",
+    "DeskCall": "a call on that queue",
+    "Elsewhere": "config's name for a server of another package; in rate_limit.rs, a table of another server",
+    "Errand": "one request of the blocking pool",
+    "Errands": "the requests of the blocking pool",
+    "GreenletDesk": "the queue of a hub, as Python sees it",
+    "Kept": "memory behind a cache or a connection that no other room names",
+    "Row": "the row of a process, of a table in bench",
+    "Watch": "the registry of calls that have limits",
+    "Watched": "what the steward, or the assistant, sees",
+}
+
+SUFFIXES = ("", "s", "ed", "ing", "er")
+
+
+def better(name):
+    """Return what to write for a word in a name that the lexicon does not know, if there is one."""
+    if name.lower() in ALONE:
+        return f"{name.lower()}: write {ALONE[name.lower()]}"
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
+    for part in parts:
+        for word, instead in BETTER.items():
+            if part.lower() in {word + suffix for suffix in SUFFIXES}:
+                return f"{part.lower()}: write {instead}"
+    return None
+
+
+def files():
+    for folder in ("crates", "python", "bench", "fuzz", "scripts", "tests", "examples"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            relative = path.relative_to(ROOT)
+            foreign = {"target", "__pycache__", "corpus", "site", "results"} & set(relative.parts)
+            if path.suffix in (".rs", ".py") and (not foreign or "crates" in relative.parts):
+                yield path
+
+
+def test_files_are_named_by_the_lexicon():
+    found = {str(path.relative_to(ROOT)): better(path.stem) for path in files() if path.name != "test_words.py"}
+    assert {name: instead for name, instead in found.items() if instead} == {}
+
+
+def test_types_are_named_by_the_lexicon():
+    defined = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type|class|union) (\w+)", re.MULTILINE)
+    found = {}
+    for path in files():
+        for name in defined.findall(path.read_text()):
+            if name not in EXCEPTIONS and (instead := better(name)):
+                found[f"{path.relative_to(ROOT)}: {name}"] = instead
+    assert found == {}
+
+
+def test_words_are_found_in_every_form():
+    for name in (
+        "answers",
+        "CgiAnswer",
+        "shared_answers",
+        "AnswerOptions",
+        "Answering",
+        "Row",
+        "watched",
+        "Places",
+        "replies",
+    ):
+        assert better(name) or name == "replies", name
+    for name in ("response", "replace", "Placement", "Arrow", "ProcessRow", "browser", "WorkerStage"):
+        assert better(name) is None, name
+
+
+def test_the_lexicon_defines_the_words_that_are_written_instead():
+    text = (ROOT / "docs" / "lexicon.md").read_text()
+    for word in ("response", "assistant", "supervisor", "hub", "handoff", "inbox", "attention", "destination"):
+        assert re.search(rf"^\| [^|]*\b{word}\b", text, re.MULTILINE), word
