@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib.metadata
+import inspect
 import os
 import secrets
 import string
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from anygate.importer import LoadError, python
@@ -93,10 +95,33 @@ def application(folder: str | os.PathLike[str] | None = None) -> Application:
     sys.executable = python()
     # Else web2py loads its window, and changes the locale.
     global_settings.web2py_runtime_handler = True
+    _tell_version(global_settings.gluon_parent)
     import gluon.main
 
     wsgibase: Application = gluon.main.wsgibase
     return _Web2py(wsgibase)
+
+
+def _tell_version(folder: str) -> None:
+    """Have web2py find its version where ``folder`` has no file VERSION, as beside a ``gluon`` that pip installed."""
+    path = os.path.join(folder, "VERSION")
+    if os.path.exists(path):
+        return
+    try:
+        version = importlib.metadata.version("web2py-gluon")
+    except importlib.metadata.PackageNotFoundError:
+        # web2py says itself that it cannot tell.
+        return
+    from gluon import fileutils
+
+    read_file = fileutils.read_file
+
+    def read(filename: str, mode: str = "r") -> Any:
+        if os.path.abspath(filename) == os.path.abspath(path) and not os.path.exists(path):
+            return f"Version {version}-stable+timestamp.1970.01.01.00.00.00"
+        return read_file(filename, mode)
+
+    fileutils.read_file = read
 
 
 def _is_site(folder: str) -> bool:
@@ -110,6 +135,13 @@ def _look_first_in(site: str) -> None:
 
 def _folder_of(file: str) -> str:
     return os.path.dirname(os.path.abspath(file))
+
+
+def _encoded(blocks: Generator[str | bytes, None, None]) -> Iterator[bytes]:
+    """Yield ``blocks`` as bytes; web2py's own server encodes text that a controller's generator yields."""
+    with contextlib.closing(blocks):
+        for block in blocks:
+            yield block.encode() if isinstance(block, str) else block
 
 
 def static_types() -> dict[str, str] | None:
@@ -142,6 +174,8 @@ class _Web2py:
             # Then it hands over files whole, for sendfile; of a part, its releases up to 2.26 would hand over the rest.
             environ["web2py_use_wsgi_file_wrapper"] = True
         answer: Iterable[Any] = self.application(environ, start_response)
+        if inspect.isgenerator(answer):
+            return _encoded(answer)
         if isinstance(answer, (list, tuple)) or hasattr(answer, "close"):
             return answer
         # Neither pages nor files: a helper or a translation, which gives text.

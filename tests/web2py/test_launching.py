@@ -1,6 +1,7 @@
 """A web2py site served by anygate's command line, its old command lines, and its handler files under other servers."""
 
 import ast
+import importlib.metadata
 import os
 import re
 import shutil
@@ -140,6 +141,29 @@ def test_the_password_belongs_to_whom_workers_are(launch, bare):
 def test_the_password_behind_a_front_server(launch, bare):
     launch("--web2py", bare, "-a", "secret", "--bind", f"scgi+unix:{bare}/x.sock").wait_ready()
     assert hash_of(bare / "parameters_443.py") == hash_of(bare / "parameters_80.py")
+
+
+@pytest.mark.parametrize("protocol", ["scgi", "fastcgi", "uwsgi"])
+def test_the_password_behind_a_front_server_over_tcp(launch, bare, protocol):
+    launch("--web2py", bare, "-a", "secret", "--bind", f"{protocol}://127.0.0.1:0").wait_ready()
+    assert hash_of(bare / "parameters_443.py") == hash_of(bare / "parameters_80.py")
+    assert len(list(bare.glob("parameters_*.py"))) == 2
+
+
+@pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+def test_a_generator_may_yield_text(serve, bare, concurrency):
+    with (bare / "applications/guestbook/controllers/default.py").open("a") as controllers:
+        controllers.write("\ndef blocks():\n    return (f'caf\u00e9 {number} ' for number in range(3))\n")
+    served = serve("--web2py", bare, "--concurrency", concurrency)
+    assert served.get("/guestbook/default/blocks").body.decode() == "caf\u00e9 0 caf\u00e9 1 caf\u00e9 2 "
+
+
+def test_a_site_of_the_package_needs_no_file_with_a_version(serve, bare):
+    (bare / "VERSION").unlink()
+    with (bare / "applications/guestbook/controllers/default.py").open("a") as controllers:
+        controllers.write("\ndef version():\n    return str(request.env.web2py_version)\n")
+    version = serve("--web2py", bare).get("/guestbook/default/version").text
+    assert version.startswith(importlib.metadata.version("web2py-gluon") + "-stable")
 
 
 OLD = [

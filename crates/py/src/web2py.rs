@@ -1,7 +1,7 @@
 //! What belongs to web2py alone: its static files, and the administrator's password, which is saved once, before anything
 //! is served.
 
-use anygate_config::{BindAddress, Plan};
+use anygate_config::{BindAddress, Plan, Protocol};
 use anygate_policy::web2py_static::Web2pyStatic;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -21,23 +21,23 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
     let (Some(site), Some(password)) = (&plan.application.web2py, &plan.application.password) else {
         return Ok(());
     };
-    let mut ports: Vec<u16> = plan
-        .binds
-        .iter()
-        .filter_map(|bind| match &bind.address {
-            BindAddress::Tcp { port, .. } => Some(*port),
-            BindAddress::Unix(_) | BindAddress::Fd(_) => None,
-        })
-        .collect();
-    if ports.contains(&0) {
-        return Err(Refusal::usage(
-            "password: needs a port that is known before the start, so it cannot be 0",
-        ));
+    // web2py looks for the file of the port that its client came to: behind a front server that is the front server's.
+    const FRONT: [u16; 2] = [80, 443];
+    let mut ports: Vec<u16> = Vec::new();
+    for bind in &plan.binds {
+        match (&bind.address, bind.protocol) {
+            (BindAddress::Tcp { port: 0, .. }, Protocol::Http | Protocol::Https) => {
+                return Err(Refusal::usage(
+                    "password: needs a port that is known before the start, so it cannot be 0",
+                ));
+            }
+            (BindAddress::Tcp { port, .. }, Protocol::Http | Protocol::Https) => ports.push(*port),
+            (_, Protocol::Redirect) => {}
+            _ => ports.extend(FRONT),
+        }
     }
-    if ports.is_empty() {
-        // Behind a front server, the site's port is that server's.
-        ports = vec![80, 443];
-    }
+    ports.sort_unstable();
+    ports.dedup();
     // Workers read it.
     let (user, group) = whom(plan)?;
     let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
