@@ -12,6 +12,7 @@ __all__ = [
     "WebSocket",
     "WebSocketError",
     "__version__",
+    "is_for_this_machine",
     "log_message",
     "main",
     "serve",
@@ -19,6 +20,7 @@ __all__ = [
 
 __version__: str
 
+def is_for_this_machine(environ: dict[str, Any], hosts: list[str], /) -> bool: ...
 def log_message(text: str, /) -> str: ...
 def main(arguments: Sequence[str]) -> int: ...
 def serve(app: Any, **options: Any) -> None: ...

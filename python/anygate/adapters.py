@@ -179,8 +179,8 @@ def waitress(task: Task) -> None:
     from waitress import serve
 
     place = {"unix_socket": task.unix} if task.unix else dict(zip(("host", "port"), task.address, strict=True))
-    # It would silently remove the fields of proxies.
-    heard = "trusted_proxies" in task.around
+    # It would silently remove the fields of proxies, which also tell the profiler whom to show its page.
+    heard = "trusted_proxies" in task.around or task.profiler is not None
     serve(
         task.application,
         threads=task.threads or 4,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from anygate import flame_graph, profile_page
+from anygate._anygate import is_for_this_machine
 from anygate.profile_figures import SORT_KEYS, Figures, Stack, dump_stacks, profile_names, stacks_beside
 from anygate.stack_sampler import StackSampler
 
@@ -51,8 +52,9 @@ class Profiler:
     is a generator function therefore shows next to nothing. Profiled requests run one after the other, because Python
     3.12 and later allow one profile at a time.
 
-    ``trusted`` is compared with REMOTE_ADDR alone. Behind a proxy on the same machine that is the address of the proxy
-    unless the server is told to trust it, and then everybody who comes through the proxy sees the figures.
+    ``trusted`` is compared with REMOTE_ADDR. The request must also come straight from there, or through a proxy that
+    the server trusts, and be for ``localhost``, a loopback address or one of ``hosts``: a page of another site can make
+    its own name lead here. Everybody else gets the response of the application.
 
     Raises ValueError when ``folder`` cannot be created or written to, or when an entry of ``trusted`` is no network.
     """
@@ -68,6 +70,7 @@ class Profiler:
         application: WSGIApplication,
         folder: str | os.PathLike[str],
         trusted: Iterable[str] = ("127.0.0.0/8", "::1/128"),
+        hosts: Iterable[str] = (),
     ) -> None:
         self.application = application
         self.folder = _writable(folder)
@@ -76,6 +79,7 @@ class Profiler:
         self.unprofiled = 0
         """How many requests ran unprofiled in this process."""
         self._trusted = [_network(text) for text in trusted]
+        self._hosts = list(hosts)
         self._turn = threading.Lock()
         self._profiled_thread: int | None = None
         self._figures = Figures(self.folder)
@@ -86,7 +90,7 @@ class Profiler:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond with the profile page if it was requested, else with the profiled application."""
         path = environ.get("PATH_INFO", "")
-        if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ.get("REMOTE_ADDR", "")):
+        if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ):
             answer = self._answer(environ, path.removeprefix(PAGE))
             start_response(answer.status, [*answer.headers, *_fixed_headers(answer)])
             return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
@@ -178,9 +182,11 @@ class Profiler:
         if first:
             _log.warning("a request ran unprofiled: %s; said only once", reason)
 
-    def _trusts(self, remote: str) -> bool:
+    def _trusts(self, environ: WSGIEnvironment) -> bool:
+        if not is_for_this_machine(environ, self._hosts):
+            return False
         try:
-            address = ipaddress.ip_address(remote)
+            address = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
         except ValueError:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

@@ -44,6 +44,8 @@ class Task:
     web2py_log: str | None = None
     log_level: str | None = None
     profiler: str | None = None
+    #: Host names that mean this machine, for the profiler's page.
+    local_hosts: tuple[str, ...] = ()
     chdir: str | None = None
     pythonpath: tuple[str, ...] = ()
     server: str = ""
@@ -100,7 +102,7 @@ class Task:
             from anygate.profiler import Profiler
 
             try:
-                application = Profiler(application, self.profiler)
+                application = Profiler(application, self.profiler, hosts=self.local_hosts)
             except ValueError as error:
                 raise CannotServe(str(error), NOT_THERE) from error
         if self.site is not None:

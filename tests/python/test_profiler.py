@@ -20,6 +20,7 @@ from anygate.flame_graph import boxes
 from anygate.profile_figures import Figures, dump_stacks
 from anygate.profiler import Profiler
 from anygate.stack_sampler import StackSampler
+from other_servers import free_port, wait_for
 
 HOME = "127.0.0.1"
 ABROAD = "192.0.2.7"
@@ -46,6 +47,7 @@ class Response:
             "QUERY_STRING": query,
             "REQUEST_METHOD": method,
             "REMOTE_ADDR": remote,
+            "HTTP_HOST": "localhost",
             "wsgi.input": io.BytesIO(),
             "SCRIPT_NAME": "",
             **environ,
@@ -387,8 +389,8 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
         validator(used),
         "/__profile__/clear",
         method="POST",
-        HTTP_HOST="here:8000",
-        HTTP_ORIGIN="http://here:8000",
+        HTTP_HOST="localhost:8000",
+        HTTP_ORIGIN="http://localhost:8000",
         SCRIPT_NAME="/mounted",
     )
     assert (answer.status, answer.headers["Location"]) == (303, "/mounted/__profile__")
@@ -405,11 +407,11 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
         {"HTTP_ORIGIN": "http://here:8001"},
         {"HTTP_ORIGIN": "http://[broken"},
         {"HTTP_REFERER": "https://evil.example/here:8000"},
-        {"HTTP_ORIGIN": "https://evil.example", "HTTP_REFERER": "http://here:8000/"},
+        {"HTTP_ORIGIN": "https://evil.example", "HTTP_REFERER": "http://localhost:8000/"},
     ],
 )
 def test_another_site_cannot_clear(used, folder, environ):
-    answer = Response(used, "/__profile__/clear", method="POST", HTTP_HOST="here:8000", **environ)
+    answer = Response(used, "/__profile__/clear", method="POST", HTTP_HOST="localhost:8000", **environ)
     assert answer.status == 403
     assert len(profiles(folder)) == 3
 
@@ -572,3 +574,43 @@ def test_the_total_is_written_at_exit(folder, tmp_path):
 def test_write_total_tells_where_it_wrote(used, folder):
     assert used.write_total() == folder / "wsgi.prof"
     assert Profiler(application, folder / "empty").write_total() is None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_HOST": "site.example"},
+        {"HTTP_HOST": "localhost.site.example:8000"},
+        {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+        {"HTTP_FORWARDED": "for=127.0.0.1"},
+        {"HTTP_X_REAL_IP": "127.0.0.1"},
+        {"HTTP_VIA": "1.1 proxy"},
+        {"anygate.hidden_client": True},
+    ],
+    ids=str,
+)
+def test_the_page_is_for_this_machine_only(folder, environ):
+    profiler = Profiler(application, folder, hosts=["box.lan"])
+    for asked in ({}, {"HTTP_HOST": "box.lan:8000"}, {"HTTP_HOST": "a.localhost"}):
+        assert "Profile" in Response(profiler, "/__profile__", **asked).text
+    assert Response(profiler, "/__profile__", **environ).text == "the application answers"
+    cleared = Response(profiler, "/__profile__/clear", method="POST", **environ)
+    assert cleared.text == "the application answers"
+
+
+@pytest.mark.parametrize("server", [(), ("-s", "waitress"), ("-s", "waitress", "--request-id")], ids=str)
+def test_the_page_is_not_for_clients_of_a_proxy(launch, server, tmp_path):
+    (tmp_path / "plain.py").write_text("def app(e, s):\n    s('200 OK', [])\n    return [b'the application answers']\n")
+    port = free_port()
+    served = launch("plain:app", "-p", port, "-P", "prof", *server)
+    here = ("127.0.0.1", port)
+
+    def ask(target, fields=(), host="localhost"):
+        with served.connect(here) as connection:
+            return connection.ask("GET", target, fields, host=host).text
+
+    wait_for(served, lambda: ask("/") == "the application answers")
+    for fields in ([("X-Forwarded-For", "8.8.8.8")], [("Via", "1.1 a")]):
+        assert ask("/__profile__", fields) == "the application answers"
+    assert ask("/__profile__", host="public.example") == "the application answers"
+    assert "<h1>Profile</h1>" in ask("/__profile__", host=f"localhost:{port}")

@@ -22,7 +22,7 @@ def kind(request):
 
 @pytest.fixture
 def failing(serve, kind):
-    return lambda *more: serve("failing:application", "--pythonpath", APPS, *kind, *more)
+    return lambda *more: serve("failing:application", "--pythonpath", APPS, "--local-hosts", "test", *kind, *more)
 
 
 def shows(answer):
@@ -174,6 +174,25 @@ def test_whoever_comes_through_another_proxy_is_not(failing):
             assert shows(connection.ask("GET", "/call"))
 
 
+def test_other_hosts_may_be_names_of_another_site(failing):
+    """A page of that site could have its name lead here (DNS rebinding)."""
+    served = failing("--debug", "--local-hosts", "box.lan")
+    with served.connect() as connection:
+        for host in ("localhost:1", "app.localhost", "127.0.0.1", "Box.lan:80", "[::1]"):
+            assert shows(connection.ask("GET", "/call", host=host)), host
+        for host in ("site.example", "localhost.site.example", "192.0.2.1"):
+            assert not shows(connection.ask("GET", "/call", host=host)), host
+
+
+def test_a_proxy_that_says_nothing_of_its_client_shows_all_the_same(failing):
+    served = failing("--debug")
+    for name in ("Via", "CF-Ray", "X-Client-IP", "X-Original-Host"):
+        with served.connect() as connection:
+            assert not shows(connection.ask("GET", "/call", [(name, "1.1 a")])), name
+    with served.connect() as connection:
+        assert not shows(connection.ask("GET", "/call", version="HTTP/1.0"))
+
+
 def test_whom_a_preface_names_is_if_it_says_so(failing):
     served = failing("--debug", "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
     for address, expected in (("192.0.2.1", False), ("127.0.0.1", True)):
@@ -266,7 +285,7 @@ def test_a_program_shows_it_too():
     with subprocess.Popen(command, cwd=APPS, **pipes) as program:
         host, port = program.stdout.readline().strip().removeprefix("http://").split(":")
         with Connection((host, int(port))) as connection:
-            assert shows(connection.ask("GET", "/call"))
+            assert shows(connection.ask("GET", "/call", host=f"{host}:{port}"))
         _, errors = program.communicate(timeout=30)
     assert errors.count("debug is on") == 1
 
@@ -295,7 +314,7 @@ def index():
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 def test_the_page_of_werkzeug_arrives(serve, kind, tmp_path, debug):
     (tmp_path / "debugged.py").write_text(WERKZEUG)
-    served = serve("debugged:application", "--pythonpath", APPS, *kind, *debug)
+    served = serve("debugged:application", "--pythonpath", APPS, "--local-hosts", "test", *kind, *debug)
     answer = served.get("/call", HTML)
     assert answer.status == 500
     assert "Werkzeug Debugger" in answer.text
@@ -304,7 +323,7 @@ def test_the_page_of_werkzeug_arrives(serve, kind, tmp_path, debug):
 
 def test_flask_raises_when_it_is_debugged_and_then_it_is_shown(serve, kind, tmp_path):
     (tmp_path / "site_of_flask.py").write_text(FLASK)
-    served = serve("site_of_flask:app", *kind, "--debug")
+    served = serve("site_of_flask:app", *kind, "--debug", "--local-hosts", "test")
     assert "LookupError: in a view" in served.get("/").text
 
 

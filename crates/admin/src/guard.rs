@@ -1,10 +1,9 @@
 //! Who may ask, and from where: people on this machine, or whoever knows the token; never a page of another site in
 //! somebody's browser.
 
-use std::net::IpAddr;
-
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
+use anygate_proto::local_host::LocalHosts;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
@@ -62,15 +61,9 @@ impl Guard {
     }
 
     fn is_own_host(&self, authority: &[u8], endpoints: &Endpoints) -> bool {
-        let Ok(authority) = std::str::from_utf8(authority) else { return false };
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => authority.split(':').next().unwrap_or_default(),
-        };
-        host.eq_ignore_ascii_case("localhost")
-            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-            || (!host.is_empty() && host == endpoints.server_name)
-            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+        let mut own = self.hosts.clone();
+        own.push(endpoints.server_name.to_string());
+        LocalHosts::new(own).holds(authority)
     }
 }
 

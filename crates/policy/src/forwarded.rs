@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use anygate_config::{ForwardedHeader, Source};
 use anygate_proto::application::{Endpoints, Unnamed};
 use anygate_proto::cgi;
-use anygate_proto::head::RequestHead;
+use anygate_proto::head::{RequestHead, Version};
 use compact_str::{CompactString, ToCompactString};
 
 /// Which peers are believed, and about what.
@@ -56,10 +56,13 @@ struct Client {
 }
 
 impl Applied {
-    /// Whether `ends`, from which the request came, are not its client's: that one is behind them.
-    pub fn hides_client(&self, ends: &Endpoints) -> bool {
+    /// Whether `ends`, from which the request came, may not be its client's: that one is behind them.
+    pub fn hides_client(&self, head: &RequestHead, ends: &Endpoints) -> bool {
         match self {
-            Applied::Nothing => ends.unnamed != Unnamed::Nothing,
+            Applied::Nothing => {
+                // No browser speaks HTTP/1.0; proxies do.
+                ends.unnamed != Unnamed::Nothing || head.version() == Version::Http10 || is_passed_on(head)
+            }
             Applied::Removed => true,
             Applied::Believed { hidden, .. } => *hidden,
         }
@@ -252,6 +255,33 @@ impl Claims {
 /// Whether somebody says something about the client of a request, believed or not.
 fn is_forwarded(head: &RequestHead) -> bool {
     head.fields().any(|(name, _)| is_claim(name))
+}
+
+/// Whether fields show that something stands between the client and us.
+pub fn is_passed_on(head: &RequestHead) -> bool {
+    head.fields().any(|(name, _)| is_claim(name) || is_mark(name))
+}
+
+/// Whether only proxies send a field. Unlike claims, these are never believed.
+fn is_mark(name: &[u8]) -> bool {
+    const MARKS: [&[u8]; 12] = [
+        b"via",
+        b"client-ip",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-forwarded",
+        b"forwarded-for",
+        b"cdn-loop",
+        b"fastly-client-ip",
+        b"fly-client-ip",
+        b"x-amzn-trace-id",
+        b"x-cloud-trace-context",
+    ];
+    const BEGINNINGS: [&[u8]; 6] =
+        [b"x-real-", b"x-original-", b"x-remote-", b"x-envoy-", b"x-azure-", b"cf-"];
+    let begins = |with: &[u8]| name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    MARKS.iter().any(|mark| name.eq_ignore_ascii_case(mark)) || BEGINNINGS.iter().any(|with| begins(with))
 }
 
 /// Whether a field says something about the client that only a proxy can know.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use compact_str::{CompactString, ToCompactString};
 
-use crate::application::{Endpoints, SendError};
+use crate::application::{Endpoints, SendError, Unnamed};
 use crate::error::InvalidHead;
 use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
 use crate::http1::response::{BodyFraming, Length, Own, content_length, field, own};
@@ -356,7 +356,8 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
     };
     let client = address(known.remote_addr);
     // With an address the client is somebody behind the front server.
-    let unix = fallback.unix && client.is_none();
+    let is_named = client.is_some();
+    let unix = fallback.unix && !is_named;
     let (remote_addr, remote_port) = match client {
         Some(address) => (address, port(known.remote_port, "")),
         // A front server that itself was reached over a unix socket has no address to tell.
@@ -370,7 +371,7 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         server_name,
         server_port: port(known.server_port, &fallback.server_port),
         unix,
-        unnamed: fallback.unnamed,
+        unnamed: if is_named { fallback.unnamed } else { fallback.unnamed.max(Unnamed::Requests) },
         https: known.https || known.https_scheme || fallback.https,
         of_one_request: true,
         ..Endpoints::default()

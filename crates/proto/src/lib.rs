@@ -11,6 +11,7 @@
 //! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`websocket`]: RFC 6455 and RFC 7692.
+//! * [`local_host`]: which names mean this machine.
 //! * [`proxy`]: what a forwarder says about a connection before its first request.
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod head;
 pub mod http1;
 pub mod http2;
 pub mod limits;
+pub mod local_host;
 mod pairs;
 pub mod proxy;
 pub mod scgi;

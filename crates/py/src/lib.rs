@@ -40,7 +40,7 @@ mod _anygate {
     #[pymodule_export]
     use super::logs::log_message;
     #[pymodule_export]
-    use super::middleware::{Exchange, Site};
+    use super::middleware::{Exchange, Site, is_for_this_machine};
     #[pymodule_export]
     use anygate_wsgi::{FileWrapper, WebSocket, WebSocketError};
 

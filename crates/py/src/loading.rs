@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, VERSION};
+use anygate_proto::local_host::LocalHosts;
 use anygate_server::{Answering, Tickets, Tls};
 use anygate_wsgi::{Options, WsgiApplication, WsgiHub};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::logs;
 
@@ -97,7 +99,10 @@ fn around(
 ) -> PyResult<(Py<PyAny>, Options)> {
     let callable = match &plan.application.profiler {
         Some(folder) => {
-            py.import("anygate.profiler")?.getattr("Profiler")?.call1((callable, folder))?.unbind()
+            let keywords = PyDict::new(py);
+            keywords.set_item("hosts", plan.local_hosts())?;
+            let profiler = py.import("anygate.profiler")?.getattr("Profiler")?;
+            profiler.call((callable, folder), Some(&keywords))?.unbind()
         }
         None => callable,
     };
@@ -109,7 +114,7 @@ fn around(
         run_once,
         errors: Arc::new(logs::write_raw),
         on_error: on_error(py, plan)?,
-        debug: plan.application.debug,
+        debug: plan.application.debug.then(|| LocalHosts::new(plan.local_hosts())),
     };
     Ok((callable, options))
 }

@@ -122,6 +122,7 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
         "chdir": application.chdir,
         "pythonpath": application.pythonpath,
         "profiler": application.profiler,
+        "local_hosts": plan.local_hosts(),
         "protocol": (*protocol != Protocol::Http).then(|| protocol.scheme()),
         "host": host,
         "port": port,

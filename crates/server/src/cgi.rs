@@ -98,7 +98,7 @@ pub fn answer(
         let body = body(decoded.length, is_chunked, max, input, plan)?;
         let forwarding = Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header);
         let applied = forwarding.apply(&mut head, &decoded.endpoints);
-        let hidden_client = applied.hides_client(&decoded.endpoints);
+        let hidden_client = applied.hides_client(&head, &decoded.endpoints);
         let endpoints = match applied {
             Applied::Believed { ends, .. } => ends,
             Applied::Nothing | Applied::Removed => decoded.endpoints,

@@ -86,6 +86,9 @@ const COMMON_VARIABLES: &[&str] = &[
     "SERVER_SIGNATURE",
 ];
 
+/// Key of whether REMOTE_ADDR may be that of a proxy, with a client behind it that is not known.
+pub const HIDDEN_CLIENT: &str = "anygate.hidden_client";
+
 /// Decision about a field.
 enum FieldRule {
     /// The application does not see it.
@@ -109,7 +112,7 @@ pub(crate) struct Environs {
 struct ConnectionTemplate(Py<PyDict>);
 
 macro_rules! names {
-    ($($field:ident = $name:literal,)*) => {
+    ($($field:ident = $name:expr,)*) => {
         struct Names { $($field: Py<PyString>,)* }
 
         impl Names {
@@ -138,6 +141,7 @@ names! {
     url_scheme = "wsgi.url_scheme",
     https = "HTTPS",
     input = "wsgi.input",
+    hidden_client = HIDDEN_CLIENT,
 }
 
 impl Environs {
@@ -162,6 +166,7 @@ impl Environs {
         template.set_item(&names.server_protocol, text(Version::Http11.as_str()))?;
         template.set_item(&names.url_scheme, text("http"))?;
         template.set_item(&names.input, Bound::new(py, InputStream::new(None))?)?;
+        template.set_item(&names.hidden_client, false)?;
         make_room(&template)?;
         let methods = ["POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"];
         Ok(Environs {
@@ -175,7 +180,7 @@ impl Environs {
 
     /// The dictionary of one request.
     pub(crate) fn make<'py>(&self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let Request { head, body, endpoints, .. } = request;
+        let Request { head, body, endpoints, hidden_client, .. } = request;
         let names = &self.names;
         let environ = match endpoints.kept.get::<ConnectionTemplate>() {
             Some(template) => template.0.bind(py).copy()?,
@@ -187,6 +192,9 @@ impl Environs {
                 environ
             }
         };
+        if hidden_client {
+            environ.set_item(&names.hidden_client, true)?;
+        }
         if head.method() != b"GET" {
             match self.methods.iter().find(|(method, _)| *method == head.method()) {
                 Some((_, method)) => environ.set_item(&names.request_method, method)?,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use anygate_proto::application::{Endpoints, Failed, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
+use anygate_proto::local_host::LocalHosts;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -18,8 +19,8 @@ use crate::websocket::WebSocket;
 pub(crate) struct Failures {
     /// Is told of them.
     pub(crate) on_error: Option<Py<PyAny>>,
-    /// Clients on this machine see them.
-    pub(crate) debug: bool,
+    /// Clients on this machine see them, under these names of it.
+    pub(crate) debug: Option<LocalHosts>,
 }
 
 /// A request, as far as its failure is about it.
@@ -38,10 +39,13 @@ impl<'a> From<&Request<'a>> for Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Whether its client is on this machine.
-    fn is_local(&self) -> bool {
+    /// Whether its client is on this machine, and means it.
+    fn is_local(&self, hosts: &LocalHosts) -> bool {
         let address = self.endpoints.remote_addr.parse::<IpAddr>();
-        !self.hidden_client && address.is_ok_and(|address| address.to_canonical().is_loopback())
+        !self.hidden_client
+            // A browser always names a host.
+            && (self.head.authority().is_empty() || hosts.holds(self.head.authority()))
+            && address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 }
 
@@ -49,7 +53,8 @@ impl Failures {
     /// The page that shows an exception, if the client may see it.
     pub(crate) fn page(&self, py: Python<'_>, call: &Call, error: &PyErr, asked: Asked<'_>) -> Option<Page> {
         let answered = call.is_disconnected() || is_interruption(py, error);
-        (self.debug && !answered && asked.is_local()).then(|| Page::new(py, error, asked.head))
+        (!answered && self.debug.as_ref().is_some_and(|hosts| asked.is_local(hosts)))
+            .then(|| Page::new(py, error, asked.head))
     }
 
     /// Tells the site's function of an exception, as an `except` clause of it would.
@@ -279,7 +284,9 @@ mod tests {
 
     #[test]
     fn clients_are_on_this_machine_if_their_address_says_so_and_it_is_theirs() {
-        let head = RequestHead::default();
+        let mut head = RequestHead::default();
+        let host = head.push_text(b"localhost:8000").expect("it is short");
+        head.set_authority(host);
         for (address, hidden_client, expected) in [
             ("127.0.0.1", false, true),
             ("127.8.9.1", false, true),
@@ -294,7 +301,7 @@ mod tests {
         ] {
             let endpoints = Endpoints { remote_addr: address.into(), ..Endpoints::default() };
             let asked = Asked { head: &head, endpoints: &endpoints, hidden_client };
-            assert_eq!(asked.is_local(), expected, "{address} {hidden_client}");
+            assert_eq!(asked.is_local(&LocalHosts::default()), expected, "{address} {hidden_client}");
         }
     }
 }

@@ -37,7 +37,7 @@ impl WsgiHub {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
-        let failures = Failures { on_error: options.on_error.take(), debug: options.debug };
+        let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
             callable,

@@ -33,6 +33,7 @@ mod websocket;
 
 pub use application::WsgiApplication;
 pub use call::Lender;
+pub use environ::HIDDEN_CLIENT;
 pub use errors::ErrorSink;
 pub use file_wrapper::FileWrapper;
 pub use greenlets::WsgiHub;

@@ -1,5 +1,6 @@
 //! What an application is told about its server: the part of the environ that is the same in all of them.
 
+use anygate_proto::local_host::LocalHosts;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -20,8 +21,8 @@ pub struct Options {
     pub errors: ErrorSink,
     /// Called as `on_error(environ, exc_info)` when the application raises.
     pub on_error: Option<Py<PyAny>>,
-    /// Clients on this machine see what it raises.
-    pub debug: bool,
+    /// Clients on this machine see what it raises, under these names of it.
+    pub debug: Option<LocalHosts>,
 }
 
 /// Returns the part that is the same in every environ.

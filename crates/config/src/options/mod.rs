@@ -243,7 +243,18 @@ const SERVER: &[Opt] = &[
         details: "The traceback replaces the page for 500: as HTML for clients that accept it, else as text. A client \
                   is on this machine if its address, as determined with `trusted_proxies`, is a loopback address, or \
                   if it is connected to a unix socket and no proxy names another client. Clients behind a proxy that \
-                  is not trusted get the usual page. See [the guide](guide/errors.md).",
+                  is not trusted, clients of HTTP/1.0 and requests for a host that is none of `local_hosts` get the usual \
+                  page. See [the guide](guide/errors.md).",
+        ..BASE
+    },
+    Opt {
+        name: "local_hosts",
+        kind: Kind::List,
+        metavar: "HOST",
+        help: "host names of this machine, for local pages (repeatable)",
+        details: "Pages for clients on this machine (`debug`, `/__profile__`) are shown only under these names, `localhost`, \
+                  names below it, loopback addresses and the hosts of `bind`: a page of another site can make any other name \
+                  lead to this machine. Without a port.",
         ..BASE
     },
     Opt {
@@ -857,7 +868,7 @@ const SERVER: &[Opt] = &[
         common: true,
         help: "directory for request profiles; see /__profile__",
         details: "The profile of each request is written to `req_<uuid>.prof`; `/__profile__` shows them together to \
-                  clients on this machine, and `wsgi.prof` contains their sum when a worker ends. Each worker then \
+                  clients on this machine (as in `debug`), and `wsgi.prof` contains their sum when a worker ends. Each worker then \
                   runs one request at a time.",
         ..BASE
     },

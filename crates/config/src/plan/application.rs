@@ -19,6 +19,8 @@ pub struct ApplicationPlan {
     pub web2py: Option<PathBuf>,
     /// The password of its administrator.
     pub password: Option<String>,
+    /// Host names that mean this machine, beside those that always do and those of addresses.
+    pub local_hosts: Vec<String>,
     /// Where each request's profile goes.
     pub profiler: Option<PathBuf>,
     /// Folder to change to.
@@ -50,6 +52,7 @@ impl ApplicationPlan {
             server: read.text("server").unwrap_or_default(),
             server_named: read.settings.given("server").is_some(),
             password,
+            local_hosts: read.list("local_hosts"),
             profiler: read.path("profiler"),
             chdir: web2py.clone().or_else(|| read.path("chdir")),
             pythonpath: read.list("pythonpath").iter().map(|path| read.folder.join(path)).collect(),

@@ -22,7 +22,7 @@ pub mod tls;
 use std::path::Path;
 
 use crate::settings::{Settings, Wrong};
-use address::{Bind, SocketPlan};
+use address::{Bind, BindAddress, SocketPlan};
 use admin::AdminPlan;
 use application::ApplicationPlan;
 use check::Reader;
@@ -61,6 +61,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Host names that mean this machine, beside those that always do.
+    pub fn local_hosts(&self) -> Vec<String> {
+        let bound = self.binds.iter().filter_map(|bind| match &bind.address {
+            BindAddress::Tcp { host, .. } if !matches!(host.as_str(), "0.0.0.0" | "::" | "*" | "") => {
+                Some(host.clone())
+            }
+            _ => None,
+        });
+        self.application.local_hosts.iter().cloned().chain(bound).collect()
+    }
+
     /// Checks settings. Relative paths are taken from `folder`.
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
         let read = Reader { settings, folder };

@@ -20,16 +20,17 @@ use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
 use anygate_lock::{Mutex, MutexGuard};
-use anygate_policy::forwarded::{Applied, Forwarding};
+use anygate_policy::forwarded::{self, Applied, Forwarding};
 use anygate_policy::policies::{self, Arrival, Prepared, Surroundings};
 use anygate_proto::application::{Failed, Response};
 use anygate_proto::cgi::Decoded;
 use anygate_proto::head::RequestHead;
+use anygate_proto::local_host::LocalHosts;
 use anygate_server::{Call, error_response};
-use anygate_wsgi::{FileWrapper, Lender, Steps};
+use anygate_wsgi::{FileWrapper, HIDDEN_CLIENT, Lender, Steps};
 use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::policies::shared;
 use crate::{logs, ready_check, settings};
@@ -137,9 +138,13 @@ impl Site {
         };
         let before = head.clone();
         let is_trusted = self.forwarding.trusts(&endpoints);
-        if !self.forwarding.is_empty()
-            && let Applied::Believed { ends, .. } = self.forwarding.apply(&mut head, &endpoints)
-        {
+        let applied = if self.forwarding.is_empty() {
+            Applied::Nothing
+        } else {
+            self.forwarding.apply(&mut head, &endpoints)
+        };
+        environ.set_item(HIDDEN_CLIENT, applied.hides_client(&head, &endpoints))?;
+        if let Applied::Believed { ends, .. } = applied {
             endpoints = ends;
             request::tell_ends(environ, &before, &head, &endpoints)?;
         }
@@ -279,6 +284,22 @@ fn refuse(
     let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
     sent.map_err(|error| PyOSError::new_err(error.to_string()))?;
     Ok(Exchange::new(None, request, out))
+}
+
+/// Whether a page that only users of this machine may see can be shown, as far as its host and what stands between client and
+/// server tell. `hosts` mean this machine besides.
+#[pyfunction]
+#[pyo3(signature = (environ, hosts, /))]
+pub(crate) fn is_for_this_machine(environ: &Bound<'_, PyDict>, hosts: Vec<String>) -> PyResult<bool> {
+    let mut head = RequestHead::default();
+    // What is no request is nobody's.
+    let Ok(_) = request::read(environ, &mut head) else { return Ok(false) };
+    let is_hidden = match environ.get_item(HIDDEN_CLIENT)? {
+        Some(hidden) => !hidden.is(PyBool::new(environ.py(), false)),
+        None => forwarded::is_passed_on(&head),
+    };
+    let host = head.authority();
+    Ok(!is_hidden && (host.is_empty() || LocalHosts::new(hosts).holds(host)))
 }
 
 /// One request with its response.

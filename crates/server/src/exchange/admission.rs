@@ -54,7 +54,7 @@ impl Exchange {
         self.entered = true;
         let peer = self.endpoints.as_ref().unwrap_or(ends);
         let applied = rules.forwarding.apply(&mut self.head, peer);
-        self.hidden_client = applied.hides_client(peer);
+        self.hidden_client = applied.hides_client(&self.head, peer);
         match applied {
             Applied::Nothing => {}
             // Front servers that speak another protocol say who the client is in its variables.
