@@ -15,7 +15,7 @@ const MEMORY_MAX: usize = 1 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// A response that is taken from here.
-pub(super) struct Kept {
+pub(super) struct BufferedResponse {
     is_head_request: bool,
     /// The head, until it is taken.
     head: Option<ResponseHead>,
@@ -38,9 +38,9 @@ enum Piece {
     },
 }
 
-impl Kept {
-    pub(super) fn new(request: &RequestHead) -> Kept {
-        Kept {
+impl BufferedResponse {
+    pub(super) fn new(request: &RequestHead) -> BufferedResponse {
+        BufferedResponse {
             is_head_request: request.method() == b"HEAD",
             head: None,
             is_started: false,
@@ -126,7 +126,7 @@ impl Kept {
     }
 }
 
-impl Response for Kept {
+impl Response for BufferedResponse {
     fn entered(&mut self) {}
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
@@ -187,11 +187,11 @@ impl Response for Kept {
 mod tests {
     use super::*;
 
-    fn kept(method: &str) -> Kept {
+    fn kept(method: &str) -> BufferedResponse {
         let mut request = RequestHead::default();
         let method = request.push_text(method.as_bytes()).expect("it is short");
         request.set_method(method);
-        Kept::new(&request)
+        BufferedResponse::new(&request)
     }
 
     fn head(line: &str) -> ResponseHead {
@@ -200,7 +200,7 @@ mod tests {
         head
     }
 
-    fn all(kept: &mut Kept) -> Vec<u8> {
+    fn all(kept: &mut BufferedResponse) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
             let bytes = kept.take().expect("files of a test can be read");

@@ -34,7 +34,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::policies::shared;
 use crate::{logs, ready_check, settings};
-use buffered_response::Kept;
+use buffered_response::BufferedResponse;
 use process_rows::Rows;
 
 /// Options beside those of the site that mean something here.
@@ -152,7 +152,7 @@ impl Site {
         let mut call = match Call::admit(Some(&site), arrival) {
             Ok(call) => call,
             Err(response) => {
-                let mut out = Kept::new(&head);
+                let mut out = BufferedResponse::new(&head);
                 response.send(&head, &mut out).map_err(|error| PyOSError::new_err(error.to_string()))?;
                 return Ok(Some(Exchange::new(None, head, out)));
             }
@@ -166,7 +166,7 @@ impl Site {
             request::tell_fields(environ, &before, &head)?;
             return Ok(None);
         }
-        let mut out = Kept::new(&head);
+        let mut out = BufferedResponse::new(&head);
         let answered = py.detach(|| {
             call.prepare(&mut head);
             out.spool(true);
@@ -280,7 +280,7 @@ fn refuse(
     status: u16,
 ) -> PyResult<Exchange> {
     let (head, body) = error_response(Some(site), &request, false, https, status);
-    let mut out = Kept::new(&request);
+    let mut out = BufferedResponse::new(&request);
     let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
     sent.map_err(|error| PyOSError::new_err(error.to_string()))?;
     Ok(Exchange::new(None, request, out))
@@ -315,7 +315,7 @@ struct Inner {
     /// Until the response is over.
     call: Option<Call>,
     head: RequestHead,
-    out: Kept,
+    out: BufferedResponse,
 }
 
 impl Held {
@@ -444,7 +444,7 @@ impl Exchange {
 }
 
 impl Exchange {
-    fn new(call: Option<Call>, head: RequestHead, out: Kept) -> Exchange {
+    fn new(call: Option<Call>, head: RequestHead, out: BufferedResponse) -> Exchange {
         let inner = Arc::new(Held(Mutex::new(Inner { call, head, out })));
         let steps = Steps::new(Arc::clone(&inner) as Arc<dyn Lender>);
         Exchange { inner, steps }
