@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,7 +11,7 @@ use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics::{self, DeathReason, Outcome};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, Row};
-use anygate_server::{Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
+use anygate_server::{BetterPeer, Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
     APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, Tended, WorkerBody,
@@ -291,12 +292,24 @@ impl Peers for Sharing {
         self.0.are_there()
     }
 
-    fn set_idle(&self, idle: bool) {
-        self.0.set_idle(idle);
+    fn tell(&self, connections: usize, free: bool) {
+        self.0.tell(connections, free);
     }
 
-    fn any_idle(&self) -> bool {
-        self.0.any_idle()
+    fn leave(&self) {
+        self.0.leave();
+    }
+
+    fn better_than(&self, connections: usize, free: bool) -> Option<BetterPeer> {
+        self.0.better_than(connections, free).map(|(slot, free)| BetterPeer { slot, free })
+    }
+
+    fn ring(&self, peer: BetterPeer) -> io::Result<()> {
+        self.0.ring(peer.slot)
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.0.bell()
     }
 
     fn remain(&self) -> bool {

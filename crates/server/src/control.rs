@@ -1,6 +1,7 @@
 //! What a worker is told and what it tells: commands, the workers beside it, its supervisor.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -28,12 +29,29 @@ pub trait Events: Send {
 pub trait Peers: Send + Sync {
     /// Whether there are others that serve now.
     fn are_there(&self) -> bool;
-    /// This worker serves and has an idle thread, or has none any more.
-    fn set_idle(&self, idle: bool);
-    /// Whether any of them has one.
-    fn any_idle(&self) -> bool;
+    /// Tells the others how many connections this worker has, and whether it could begin one more request at once.
+    fn tell(&self, connections: usize, free: bool);
+    /// This worker accepts no connections, from now on or for a while.
+    fn leave(&self);
+    /// The worker that should rather take a new connection than one with so many `connections` that is as `free`.
+    fn better_than(&self, connections: usize, free: bool) -> Option<BetterPeer>;
+    /// Has a worker look at the listeners.
+    ///
+    /// Errors: whatever the system says to writing.
+    fn ring(&self, peer: BetterPeer) -> io::Result<()>;
+    /// Becomes readable, edge-triggered, when another worker wants this one to look at the listeners.
+    fn bell(&self) -> Option<BorrowedFd<'_>>;
     /// Whether others go on accepting when this worker finishes.
     fn remain(&self) -> bool;
+}
+
+/// A worker that should rather take a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BetterPeer {
+    /// Its place among the workers.
+    pub slot: usize,
+    /// It could begin a request at once.
+    pub free: bool,
 }
 
 /// Command to a worker, in ascending order of precedence.

@@ -37,6 +37,8 @@ pub(crate) struct Rules {
     pub(crate) counts: Option<SharedRow>,
     /// The workers that accept from the same listeners.
     pub(crate) peers: Option<Arc<dyn Peers>>,
+    /// Maximum number of calls at a time: app threads, or greenlets.
+    pub(crate) calls_max: usize,
 }
 
 /// Inputs of a worker besides its plan.
@@ -117,6 +119,7 @@ impl Rules {
             tls,
             counts,
             peers,
+            calls_max: if waits { plan.threads } else { plan.greenlets }.max(1),
         }
     }
 

@@ -120,11 +120,7 @@ impl Worker {
         let around = rules::Around { access_log, files, site, tls, counts, peers };
         let rules = Rules::new(plan, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
-            let threads = match &answering {
-                Answering::Threads(..) => plan.threads,
-                Answering::Hub(..) => plan.greenlets,
-            };
-            row.counts().set(metrics::THREADS, threads as u64);
+            row.counts().set(metrics::THREADS, rules.calls_max as u64);
         }
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
@@ -161,7 +157,7 @@ impl Worker {
         let Worker { shared, reactor, answering, handshakes } = self;
         let rules = &shared.rules;
         if let Some(peers) = &rules.peers {
-            peers.set_idle(true);
+            peers.tell(0, true);
         }
         let shaking = rules.tls.clone().map(|tls| {
             let (shared, handshakes) = (Arc::clone(&shared), Arc::clone(&handshakes));

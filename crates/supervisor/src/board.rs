@@ -2,10 +2,12 @@
 //! supervisor tells them how many of them serve.
 
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anygate_sys::SharedBell;
 use anygate_sys::shared::Board;
 
 /// Fields of the board.
@@ -18,9 +20,11 @@ const PID: usize = 3;
 const SINCE: usize = 4;
 /// Not zero when the worker should be replaced.
 pub(crate) const RETIRING: usize = 5;
-/// Not zero while the worker serves and has an idle thread.
-const IDLE: usize = 6;
-pub(crate) const FIELDS: usize = 7;
+/// Connections of a worker that serves, and one; zero of one that does not.
+const CONNECTIONS: usize = 6;
+/// Not zero while the worker could begin one more request at once.
+const FREE: usize = 7;
+pub(crate) const FIELDS: usize = 8;
 /// Workers that can live at once, old generations included.
 pub(crate) const SLOTS: usize = 4096;
 /// Rows behind those of workers: what the supervisor counts, and what those counted that are gone.
@@ -42,13 +46,14 @@ pub(crate) const DRAINING: u64 = 2;
 /// A worker's row on the supervisor's board.
 pub struct Report {
     pub(crate) board: Arc<Board>,
+    pub(crate) bells: Bells,
     pub(crate) slot: usize,
     /// A byte here makes the supervisor look at the board.
     pub(crate) news: io::PipeWriter,
 }
 
 impl Report {
-    pub(crate) fn new(board: Arc<Board>, slot: usize, news: io::PipeWriter) -> Report {
+    pub(crate) fn new(board: Arc<Board>, bells: Bells, slot: usize, news: io::PipeWriter) -> Report {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         for (field, value) in [(PID, u64::from(std::process::id())), (SINCE, since)] {
             if let Some(cell) = board.cell(slot, field) {
@@ -58,7 +63,7 @@ impl Report {
         if let Some(used) = board.cell(SUPERVISOR, ROWS_USED) {
             used.fetch_max(slot as u64 + 1, Ordering::Release);
         }
-        Report { board, slot, news }
+        Report { board, bells, slot, news }
     }
 
     /// The worker serves from now on.
@@ -81,9 +86,9 @@ impl Report {
         Counts { board: Arc::clone(&self.board), slot: SUPERVISOR }
     }
 
-    /// How the workers know which of them are idle.
+    /// How the workers share their listeners.
     pub fn peers(&self) -> Peers {
-        Peers { board: Arc::clone(&self.board), slot: self.slot }
+        Peers { board: Arc::clone(&self.board), bells: Arc::clone(&self.bells), slot: self.slot }
     }
 
     /// The worker lives; `traffic`: and requests came since the last time.
@@ -118,18 +123,33 @@ impl Report {
     }
 }
 
+/// Bells of the workers, by their rows of the board, made before any of them is forked.
+pub(crate) type Bells = Arc<Vec<SharedBell>>;
+
 /// The workers, as one of them sees them.
 #[derive(Debug)]
 pub struct Peers {
     board: Arc<Board>,
+    bells: Bells,
     slot: usize,
 }
 
 impl Peers {
-    /// This worker serves and has an idle thread, or has none any more.
-    pub fn set_idle(&self, idle: bool) {
-        if let Some(cell) = self.board.cell(self.slot, IDLE) {
-            cell.store(u64::from(idle), Ordering::Relaxed);
+    /// Tells the others how many connections this worker has, and whether it could begin one more request at once.
+    pub fn tell(&self, connections: usize, free: bool) {
+        self.set(CONNECTIONS, connections as u64 + 1);
+        self.set(FREE, u64::from(free));
+    }
+
+    /// This worker accepts no connections, from now on or for a while.
+    pub fn leave(&self) {
+        self.set(CONNECTIONS, 0);
+        self.set(FREE, 0);
+    }
+
+    fn set(&self, field: usize, value: u64) {
+        if let Some(cell) = self.board.cell(self.slot, field) {
+            cell.store(value, Ordering::Relaxed);
         }
     }
 
@@ -147,10 +167,42 @@ impl Peers {
         self.board.cell(SUPERVISOR, SERVING).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
-    /// Whether any worker has one.
-    pub fn any_idle(&self) -> bool {
-        let idle = |slot| self.board.cell(slot, IDLE).is_some_and(|cell| cell.load(Ordering::Relaxed) != 0);
-        (0..slots_used(&self.board)).any(idle)
+    /// The worker that should rather take a new connection than one with so many `connections` that is as `free`: its
+    /// row, and whether it is free itself.
+    pub fn better_than(&self, connections: usize, free: bool) -> Option<(usize, bool)> {
+        let mine = (free, connections as u64);
+        let read = |slot, field| self.board.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Relaxed));
+        (0..slots_used(&self.board))
+            .filter(|&slot| slot != self.slot)
+            .filter_map(|slot| {
+                let connections = read(slot, CONNECTIONS).checked_sub(1)?;
+                Some((slot, (read(slot, FREE) != 0, connections)))
+            })
+            .min_by_key(|&(_, (free, connections))| (!free, connections))
+            .filter(|&(_, theirs)| is_better(theirs, mine))
+            .map(|(slot, (free, _))| (slot, free))
+    }
+
+    /// Has a worker look at the listeners.
+    ///
+    /// Errors: whatever the system says to writing.
+    pub fn ring(&self, slot: usize) -> io::Result<()> {
+        self.bells.get(slot).map_or(Ok(()), SharedBell::ring)
+    }
+
+    /// Becomes readable when another worker wants this one to look at the listeners.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.bells.get(self.slot).map(AsFd::as_fd)
+    }
+}
+
+/// Whether a worker should rather take a connection than another one: because it could serve it at once, or because it has
+/// clearly fewer. Each is given as whether it is free, and its connections.
+fn is_better(theirs: (bool, u64), mine: (bool, u64)) -> bool {
+    match (theirs.0, mine.0) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => mine.1 > theirs.1 + 1 + theirs.1 / 8,
     }
 }
 
@@ -230,13 +282,14 @@ fn slots_used(board: &Board) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anygate_sys::poll::is_readable;
 
     #[test]
     fn workers_are_found_in_the_rows_that_were_used() {
         let board = Arc::new(Board::new(ROWS, FIELDS + 1).unwrap());
         let tree = Tree(Arc::clone(&board));
         assert_eq!(tree.workers().count(), 0);
-        let mut report = Report::new(Arc::clone(&board), 3, io::pipe().unwrap().1);
+        let mut report = Report::new(Arc::clone(&board), Bells::default(), 3, io::pipe().unwrap().1);
         report.ready();
         report.counts().as_ref()[0].store(5, Ordering::Relaxed);
         let worker = tree.workers().next().unwrap();
@@ -245,14 +298,40 @@ mod tests {
     }
 
     #[test]
-    fn workers_know_whether_another_is_idle() {
+    fn the_worker_with_a_free_thread_and_the_fewest_connections_is_the_better_one() {
         let board = Arc::new(Board::new(ROWS, FIELDS).unwrap());
-        let report = |slot| Report::new(Arc::clone(&board), slot, io::pipe().unwrap().1);
-        let [one, other] = [1, 4].map(|slot| report(slot).peers());
-        assert!(!one.any_idle());
-        other.set_idle(true);
-        assert!(one.any_idle());
-        other.set_idle(false);
-        assert!(!one.any_idle());
+        let bells: Bells = Arc::new(vec![SharedBell::new().unwrap(), SharedBell::new().unwrap()]);
+        let peers =
+            |slot| Report::new(Arc::clone(&board), Arc::clone(&bells), slot, io::pipe().unwrap().1).peers();
+        let [one, other, third] = [0, 1, 4].map(peers);
+        assert_eq!(one.better_than(100, false), None);
+        other.tell(3, true);
+        third.tell(2, false);
+        for (connections, free, better) in [
+            (100, true, Some((1, true))),
+            (5, true, Some((1, true))),
+            (4, true, None),
+            (0, false, Some((1, true))),
+        ] {
+            assert_eq!(one.better_than(connections, free), better, "{connections} {free}");
+        }
+        other.leave();
+        assert_eq!(one.better_than(100, true), None);
+        assert_eq!(one.better_than(4, false), Some((4, false)));
+        assert_eq!(one.better_than(3, false), None);
+    }
+
+    #[test]
+    fn a_worker_is_rung_by_its_row() {
+        let board = Arc::new(Board::new(ROWS, FIELDS).unwrap());
+        let bells: Bells = Arc::new(vec![SharedBell::new().unwrap(), SharedBell::new().unwrap()]);
+        let peers =
+            |slot| Report::new(Arc::clone(&board), Arc::clone(&bells), slot, io::pipe().unwrap().1).peers();
+        let [one, other, beyond] = [0, 1, 2].map(peers);
+        one.ring(1).unwrap();
+        one.ring(2).unwrap();
+        assert!(is_readable(other.bell().unwrap()));
+        assert!(!is_readable(one.bell().unwrap()));
+        assert!(beyond.bell().is_none());
     }
 }

@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anygate_sys::SharedBell;
 use anygate_sys::process::{self, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
 use crate::board::{
-    BEATS, Counts, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
+    BEATS, Bells, Counts, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR,
+    TRAFFIC,
 };
 use crate::worker_body::Death;
+
+/// Maximum number of bells; each is a descriptor of every worker.
+const BELLS_MAX: usize = 256;
 
 /// One worker.
 #[derive(Debug)]
@@ -45,15 +50,19 @@ pub(crate) enum Stage {
 pub(crate) struct Children {
     list: Vec<Child>,
     board: Arc<Board>,
+    bells: Bells,
     /// Requests were answered since somebody asked.
     traffic: bool,
 }
 
 impl Children {
-    /// `counts`: how many numbers each process counts for others.
-    pub(crate) fn new(counts: usize) -> std::io::Result<Self> {
+    /// `counts`: how many numbers each process counts for others. `workers`: number of workers that there may be; with twice as
+    /// many during a reload, each has a bell. More of them share connections, too, but cannot be asked to take one.
+    pub(crate) fn new(counts: usize, workers: usize) -> std::io::Result<Self> {
         let board = Arc::new(Board::new(ROWS, FIELDS + counts)?);
-        Ok(Children { list: Vec::new(), board, traffic: false })
+        let bells = if workers < 2 { 0 } else { workers.saturating_mul(2).min(BELLS_MAX) };
+        let bells = (0..bells).map(|_| SharedBell::new()).collect::<Result<_, _>>()?;
+        Ok(Children { list: Vec::new(), board, bells: Arc::new(bells), traffic: false })
     }
 
     /// What the supervisor counts.
@@ -77,6 +86,10 @@ impl Children {
 
     pub(crate) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
+    }
+
+    pub(crate) fn bells(&self) -> Bells {
+        Arc::clone(&self.bells)
     }
 
     /// A row that nobody uses.

@@ -123,7 +123,7 @@ impl<'a> Supervisor<'a> {
             }),
             false => None,
         };
-        let children = Children::new(body.counts())?;
+        let children = Children::new(body.counts(), workers)?;
         let signals = match watched {
             Some(signals) => {
                 // An application that was loaded meanwhile may have set handlers of its own.
@@ -561,12 +561,12 @@ impl<'a> Supervisor<'a> {
         } = self;
         let is_assistant = matches!(role, Role::Assistant);
         let sockets = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
-        let (board, parent) = (children.board(), lifeline.0);
+        let (board, bells, parent) = (children.board(), children.bells(), lifeline.0);
         drop((news.0, lifeline.1, old_lifeline, schedule));
         process::exit_now(match (role, assistant) {
             (Role::Worker(slot), assistant) => {
                 drop(assistant);
-                let report = Report::new(board, slot, news.1);
+                let report = Report::new(board, bells, slot, news.1);
                 body.work(WorkerContext { sockets, signals, parent, report })
             }
             (Role::Assistant, Some(Assistant { orders: (received, orders), .. })) => {

@@ -1,13 +1,14 @@
-//! A descriptor that is readable from the first ring until it is silenced: how one thread tells another that waits in
-//! a loop of its own.
+//! Descriptors by which one thread or process tells another that waits in a loop of its own.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::signals::set_nonblocking;
 
-/// The bell.
+/// A bell between threads: it is readable from the first ring until it is silenced.
 #[derive(Debug)]
 pub struct Bell {
     read: io::PipeReader,
@@ -52,6 +53,32 @@ impl Bell {
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
+    }
+}
+
+/// A bell between processes, made before they are forked. It is watched edge-triggered and never silenced: each ring is told
+/// once.
+#[derive(Debug)]
+pub struct SharedBell(OwnedFd);
+
+impl SharedBell {
+    /// Errors: no descriptors are left.
+    pub fn new() -> io::Result<SharedBell> {
+        Ok(SharedBell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Rings.
+    ///
+    /// Errors: whatever the system says to writing.
+    pub fn ring(&self) -> io::Result<()> {
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+}
+
+impl AsFd for SharedBell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

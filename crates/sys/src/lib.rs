@@ -20,7 +20,7 @@ pub mod signals;
 pub mod standard_streams;
 pub mod stream;
 
-pub use bell::Bell;
+pub use bell::{Bell, SharedBell};
 pub use listener::{BindError, Families, Listener, UnixOptions};
 pub use output::Output;
 pub use stream::{Address, Stream};

@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) permit: Option<ConnectionPermit>,
     /// Exchanges that are over.
     pub(crate) served: u64,
+    /// It has had no response yet.
+    pub(crate) newcomer: bool,
     /// The socket may hold bytes, or an end, that no further readiness event will tell of.
     pub(crate) more: bool,
     /// A request has begun since somebody looked.
@@ -145,6 +147,7 @@ impl Connection {
             state: State::Idle,
             permit: None,
             served: 0,
+            newcomer: false,
             more: false,
             begun: false,
         }

@@ -13,16 +13,13 @@ enum Looking {
     Paused,
 }
 
-/// Who takes a client that several workers could take.
+/// How the poll announces clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// This worker takes it at once.
+    /// To one of the workers that are prompt.
     Prompt,
-    /// This worker is busy and leaves it to the others for a while.
-    Deferring {
-        /// Number of looks in a row that still found clients waiting.
-        looks: u32,
-    },
+    /// This worker is busy: to it as well, but in no other's place.
+    Busy,
 }
 
 /// The state of accepting.
@@ -30,12 +27,24 @@ pub(super) enum Manner {
 pub(super) struct Acceptance {
     looking: Looking,
     pub(super) manner: Manner,
+    /// Number of looks in a row that left clients to another worker, and still found some.
+    pub(super) deferrals: u32,
+    /// The other workers are not waited for before this time, since one has let clients wait for too long.
+    pub(super) alone_until: Option<Instant>,
+    /// The listeners are looked at until nobody waits, whatever the poll announces.
+    pub(super) until_empty: bool,
 }
 
 impl Acceptance {
     /// Nothing is accepted yet.
     pub(super) fn new() -> Self {
-        Acceptance { looking: Looking::Paused, manner: Manner::Prompt }
+        Acceptance {
+            looking: Looking::Paused,
+            manner: Manner::Prompt,
+            deferrals: 0,
+            alone_until: None,
+            until_empty: false,
+        }
     }
 
     /// The poll announces clients from now on, or no more.
@@ -68,11 +77,6 @@ impl Acceptance {
             Looking::Due { at, .. } => Some(at),
             Looking::Watching | Looking::Paused => None,
         }
-    }
-
-    /// Whether other workers may take clients first.
-    pub(super) fn defers(&self) -> bool {
-        self.manner != Manner::Prompt
     }
 }
 

@@ -14,55 +14,111 @@ use mio::unix::SourceFd;
 use super::acceptance::Manner;
 use super::{Entry, LISTENERS, Reactor};
 use crate::connection::Connection;
-use crate::control::Peers;
+use crate::control::{BetterPeer, Peers};
 use crate::outbox::Pipe;
 use crate::transport::Transport;
 
 /// Maximum connections accepted in one turn; one where another worker could take the next.
 const ACCEPTS_PER_TURN: usize = 64;
 const ACCEPTS_PER_TURN_SHARED: usize = 1;
-/// Deferring accepts: number of looks in a row that still found clients waiting, after which a busy worker takes them.
-const LOOKS: u32 = 5;
-/// The same while another worker has an idle thread. One that takes no client for so long is not waited for again.
-const LOOKS_AT_IDLE_PEERS: u32 = 500;
+/// Number of looks in a row that leave a client to a worker with fewer connections, before this one takes it.
+const DEFERRALS_MAX: u32 = 10;
+/// The same where the other worker could serve it at once and this one could not.
+const DEFERRALS_WHILE_BUSY_MAX: u32 = 500;
+/// The same while no worker could serve it at once.
+const DEFERRALS_WHILE_ALL_BUSY_MAX: u32 = 5;
 /// Time between two such looks.
 const DEFERRAL: Duration = Duration::from_millis(1);
+/// Time in which the other workers are not waited for after one that let a client wait for so long.
+const ALONE: Duration = Duration::from_secs(1);
 /// Pause in accepting when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reactor {
-    /// All app threads are busy, or not any more. Where other workers share the listeners, a busy one takes only what nobody
-    /// else takes, so that a connection goes to a worker that can serve it at once.
+    /// All app threads are busy, or not any more.
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
         self.tell_queued();
-        let Some(peers) = &self.rules.peers else { return };
-        if busy == self.acceptance.defers() || self.drain.is_some() {
+        let manner = if busy { Manner::Busy } else { Manner::Prompt };
+        if self.rules.peers.is_none() || manner == self.acceptance.manner || self.drain.is_some() {
             return;
         }
-        peers.set_idle(!busy);
+        self.tell_peers();
         // It is to be woken in another way.
         self.stop_accepting();
-        self.acceptance.manner = if busy { Manner::Deferring { looks: 0 } } else { Manner::Prompt };
+        self.acceptance.manner = manner;
+        self.acceptance.look_at(self.now);
+    }
+
+    /// Tells the other workers how much this one has to do.
+    pub(super) fn tell_peers(&self) {
+        if let Some(peers) = self.rules.peers.as_deref().filter(|_| self.drain.is_none()) {
+            peers.tell(self.clients(), self.is_free());
+        }
+    }
+
+    /// Number of connections that were accepted.
+    fn clients(&self) -> usize {
+        self.connections.len() - self.streams
+    }
+
+    /// Whether a request could begin at once. A connection that is new is about to have one.
+    fn is_free(&self) -> bool {
+        !self.busy && self.newcomers < self.rules.calls_max
+    }
+
+    /// A connection that was new has had a response, or is gone.
+    pub(super) fn is_settled(&mut self, token: usize) {
+        if let Some(Entry::Here(connection)) = self.connections.get_mut(token)
+            && std::mem::take(&mut connection.newcomer)
+        {
+            self.newcomers -= 1;
+            self.tell_peers();
+        }
+    }
+
+    /// Another worker wants this one to take the clients that wait.
+    pub(super) fn look_until_nobody_waits(&mut self) {
+        self.acceptance.until_empty = true;
         self.acceptance.look_at(self.now);
     }
 
     /// Handles an event of the listeners, or a retry that is due.
     pub(super) fn look_at_listeners(&mut self, event: bool) {
         let due = self.acceptance.due().is_some_and(|at| at <= self.now);
-        match self.acceptance.manner {
-            _ if !due && !event => {}
-            Manner::Deferring { looks } if self.is_patient(looks) => {
-                self.stop_accepting();
-                if self.listeners.iter().any(|(_, listener)| poll::is_readable(listener.as_fd())) {
-                    self.acceptance.manner = Manner::Deferring { looks: looks + 1 };
-                    self.acceptance.look_at(self.now + DEFERRAL);
-                } else {
-                    self.wait_for_connections();
-                }
-            }
-            Manner::Deferring { .. } | Manner::Prompt => self.accept(),
+        if !due && !event {
+            return;
         }
+        let better = self.better_peer();
+        let deferrals_max = match better {
+            Some(better) if better.free && !self.is_free() => DEFERRALS_WHILE_BUSY_MAX,
+            Some(_) => DEFERRALS_MAX,
+            // Some other may be about to get free.
+            None if self.peers().is_some() && !self.is_free() => DEFERRALS_WHILE_ALL_BUSY_MAX,
+            None => 0,
+        };
+        if self.acceptance.deferrals >= deferrals_max {
+            if better.is_some() {
+                self.acceptance.alone_until = Some(self.now + ALONE);
+            }
+            return self.accept();
+        }
+        // Watching again later, it is woken after the others.
+        self.stop_accepting();
+        if !self.anybody_waits() {
+            return self.wait_for_connections();
+        }
+        if let (Some(better), Some(peers)) = (better, self.peers())
+            && let Err(error) = peers.ring(better)
+        {
+            tracing::error!("cannot wake another worker: {error}");
+        }
+        self.acceptance.deferrals += 1;
+        self.acceptance.look_at(self.now + DEFERRAL);
+    }
+
+    fn anybody_waits(&self) -> bool {
+        self.listeners.iter().any(|(_, listener)| poll::is_readable(listener.as_fd()))
     }
 
     /// The other workers, if there are any now.
@@ -70,18 +126,19 @@ impl Reactor {
         self.rules.peers.as_deref().filter(|peers| peers.are_there())
     }
 
-    /// Whether another worker may still take the connections that were seen so often.
-    fn is_patient(&self, looks: u32) -> bool {
-        self.peers().is_some_and(|peers| looks < LOOKS || looks < LOOKS_AT_IDLE_PEERS && peers.any_idle())
+    /// The worker that should rather take the next client, if one may be waited for.
+    fn better_peer(&self) -> Option<BetterPeer> {
+        if self.acceptance.alone_until.is_some_and(|until| self.now < until) {
+            return None;
+        }
+        self.peers()?.better_than(self.clients(), self.is_free())
     }
 
+    /// Nobody waits to be accepted.
     fn wait_for_connections(&mut self) {
         self.acceptance.looked();
-        if let Manner::Deferring { looks } = &mut self.acceptance.manner
-            && *looks < LOOKS_AT_IDLE_PEERS
-        {
-            *looks = 0;
-        }
+        self.acceptance.deferrals = 0;
+        self.acceptance.until_empty = false;
         if self.drain.is_none()
             && let Err(error) = self.start_accepting()
         {
@@ -106,7 +163,7 @@ impl Reactor {
                     listener.as_fd(),
                     (LISTENERS + index) as u64,
                     // A worker that defers is woken too, but in no other's place.
-                    !self.acceptance.defers(),
+                    self.acceptance.manner == Manner::Prompt,
                 )?;
             }
             self.acceptance.set_watching(true);
@@ -141,7 +198,7 @@ impl Reactor {
         self.acceptance.looked();
         for index in 0..self.listeners.len() {
             while left > 0 {
-                if self.connections.len() - self.streams >= self.connections_max {
+                if self.clients() >= self.connections_max {
                     // Others may accept; we go on when a connection ends.
                     self.stop_accepting();
                     return;
@@ -182,14 +239,17 @@ impl Reactor {
                     Err(error) => {
                         tracing::warn!("cannot accept connections for now: {error}");
                         self.stop_accepting();
+                        if let Some(peers) = &self.rules.peers {
+                            peers.leave();
+                        }
                         self.acceptance.look_at(self.now + ACCEPT_PAUSE);
                         return;
                     }
                 }
             }
         }
-        if left == 0 && self.acceptance.defers() {
-            // Nobody else wants the next either.
+        if left == 0 && (self.acceptance.until_empty || self.acceptance.deferrals > 0) {
+            // The poll may announce nobody who waits already.
             self.acceptance.look_at(self.now);
         } else {
             self.wait_for_connections();
@@ -215,8 +275,11 @@ impl Reactor {
         let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
         let mut connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
         connection.permit = permit;
+        connection.newcomer = true;
+        self.newcomers += 1;
         place.insert(Entry::Here(Box::new(connection)));
         self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+        self.tell_peers();
         if protocol == Protocol::Https {
             // The first word of a handshake comes later.
             return self.watch(token);

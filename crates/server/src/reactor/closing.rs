@@ -96,8 +96,13 @@ impl Reactor {
             {
                 tracing::error!("cannot stop watching a connection: {error}");
             }
+            self.newcomers -= usize::from(connection.newcomer);
+            let is_client = stream.http2().is_none();
             self.connections.remove(token);
             self.deadlines.set(token, None);
+            if is_client {
+                self.tell_peers();
+            }
             self.accept_again();
             for stream in called {
                 self.go_on(stream);

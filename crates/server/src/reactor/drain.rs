@@ -26,7 +26,7 @@ impl Reactor {
         let Timeouts { graceful, keepalive, header, .. } = self.rules.timeouts;
         self.drain = Some(self.now + graceful);
         if let Some(peers) = &self.rules.peers {
-            peers.set_idle(false);
+            peers.leave();
         }
         self.attention.start_draining();
         if let Some(site) = &self.rules.read.site {

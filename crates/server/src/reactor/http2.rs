@@ -20,6 +20,7 @@ impl Reactor {
         let ends = (Arc::clone(&connection.endpoints), connection.protocol);
         let http2 = Http2::new(Arc::clone(&connection.pipe), ends, received, &self.rules.read, self.now);
         connection.state = State::Http2(Box::new(http2));
+        self.is_settled(token);
         self.watch(token);
         self.due.push(token);
     }

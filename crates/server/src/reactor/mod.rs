@@ -49,6 +49,7 @@ const LISTENERS: usize = usize::MAX / 2;
 pub(crate) const WAKER: usize = usize::MAX - 1;
 const SIGNALS: usize = usize::MAX - 2;
 const PARENT: usize = usize::MAX - 3;
+const BELL: usize = usize::MAX - 4;
 
 /// Maximum bytes of one read; the buffer is shared by all connections.
 const READ_BYTES: usize = 64 * 1024;
@@ -85,6 +86,8 @@ pub(crate) struct Reactor {
     due: Vec<usize>,
     /// Of all connections, those that are streams of others.
     streams: usize,
+    /// Those that have had no response yet.
+    newcomers: usize,
     /// Time at which the connections were last counted.
     counted: Instant,
     peer_warnings: PeerWarnings,
@@ -149,6 +152,7 @@ impl Reactor {
             returned: Vec::new(),
             due: Vec::new(),
             streams: 0,
+            newcomers: 0,
             counted: now,
             peer_warnings: PeerWarnings::default(),
             local: Arc::new(Endpoints::local()),
@@ -256,6 +260,7 @@ impl Reactor {
                 WAKER | SIGNALS => control = true,
                 // Nothing is ever written into this pipe: readiness is its end, and the end of the supervisor.
                 PARENT => orphaned = true,
+                BELL => self.look_until_nobody_waits(),
                 token if token >= LISTENERS => accept = true,
                 token => self.connection_event(token, event),
             }
@@ -319,7 +324,8 @@ impl Reactor {
             None => Ok(()),
         };
         register(self.control.signals.as_ref().map(AsFd::as_fd), SIGNALS)?;
-        register(self.control.parent.as_ref().map(OwnedFd::as_fd), PARENT)
+        register(self.control.parent.as_ref().map(OwnedFd::as_fd), PARENT)?;
+        register(self.rules.peers.as_ref().and_then(|peers| peers.bell()), BELL)
     }
 
     /// Does what the bytes just taken in call for.

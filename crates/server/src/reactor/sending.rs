@@ -101,11 +101,15 @@ impl Reactor {
             Flushed::Empty if !keep_alive => self.close_politely(token),
             Flushed::Empty => {
                 connection.state = State::Idle;
+                let newcomer = connection.newcomer;
                 let pipelined = connection.has_input();
                 let more = connection.more;
                 let wait = if self.drain.is_some() { RECENT } else { self.rules.timeouts.keepalive };
                 self.deadlines.set(token, Some(self.now + wait));
                 self.watch(token);
+                if newcomer {
+                    self.is_settled(token);
+                }
                 let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
                 if pipelined {
                     let next = connection.resume(&self.rules.read, &mut self.spare);

@@ -1,0 +1,82 @@
+"""Connections are spread over workers: by who is free, and by how many each has."""
+
+import collections
+import contextlib
+import os
+import signal
+import socket
+
+import gateways
+import pytest
+from http2_frames import Client, plain
+from planned import EVERYTHING, planned
+from wire import Connection
+
+CONCURRENCIES = {"threads": ("--threads", "1"), "gevent": ("--concurrency", "gevent", "--greenlets", "1")}
+EACH_CONCURRENCY = pytest.mark.parametrize("concurrency", CONCURRENCIES.values(), ids=CONCURRENCIES)
+
+
+def request(protocol, path):
+    """A request of a protocol, as bytes."""
+    if protocol == "http":
+        return f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    return getattr(gateways, protocol)(gateways.variables("GET", path))
+
+
+@EACH_CONCURRENCY
+def test_two_connections_of_the_same_moment_go_to_two_idle_workers(tmp_path, concurrency):
+    with planned(tmp_path, "--workers", "2", *concurrency, *EVERYTHING) as served:
+        for protocol, address in zip(("http", "scgi", "uwsgi", "fastcgi"), served.addresses, strict=True):
+            for turn in range(5):
+                gate = f"{protocol}{turn}"
+                path = served.plan(f"/{gate}", gate=gate)
+                with Connection(address) as one, Connection(address) as two:
+                    one.send(request(protocol, path))
+                    two.send(request(protocol, path))
+                    # Each worker has room for one: both are inside the application before either ends.
+                    served.wait_for(f"wait {gate}", 2)
+                    served.open(gate)
+                    assert one.rest()
+                    assert two.rest()
+
+
+@EACH_CONCURRENCY
+def test_connections_that_are_kept_are_spread_evenly(tmp_path, concurrency):
+    with planned(tmp_path, "--workers", "2", *concurrency) as served, contextlib.ExitStack() as kept:
+        workers = collections.Counter()
+        for _ in range(32):
+            connection = kept.enter_context(served.connect())
+            workers[connection.ask().json["pid"]] += 1
+        most, least = max(workers.values()), min(workers.values())
+        assert len(workers) == 2
+        assert most <= 1.5 * least, workers
+
+
+def test_connections_of_http2_are_spread_evenly(tmp_path):
+    with planned(tmp_path, "--workers", "2") as served, contextlib.ExitStack() as kept:
+        workers = collections.Counter()
+        for _ in range(32):
+            client = kept.enter_context(Client(plain(served.address)))
+            workers[client.ask("GET", "/").json["pid"]] += 1
+        assert max(workers.values()) <= 1.5 * min(workers.values()), workers
+
+
+def test_the_idle_connections_of_a_worker_do_not_keep_it_from_being_asked(tmp_path):
+    """Those that say nothing are nobody's requests; everybody is served all the same."""
+    with planned(tmp_path, "--workers", "2", "--threads", "1") as served, contextlib.ExitStack() as kept:
+        for _ in range(8):
+            kept.enter_context(socket.create_connection(served.address))
+        for _ in range(20):
+            assert served.get("/").status == 200
+
+
+def test_a_worker_that_stands_still_is_not_waited_for(tmp_path):
+    with planned(tmp_path, "--workers", "2", "--threads", "1") as served, served.both_workers() as (one, two):
+        stopped = one.ask().json["pid"]
+        going = two.ask().json["pid"]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            for _ in range(10):
+                assert served.get("/").json["pid"] == going
+        finally:
+            os.kill(stopped, signal.SIGCONT)
