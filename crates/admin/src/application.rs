@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use anygate_policy::cache::Cache;
@@ -169,8 +170,8 @@ impl Admin {
 }
 
 impl Application for Admin {
-    fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
-        work();
+    fn start_thread(&self, name: &str, mut work: Box<dyn FnMut() + Send>) -> io::Result<()> {
+        thread::Builder::new().name(name.to_owned()).spawn(move || work()).map(|_| ())
     }
 
     /// Nothing here takes long.

@@ -15,11 +15,14 @@ use crate::websocket::{Close, Kind, Message};
 
 /// An application that app threads can call.
 pub trait Application: Send + Sync {
-    /// Runs `work` once on the calling app thread and returns when it returns. Whatever the application's language
-    /// keeps per thread is made before and freed after, never per request.
-    fn with_thread(&self, work: &mut (dyn FnMut() + Send));
+    /// Starts an app thread, as threads of the application's language are started, and runs `work` on it once. What the
+    /// language keeps per thread is made before and freed after, never per request. `work` is dropped when the thread has
+    /// left the application for good.
+    ///
+    /// Errors: there can be no more threads.
+    fn start_thread(&self, name: &str, work: Box<dyn FnMut() + Send>) -> io::Result<()>;
 
-    /// Answers one request, inside [`with_thread`](Self::with_thread).
+    /// Answers one request, on a thread that [`start_thread`](Self::start_thread) or the application's language has started.
     ///
     /// An error means that the application failed and that its failure is already in the error log; the server then
     /// answers 500 if no head was sent, else ends the connection so that the client sees a broken response.

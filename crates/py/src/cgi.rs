@@ -5,7 +5,6 @@ use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStringExt;
 
 use anygate_config::Plan;
-use anygate_proto::application::Application;
 use anygate_supervisor::APPLICATION_FAILED;
 use anygate_wsgi::WsgiApplication;
 use pyo3::prelude::*;
@@ -54,16 +53,14 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     let site = site.map_err(|error| Refusal::machine(error.to_string()))?;
     let mut ended = Ok(());
     py.detach(|| {
-        application.with_thread(&mut || {
-            ended = anygate_server::cgi::answer(
-                &application,
-                site.as_ref(),
-                &environment,
-                &plan.server,
-                io::stdin(),
-                &mut output,
-            );
-        });
+        ended = anygate_server::cgi::answer(
+            &application,
+            site.as_ref(),
+            &environment,
+            &plan.server,
+            io::stdin(),
+            &mut output,
+        );
     });
     say_goodbye(py);
     logs::finish();

@@ -58,7 +58,7 @@ fn is_of_request(name: &[u8]) -> bool {
         || VARIABLES.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Answers the request that `environment` describes. Inside [`Application::with_thread`] of the application.
+/// Answers the request that `environment` describes. The application's language has the calling thread already.
 ///
 /// Errors: standard output cannot be written.
 pub fn answer(
@@ -303,8 +303,8 @@ mod tests {
     struct Panics;
 
     impl Application for Panics {
-        fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
-            work();
+        fn start_thread(&self, _name: &str, _work: Box<dyn FnMut() + Send>) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
         }
 
         fn call(&self, _request: Request<'_>, _response: &mut (dyn Response + Send)) -> Result<(), Failed> {

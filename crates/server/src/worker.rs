@@ -175,7 +175,7 @@ impl Worker {
             watch.end();
         }
         handshakes.stop();
-        let shaken = wait(shaking.into_iter().collect());
+        let shaken = wait(|| shaking.as_ref().is_none_or(thread::JoinHandle::is_finished));
         let ended = ended? && shaken;
         if let Some(log) = &rules.access_log {
             log.flush();
@@ -224,40 +224,39 @@ fn run_threads(
     threads: usize,
     events: &mut dyn Events,
 ) -> io::Result<bool> {
-    let mut handles = Vec::with_capacity(threads);
-    for index in 0..threads.max(1) {
-        let (floor, application) = (Arc::clone(shared), Arc::clone(application));
+    // Each thread has one more, until it has left the application.
+    let here = Arc::new(());
+    for number in 1..=threads.max(1) {
+        let (floor, called, here) = (Arc::clone(shared), Arc::clone(application), Arc::clone(&here));
+        let name = format!("anygate-{number}");
+        let named = name.clone();
         let work = move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                application.with_thread(&mut || app_thread::run(&floor, application.as_ref()));
-            }));
+            let _is_here = &here;
+            let outcome = catch_unwind(AssertUnwindSafe(|| app_thread::run(&floor, called.as_ref(), &named)));
             if let Err(panic) = outcome {
                 // The reactor may be lost with this thread: this worker cannot go on, its successor can.
                 tracing::error!("an app thread failed: {}", panic_text(panic.as_ref()));
                 floor.handoff.stop();
             }
         };
-        match thread::Builder::new().name(format!("app-{index}")).spawn(work) {
-            Ok(handle) => handles.push(handle),
-            Err(error) => {
-                shared.handoff.stop();
-                return Err(error);
-            }
+        let started = application.start_thread(&name, Box::new(work));
+        if started.is_err() {
+            shared.handoff.stop();
+            return started.map(|()| false);
         }
     }
     shared.handoff.offer(reactor);
     steward::run(shared, events)?;
-    Ok(wait(handles))
+    Ok(wait(|| Arc::strong_count(&here) == 1))
 }
 
 /// Waits a little for threads to end; returns whether they have.
-fn wait(mut threads: Vec<thread::JoinHandle<()>>) -> bool {
+fn wait(have_ended: impl Fn() -> bool) -> bool {
     let patience = Instant::now() + Duration::from_millis(200);
-    while !threads.is_empty() && Instant::now() < patience {
-        threads.retain(|thread| !thread.is_finished());
+    while !have_ended() && Instant::now() < patience {
         thread::sleep(Duration::from_millis(1));
     }
-    threads.is_empty()
+    have_ended()
 }
 
 /// Serves with a hub on the calling thread; the steward has a thread of its own. Returns whether the hub has ended well.

@@ -1,5 +1,8 @@
 //! Calls the application and carries its response to the server (PEP 3333, "The Server/Gateway Side").
 
+use std::io;
+
+use anygate_lock::Mutex;
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -9,6 +12,7 @@ use crate::delivery::{blocks, deliver};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
+use crate::ffi::Context;
 use crate::interrupt::Interrupts;
 use crate::options::{Options, template};
 use crate::start_response::StartResponse;
@@ -116,10 +120,29 @@ impl WsgiApplication {
     }
 }
 
+/// What an app thread does; to be called once.
+#[pyclass(frozen, module = "anygate")]
+struct ThreadWork(Mutex<Option<Box<dyn FnMut() + Send>>>);
+
+#[pymethods]
+impl ThreadWork {
+    fn __call__(&self, py: Python<'_>) {
+        let Some(mut work) = self.0.lock().take() else { return };
+        // The thread state is Python's own and lives as long as the thread: calls only take and leave the lock.
+        py.detach(&mut work);
+        // Whoever waits for that may end the interpreter next, so this thread must have it for the last time.
+        drop(work);
+    }
+}
+
 impl Application for WsgiApplication {
-    fn with_thread(&self, work: &mut (dyn FnMut() + Send)) {
-        // One thread state for the thread's whole life: calls only take and leave the lock.
-        Python::attach(|py| py.detach(work));
+    fn start_thread(&self, name: &str, work: Box<dyn FnMut() + Send>) -> io::Result<()> {
+        Python::attach(|py| {
+            let work = Bound::new(py, ThreadWork(Mutex::new(Some(work))))?;
+            py.import("anygate.app_threads")?.call_method1("start", (name, work))?;
+            Ok(())
+        })
+        .map_err(|error: PyErr| io::Error::other(error.to_string()))
     }
 
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
@@ -131,11 +154,17 @@ impl Application for WsgiApplication {
                 Failed
             })?;
             let call = &start_response.get().call;
+            // One for the call, the iteration and the close, and none of it for the next request of this thread.
+            let context = Context::enter(py).map_err(|error| {
+                log(py, &error, "there is no memory for a request");
+                Failed
+            })?;
             let interruptible = self.interrupts.begin(py, request.number);
             let Reach::Lent(loan) = &call.response else { return Err(Failed) };
             let result = loan.during(response, || self.answer(request, &start_response));
             call.end();
             drop(interruptible);
+            drop(context);
             result.or_else(|error| match self.failures.page(py, call, &error, asked) {
                 // It may be long, and its client slow.
                 Some(page) => py.detach(|| page.send(response)),

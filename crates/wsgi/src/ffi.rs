@@ -92,6 +92,37 @@ impl Loan {
     }
 }
 
+/// A context for context variables, which the calling thread is in while this lives.
+pub(crate) struct Context<'py>(Bound<'py, PyAny>);
+
+impl<'py> Context<'py> {
+    /// Enters a new one, in which no variable is set.
+    ///
+    /// Errors: out of memory.
+    pub(crate) fn enter(py: Python<'py>) -> PyResult<Self> {
+        // SAFETY: the calling thread is attached, as the argument proves.
+        let context = unsafe { ffi::PyContext_New() };
+        // SAFETY: the call gives a new reference, or NULL with an exception set.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, context) }?;
+        // SAFETY: it is a context, and nobody is in it.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Context(context))
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is a context. One that is not the thread's current one, because the application has entered another for
+        // good, makes the call fail.
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } != 0 {
+            let error = PyErr::fetch(self.0.py());
+            tracing::warn!("the application has left a context entered at the end of a request: {error}");
+        }
+    }
+}
+
 /// Python's identifier of a thread.
 pub(crate) type ThreadNumber = std::ffi::c_ulong;
 

@@ -9,7 +9,7 @@
 //! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim responses.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
-//! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, forking.
+//! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, contexts, forking.
 
 #![deny(unsafe_code)]
 

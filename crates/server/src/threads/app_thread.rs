@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anygate_proto::application::Application;
-use anygate_sys::clock;
+use anygate_sys::{clock, process};
 
 use crate::connection::Connection;
 use crate::date::DateCache;
@@ -13,7 +13,11 @@ use crate::threads::call::Call;
 use crate::threads::shared::Shared;
 
 /// Runs until the worker ends.
-pub(crate) fn run(shared: &Shared, application: &dyn Application) {
+pub(crate) fn run(shared: &Shared, application: &dyn Application, name: &str) {
+    // Python names its own threads for itself only.
+    if let Err(error) = process::name_thread(name) {
+        tracing::debug!("a thread has no name: {error}");
+    }
     // What calls wait for is to be noticed at once, be it a timer.
     if let Err(error) = clock::sleep_precisely() {
         tracing::debug!("sleeps are imprecise: {error}");
