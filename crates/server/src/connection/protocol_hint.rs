@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(advice(b"1:", Protocol::Scgi), None);
         assert_eq!(
             advice(b"1:", Protocol::Http).as_deref(),
-            Some("it seems to speak SCGI: bind scgi:// for it, or have it speak HTTP")
+            Some("it seems to speak SCGI: bind scgi:// for it, or configure it to speak HTTP")
         );
         assert!(
             advice(b"\x16\x03\x01", Protocol::Http).is_some_and(|advice| advice.contains("bind https://"))

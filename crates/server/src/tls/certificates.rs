@@ -299,7 +299,7 @@ mod tests {
         assert!(error().contains("contains no certificate with its key"));
         write_pair(&at("a.pem"), &at("a.key"), &["a"], (-1, 1));
         fs::write(at("a.ocsp"), "text").unwrap();
-        assert!(error().contains("a.ocsp\" is not an OCSP answer"));
+        assert!(error().contains("a.ocsp\" is not an OCSP response"));
         fs::remove_file(at("a.ocsp")).unwrap();
         fs::write(at("a.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
         assert!(error().contains("do not fit"));
