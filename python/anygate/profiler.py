@@ -54,7 +54,7 @@ class Profiler:
 
     ``trusted`` is compared with REMOTE_ADDR. The request must also come straight from there, or through a proxy that
     the server trusts, and be for ``localhost``, a loopback address or one of ``hosts``: a page of another site can make
-    its own name lead here. Everybody else gets the response of the application.
+    its own name lead here. If not, the response is 404; requests from other addresses go to the application.
 
     Raises ValueError when ``folder`` cannot be created or written to, or when an entry of ``trusted`` is no network.
     """
@@ -90,8 +90,11 @@ class Profiler:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond with the profile page if it was requested, else with the profiled application."""
         path = environ.get("PATH_INFO", "")
-        if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ):
-            answer = self._answer(environ, path.removeprefix(PAGE))
+        if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ.get("REMOTE_ADDR", "")):
+            if is_for_this_machine(environ, self._hosts):
+                answer = self._answer(environ, path.removeprefix(PAGE))
+            else:
+                answer = _plain("404 Not Found", "There is no such page")
             start_response(answer.status, [*answer.headers, *_fixed_headers(answer)])
             return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
 
@@ -182,11 +185,9 @@ class Profiler:
         if first:
             _log.warning("a request ran unprofiled: %s; said only once", reason)
 
-    def _trusts(self, environ: WSGIEnvironment) -> bool:
-        if not is_for_this_machine(environ, self._hosts):
-            return False
+    def _trusts(self, remote: str) -> bool:
         try:
-            address = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
+            address = ipaddress.ip_address(remote)
         except ValueError:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

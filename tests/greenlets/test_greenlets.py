@@ -263,7 +263,7 @@ class TestProcesses:
         assert (tmp_path / "access.log").read_text().splitlines() == ["GET /ready 200 3", "GET /nowhere 500 26"]
 
     def test_requests_are_profiled_one_at_a_time(self, greenlets, gate, tmp_path):
-        served = greenlets("--profiler", "profiles")
+        served = greenlets("--profiler", "profiles", "--local-hosts", "test")
         clients = [ask(served, f"/gate?{gate.name}") for _ in range(5)]
         gate.wait_for(1)
         for client in clients:

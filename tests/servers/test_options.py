@@ -99,7 +99,7 @@ def application(environ, start_response):
 
 @pytest.mark.parametrize("name", ["waitress", "native", "rocket_with_repoze_profiler"])
 def test_the_profiler(name, tmp_path):
-    with started(name, tmp_path, "-P", "profiles") as served:
+    with started(name, tmp_path, "-P", "profiles", "--local-hosts", "test") as served:
         served.client.ask("POST", "/body", [], b"x" * 1000)
         assert list((tmp_path / "profiles").glob("req_*.prof"))
         status, _, page = served.client.ask("GET", "/__profile__")
