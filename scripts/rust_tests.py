@@ -12,7 +12,8 @@ import sys
 import sysconfig
 
 environment = dict(os.environ, PYO3_PYTHON=sys.executable)
-# Examples stand in guides, where they are tested; looking for others in comments takes a minute.
+# Examples stand in guides, where they are tested; looking for others in comments takes a minute. Only those of the keys of
+# options are run: they show what does not compile.
 command = ["cargo", "test", "--quiet", "--workspace", "--lib", "--tests"]
 if sysconfig.get_config_var("Py_ENABLE_SHARED"):
     folders = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
@@ -23,6 +24,9 @@ else:
     print("rust tests: this Python has no shared library; the unit tests of anygate-wsgi are left out", file=sys.stderr)
     command += ["--exclude", "anygate-wsgi", "--exclude", "anygate-py"]
 code = subprocess.run(command, env=environment, check=False).returncode
+if code == 0:
+    examples = ["cargo", "test", "--quiet", "--doc", "--package", "anygate-config"]
+    code = subprocess.run(examples, env=environment, check=False).returncode
 if code == 0 and (redis := shutil.which("redis-server")):
     environment["ANYGATE_REDIS_SERVER"] = redis
     # Selected from the whole workspace, so that nothing is built anew.

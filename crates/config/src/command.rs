@@ -158,7 +158,7 @@ pub fn parse(
         }
         Subcommand::Serve => {
             let given = OPTIONS.iter().filter_map(|option| {
-                Some((option.name, settings.named(option, &settings.given(option.name)?.origin)))
+                Some((option.name, settings.named(option, &settings.given(option)?.origin)))
             });
             let given = given.collect();
             Ok(Command::Elsewhere(Box::new(Elsewhere { given, settings, plan })))
@@ -307,7 +307,7 @@ fn grammar(subcommand: Subcommand) -> clap::Command {
             .arg(Arg::new("file"));
     }
     for option in OPTIONS {
-        if option.name == "app" {
+        if options::APP.is(option) {
             if subcommand.serves() {
                 command = command.arg(Arg::new("app"));
             }
@@ -367,7 +367,7 @@ fn layers(
     for (key, value) in environment {
         let Some(key) = key.to_str().filter(|key| key.starts_with("ANYGATE_")) else { continue };
         match OPTIONS.iter().find(|option| option.variable() == key) {
-            Some(option) if option.name == "config" => {}
+            Some(option) if options::CONFIG.is(option) => {}
             Some(option) => settings.set_text(option, &value.to_string_lossy(), Origin::Environment)?,
             None => {
                 let nearest = options::nearest(key.trim_start_matches("ANYGATE_"));
@@ -380,7 +380,7 @@ fn layers(
         }
     }
     for option in OPTIONS {
-        if option.name == "config" || (option.name == "app" && !subcommand.serves()) {
+        if options::CONFIG.is(option) || (options::APP.is(option) && !subcommand.serves()) {
             continue;
         }
         match option.kind {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::grammar::{HIDDEN, without_password};
-use crate::options::{Kind, OPTIONS, Opt, Section};
+use crate::options::{self, Kind, OPTIONS, Opt, Section};
 use crate::settings::{Origin, Settings};
 use crate::units::{show_duration, show_size};
 use crate::value::Value;
@@ -72,18 +72,19 @@ pub fn print(settings: &Settings) -> String {
     let mut text = String::new();
     for section in Section::ALL {
         let _ = writeln!(text, "# {}", section.title());
-        for option in OPTIONS.iter().filter(|option| option.section == section && option.name != "config") {
-            let origin = match settings.given(option.name).map(|given| &given.origin) {
+        for option in OPTIONS.iter().filter(|option| option.section == section && !options::CONFIG.is(option))
+        {
+            let origin = match settings.given(option).map(|given| &given.origin) {
                 None | Some(Origin::Default) => "default".to_owned(),
                 Some(Origin::File(path)) => path.display().to_string(),
                 Some(Origin::Environment) => option.variable(),
                 Some(Origin::CommandLine) => "command line".to_owned(),
                 Some(Origin::Argument) => "argument".to_owned(),
             };
-            let _ = match settings.value(option.name) {
+            let _ = match settings.value(option) {
                 None => writeln!(text, "# {} is not set", option.name),
                 Some(value) => {
-                    let value = show(option.kind, &concealed(option.name, value));
+                    let value = show(option.kind, &concealed(option, value));
                     writeln!(text, "{} = {value}  # {origin}", option.name)
                 }
             };
@@ -96,19 +97,19 @@ pub fn print(settings: &Settings) -> String {
 }
 
 /// Returns the value without its password.
-fn concealed(name: &str, value: Value) -> Value {
-    match (name, value) {
-        ("password", Value::Text(_)) => Value::Text(HIDDEN.to_owned()),
-        ("shared", Value::Text(address)) => Value::Text(without_password(&address)),
-        (_, value) => value,
+fn concealed(option: &Opt, value: Value) -> Value {
+    match value {
+        Value::Text(_) if options::PASSWORD.is(option) => Value::Text(HIDDEN.to_owned()),
+        Value::Text(address) if options::SHARED.is(option) => Value::Text(without_password(&address)),
+        value => value,
     }
 }
 
 /// Returns the settings that were given, as an equivalent TOML file.
 pub fn given(settings: &Settings) -> String {
     let mut text = String::new();
-    for option in OPTIONS.iter().filter(|option| option.name != "config") {
-        if let Some(given) = settings.given(option.name) {
+    for option in OPTIONS.iter().filter(|option| !options::CONFIG.is(option)) {
+        if let Some(given) = settings.given(option) {
             let _ = writeln!(text, "{} = {}", option.name, show(option.kind, &given.value));
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::options::{self, Kind, OPTIONS, Opt};
+use crate::options::{self, Key, Kind, Opt, Typed};
 use crate::units::show_duration;
 use crate::value::Value;
 
@@ -222,17 +222,24 @@ impl Settings {
     }
 
     /// Returns the value that was given for an option, if any.
-    pub fn given(&self, name: &str) -> Option<&Given> {
-        self.given.get(name)
+    pub fn given(&self, option: &Opt) -> Option<&Given> {
+        self.given.get(option.name)
     }
 
     /// The value of an option: what was given, else its default, else `None`.
-    pub fn value(&self, name: &str) -> Option<Value> {
-        if let Some(given) = self.given.get(name) {
-            return Some(given.value.clone());
+    pub fn value(&self, option: &Opt) -> Option<Value> {
+        match self.given(option) {
+            Some(given) => Some(given.value.clone()),
+            None if option.default.is_empty() => None,
+            None => option.kind.read(option.default).ok(),
         }
-        let option = OPTIONS.iter().find(|option| option.name == name)?;
-        if option.default.is_empty() { None } else { option.kind.read(option.default).ok() }
+    }
+
+    /// Returns the value of an option: what was given, else its default.
+    #[expect(clippy::panic, reason = "values are read by the kind of their row, and the key fits that kind")]
+    pub fn get<T: Typed>(&self, key: Key<T>) -> T {
+        T::of(self.value(key.option()))
+            .unwrap_or_else(|| panic!("{} has a value of another kind", key.name()))
     }
 
     /// Returns the name of an option in the form of its source.
@@ -246,17 +253,14 @@ impl Settings {
     }
 
     /// An error about an option, in the words of whoever gave it.
-    pub fn wrong(&self, name: &'static str, reason: &str) -> Wrong {
-        let origin = self.given.get(name).map_or(Origin::Default, |given| given.origin.clone());
-        match options::find(name) {
-            Some(option) => wrong(option, origin, reason),
-            None => Wrong { origin, name: name.to_owned(), reason: reason.to_owned() },
-        }
+    pub fn wrong(&self, option: &Opt, reason: &str) -> Wrong {
+        let origin = self.given(option).map_or(Origin::Default, |given| given.origin.clone());
+        wrong(option, origin, reason)
     }
 }
 
 fn allowed_from(option: &Opt, origin: &Origin) -> bool {
-    !(option.name == "config" && matches!(origin, Origin::File(_) | Origin::Argument))
+    !(options::CONFIG.is(option) && matches!(origin, Origin::File(_) | Origin::Argument))
 }
 
 fn wrong(option: &Opt, origin: Origin, reason: &str) -> Wrong {

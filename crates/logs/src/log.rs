@@ -356,7 +356,7 @@ mod tests {
     use anygate_sys::lock;
 
     fn open(target: LogTarget) -> Outlet {
-        Outlet::open(Kind::Access, &target, Facility::Local(1), None).unwrap()
+        Outlet::open(Kind::Access, &target, Facility::Local1, None).unwrap()
     }
 
     fn received(socket: &UnixDatagram) -> String {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
 use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{AdminPlan, BindAddress, LogLevel, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
+use anygate_config::{AdminPlan, BindAddress, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::Row;
@@ -94,12 +94,7 @@ impl Assistant {
             version: VERSION,
             since: self.since,
             pid: self.supervisor,
-            log_level: match plan.log.level {
-                LogLevel::Error => "error",
-                LogLevel::Warn => "warn",
-                LogLevel::Info => "info",
-                LogLevel::Debug => "debug",
-            },
+            log_level: plan.log.level.word(),
         };
         let hosts = match &plan.admin.address {
             Some(BindAddress::Tcp { host, .. }) => vec![host.clone()],

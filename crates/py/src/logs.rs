@@ -106,13 +106,8 @@ pub(crate) fn follow(supervisor: Row<'_>) {
 
 /// The level of a number that was wanted; `None`: as the settings say.
 fn level(number: u64) -> Option<LogLevel> {
-    let name = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
-    Some(match *name {
-        "error" => LogLevel::Error,
-        "warn" => LogLevel::Warn,
-        "debug" => LogLevel::Debug,
-        _ => LogLevel::Info,
-    })
+    let word = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
+    LogLevel::of_word(word)
 }
 
 /// Row in which warnings and errors of this process are shown.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::{
-    Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings,
+    Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings, options,
 };
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
@@ -54,7 +54,7 @@ fn address(address: &BindAddress) -> String {
 /// Whether an option is about what is around the application, whoever serves it.
 fn is_around(name: &str) -> bool {
     // It is also where the application is found.
-    middleware::is_obeyed(name) && name != "pythonpath"
+    middleware::is_obeyed(name) && name != options::PYTHONPATH.name()
 }
 
 /// Returns the options of the policies, as keywords for `anygate.wsgihandler`.
@@ -62,7 +62,7 @@ fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
     let mut around = settings.only(is_around).to_json();
     if plan.application.web2py.is_some() {
         // web2py believes `X-Forwarded-For` of anybody, so somebody must look at it first, whoever serves.
-        around.entry("trusted_proxies").or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
+        around.entry(options::TRUSTED_PROXIES.name()).or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
     }
     around
 }
@@ -98,8 +98,12 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
         return Err(Refusal::usage(format!("access_log: only the native server writes to {target}")));
     }
     // The short form for web2py's log is no option of the other server: the line is written around the application.
-    let own_log = set("access_log").then_some(plan.log.access_log.as_ref()).flatten();
-    let web2py_log = plan.log.access_log.as_ref().filter(|_| set("logging") && !set("access_log"));
+    let own_log = set(options::ACCESS_LOG.name()).then_some(plan.log.access_log.as_ref()).flatten();
+    let web2py_log = plan
+        .log
+        .access_log
+        .as_ref()
+        .filter(|_| set(options::LOGGING.name()) && !set(options::ACCESS_LOG.name()));
     let (certificate, key) = match plan.tls.as_ref().map(|tls| tls.certificates.as_slice()) {
         None => (None, None),
         Some([CertificateSource::Files { certificate, key }]) => (Some(certificate), Some(key)),
@@ -127,13 +131,13 @@ fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> 
         "host": host,
         "port": port,
         "unix": unix,
-        "workers": set("workers").then_some(plan.workers),
-        "threads": set("threads").then_some(plan.server.threads),
+        "workers": set(options::WORKERS.name()).then_some(plan.workers),
+        "threads": set(options::THREADS.name()).then_some(plan.server.threads),
         "certificate": certificate,
         "key": key,
         "access_log": own_log.map(log),
         "web2py_log": web2py_log.map(log),
-        "log_level": set("log_level").then_some(match plan.log.level {
+        "log_level": set(options::LOG_LEVEL.name()).then_some(match plan.log.level {
             LogLevel::Error => "error",
             LogLevel::Warn => "warning",
             LogLevel::Info => "info",

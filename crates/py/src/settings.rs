@@ -1,6 +1,6 @@
 //! Keyword arguments as settings.
 
-use anygate_config::{Origin, Settings};
+use anygate_config::{Origin, Settings, options};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -16,8 +16,9 @@ pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Se
             continue;
         }
         let key: String = key.extract()?;
-        if key == "app" || anygate_config::options::find(&key).is_none_or(|option| option.name == "config") {
-            let hint = anygate_config::options::nearest(&key)
+        let is_elsewhere = |option| options::APP.is(option) || options::CONFIG.is(option);
+        if options::find(&key).is_none_or(is_elsewhere) {
+            let hint = options::nearest(&key)
                 .map_or_else(String::new, |option| format!("; did you mean {}?", option.name));
             return Err(PyTypeError::new_err(format!("there is no option {key}{hint}")));
         }

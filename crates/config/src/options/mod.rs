@@ -1,163 +1,39 @@
-//! The table of options. The rows of request policies (access, limits, health checks, CORS, compression, static files,
-//! cache) are in `site`.
+//! The table of options: one row each, with a typed key. The rows of request policies (access, limits, health checks, CORS,
+//! compression, static files, cache) are in `site`.
+//!
+//! * `row`: what a row says. * `key`: the keys, and which type each kind of option has. * `choices`: options that are one of
+//!   several words.
 
+mod choices;
+mod key;
+mod row;
 mod site;
 
-/// One option.
-#[derive(Clone, Copy, Debug)]
-pub struct Opt {
-    /// Name in files and Python: `body_max_bytes`. The command line has `--body-max-bytes`, the environment
-    /// `ANYGATE_BODY_MAX_BYTES`.
-    pub name: &'static str,
-    /// One-letter form.
-    pub short: Option<char>,
-    /// Second one-letter form, kept for compatibility with an older program.
-    pub old_short: Option<char>,
-    /// Type and range of the value.
-    pub kind: Kind,
-    /// Default value, as a file would say it; empty for "not set".
-    pub default: &'static str,
-    /// Placeholder for the value in help.
-    pub metavar: &'static str,
-    /// Section of the documentation.
-    pub section: Section,
-    /// Whether `--help` shows it; `--help-all` shows every option.
-    pub common: bool,
-    /// Help: one line that starts with a small letter and has no full stop.
-    pub help: &'static str,
-    /// Further explanation for the documentation; may be empty.
-    pub details: &'static str,
-    /// Version that introduced it.
-    pub since: &'static str,
-}
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// Type of an option's value, and its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// True or false.
-    Flag,
-    /// Text.
-    Text,
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// A path.
-    Path,
-    /// Several texts. In the environment they are separated by commas.
-    List,
-    /// A whole number.
-    Integer {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Bytes: `65536`, `64K`, `1M`, `1G`.
-    Size {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Time: `30` (seconds), `500ms`, `30s`, `2m`, `1h`. Never zero.
-    Duration,
-    /// As `Duration`, or `0` for no limit.
-    TimeLimit,
-    /// Permission bits in octal: `660`.
-    Mode,
-}
-
-/// Section of the documentation and of `--help-all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
-    /// The application and how it is loaded.
-    Application,
-    /// Listening sockets, TLS, and front servers.
-    Sockets,
-    /// Worker processes, threads, and jobs.
-    Processes,
-    /// Sizes, rates and times that clients must keep to.
-    Limits,
-    /// Health checks.
-    Health,
-    /// Changes to responses.
-    Answers,
-    /// Files that are served without the application.
-    StaticFiles,
-    /// Cached responses, and state that servers share.
-    Cache,
-    /// Error log, access log, profiles.
-    Logs,
-    /// Status, metrics, and control of a running server.
-    Admin,
-    /// Sources of options.
-    Settings,
-}
-
-impl Section {
-    /// All of them, in order.
-    pub const ALL: [Section; 11] = [
-        Section::Application,
-        Section::Sockets,
-        Section::Processes,
-        Section::Limits,
-        Section::Health,
-        Section::Answers,
-        Section::StaticFiles,
-        Section::Cache,
-        Section::Logs,
-        Section::Admin,
-        Section::Settings,
-    ];
-
-    /// Its heading.
-    pub fn title(self) -> &'static str {
-        match self {
-            Section::Application => "Application",
-            Section::Sockets => "Sockets",
-            Section::Processes => "Processes and threads",
-            Section::Limits => "Limits and timeouts",
-            Section::Health => "Health checks",
-            Section::Answers => "Responses",
-            Section::StaticFiles => "Static files",
-            Section::Cache => "Cache and shared state",
-            Section::Logs => "Logs",
-            Section::Admin => "Admin and metrics",
-            Section::Settings => "Settings",
-        }
-    }
-}
-
-const BASE: Opt = Opt {
-    name: "",
-    short: None,
-    old_short: None,
-    kind: Kind::Text,
-    default: "",
-    metavar: "",
-    section: Section::Application,
-    common: false,
-    help: "",
-    details: "",
-    since: "0.1",
-};
-
-/// Maximum of a size option.
-pub(crate) const BYTES_MAX: u64 = 1 << 50;
+pub use choices::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, SecurityProfile};
+use key::rows;
+pub use key::{DefaultValue, Key, Shape, Typed};
+use row::BASE;
+pub(crate) use row::BYTES_MAX;
+pub use row::{Kind, Opt, Section};
+pub use site::*;
 
 /// Every option.
 pub const OPTIONS: &[Opt] = &TABLE;
 
-static TABLE: [Opt; SERVER.len() + site::ROWS.len()] = {
-    let mut table = [BASE; SERVER.len() + site::ROWS.len()];
-    let (server, site) = table.split_at_mut(SERVER.len());
-    server.copy_from_slice(SERVER);
+static TABLE: [Opt; ROWS.len() + site::ROWS.len()] = {
+    let mut table = [BASE; ROWS.len() + site::ROWS.len()];
+    let (server, site) = table.split_at_mut(ROWS.len());
+    server.copy_from_slice(ROWS);
     site.copy_from_slice(site::ROWS);
     table
 };
 
-/// Options of the server itself.
-const SERVER: &[Opt] = &[
-    Opt {
+// Options of the server itself.
+rows! {
+    APP: Option<String> = Opt {
         name: "app",
         metavar: "APP",
         common: true,
@@ -167,7 +43,7 @@ const SERVER: &[Opt] = &[
                   once: `'myapp:create_app()'`. On the command line it is the argument without an option name.",
         ..BASE
     },
-    Opt {
+    SERVER: String = Opt {
         name: "server",
         short: Some('s'),
         default: "native",
@@ -179,7 +55,7 @@ const SERVER: &[Opt] = &[
                   that names the option. See [the guide](guide/other-servers.md).",
         ..BASE
     },
-    Opt {
+    WEB2PY: Option<PathBuf> = Opt {
         name: "web2py",
         kind: Kind::Path,
         metavar: "DIR",
@@ -191,7 +67,7 @@ const SERVER: &[Opt] = &[
                   guide](guide/web2py.md).",
         ..BASE
     },
-    Opt {
+    PASSWORD: Option<String> = Opt {
         name: "password",
         short: Some('a'),
         metavar: "PASSWORD",
@@ -201,7 +77,7 @@ const SERVER: &[Opt] = &[
                   uses the system password of that user (PAM).",
         ..BASE
     },
-    Opt {
+    CHDIR: Option<PathBuf> = Opt {
         name: "chdir",
         kind: Kind::Path,
         metavar: "DIR",
@@ -210,14 +86,14 @@ const SERVER: &[Opt] = &[
                   to the directory in which anygate was started.",
         ..BASE
     },
-    Opt {
+    PYTHONPATH: Vec<String> = Opt {
         name: "pythonpath",
         kind: Kind::List,
         metavar: "DIR",
         help: "directory to add to Python's module search path (repeatable)",
         ..BASE
     },
-    Opt {
+    PRELOAD: bool = Opt {
         name: "preload",
         kind: Kind::Flag,
         default: "false",
@@ -226,7 +102,7 @@ const SERVER: &[Opt] = &[
                   start threads while it is imported.",
         ..BASE
     },
-    Opt {
+    UWSGI_MODULE: bool = Opt {
         name: "uwsgi_module",
         kind: Kind::Flag,
         default: "false",
@@ -235,7 +111,7 @@ const SERVER: &[Opt] = &[
                   server for uWSGI, so use this option only for applications that were written for uWSGI's WebSockets.",
         ..BASE
     },
-    Opt {
+    DEBUG: bool = Opt {
         name: "debug",
         kind: Kind::Flag,
         default: "false",
@@ -247,7 +123,7 @@ const SERVER: &[Opt] = &[
                   page. See [the guide](guide/errors.md).",
         ..BASE
     },
-    Opt {
+    LOCAL_HOSTS: Vec<String> = Opt {
         name: "local_hosts",
         kind: Kind::List,
         metavar: "HOST",
@@ -257,7 +133,7 @@ const SERVER: &[Opt] = &[
                   lead to this machine. Without a port.",
         ..BASE
     },
-    Opt {
+    ON_ERROR: Option<String> = Opt {
         name: "on_error",
         metavar: "MODULE:FUNCTION",
         help: "function to call for each failed request",
@@ -266,7 +142,7 @@ const SERVER: &[Opt] = &[
                   returns the exception. See [the guide](guide/errors.md).",
         ..BASE
     },
-    Opt {
+    BIND: Vec<String> = Opt {
         name: "bind",
         short: Some('b'),
         kind: Kind::List,
@@ -281,7 +157,7 @@ const SERVER: &[Opt] = &[
                   `fastcgi://host:port`, `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
         ..BASE
     },
-    Opt {
+    SCGI: bool = Opt {
         name: "scgi",
         kind: Kind::Flag,
         default: "false",
@@ -291,7 +167,7 @@ const SERVER: &[Opt] = &[
                   listener.",
         ..BASE
     },
-    Opt {
+    SCRIPT_NAME: String = Opt {
         name: "script_name",
         metavar: "auto|given|PATH",
         default: "auto",
@@ -305,7 +181,7 @@ const SERVER: &[Opt] = &[
                   spelling, the application is at the root. `given`: the front server's variables are used unchanged.",
         ..BASE
     },
-    Opt {
+    TRUSTED_PROXIES: Vec<String> = Opt {
         name: "trusted_proxies",
         kind: Kind::List,
         metavar: "ADDRESS",
@@ -317,9 +193,9 @@ const SERVER: &[Opt] = &[
                   proxy. Forwarded, X-Forwarded-* and X-Real-IP are removed from the requests of all other peers.",
         ..BASE
     },
-    Opt {
+    FORWARDED_HEADER: ForwardedHeader = Opt {
         name: "forwarded_header",
-        kind: Kind::Choice(&["x-forwarded", "forwarded"]),
+        kind: Kind::Choice(ForwardedHeader::WORDS),
         default: "x-forwarded",
         metavar: "KIND",
         section: Section::Sockets,
@@ -329,7 +205,7 @@ const SERVER: &[Opt] = &[
                   -Prefix. `forwarded`: Forwarded (RFC 7239).",
         ..BASE
     },
-    Opt {
+    PROXY_PROTOCOL: bool = Opt {
         name: "proxy_protocol",
         kind: Kind::Flag,
         default: "false",
@@ -339,7 +215,7 @@ const SERVER: &[Opt] = &[
                   the client. Connections from all other peers must not.",
         ..BASE
     },
-    Opt {
+    IP: Option<String> = Opt {
         name: "ip",
         short: Some('i'),
         metavar: "IP",
@@ -350,7 +226,7 @@ const SERVER: &[Opt] = &[
                   other is 127.0.0.1 or 8000.",
         ..BASE
     },
-    Opt {
+    PORT: Option<u16> = Opt {
         name: "port",
         short: Some('p'),
         kind: Kind::Integer { min: 0, max: 65535 },
@@ -360,7 +236,7 @@ const SERVER: &[Opt] = &[
         help: "port to listen on, with --ip",
         ..BASE
     },
-    Opt {
+    BACKLOG: u32 = Opt {
         name: "backlog",
         kind: Kind::Integer { min: 1, max: 1 << 20 },
         default: "2048",
@@ -370,7 +246,7 @@ const SERVER: &[Opt] = &[
         details: "For each listening socket. The system may limit it further (`net.core.somaxconn`).",
         ..BASE
     },
-    Opt {
+    SOCKET_MODE: Option<u32> = Opt {
         name: "socket_mode",
         kind: Kind::Mode,
         metavar: "MODE",
@@ -379,14 +255,14 @@ const SERVER: &[Opt] = &[
         details: "For example `660`. If not set, the umask decides.",
         ..BASE
     },
-    Opt {
+    SOCKET_OWNER: Option<String> = Opt {
         name: "socket_owner",
         metavar: "USER[:GROUP]",
         section: Section::Sockets,
         help: "owner of unix sockets, optionally with a group",
         ..BASE
     },
-    Opt {
+    SSL_CERTIFICATE: Vec<String> = Opt {
         name: "ssl_certificate",
         short: Some('c'),
         kind: Kind::List,
@@ -402,7 +278,7 @@ const SERVER: &[Opt] = &[
                   not. Changed files are loaded within seconds. See [the guide](guide/tls.md).",
         ..BASE
     },
-    Opt {
+    SSL_PRIVATE_KEY: Vec<String> = Opt {
         name: "ssl_private_key",
         short: Some('k'),
         kind: Kind::List,
@@ -413,7 +289,7 @@ const SERVER: &[Opt] = &[
                   contains its key.",
         ..BASE
     },
-    Opt {
+    SSL_KEY_PASSWORD_FILE: Option<PathBuf> = Opt {
         name: "ssl_key_password_file",
         kind: Kind::Path,
         metavar: "FILE",
@@ -422,7 +298,7 @@ const SERVER: &[Opt] = &[
         details: "The first line is the password.",
         ..BASE
     },
-    Opt {
+    CLIENT_CA: Option<PathBuf> = Opt {
         name: "client_ca",
         kind: Kind::Path,
         metavar: "FILE",
@@ -433,9 +309,9 @@ const SERVER: &[Opt] = &[
                   SSL_CLIENT_V_END and SSL_CLIENT_CERT, as under Apache.",
         ..BASE
     },
-    Opt {
+    CLIENT_CERT: ClientCert = Opt {
         name: "client_cert",
-        kind: Kind::Choice(&["required", "optional"]),
+        kind: Kind::Choice(ClientCert::WORDS),
         default: "required",
         metavar: "WHEN",
         section: Section::Sockets,
@@ -444,7 +320,7 @@ const SERVER: &[Opt] = &[
                   rejected in both cases.",
         ..BASE
     },
-    Opt {
+    REDIRECT_HTTPS: Option<String> = Opt {
         name: "redirect_https",
         metavar: "PORT",
         section: Section::Sockets,
@@ -454,7 +330,7 @@ const SERVER: &[Opt] = &[
                   for other methods.",
         ..BASE
     },
-    Opt {
+    WORKERS: usize = Opt {
         name: "workers",
         short: Some('w'),
         kind: Kind::Integer { min: 1, max: 1024 },
@@ -467,7 +343,7 @@ const SERVER: &[Opt] = &[
                   and interpreter lock (GIL).",
         ..BASE
     },
-    Opt {
+    THREADS: usize = Opt {
         name: "threads",
         kind: Kind::Integer { min: 1, max: 4096 },
         default: "8",
@@ -479,9 +355,9 @@ const SERVER: &[Opt] = &[
                   idle, slow or still sending occupy no thread. With `1`, each worker runs one request at a time.",
         ..BASE
     },
-    Opt {
+    CONCURRENCY: Concurrency = Opt {
         name: "concurrency",
-        kind: Kind::Choice(&["threads", "gevent"]),
+        kind: Kind::Choice(Concurrency::WORDS),
         default: "threads",
         metavar: "KIND",
         section: Section::Processes,
@@ -491,7 +367,7 @@ const SERVER: &[Opt] = &[
                   before the application is imported. See [the guide](guide/greenlets.md).",
         ..BASE
     },
-    Opt {
+    GREENLETS: usize = Opt {
         name: "greenlets",
         kind: Kind::Integer { min: 1, max: 1 << 20 },
         default: "1000",
@@ -500,7 +376,7 @@ const SERVER: &[Opt] = &[
         help: "maximum number of concurrent requests per worker, with gevent",
         ..BASE
     },
-    Opt {
+    REQUEST_TIMEOUT: Option<Duration> = Opt {
         name: "request_timeout",
         kind: Kind::TimeLimit,
         default: "0",
@@ -513,7 +389,7 @@ const SERVER: &[Opt] = &[
                   its worker is replaced: a new one is started, then the old one ends.",
         ..BASE
     },
-    Opt {
+    QUEUE_TIMEOUT: Duration = Opt {
         name: "queue_timeout",
         kind: Kind::Duration,
         default: "30s",
@@ -522,7 +398,7 @@ const SERVER: &[Opt] = &[
         help: "maximum time for a request to wait for a thread or greenlet (503)",
         ..BASE
     },
-    Opt {
+    GRACEFUL_TIMEOUT: Duration = Opt {
         name: "graceful_timeout",
         kind: Kind::Duration,
         default: "30s",
@@ -532,7 +408,7 @@ const SERVER: &[Opt] = &[
         details: "A worker that has not finished by then is killed.",
         ..BASE
     },
-    Opt {
+    WORKER_TIMEOUT: Duration = Opt {
         name: "worker_timeout",
         kind: Kind::Duration,
         default: "30s",
@@ -543,7 +419,7 @@ const SERVER: &[Opt] = &[
                   silent.",
         ..BASE
     },
-    Opt {
+    WORKER_START_TIMEOUT: Duration = Opt {
         name: "worker_start_timeout",
         kind: Kind::Duration,
         default: "60s",
@@ -552,9 +428,9 @@ const SERVER: &[Opt] = &[
         help: "maximum time for a worker to import the application",
         ..BASE
     },
-    Opt {
+    CRON_MODE: Option<CronMode> = Opt {
         name: "cron_mode",
-        kind: Kind::Choice(&["hard", "soft", "external", "none"]),
+        kind: Kind::Choice(CronMode::WORDS),
         metavar: "MODE",
         section: Section::Processes,
         help: "when jobs run: hard (by the clock), soft, external, none",
@@ -564,7 +440,7 @@ const SERVER: &[Opt] = &[
                   the other modes both run. See [the guide](guide/cron.md).",
         ..BASE
     },
-    Opt {
+    CRON_STATE: Option<PathBuf> = Opt {
         name: "cron_state",
         kind: Kind::Path,
         metavar: "FILE",
@@ -574,7 +450,7 @@ const SERVER: &[Opt] = &[
                   not set: `.anygate-cron.json` in the application's directory.",
         ..BASE
     },
-    Opt {
+    USER: Option<String> = Opt {
         name: "user",
         metavar: "USER",
         section: Section::Processes,
@@ -583,7 +459,7 @@ const SERVER: &[Opt] = &[
                   further workers.",
         ..BASE
     },
-    Opt {
+    GROUP: Option<String> = Opt {
         name: "group",
         metavar: "GROUP",
         section: Section::Processes,
@@ -591,7 +467,7 @@ const SERVER: &[Opt] = &[
         details: "If not set: the primary group of `user`.",
         ..BASE
     },
-    Opt {
+    UMASK: Option<u32> = Opt {
         name: "umask",
         kind: Kind::Mode,
         metavar: "MODE",
@@ -599,7 +475,7 @@ const SERVER: &[Opt] = &[
         help: "umask of workers: permissions removed from new files, in octal",
         ..BASE
     },
-    Opt {
+    PID_FILE: Option<PathBuf> = Opt {
         name: "pid_file",
         kind: Kind::Path,
         metavar: "FILE",
@@ -607,7 +483,7 @@ const SERVER: &[Opt] = &[
         help: "file for the supervisor's process ID",
         ..BASE
     },
-    Opt {
+    REQUEST_LINE_MAX_BYTES: usize = Opt {
         name: "request_line_max_bytes",
         kind: Kind::Size { min: 64, max: 1 << 20 },
         default: "8K",
@@ -616,7 +492,7 @@ const SERVER: &[Opt] = &[
         help: "maximum length of a request line (414)",
         ..BASE
     },
-    Opt {
+    FIELDS_MAX: usize = Opt {
         name: "fields_max",
         kind: Kind::Integer { min: 1, max: 10_000 },
         default: "100",
@@ -625,7 +501,7 @@ const SERVER: &[Opt] = &[
         help: "maximum number of header fields per request (431)",
         ..BASE
     },
-    Opt {
+    FIELDS_MAX_BYTES: usize = Opt {
         name: "fields_max_bytes",
         kind: Kind::Size { min: 256, max: 16 << 20 },
         default: "64K",
@@ -634,7 +510,7 @@ const SERVER: &[Opt] = &[
         help: "maximum total size of a request's header fields (431)",
         ..BASE
     },
-    Opt {
+    BODY_MAX_BYTES: u64 = Opt {
         name: "body_max_bytes",
         kind: Kind::Size { min: 0, max: BYTES_MAX },
         default: "1G",
@@ -643,7 +519,7 @@ const SERVER: &[Opt] = &[
         help: "maximum size of a request body, chunked or not (413)",
         ..BASE
     },
-    Opt {
+    CHUNK_EXTENSIONS_MAX_BYTES: usize = Opt {
         name: "chunk_extensions_max_bytes",
         kind: Kind::Size { min: 0, max: 1 << 20 },
         default: "16K",
@@ -652,7 +528,7 @@ const SERVER: &[Opt] = &[
         help: "maximum total size of chunk extensions per request body (400)",
         ..BASE
     },
-    Opt {
+    BODY_MEMORY_MAX_BYTES: usize = Opt {
         name: "body_memory_max_bytes",
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "256K",
@@ -661,7 +537,7 @@ const SERVER: &[Opt] = &[
         help: "memory that buffers a request body; the rest goes to a file",
         ..BASE
     },
-    Opt {
+    RESPONSE_MEMORY_MAX_BYTES: usize = Opt {
         name: "response_memory_max_bytes",
         kind: Kind::Size { min: 4096, max: 1 << 30 },
         default: "256K",
@@ -670,7 +546,7 @@ const SERVER: &[Opt] = &[
         help: "memory that buffers a response; the rest goes to a file",
         ..BASE
     },
-    Opt {
+    RESPONSE_SPOOL_MAX_BYTES: u64 = Opt {
         name: "response_spool_max_bytes",
         kind: Kind::Size { min: 1, max: BYTES_MAX },
         default: "4G",
@@ -680,7 +556,7 @@ const SERVER: &[Opt] = &[
         details: "When it is full, the thread that produces the response waits for the client.",
         ..BASE
     },
-    Opt {
+    TEMP_DIR: Option<PathBuf> = Opt {
         name: "temp_dir",
         kind: Kind::Path,
         metavar: "DIR",
@@ -689,7 +565,7 @@ const SERVER: &[Opt] = &[
         details: "If not set: the system's, or `TMPDIR`. The files have no names and vanish with the worker.",
         ..BASE
     },
-    Opt {
+    HEADER_TIMEOUT: Duration = Opt {
         name: "header_timeout",
         kind: Kind::Duration,
         default: "10s",
@@ -698,7 +574,7 @@ const SERVER: &[Opt] = &[
         help: "maximum time to receive a request head, from its first byte (408)",
         ..BASE
     },
-    Opt {
+    BODY_TIMEOUT: Duration = Opt {
         name: "body_timeout",
         kind: Kind::Duration,
         default: "30s",
@@ -707,7 +583,7 @@ const SERVER: &[Opt] = &[
         help: "maximum time between two parts of a request body (408)",
         ..BASE
     },
-    Opt {
+    KEEPALIVE_TIMEOUT: Duration = Opt {
         name: "keepalive_timeout",
         kind: Kind::Duration,
         default: "75s",
@@ -717,7 +593,7 @@ const SERVER: &[Opt] = &[
         details: "The connection is closed after this time.",
         ..BASE
     },
-    Opt {
+    WRITE_TIMEOUT: Duration = Opt {
         name: "write_timeout",
         kind: Kind::Duration,
         default: "60s",
@@ -727,7 +603,7 @@ const SERVER: &[Opt] = &[
         details: "The connection is closed after this time.",
         ..BASE
     },
-    Opt {
+    REQUESTS_PER_CONNECTION_MAX: u64 = Opt {
         name: "requests_per_connection_max",
         kind: Kind::Integer { min: 0, max: u64::MAX >> 1 },
         default: "100000",
@@ -737,7 +613,7 @@ const SERVER: &[Opt] = &[
         details: "The connection is closed after the last one.",
         ..BASE
     },
-    Opt {
+    CONNECTIONS_MAX: usize = Opt {
         name: "connections_max",
         kind: Kind::Integer { min: 1, max: 1 << 24 },
         default: "16384",
@@ -747,7 +623,7 @@ const SERVER: &[Opt] = &[
         details: "Further connections wait to be accepted.",
         ..BASE
     },
-    Opt {
+    STREAM_PATHS: Vec<String> = Opt {
         name: "stream_paths",
         kind: Kind::List,
         metavar: "PREFIX",
@@ -758,7 +634,7 @@ const SERVER: &[Opt] = &[
                   arrives, and waits while the client is slow. Reading a body that breaks off raises `OSError` there.",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_MESSAGE_MAX_BYTES: usize = Opt {
         name: "websocket_message_max_bytes",
         kind: Kind::Size { min: 125, max: 1 << 32 },
         default: "1M",
@@ -768,7 +644,7 @@ const SERVER: &[Opt] = &[
         details: "A WebSocket whose client sends a larger message is closed with status 1009.",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_COMPRESSION: bool = Opt {
         name: "websocket_compression",
         kind: Kind::Flag,
         default: "true",
@@ -777,7 +653,7 @@ const SERVER: &[Opt] = &[
         details: "Each message is compressed by itself, so that nothing is kept between messages.",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_OVER_HTTP2: bool = Opt {
         name: "websocket_over_http2",
         kind: Kind::Flag,
         default: "false",
@@ -788,7 +664,7 @@ const SERVER: &[Opt] = &[
                   browsers open an HTTP/1.1 connection for each WebSocket.",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_ORIGINS: Vec<String> = Opt {
         name: "websocket_origins",
         kind: Kind::List,
         metavar: "ORIGIN",
@@ -799,7 +675,7 @@ const SERVER: &[Opt] = &[
                   `https://example.org`, gets 403. Clients that are not browsers send no `Origin` and are accepted.",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_PING_INTERVAL: Duration = Opt {
         name: "websocket_ping_interval",
         kind: Kind::Duration,
         default: "20s",
@@ -808,7 +684,7 @@ const SERVER: &[Opt] = &[
         help: "time of silence after which a WebSocket client is sent a ping",
         ..BASE
     },
-    Opt {
+    WEBSOCKET_PING_TIMEOUT: Duration = Opt {
         name: "websocket_ping_timeout",
         kind: Kind::Duration,
         default: "20s",
@@ -818,7 +694,7 @@ const SERVER: &[Opt] = &[
         details: "The WebSocket is closed after this time.",
         ..BASE
     },
-    Opt {
+    SERVER_HEADER: String = Opt {
         name: "server_header",
         default: "anygate",
         metavar: "TEXT",
@@ -826,7 +702,7 @@ const SERVER: &[Opt] = &[
         help: "value of the Server field in responses; empty: no field",
         ..BASE
     },
-    Opt {
+    ERROR_LOG: String = Opt {
         name: "error_log",
         default: "-",
         metavar: "FILE",
@@ -837,16 +713,16 @@ const SERVER: &[Opt] = &[
                   See [the guide](guide/logs.md).",
         ..BASE
     },
-    Opt {
+    LOG_LEVEL: LogLevel = Opt {
         name: "log_level",
-        kind: Kind::Choice(&["error", "warn", "info", "debug"]),
+        kind: Kind::Choice(LogLevel::WORDS),
         default: "info",
         metavar: "LEVEL",
         section: Section::Logs,
         help: "minimum severity of messages to log: error, warn, info, debug",
         ..BASE
     },
-    Opt {
+    LOGGING: bool = Opt {
         name: "logging",
         short: Some('l'),
         kind: Kind::Flag,
@@ -858,7 +734,7 @@ const SERVER: &[Opt] = &[
                   too.",
         ..BASE
     },
-    Opt {
+    PROFILER: Option<PathBuf> = Opt {
         name: "profiler",
         short: Some('P'),
         old_short: Some('F'),
@@ -872,7 +748,7 @@ const SERVER: &[Opt] = &[
                   runs one request at a time.",
         ..BASE
     },
-    Opt {
+    ACCESS_LOG: Option<String> = Opt {
         name: "access_log",
         metavar: "FILE",
         section: Section::Logs,
@@ -881,7 +757,7 @@ const SERVER: &[Opt] = &[
         details: "A file, or any other destination that `error_log` accepts. If not set, there is no access log.",
         ..BASE
     },
-    Opt {
+    ACCESS_LOG_FORMAT: String = Opt {
         name: "access_log_format",
         default: "combined",
         metavar: "FORMAT",
@@ -898,7 +774,7 @@ const SERVER: &[Opt] = &[
                   `%({name}o)s` a field of the request or the response. Every byte that is not printable is escaped.",
         ..BASE
     },
-    Opt {
+    LOG_ROTATE_SIZE: u64 = Opt {
         name: "log_rotate_size",
         kind: Kind::Size { min: 0, max: 1 << 50 },
         default: "0",
@@ -909,7 +785,7 @@ const SERVER: &[Opt] = &[
                   are checked once a second. See [the guide](guide/logs.md).",
         ..BASE
     },
-    Opt {
+    LOG_ROTATE_INTERVAL: Option<Duration> = Opt {
         name: "log_rotate_interval",
         kind: Kind::TimeLimit,
         default: "0",
@@ -920,7 +796,7 @@ const SERVER: &[Opt] = &[
                   Monday.",
         ..BASE
     },
-    Opt {
+    LOG_ROTATE_KEEP: usize = Opt {
         name: "log_rotate_keep",
         kind: Kind::Integer { min: 1, max: 1 << 20 },
         default: "7",
@@ -929,7 +805,7 @@ const SERVER: &[Opt] = &[
         help: "number of rotated files to keep per log",
         ..BASE
     },
-    Opt {
+    LOG_ROTATE_GZIP: bool = Opt {
         name: "log_rotate_gzip",
         kind: Kind::Flag,
         default: "false",
@@ -937,18 +813,16 @@ const SERVER: &[Opt] = &[
         help: "compress rotated log files, as NAME.gz",
         ..BASE
     },
-    Opt {
+    SYSLOG_FACILITY: Facility = Opt {
         name: "syslog_facility",
-        kind: Kind::Choice(&[
-            "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-        ]),
+        kind: Kind::Choice(Facility::WORDS),
         default: "daemon",
         metavar: "FACILITY",
         section: Section::Logs,
         help: "syslog facility of messages",
         ..BASE
     },
-    Opt {
+    SLOW_REQUEST: Option<Duration> = Opt {
         name: "slow_request",
         kind: Kind::TimeLimit,
         default: "0",
@@ -959,7 +833,7 @@ const SERVER: &[Opt] = &[
                   greenlet go to the error log. The request itself is not affected; `request_timeout` aborts it.",
         ..BASE
     },
-    Opt {
+    ADMIN: Option<String> = Opt {
         name: "admin",
         metavar: "ADDRESS",
         section: Section::Admin,
@@ -970,7 +844,7 @@ const SERVER: &[Opt] = &[
                   [the guide](guide/admin.md).",
         ..BASE
     },
-    Opt {
+    ADMIN_TOKEN_FILE: Option<PathBuf> = Opt {
         name: "admin_token_file",
         kind: Kind::Path,
         metavar: "FILE",
@@ -981,7 +855,7 @@ const SERVER: &[Opt] = &[
                   or as the password of any user. On unix sockets the permissions of the socket apply instead.",
         ..BASE
     },
-    Opt {
+    UWSGI_STATS: Option<String> = Opt {
         name: "uwsgi_stats",
         metavar: "ADDRESS",
         section: Section::Admin,
@@ -990,14 +864,14 @@ const SERVER: &[Opt] = &[
                   option sends.",
         ..BASE
     },
-    Opt {
+    STATSD: Option<String> = Opt {
         name: "statsd",
         metavar: "HOST:PORT",
         section: Section::Admin,
         help: "StatsD server that metrics are sent to every 10 seconds",
         ..BASE
     },
-    Opt {
+    STATSD_PREFIX: String = Opt {
         name: "statsd_prefix",
         default: "anygate.",
         metavar: "TEXT",
@@ -1005,7 +879,7 @@ const SERVER: &[Opt] = &[
         help: "prefix of metric names sent to StatsD",
         ..BASE
     },
-    Opt {
+    STATSD_TAGS: bool = Opt {
         name: "statsd_tags",
         kind: Kind::Flag,
         default: "false",
@@ -1013,7 +887,7 @@ const SERVER: &[Opt] = &[
         help: "send labels as DogStatsD tags, not as part of metric names",
         ..BASE
     },
-    Opt {
+    CONFIG: Option<PathBuf> = Opt {
         name: "config",
         kind: Kind::Path,
         metavar: "FILE",
@@ -1023,7 +897,7 @@ const SERVER: &[Opt] = &[
                   exists in the directory in which anygate is started. This option cannot be set in a file.",
         ..BASE
     },
-];
+}
 
 /// Returns the option of that name; `-` and `_` are equivalent.
 pub fn find(name: &str) -> Option<&'static Opt> {
@@ -1049,16 +923,4 @@ pub fn nearest(given: &str) -> Option<&'static Opt> {
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, option)| option)
-}
-
-impl Opt {
-    /// Returns its form on the command line: `--body-max-bytes`; `APP` for the application.
-    pub fn flag(&self) -> String {
-        if self.name == "app" { "APP".to_owned() } else { format!("--{}", self.name.replace('_', "-")) }
-    }
-
-    /// Returns its form in the environment.
-    pub fn variable(&self) -> String {
-        format!("ANYGATE_{}", self.name.to_uppercase())
-    }
 }

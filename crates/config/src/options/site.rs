@@ -1,16 +1,20 @@
 //! Options of the request policies: access, limits, health checks, response fields, compression, error pages, static files
 //! and cache. All of them are off by default.
 
-use super::{BASE, BYTES_MAX, Kind, Opt, Section};
+use std::time::Duration;
+
+use super::choices::SecurityProfile;
+use super::key::rows;
+use super::row::{BASE, BYTES_MAX, Kind, Opt, Section};
 
 const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
 const HEALTH: Opt = Opt { section: Section::Health, ..BASE };
 const ANSWER: Opt = Opt { section: Section::Answers, ..BASE };
 const FILES: Opt = Opt { section: Section::StaticFiles, ..BASE };
-const CACHE: Opt = Opt { section: Section::Cache, ..BASE };
+const CACHING: Opt = Opt { section: Section::Cache, ..BASE };
 
-pub(super) const ROWS: &[Opt] = &[
-    Opt {
+rows! {
+    ALLOW: Vec<String> = Opt {
         name: "allow",
         kind: Kind::List,
         metavar: "[PATH ]SOURCE",
@@ -24,7 +28,7 @@ pub(super) const ROWS: &[Opt] = &[
                   open what `/` closes. See [the guide](guide/policies.md).",
         ..LIMIT
     },
-    Opt {
+    DENY: Vec<String> = Opt {
         name: "deny",
         kind: Kind::List,
         metavar: "[PATH ]SOURCE",
@@ -32,7 +36,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "In the form of `allow`: `192.0.2.7`, `/admin unix`.",
         ..LIMIT
     },
-    Opt {
+    RATE_LIMIT: Vec<String> = Opt {
         name: "rate_limit",
         kind: Kind::List,
         metavar: "RATE",
@@ -47,7 +51,7 @@ pub(super) const ROWS: &[Opt] = &[
                   servers do.",
         ..LIMIT
     },
-    Opt {
+    REQUESTS_PER_CLIENT_MAX: Vec<String> = Opt {
         name: "requests_per_client_max",
         kind: Kind::List,
         metavar: "MAX",
@@ -56,7 +60,7 @@ pub(super) const ROWS: &[Opt] = &[
                   matching path applies. Further requests get 429.",
         ..LIMIT
     },
-    Opt {
+    QUEUE_MAX: usize = Opt {
         name: "queue_max",
         kind: Kind::Integer { min: 0, max: 1 << 24 },
         default: "0",
@@ -65,7 +69,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "`queue_timeout` limits how long they wait.",
         ..LIMIT
     },
-    Opt {
+    CONNECTIONS_PER_CLIENT_MAX: u32 = Opt {
         name: "connections_per_client_max",
         kind: Kind::Integer { min: 0, max: 1 << 24 },
         default: "0",
@@ -75,7 +79,7 @@ pub(super) const ROWS: &[Opt] = &[
                   counted.",
         ..LIMIT
     },
-    Opt {
+    BODY_LIMITS: Vec<String> = Opt {
         name: "body_limits",
         kind: Kind::List,
         metavar: "PATH SIZE",
@@ -84,7 +88,7 @@ pub(super) const ROWS: &[Opt] = &[
                   path applies.",
         ..LIMIT
     },
-    Opt {
+    HEALTH_PATH: Option<String> = Opt {
         name: "health_path",
         metavar: "PATH",
         help: "path of the health check: 200 while the server runs",
@@ -92,14 +96,14 @@ pub(super) const ROWS: &[Opt] = &[
                   is no health check. See [the guide](guide/policies.md).",
         ..HEALTH
     },
-    Opt {
+    READY_PATH: Option<String> = Opt {
         name: "ready_path",
         metavar: "PATH",
         help: "path of the readiness check: 200 when ready for requests, else 503",
         details: "For example `/ready`, for load balancers: 503 while the server stops, and while `ready_check` fails.",
         ..HEALTH
     },
-    Opt {
+    READY_CHECK: Option<String> = Opt {
         name: "ready_check",
         metavar: "MODULE:FUNCTION",
         help: "function of the application that checks whether it is ready",
@@ -107,7 +111,7 @@ pub(super) const ROWS: &[Opt] = &[
                   check fails if it returns `False`, raises an exception or takes too long. Needs `ready_path`.",
         ..HEALTH
     },
-    Opt {
+    READY_CHECK_INTERVAL: Duration = Opt {
         name: "ready_check_interval",
         kind: Kind::Duration,
         default: "10s",
@@ -115,7 +119,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "time between two calls of ready_check",
         ..HEALTH
     },
-    Opt {
+    READY_CHECK_TIMEOUT: Duration = Opt {
         name: "ready_check_timeout",
         kind: Kind::Duration,
         default: "5s",
@@ -123,9 +127,9 @@ pub(super) const ROWS: &[Opt] = &[
         help: "maximum time for a call of ready_check; then it has failed",
         ..HEALTH
     },
-    Opt {
+    SECURITY_HEADERS: SecurityProfile = Opt {
         name: "security_headers",
-        kind: Kind::Choice(&["off", "default", "strict"]),
+        kind: Kind::Choice(SecurityProfile::WORDS),
         default: "off",
         metavar: "SET",
         help: "security fields to add to responses: off, default, strict",
@@ -136,7 +140,7 @@ pub(super) const ROWS: &[Opt] = &[
                   that the application sets itself are kept. See [the guide](guide/policies.md).",
         ..ANSWER
     },
-    Opt {
+    SECURITY_HEADER: Vec<String> = Opt {
         name: "security_header",
         kind: Kind::List,
         metavar: "NAME: VALUE",
@@ -145,7 +149,7 @@ pub(super) const ROWS: &[Opt] = &[
                   commas cannot be set in the environment, where commas separate items.",
         ..ANSWER
     },
-    Opt {
+    CORS_ORIGINS: Vec<String> = Opt {
         name: "cors_origins",
         kind: Kind::List,
         metavar: "ORIGIN",
@@ -155,7 +159,7 @@ pub(super) const ROWS: &[Opt] = &[
                   that the application sets is kept. If empty, the application alone decides.",
         ..ANSWER
     },
-    Opt {
+    CORS_METHODS: Vec<String> = Opt {
         name: "cors_methods",
         kind: Kind::List,
         default: "GET,HEAD,POST,PUT,PATCH,DELETE",
@@ -163,7 +167,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "method that pages of cors_origins may use (repeatable)",
         ..ANSWER
     },
-    Opt {
+    CORS_HEADERS: Vec<String> = Opt {
         name: "cors_headers",
         kind: Kind::List,
         default: "Content-Type",
@@ -171,7 +175,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "request field that pages of cors_origins may set; *: all (repeatable)",
         ..ANSWER
     },
-    Opt {
+    CORS_EXPOSED_HEADERS: Vec<String> = Opt {
         name: "cors_exposed_headers",
         kind: Kind::List,
         metavar: "NAME",
@@ -179,7 +183,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "In addition to those that browsers always let pages read, such as Content-Type.",
         ..ANSWER
     },
-    Opt {
+    CORS_CREDENTIALS: bool = Opt {
         name: "cors_credentials",
         kind: Kind::Flag,
         default: "false",
@@ -187,7 +191,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "Not with the origin `*`: every page of the world could act for its visitors.",
         ..ANSWER
     },
-    Opt {
+    CORS_MAX_AGE: Option<Duration> = Opt {
         name: "cors_max_age",
         kind: Kind::TimeLimit,
         default: "600s",
@@ -195,7 +199,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "time for browsers to cache preflight results; 0: browser's default",
         ..ANSWER
     },
-    Opt {
+    COMPRESSION: bool = Opt {
         name: "compression",
         kind: Kind::Flag,
         default: "false",
@@ -206,7 +210,7 @@ pub(super) const ROWS: &[Opt] = &[
                   streams and responses that are already encoded are not compressed.",
         ..ANSWER
     },
-    Opt {
+    COMPRESSION_CODINGS: Vec<String> = Opt {
         name: "compression_codings",
         kind: Kind::List,
         default: "zstd,br,gzip",
@@ -215,7 +219,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "A client that accepts several equally gets the first of them.",
         ..ANSWER
     },
-    Opt {
+    COMPRESSION_TYPES: Vec<String> = Opt {
         name: "compression_types",
         kind: Kind::List,
         metavar: "TYPE",
@@ -224,7 +228,7 @@ pub(super) const ROWS: &[Opt] = &[
                   are usually text.",
         ..ANSWER
     },
-    Opt {
+    COMPRESSION_MIN_BYTES: u64 = Opt {
         name: "compression_min_bytes",
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "1000",
@@ -232,14 +236,14 @@ pub(super) const ROWS: &[Opt] = &[
         help: "minimum size of responses to compress",
         ..ANSWER
     },
-    Opt {
+    COMPRESSION_EXCLUDED_PATHS: Vec<String> = Opt {
         name: "compression_excluded_paths",
         kind: Kind::List,
         metavar: "PATH",
         help: "path at and below which responses are not compressed (repeatable)",
         ..ANSWER
     },
-    Opt {
+    ERROR_PAGES: Option<String> = Opt {
         name: "error_pages",
         metavar: "on|DIR",
         help: "error pages in the client's format: on, or a directory with pages",
@@ -249,7 +253,7 @@ pub(super) const ROWS: &[Opt] = &[
                   set: text.",
         ..ANSWER
     },
-    Opt {
+    REQUEST_ID: bool = Opt {
         name: "request_id",
         kind: Kind::Flag,
         default: "false",
@@ -257,7 +261,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "The application, the response and the logs have the same identifier.",
         ..ANSWER
     },
-    Opt {
+    TRACE_CONTEXT: bool = Opt {
         name: "trace_context",
         kind: Kind::Flag,
         default: "false",
@@ -265,7 +269,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "A trace that the client began is continued.",
         ..ANSWER
     },
-    Opt {
+    STATIC: Vec<String> = Opt {
         name: "static",
         kind: Kind::List,
         metavar: "PREFIX=DIR",
@@ -277,7 +281,7 @@ pub(super) const ROWS: &[Opt] = &[
                   [the guide](guide/policies.md).",
         ..FILES
     },
-    Opt {
+    STATIC_INDEX: Vec<String> = Opt {
         name: "static_index",
         kind: Kind::List,
         default: "index.html",
@@ -285,7 +289,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "file to serve for a directory (repeatable)",
         ..FILES
     },
-    Opt {
+    STATIC_FALLBACK: Option<String> = Opt {
         name: "static_fallback",
         metavar: "FILE",
         help: "file to serve to browsers when a page is not found",
@@ -293,28 +297,28 @@ pub(super) const ROWS: &[Opt] = &[
                   to each directory.",
         ..FILES
     },
-    Opt {
+    STATIC_LISTING: bool = Opt {
         name: "static_listing",
         kind: Kind::Flag,
         default: "false",
         help: "list the files of directories without an index file",
         ..FILES
     },
-    Opt {
+    STATIC_SYMLINKS: bool = Opt {
         name: "static_symlinks",
         kind: Kind::Flag,
         default: "false",
         help: "follow symbolic links that lead out of the directory",
         ..FILES
     },
-    Opt {
+    STATIC_FALL_THROUGH: bool = Opt {
         name: "static_fall_through",
         kind: Kind::Flag,
         default: "false",
         help: "pass requests for missing files to the application, not 404",
         ..FILES
     },
-    Opt {
+    STATIC_MAX_AGE: Option<Duration> = Opt {
         name: "static_max_age",
         kind: Kind::TimeLimit,
         default: "60s",
@@ -322,7 +326,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "time for clients to cache files; 0: no Cache-Control field",
         ..FILES
     },
-    Opt {
+    STATIC_IMMUTABLE: Vec<String> = Opt {
         name: "static_immutable",
         kind: Kind::List,
         metavar: "PATTERN",
@@ -331,7 +335,7 @@ pub(super) const ROWS: &[Opt] = &[
                   `?` for one. Browsers cache these files for a year.",
         ..FILES
     },
-    Opt {
+    STATIC_TYPES: Vec<String> = Opt {
         name: "static_types",
         kind: Kind::List,
         metavar: "ENDING=TYPE",
@@ -339,7 +343,7 @@ pub(super) const ROWS: &[Opt] = &[
         details: "`geojson=application/geo+json`. These take precedence over the built-in types.",
         ..FILES
     },
-    Opt {
+    CACHE: Vec<String> = Opt {
         name: "cache",
         kind: Kind::List,
         metavar: "[!]PATH[ TIME]",
@@ -347,34 +351,34 @@ pub(super) const ROWS: &[Opt] = &[
         details: "`/` caches what Cache-Control allows a shared cache to store (RFC 9111). `/news 1m` also caches, for \
                   a minute, responses that do not say for how long, if the request had no cookie and no credentials. \
                   `!/account` excludes a path. The longest matching path applies. See [the guide](guide/policies.md).",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    CACHE_MAX_BYTES: usize = Opt {
         name: "cache_max_bytes",
         kind: Kind::Size { min: 1 << 16, max: 1 << 40 },
         default: "64M",
         metavar: "SIZE",
         help: "memory for cached responses, per worker",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    CACHE_ENTRY_MAX_BYTES: usize = Opt {
         name: "cache_entry_max_bytes",
         kind: Kind::Size { min: 1, max: BYTES_MAX },
         default: "1M",
         metavar: "SIZE",
         help: "maximum size of a cached response",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    CACHE_OBEY_CLIENTS: bool = Opt {
         name: "cache_obey_clients",
         kind: Kind::Flag,
         default: "true",
         help: "let clients bypass the cache",
         details: "With `Cache-Control: no-cache` and the like, as RFC 9111 defines it. If off, a client that reloads a \
                   page costs the application nothing.",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    SHARED: Option<String> = Opt {
         name: "shared",
         metavar: "ADDRESS",
         help: "Redis server through which servers share rate limits and cache",
@@ -382,21 +386,21 @@ pub(super) const ROWS: &[Opt] = &[
                   `rate_limit` and `cache`. While it cannot be reached, each server counts rates for itself and \
                   nothing is cached. `anygate config --print` does not show its password; on the command line all \
                   users of the machine can see it. See [the guide](guide/policies.md).",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    SHARED_PREFIX: String = Opt {
         name: "shared_prefix",
         default: "anygate",
         metavar: "TEXT",
         help: "prefix of keys in Redis, for sites that share one Redis server",
-        ..CACHE
+        ..CACHING
     },
-    Opt {
+    SHARED_TIMEOUT: Duration = Opt {
         name: "shared_timeout",
         kind: Kind::Duration,
         default: "100ms",
         metavar: "TIME",
         help: "maximum time for one request to Redis",
-        ..CACHE
+        ..CACHING
     },
-];
+}

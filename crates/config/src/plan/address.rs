@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::check::Reader;
 use crate::invalid::Invalid;
+use crate::options;
 use crate::settings::Wrong;
-use crate::value::Value;
 
 /// One address to listen on, and what is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,9 +93,9 @@ pub struct SocketPlan {
 impl SocketPlan {
     pub(super) fn check(read: &Reader<'_>) -> Result<SocketPlan, Wrong> {
         Ok(SocketPlan {
-            backlog: u32::try_from(read.number("backlog")).unwrap_or(u32::MAX),
-            unix_mode: read.mode("socket_mode"),
-            unix_owner: read.one("socket_owner", owner)?,
+            backlog: read.get(options::BACKLOG),
+            unix_mode: read.get(options::SOCKET_MODE),
+            unix_owner: read.one(options::SOCKET_OWNER, owner)?,
         })
     }
 }
@@ -117,30 +117,30 @@ pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> 
     // A certificate is there to be used, save where the user says http://.
     let http = if native && has_certificates { Protocol::Https } else { Protocol::Http };
     let mut binds = Vec::new();
-    for text in read.list("bind") {
+    for text in read.get(options::BIND) {
         let bind = bind(&text, read.folder, http)
-            .map_err(|reason| read.wrong("bind", &format!("{text:?} {reason}")))?;
+            .map_err(|reason| read.wrong(options::BIND, &format!("{text:?} {reason}")))?;
         if bind.protocol == Protocol::Https && http == Protocol::Http {
             let needs = "needs a certificate: ssl_certificate";
-            return Err(read.wrong("bind", &format!("{text:?} {needs}")));
+            return Err(read.wrong(options::BIND, &format!("{text:?} {needs}")));
         }
         if binds.contains(&bind) && !is_any_port(&bind.address) {
-            return Err(read.wrong("bind", &format!("{text:?} is given twice")));
+            return Err(read.wrong(options::BIND, &format!("{text:?} is given twice")));
         }
         binds.push(bind);
     }
-    let (ip, port) = (read.text("ip"), read.settings.value("port"));
-    let protocol = if read.flag("scgi") { Protocol::Scgi } else { http };
-    if binds.is_empty() || ip.is_some() || port.is_some() || read.flag("scgi") {
+    let (ip, port) = (read.get(options::IP), read.get(options::PORT));
+    let protocol = if read.get(options::SCGI) { Protocol::Scgi } else { http };
+    if binds.is_empty() || ip.is_some() || port.is_some() || read.get(options::SCGI) {
         let host = ip.unwrap_or_else(|| "127.0.0.1".to_owned());
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host).to_owned();
         if host.is_empty() || (host.contains(':') && host.parse::<Ipv6Addr>().is_err()) {
-            return Err(read.wrong("ip", &format!("{host:?} must be an IP address or a host name")));
+            return Err(read.wrong(options::IP, &format!("{host:?} must be an IP address or a host name")));
         }
         let port = match port {
-            Some(Value::Number(port)) => u16::try_from(port).unwrap_or(u16::MAX),
-            _ if protocol == Protocol::Scgi => SCGI_PORT,
-            _ => HTTP_PORT,
+            Some(port) => port,
+            None if protocol == Protocol::Scgi => SCGI_PORT,
+            None => HTTP_PORT,
         };
         let bind = Bind { protocol, address: BindAddress::Tcp { host, port } };
         if !binds.contains(&bind) {
@@ -148,15 +148,15 @@ pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> 
         }
     }
     if native {
-        redirects(read, "redirect_https", &mut binds)?;
+        redirects(read, &mut binds)?;
     }
     Ok(binds)
 }
 
 /// Adds the addresses where clients are sent to HTTPS.
-fn redirects(read: &Reader<'_>, name: &'static str, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
-    let Some(text) = read.text(name) else { return Ok(()) };
-    let wrong = |reason: &str| read.wrong(name, &format!("{text:?} {reason}"));
+fn redirects(read: &Reader<'_>, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
+    let Some(text) = read.get(options::REDIRECT_HTTPS) else { return Ok(()) };
+    let wrong = |reason: &str| read.wrong(options::REDIRECT_HTTPS, &format!("{text:?} {reason}"));
     let secure = binds.iter().filter(|bind| bind.protocol == Protocol::Https);
     let mut addresses: Vec<BindAddress> = secure.map(|bind| bind.address.clone()).collect();
     if addresses.is_empty() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::address::{Bind, BindAddress, Protocol, bind_address, is_loopback};
 use super::check::Reader;
 use crate::invalid::Invalid;
+use crate::options;
 use crate::settings::Wrong;
 
 /// How the server is watched and steered.
@@ -55,25 +56,25 @@ impl AdminPlan {
             let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
             bind_address(plain, read.folder)
         };
-        let uwsgi_stats = read.one("uwsgi_stats", address)?;
+        let uwsgi_stats = read.one(options::UWSGI_STATS, address)?;
         if let Some(BindAddress::Tcp { host, .. }) = &uwsgi_stats
             && !is_loopback(host)
         {
             let reason = format!("{host:?} must be a loopback address: anybody who connects is answered");
-            return Err(read.wrong("uwsgi_stats", &reason));
+            return Err(read.wrong(options::UWSGI_STATS, &reason));
         }
-        let statsd = read.one("statsd", |text| match bind_address(text, read.folder) {
+        let statsd = read.one(options::STATSD, |text| match bind_address(text, read.folder) {
             Ok(BindAddress::Tcp { host, port }) if port > 0 => Ok(StatsdPlan {
                 host,
                 port,
-                prefix: read.text("statsd_prefix").unwrap_or_default(),
-                tags: read.flag("statsd_tags"),
+                prefix: read.get(options::STATSD_PREFIX),
+                tags: read.get(options::STATSD_TAGS),
             }),
             _ => Err(Invalid::Form("must be host:port")),
         })?;
         Ok(AdminPlan {
-            address: read.one("admin", address)?,
-            token_file: read.path("admin_token_file"),
+            address: read.one(options::ADMIN, address)?,
+            token_file: read.path(options::ADMIN_TOKEN_FILE),
             uwsgi_stats,
             statsd,
         })

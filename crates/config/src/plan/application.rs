@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::Reader;
 use crate::grammar;
+use crate::options;
 use crate::settings::Wrong;
 
 /// What is served.
@@ -40,26 +41,26 @@ pub struct ApplicationPlan {
 impl ApplicationPlan {
     pub(super) fn check(read: &Reader<'_>) -> Result<ApplicationPlan, Wrong> {
         let web2py = web2py(read)?;
-        let password = read.text("password");
+        let password = read.get(options::PASSWORD);
         if password.is_some() && web2py.is_none() {
-            return Err(read.wrong("password", "is for web2py sites, and none is served"));
+            return Err(read.wrong(options::PASSWORD, "is for web2py sites, and none is served"));
         }
         Ok(ApplicationPlan {
             target: match web2py {
                 Some(_) => Some(WEB2PY_TARGET.to_owned()),
-                None => read.text("app"),
+                None => read.get(options::APP),
             },
-            server: read.text("server").unwrap_or_default(),
-            server_named: read.settings.given("server").is_some(),
+            server: read.get(options::SERVER),
+            server_named: read.is_given(options::SERVER),
             password,
-            local_hosts: read.list("local_hosts"),
-            profiler: read.path("profiler"),
-            chdir: web2py.clone().or_else(|| read.path("chdir")),
-            pythonpath: read.list("pythonpath").iter().map(|path| read.folder.join(path)).collect(),
-            preload: read.flag("preload"),
-            uwsgi_module: read.flag("uwsgi_module"),
-            debug: read.flag("debug"),
-            on_error: read.one("on_error", grammar::function)?,
+            local_hosts: read.get(options::LOCAL_HOSTS),
+            profiler: read.path(options::PROFILER),
+            chdir: web2py.clone().or_else(|| read.path(options::CHDIR)),
+            pythonpath: read.get(options::PYTHONPATH).iter().map(|path| read.folder.join(path)).collect(),
+            preload: read.get(options::PRELOAD),
+            uwsgi_module: read.get(options::UWSGI_MODULE),
+            debug: read.get(options::DEBUG),
+            on_error: read.one(options::ON_ERROR, grammar::function)?,
             web2py,
         })
     }
@@ -79,17 +80,17 @@ impl ApplicationPlan {
 fn web2py(read: &Reader<'_>) -> Result<Option<PathBuf>, Wrong> {
     let is_site = |folder: &Path| folder.join("applications").is_dir();
     let wrong = |folder: &Path, reason: &str| {
-        Err(read.wrong("web2py", &format!("{:?} {reason}", folder.display().to_string())))
+        Err(read.wrong(options::WEB2PY, &format!("{:?} {reason}", folder.display().to_string())))
     };
-    match read.path("web2py") {
+    match read.path(options::WEB2PY) {
         Some(folder) if !is_site(&folder) => {
             wrong(&folder, "is not a web2py site: it has no directory applications")
         }
-        Some(folder) if read.text("app").is_some() => wrong(&folder, "and APP are two things to serve"),
+        Some(folder) if read.get(options::APP).is_some() => wrong(&folder, "and APP are two things to serve"),
         Some(folder) => Ok(Some(folder)),
         // Started inside a site, without anything else to serve.
-        None if read.text("app").is_none() => {
-            let folder = read.path("chdir").unwrap_or_else(|| read.folder.to_owned());
+        None if read.get(options::APP).is_none() => {
+            let folder = read.path(options::CHDIR).unwrap_or_else(|| read.folder.to_owned());
             let marks = ["web2py.py", "gluon", "wsgihandler.py"];
             let found = is_site(&folder) && marks.iter().any(|mark| folder.join(mark).exists());
             Ok(found.then_some(folder))

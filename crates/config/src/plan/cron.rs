@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::Reader;
-use crate::options::Kind;
+use crate::options::{self, CronMode, Kind};
 use crate::quoting;
 use crate::settings::{Table, Wrong};
 use crate::value::Value;
@@ -19,19 +19,6 @@ pub struct CronPlan {
     pub state: PathBuf,
     /// The `[[cron]]` tables of the file.
     pub jobs: Vec<CronJob>,
-}
-
-/// When jobs run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CronMode {
-    /// By the clock.
-    Hard,
-    /// In minutes in which requests were answered.
-    Soft,
-    /// When the system's cron says so.
-    External,
-    /// Never.
-    None,
 }
 
 /// One job of the configuration: a `[[cron]]` table. Its schedule and zone are checked by whoever runs it.
@@ -100,14 +87,8 @@ impl CronPlan {
     pub(super) fn check(read: &Reader<'_>, home: &Path, chdir: Option<&Path>) -> Result<CronPlan, Wrong> {
         let tables = read.settings.tables("cron").iter().enumerate();
         Ok(CronPlan {
-            mode: match read.text("cron_mode").as_deref() {
-                Some("hard") => Some(CronMode::Hard),
-                Some("soft") => Some(CronMode::Soft),
-                Some("external") => Some(CronMode::External),
-                Some(_) => Some(CronMode::None),
-                None => None,
-            },
-            state: read.path("cron_state").unwrap_or_else(|| home.join(".anygate-cron.json")),
+            mode: read.get(options::CRON_MODE),
+            state: read.path(options::CRON_STATE).unwrap_or_else(|| home.join(".anygate-cron.json")),
             jobs: tables
                 .map(|(place, table)| job(table, place, read.folder, chdir))
                 .collect::<Result<_, _>>()?,

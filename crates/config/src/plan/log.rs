@@ -8,6 +8,7 @@ use super::address::{BindAddress, bind_address};
 use super::check::Reader;
 use crate::invalid::Invalid;
 use crate::log_format::{self, Piece};
+use crate::options::{self, Facility, LogLevel};
 use crate::settings::Wrong;
 
 /// What is written down, and where.
@@ -81,39 +82,6 @@ impl fmt::Display for LogTarget {
     }
 }
 
-/// What syslog is told that messages come from (RFC 5424 section 6.2.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Facility {
-    /// A user's program.
-    User,
-    /// A service of the system.
-    #[default]
-    Daemon,
-    /// What this machine calls so: 0 to 7.
-    Local(u8),
-}
-
-impl Facility {
-    /// Its number.
-    pub fn number(self) -> u8 {
-        match self {
-            Facility::User => 1,
-            Facility::Daemon => 3,
-            Facility::Local(number) => 16 + number.min(7),
-        }
-    }
-}
-
-/// How much goes into the error log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of the option")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
 /// How a line of the access log looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogFormat {
@@ -130,25 +98,20 @@ impl LogPlan {
     pub(super) fn check(read: &Reader<'_>, home: &Path) -> Result<LogPlan, Wrong> {
         let target = |dash: LogTarget| move |text: &str| LogTarget::read(text, &dash, read.folder);
         Ok(LogPlan {
-            error_log: read.one("error_log", target(LogTarget::Stderr))?.unwrap_or(LogTarget::Stderr),
-            level: match read.text("log_level").as_deref() {
-                Some("error") => LogLevel::Error,
-                Some("warn") => LogLevel::Warn,
-                Some("debug") => LogLevel::Debug,
-                _ => LogLevel::Info,
-            },
-            access_log: match read.one("access_log", target(LogTarget::Stdout))? {
-                None if read.flag("logging") => Some(LogTarget::File(home.join("httpserver.log"))),
+            error_log: read.one(options::ERROR_LOG, target(LogTarget::Stderr))?.unwrap_or(LogTarget::Stderr),
+            level: read.get(options::LOG_LEVEL),
+            access_log: match read.one(options::ACCESS_LOG, target(LogTarget::Stdout))? {
+                None if read.get(options::LOGGING) => Some(LogTarget::File(home.join("httpserver.log"))),
                 target => target,
             },
-            access_log_format: AccessLogFormat::check(read, "access_log_format")?,
+            access_log_format: AccessLogFormat::check(read)?,
             rotate: RotatePlan {
-                size: read.number("log_rotate_size"),
-                interval: read.duration("log_rotate_interval"),
-                keep: read.count("log_rotate_keep"),
-                gzip: read.flag("log_rotate_gzip"),
+                size: read.get(options::LOG_ROTATE_SIZE),
+                interval: read.get(options::LOG_ROTATE_INTERVAL).unwrap_or_default(),
+                keep: read.get(options::LOG_ROTATE_KEEP),
+                gzip: read.get(options::LOG_ROTATE_GZIP),
             },
-            syslog_facility: Facility::check(read, "syslog_facility"),
+            syslog_facility: read.get(options::SYSLOG_FACILITY),
         })
     }
 }
@@ -178,35 +141,23 @@ impl LogTarget {
     }
 }
 
-impl Facility {
-    fn check(read: &Reader<'_>, name: &str) -> Facility {
-        match read.text(name).as_deref() {
-            Some("user") => Facility::User,
-            Some("daemon") | None => Facility::Daemon,
-            Some(local) => {
-                let number = local.strip_prefix("local").and_then(|number| number.parse().ok());
-                number.map_or(Facility::Daemon, Facility::Local)
-            }
-        }
-    }
-}
-
 impl AccessLogFormat {
-    fn check(read: &Reader<'_>, name: &'static str) -> Result<AccessLogFormat, Wrong> {
-        let text = read.text(name);
-        let format = match text.as_deref() {
-            Some("json") => return Ok(AccessLogFormat::Json),
-            Some("web2py") => return Ok(AccessLogFormat::Web2py),
-            _ if read.flag("logging") && read.settings.given(name).is_none() => {
-                return Ok(AccessLogFormat::Web2py);
-            }
-            None | Some("combined") => log_format::COMBINED,
-            Some("common") => log_format::COMMON,
-            Some(format) => format,
+    fn check(read: &Reader<'_>) -> Result<AccessLogFormat, Wrong> {
+        let key = options::ACCESS_LOG_FORMAT;
+        if read.get(options::LOGGING) && !read.is_given(key) {
+            return Ok(AccessLogFormat::Web2py);
+        }
+        let text = read.get(key);
+        let format = match text.as_str() {
+            "json" => return Ok(AccessLogFormat::Json),
+            "web2py" => return Ok(AccessLogFormat::Web2py),
+            "combined" => log_format::COMBINED,
+            "common" => log_format::COMMON,
+            format => format,
         };
         log_format::read(format)
             .map(AccessLogFormat::Text)
-            .map_err(|reason| read.wrong(name, &format!("{format:?} {reason}")))
+            .map_err(|reason| read.wrong(key, &format!("{format:?} {reason}")))
     }
 }
 

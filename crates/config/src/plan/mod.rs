@@ -21,6 +21,7 @@ pub mod tls;
 
 use std::path::Path;
 
+use crate::options;
 use crate::settings::{Settings, Wrong};
 use address::{Bind, BindAddress, SocketPlan};
 use admin::AdminPlan;
@@ -82,7 +83,7 @@ impl Plan {
         Ok(Plan {
             socket: SocketPlan::check(&read)?,
             tls: TlsPlan::check(&read, certificates)?,
-            workers: read.count("workers"),
+            workers: read.get(options::WORKERS),
             server: ServerPlan::check(&read, &binds, &application)?,
             process: ProcessPlan::check(&read),
             log: LogPlan::check(&read, home)?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::Reader;
+use crate::options;
 
 /// How processes live.
 #[derive(Clone, Debug)]
@@ -21,13 +22,13 @@ pub struct ProcessPlan {
 impl ProcessPlan {
     pub(super) fn check(read: &Reader<'_>) -> ProcessPlan {
         ProcessPlan {
-            user: read.text("user"),
-            group: read.text("group"),
-            umask: read.mode("umask"),
-            pid_file: read.path("pid_file"),
-            graceful_timeout: read.duration("graceful_timeout"),
-            worker_timeout: read.duration("worker_timeout"),
-            worker_start_timeout: read.duration("worker_start_timeout"),
+            user: read.get(options::USER),
+            group: read.get(options::GROUP),
+            umask: read.get(options::UMASK),
+            pid_file: read.path(options::PID_FILE),
+            graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
+            worker_timeout: read.get(options::WORKER_TIMEOUT),
+            worker_start_timeout: read.get(options::WORKER_START_TIMEOUT),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::network::Source;
 use super::origin::PageOrigin;
 use crate::grammar;
 use crate::invalid::Invalid;
+use crate::options::{self, Concurrency, ForwardedHeader};
 use crate::settings::Wrong;
 
 /// What one worker's server needs to know. Names are those of the options.
@@ -56,26 +57,6 @@ pub struct ServerPlan {
     pub proxy_protocol: bool,
 }
 
-/// What requests of one worker run in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Concurrency {
-    /// Threads.
-    #[default]
-    Threads,
-    /// Greenlets of one gevent hub.
-    Gevent,
-}
-
-/// Which fields trusted proxies set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ForwardedHeader {
-    /// X-Forwarded-For, -Proto, -Host, -Port, -Prefix.
-    #[default]
-    XForwarded,
-    /// Forwarded (RFC 7239).
-    Forwarded,
-}
-
 impl ServerPlan {
     pub(super) fn check(
         read: &Reader<'_>,
@@ -83,57 +64,51 @@ impl ServerPlan {
         application: &ApplicationPlan,
     ) -> Result<ServerPlan, Wrong> {
         Ok(ServerPlan {
-            workers: read.count("workers"),
-            threads: read.count("threads"),
-            concurrency: match read.text("concurrency").as_deref() {
-                Some("gevent") => Concurrency::Gevent,
-                _ => Concurrency::Threads,
-            },
-            greenlets: read.count("greenlets"),
-            queue_timeout: read.duration("queue_timeout"),
-            request_timeout: read.duration("request_timeout"),
-            slow_request: read.duration("slow_request"),
-            request_line_max_bytes: read.count("request_line_max_bytes"),
-            fields_max: read.count("fields_max"),
-            fields_max_bytes: read.count("fields_max_bytes"),
-            body_max_bytes: read.number("body_max_bytes"),
-            chunk_extensions_max_bytes: read.count("chunk_extensions_max_bytes"),
-            body_memory_max_bytes: read.count("body_memory_max_bytes"),
-            response_memory_max_bytes: read.count("response_memory_max_bytes"),
-            response_spool_max_bytes: read.number("response_spool_max_bytes"),
-            temp_dir: read.existing_folder("temp_dir")?,
-            header_timeout: read.duration("header_timeout"),
-            body_timeout: read.duration("body_timeout"),
-            keepalive_timeout: read.duration("keepalive_timeout"),
-            write_timeout: read.duration("write_timeout"),
-            graceful_timeout: read.duration("graceful_timeout"),
-            requests_per_connection_max: read.number("requests_per_connection_max"),
-            connections_max: read.count("connections_max"),
-            stream_paths: read.each("stream_paths", |path| match path.starts_with('/') {
+            workers: read.get(options::WORKERS),
+            threads: read.get(options::THREADS),
+            concurrency: read.get(options::CONCURRENCY),
+            greenlets: read.get(options::GREENLETS),
+            queue_timeout: read.get(options::QUEUE_TIMEOUT),
+            request_timeout: read.get(options::REQUEST_TIMEOUT).unwrap_or_default(),
+            slow_request: read.get(options::SLOW_REQUEST).unwrap_or_default(),
+            request_line_max_bytes: read.get(options::REQUEST_LINE_MAX_BYTES),
+            fields_max: read.get(options::FIELDS_MAX),
+            fields_max_bytes: read.get(options::FIELDS_MAX_BYTES),
+            body_max_bytes: read.get(options::BODY_MAX_BYTES),
+            chunk_extensions_max_bytes: read.get(options::CHUNK_EXTENSIONS_MAX_BYTES),
+            body_memory_max_bytes: read.get(options::BODY_MEMORY_MAX_BYTES),
+            response_memory_max_bytes: read.get(options::RESPONSE_MEMORY_MAX_BYTES),
+            response_spool_max_bytes: read.get(options::RESPONSE_SPOOL_MAX_BYTES),
+            temp_dir: read.existing_folder(options::TEMP_DIR)?,
+            header_timeout: read.get(options::HEADER_TIMEOUT),
+            body_timeout: read.get(options::BODY_TIMEOUT),
+            keepalive_timeout: read.get(options::KEEPALIVE_TIMEOUT),
+            write_timeout: read.get(options::WRITE_TIMEOUT),
+            graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
+            requests_per_connection_max: read.get(options::REQUESTS_PER_CONNECTION_MAX),
+            connections_max: read.get(options::CONNECTIONS_MAX),
+            stream_paths: read.each(options::STREAM_PATHS, |path| match path.starts_with('/') {
                 true => Ok(path.to_owned()),
                 false => Err(Invalid::RelativePath),
             })?,
-            websocket_message_max_bytes: read.count("websocket_message_max_bytes"),
-            websocket_compression: read.flag("websocket_compression"),
-            websocket_over_http2: read.flag("websocket_over_http2"),
-            websocket_origins: websocket_origins(read, "websocket_origins")?,
-            websocket_ping_interval: read.duration("websocket_ping_interval"),
-            websocket_ping_timeout: read.duration("websocket_ping_timeout"),
-            server_header: server_header(read, "server_header")?,
-            script_name: read.one("script_name", mount)?.unwrap_or_default(),
-            trusted_proxies: trusted_proxies(read, "trusted_proxies", application.web2py.is_some())?,
-            forwarded_header: match read.text("forwarded_header").as_deref() {
-                Some("forwarded") => ForwardedHeader::Forwarded,
-                _ => ForwardedHeader::XForwarded,
-            },
-            proxy_protocol: proxy_protocol(read, "proxy_protocol", binds)?,
+            websocket_message_max_bytes: read.get(options::WEBSOCKET_MESSAGE_MAX_BYTES),
+            websocket_compression: read.get(options::WEBSOCKET_COMPRESSION),
+            websocket_over_http2: read.get(options::WEBSOCKET_OVER_HTTP2),
+            websocket_origins: websocket_origins(read)?,
+            websocket_ping_interval: read.get(options::WEBSOCKET_PING_INTERVAL),
+            websocket_ping_timeout: read.get(options::WEBSOCKET_PING_TIMEOUT),
+            server_header: server_header(read)?,
+            script_name: read.one(options::SCRIPT_NAME, mount)?.unwrap_or_default(),
+            trusted_proxies: trusted_proxies(read, application.web2py.is_some())?,
+            forwarded_header: read.get(options::FORWARDED_HEADER),
+            proxy_protocol: proxy_protocol(read, binds)?,
         })
     }
 }
 
-fn websocket_origins(read: &Reader<'_>, name: &'static str) -> Result<Origins, Wrong> {
+fn websocket_origins(read: &Reader<'_>) -> Result<Origins, Wrong> {
     let mut listed = Vec::new();
-    for origin in read.each(name, |text| match PageOrigin::read(text) {
+    for origin in read.each(options::WEBSOCKET_ORIGINS, |text| match PageOrigin::read(text) {
         Some(origin @ (PageOrigin::Any | PageOrigin::Exact(_))) => Ok(origin),
         Some(PageOrigin::Below { .. }) | None => {
             Err(Invalid::Form("must be * or an origin such as https://example.org"))
@@ -147,12 +122,12 @@ fn websocket_origins(read: &Reader<'_>, name: &'static str) -> Result<Origins, W
     Ok(if listed.is_empty() { Origins::Same } else { Origins::Listed(listed) })
 }
 
-fn server_header(read: &Reader<'_>, name: &'static str) -> Result<String, Wrong> {
-    let text = read.text(name).unwrap_or_default();
+fn server_header(read: &Reader<'_>) -> Result<String, Wrong> {
+    let text = read.get(options::SERVER_HEADER);
     if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
         Ok(text)
     } else {
-        Err(read.wrong(name, &format!("{text:?} must be printable ASCII")))
+        Err(read.wrong(options::SERVER_HEADER, &format!("{text:?} must be printable ASCII")))
     }
 }
 
@@ -169,11 +144,11 @@ fn mount(text: &str) -> Result<Mount, Invalid> {
     }
 }
 
-fn trusted_proxies(read: &Reader<'_>, name: &'static str, is_web2py: bool) -> Result<Vec<Source>, Wrong> {
-    if is_web2py && read.settings.given(name).is_none() {
+fn trusted_proxies(read: &Reader<'_>, is_web2py: bool) -> Result<Vec<Source>, Wrong> {
+    if is_web2py && !read.is_given(options::TRUSTED_PROXIES) {
         return Ok(WEB2PY_TRUSTED_PROXIES.into_iter().filter_map(Source::read).collect());
     }
-    read.each(name, |text| {
+    read.each(options::TRUSTED_PROXIES, |text| {
         Source::read(text).ok_or(Invalid::Form(if text.contains(',') {
             "must be an IP address, a network such as 10.0.0.0/8, or unix; each has an option of its own"
         } else {
@@ -182,14 +157,16 @@ fn trusted_proxies(read: &Reader<'_>, name: &'static str, is_web2py: bool) -> Re
     })
 }
 
-fn proxy_protocol(read: &Reader<'_>, name: &'static str, binds: &[Bind]) -> Result<bool, Wrong> {
-    let on = read.flag(name);
+fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
+    let on = read.get(options::PROXY_PROTOCOL);
     if on && binds.iter().any(|bind| bind.protocol == Protocol::Https) {
         let reason = "comes before TLS, which is not supported: let the balancer end TLS, or bind http://";
-        return Err(read.wrong(name, reason));
+        return Err(read.wrong(options::PROXY_PROTOCOL, reason));
     }
-    if on && read.list("trusted_proxies").is_empty() {
-        return Err(read.wrong(name, "needs trusted_proxies: whose preface is to be believed"));
+    if on && read.get(options::TRUSTED_PROXIES).is_empty() {
+        return Err(
+            read.wrong(options::PROXY_PROTOCOL, "needs trusted_proxies: whose preface is to be believed")
+        );
     }
     Ok(on)
 }

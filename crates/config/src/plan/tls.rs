@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::check::Reader;
+use crate::options::{self, ClientCert, Key};
 use crate::settings::Wrong;
 
 /// How connections are encrypted.
@@ -40,21 +41,24 @@ impl TlsPlan {
         read: &Reader<'_>,
         certificates: Vec<CertificateSource>,
     ) -> Result<Option<TlsPlan>, Wrong> {
-        const ONLY_WITH: [&str; 2] = ["ssl_key_password_file", "client_ca"];
+        const ONLY_WITH: [Key<Option<PathBuf>>; 2] = [options::SSL_KEY_PASSWORD_FILE, options::CLIENT_CA];
         if certificates.is_empty() {
-            return match ONLY_WITH.into_iter().find(|name| read.settings.given(name).is_some()) {
-                Some(name) => Err(read.wrong(name, "needs a certificate of the server: ssl_certificate")),
+            return match ONLY_WITH.into_iter().find(|key| read.is_given(*key)) {
+                Some(key) => Err(read.wrong(key, "needs a certificate of the server: ssl_certificate")),
                 None => Ok(None),
             };
         }
-        let client_ca = read.existing_file("client_ca")?;
-        let client_cert_required = read.text("client_cert").as_deref() == Some("required");
+        let client_ca = read.existing_file(options::CLIENT_CA)?;
+        let client_cert_required = match read.get(options::CLIENT_CERT) {
+            ClientCert::Required => true,
+            ClientCert::Optional => false,
+        };
         if client_ca.is_none() && !client_cert_required {
-            return Err(read.wrong("client_cert", "needs the CAs of clients' certificates: client_ca"));
+            return Err(read.wrong(options::CLIENT_CERT, "needs the CAs of clients' certificates: client_ca"));
         }
         Ok(Some(TlsPlan {
             certificates,
-            key_password_file: read.existing_file("ssl_key_password_file")?,
+            key_password_file: read.existing_file(options::SSL_KEY_PASSWORD_FILE)?,
             client_ca,
             client_cert_required,
             alpn: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
@@ -64,8 +68,10 @@ impl TlsPlan {
 
 /// Which certificates there are; empty when none are given.
 pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, Wrong> {
-    let (certificates, keys) = ("ssl_certificate", "ssl_private_key");
-    let paths = |name| -> Vec<PathBuf> { read.list(name).iter().map(|path| read.absolute(path)).collect() };
+    let (certificates, keys) = (options::SSL_CERTIFICATE, options::SSL_PRIVATE_KEY);
+    let paths = |key: Key<Vec<String>>| -> Vec<PathBuf> {
+        read.get(key).iter().map(|path| read.absolute(path)).collect()
+    };
     let shown = |path: &Path| format!("{:?}", path.display().to_string());
     let mut keys_left = paths(keys).into_iter();
     let keys_given = keys_left.len();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use anygate_config::options::is_of_site;
+use anygate_config::options::{self, is_of_site};
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
@@ -38,9 +38,14 @@ use buffered_response::BufferedResponse;
 use process_rows::Rows;
 
 /// Options beside those of the site that mean something here.
-const ALSO: [&str; 4] = ["pythonpath", "trusted_proxies", "forwarded_header", "body_max_bytes"];
+const ALSO: [&str; 4] = [
+    options::PYTHONPATH.name(),
+    options::TRUSTED_PROXIES.name(),
+    options::FORWARDED_HEADER.name(),
+    options::BODY_MAX_BYTES.name(),
+];
 /// Options of the site that only a server can obey.
-const NEVER: [&str; 2] = ["queue_max", "connections_per_client_max"];
+const NEVER: [&str; 2] = [options::QUEUE_MAX.name(), options::CONNECTIONS_PER_CLIENT_MAX.name()];
 /// Processes that are counted apart at the same time.
 const PROCESSES: usize = 128;
 /// Threads of a process that may wait for another request's response. Servers have more, but do not say how many.
@@ -78,7 +83,7 @@ impl Site {
         let mut settings = Settings::default();
         if is_web2py {
             let unless_set = PyDict::new(py);
-            unless_set.set_item("trusted_proxies", WEB2PY_TRUSTED_PROXIES)?;
+            unless_set.set_item(options::TRUSTED_PROXIES.name(), WEB2PY_TRUSTED_PROXIES)?;
             settings.add(&settings::from_keywords(Some(&unless_set))?);
         }
         if let Some(config) = config {
@@ -94,7 +99,7 @@ impl Site {
             Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let body_max_bytes = plan.server.body_max_bytes;
         let limits = &mut plan.site.limits.body_limits;
-        if settings.given("body_max_bytes").is_some() && limits.is_empty() {
+        if settings.given(options::BODY_MAX_BYTES.option()).is_some() && limits.is_empty() {
             limits.push(("/".to_owned(), body_max_bytes));
         }
         let surroundings = Surroundings {

@@ -13,6 +13,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::options::SecurityProfile;
 use crate::plan::network::Source;
 use crate::plan::origin::PageOrigin;
 pub use media_type::TypePattern;
@@ -129,18 +130,6 @@ pub struct SecurityField {
     pub name: String,
     /// Its value, likewise; without one the field is left out.
     pub value: Option<String>,
-}
-
-/// Sets of fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SecurityProfile {
-    /// None.
-    #[default]
-    Off,
-    /// What hardly an application notices.
-    Default,
-    /// What an application must be written for: no inline scripts, no frames, nothing from elsewhere.
-    Strict,
 }
 
 /// Pages of other origins.
