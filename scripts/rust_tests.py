@@ -12,8 +12,8 @@ import sys
 import sysconfig
 
 environment = dict(os.environ, PYO3_PYTHON=sys.executable)
-# Examples stand in guides, where they are tested; looking for others in comments takes a minute. Only those of options are
-# run: they show what does not compile.
+# Examples stand in guides, where they are tested; looking for others in comments takes a minute. Only those of options
+# are run: they show what does not compile.
 command = ["cargo", "test", "--quiet", "--workspace", "--lib", "--tests"]
 if sysconfig.get_config_var("Py_ENABLE_SHARED"):
     folders = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
