@@ -84,6 +84,8 @@ docs:
 	mv docs/guide/admin.md.new docs/guide/admin.md
 	cargo run --quiet --package anygate-config --example settings_docs > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
+	cargo run --quiet --package anygate-config --example python_types > python/anygate/options.py.new
+	mv python/anygate/options.py.new python/anygate/options.py
 
 format: $(VENV)/tools
 	cargo fmt --all

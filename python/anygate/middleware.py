@@ -11,17 +11,24 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anygate._anygate import Exchange, FileWrapper, Site, log_message
 from anygate.failures import formatted
 from anygate.input_lines import Lines
-from anygate.server import Application, Option
+from anygate.server import Application
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from anygate.options import PolicyOptions
 
 _END = object()
 
 
-def wsgihandler(app: Application | str, config: str | os.PathLike[str] | None = None, **options: Option) -> Application:
+def wsgihandler(
+    app: Application | str, config: str | os.PathLike[str] | None = None, **options: Unpack[PolicyOptions]
+) -> Application:
     """Return ``app`` with a site's policies around it, for any WSGI server.
 
     ``app`` is a WSGI callable, or a target such as ``"myapp:app"``. ``config`` is a settings file, of which only what

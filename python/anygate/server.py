@@ -5,22 +5,23 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anygate import _anygate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from anygate.options import Options
 
 #: A WSGI application as PEP 3333 describes it; ``wsgiref.types.WSGIApplication`` is the precise type.
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-#: Value of an option: see ``docs/settings.md``.
-Option = str | int | float | bool | list[str] | tuple[str, ...] | PathLike[str] | None
-
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGPIPE")
 
 
-def serve(app: Application | str, **options: Option) -> None:
+def serve(app: Application | str, **options: Unpack[Options]) -> None:
     """Serve ``app`` with a supervisor and worker processes until a signal ends it.
 
     ``app`` is a WSGI callable, or a target such as ``"myapp:app"``, which can be reloaded by SIGHUP.

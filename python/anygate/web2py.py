@@ -16,10 +16,15 @@ import secrets
 import string
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anygate.importer import LoadError, python
-from anygate.server import Application, Option
+from anygate.server import Application
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from anygate.options import PolicyOptions
 
 #: Files that ``anygate web2py init`` writes to a site.
 HANDLERS = {
@@ -188,7 +193,7 @@ def wsgihandler(
     logging: bool = False,
     softcron: bool = False,
     config: str | os.PathLike[str] | None = None,
-    **options: Option,
+    **options: Unpack[PolicyOptions],
 ) -> Application:
     """Return the application for a ``wsgihandler.py``: the site is the folder of ``file``.
 

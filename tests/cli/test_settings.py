@@ -277,11 +277,14 @@ def test_version(run):
     assert run("--version").stdout == f"anygate {anygate.__version__}\n"
 
 
-def test_the_documentation_of_settings_is_fresh():
+@pytest.mark.parametrize(
+    ("example", "file"), [("settings_docs", "docs/settings.md"), ("python_types", "python/anygate/options.py")]
+)
+def test_what_is_generated_from_the_options_is_fresh(example, file):
     """`make docs` writes it from the table."""
     import subprocess
 
     root = Path(__file__).parents[2]
-    command = ["cargo", "run", "--quiet", "--package", "anygate-config", "--example", "settings_docs"]
+    command = ["cargo", "run", "--quiet", "--package", "anygate-config", "--example", example]
     made = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, env=os.environ)
-    assert (root / "docs" / "settings.md").read_text() == made.stdout
+    assert (root / file).read_text() == made.stdout

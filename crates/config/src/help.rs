@@ -187,7 +187,7 @@ This page is generated from the table in `crates/config/src/options/` by `make d
     text
 }
 
-fn capitalised(text: &str) -> String {
+pub(crate) fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

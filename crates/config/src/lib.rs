@@ -6,6 +6,7 @@
 //!
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
 //! * [`file`]: TOML, YAML and JSON. * [`command`]: the command line as a whole. * [`help`]: texts made from the table.
+//! * [`python_types`]: types of keyword arguments, made from the table.
 //! * [`plan`]: the checked result. [`plan::site`]: the part of it that is around the application. * [`log_format`]: the grammar of access log lines.
 //!
 //! This room reads configuration files and nothing else; it opens no sockets and knows no other room.
@@ -19,6 +20,7 @@ pub mod invalid;
 pub mod log_format;
 pub mod options;
 pub mod plan;
+pub mod python_types;
 pub mod quoting;
 pub mod settings;
 mod units;

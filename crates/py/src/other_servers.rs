@@ -54,7 +54,7 @@ fn address(address: &BindAddress) -> String {
 /// Whether an option is about what is around the application, whoever serves it.
 fn is_around(name: &str) -> bool {
     // It is also where the application is found.
-    middleware::is_obeyed(name) && name != options::PYTHONPATH.name()
+    options::works_under_any_server(name) && name != options::PYTHONPATH.name()
 }
 
 /// Returns the options of the policies, as keywords for `anygate.wsgihandler`.

@@ -904,9 +904,17 @@ pub fn find(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| same(option.name, name))
 }
 
-/// Whether an option belongs to the request policies, which work under any server.
-pub fn is_of_site(name: &str) -> bool {
-    site::ROWS.iter().any(|option| option.name == name)
+/// Request policies that need anygate's own server.
+pub const OWN_SERVER_ONLY: [&str; 2] = [QUEUE_MAX.name(), CONNECTIONS_PER_CLIENT_MAX.name()];
+
+/// Other options that work under any server.
+const UNDER_ANY_SERVER: [&str; 4] =
+    [PYTHONPATH.name(), TRUSTED_PROXIES.name(), FORWARDED_HEADER.name(), BODY_MAX_BYTES.name()];
+
+/// Whether an option works around an application under any server.
+pub fn works_under_any_server(name: &str) -> bool {
+    UNDER_ANY_SERVER.contains(&name)
+        || (site::ROWS.iter().any(|option| option.name == name) && !OWN_SERVER_ONLY.contains(&name))
 }
 
 fn same(name: &str, given: &str) -> bool {

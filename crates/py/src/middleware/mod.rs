@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use anygate_config::options::{self, is_of_site};
+use anygate_config::options::{self, OWN_SERVER_ONLY, works_under_any_server};
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
@@ -37,15 +37,6 @@ use crate::{logs, ready_check, settings};
 use buffered_response::BufferedResponse;
 use process_rows::Rows;
 
-/// Options beside those of the site that mean something here.
-const ALSO: [&str; 4] = [
-    options::PYTHONPATH.name(),
-    options::TRUSTED_PROXIES.name(),
-    options::FORWARDED_HEADER.name(),
-    options::BODY_MAX_BYTES.name(),
-];
-/// Options of the site that only a server can obey.
-const NEVER: [&str; 2] = [options::QUEUE_MAX.name(), options::CONNECTIONS_PER_CLIENT_MAX.name()];
 /// Processes that are counted apart at the same time.
 const PROCESSES: usize = 128;
 /// Threads of a process that may wait for another request's response. Servers have more, but do not say how many.
@@ -94,7 +85,7 @@ impl Site {
         }
         ignore(py, &settings, &keywords)?;
         settings.add(&keywords);
-        let settings = settings.only(is_obeyed);
+        let settings = settings.only(works_under_any_server);
         let mut plan =
             Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
         let body_max_bytes = plan.server.body_max_bytes;
@@ -249,19 +240,14 @@ impl Site {
     }
 }
 
-/// Whether an option means something here.
-pub(crate) fn is_obeyed(name: &str) -> bool {
-    (is_of_site(name) || ALSO.contains(&name)) && !NEVER.contains(&name)
-}
-
 /// Options that mean nothing here: nobody should believe that they do.
 fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> {
-    if let Some(name) = keywords.names().find(|name| !is_obeyed(name)) {
+    if let Some(name) = keywords.names().find(|name| !works_under_any_server(name)) {
         let message = format!("{name}: needs anygate's own server, and another one serves here");
         return Err(PyTypeError::new_err(message));
     }
     // The file may be for our own server as well, but these protect something.
-    for name in file.names().filter(|name| NEVER.contains(name)) {
+    for name in file.names().filter(|name| OWN_SERVER_ONLY.contains(name)) {
         let message =
             format!("{name} has no effect: it needs anygate's own server, and another one serves here");
         let message = CString::new(message).map_err(|error| PyValueError::new_err(error.to_string()))?;

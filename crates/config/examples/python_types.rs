@@ -1,0 +1,5 @@
+//! Prints `python/anygate/options.py`.
+
+fn main() {
+    print!("{}", anygate_config::python_types::python_types());
+}
