@@ -170,8 +170,8 @@ impl Admin {
 }
 
 impl Application for Admin {
-    fn start_thread(&self, name: &str, mut work: Box<dyn FnMut() + Send>) -> io::Result<()> {
-        thread::Builder::new().name(name.to_owned()).spawn(move || work()).map(|_| ())
+    fn start_thread(&self, name: &str, work: Box<dyn FnMut() + Send>) -> io::Result<()> {
+        thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
     }
 
     /// Nothing here takes long.
