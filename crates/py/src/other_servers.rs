@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::refusal::Refusal;
-use crate::{cron, middleware, web2py};
+use crate::{cron, web2py};
 
 /// Serves with another server. Returns the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
