@@ -135,11 +135,7 @@ fn read<'b>(
         Ok(httparse::Status::Complete(_)) => {}
         // The head ends in an empty line, so this is no head at all.
         Ok(httparse::Status::Partial) => return Err(Error::RequestLine),
-        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(Error::Field),
-        Err(httparse::Error::NewLine) => return Err(Error::LineEnd),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::FieldsTooLarge),
-        Err(httparse::Error::Version) => return Err(version_error(text)),
-        Err(httparse::Error::Token | httparse::Error::Status) => return Err(Error::RequestLine),
+        Err(error) => return Err(syntax_error(error, text)),
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Error::RequestLine);
@@ -207,6 +203,17 @@ fn read<'b>(
         },
         expect_continue: seen.expect_continue,
     })
+}
+
+/// The error for one that `httparse` found.
+fn syntax_error(error: httparse::Error, text: &[u8]) -> Error {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => Error::Field,
+        httparse::Error::NewLine => Error::LineEnd,
+        httparse::Error::TooManyHeaders => Error::FieldsTooLarge,
+        httparse::Error::Version => version_error(text),
+        httparse::Error::Token | httparse::Error::Status => Error::RequestLine,
+    }
 }
 
 /// `httparse` reports every bad version alike; a well-formed one that we do not speak is not malformed.
