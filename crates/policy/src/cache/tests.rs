@@ -1,11 +1,20 @@
 //! What the cache promises, also against any bytes that it may find in its store.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
+use anygate_config::site::{CachePath, CachePlan};
+use anygate_proto::head::{RequestHead, ResponseHead};
 use proptest::prelude::*;
 
+use super::entry::Terms;
+use super::flights::lock;
+use super::keys::request_key;
 use super::*;
 use crate::fixtures::{self, response};
+use crate::rate_table::Cells;
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -358,7 +367,7 @@ fn one_asks_and_the_others_wait() {
                 })
             })
             .collect();
-        while cache.waiters.load(Ordering::SeqCst) < 3 || asked.load(Ordering::SeqCst) < 3 {
+        while cache.contents.flights.waiters.load(Ordering::SeqCst) < 3 || asked.load(Ordering::SeqCst) < 3 {
             thread::yield_now();
         }
         recorder.start(&response("200 OK", &[FRESH]), at(0));
@@ -368,8 +377,8 @@ fn one_asks_and_the_others_wait() {
             thread.join().unwrap();
         }
     });
-    assert_eq!(cache.waiters.load(Ordering::SeqCst), 0);
-    assert!(lock(&cache.flights).is_empty());
+    assert_eq!(cache.contents.flights.waiters.load(Ordering::SeqCst), 0);
+    assert!(lock(&cache.contents.flights.by_key).is_empty());
 }
 
 #[test]
@@ -430,11 +439,7 @@ fn changes_make_answers_out_of_date_in_all_processes() {
     // So many groups that no two of these keys share one.
     let epochs: Cells = Arc::new((0..1 << 18).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
     let epochs = Epochs::shared(epochs);
-    let copy = || {
-        let mut cache = Arc::into_inner(cache()).unwrap();
-        cache.epochs = Epochs { cells: Arc::clone(&epochs.cells), hasher: epochs.hasher.clone() };
-        Arc::new(cache)
-    };
+    let copy = || Cache::new(&plan(), 3, Arc::new(Memory::new(100_000)), epochs.clone());
     let caches = [copy(), copy()];
     let change = |status: &str, fields: &[(&str, &str)]| {
         for cache in &caches {
@@ -477,7 +482,7 @@ fn answers_are_purged_by_uri_and_prefix() {
     let fill = || ["/a", "/a/b", "/c"].map(|target| ask(&cache, &get(target), 0, &[FRESH], "text"));
     let left = || {
         let is_there = |target: &&str| {
-            cache.store.load(&request_key(&get(target), false), &get(target), at(0)).is_some()
+            cache.contents.store.load(&request_key(&get(target), false), &get(target), at(0)).is_some()
         };
         ["/a", "/a/b", "/c"].into_iter().filter(is_there).collect::<String>()
     };
