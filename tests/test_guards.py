@@ -5,6 +5,7 @@ from pathlib import Path
 
 import imports
 import pytest
+import sizes
 import tomllib
 
 ROOT = Path(__file__).parents[1]
@@ -161,6 +162,65 @@ def test_circles_are_found_in_python_too(tmp_path):
         (tmp_path / name).write_text(text)
     circles = imports.circles(imports.python_graph(tmp_path, "package"))
     assert circles == ["2 files: a.py -> b.py (package thing) -> a.py (package.a)"]
+
+
+#: Most lines of a file and of a function of product code.
+FILE_LINES, FUNCTION_LINES = 600, 80
+
+#: Files that may be longer, each with the reason. No function may.
+LONG = {
+    "crates/config/src/options/mod.rs": "the table of options",
+    "python/anygate/adapters.py": "a table: one short function for each other server",
+}
+
+
+def product_files():
+    for folder in ("crates", "python/anygate", "bench", "scripts"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            parts = path.relative_to(ROOT / folder).parts
+            if any(part.startswith(".") or part in ("tests", "tests.rs", "target", "results") for part in parts):
+                continue
+            if path.suffix in (".rs", ".py"):
+                yield path
+
+
+def test_files_and_functions_are_short_enough_to_be_read_at_once():
+    long_files, long_functions = set(), []
+    for path in product_files():
+        name = str(path.relative_to(ROOT))
+        lines, functions = (sizes.rust if path.suffix == ".rs" else sizes.python)(path.read_text())
+        if lines > FILE_LINES:
+            long_files.add(name)
+        long_functions += [f"{name}: {where}" for where, length in functions.items() if length > FUNCTION_LINES]
+    assert not long_functions
+    assert long_files == set(LONG), "split what is too long; what is short by now leaves the list"
+
+
+def test_lengths_are_measured_without_test_code():
+    code = """//! A file.
+
+    #[inline]
+    fn short(text: &'static [u8; 2]) -> &str {
+        "} // no end"
+    }
+
+    trait Declares {
+        fn nothing(&self);
+    }
+
+    #[cfg(test)]
+    mod tests {
+        fn left_out() {}
+    }
+
+    fn last<const N: usize>(
+        a: usize,
+    ) where usize: Copy {
+        let pointer: fn(usize) = |_| {};
+    }
+    """
+    assert sizes.rust(code) == (22 - 4, {"short:4": 3, "last:17": 5})
+    assert sizes.python("def f():\n    def g():\n        pass\n    g()\n") == (4, {"f:1": 4, "g:2": 2})
 
 
 #: Files of the tests that sleep, with how often and why. Others wait for a state with tests/waiting.py.
