@@ -8,6 +8,7 @@ away from below a frame of the native module.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -79,6 +80,13 @@ class Answering:
         """Let the hub run until its queue is closed."""
         bell = self.hub.loop.io(self.desk.fileno(), _READ)
         bell.start(self.take)
+
+        def leave() -> None:
+            # The hub of a process that the application forks has no requests.
+            if bell.active:
+                bell.stop()
+
+        os.register_at_fork(after_in_child=leave)
         try:
             self.closed.get()
         finally:

@@ -13,7 +13,7 @@ use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_sys::signals::Signals;
-use anygate_sys::{Address, Listener};
+use anygate_sys::{Address, Listener, forked};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
@@ -124,6 +124,7 @@ impl Worker {
         }
         let rules = Arc::new(rules);
         let poll = Poll::new()?;
+        forked::watch();
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let call_limits = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
         let attention = Arc::new(Attention::new(waker));

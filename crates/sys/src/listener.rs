@@ -11,12 +11,15 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::forked::Ours;
 use crate::syscall;
 use crate::{Address, Stream};
 
 /// A listening stream socket; non-blocking and closed on exec.
 #[derive(Debug)]
 pub struct Listener {
+    /// Goes before the descriptor.
+    _ours: Ours,
     fd: OwnedFd,
     local: Address,
     /// The file of a unix socket that this process made.
@@ -191,7 +194,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let local = socket.local_addr()?.try_into()?;
-        Ok(Listener { fd: socket.into(), local, made: None })
+        Ok(Listener { _ours: Ours::mark(&socket), fd: socket.into(), local, made: None })
     }
 
     /// Takes over a listening socket that somebody else opened and that this process inherited under the number `fd`.
@@ -216,12 +219,13 @@ impl Listener {
         if matches!(local, Address::Inet(_)) {
             socket.set_tcp_nodelay(true)?;
         }
-        Ok(Listener { fd, local, made: None })
+        Ok(Listener { _ours: Ours::mark(&fd), fd, local, made: None })
     }
 
     /// Another handle on the same socket; it does not own the socket's file.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Listener { fd: self.fd.try_clone()?, local: self.local.clone(), made: None })
+        let fd = self.fd.try_clone()?;
+        Ok(Listener { _ours: Ours::mark(&fd), fd, local: self.local.clone(), made: None })
     }
 
     /// Takes the next connection. `WouldBlock` when there is none.

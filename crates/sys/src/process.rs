@@ -11,6 +11,7 @@ use rustix::fs::Mode;
 use rustix::io::{Errno, FdFlags};
 use rustix::process::WaitOptions;
 
+use crate::forked;
 use crate::signals::Signal;
 use crate::syscall;
 
@@ -65,7 +66,10 @@ fn signal_name(number: i32) -> Option<&'static str> {
 /// Splits this process in two. The child has only the calling thread, so a process with other threads must not rely
 /// on anything that those may have locked; callers that host an interpreter run its hooks around this.
 pub fn fork() -> io::Result<Fork> {
-    match syscall!("it takes nothing; what the child may do is the caller's care, as documented", fork())? {
+    let forked = forked::own(|| {
+        syscall!("it takes nothing; what the child may do is the caller's care, as documented", fork())
+    });
+    match forked? {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(pid)),
     }

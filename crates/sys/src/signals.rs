@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::forked::{self, Ours};
 use nix::sys::signal::{self as system, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 
 /// The signals that anygate acts on.
@@ -67,11 +68,25 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// The read end of this process's pipe.
 #[derive(Debug)]
 pub struct Signals {
+    /// Goes before the pipe.
+    _ours: Ours,
     pipe: File,
     watched: Vec<Signal>,
 }
 
+/// The process whose pipe it is.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
 extern "C" fn note(number: libc::c_int) {
+    // SAFETY: takes nothing.
+    if unsafe { libc::getpid() } != OWNER.load(Ordering::Relaxed) {
+        // A process that somebody else has forked, before it could leave (or a clone without handlers of forks).
+        // SAFETY: both are async-signal-safe; with its default action the signal does what it does in any other process.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: as above.
+        unsafe { libc::raise(number) };
+        return;
+    }
     let pipe = PIPE.load(Ordering::Relaxed);
     let byte = u8::try_from(number).unwrap_or(0);
     // SAFETY: gives the address of this thread's errno.
@@ -92,8 +107,11 @@ impl Signals {
         set_nonblocking(read.as_fd())?;
         set_nonblocking(write.as_fd())?;
         // An earlier pipe of this process, or the one inherited by fork, is closed when it is replaced.
+        forked::mark(write.as_raw_fd());
         close_old(PIPE.swap(write.into_raw_fd(), Ordering::AcqRel));
-        let signals = Signals { pipe: read.into(), watched: signals.to_vec() };
+        OWNER.store(std::process::id().cast_signed(), Ordering::Release);
+        let ours = Ours::mark(&read);
+        let signals = Signals { _ours: ours, pipe: read.into(), watched: signals.to_vec() };
         signals.renew()?;
         set_handler(system::Signal::SIGPIPE, SigHandler::SigIgn)?;
         Ok(signals)
@@ -134,8 +152,27 @@ impl AsFd for Signals {
     }
 }
 
+/// Gives signals that are [noted](note) their default actions, in a child that somebody else has forked. It does only what
+/// signal-safety(7) allows.
+pub(crate) fn leave() {
+    for number in 1..=LAST_STANDARD {
+        // SAFETY: the structure is plain data, for which zeros are valid.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: NULL changes nothing, and the structure is ours to be written.
+        let known = unsafe { libc::sigaction(number, ptr::null(), &raw mut action) } == 0;
+        if known && action.sa_sigaction == note as *const () as usize {
+            // SAFETY: a default action needs no function.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+}
+
+/// The last signal that has a name of its own.
+const LAST_STANDARD: libc::c_int = 31;
+
 fn close_old(fd: i32) {
     if fd >= 0 {
+        forked::unmark(fd);
         // SAFETY: the number came from `into_raw_fd` and was taken out of PIPE, so this is its only owner; a handler
         // that runs at this moment writes into the new pipe.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });

@@ -9,9 +9,15 @@ use std::path::PathBuf;
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockAddr, SockRef};
 
+use crate::forked::Ours;
+
 /// One end of a connection; non-blocking and closed on exec.
 #[derive(Debug)]
-pub struct Stream(OwnedFd);
+pub struct Stream {
+    /// Goes before the descriptor.
+    _ours: Ours,
+    fd: OwnedFd,
+}
 
 /// Address of a socket or a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +59,13 @@ impl TryFrom<SockAddr> for Address {
 impl Stream {
     /// Receives into `buffer`; `Ok(0)` is the end of what the peer sends.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (received, _) = net::recv(&self.0, buffer, RecvFlags::empty())?;
+        let (received, _) = net::recv(&self.fd, buffer, RecvFlags::empty())?;
         Ok(received)
     }
 
     /// Sends from `bytes`; a peer that is gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+        Ok(net::send(&self.fd, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// As [`Stream::send`], for bytes that more will follow at once: they may share a packet with it.
@@ -68,12 +74,12 @@ impl Stream {
         const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::MORE);
         #[cfg(not(target_os = "linux"))]
         const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-        Ok(net::send(&self.0, bytes, FLAGS)?)
+        Ok(net::send(&self.fd, bytes, FLAGS)?)
     }
 
     /// Sends from several slices with one call.
     pub fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        SockRef::from(&self.0).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
+        SockRef::from(&self.fd).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, without them passing through this process. `Ok(0)` means that
@@ -82,7 +88,7 @@ impl Stream {
     pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
         let mut offset = offset;
         // SIGPIPE is ignored by every worker (see `signals`), so a peer that is gone is an error here as well.
-        Ok(rustix::fs::sendfile(&self.0, file, Some(&mut offset), count_max)?)
+        Ok(rustix::fs::sendfile(&self.fd, file, Some(&mut offset), count_max)?)
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, through memory where the system has no sendfile of one shape.
@@ -98,41 +104,41 @@ impl Stream {
 
     /// Says that nothing more will be sent; the peer may still send.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        SockRef::from(&self.0).shutdown(std::net::Shutdown::Write)
+        SockRef::from(&self.fd).shutdown(std::net::Shutdown::Write)
     }
 
     /// Makes the coming close a reset: the peer learns that what it got is not all.
     pub fn reset_on_close(&self) -> io::Result<()> {
-        SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO))
+        SockRef::from(&self.fd).set_linger(Some(std::time::Duration::ZERO))
     }
 
     /// The address of this end.
     pub fn local(&self) -> io::Result<Address> {
-        SockRef::from(&self.0).local_addr()?.try_into()
+        SockRef::from(&self.fd).local_addr()?.try_into()
     }
 
     /// The address of the other end.
     pub fn peer(&self) -> io::Result<Address> {
-        SockRef::from(&self.0).peer_addr()?.try_into()
+        SockRef::from(&self.fd).peer_addr()?.try_into()
     }
 }
 
 impl From<OwnedFd> for Stream {
     /// Takes a connected, non-blocking stream socket.
     fn from(fd: OwnedFd) -> Self {
-        Stream(fd)
+        Stream { _ours: Ours::mark(&fd), fd }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
 use crate::ffi::Context;
+use crate::forks;
 use crate::interrupt::Interrupts;
 use crate::options::{Options, template};
 use crate::start_response::StartResponse;
@@ -31,6 +32,7 @@ impl WsgiApplication {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
+        forks::count(py)?;
         let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
         Ok(WsgiApplication {
             callable,
@@ -48,6 +50,7 @@ impl WsgiApplication {
         })?;
         let mut closing = None;
         let result = self.run(call, &environ, start_response, &mut closing);
+        call.end_if_forked(py, result.as_ref().err());
         if let Err(error) = &result {
             let websocket = websocket.as_ref().map(Bound::get);
             if settle(py, call, websocket, error, |error| log(py, error, &failed(head))) {
@@ -162,6 +165,7 @@ impl Application for WsgiApplication {
             let interruptible = self.interrupts.begin(py, request.number);
             let Reach::Lent(loan) = &call.response else { return Err(Failed) };
             let result = loan.during(response, || self.answer(request, &start_response));
+            call.end_if_forked(py, result.as_ref().err());
             call.end();
             drop(interruptible);
             drop(context);

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::ffi::Loan;
+use crate::forks::{self, Origin};
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
@@ -28,6 +29,8 @@ pub(crate) struct Call {
     disconnected: AtomicBool,
     /// The connection became something else: what is answered is dropped.
     upgraded: AtomicBool,
+    /// A process that was forked since the call began has no part in its response.
+    origin: Origin,
 }
 
 /// Owner of the response between two steps.
@@ -103,9 +106,16 @@ impl Call {
         self.disconnected.load(Ordering::Relaxed)
     }
 
-    /// Whether the connection became a WebSocket.
+    /// Whether the connection became a WebSocket, or is another process's.
     pub(crate) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Ordering::Relaxed)
+        self.upgraded.load(Ordering::Relaxed) || self.origin.is_elsewhere()
+    }
+
+    /// Ends this process if the application has forked it in this call: the call has returned in it.
+    pub(crate) fn end_if_forked(&self, py: Python<'_>, error: Option<&PyErr>) {
+        if self.origin.is_elsewhere() {
+            forks::end(py, error);
+        }
     }
 
     /// Makes something else of the connection. Never attached, since it may wait.

@@ -16,6 +16,7 @@ use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
 use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
+use crate::forks;
 use crate::interrupt;
 use crate::options::{Options, template};
 use crate::start_response::{StartResponse, begin};
@@ -37,6 +38,7 @@ impl WsgiHub {
     ///
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
+        forks::count(py)?;
         let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
@@ -314,6 +316,7 @@ impl GreenletCall {
     fn settle(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>) -> bool {
         let websocket = slf.get().websocket.get().map(Py::get);
         let error = PyErr::from_value(error.clone());
+        call(slf).end_if_forked(slf.py(), Some(&error));
         settle(slf.py(), call(slf), websocket, &error, |error| say_of(slf, error, None))
     }
 
@@ -326,6 +329,7 @@ impl GreenletCall {
     /// Ends the call; `error` is what it failed with.
     fn finish(slf: &Bound<'_, Self>, error: Option<&Bound<'_, PyAny>>) {
         let (py, this, owner) = (slf.py(), slf.get(), call(slf));
+        owner.end_if_forked(py, error.map(|error| PyErr::from_value(error.clone())).as_ref());
         if let (true, Some(&thread)) = (this.interrupted.swap(false, Ordering::AcqRel), this.thread.get()) {
             ffi::raise_in_thread(py, thread, None);
         }

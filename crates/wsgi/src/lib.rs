@@ -6,6 +6,7 @@
 //! * [`stepwise`]: the same for an application under another server, with something of ours in between.
 //! * [`call`]: one response while the application gives it. * [`delivery`]: carries what it returned to the response.
 //! * [`failures`]: says what went wrong. * [`interrupt`]: breaking off calls that take too long.
+//! * [`forks`]: processes that the application forks in a request.
 //! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim responses.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
@@ -23,6 +24,7 @@ mod failures;
 #[expect(unsafe_code, reason = "the one room of this crate that may; each block says why it is sound")]
 pub mod ffi;
 mod file_wrapper;
+mod forks;
 mod greenlets;
 mod input;
 mod interrupt;

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use anygate_config::Protocol;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
+use anygate_sys::forked::Ours;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
@@ -61,6 +62,8 @@ const TURN_MIN: Duration = Duration::from_micros(50);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Reactor {
+    /// Of the poll; goes before it.
+    _ours: Ours,
     poll: Poll,
     events: mio::Events,
     listeners: Vec<(Protocol, Listener)>,
@@ -134,6 +137,7 @@ impl Reactor {
         let Around { attention, inbox, sampling, control, handshakes } = around;
         let now = Instant::now();
         let mut reactor = Reactor {
+            _ours: Ours::mark(&poll),
             poll,
             events: mio::Events::with_capacity(256),
             listeners,
