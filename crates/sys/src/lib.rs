@@ -5,7 +5,7 @@
 //! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
-//! * [`forked`]: children of an application.
+//! * [`forked`] and [`ours`]: children of an application.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 //! * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
 
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod forked;
 pub mod listener;
 pub mod lock;
+pub mod ours;
 pub mod output;
 pub mod poll;
 pub mod process;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::forked::Ours;
+use crate::ours::Ours;
 use crate::syscall;
 use crate::{Address, Stream};
 

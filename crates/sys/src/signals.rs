@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::forked::{self, Ours};
+use crate::ours::{self, Ours};
 use nix::sys::signal::{self as system, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 
 /// The signals that anygate acts on.
@@ -107,11 +107,11 @@ impl Signals {
         set_nonblocking(read.as_fd())?;
         set_nonblocking(write.as_fd())?;
         // An earlier pipe of this process, or the one inherited by fork, is closed when it is replaced.
-        forked::mark(write.as_raw_fd());
+        ours::mark(write.as_raw_fd());
         close_old(PIPE.swap(write.into_raw_fd(), Ordering::AcqRel));
         OWNER.store(std::process::id().cast_signed(), Ordering::Release);
-        let ours = Ours::mark(&read);
-        let signals = Signals { _ours: ours, pipe: read.into(), watched: signals.to_vec() };
+        let marked = Ours::mark(&read);
+        let signals = Signals { _ours: marked, pipe: read.into(), watched: signals.to_vec() };
         signals.renew()?;
         set_handler(system::Signal::SIGPIPE, SigHandler::SigIgn)?;
         Ok(signals)
@@ -172,7 +172,7 @@ const LAST_STANDARD: libc::c_int = 31;
 
 fn close_old(fd: i32) {
     if fd >= 0 {
-        forked::unmark(fd);
+        ours::unmark(fd);
         // SAFETY: the number came from `into_raw_fd` and was taken out of PIPE, so this is its only owner; a handler
         // that runs at this moment writes into the new pipe.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });

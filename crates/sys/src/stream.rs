@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockAddr, SockRef};
 
-use crate::forked::Ours;
+use crate::ours::Ours;
 
 /// One end of a connection; non-blocking and closed on exec.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anygate_config::Protocol;
 use anygate_proto::application::Endpoints;
 use anygate_sys::Listener;
-use anygate_sys::forked::Ours;
+use anygate_sys::ours::Ours;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
