@@ -408,8 +408,8 @@ class Options(PolicyOptions, total=False):
     statsd_tags: bool | None
     """Send labels as DogStatsD tags, not as part of metric names."""
 
-    queue_max: int | None
-    """Maximum number of requests per worker waiting for a thread (503); 0: no limit."""
+    queue_max: int | str | None
+    """Maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit."""
 
     connections_per_client_max: int | None
     """Maximum number of open connections per client address; 0: no limit."""

@@ -136,7 +136,11 @@ impl Settings {
             }
             (
                 serde_json::Value::Number(number),
-                Kind::Integer { .. } | Kind::Size { .. } | Kind::Duration | Kind::TimeLimit,
+                Kind::Integer { .. }
+                | Kind::AutoInteger { .. }
+                | Kind::Size { .. }
+                | Kind::Duration
+                | Kind::TimeLimit,
             ) => match option.kind.read(&number.to_string()) {
                 Ok(value) => self.set(option, value, origin),
                 Err(reason) => return bad(&origin, &format!("{number} {reason}")),
@@ -278,6 +282,7 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Text | Kind::Path | Kind::Choice(_) => "a string",
         Kind::List => "a string or a list of strings",
         Kind::Integer { .. } => "a whole number",
+        Kind::AutoInteger { .. } => "a whole number or \"auto\"",
         Kind::Size { .. } => "a size such as 65536 or \"64K\"",
         Kind::Duration | Kind::TimeLimit => "a time such as 30 or \"500ms\"",
         Kind::Mode => "a string of octal digits such as \"660\"",

@@ -16,7 +16,7 @@ use crate::shared_memory::counters::{CountTable, Permit};
 /// Value of Retry-After for a client over its limit, because the end of its requests is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Who is refused because the queue is full may try again so soon.
-const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Counts requests of clients.
 #[derive(Clone, Debug)]

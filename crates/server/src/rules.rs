@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anygate_config::ServerPlan;
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) peers: Option<Arc<dyn Peers>>,
     /// Maximum number of calls at a time: app threads, or greenlets.
     pub(crate) calls_max: usize,
+    /// Whether requests are refused when they would probably wait longer than they may.
+    pub(crate) queue_auto: bool,
 }
 
 /// Inputs of a worker besides its plan.
@@ -98,6 +101,7 @@ impl Rules {
                 https_port,
                 websocket: Arc::clone(&websocket),
                 site: site.clone(),
+                is_overloaded: AtomicBool::new(false),
             },
             response: ResponseRules {
                 streamed_outbox: OutboxLimits { spool_max_bytes: 0, ..outbox.clone() },
@@ -119,6 +123,7 @@ impl Rules {
             tls,
             counts,
             peers,
+            queue_auto: plan.queue_auto,
             calls_max: if waits { plan.threads } else { plan.greenlets }.max(1),
         }
     }
@@ -160,6 +165,8 @@ pub(crate) struct ReadRules {
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
+    /// A further request would wait for too long. Policies are told so themselves.
+    pub(crate) is_overloaded: AtomicBool,
 }
 
 impl ReadRules {

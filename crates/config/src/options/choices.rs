@@ -35,6 +35,17 @@ macro_rules! choices {
     };
 }
 
+/// How many requests may wait for a thread or greenlet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueMax {
+    /// As many as will probably not wait too long.
+    Auto,
+    /// Any number.
+    Unlimited,
+    /// At most so many.
+    Count(usize),
+}
+
 choices! {
     /// How a worker runs requests concurrently.
     #[derive(Default)]

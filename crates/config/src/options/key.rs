@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, SecurityProfile,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, QueueMax, SecurityProfile,
 };
 use super::row::{Kind, Opt};
 use crate::value::Value;
@@ -126,6 +126,8 @@ pub enum Shape {
     Duration,
     TimeLimit,
     Mode,
+    /// An integer, or `auto`.
+    AutoNumber,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -150,6 +152,7 @@ impl Shape {
             | (Shape::List, Kind::List)
             | (Shape::Duration, Kind::Duration)
             | (Shape::TimeLimit, Kind::TimeLimit)
+            | (Shape::AutoNumber, Kind::AutoInteger { .. })
             | (Shape::Mode, Kind::Mode) => true,
             (Shape::Number(type_max), Kind::Integer { max, .. } | Kind::Size { max, .. }) => max <= type_max,
             (Shape::Choice(words), Kind::Choice(of_row)) => are_the_same(words, of_row),
@@ -265,6 +268,22 @@ impl Typed for Vec<String> {
             None => Some(Vec::new()),
             Some(Value::List(items)) => Some(items),
             Some(_) => None,
+        }
+    }
+}
+
+impl Typed for QueueMax {
+    const SHAPE: Shape = Shape::AutoNumber;
+    const DEFAULT: DefaultValue = DefaultValue::Set;
+
+    fn of(value: Option<Value>) -> Option<Self> {
+        match value {
+            Some(Value::Text(_)) => Some(QueueMax::Auto),
+            Some(Value::Number(0)) => Some(QueueMax::Unlimited),
+            Some(Value::Number(number)) => {
+                Some(QueueMax::Count(usize::try_from(number).unwrap_or(usize::MAX)))
+            }
+            _ => None,
         }
     }
 }

@@ -12,7 +12,9 @@ mod site;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use choices::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, SecurityProfile};
+pub use choices::{
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, QueueMax, SecurityProfile,
+};
 use key::rows;
 pub use key::{DefaultValue, Key, Shape, Typed};
 use row::BASE;
@@ -392,7 +394,7 @@ rows! {
     QUEUE_TIMEOUT: Duration = Opt {
         name: "queue_timeout",
         kind: Kind::Duration,
-        default: "30s",
+        default: "10s",
         metavar: "TIME",
         section: Section::Limits,
         help: "maximum time for a request to wait for a thread or greenlet (503)",

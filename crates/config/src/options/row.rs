@@ -48,6 +48,11 @@ pub enum Kind {
         /// Largest.
         max: u64,
     },
+    /// A whole number, or `auto`.
+    AutoInteger {
+        /// Largest.
+        max: u64,
+    },
     /// Bytes: `65536`, `64K`, `1M`, `1G`.
     Size {
         /// Smallest.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::choices::SecurityProfile;
+use super::choices::{QueueMax, SecurityProfile};
 use super::key::rows;
 use super::row::{BASE, BYTES_MAX, Kind, Opt, Section};
 
@@ -60,13 +60,16 @@ rows! {
                   matching path applies. Further requests get 429.",
         ..LIMIT
     },
-    QUEUE_MAX: usize = Opt {
+    QUEUE_MAX: QueueMax = Opt {
         name: "queue_max",
-        kind: Kind::Integer { min: 0, max: 1 << 24 },
-        default: "0",
-        metavar: "N",
-        help: "maximum number of requests per worker waiting for a thread (503); 0: no limit",
-        details: "`queue_timeout` limits how long they wait.",
+        kind: Kind::AutoInteger { max: 1 << 24 },
+        default: "auto",
+        metavar: "auto|N",
+        help: "maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit",
+        details: "`auto`: a request is rejected when it would probably wait longer than `queue_timeout`, judging by how \
+                  fast the requests before it were begun. Where clients give up earlier, the queue becomes shorter, so \
+                  that those who are served are still there. Rejected requests get 503 with Retry-After before their \
+                  body is read. A request whose client has left is taken out of the queue.",
         ..LIMIT
     },
     CONNECTIONS_PER_CLIENT_MAX: u32 = Opt {

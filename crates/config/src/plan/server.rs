@@ -13,7 +13,7 @@ use super::network::Source;
 use super::origin::PageOrigin;
 use crate::grammar;
 use crate::invalid::Invalid;
-use crate::options::{self, Concurrency, ForwardedHeader};
+use crate::options::{self, Concurrency, ForwardedHeader, QueueMax};
 use crate::settings::Wrong;
 
 /// What one worker's server needs to know. Names are those of the options.
@@ -24,6 +24,8 @@ pub struct ServerPlan {
     pub threads: usize,
     pub concurrency: Concurrency,
     pub greenlets: usize,
+    /// Whether `queue_max` is `auto`.
+    pub queue_auto: bool,
     pub queue_timeout: Duration,
     pub request_timeout: Duration,
     pub slow_request: Duration,
@@ -68,6 +70,7 @@ impl ServerPlan {
             threads: read.get(options::THREADS),
             concurrency: read.get(options::CONCURRENCY),
             greenlets: read.get(options::GREENLETS),
+            queue_auto: read.get(options::QUEUE_MAX) == QueueMax::Auto,
             queue_timeout: read.get(options::QUEUE_TIMEOUT),
             request_timeout: read.get(options::REQUEST_TIMEOUT).unwrap_or_default(),
             slow_request: read.get(options::SLOW_REQUEST).unwrap_or_default(),

@@ -1,7 +1,6 @@
 //! What is decided when the head of a request has arrived.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anygate_proto::application::{Endpoints, Response, SendError};
 use anygate_proto::head::RequestHead;
@@ -117,9 +116,7 @@ impl ProcessPolicies {
         if let (Some(bodies), Some(length)) = (&self.bodies, length) {
             bodies.check(head, length).map_err(refuse)?;
         }
-        if let Some(queue) = &self.queue {
-            queue.admit(self.vitals.queued.load(Ordering::Relaxed)).map_err(refuse)?;
-        }
+        self.vitals.admit(self.queue.as_ref()).map_err(refuse)?;
         let Some(policies) = policies else { return Ok(()) };
         policies.permit = self.requests.enter(head, client).map_err(refuse)?;
         if !self.rates.may_block() {

@@ -163,6 +163,7 @@ impl Prepared {
             vitals: Vitals {
                 is_draining: AtomicBool::new(false),
                 queued: AtomicUsize::new(0),
+                is_overloaded: AtomicBool::new(false),
                 is_well: Arc::new(AtomicBool::new(true)),
             },
         }))

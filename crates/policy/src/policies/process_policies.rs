@@ -12,7 +12,9 @@ use super::identity::Identity;
 use crate::access_list::AccessList;
 use crate::cache::Cache;
 use crate::compression::Compression;
-use crate::concurrency::{BodyLimits, ConnectionPermit, Connections, QueueLimit, RequestLimiter, TooMany};
+use crate::concurrency::{
+    BodyLimits, ConnectionPermit, Connections, QUEUE_RETRY_AFTER, QueueLimit, RequestLimiter, TooMany,
+};
 use crate::cors::Cors;
 use crate::error_pages::ErrorPages;
 use crate::network::Client;
@@ -49,6 +51,7 @@ pub struct ProcessPolicies {
 pub struct Vitals {
     pub(super) is_draining: AtomicBool,
     pub(super) queued: AtomicUsize,
+    pub(super) is_overloaded: AtomicBool,
     pub(super) is_well: Arc<AtomicBool>,
 }
 
@@ -61,6 +64,19 @@ impl Vitals {
     /// Sets how many requests wait for a thread.
     pub fn set_queued(&self, queued: usize) {
         self.queued.store(queued, Ordering::Relaxed);
+    }
+
+    /// Sets whether a further request would wait for too long.
+    pub fn set_overloaded(&self, overloaded: bool) {
+        self.is_overloaded.store(overloaded, Ordering::Relaxed);
+    }
+
+    /// Refuses a request that would wait for too long: 503.
+    pub(super) fn admit(&self, queue: Option<&QueueLimit>) -> Result<(), Refusal> {
+        if self.is_overloaded.load(Ordering::Relaxed) {
+            return Err(Refusal::unavailable(QUEUE_RETRY_AFTER));
+        }
+        queue.map_or(Ok(()), |queue| queue.admit(self.queued.load(Ordering::Relaxed)))
     }
 
     /// Set by the site's own check: whether it found the worker ready.
@@ -135,11 +151,10 @@ impl ProcessPolicies {
 
     /// Why the worker is not ready, if it is not.
     fn trouble(&self) -> Option<&'static str> {
-        let Vitals { is_draining, queued, is_well } = &self.vitals;
-        let queued = queued.load(Ordering::Relaxed);
+        let Vitals { is_draining, is_well, .. } = &self.vitals;
         if is_draining.load(Ordering::Relaxed) {
             Some("draining\n")
-        } else if self.queue.as_ref().is_some_and(|queue| queue.admit(queued).is_err()) {
+        } else if self.vitals.admit(self.queue.as_ref()).is_err() {
             Some("too many requests are waiting\n")
         } else if !is_well.load(Ordering::Relaxed) {
             Some("the check failed\n")

@@ -27,6 +27,7 @@ use crate::finished::Finished;
 use crate::http2::Http2;
 use crate::outbox::Pipe;
 use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
+use crate::transport::Http2Stream;
 use fastcgi::OpenRequests;
 
 pub(crate) struct Connection {
@@ -164,6 +165,11 @@ impl Connection {
         let mut connection = Connection::new(token, pipe, endpoints, protocol, false);
         connection.exchange = Some(exchange);
         connection
+    }
+
+    /// Whether nobody waits for the response any more: the client has left, or the stream was reset.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.pipe.is_broken() || self.pipe.stream().http2().is_some_and(Http2Stream::is_reset)
     }
 
     /// Begins the request of a stream.

@@ -2,6 +2,7 @@
 //! the site admits the request or responds itself.
 
 use std::sync::Once;
+use std::sync::atomic::Ordering;
 
 use anygate_config::Protocol;
 use anygate_policy::forwarded::Applied;
@@ -73,6 +74,9 @@ impl Exchange {
             return Err(place.map_or(EarlyResponse::Error(400), |(status, place)| {
                 EarlyResponse::Redirect(status, place)
             }));
+        }
+        if rules.site.is_none() && rules.is_overloaded.load(Ordering::Relaxed) {
+            return Err(EarlyResponse::Error(503));
         }
         if let Some(site) = &rules.site {
             let arrival = policies::Arrival {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,7 @@ fn rules(stream_paths: Vec<String>) -> ReadRules {
         proxy_protocol: false,
         https_port: None,
         websocket: Arc::new(websocket),
+        is_overloaded: AtomicBool::new(false),
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Pipe {
     seizure: AtomicSeizure,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
+    waits_for_hub: AtomicBool,
     upgraded: OnceLock<Arc<dyn Upgraded>>,
     /// Callback for a waiter with its own event loop.
     on_news: Mutex<Option<OnNews>>,
@@ -91,6 +92,7 @@ impl Pipe {
             broken: AtomicBool::new(false),
             seizure: AtomicSeizure::default(),
             watched: AtomicBool::new(false),
+            waits_for_hub: AtomicBool::new(false),
             upgraded: OnceLock::new(),
             on_news: Mutex::default(),
         }
@@ -365,6 +367,15 @@ impl Pipe {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether the request lies on the desk and the hub has not taken it.
+    pub(crate) fn waits_for_hub(&self) -> bool {
+        self.waits_for_hub.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_waits_for_hub(&self, waits: bool) {
+        self.waits_for_hub.store(waits, Ordering::Relaxed);
     }
 
     pub(crate) fn is_watched(&self) -> bool {

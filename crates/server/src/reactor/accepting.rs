@@ -37,6 +37,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 impl Reactor {
     /// All app threads are busy, or not any more.
     pub(crate) fn set_busy(&mut self, busy: bool) {
+        if busy && !self.busy {
+            // While they wait, their clients may leave.
+            for token in self.ready.tokens() {
+                self.watch(token);
+            }
+        }
         self.busy = busy;
         self.tell_queued();
         let manner = if busy { Manner::Busy } else { Manner::Prompt };

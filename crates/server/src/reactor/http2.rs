@@ -131,21 +131,18 @@ impl Reactor {
         }
     }
 
-    /// Drops the requests that wait and whose streams were reset: they must not take the places of others. As long as
-    /// somebody begins those that are ready, they are dropped when their turn comes.
-    pub(super) fn forget_reset(&mut self) {
-        if !self.busy || self.streams == 0 {
+    /// Drops the requests that wait and whose clients have left, or whose streams were reset: they must not take the places of
+    /// others. As long as somebody begins those that are ready, they are dropped when their turn comes.
+    pub(super) fn forget_abandoned(&mut self) {
+        if !self.busy {
             return;
         }
-        let is_reset =
-            |connection: &Connection| connection.pipe.stream().http2().is_some_and(Http2Stream::is_reset);
-        let mut at = 0;
-        while let Some((_, connection)) = self.ready.get(at) {
-            if !is_reset(connection) {
-                at += 1;
-            } else if let Some((_, connection)) = self.ready.remove(at) {
-                self.forget(connection);
-            }
+        let abandoned = self.ready.take_abandoned(self.streams > 0);
+        if abandoned.is_empty() {
+            return;
+        }
+        for connection in abandoned {
+            self.forget(connection);
         }
         self.tell_queued();
     }

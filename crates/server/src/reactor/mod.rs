@@ -15,6 +15,7 @@ mod drain;
 mod http2;
 mod own_responses;
 mod peer_warnings;
+mod queue;
 mod reading;
 mod sending;
 
@@ -22,6 +23,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
@@ -44,6 +46,7 @@ use crate::transport::Http2Stream;
 use acceptance::Acceptance;
 use deadlines::Deadlines;
 use peer_warnings::PeerWarnings;
+use queue::Queue;
 
 /// Tokens from here up are not connections.
 const LISTENERS: usize = usize::MAX / 2;
@@ -75,7 +78,7 @@ pub(crate) struct Reactor {
     deadlines: Deadlines,
     expired: Vec<usize>,
     /// Connections whose exchange is ready, and since when.
-    ready: VecDeque<(Instant, Box<Connection>)>,
+    ready: Queue,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
     /// Connections whose responses are complete but not sent, and since when there are any.
@@ -121,7 +124,14 @@ enum Entry {
     /// The connection waits for its client.
     Here(Box<Connection>),
     /// An app thread has it.
-    Out { pipe: Arc<Pipe>, more: bool },
+    Out {
+        pipe: Arc<Pipe>,
+        more: bool,
+        /// Its request has not been begun, nor handed to the hub.
+        queued: bool,
+        /// When its request was complete.
+        since: Instant,
+    },
     /// The thread for handshakes has it.
     Greeting { pipe: Arc<Pipe>, more: bool },
 }
@@ -147,7 +157,7 @@ impl Reactor {
             connections_max: connections_max.max(1),
             deadlines: Deadlines::new(now),
             expired: Vec::new(),
-            ready: VecDeque::new(),
+            ready: Queue::new(now),
             again: VecDeque::new(),
             unsent: Vec::new(),
             unsent_since: now,
@@ -179,11 +189,14 @@ impl Reactor {
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
-            let (since, mut connection) = self.ready.pop_front()?;
+            let (since, mut connection) = self.ready.pop()?;
             self.tell_queued();
-            if connection.pipe.stream().http2().is_some_and(Http2Stream::is_reset) {
+            if connection.is_abandoned() {
                 self.forget(connection);
                 continue;
+            }
+            if let Some(Entry::Out { queued, .. }) = self.connections.get_mut(connection.token) {
+                *queued = false;
             }
             if let (Some(exchange), Some(_)) = (&mut connection.exchange, &self.rules.counts) {
                 exchange.ready = Some(since);
@@ -224,8 +237,11 @@ impl Reactor {
     /// Lets the site know how many requests wait. Those that came together and of which somebody begins the first now do
     /// not.
     fn tell_queued(&self) {
+        let is_overloaded = self.rules.queue_auto && self.ready.is_full(self.rules.timeouts.queue);
+        self.rules.read.is_overloaded.store(is_overloaded, Ordering::Relaxed);
         if let Some(site) = &self.rules.read.site {
             site.vitals().set_queued(if self.busy { self.ready.len() } else { 0 });
+            site.vitals().set_overloaded(is_overloaded);
         }
     }
 
@@ -251,7 +267,8 @@ impl Reactor {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => result?,
         }
-        self.now = Instant::now();
+        let before = std::mem::replace(&mut self.now, Instant::now());
+        self.ready.pass(before, self.now);
         if self.rules.counts.is_some() && self.counted + COUNT_EVERY <= self.now {
             self.count();
         }
@@ -290,7 +307,7 @@ impl Reactor {
         // Accepting comes last, so that no event of a closed connection is taken for one of its successor's.
         self.look_at_listeners(accept);
         self.expire();
-        self.forget_reset();
+        self.forget_abandoned();
         self.refuse_late();
         self.look_after_due();
         Ok(())
@@ -303,7 +320,7 @@ impl Reactor {
 
     fn wait(&self, longest: Option<Duration>) -> Option<Duration> {
         let until = |at: Instant| at.saturating_duration_since(self.now);
-        let queue = self.ready.front().map(|(since, _)| until(*since + self.rules.timeouts.queue));
+        let queue = self.ready.oldest().map(|since| until(since + self.rules.timeouts.queue));
         let count = self.rules.counts.as_ref().map(|_| until(self.counted + COUNT_EVERY));
         [
             longest,
@@ -369,11 +386,16 @@ impl Reactor {
         let Some(entry) = self.connections.get_mut(token) else { return };
         if let Entry::Here(connection) = entry {
             connection.prepare_upgrade(&self.attention);
-            let out = Entry::Out { pipe: Arc::clone(&connection.pipe), more: false };
+            let pipe = Arc::clone(&connection.pipe);
+            let out = Entry::Out { pipe, more: false, queued: true, since: self.now };
             if let Entry::Here(connection) = std::mem::replace(entry, out) {
-                self.ready.push_back((self.now, connection));
+                self.ready.push(self.now, connection);
                 self.tell_queued();
                 self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+                if self.busy || self.ready.is_slow(self.now) {
+                    // While it waits, its client may leave.
+                    self.watch(token);
+                }
             }
         }
     }

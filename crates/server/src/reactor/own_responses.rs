@@ -9,9 +9,13 @@ use crate::threads::call::respond;
 impl Reactor {
     /// Answers 503 to requests that have waited too long for somebody to answer them (RFC 9110 section 15.6.4).
     pub(super) fn refuse_late(&mut self) {
-        while self.ready.front().is_some_and(|(since, _)| *since + self.rules.timeouts.queue <= self.now) {
-            let Some((_, mut connection)) = self.ready.pop_front() else { return };
+        while self.ready.oldest().is_some_and(|since| since + self.rules.timeouts.queue <= self.now) {
+            let Some((_, mut connection)) = self.ready.pop() else { return };
             self.tell_queued();
+            if connection.is_abandoned() {
+                self.forget(connection);
+                continue;
+            }
             let token = connection.token;
             let Some(entry) = self.connections.get_mut(token) else { return };
             if let Entry::Out { more, .. } = entry {

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anygate_policy::metrics::{self, Outcome};
 use mio::unix::SourceFd;
@@ -13,11 +14,13 @@ use mio::{Interest, Token};
 
 use super::{Entry, Reactor};
 use crate::connection::{Connection, State};
-use crate::outbox::Upgraded;
+use crate::outbox::{Pipe, Upgraded};
 use crate::transport::Http2Stream;
 
 /// Maximum reads in a row of one connection before others have their turn.
 const READS_PER_TURN: usize = 16;
+/// Time after which the hub is late to begin a request.
+const HUB_DELAY: Duration = Duration::from_millis(50);
 
 impl Reactor {
     pub(super) fn connection_event(&mut self, token: usize, event: &mio::event::Event) {
@@ -26,8 +29,9 @@ impl Reactor {
         match self.connections.get_mut(token) {
             None => {}
             Some(Entry::Greeting { more, .. }) => *more = true,
-            Some(Entry::Out { pipe, more }) => {
+            Some(Entry::Out { pipe, more, queued, since }) => {
                 let pipe = Arc::clone(pipe);
+                let (queued, since) = (*queued, *since);
                 let socket = pipe.upgraded().is_some_and(Upgraded::is_fed);
                 *more |= readable && !socket;
                 if socket {
@@ -37,7 +41,11 @@ impl Reactor {
                     if readable || broken {
                         self.read_websocket(token, !event.is_read_closed() && !broken);
                     }
-                } else if broken {
+                } else if broken || (event.is_read_closed() && self.is_gone(&pipe, queued, since)) {
+                    if queued && !pipe.is_broken() {
+                        self.ready.note_left(since, self.now);
+                        self.tell_queued();
+                    }
                     pipe.break_off();
                 } else if event.is_writable() {
                     pipe.flush();
@@ -63,6 +71,15 @@ impl Reactor {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// Whether the end of what a client sends means that it has left: as long as its request waits to be begun. Once it is
+    /// begun, or somebody is about to, the client may have sent all that it wanted to and waits for its response.
+    fn is_gone(&self, pipe: &Pipe, queued: bool, since: Instant) -> bool {
+        match queued {
+            true => self.busy || self.ready.is_slow(self.now),
+            false => pipe.waits_for_hub() && since + HUB_DELAY <= self.now,
         }
     }
 

@@ -141,7 +141,10 @@ impl Desk {
         }
         match call.answer_here() {
             Some(answered) => call.end(answered, ender),
-            None => self.lock().calls.push_back(call),
+            None => {
+                call.set_waits(true);
+                self.lock().calls.push_back(call);
+            }
         }
     }
 
@@ -238,9 +241,12 @@ impl Desk {
             let call = tray.calls.pop_front();
             drop(tray);
             match call {
-                // It took too long although it was never begun; dropping it is all that is left to do.
-                Some(call) if call.is_answered() => {}
-                Some(call) => return Some(News::Call(call)),
+                // It took too long although it was never begun, or its client has left. Dropping it is all that is left to do.
+                Some(call) if call.is_over() => {}
+                Some(call) => {
+                    call.set_waits(false);
+                    return Some(News::Call(call));
+                }
                 None => return self.closed.load(Ordering::Acquire).then_some(News::Closed),
             }
         }
@@ -341,9 +347,18 @@ impl DeskCall {
         call.try_prepare(&mut exchange.head, waited)
     }
 
-    /// Whether it was answered in place of the application.
-    fn is_answered(&self) -> bool {
-        self.inside.as_ref().is_none_or(|inside| inside.connection.pipe.seized().is_some())
+    /// Whether it was answered in place of the application, or nobody waits for its response.
+    fn is_over(&self) -> bool {
+        let is_over =
+            |connection: &Connection| connection.pipe.seized().is_some() || connection.is_abandoned();
+        self.inside.as_ref().is_none_or(|inside| is_over(&inside.connection))
+    }
+
+    /// Lets the reactor know whether the hub has taken it.
+    fn set_waits(&self, waits: bool) {
+        if let Some(inside) = &self.inside {
+            inside.connection.pipe.set_waits_for_hub(waits);
+        }
     }
 
     /// Goes on with the response; `None` after the end.

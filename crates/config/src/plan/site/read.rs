@@ -9,7 +9,7 @@ use super::{
 };
 use crate::grammar;
 use crate::invalid::Invalid;
-use crate::options;
+use crate::options::{self, QueueMax};
 use crate::plan::check::Reader;
 use crate::plan::origin::PageOrigin;
 use crate::settings::Wrong;
@@ -81,7 +81,10 @@ impl LimitsPlan {
             deny: read.each(options::DENY, Admitted::read)?,
             rate_limit: read.each(options::RATE_LIMIT, RatePlan::read)?,
             requests_per_client_max,
-            queue_max: Some(read.get(options::QUEUE_MAX)).filter(|&max| max > 0),
+            queue_max: match read.get(options::QUEUE_MAX) {
+                QueueMax::Count(max) => Some(max),
+                QueueMax::Auto | QueueMax::Unlimited => None,
+            },
             connections_per_client_max: Some(read.get(options::CONNECTIONS_PER_CLIENT_MAX))
                 .filter(|&max| max > 0),
             body_limits,
