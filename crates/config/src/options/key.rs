@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::choices::{
     ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, QueueMax, SecurityProfile,
 };
-use super::row::{Kind, Opt};
+use super::opt::{Kind, Opt};
 use crate::value::Value;
 
 /// Key of the option whose value is a `T`.
@@ -331,7 +331,7 @@ pub(super) use rows;
 #[cfg(test)]
 mod tests {
     use super::super::OPTIONS;
-    use super::super::row::BASE;
+    use super::super::opt::BASE;
     use super::*;
 
     const FLAG: Opt = Opt { name: "flag", kind: Kind::Flag, default: "true", ..BASE };

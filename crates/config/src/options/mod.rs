@@ -6,7 +6,7 @@
 
 mod choices;
 mod key;
-mod row;
+mod opt;
 mod site;
 
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ pub use choices::{
 };
 use key::rows;
 pub use key::{DefaultValue, Key, Shape, Typed};
-use row::BASE;
-pub(crate) use row::BYTES_MAX;
-pub use row::{Kind, Opt, Section};
+use opt::BASE;
+pub(crate) use opt::BYTES_MAX;
+pub use opt::{Kind, Opt, Section};
 pub use site::*;
 
 /// Every option.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::choices::{QueueMax, SecurityProfile};
 use super::key::rows;
-use super::row::{BASE, BYTES_MAX, Kind, Opt, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
 
 const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
 const HEALTH: Opt = Opt { section: Section::Health, ..BASE };
