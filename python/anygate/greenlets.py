@@ -56,29 +56,29 @@ def begin() -> None:
     gevent.reinit()
 
 
-def run(application: Application, desk: Any, on_error: Hook | None) -> None:
+def run(application: Application, queue: Any, on_error: Hook | None) -> None:
     """Handle calls until the queue of the hub is closed."""
-    Answering(application, desk, on_error).run()
+    Answering(application, queue, on_error).run()
 
 
 class Answering:
     """The calls of one application."""
 
-    def __init__(self, application: Application, desk: Any, on_error: Hook | None):
+    def __init__(self, application: Application, queue: Any, on_error: Hook | None):
         self.application = application
-        self.desk = desk
+        self.queue = queue
         self.on_error = on_error
         self.hub = gevent.get_hub()
         self.closed = Waiter(self.hub)
         self.waiting: dict[int, Waiter] = {}
         #: Greenlets by the number of their call, if calls have a time limit.
         self.running: dict[int, greenlet] = {}
-        self.has_time_limit = desk.has_time_limit
+        self.has_time_limit = queue.has_time_limit
         self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
 
     def run(self) -> None:
         """Let the hub run until its queue is closed."""
-        bell = self.hub.loop.io(self.desk.fileno(), _READ)
+        bell = self.hub.loop.io(self.queue.fileno(), _READ)
         bell.start(self.take)
 
         def leave() -> None:
@@ -96,7 +96,7 @@ class Answering:
     def take(self) -> None:
         """Begin the calls in the queue, in the hub."""
         until = time.monotonic() + _SLICE
-        while (news := self.desk.take(self.write_class)) is not None:
+        while (news := self.queue.take(self.write_class)) is not None:
             if news is False:
                 self.closed.switch(None)
                 return
@@ -268,7 +268,7 @@ class _Input(Lines):
             except BlockingIOError:
                 return None
 
-        return self.answering.wait(self.call, attempt, self.answering.desk.body_timeout)[0]
+        return self.answering.wait(self.call, attempt, self.answering.queue.body_timeout)[0]
 
 
 class GreenletWebSocket:

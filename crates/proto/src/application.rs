@@ -64,25 +64,25 @@ impl LongCall {
 }
 
 /// An application that has all its calls on one thread, side by side: each of them waits in a way that lets the others
-/// go on (greenlets). It finds its calls on a [`Desk`] and answers each through its own [`Call`].
+/// go on (greenlets). It finds its calls in a [`HubQueue`] and answers each through its own [`Call`].
 pub trait Hub: Send + Sync {
-    /// Answers calls on the calling thread until the desk is closed. An error was logged where the details were known.
-    fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed>;
+    /// Answers calls on the calling thread until the queue is closed. An error was logged where the details were known.
+    fn run(&self, queue: Arc<dyn HubQueue>) -> Result<(), Failed>;
 
     /// As [`Application::attend_to`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
-    /// and finds [`News::Long`] on the desk.
+    /// and finds [`News::Long`] in the queue.
     fn attend_to(&self, call: &LongCall) -> bool;
 }
 
 /// Where a hub finds what is to be done. Nothing of it waits, and only the hub's thread takes from it.
-pub trait Desk: Send + Sync {
+pub trait HubQueue: Send + Sync {
     /// Readable while there is something to take.
     fn bell(&self) -> BorrowedFd<'_>;
 
     /// What is to be done next; `None` when there is nothing.
     fn take(&self) -> Option<News>;
 
-    /// Puts [`News::Of`] a number on the desk; from any thread.
+    /// Puts [`News::Of`] a number into the queue; from any thread.
     fn tell(&self, number: u64);
 
     /// How long a client may take to send more of a streamed body.
@@ -92,7 +92,7 @@ pub trait Desk: Send + Sync {
     fn has_time_limit(&self) -> bool;
 }
 
-/// What a hub finds on its desk.
+/// What a hub finds in its queue.
 pub enum News {
     /// A request is to be answered.
     Call(Box<dyn Call>),
@@ -109,7 +109,7 @@ pub enum News {
 /// None of it waits: [`Body::read`] gives `WouldBlock` when nothing is there, and whoever writes asks
 /// [`has_room`](Self::has_room) before.
 pub trait Call: Response + Send {
-    /// Tells it from all other calls of the desk.
+    /// Number that no other call of the queue has.
     fn number(&self) -> u64;
 
     /// The request, until the end of the call. It has its body the first time only.
@@ -119,7 +119,7 @@ pub trait Call: Response + Send {
     /// more: writing says so then.
     fn has_room(&mut self) -> bool;
 
-    /// Puts [`News::Of`] on the desk once, when there may be room, more of the body, or no client any more. To be
+    /// Puts [`News::Of`] into the queue once, when there may be room, more of the body, or no client any more. To be
     /// followed by another look, since that may be the case already.
     fn want_news(&mut self);
 

@@ -28,7 +28,7 @@ use crate::sampling::Sampling;
 use crate::threads::app_thread;
 use crate::threads::call_limits::Watch;
 use crate::threads::handoff::Handoff;
-use crate::threads::hub::Desk;
+use crate::threads::hub::HubQueue;
 use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
@@ -202,17 +202,17 @@ fn serve(
             run_threads(shared, reactor, &application, threads, events.as_mut())
         }
         Answering::Hub(hub, calls) => {
-            let desk = Arc::new(Desk::new(Arc::clone(shared), calls)?);
+            let queue = Arc::new(HubQueue::new(Arc::clone(shared), calls)?);
             if let Some(watch) = watch {
-                let (hub, desk) = (Arc::clone(&hub), Arc::clone(&desk));
+                let (hub, queue) = (Arc::clone(&hub), Arc::clone(&queue));
                 let attend_to = move |call: &LongCall| {
                     if !hub.attend_to(call) {
-                        desk.tell(News::Long(call.clone()));
+                        queue.tell(News::Long(call.clone()));
                     }
                 };
                 watch.start(rules, attend_to)?;
             }
-            run_hub(shared, reactor, &desk, hub.as_ref(), events)
+            run_hub(shared, reactor, &queue, hub.as_ref(), events)
         }
     }
 }
@@ -267,22 +267,22 @@ fn wait(have_ended: impl Fn() -> bool) -> bool {
 fn run_hub(
     shared: &Arc<Shared>,
     reactor: Box<Reactor>,
-    desk: &Arc<Desk>,
+    queue: &Arc<HubQueue>,
     hub: &dyn Hub,
     mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
-    let (floor, tray) = (Arc::clone(shared), Arc::clone(desk));
+    let (floor, calls) = (Arc::clone(shared), Arc::clone(queue));
     let work = move || {
-        let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, &floor, &tray, events.as_mut())));
+        let kept = catch_unwind(AssertUnwindSafe(|| steward::keep(reactor, &floor, &calls, events.as_mut())));
         floor.handoff.stop();
-        tray.close();
+        calls.close();
         kept.unwrap_or_else(|panic| {
             tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
             Err(io::Error::other("the steward failed"))
         })
     };
     let steward = thread::Builder::new().name("steward".to_owned()).spawn(work)?;
-    let served = hub.run(Arc::clone(desk) as _);
+    let served = hub.run(Arc::clone(queue) as _);
     shared.handoff.stop();
     shared.attention.wake();
     let kept = steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")));

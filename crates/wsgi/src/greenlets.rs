@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anygate_proto::application::{Desk, Failed, Hub, LongCall, News};
+use anygate_proto::application::{Failed, Hub, HubQueue, LongCall, News};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -52,7 +52,7 @@ impl WsgiHub {
 }
 
 impl Hub for WsgiHub {
-    fn run(&self, desk: Arc<dyn Desk>) -> Result<(), Failed> {
+    fn run(&self, queue: Arc<dyn HubQueue>) -> Result<(), Failed> {
         Python::attach(|py| {
             let run = || -> PyResult<()> {
                 let module = py.import("anygate.greenlets")?;
@@ -62,8 +62,8 @@ impl Hub for WsgiHub {
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
                 let failures = Arc::clone(&self.failures);
-                let desk = Bound::new(py, GreenletDesk { desk, environs, failures, thread })?;
-                module.call_method1("run", (&self.callable, desk, &self.failures.on_error))?;
+                let queue = Bound::new(py, GreenletQueue { queue, environs, failures, thread })?;
+                module.call_method1("run", (&self.callable, queue, &self.failures.on_error))?;
                 Ok(())
             };
             run().map_err(|error| {
@@ -116,31 +116,31 @@ impl WsgiHub {
 }
 
 /// Where Python finds what is to be done.
-#[pyclass(frozen, name = "Desk", module = "anygate")]
-struct GreenletDesk {
-    desk: Arc<dyn Desk>,
+#[pyclass(frozen, name = "HubQueue", module = "anygate")]
+struct GreenletQueue {
+    queue: Arc<dyn HubQueue>,
     environs: Arc<Environs>,
     failures: Arc<Failures>,
     thread: Arc<OnceLock<ThreadNumber>>,
 }
 
 #[pymethods]
-impl GreenletDesk {
+impl GreenletQueue {
     /// Readable while there is something to take.
     fn fileno(&self) -> RawFd {
-        self.desk.bell().as_raw_fd()
+        self.queue.bell().as_raw_fd()
     }
 
     /// Seconds that a client may take to send more of a streamed body.
     #[getter]
     fn body_timeout(&self) -> f64 {
-        self.desk.body_timeout().as_secs_f64()
+        self.queue.body_timeout().as_secs_f64()
     }
 
     /// Whether calls must be found by their number, because somebody watches how long they take.
     #[getter]
     fn has_time_limit(&self) -> bool {
-        self.desk.has_time_limit()
+        self.queue.has_time_limit()
     }
 
     /// A [`GreenletCall`], the number of one for which there are news, a [`LongGreenlet`], `False` at the end, or
@@ -150,7 +150,7 @@ impl GreenletDesk {
         py: Python<'py>,
         write_class: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(match self.desk.take() {
+        Ok(match self.queue.take() {
             None => None,
             Some(News::Closed) => Some(false.into_pyobject(py)?.to_owned().into_any()),
             Some(News::Of(number)) => Some(number.into_pyobject(py)?.into_any()),
@@ -165,7 +165,7 @@ impl GreenletDesk {
                     write_class: write_class.clone().unbind(),
                     thread: Arc::clone(&self.thread),
                     interrupted: AtomicBool::new(false),
-                    desk: Arc::clone(&self.desk),
+                    queue: Arc::clone(&self.queue),
                     websocket: OnceLock::new(),
                 };
                 Some(Bound::new(py, (call, start_response))?.into_any())
@@ -207,7 +207,7 @@ struct GreenletCall {
     thread: Arc<OnceLock<ThreadNumber>>,
     /// While it was running, so that the exception may not have been raised yet.
     interrupted: AtomicBool,
-    desk: Arc<dyn Desk>,
+    queue: Arc<dyn HubQueue>,
     websocket: OnceLock<Py<WebSocket>>,
 }
 
@@ -265,8 +265,8 @@ impl GreenletCall {
     /// Asks for news of the WebSocket, from now on.
     fn want_news_of_websocket(&self, py: Python<'_>) -> PyResult<()> {
         let Some(websocket) = self.websocket.get() else { return Ok(()) };
-        let (desk, number) = (Arc::clone(&self.desk), self.number_of_websocket());
-        websocket.get().on_news(py, Box::new(move || desk.tell(number)))
+        let (queue, number) = (Arc::clone(&self.queue), self.number_of_websocket());
+        websocket.get().on_news(py, Box::new(move || queue.tell(number)))
     }
 
     /// Whether more may be written now.

@@ -1,7 +1,7 @@
 //! Between the reactor, which the steward runs all the time where the application is a hub, and the one thread of that
-//! hub: requests go over the [`Desk`], and each [`DeskCall`] gives its connection back when it is answered.
+//! hub: requests go through the [`HubQueue`], and each [`HubCall`] gives its connection back when it is answered.
 //!
-//! The hub's thread never owns the reactor and never waits outside its own loop: what it waits for is told by the desk.
+//! The hub's thread never owns the reactor and never waits outside its own loop: what it waits for is told by the queue.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,8 +24,8 @@ use crate::threads::call::Call;
 use crate::threads::shared::Shared;
 
 /// What is to be done by the hub.
-pub(crate) struct Desk {
-    tray: Mutex<Tray>,
+pub(crate) struct HubQueue {
+    calls: Mutex<Tray>,
     closed: AtomicBool,
     /// The hub has several calls to begin, and gives back what it has answered in between without a word.
     batch: AtomicBool,
@@ -50,7 +50,7 @@ pub(crate) struct Desk {
 struct Waiting {
     waiter: Waiter,
     until: Instant,
-    call: Box<DeskCall>,
+    call: Box<HubCall>,
 }
 
 /// On whose thread a call ends.
@@ -63,22 +63,22 @@ enum Ender {
     Other,
 }
 
-/// What lies on a desk.
+/// Contents of a queue.
 #[derive(Default)]
 struct Tray {
     /// Not begun.
-    calls: VecDeque<Box<DeskCall>>,
+    calls: VecDeque<Box<HubCall>>,
     /// Of calls that were begun.
     news: VecDeque<News>,
 }
 
-impl Desk {
-    /// A desk for at most `open_max` calls at a time.
+impl HubQueue {
+    /// A queue of at most `open_max` calls at a time.
     ///
     /// Errors: no descriptors are left.
-    pub(crate) fn new(shared: Arc<Shared>, open_max: usize) -> io::Result<Desk> {
-        Ok(Desk {
-            tray: Mutex::default(),
+    pub(crate) fn new(shared: Arc<Shared>, open_max: usize) -> io::Result<HubQueue> {
+        Ok(HubQueue {
+            calls: Mutex::default(),
             closed: AtomicBool::new(false),
             batch: AtomicBool::new(false),
             put_down: AtomicBool::new(false),
@@ -107,19 +107,19 @@ impl Desk {
     pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>) {
         let Some(exchange) = connection.exchange.take() else { return };
         self.open.fetch_add(1, Ordering::AcqRel);
-        let call = Box::new(DeskCall::begin(Arc::clone(self), connection, exchange));
+        let call = Box::new(HubCall::begin(Arc::clone(self), connection, exchange));
         self.look_at(call, None);
     }
 
     /// Has the site look at a call, for the first time or after it has waited.
-    fn look_at(self: &Arc<Self>, mut call: Box<DeskCall>, waited: Option<Waiter>) {
+    fn look_at(self: &Arc<Self>, mut call: Box<HubCall>, waited: Option<Waiter>) {
         match &self.errands {
             Some(errands) if call.takes_long() => {
-                let desk = Arc::clone(self);
+                let queue = Arc::clone(self);
                 errands.run(move || {
                     let waiter = call.prepare(waited);
-                    desk.take_up(call, waiter, Ender::Other);
-                    desk.ring();
+                    queue.take_up(call, waiter, Ender::Other);
+                    queue.ring();
                 });
             }
             _ => {
@@ -129,8 +129,8 @@ impl Desk {
         }
     }
 
-    /// Lays a call on the desk, unless it has to wait or can be answered here.
-    fn take_up(&self, mut call: Box<DeskCall>, waiter: Option<Waiter>, ender: Ender) {
+    /// Puts a call into the queue, unless it has to wait or can be answered here.
+    fn take_up(&self, mut call: Box<HubCall>, waiter: Option<Waiter>, ender: Ender) {
         if let Some(waiter) = waiter {
             self.wait_for(waiter, call);
             if matches!(ender, Ender::Other) {
@@ -148,7 +148,7 @@ impl Desk {
         }
     }
 
-    fn wait_for(&self, waiter: Waiter, call: Box<DeskCall>) {
+    fn wait_for(&self, waiter: Waiter, call: Box<HubCall>) {
         let (landed, attention) = (Arc::clone(&self.landed), Arc::clone(&self.shared.attention));
         // Whoever looks because of what is told here finds the call, which is there when the lock is free.
         let mut waiting = self.waiting.lock();
@@ -191,9 +191,9 @@ impl Desk {
 
     /// Wakes the hub if there is anything for it.
     pub(crate) fn ring(&self) {
-        let tray = self.lock();
-        let count = tray.calls.len() + tray.news.len();
-        drop(tray);
+        let calls = self.lock();
+        let count = calls.calls.len() + calls.news.len();
+        drop(calls);
         if count > 1 {
             self.batch.store(true, Ordering::Release);
         }
@@ -226,7 +226,7 @@ impl Desk {
         self.ring();
     }
 
-    /// Puts something on the desk.
+    /// Puts something into the queue.
     pub(crate) fn tell(&self, news: News) {
         self.lock().news.push_back(news);
         self.ring();
@@ -234,12 +234,12 @@ impl Desk {
 
     fn pop(&self) -> Option<News> {
         loop {
-            let mut tray = self.lock();
-            if let Some(news) = tray.news.pop_front() {
+            let mut calls = self.lock();
+            if let Some(news) = calls.news.pop_front() {
                 return Some(news);
             }
-            let call = tray.calls.pop_front();
-            drop(tray);
+            let call = calls.calls.pop_front();
+            drop(calls);
             match call {
                 // It took too long although it was never begun, or its client has left. Dropping it is all that is left to do.
                 Some(call) if call.is_over() => {}
@@ -253,11 +253,11 @@ impl Desk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tray> {
-        self.tray.lock()
+        self.calls.lock()
     }
 }
 
-impl application::Desk for Desk {
+impl application::HubQueue for HubQueue {
     fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
@@ -276,7 +276,7 @@ impl application::Desk for Desk {
     }
 
     fn tell(&self, number: u64) {
-        Desk::tell(self, News::Of(number));
+        HubQueue::tell(self, News::Of(number));
     }
 
     fn body_timeout(&self) -> Duration {
@@ -289,11 +289,11 @@ impl application::Desk for Desk {
 }
 
 /// One call in the hands of the hub.
-struct DeskCall {
+struct HubCall {
     inside: Option<Inside>,
     number: u64,
     is_taken: bool,
-    desk: Arc<Desk>,
+    queue: Arc<HubQueue>,
 }
 
 /// A call with its connection, until its end.
@@ -317,15 +317,15 @@ impl Inside {
     }
 }
 
-impl DeskCall {
-    fn begin(desk: Arc<Desk>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
-        let unwatched = || desk.numbers.fetch_add(1, Ordering::Relaxed);
-        let call = Call::begin(desk.shared.surroundings(), &connection, &mut exchange, false, unwatched);
-        DeskCall {
+impl HubCall {
+    fn begin(queue: Arc<HubQueue>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
+        let unwatched = || queue.numbers.fetch_add(1, Ordering::Relaxed);
+        let call = Call::begin(queue.shared.surroundings(), &connection, &mut exchange, false, unwatched);
+        HubCall {
             number: call.number(),
             inside: Some(Inside { call, connection, exchange }),
             is_taken: false,
-            desk,
+            queue,
         }
     }
 
@@ -336,7 +336,7 @@ impl DeskCall {
 
     /// Whether the site may wait when the call ends.
     fn may_block(&self) -> bool {
-        let rules = &self.desk.shared.rules;
+        let rules = &self.queue.shared.rules;
         self.inside.as_ref().is_some_and(|inside| inside.call.may_block_at_its_end(rules))
     }
 
@@ -363,8 +363,8 @@ impl DeskCall {
 
     /// Goes on with the response; `None` after the end.
     fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
-        let mut date = self.desk.date.lock();
-        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.desk.shared, &mut date);
+        let mut date = self.queue.date.lock();
+        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
         Some(call.respond(head, &mut answer, work))
     }
 
@@ -372,28 +372,28 @@ impl DeskCall {
     fn answer_here(&mut self) -> Option<Result<(), Failed>> {
         // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
-        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.desk.shared, &mut date);
-        call.answer_in_place(self.desk.shared.rules.files.as_ref(), head, &mut answer)
+        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
+        call.answer_in_place(self.queue.shared.rules.files.as_ref(), head, &mut answer)
     }
 
     /// Ends the call with what the application returned.
     fn end(&mut self, result: Result<(), Failed>, ender: Ender) {
         let Some(Inside { call, mut connection, exchange }) = self.inside.take() else { return };
-        let mut date = self.desk.date.lock();
-        call.end_in(self.desk.shared.surroundings(), &mut connection, exchange, &mut date, result);
+        let mut date = self.queue.date.lock();
+        call.end_in(self.queue.shared.surroundings(), &mut connection, exchange, &mut date, result);
         drop(date);
-        self.desk.open.fetch_sub(1, Ordering::AcqRel);
-        self.desk.give_back(connection, ender);
+        self.queue.open.fetch_sub(1, Ordering::AcqRel);
+        self.queue.give_back(connection, ender);
     }
 }
 
-impl Drop for DeskCall {
+impl Drop for HubCall {
     fn drop(&mut self) {
         self.end(Err(Failed), Ender::Other);
     }
 }
 
-impl application::Call for DeskCall {
+impl application::Call for HubCall {
     fn number(&self) -> u64 {
         self.number
     }
@@ -408,7 +408,7 @@ impl application::Call for DeskCall {
     }
 
     fn has_room(&mut self) -> bool {
-        let (shared, mut date) = (&self.desk.shared, DateCache::default());
+        let (shared, mut date) = (&self.queue.shared, DateCache::default());
         let Some(inside) = &mut self.inside else { return true };
         let (_, answer, _) = inside.resume(shared, &mut date);
         answer.has_room()
@@ -416,8 +416,8 @@ impl application::Call for DeskCall {
 
     fn want_news(&mut self) {
         if let Some(Inside { connection, .. }) = &self.inside {
-            let (desk, number) = (Arc::clone(&self.desk), self.number);
-            connection.pipe.want_news(Box::new(move || desk.tell(News::Of(number))));
+            let (queue, number) = (Arc::clone(&self.queue), self.number);
+            connection.pipe.want_news(Box::new(move || queue.tell(News::Of(number))));
         }
     }
 
@@ -428,15 +428,15 @@ impl application::Call for DeskCall {
     }
 
     fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
-        let desk = Arc::clone(&self.desk);
-        match &desk.errands {
+        let queue = Arc::clone(&self.queue);
+        match &queue.errands {
             Some(errands) if self.may_block() => errands.run(move || self.end(result, Ender::Other)),
             _ => self.end(result, Ender::Hub),
         }
     }
 }
 
-impl Response for DeskCall {
+impl Response for HubCall {
     fn entered(&mut self) {}
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {

@@ -13,7 +13,7 @@ use anygate_sys::clock;
 use crate::control::Events;
 use crate::reactor::Reactor;
 use crate::threads::handoff::{Look, Watched};
-use crate::threads::hub::Desk;
+use crate::threads::hub::HubQueue;
 use crate::threads::shared::Shared;
 
 /// A call that takes longer is slow. The steward's first look comes after this time,
@@ -97,7 +97,7 @@ pub(crate) fn run(shared: &Shared, events: &mut dyn Events) -> io::Result<()> {
 pub(crate) fn keep(
     mut reactor: Box<Reactor>,
     shared: &Shared,
-    desk: &Arc<Desk>,
+    queue: &Arc<HubQueue>,
     events: &mut dyn Events,
 ) -> io::Result<()> {
     let mut beaten: Option<Instant> = None;
@@ -116,13 +116,13 @@ pub(crate) fn keep(
             draining = true;
             events.draining();
         }
-        desk.go_on(reactor.now());
-        while desk.has_place() {
+        queue.go_on(reactor.now());
+        while queue.has_place() {
             let Some(connection) = reactor.next_for_hub() else { break };
-            desk.hand_over(connection);
+            queue.hand_over(connection);
         }
-        desk.ring();
-        reactor.set_busy(!desk.has_place());
+        queue.ring();
+        reactor.set_busy(!queue.has_place());
         if reactor.is_finished() || shared.handoff.is_stopped() {
             shared.handoff.finish(&reactor);
             return Ok(());
@@ -130,8 +130,8 @@ pub(crate) fn keep(
         reactor.take_back_returned();
         // What is sent may make room for the next request of a pipeline.
         reactor.send_unsent();
-        pause = if desk.is_in_batch() { (pause * 2).clamp(SLOW, BATCH_PAUSE_MAX) } else { Duration::ZERO };
-        let wait = match reactor.has_ready() && desk.has_place() {
+        pause = if queue.is_in_batch() { (pause * 2).clamp(SLOW, BATCH_PAUSE_MAX) } else { Duration::ZERO };
+        let wait = match reactor.has_ready() && queue.has_place() {
             true => Duration::ZERO,
             false if pause.is_zero() => BEAT,
             false => pause,
