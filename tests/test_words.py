@@ -42,8 +42,6 @@ EXCEPTIONS = {
     "Asked": "the request of a failure; Request is the contract's type",
     "Begun": "the beginning of a measurement in sampling.rs",
     "Elsewhere": "config's name for a server of another package; in rate_limit.rs, a table of another server",
-    "Errand": "one request of the blocking pool",
-    "Errands": "the requests of the blocking pool",
     "Kept": "memory behind a cache or a connection that no other room names",
     "Row": "the row of a process, of a table in bench",
     "Watch": "the registry of calls that have limits",

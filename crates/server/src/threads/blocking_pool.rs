@@ -13,39 +13,39 @@ use crate::panics::panic_text;
 /// Enough to hide that each waits for the network.
 const THREADS: usize = 4;
 
-type Errand = Box<dyn FnOnce() + Send>;
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads; they end when this is dropped and everything is done.
-pub(crate) struct Errands {
-    sender: Sender<Errand>,
+pub(crate) struct BlockingPool {
+    sender: Sender<Work>,
 }
 
-impl Errands {
+impl BlockingPool {
     /// Starts the threads.
     ///
     /// Errors: they cannot be started.
-    pub(crate) fn start() -> io::Result<Errands> {
+    pub(crate) fn start() -> io::Result<BlockingPool> {
         let (sender, receiver) = mpsc::channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..THREADS {
             let receiver = Arc::clone(&receiver);
-            thread::Builder::new().name("errands".to_owned()).spawn(move || work(&receiver))?;
+            thread::Builder::new().name("blocking".to_owned()).spawn(move || work(&receiver))?;
         }
-        Ok(Errands { sender })
+        Ok(BlockingPool { sender })
     }
 
-    /// Has `errand` done by one of the threads.
-    pub(crate) fn run(&self, errand: impl FnOnce() + Send + 'static) {
+    /// Has `work` done by one of the threads.
+    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         // The threads are there as long as this is.
-        let _ = self.sender.send(Box::new(errand));
+        let _ = self.sender.send(Box::new(work));
     }
 }
 
-fn work(receiver: &Mutex<Receiver<Errand>>) {
+fn work(receiver: &Mutex<Receiver<Work>>) {
     loop {
-        let errand = receiver.lock().recv();
-        let Ok(errand) = errand else { return };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(errand)) {
+        let work = receiver.lock().recv();
+        let Ok(work) = work else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             tracing::error!("a request to Redis failed inside anygate: {}", panic_text(panic.as_ref()));
         }
     }

@@ -19,7 +19,7 @@ use anygate_sys::Bell;
 use crate::connection::Connection;
 use crate::date::DateCache;
 use crate::exchange::{Answer, Exchange, Form};
-use crate::threads::blocking_pool::Errands;
+use crate::threads::blocking_pool::BlockingPool;
 use crate::threads::call::Call;
 use crate::threads::shared::Shared;
 
@@ -37,7 +37,7 @@ pub(crate) struct HubQueue {
     open_max: usize,
     numbers: AtomicU64,
     /// Where the site may have to wait.
-    errands: Option<Errands>,
+    blocking_pool: Option<BlockingPool>,
     /// Calls that wait for another one's response, in the order in which they began to.
     waiting: Mutex<VecDeque<Waiting>>,
     /// Some of them need not wait any more.
@@ -86,9 +86,9 @@ impl HubQueue {
             open: AtomicUsize::new(0),
             open_max: open_max.max(1),
             numbers: AtomicU64::new(1),
-            errands: {
+            blocking_pool: {
                 let takes_long = shared.rules.read.site.as_ref().is_some_and(|site| site.may_take_long());
-                takes_long.then(Errands::start).transpose()?
+                takes_long.then(BlockingPool::start).transpose()?
             },
             waiting: Mutex::default(),
             landed: Arc::default(),
@@ -113,10 +113,10 @@ impl HubQueue {
 
     /// Has the site look at a call, for the first time or after it has waited.
     fn look_at(self: &Arc<Self>, mut call: Box<HubCall>, waited: Option<Waiter>) {
-        match &self.errands {
-            Some(errands) if call.takes_long() => {
+        match &self.blocking_pool {
+            Some(blocking_pool) if call.takes_long() => {
                 let queue = Arc::clone(self);
-                errands.run(move || {
+                blocking_pool.run(move || {
                     let waiter = call.prepare(waited);
                     queue.take_up(call, waiter, Ender::Other);
                     queue.ring();
@@ -429,8 +429,10 @@ impl application::Call for HubCall {
 
     fn finish(mut self: Box<Self>, result: Result<(), Failed>) {
         let queue = Arc::clone(&self.queue);
-        match &queue.errands {
-            Some(errands) if self.may_block() => errands.run(move || self.end(result, Ender::Other)),
+        match &queue.blocking_pool {
+            Some(blocking_pool) if self.may_block() => {
+                blocking_pool.run(move || self.end(result, Ender::Other))
+            }
             _ => self.end(result, Ender::Hub),
         }
     }
