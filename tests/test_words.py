@@ -44,8 +44,6 @@ EXCEPTIONS = {
     "Elsewhere": "config's name for a server of another package; in rate_limit.rs, a table of another server",
     "Kept": "memory behind a cache or a connection that no other room names",
     "Row": "the row of a process, of a table in bench",
-    "Watch": "the registry of calls that have limits",
-    "Watched": "what the steward, or the assistant, sees",
 }
 
 SUFFIXES = ("", "s", "ed", "ing", "er")

@@ -101,7 +101,7 @@ impl Assistant {
             _ => Vec::new(),
         };
         let processes: Arc<dyn Processes> =
-            Arc::new(Watched { tree: tree.clone(), orders, stacks: Mutex::new(self.stacks) });
+            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(self.stacks) });
         let (own, stats): (Vec<Socket>, Vec<Socket>) =
             sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
         let error = |error: io::Error| error.to_string();
@@ -198,13 +198,13 @@ fn server_plan(site: &ServerPlan) -> ServerPlan {
 }
 
 /// The processes as the supervisor's board shows them.
-struct Watched {
+struct BoardProcesses {
     tree: Tree,
     orders: Orders,
     stacks: Mutex<File>,
 }
 
-impl Processes for Watched {
+impl Processes for BoardProcesses {
     fn workers(&self) -> Vec<Shown<'_>> {
         self.tree.workers().map(shown).collect()
     }

@@ -26,7 +26,7 @@ use crate::reactor::{Around, Reactor, WAKER};
 use crate::rules::{self, Rules};
 use crate::sampling::Sampling;
 use crate::threads::app_thread;
-use crate::threads::call_limits::Watch;
+use crate::threads::call_limits::CallLimits;
 use crate::threads::handoff::Handoff;
 use crate::threads::hub::HubQueue;
 use crate::threads::shared::Shared;
@@ -126,7 +126,7 @@ impl Worker {
         let poll = Poll::new()?;
         forked::watch();
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let call_limits = Watch::new(plan.slow_request, plan.request_timeout).map(Arc::new);
+        let call_limits = CallLimits::new(plan.slow_request, plan.request_timeout).map(Arc::new);
         let attention = Arc::new(Attention::new(waker));
         let inbox = Arc::new(Inbox::new(Arc::clone(&attention)));
         let sampling = Arc::new(Sampling::default());

@@ -39,7 +39,7 @@ use crate::finished::Finished;
 use crate::panics::panic_text;
 use crate::rules::Rules;
 use crate::sampling::Sampling;
-use crate::threads::call_limits::Watch;
+use crate::threads::call_limits::CallLimits;
 
 /// What a worker has around its calls.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) attention: &'a Attention,
     pub(crate) sampling: &'a Sampling,
     /// Where calls have a time limit.
-    pub(crate) limits: Option<&'a Watch>,
+    pub(crate) limits: Option<&'a CallLimits>,
 }
 
 /// One call. Dropping it without its [end](Self::end) lets go of the request's policies and nothing else.

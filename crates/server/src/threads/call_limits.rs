@@ -24,8 +24,8 @@ use crate::rules::Rules;
 /// A thread that has not stopped so long after it was interrupted does not run Python code: nothing can stop it.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// The calls that are watched.
-pub(crate) struct Watch {
+/// The running calls, and the limits of their time.
+pub(crate) struct CallLimits {
     slow: Option<Duration>,
     overdue: Option<Duration>,
     calls: Mutex<Calls>,
@@ -55,14 +55,14 @@ struct Running {
     exchange: Box<Exchange>,
 }
 
-impl Watch {
+impl CallLimits {
     /// Watches for calls that take so long; zero: for none. `None` if there is nothing to watch for.
     pub(crate) fn new(slow: Duration, overdue: Duration) -> Option<Self> {
         let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
         let (slow, overdue) = (limit(slow), limit(overdue));
         slow.or(overdue)?;
         let (calls, ended, stuck) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Some(Watch { slow, overdue, calls, ended, stuck })
+        Some(CallLimits { slow, overdue, calls, ended, stuck })
     }
 
     /// A call begins. Returns its number.

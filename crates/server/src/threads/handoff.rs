@@ -74,8 +74,8 @@ impl Owner {
     }
 }
 
-/// What the steward sees.
-pub(crate) enum Watched {
+/// Result of the look of the steward.
+pub(crate) enum Inspection {
     /// Nothing is slow.
     Fine,
     /// The reactor has been lent for too long; an idle thread was told to take it.
@@ -192,23 +192,23 @@ impl Handoff {
     }
 
     /// Looks whether the reactor has been lent, and for longer than `slow`.
-    pub(crate) fn watch(&self, look: &mut Look, slow: Duration) -> Watched {
+    pub(crate) fn inspect(&self, look: &mut Look, slow: Duration) -> Inspection {
         let mut floor = self.lock();
         if floor.stopped {
-            return Watched::Stopped;
+            return Inspection::Stopped;
         }
         *look = Look { lends: floor.lends, lent: floor.owner.slot().is_some() };
         if floor.owner.slot().is_none_or(|reactor| reactor.lent_since().elapsed() < slow) {
-            return Watched::Fine;
+            return Inspection::Fine;
         }
-        let Some(reactor) = floor.owner.take(Owner::Steward) else { return Watched::Fine };
+        let Some(reactor) = floor.owner.take(Owner::Steward) else { return Inspection::Fine };
         if floor.idle > 0 {
             floor.owner = Owner::Offered(reactor);
             drop(floor);
             self.app_threads.notify_one();
-            return Watched::Offered;
+            return Inspection::Offered;
         }
-        Watched::Taken(reactor)
+        Inspection::Taken(reactor)
     }
 
     /// Waits until the reactor is lent, the worker stops, or `longest` has passed. Nothing can be slow meanwhile: the

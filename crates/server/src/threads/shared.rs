@@ -7,7 +7,7 @@ use crate::inbox::Inbox;
 use crate::rules::Rules;
 use crate::sampling::Sampling;
 use crate::threads::call::Surroundings;
-use crate::threads::call_limits::Watch;
+use crate::threads::call_limits::CallLimits;
 use crate::threads::handoff::Handoff;
 
 /// Objects that all threads of a worker share.
@@ -17,7 +17,7 @@ pub(crate) struct Shared {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) sampling: Arc<Sampling>,
     /// Where calls have a time limit.
-    pub(crate) call_limits: Option<Arc<Watch>>,
+    pub(crate) call_limits: Option<Arc<CallLimits>>,
     pub(crate) rules: Arc<Rules>,
 }
 

@@ -12,7 +12,7 @@ use anygate_sys::clock;
 
 use crate::control::Events;
 use crate::reactor::Reactor;
-use crate::threads::handoff::{Look, Watched};
+use crate::threads::handoff::{Inspection, Look};
 use crate::threads::hub::HubQueue;
 use crate::threads::shared::Shared;
 
@@ -54,14 +54,14 @@ pub(crate) fn run(shared: &Shared, events: &mut dyn Events) -> io::Result<()> {
         }
         alert.end(shared, now);
         let before = look;
-        match shared.handoff.watch(&mut look, SLOW) {
-            Watched::Stopped => return Ok(()),
-            Watched::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
-            Watched::Offered => {
+        match shared.handoff.inspect(&mut look, SLOW) {
+            Inspection::Stopped => return Ok(()),
+            Inspection::Fine => idle_looks = if look.busier_than(before) { 0 } else { idle_looks + 1 },
+            Inspection::Offered => {
                 alert.raise(shared, now);
                 (idle_looks, pause) = (0, SLOW);
             }
-            Watched::Taken(mut reactor) => {
+            Inspection::Taken(mut reactor) => {
                 alert.raise(shared, now);
                 (idle_looks, pause) = (0, SLOW);
                 reactor.taken_over();
