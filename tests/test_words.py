@@ -36,7 +36,6 @@ ALONE = {
 
 #: Types that keep such a word for now, each with its reason. A new type gets no entry.
 EXCEPTIONS = {
-    "Answer": "Response is the trait that it implements or sends to; in http_cache.rs, the words of the corpus",
     "Answering": "the threads or the greenlets that run calls; Call is the run of one",
     "Answers": "the variants of one URI in the cache; Response is the trait",
     "Asked": "the request of a failure; Request is the contract's type",

@@ -2,7 +2,7 @@
 #![no_main]
 
 use anygate_proto::head::{ResponseHead, Version};
-use anygate_proto::http1::{Answer, encode_head};
+use anygate_proto::http1::{ResponseOptions, encode_head};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
         fields += usize::from(head.push_field(name, value).is_ok());
     }
-    let answer = Answer {
+    let answer = ResponseOptions {
         version: if flags & 1 == 0 { Version::Http11 } else { Version::Http10 },
         head_request: flags & 2 != 0,
         keep_alive: flags & 4 != 0,

@@ -33,27 +33,27 @@ pub struct Admin {
 }
 
 /// One response.
-struct Answer {
+struct AdminResponse {
     status: &'static str,
     kind: &'static str,
     body: String,
     fields: Vec<(&'static str, String)>,
 }
 
-impl Answer {
-    fn json(body: &Value) -> Answer {
-        Answer { status: "200 OK", kind: JSON, body: format!("{body}\n"), fields: Vec::new() }
+impl AdminResponse {
+    fn json(body: &Value) -> AdminResponse {
+        AdminResponse { status: "200 OK", kind: JSON, body: format!("{body}\n"), fields: Vec::new() }
     }
 
-    fn accepted(what: &str) -> Answer {
-        Answer { status: "202 Accepted", ..Answer::json(&json!({ "accepted": what })) }
+    fn accepted(what: &str) -> AdminResponse {
+        AdminResponse { status: "202 Accepted", ..AdminResponse::json(&json!({ "accepted": what })) }
     }
 
-    fn error(status: &'static str, message: &str) -> Answer {
-        Answer { status, ..Answer::json(&json!({ "error": message })) }
+    fn error(status: &'static str, message: &str) -> AdminResponse {
+        AdminResponse { status, ..AdminResponse::json(&json!({ "error": message })) }
     }
 
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> AdminResponse {
         self.fields.push((name, value.into()));
         self
     }
@@ -70,7 +70,7 @@ impl Admin {
         Admin { about, guard, processes, cache }
     }
 
-    fn answer(&self, request: &Request<'_>) -> Answer {
+    fn answer(&self, request: &Request<'_>) -> AdminResponse {
         let head = request.head;
         let reads = matches!(head.method(), b"GET" | b"HEAD");
         if let Err(refused) = self.guard.check(head, request.endpoints, !reads) {
@@ -81,15 +81,15 @@ impl Admin {
         match path {
             "/" | "/metrics" | "/stats" | "/health" | "/api/status" if !reads => not_allowed("GET, HEAD"),
             "/" => page(),
-            "/health" => Answer::json(&json!({ "status": "ok" })),
-            "/metrics" => Answer {
+            "/health" => AdminResponse::json(&json!({ "status": "ok" })),
+            "/metrics" => AdminResponse {
                 status: "200 OK",
                 kind: "text/plain; version=0.0.4; charset=utf-8",
                 body: totals(processes).prometheus(),
                 fields: Vec::new(),
             },
-            "/stats" => Answer::json(&uwsgi::stats(&self.about, processes)),
-            "/api/status" => Answer::json(&status::status(&self.about, processes, SystemTime::now())),
+            "/stats" => AdminResponse::json(&uwsgi::stats(&self.about, processes)),
+            "/api/status" => AdminResponse::json(&status::status(&self.about, processes, SystemTime::now())),
             "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/stacks" | "/api/purge"
                 if head.method() != b"POST" =>
             {
@@ -99,7 +99,7 @@ impl Admin {
             "/api/end" => self.order(Order::End, "end"),
             "/api/scale" => match argument(head, "workers").and_then(|text| text.parse().ok()) {
                 Some(count @ 1..=WORKERS_MAX) => self.order(Order::Scale(count), "scale"),
-                _ => Answer::error(
+                _ => AdminResponse::error(
                     "400 Bad Request",
                     "workers must be a number from 1 to 1024: /api/scale?workers=4",
                 ),
@@ -114,7 +114,7 @@ impl Admin {
                     }
                     None => {
                         let message = format!("level must be one of {}", LEVELS.join(", "));
-                        Answer::error("400 Bad Request", &message)
+                        AdminResponse::error("400 Bad Request", &message)
                     }
                 }
             }
@@ -124,16 +124,16 @@ impl Admin {
         }
     }
 
-    fn order(&self, order: Order, what: &str) -> Answer {
+    fn order(&self, order: Order, what: &str) -> AdminResponse {
         match self.processes.order(order) {
-            Ok(()) => Answer::accepted(what),
+            Ok(()) => AdminResponse::accepted(what),
             Err(error) => gone(&error),
         }
     }
 
-    fn purge(&self, head: &RequestHead) -> Answer {
+    fn purge(&self, head: &RequestHead) -> AdminResponse {
         let Some(cache) = &self.cache else {
-            return Answer::error("409 Conflict", "nothing is cached: the option cache is not set");
+            return AdminResponse::error("409 Conflict", "nothing is cached: the option cache is not set");
         };
         let given = |name| argument(head, name).map(|value| percent_decode_str(value).collect::<Vec<u8>>());
         match (&given("url"), &given("prefix"), head.query()) {
@@ -145,16 +145,16 @@ impl Admin {
             }
             (None, None, b"all") => cache.purge_all(),
             _ => {
-                return Answer::error(
+                return AdminResponse::error(
                     "400 Bad Request",
                     "name what to purge: /api/purge?url=http://example.org/page, ?prefix=http://example.org/news/ or ?all",
                 );
             }
         }
-        Answer::accepted("purge")
+        AdminResponse::accepted("purge")
     }
 
-    fn stacks(&self, only: Option<&str>) -> Answer {
+    fn stacks(&self, only: Option<&str>) -> AdminResponse {
         let mut stacks = Vec::new();
         for worker in self.processes.workers() {
             if only.is_some_and(|only| only != worker.pid.to_string()) {
@@ -165,7 +165,7 @@ impl Admin {
                 Err(error) => return gone(&error),
             }
         }
-        Answer::json(&json!({ "workers": stacks }))
+        AdminResponse::json(&json!({ "workers": stacks }))
     }
 }
 
@@ -203,11 +203,11 @@ impl Application for Admin {
     }
 }
 
-fn page() -> Answer {
+fn page() -> AdminResponse {
     let nonce = match nonce() {
         Ok(nonce) => nonce,
         Err(error) => {
-            return Answer::error(
+            return AdminResponse::error(
                 "500 Internal Server Error",
                 &format!("cannot generate random numbers: {error}"),
             );
@@ -218,7 +218,7 @@ fn page() -> Answer {
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
     let body = PAGE.replace(NONCE, &nonce);
-    Answer { status: "200 OK", kind: "text/html; charset=utf-8", body, fields: Vec::new() }
+    AdminResponse { status: "200 OK", kind: "text/html; charset=utf-8", body, fields: Vec::new() }
         .with("Content-Security-Policy", policy)
         .with("X-Frame-Options", "DENY")
 }
@@ -229,19 +229,22 @@ fn nonce() -> Result<String, getrandom::Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn refuse(refused: Refused) -> Answer {
+fn refuse(refused: Refused) -> AdminResponse {
     match refused {
-        Refused::Token => {
-            Answer::error("401 Unauthorized", "the token is missing or wrong: Authorization: Bearer TOKEN")
-                .with("WWW-Authenticate", "Bearer realm=\"anygate\"")
-                .with("WWW-Authenticate", "Basic realm=\"anygate\", charset=\"UTF-8\"")
-        }
-        Refused::Host => Answer::error(
+        Refused::Token => AdminResponse::error(
+            "401 Unauthorized",
+            "the token is missing or wrong: Authorization: Bearer TOKEN",
+        )
+        .with("WWW-Authenticate", "Bearer realm=\"anygate\"")
+        .with("WWW-Authenticate", "Basic realm=\"anygate\", charset=\"UTF-8\""),
+        Refused::Host => AdminResponse::error(
             "421 Misdirected Request",
             "the request is for another host: use the loopback address that is bound",
         ),
-        Refused::Origin => Answer::error("403 Forbidden", "the request comes from a page of another site"),
-        Refused::Form => Answer::error(
+        Refused::Origin => {
+            AdminResponse::error("403 Forbidden", "the request comes from a page of another site")
+        }
+        Refused::Form => AdminResponse::error(
             "403 Forbidden",
             &format!(
                 "send {OWN_FIELD}: 1, or Content-Type: {JSON}, so that no form of another site can do this"
@@ -250,20 +253,20 @@ fn refuse(refused: Refused) -> Answer {
     }
 }
 
-fn not_allowed(methods: &'static str) -> Answer {
-    Answer::error("405 Method Not Allowed", &format!("use {methods}")).with("Allow", methods)
+fn not_allowed(methods: &'static str) -> AdminResponse {
+    AdminResponse::error("405 Method Not Allowed", &format!("use {methods}")).with("Allow", methods)
 }
 
-fn nowhere() -> Answer {
-    Answer::error(
+fn nowhere() -> AdminResponse {
+    AdminResponse::error(
         "404 Not Found",
         "there are /, /metrics, /health, /stats, /api/status, /api/reload, /api/scale, /api/end, /api/log-level, \
          /api/stacks and /api/purge",
     )
 }
 
-fn gone(error: &io::Error) -> Answer {
-    Answer::error("503 Service Unavailable", &format!("the supervisor does not respond: {error}"))
+fn gone(error: &io::Error) -> AdminResponse {
+    AdminResponse::error("503 Service Unavailable", &format!("the supervisor does not respond: {error}"))
 }
 
 /// Returns the stacks without threads that run no Python: they wait for requests.

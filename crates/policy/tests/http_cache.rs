@@ -70,13 +70,13 @@ type Fields = Vec<(String, String)>;
 
 /// A whole response, as a client sees it.
 #[derive(Debug)]
-struct Answer {
+struct SentResponse {
     status: u16,
     fields: Fields,
     body: String,
 }
 
-impl Answer {
+impl SentResponse {
     fn field(&self, name: &str) -> Option<String> {
         let values: Vec<_> = self
             .fields
@@ -87,9 +87,9 @@ impl Answer {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    fn new(head: &ResponseHead, body: &[u8]) -> Answer {
+    fn new(head: &ResponseHead, body: &[u8]) -> SentResponse {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Answer {
+        SentResponse {
             status: head.status(),
             fields: head.fields().map(|(name, value)| (text(name), text(value))).collect(),
             body: text(body),
@@ -172,7 +172,7 @@ impl World<'_> {
         url
     }
 
-    fn head(&self, number: usize, before: Option<&Answer>) -> RequestHead {
+    fn head(&self, number: usize, before: Option<&SentResponse>) -> RequestHead {
         let request = &self.requests[number];
         let mut head = RequestHead::default();
         let url = self.url(number);
@@ -271,30 +271,30 @@ impl World<'_> {
         Some((response, body))
     }
 
-    fn forward(&mut self, number: usize, mut head: RequestHead, mut recorder: Recorder) -> Answer {
+    fn forward(&mut self, number: usize, mut head: RequestHead, mut recorder: Recorder) -> SentResponse {
         recorder.prepare(&mut head).unwrap();
         let is_head = head.method() == b"HEAD";
         let Some((response, body)) = self.ask(number, &head) else {
             return match recorder.failed(self.now) {
-                Some(stored) => Answer::new(stored.head(), stored.body()),
-                None => Answer { status: 502, fields: Vec::new(), body: String::new() },
+                Some(stored) => SentResponse::new(stored.head(), stored.body()),
+                None => SentResponse { status: 502, fields: Vec::new(), body: String::new() },
             };
         };
         let answer = match recorder.start(&response, self.now) {
-            Begin::Pass(head) => Answer::new(&head, if is_head { b"" } else { body.as_bytes() }),
-            Begin::NotModified(head) => Answer::new(&head, b""),
-            Begin::Instead(stored) => return Answer::new(stored.head(), stored.body()),
+            Begin::Pass(head) => SentResponse::new(&head, if is_head { b"" } else { body.as_bytes() }),
+            Begin::NotModified(head) => SentResponse::new(&head, b""),
+            Begin::Instead(stored) => return SentResponse::new(stored.head(), stored.body()),
         };
         recorder.write(body.as_bytes());
         recorder.finish(self.now);
         answer
     }
 
-    fn send(&mut self, number: usize, before: Option<&Answer>) -> Answer {
+    fn send(&mut self, number: usize, before: Option<&SentResponse>) -> SentResponse {
         let head = self.head(number, before);
         match self.cache.lookup(&head, false, self.now) {
             Lookup::Hit(mut stored) => {
-                let answer = Answer::new(stored.head(), stored.body());
+                let answer = SentResponse::new(stored.head(), stored.body());
                 if let Some(recorder) = Stored::take_refresh(&mut stored) {
                     self.forward(number, head, *recorder);
                 }
@@ -302,15 +302,15 @@ impl World<'_> {
             }
             Lookup::Miss(recorder) => self.forward(number, head, *recorder),
             Lookup::Wait(_) => panic!("nobody else asks"),
-            Lookup::Refuse(refusal) => Answer::new(refusal.head(), refusal.body()),
+            Lookup::Refuse(refusal) => SentResponse::new(refusal.head(), refusal.body()),
             Lookup::Bypass => match self.ask(number, &head) {
-                Some((response, body)) => Answer::new(&response, body.as_bytes()),
-                None => Answer { status: 502, fields: Vec::new(), body: String::new() },
+                Some((response, body)) => SentResponse::new(&response, body.as_bytes()),
+                None => SentResponse { status: 502, fields: Vec::new(), body: String::new() },
             },
         }
     }
 
-    fn check_answer(&self, number: usize, answer: &Answer) -> Result<(), String> {
+    fn check_answer(&self, number: usize, answer: &SentResponse) -> Result<(), String> {
         let request = &self.requests[number];
         let count = answer.field("server-request-count").and_then(|text| text.parse::<usize>().ok());
         let kind = request.get("expected_type").and_then(Value::as_str).unwrap_or_default();
@@ -388,7 +388,7 @@ impl World<'_> {
         }
     }
 
-    fn check_seen(&self, answers: &[Answer]) -> Result<(), String> {
+    fn check_seen(&self, answers: &[SentResponse]) -> Result<(), String> {
         let mut seen = self.seen.iter();
         for (number, (request, answer)) in self.requests.iter().zip(answers).enumerate() {
             let place = number + 1;
@@ -457,7 +457,7 @@ fn run(requests: &[Value]) -> Result<(), String> {
     let cache = Cache::new(&plan, 1, Arc::new(Memory::new(plan.max_bytes)), Epochs::local());
     let now = UNIX_EPOCH + Duration::from_millis(1_800_000_000_200);
     let mut world = World { cache, now, requests, seen: Vec::new() };
-    let mut answers: Vec<Answer> = Vec::new();
+    let mut answers: Vec<SentResponse> = Vec::new();
     for (number, request) in requests.iter().enumerate() {
         let answer = world.send(number, answers.last());
         world.check_answer(number, &answer)?;

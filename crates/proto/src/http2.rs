@@ -100,7 +100,7 @@ pub fn decode(
 
 /// What the server knows when a response begins.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct ResponseOptions<'a> {
     /// The request was HEAD.
     pub head_request: bool,
     /// The length of the whole body in bytes, where it is known without the application saying so.
@@ -118,7 +118,7 @@ pub struct Answer<'a> {
 /// Errors: the application's Content-Length is no number, or there are two that differ.
 pub fn encode_head(
     head: &ResponseHead,
-    answer: &Answer<'_>,
+    answer: &ResponseOptions<'_>,
 ) -> Result<(http::Response<()>, BodyFraming), SendError> {
     let mut length = Length::new(head.status());
     let mut fields = Fields(HeaderMap::with_capacity(8));
@@ -307,7 +307,7 @@ mod tests {
         {
             head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
         }
-        let answer = Answer { head_request: false, body_length: Some(5), date: b"D", server: b"S" };
+        let answer = ResponseOptions { head_request: false, body_length: Some(5), date: b"D", server: b"S" };
         let (message, framing) = encode_head(&head, &answer).unwrap();
         let fields: Vec<_> =
             message.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
@@ -316,7 +316,7 @@ mod tests {
             [("x-a", "1"), ("x-a", "2"), ("content-length", "5"), ("date", "D"), ("server", "S")]
         );
         assert_eq!(framing, BodyFraming::Length(5));
-        let (_, framing) = encode_head(&head, &Answer { body_length: None, ..answer }).unwrap();
+        let (_, framing) = encode_head(&head, &ResponseOptions { body_length: None, ..answer }).unwrap();
         assert_eq!(framing, BodyFraming::UntilClose);
         head.push_field(b"Content-Length", b"x").unwrap();
         assert_eq!(encode_head(&head, &answer).err(), Some(SendError::ContentLength));

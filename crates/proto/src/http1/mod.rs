@@ -18,8 +18,8 @@ use std::fmt;
 pub use body::{BodyDecoder, Step};
 pub use request::{Decoded, Framing, HeadDecoder};
 pub use response::{
-    Answer, BodyFraming, CHUNK_END, CONTINUE, LAST_CHUNK, encode_chunk_head, encode_head, encode_interim,
-    encode_switch,
+    BodyFraming, CHUNK_END, CONTINUE, LAST_CHUNK, ResponseOptions, encode_chunk_head, encode_head,
+    encode_interim, encode_switch,
 };
 
 /// Fault in the client's bytes.

@@ -6,7 +6,7 @@ use crate::head::{ResponseHead, Version};
 
 /// What the server knows when a response begins.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct ResponseOptions<'a> {
     /// Version that the client uses.
     pub version: Version,
     /// The request was HEAD.
@@ -50,7 +50,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub fn encode_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
-    answer: &Answer<'_>,
+    answer: &ResponseOptions<'_>,
 ) -> Result<(BodyFraming, bool), SendError> {
     let mut length = Length::new(head.status());
     let mut keep_alive = answer.keep_alive;
@@ -242,7 +242,7 @@ pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 mod tests {
     use super::*;
 
-    const PLAIN: Answer<'_> = Answer {
+    const PLAIN: ResponseOptions<'_> = ResponseOptions {
         version: Version::Http11,
         head_request: false,
         keep_alive: true,
@@ -254,7 +254,7 @@ mod tests {
     fn encode(
         status: &str,
         fields: &[(&str, &str)],
-        answer: Answer<'_>,
+        answer: ResponseOptions<'_>,
     ) -> Result<(String, BodyFraming, bool), SendError> {
         let mut head = ResponseHead::default();
         head.set_status_line(status.as_bytes()).unwrap();
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_known_length_needs_no_chunks() {
         let (text, framing, keep_alive) =
-            encode("200 OK", &[("A", "b")], Answer { body_length: Some(5), ..PLAIN }).unwrap();
+            encode("200 OK", &[("A", "b")], ResponseOptions { body_length: Some(5), ..PLAIN }).unwrap();
         assert_eq!(text, "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\nDate: D\r\nServer: S\r\n\r\n");
         assert_eq!((framing, keep_alive), (BodyFraming::Length(5), true));
     }
@@ -280,7 +280,7 @@ mod tests {
         assert!(text.contains("Transfer-Encoding: chunked\r\n"));
         assert_eq!((framing, keep_alive), (BodyFraming::Chunked, true));
         let (text, framing, keep_alive) =
-            encode("200 OK", &[], Answer { version: Version::Http10, ..PLAIN }).unwrap();
+            encode("200 OK", &[], ResponseOptions { version: Version::Http10, ..PLAIN }).unwrap();
         assert!(text.contains("Connection: close\r\n") && !text.contains("chunked"));
         assert_eq!((framing, keep_alive), (BodyFraming::UntilClose, false));
     }
@@ -288,17 +288,19 @@ mod tests {
     #[test]
     fn nothing_follows_the_head_of_head_204_and_304() {
         let length = [("Content-Length", "7")];
-        let (text, framing, _) = encode("200 OK", &length, Answer { head_request: true, ..PLAIN }).unwrap();
+        let (text, framing, _) =
+            encode("200 OK", &length, ResponseOptions { head_request: true, ..PLAIN }).unwrap();
         assert!(text.contains("Content-Length: 7\r\n") && framing == BodyFraming::Empty);
         let (text, framing, _) = encode("304 Not Modified", &length, PLAIN).unwrap();
         assert!(text.contains("Content-Length: 7\r\n") && framing == BodyFraming::Empty);
         let (text, framing, _) =
-            encode("204 No Content", &length, Answer { body_length: Some(0), ..PLAIN }).unwrap();
+            encode("204 No Content", &length, ResponseOptions { body_length: Some(0), ..PLAIN }).unwrap();
         assert!(
             !text.contains("Content-Length") && !text.contains("chunked") && framing == BodyFraming::Empty
         );
         let (text, _, _) =
-            encode("200 OK", &[], Answer { head_request: true, body_length: Some(0), ..PLAIN }).unwrap();
+            encode("200 OK", &[], ResponseOptions { head_request: true, body_length: Some(0), ..PLAIN })
+                .unwrap();
         assert!(
             !text.contains("Content-Length"),
             "the length of an omitted body is not the length of the resource"
@@ -317,7 +319,7 @@ mod tests {
             ("Proxy-Connection", "x"),
         ];
         let (text, framing, keep_alive) =
-            encode("200 OK", &fields, Answer { body_length: Some(1), ..PLAIN }).unwrap();
+            encode("200 OK", &fields, ResponseOptions { body_length: Some(1), ..PLAIN }).unwrap();
         assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nDate: D\r\nServer: S\r\n\r\n");
         assert_eq!((framing, keep_alive), (BodyFraming::Length(1), true));
         for bad in ["", "x", "+1", "-1", "1_0", "1, 1", "99999999999999999999"] {

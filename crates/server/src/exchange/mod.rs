@@ -1,5 +1,5 @@
 //! One request and its response. The exchange keeps the memory that both need and is used again by another connection
-//! when it is over; an [`Answer`] lives while the application answers: it frames, counts and hands bytes to the pipe.
+//! when it is over; an [`ResponseWriter`] lives while the application answers: it frames, counts and hands bytes to the pipe.
 //!
 //! What may follow a response on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
 
@@ -24,7 +24,7 @@ pub(crate) use body::{BodySpool, BodyStream};
 pub use error_page::error_response;
 pub(crate) use progress::Announced;
 use progress::{Given, Progress};
-pub(crate) use response::{Answer, Wanted};
+pub(crate) use response::{ResponseWriter, Wanted};
 
 /// An exchange that is used again keeps no more output memory than this.
 const KEPT_BYTES: usize = 64 * 1024;

@@ -36,7 +36,7 @@ const COPY_MAX_BYTES: usize = 16 * 1024;
 const RECORDS_AT_ONCE: usize = 16;
 /// A response that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
 /// exchange.
-pub(crate) struct Answer<'a> {
+pub(crate) struct ResponseWriter<'a> {
     pipe: &'a Arc<Pipe>,
     limits: &'a OutboxLimits,
     rules: &'a ResponseRules,
@@ -67,7 +67,7 @@ pub(crate) struct Wanted {
 }
 
 impl Exchange {
-    /// Begins its response, which [`Answer::resume`] goes on with.
+    /// Begins its response, which [`ResponseWriter::resume`] goes on with.
     pub(crate) fn begin_response(&mut self, wanted: Wanted) {
         self.given = Given {
             keep_alive: self.keep_alive,
@@ -79,7 +79,7 @@ impl Exchange {
     }
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseWriter<'a> {
     /// Goes on with the response of an exchange.
     pub(crate) fn resume(
         exchange: &'a mut Exchange,
@@ -107,7 +107,7 @@ impl<'a> Answer<'a> {
             held,
             ends,
         } = exchange;
-        let answer = Answer {
+        let answer = ResponseWriter {
             pipe,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
             rules,
@@ -252,7 +252,7 @@ impl<'a> Answer<'a> {
         let keep_alive = self.given.keep_alive && !self.draining.load(Ordering::Relaxed);
         match self.form {
             Form::Http => {
-                let answer = http1::Answer {
+                let answer = http1::ResponseOptions {
                     version: self.version,
                     head_request: self.is_head_request(),
                     keep_alive,
@@ -279,7 +279,7 @@ impl<'a> Answer<'a> {
                 Ok((framing, keep_alive))
             }
             Form::Http2 => {
-                let answer = http2::Answer {
+                let answer = http2::ResponseOptions {
                     head_request: self.is_head_request(),
                     body_length,
                     date: self.date.at(SystemTime::now()),
@@ -376,7 +376,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl Response for Answer<'_> {
+impl Response for ResponseWriter<'_> {
     fn entered(&mut self) {
         self.given.entered.note(Instant::now);
         self.given.usage.note(Begun::now);
@@ -515,7 +515,7 @@ impl Response for Answer<'_> {
         upgrade.upgraded = Some(Arc::clone(&session) as _);
         let sent = match pipe.stream().http2() {
             Some(stream) => {
-                let answer = http2::Answer {
+                let answer = http2::ResponseOptions {
                     head_request: false,
                     body_length: None,
                     date: self.date.at(SystemTime::now()),

@@ -3,7 +3,7 @@
 use anygate_policy::policies::OwnResponse;
 
 use super::{Entry, Reactor};
-use crate::exchange::Answer;
+use crate::exchange::ResponseWriter;
 use crate::threads::call::respond;
 
 impl Reactor {
@@ -46,7 +46,7 @@ impl Reactor {
     }
 
     /// Responds without the application and closes.
-    pub(super) fn answer(&mut self, token: usize, give: impl FnOnce(&mut Answer<'_>)) {
+    pub(super) fn answer(&mut self, token: usize, give: impl FnOnce(&mut ResponseWriter<'_>)) {
         let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
         respond(&self.rules, &self.attention, connection, false, give);
         connection.discard_input();

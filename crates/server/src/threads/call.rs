@@ -34,7 +34,7 @@ use crate::accounting::{Timing, account, hide, show};
 use crate::attention::Attention;
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::{Answer, BodyStream, Exchange, RequestBody, Wanted, span};
+use crate::exchange::{BodyStream, Exchange, RequestBody, ResponseWriter, Wanted, span};
 use crate::finished::Finished;
 use crate::panics::panic_text;
 use crate::rules::Rules;
@@ -357,7 +357,7 @@ impl Call {
     ) {
         let (rules, draining) = (&around.rules.response, around.attention.draining());
         let (answer, head, endpoints) =
-            Answer::resume(&mut exchange, &connection.pipe, rules, date, draining);
+            ResponseWriter::resume(&mut exchange, &connection.pipe, rules, date, draining);
         let ended = self.conclude(around, answer, head, endpoints.unwrap_or(&connection.endpoints), result);
         ended.leave(connection, exchange);
     }
@@ -365,7 +365,7 @@ impl Call {
     fn conclude(
         mut self,
         around: Surroundings<'_>,
-        mut answer: Answer<'_>,
+        mut answer: ResponseWriter<'_>,
         head: &RequestHead,
         endpoints: &Endpoints,
         result: Result<(), Failed>,
@@ -409,7 +409,7 @@ impl Call {
         call.prepare(&mut exchange.head);
         let (rules, draining) = (around.rules, around.attention.draining());
         let (mut answer, head, endpoints) =
-            Answer::resume(&mut exchange, &connection.pipe, &rules.response, date, draining);
+            ResponseWriter::resume(&mut exchange, &connection.pipe, &rules.response, date, draining);
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let request = call.request(head, endpoints);
         let result = call.answer(application, request, rules.files.as_ref(), &mut answer);
@@ -425,7 +425,7 @@ pub(crate) fn respond(
     attention: &Attention,
     connection: &mut Connection,
     keep_alive: bool,
-    give: impl FnOnce(&mut Answer<'_>),
+    give: impl FnOnce(&mut ResponseWriter<'_>),
 ) {
     let mut exchange = connection.exchange.take().unwrap_or_default();
     exchange.keep_alive = keep_alive;
@@ -434,7 +434,7 @@ pub(crate) fn respond(
     exchange.begin_response(Wanted { keep_head, ..Wanted::default() });
     let (mut date, draining) = (DateCache::default(), AtomicBool::new(!keep_alive));
     let (mut answer, head, endpoints) =
-        Answer::resume(&mut exchange, &connection.pipe, &rules.response, &mut date, &draining);
+        ResponseWriter::resume(&mut exchange, &connection.pipe, &rules.response, &mut date, &draining);
     give(&mut answer);
     let finished = answer.finish(false);
     if let (Some(row), 429 | 503) = (rules.row(), finished.status) {

@@ -17,7 +17,7 @@ use anygate_proto::application::{Endpoints, LongCall};
 use compact_str::CompactString;
 
 use crate::date::DateCache;
-use crate::exchange::{Answer, Exchange, Wanted};
+use crate::exchange::{Exchange, ResponseWriter, Wanted};
 use crate::outbox::Pipe;
 use crate::rules::Rules;
 
@@ -232,7 +232,7 @@ impl Running {
         let (mut date, draining) = (DateCache::default(), AtomicBool::new(true));
         self.exchange.begin_response(Wanted::default());
         let (answer, _, _) =
-            Answer::resume(&mut self.exchange, &self.pipe, &rules.response, &mut date, &draining);
+            ResponseWriter::resume(&mut self.exchange, &self.pipe, &rules.response, &mut date, &draining);
         let mut answer = answer.in_place();
         if self.pipe.seize(504) {
             answer.refuse(504);

@@ -18,7 +18,7 @@ use anygate_sys::Bell;
 
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::{Answer, Exchange, Form};
+use crate::exchange::{Exchange, Form, ResponseWriter};
 use crate::threads::blocking_pool::BlockingPool;
 use crate::threads::call::Call;
 use crate::threads::shared::Shared;
@@ -309,10 +309,10 @@ impl Inside {
         &'a mut self,
         shared: &'a Shared,
         date: &'a mut DateCache,
-    ) -> (&'a mut Call, Answer<'a>, &'a RequestHead) {
+    ) -> (&'a mut Call, ResponseWriter<'a>, &'a RequestHead) {
         let Inside { call, connection, exchange } = self;
         let (rules, draining) = (&shared.rules.response, shared.attention.draining());
-        let (answer, head, _) = Answer::resume(exchange, &connection.pipe, rules, date, draining);
+        let (answer, head, _) = ResponseWriter::resume(exchange, &connection.pipe, rules, date, draining);
         (call, answer, head)
     }
 }
