@@ -50,14 +50,14 @@ pub(crate) fn field<'h>(head: &'h ResponseHead, name: &str) -> Option<&'h str> {
 
 /// A response that is kept as it was given.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct TakenResponse {
     pub(crate) head: Option<ResponseHead>,
     pub(crate) body: Vec<u8>,
     /// How many parts of files are in the body.
     pub(crate) files: usize,
 }
 
-impl Kept {
+impl TakenResponse {
     pub(crate) fn status(&self) -> u16 {
         self.head.as_ref().unwrap().status()
     }
@@ -67,7 +67,7 @@ impl Kept {
     }
 }
 
-impl Response for Kept {
+impl Response for TakenResponse {
     fn entered(&mut self) {}
 
     fn start(&mut self, head: &ResponseHead, _body_length: Option<u64>) -> Result<(), SendError> {

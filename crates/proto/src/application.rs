@@ -189,7 +189,7 @@ pub struct Endpoints {
     /// Whether they apply to one request only, not to all requests of a connection.
     pub of_one_request: bool,
     /// What the application keeps for the connection.
-    pub kept: Kept,
+    pub kept: PerConnection,
 }
 
 impl Endpoints {
@@ -217,7 +217,7 @@ impl Endpoints {
             https: self.https,
             variables: self.variables.clone(),
             of_one_request: self.of_one_request,
-            kept: Kept::default(),
+            kept: PerConnection::default(),
         }
     }
 
@@ -235,9 +235,9 @@ impl Endpoints {
 
 /// What an application keeps as long as a connection lives, such as texts that it has converted already.
 #[derive(Debug, Default)]
-pub struct Kept(OnceLock<Box<dyn Any + Send + Sync>>);
+pub struct PerConnection(OnceLock<Box<dyn Any + Send + Sync>>);
 
-impl Kept {
+impl PerConnection {
     /// What was kept, if it is a `T`.
     pub fn get<T: Any>(&self) -> Option<&T> {
         self.0.get()?.downcast_ref()

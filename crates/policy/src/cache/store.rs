@@ -35,12 +35,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<StoredResponses>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    answers: HashMap<Arc<[u8]>, Answers>,
+struct StoredResponses {
+    answers: HashMap<Arc<[u8]>, Variants>,
     /// Keys by when they were used last.
     used: BTreeMap<u64, Arc<[u8]>>,
     clock: u64,
@@ -48,7 +48,7 @@ struct Kept {
 }
 
 #[derive(Debug, Default)]
-struct Answers {
+struct Variants {
     used: u64,
     /// The latest first.
     variants: Vec<Arc<Entry>>,
@@ -65,7 +65,7 @@ impl Memory {
         self.lock().bytes
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, StoredResponses> {
         // Each change is whole before anything could panic.
         self.kept.lock()
     }
@@ -123,7 +123,7 @@ impl Store for Memory {
     }
 }
 
-impl Kept {
+impl StoredResponses {
     fn touch(&mut self, key: &[u8]) {
         self.clock += 1;
         let Some((key, answers)) =

@@ -17,7 +17,7 @@ use anygate_proto::head::RequestHead;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixtures::{Kept, request, response};
+use crate::fixtures::{TakenResponse, request, response};
 use crate::rate_table::Cells;
 
 fn prepared(plan: &SitePlan) -> Prepared {
@@ -53,9 +53,9 @@ fn serve_with_length(
     mut head: RequestHead,
     length: Option<u64>,
     application: App<'_>,
-) -> (Kept, Result<(), Failed>) {
+) -> (TakenResponse, Result<(), Failed>) {
     let endpoints = from("192.0.2.1");
-    let mut out = Kept::default();
+    let mut out = TakenResponse::default();
     let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted: true, length };
     let policies = match site.admit(arrival) {
         Admission::Answered(response) => {
@@ -79,7 +79,7 @@ fn serve_with_length(
     (out, result)
 }
 
-fn serve(site: &Arc<ProcessPolicies>, head: RequestHead, application: App<'_>) -> Kept {
+fn serve(site: &Arc<ProcessPolicies>, head: RequestHead, application: App<'_>) -> TakenResponse {
     let (out, result) = serve_with_length(site, head, None, application);
     assert_eq!(result, Ok(()));
     out
@@ -199,10 +199,10 @@ fn a_body_may_turn_out_too_long() {
     assert!(admit(&[], None).is_none());
     assert!(admit(&[("Content-Length", "5")], Some(5)).is_none());
     let mut policies = admit(&[("Transfer-Encoding", "chunked")], None).unwrap();
-    let (asked, mut out) = (request("POST", "/", &[]), Kept::default());
+    let (asked, mut out) = (request("POST", "/", &[]), TakenResponse::default());
     policies.refuse_body(&asked, &mut out).unwrap();
     assert_eq!(out.status(), 413);
-    let mut started = Kept::default();
+    let mut started = TakenResponse::default();
     assert_eq!(policies.refuse_body(&asked, &mut started), Err(Failed));
 }
 

@@ -24,11 +24,11 @@ const BYTES_MAX: usize = 16 << 20;
 /// Files by the paths that name them.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    kept: Mutex<Kept>,
+    kept: Mutex<CachedFiles>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedFiles {
     entries: HashMap<Box<[u8]>, Arc<Loaded>>,
     files: usize,
     bytes: usize,
@@ -92,13 +92,13 @@ impl Cache {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CachedFiles> {
         // Nothing under the lock can panic.
         self.kept.lock()
     }
 }
 
-impl Kept {
+impl CachedFiles {
     fn remove(&mut self, path: &[u8]) {
         if let Some(old) = self.entries.remove(path) {
             let (files, bytes) = old.weight();

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixtures::{Kept, request};
+use crate::fixtures::{TakenResponse, request};
 
 const TEXT: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
 const LARGE: usize = 100_000;
@@ -71,8 +71,8 @@ impl Site {
         self.folder.path().join("public").join(name)
     }
 
-    fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Option<Kept> {
-        let mut kept = Kept::default();
+    fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Option<TakenResponse> {
+        let mut kept = TakenResponse::default();
         self.files.answer(&request(method, target, fields), self.now, &mut kept)?.unwrap();
         if let Some(length) = kept.field("content-length")
             && method != "HEAD"
@@ -82,7 +82,7 @@ impl Site {
         Some(kept)
     }
 
-    fn get(&self, target: &str, fields: &[(&str, &str)]) -> Kept {
+    fn get(&self, target: &str, fields: &[(&str, &str)]) -> TakenResponse {
         self.ask("GET", target, fields).unwrap()
     }
 }
@@ -328,7 +328,7 @@ fn a_redirect_leads_nowhere_else() {
     let now = SystemTime::now();
     let files = StaticFiles::new(&[plan("/", folder.path())], Arc::new(ErrorPages::default()), now).unwrap();
     let location = |target: &str| {
-        let mut kept = Kept::default();
+        let mut kept = TakenResponse::default();
         files.answer(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
         kept.field("location").map(str::to_owned)
     };
@@ -457,7 +457,7 @@ fn the_longest_prefix_counts() {
         StaticFiles::new(&[mount("/s/", "a"), mount("/s/b", "b")], Arc::new(ErrorPages::default()), now)
             .unwrap();
     for (target, expected) in [("/s/x", "a"), ("/s/b/x", "b")] {
-        let mut kept = Kept::default();
+        let mut kept = TakenResponse::default();
         files.answer(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
         assert_eq!(kept.body, expected.as_bytes());
     }
