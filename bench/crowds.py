@@ -15,7 +15,7 @@ from comparison import first_response, median
 from load import load, undisturbed
 from peers import Cannot, Wanted
 from report import ratio
-from rows import HELLO, Row
+from rows import HELLO, RequestKind
 from running import Failed, Running
 from servers import LOAD_CORE, Server
 
@@ -33,7 +33,7 @@ def allow_connections(count):
 def kept(options):
     """The load of 100 connections, alone and beside 9900 that have had a response and do nothing."""
     allow_connections(KEPT + 500)
-    row = Row("kept", "plain:hello", HELLO)
+    row = RequestKind("kept", "plain:hello", HELLO)
 
     def measure(running):
         first_response(row, running)
@@ -113,7 +113,7 @@ def listen(listeners, duration):
 def events(options):
     """1000 clients under gevent, each with an event a second."""
     allow_connections(LISTENERS + 500)
-    row = Row("events", "events:events", lambda body: True, wanted=Wanted(gevent=True))
+    row = RequestKind("events", "events:events", lambda body: True, wanted=Wanted(gevent=True))
     duration = max(options.seconds, 4)
 
     def heard(running, listeners):

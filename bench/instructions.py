@@ -36,7 +36,7 @@ CALLGRIND = ["valgrind", "--tool=callgrind", "--quiet", "--trace-children=yes"]
 
 
 @dataclass
-class Row:
+class RequestKind:
     """One kind of request to one kind of server."""
 
     module: str
@@ -55,13 +55,13 @@ USER = b'{"active":true,"id":7,"name":"somebody","tags":["a","b","c"]}\n'
 def rows():
     file = (site_folder() / "1k").read_bytes()
     return {
-        "hello": Row("plain", "hello", "/", HELLO),
-        "flask": Row("flask_app", "app", "/users/7", USER),
-        "http2": Row("plain", "hello", "/", HELLO, client="http2"),
-        "static": Row("plain", "hello", "/static/1k", file, make=anygate_static),
-        "tls": Row("plain", "hello", "/", HELLO, make=anygate_tls("ecdsa"), client="tls"),
-        "post 20 KB": Row("plain", "post", "/", b"20000", body=b"x" * 20_000),
-        "100 KB": Row("plain", "large", "/", b"x" * 100_000),
+        "hello": RequestKind("plain", "hello", "/", HELLO),
+        "flask": RequestKind("flask_app", "app", "/users/7", USER),
+        "http2": RequestKind("plain", "hello", "/", HELLO, client="http2"),
+        "static": RequestKind("plain", "hello", "/static/1k", file, make=anygate_static),
+        "tls": RequestKind("plain", "hello", "/", HELLO, make=anygate_tls("ecdsa"), client="tls"),
+        "post 20 KB": RequestKind("plain", "post", "/", b"20000", body=b"x" * 20_000),
+        "100 KB": RequestKind("plain", "large", "/", b"x" * 100_000),
     }
 
 

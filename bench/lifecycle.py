@@ -12,7 +12,7 @@ from crowds import best_of, measured, noted
 from load import load
 from peers import Wanted
 from report import ratio
-from rows import Row, is_page_of_books
+from rows import RequestKind, is_page_of_books
 from running import Failed
 from servers import CACHE
 
@@ -41,7 +41,7 @@ def start_large(options):
         **{name: peers.ALL[name] for name in ("anygate", "granian", "peregrine", "m0serve", "uWSGI", "gunicorn")},
         **{f"{name}, preloaded": preloaded(peers.ALL[name]) for name in ("anygate", "gunicorn")},
     }
-    row = Row("start", "large:application", b"Hello, World!", wanted=Wanted(workers=4))
+    row = RequestKind("start", "large:application", b"Hello, World!", wanted=Wanted(workers=4))
 
     def measure(running):
         first_response(row, running)
@@ -73,7 +73,7 @@ def preloaded(make):
 
 def reload(options):
     """HUP in the middle of the load; every connection is new, so that none is lost because it is old."""
-    row = Row("reload", "generation:application", lambda body: True, wanted=Wanted(workers=2))
+    row = RequestKind("reload", "generation:application", lambda body: True, wanted=Wanted(workers=2))
     fields = {"Connection": "close"}
     duration = max(options.seconds, 6)
 
@@ -104,7 +104,7 @@ def reload(options):
 
 def memory(options):
     """What 4 preloaded Django workers have to themselves or share among each other, after some load."""
-    row = Row("memory", "django_app:application", is_page_of_books, "/books", wanted=Wanted(workers=4, preload=True))
+    row = RequestKind("memory", "django_app:application", is_page_of_books, "/books", wanted=Wanted(workers=4, preload=True))
 
     def measure(running):
         first_response(row, running)

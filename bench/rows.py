@@ -18,7 +18,7 @@ BOUNDARY = "a-boundary-between-parts"
 
 
 @dataclass
-class Row:
+class RequestKind:
     """One kind of request."""
 
     title: str
@@ -96,7 +96,7 @@ KB, MB = 1000, 1_000_000
 
 
 def small():
-    hello = functools.partial(Row, application="plain:hello", expected=HELLO)
+    hello = functools.partial(RequestKind, application="plain:hello", expected=HELLO)
     return [
         hello("hello, 13 bytes"),
         hello("hello over TLS", wanted=TLS),
@@ -108,7 +108,7 @@ def small():
 
 
 def uploads():
-    post = functools.partial(Row, application="plain:post", fields=OCTETS)
+    post = functools.partial(RequestKind, application="plain:post", fields=OCTETS)
     large = functools.partial(post, body=b"x" * 10 * MB, expected=b"10000000", connections=4)
     million = functools.partial(post, body=b"x" * MB, expected=b"1000000", connections=16)
     return [
@@ -124,8 +124,8 @@ def uploads():
 
 
 def downloads():
-    large = functools.partial(Row, application="plain:large", expected=b"x" * 100_000)
-    huge = functools.partial(Row, application="plain:ten_megabytes", expected=b"x" * 10 * MB, connections=4)
+    large = functools.partial(RequestKind, application="plain:large", expected=b"x" * 100_000)
+    huge = functools.partial(RequestKind, application="plain:ten_megabytes", expected=b"x" * 10 * MB, connections=4)
     blocks = b"".join(b"a short block, line %02d\n" % number for number in range(20))
     return [
         large("100 KB"),
@@ -133,21 +133,21 @@ def downloads():
         large("100 KB over HTTP/2 and TLS", wanted=HTTP2, connections=10, streams=10),
         huge("10 MB, one bytes object"),
         huge("10 MB over TLS", wanted=TLS),
-        Row("a generator of 20 short blocks", "plain:short_blocks", blocks),
-        Row("1 MB in blocks of 16 KB", "plain:streamed", b"x" * 64 * 16_384, connections=8),
+        RequestKind("a generator of 20 short blocks", "plain:short_blocks", blocks),
+        RequestKind("1 MB in blocks of 16 KB", "plain:streamed", b"x" * 64 * 16_384, connections=8),
     ]
 
 
 def frameworks():
-    flask = functools.partial(Row, application="flask_app:app", path="/users/7", expected=is_user)
-    upload = functools.partial(Row, path="/upload", body=multipart(b"x" * MB), fields=FORM, expected=b"1000000")
+    flask = functools.partial(RequestKind, application="flask_app:app", path="/users/7", expected=is_user)
+    upload = functools.partial(RequestKind, path="/upload", body=multipart(b"x" * MB), fields=FORM, expected=b"1000000")
     return [
         flask("Flask JSON"),
         flask("Flask JSON, 2 workers on 2 cores", wanted=Wanted(workers=2), both_cores=True),
         upload("Flask, 1 MB multipart", application="flask_app:app", connections=8),
         upload("Django, 1 MB multipart", application="django_app:application", connections=8),
-        Row("Django, template and ORM", "django_app:application", is_page_of_books, "/books", connections=8),
-        Row(
+        RequestKind("Django, template and ORM", "django_app:application", is_page_of_books, "/books", connections=8),
+        RequestKind(
             "web2py, page with form, session and database",
             "web2py_app:application",
             is_guest_book,
@@ -186,14 +186,14 @@ def policies():
         ]
 
     servers = {**variants, "peregrine, ids, log, health, compression": peregrine, "peregrine": peers.peregrine}
-    return [Row("hello with policies", "plain:hello", HELLO, fields={"Accept-Encoding": "gzip"}, servers=servers)]
+    return [RequestKind("hello with policies", "plain:hello", HELLO, fields={"Accept-Encoding": "gzip"}, servers=servers)]
 
 
 def files():
     rows = []
     for size, connections in (("1k", 32), ("100k", 32), ("10m", 4), ("100m", 4)):
         file = functools.partial(
-            Row,
+            RequestKind,
             application="plain:hello",
             path=f"/static/{size}",
             expected=(site_folder() / size).read_bytes(),

@@ -40,7 +40,6 @@ EXCEPTIONS = {
     "Asked": "the request of a failure; Request is the contract's type",
     "Begun": "the beginning of a measurement in sampling.rs",
     "Elsewhere": "config's name for a server of another package; in rate_limit.rs, a table of another server",
-    "Row": "the row of a process, of a table in bench",
 }
 
 SUFFIXES = ("", "s", "ed", "ing", "er")

@@ -3,9 +3,9 @@
 use std::io;
 
 use anygate_policy::metrics::Totals;
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 
-/// Levels of messages, in the order of the numbers that [`Row::want_log_level`] takes, from 1.
+/// Levels of messages, in the order of the numbers that [`ProcessRow::want_log_level`] takes, from 1.
 pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 
 /// Access to the process tree, and control of it.
@@ -14,7 +14,7 @@ pub trait Processes: Send + Sync {
     fn workers(&self) -> Vec<Worker<'_>>;
 
     /// Returns the rows of the supervisor, and of all processes that are gone.
-    fn others(&self) -> [Row<'_>; 2];
+    fn others(&self) -> [ProcessRow<'_>; 2];
 
     /// Asks something of the supervisor.
     ///
@@ -37,7 +37,7 @@ pub struct Worker<'t> {
     /// State of its life.
     pub stage: Stage,
     /// Row in shared memory.
-    pub row: Row<'t>,
+    pub row: ProcessRow<'t>,
 }
 
 /// State of a worker's life.

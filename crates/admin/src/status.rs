@@ -4,7 +4,7 @@ use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_policy::metrics::{self, BOUNDS, Totals};
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ fn one(worker: &Worker<'_>, now: SystemTime) -> Value {
     })
 }
 
-fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, Row<'t>)>) -> Vec<Value> {
+fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, ProcessRow<'t>)>) -> Vec<Value> {
     let mut all: Vec<(Option<u64>, Message)> = rows
         .flat_map(|(pid, row)| row.recent().list().into_iter().map(move |message| (pid, message)))
         .collect();

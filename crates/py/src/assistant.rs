@@ -15,7 +15,7 @@ use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker
 use anygate_config::{AdminPlan, BindAddress, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_server::{Answering, Events, Service, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
@@ -209,8 +209,8 @@ impl Processes for BoardProcesses {
         self.tree.workers().map(shown).collect()
     }
 
-    fn others(&self) -> [Row<'_>; 2] {
-        self.tree.others().map(Row)
+    fn others(&self) -> [ProcessRow<'_>; 2] {
+        self.tree.others().map(ProcessRow)
     }
 
     fn order(&self, order: Order) -> io::Result<()> {
@@ -252,7 +252,7 @@ fn shown(worker: anygate_supervisor::Worker<'_>) -> Shown<'_> {
             WorkerStage::Serving => Stage::Serving,
             WorkerStage::Draining => Stage::Draining,
         },
-        row: Row(worker.counts),
+        row: ProcessRow(worker.counts),
     }
 }
 
@@ -263,7 +263,7 @@ impl Events for Following {
     fn beat(&mut self, _traffic: bool) {
         logs::tend();
         let [supervisor, _] = self.0.others();
-        logs::follow(Row(supervisor));
+        logs::follow(ProcessRow(supervisor));
     }
 
     fn draining(&mut self) {}

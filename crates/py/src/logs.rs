@@ -13,7 +13,7 @@ use anygate_lock::RwLock;
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_server::{AccessLog, Reopen, SharedRow};
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
@@ -95,7 +95,7 @@ static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
 static LEVEL: AtomicU64 = AtomicU64::new(0);
 
 /// Keeps to the level of messages that the supervisor's row asks for.
-pub(crate) fn follow(supervisor: Row<'_>) {
+pub(crate) fn follow(supervisor: ProcessRow<'_>) {
     let wanted = supervisor.log_level();
     if LEVEL.swap(wanted, Ordering::Relaxed) != wanted
         && let Some(set) = SET_LEVEL.get()
@@ -137,7 +137,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
         let mut lines = text.0.trim_end().lines();
         let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
         let line = last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
-        Row((**row).as_ref()).recent().add(Clock::now(), &one_line(&line));
+        ProcessRow((**row).as_ref()).recent().add(Clock::now(), &one_line(&line));
     }
 }
 
@@ -332,7 +332,7 @@ fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
             Kind::Access => LogName::Access,
             Kind::Error => LogName::Error,
         };
-        Row((**row).as_ref()).counts().add(metrics::cell(metrics::DROPPED_LINES, log), lines);
+        ProcessRow((**row).as_ref()).counts().add(metrics::cell(metrics::DROPPED_LINES, log), lines);
     }
     news
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics::{self, DeathReason, Outcome};
 use anygate_policy::policies::Prepared;
-use anygate_policy::shared_memory::process_row::{self, Row};
+use anygate_policy::shared_memory::process_row::{self, ProcessRow};
 use anygate_server::{BetterPeer, Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
@@ -129,7 +129,7 @@ impl WorkerBody for Body {
     }
 
     fn count(&self, event: Event, counts: &[AtomicU64]) {
-        let supervisor = Row(counts);
+        let supervisor = ProcessRow(counts);
         logs::follow(supervisor);
         let counts = supervisor.counts();
         match event {
@@ -152,7 +152,7 @@ impl WorkerBody for Body {
     }
 
     fn add_up(&self, gone: &[AtomicU64], all: &[AtomicU64]) {
-        Row(gone).leave_to(Row(all));
+        ProcessRow(gone).leave_to(ProcessRow(all));
     }
 
     fn wants_assistant(&self) -> bool {
@@ -194,7 +194,7 @@ impl Body {
         if let Some(assistant) = &self.assistant {
             let counts: SharedRow = Arc::new(report.counts());
             logs::show_in(Arc::clone(&counts));
-            logs::follow(Row(report.supervisor().as_ref()));
+            logs::follow(ProcessRow(report.supervisor().as_ref()));
             row = Some(counts);
             Python::attach(|py| write_stacks_on_demand(py, &assistant.stacks));
         }
@@ -270,9 +270,9 @@ impl Events for Reporting {
         self.logs.tend();
         if let Some(row) = &self.row {
             if let Some(bytes) = process::resident_bytes() {
-                Row((**row).as_ref()).counts().set(metrics::MEMORY, bytes);
+                ProcessRow((**row).as_ref()).counts().set(metrics::MEMORY, bytes);
             }
-            logs::follow(Row(self.supervisor.as_ref()));
+            logs::follow(ProcessRow(self.supervisor.as_ref()));
         }
     }
 

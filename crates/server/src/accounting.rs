@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
 
@@ -12,12 +12,12 @@ use crate::finished::Finished;
 use crate::rules::Rules;
 
 /// Shows a request among those in flight; returns its place.
-pub(crate) fn show(row: Row<'_>, head: &RequestHead) -> Option<usize> {
+pub(crate) fn show(row: ProcessRow<'_>, head: &RequestHead) -> Option<usize> {
     row.in_flight().begin(SystemTime::now(), head.method(), head.target())
 }
 
 /// Shows it no longer.
-pub(crate) fn hide(row: Row<'_>, place: usize) {
+pub(crate) fn hide(row: ProcessRow<'_>, place: usize) {
     row.in_flight().end(place);
 }
 

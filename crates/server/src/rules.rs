@@ -10,7 +10,7 @@ use anygate_config::ServerPlan;
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::paths;
 use anygate_policy::policies::ProcessPolicies;
-use anygate_policy::shared_memory::process_row::Row;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::cgi::Mount;
 use anygate_proto::head::RequestHead;
@@ -129,8 +129,8 @@ impl Rules {
     }
 
     /// The counters of this process, if anybody reads them.
-    pub(crate) fn row(&self) -> Option<Row<'_>> {
-        self.counts.as_ref().map(|counts| Row((**counts).as_ref()))
+    pub(crate) fn row(&self) -> Option<ProcessRow<'_>> {
+        self.counts.as_ref().map(|counts| ProcessRow((**counts).as_ref()))
     }
 }
 

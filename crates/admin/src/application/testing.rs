@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_policy::cache::Cache;
 use anygate_policy::metrics::{self, Request as Counted};
-use anygate_policy::shared_memory::process_row::{self, Row};
+use anygate_policy::shared_memory::process_row::{self, ProcessRow};
 use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -56,8 +56,8 @@ impl Fake {
         fake
     }
 
-    fn row(&self, place: usize) -> Row<'_> {
-        Row(&self.rows[place])
+    fn row(&self, place: usize) -> ProcessRow<'_> {
+        ProcessRow(&self.rows[place])
     }
 
     pub(crate) fn orders(&self) -> Vec<Order> {
@@ -76,7 +76,7 @@ impl Processes for Fake {
             .to_vec()
     }
 
-    fn others(&self) -> [Row<'_>; 2] {
+    fn others(&self) -> [ProcessRow<'_>; 2] {
         [self.row(2), self.row(3)]
     }
 

@@ -16,9 +16,9 @@ pub const CELLS: usize = LOG_LEVEL + 1;
 
 /// One process's row. One that is too short shows nothing.
 #[derive(Clone, Copy)]
-pub struct Row<'a>(pub &'a [AtomicU64]);
+pub struct ProcessRow<'a>(pub &'a [AtomicU64]);
 
-impl<'a> Row<'a> {
+impl<'a> ProcessRow<'a> {
     /// Returns its counters.
     pub fn counts(self) -> Counts<'a> {
         Counts(self.0.get(..IN_FLIGHT).unwrap_or_default())
@@ -47,7 +47,7 @@ impl<'a> Row<'a> {
     }
 
     /// Adds what a process that is gone leaves to that of all others that are gone.
-    pub fn leave_to(self, all: Row<'_>) {
+    pub fn leave_to(self, all: ProcessRow<'_>) {
         self.counts().retire_into(all.counts());
         self.recent().pass_on(all.recent());
     }
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn parts_do_not_overlap() {
         let (one, all) = (row(), row());
-        let shown = Row(&one);
+        let shown = ProcessRow(&one);
         shown.counts().add(metrics::CELLS - 1, 7);
         shown.in_flight().begin(UNIX_EPOCH, b"GET", b"/");
         for number in 0..recent_errors::PLACES + 1 {
@@ -76,9 +76,9 @@ mod tests {
         assert_eq!(shown.recent().list().len(), recent_errors::PLACES);
         shown.want_log_level(3);
         assert_eq!((shown.log_level(), shown.recent().list().len()), (3, recent_errors::PLACES));
-        shown.leave_to(Row(&all));
-        assert_eq!(Row(&all).recent().list().len(), recent_errors::PLACES);
-        Row(&[]).counts().add(0, 1);
-        Row(&[]).want_log_level(1);
+        shown.leave_to(ProcessRow(&all));
+        assert_eq!(ProcessRow(&all).recent().list().len(), recent_errors::PLACES);
+        ProcessRow(&[]).counts().add(0, 1);
+        ProcessRow(&[]).want_log_level(1);
     }
 }
