@@ -58,10 +58,10 @@ def begin() -> None:
 
 def run(application: Application, queue: Any, on_error: Hook | None) -> None:
     """Handle calls until the queue of the hub is closed."""
-    Answering(application, queue, on_error).run()
+    CallRunner(application, queue, on_error).run()
 
 
-class Answering:
+class CallRunner:
     """The calls of one application."""
 
     def __init__(self, application: Application, queue: Any, on_error: Hook | None):
@@ -74,7 +74,7 @@ class Answering:
         #: Greenlets by the number of their call, if calls have a time limit.
         self.running: dict[int, greenlet] = {}
         self.has_time_limit = queue.has_time_limit
-        self.write_class = type("Write", (_Write,), {"__slots__": (), "answering": self})
+        self.write_class = type("Write", (_Write,), {"__slots__": (), "runner": self})
 
     def run(self) -> None:
         """Let the hub run until its queue is closed."""
@@ -236,24 +236,24 @@ class _Write:
 
     __slots__ = ("call",)
 
-    answering: Answering
+    runner: CallRunner
 
     def __init__(self, call: Any):
         self.call = call
 
     def __call__(self, data: bytes) -> None:
         """Send ``data``, once there is room for it."""
-        self.answering.wait(self.call, self.call.has_room)
+        self.runner.wait(self.call, self.call.has_room)
         self.call.write(data)
 
 
 class _Input(Lines):
     """``wsgi.input`` of a body that is passed on as it comes."""
 
-    __slots__ = ("answering", "call", "stream")
+    __slots__ = ("runner", "call", "stream")
 
-    def __init__(self, stream: Any, call: Any, answering: Answering):
-        self.stream, self.call, self.answering = stream, call, answering
+    def __init__(self, stream: Any, call: Any, runner: CallRunner):
+        self.stream, self.call, self.runner = stream, call, runner
 
     def read(self, size: int | None = None, /) -> bytes:
         return self._patiently(self.stream.read, size)
@@ -268,17 +268,17 @@ class _Input(Lines):
             except BlockingIOError:
                 return None
 
-        return self.answering.wait(self.call, attempt, self.answering.queue.body_timeout)[0]
+        return self.runner.wait(self.call, attempt, self.runner.queue.body_timeout)[0]
 
 
 class GreenletWebSocket:
     """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
 
     # There may be thousands that are idle.
-    __slots__ = ("_answering", "_call", "_is_listening", "_is_told", "_lock", "_socket")
+    __slots__ = ("_runner", "_call", "_is_listening", "_is_told", "_lock", "_socket")
 
-    def __init__(self, socket: WebSocket, call: Any, answering: Answering):
-        self._socket, self._call, self._answering = socket, call, answering
+    def __init__(self, socket: WebSocket, call: Any, runner: CallRunner):
+        self._socket, self._call, self._runner = socket, call, runner
         self._lock: Semaphore | None = None
         self._is_listening = False
         self._is_told = False
@@ -299,7 +299,7 @@ class GreenletWebSocket:
                     self._is_listening = True
                     self._call.want_news_of_websocket()
                 left = None if until is None else max(until - time.monotonic(), 0)
-                self._answering.wait_for_news(self._call.number_of_websocket, left)
+                self._runner.wait_for_news(self._call.number_of_websocket, left)
         except WebSocketError:
             if self._is_told or not self._socket.closed:
                 raise
@@ -330,7 +330,7 @@ class GreenletWebSocket:
             if self._lock is None:
                 self._lock = Semaphore()
             with self._lock:
-                self._answering.wait(self._call, self._call.has_room)
+                self._runner.wait(self._call, self._call.has_room)
 
 
 def _length(iterable: Any) -> int | None:

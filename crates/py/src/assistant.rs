@@ -16,7 +16,7 @@ use anygate_config::{AdminPlan, BindAddress, Plan, Protocol, ServerPlan, StatsdP
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
-use anygate_server::{Answering, Events, Service, Worker};
+use anygate_server::{Events, Runner, Service, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
 use anygate_sys::Address;
@@ -122,7 +122,7 @@ impl Assistant {
         let admin = Admin::new(about, Guard { token: self.token, hosts }, processes, cache);
         let service = Service {
             site: None,
-            answering: Answering::Threads(Arc::new(admin), THREADS),
+            runner: Runner::Threads(Arc::new(admin), THREADS),
             access_log: None,
             reopen_logs: Some(Box::new(logs::reopen)),
             files: None,

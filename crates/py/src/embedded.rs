@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use anygate_config::{Concurrency, Plan};
 use anygate_lock::Mutex;
-use anygate_server::{Answering, Ended, Events, Handle, Service, Tickets, Worker};
+use anygate_server::{Ended, Events, Handle, Runner, Service, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -77,10 +77,10 @@ impl Server {
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
-        let answering = Answering::Threads(std::sync::Arc::new(application), self.plan.server.threads);
+        let runner = Runner::Threads(std::sync::Arc::new(application), self.plan.server.threads);
         let access_log = logs.access_log();
         let service = Service {
-            answering,
+            runner,
             access_log,
             reopen_logs: None,
             files: None,

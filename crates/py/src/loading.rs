@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, VERSION};
 use anygate_proto::local_host::LocalHosts;
-use anygate_server::{Answering, Tickets, Tls};
+use anygate_server::{Runner, Tickets, Tls};
 use anygate_wsgi::{Options, WsgiApplication, WsgiHub};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -63,16 +63,16 @@ pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>
 }
 
 /// Makes the bridge to the callable of a worker.
-pub(crate) fn answering(py: Python<'_>, callable: Py<PyAny>, plan: &Plan) -> PyResult<Answering> {
+pub(crate) fn runner(py: Python<'_>, callable: Py<PyAny>, plan: &Plan) -> PyResult<Runner> {
     let multiprocess = plan.workers > 1;
     Ok(match plan.server.concurrency {
         Concurrency::Threads => {
             let application = wsgi(py, callable, plan, multiprocess, false)?;
-            Answering::Threads(Arc::new(application), plan.server.threads)
+            Runner::Threads(Arc::new(application), plan.server.threads)
         }
         Concurrency::Gevent => {
             let (callable, options) = around(py, callable, plan, multiprocess, false)?;
-            Answering::Hub(Arc::new(WsgiHub::new(py, callable, options)?), plan.server.greenlets)
+            Runner::Hub(Arc::new(WsgiHub::new(py, callable, options)?), plan.server.greenlets)
         }
     })
 }

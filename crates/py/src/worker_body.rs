@@ -24,7 +24,7 @@ use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
 use crate::interpreter::{say_goodbye, write_stacks_on_demand};
-use crate::loading::{answering, certificates, greenlets, load};
+use crate::loading::{certificates, greenlets, load, runner};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
 use crate::web2py::static_files;
@@ -198,7 +198,7 @@ impl Body {
             row = Some(counts);
             Python::attach(|py| write_stacks_on_demand(py, &assistant.stacks));
         }
-        let (answering, files) = Python::attach(|py| {
+        let (runner, files) = Python::attach(|py| {
             let failed = |error: PyErr| Failure::Server(error.to_string());
             greenlets(py, &self.plan, "begin").map_err(failed)?;
             let callable = match self.application.take() {
@@ -214,15 +214,15 @@ impl Body {
                 }
                 false => failed(error),
             };
-            let answering = answering(py, callable, &self.plan).map_err(refused)?;
+            let runner = runner(py, callable, &self.plan).map_err(refused)?;
             if let Some(site) = &site {
                 ready_check::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
             }
-            Ok((answering, files))
+            Ok((runner, files))
         })?;
         let server = |error: io::Error| Failure::Server(error.to_string());
         let service = Service {
-            answering,
+            runner,
             access_log: self.logs.access_log(),
             reopen_logs: Some(self.logs.reopener()),
             files,

@@ -46,4 +46,4 @@ pub use control::{BetterPeer, Events, Peers, Reopen, SharedRow};
 pub use exchange::error_response;
 pub use threads::call::Call;
 pub use tls::{Tickets, Tls};
-pub use worker::{Answering, Ended, Handle, Service, Worker};
+pub use worker::{Ended, Handle, Runner, Service, Worker};

@@ -36,7 +36,7 @@ use crate::tls::Tls;
 /// Application of a worker, and what surrounds it.
 pub struct Service {
     /// What calls go to.
-    pub answering: Answering,
+    pub runner: Runner,
     /// Destination of access log lines.
     pub access_log: Option<AccessLog>,
     /// Goes on in fresh log files, when the supervisor says so.
@@ -53,8 +53,8 @@ pub struct Service {
     pub peers: Option<Arc<dyn Peers>>,
 }
 
-/// Who is called for requests, on which threads.
-pub enum Answering {
+/// How an application is run: on which threads, and how many calls at a time.
+pub enum Runner {
     /// This many app threads, each with one request at a time.
     Threads(Arc<dyn Application>, usize),
     /// One thread, at most so many requests side by side. It is the thread that runs the worker, on which the
@@ -66,7 +66,7 @@ pub enum Answering {
 pub struct Worker {
     shared: Arc<Shared>,
     reactor: Box<Reactor>,
-    answering: Answering,
+    runner: Runner,
     handshakes: Arc<Handshakes>,
 }
 
@@ -114,8 +114,8 @@ impl Worker {
         signals: Option<Signals>,
         parent: Option<OwnedFd>,
     ) -> io::Result<(Worker, Handle)> {
-        let waits = matches!(service.answering, Answering::Threads(..));
-        let Service { answering, access_log, reopen_logs, files, site, tls, counts, peers } = service;
+        let waits = matches!(service.runner, Runner::Threads(..));
+        let Service { runner, access_log, reopen_logs, files, site, tls, counts, peers } = service;
         let control = Arc::new(Control::new(signals, parent, reopen_logs));
         let around = rules::Around { access_log, files, site, tls, counts, peers };
         let rules = Rules::new(plan, around, https_port(&listeners), waits);
@@ -147,7 +147,7 @@ impl Worker {
         let handle = Handle { attention: Arc::clone(&attention), control };
         let handoff = Handoff::new(Arc::clone(&attention), Arc::clone(&sampling));
         let shared = Arc::new(Shared { handoff, attention, inbox, sampling, call_limits, rules });
-        Ok((Worker { shared, reactor, answering, handshakes }, handle))
+        Ok((Worker { shared, reactor, runner, handshakes }, handle))
     }
 
     /// Serves until told to end. App threads that are still inside the application when the time to drain is over are
@@ -155,7 +155,7 @@ impl Worker {
     ///
     /// Errors: a thread cannot be started, or the poll itself fails.
     pub fn run(self, events: Box<dyn Events>) -> io::Result<Ended> {
-        let Worker { shared, reactor, answering, handshakes } = self;
+        let Worker { shared, reactor, runner, handshakes } = self;
         let rules = &shared.rules;
         if let Some(peers) = &rules.peers {
             peers.tell(0, true);
@@ -171,7 +171,7 @@ impl Worker {
             thread::Builder::new().name("handshakes".to_owned()).spawn(work)
         });
         let shaking = shaking.transpose()?;
-        let ended = serve(answering, &shared, reactor, events);
+        let ended = serve(runner, &shared, reactor, events);
         if let Some(watch) = &shared.call_limits {
             watch.end();
         }
@@ -187,21 +187,21 @@ impl Worker {
 
 /// Serves until told to end. Returns whether all threads have ended well.
 fn serve(
-    answering: Answering,
+    runner: Runner,
     shared: &Arc<Shared>,
     reactor: Box<Reactor>,
     mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
     let (watch, rules) = (shared.call_limits.as_ref(), &shared.rules);
-    match answering {
-        Answering::Threads(application, threads) => {
+    match runner {
+        Runner::Threads(application, threads) => {
             if let Some(watch) = watch {
                 let application = Arc::clone(&application);
                 watch.start(rules, move |call| application.attend_to(call))?;
             }
             run_threads(shared, reactor, &application, threads, events.as_mut())
         }
-        Answering::Hub(hub, calls) => {
+        Runner::Hub(hub, calls) => {
             let queue = Arc::new(HubQueue::new(Arc::clone(shared), calls)?);
             if let Some(watch) = watch {
                 let (hub, queue) = (Arc::clone(&hub), Arc::clone(&queue));

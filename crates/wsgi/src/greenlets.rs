@@ -56,7 +56,7 @@ impl Hub for WsgiHub {
         Python::attach(|py| {
             let run = || -> PyResult<()> {
                 let module = py.import("anygate.greenlets")?;
-                let answer = module.getattr("Answering")?.getattr("answer")?.getattr("__code__")?;
+                let answer = module.getattr("CallRunner")?.getattr("answer")?.getattr("__code__")?;
                 // A hub runs once.
                 let _ = self.answer.set(answer.unbind());
                 let _ = self.thread.set(ffi::thread(py));
