@@ -36,9 +36,6 @@ ALONE = {
 
 #: Types that keep such a word for now, each with its reason. A new type gets no entry.
 EXCEPTIONS = {
-    "Asked": "the request of a failure; Request is the contract's type",
-    "Begun": "the beginning of a measurement in sampling.rs",
-    "Elsewhere": "config's name for a server of another package; in rate_limit.rs, a table of another server",
 }
 
 SUFFIXES = ("", "s", "ed", "ing", "er")

@@ -20,7 +20,7 @@ pub enum Command {
     /// Serve. With warnings about settings that have no effect.
     Serve(Box<Plan>, Vec<String>),
     /// Serve with a server of another package.
-    Elsewhere(Box<Elsewhere>),
+    OtherServer(Box<OtherServer>),
     /// Serve with several servers side by side.
     Pool(Vec<Member>),
     /// Do something about jobs.
@@ -74,7 +74,7 @@ pub enum CronAction {
 
 /// What a server of another package is to do; its name is in the plan.
 #[derive(Debug)]
-pub struct Elsewhere {
+pub struct OtherServer {
     /// Options that somebody set, by name, with the words of whoever set them: what the server cannot do is refused with
     /// these.
     pub given: Vec<(&'static str, String)>,
@@ -161,7 +161,7 @@ pub fn parse(
                 Some((option.name, settings.named(option, &settings.given(option)?.origin)))
             });
             let given = given.collect();
-            Ok(Command::Elsewhere(Box::new(Elsewhere { given, settings, plan })))
+            Ok(Command::OtherServer(Box::new(OtherServer { given, settings, plan })))
         }
     }
 }

@@ -26,7 +26,7 @@ pub mod settings;
 mod units;
 pub mod value;
 
-pub use command::{CertificateTask, Command, CronAction, Elsewhere, Exit, Member, parse};
+pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse};
 pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel};
 pub use plan::Plan;
 pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};

@@ -352,11 +352,11 @@ mod tests {
     }
 
     #[derive(Debug, Default)]
-    struct Elsewhere {
+    struct SharedTable {
         gone: Mutex<bool>,
     }
 
-    impl Shared for Elsewhere {
+    impl Shared for SharedTable {
         fn take(&self, asks: &[Ask<'_>]) -> Option<Vec<Taken>> {
             let taken = Taken { allowed: false, remaining: 0, wait: Duration::from_secs(7) };
             (!*self.gone.lock().unwrap()).then(|| vec![taken; asks.len()])
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_nodes_share_counts_as_long_as_it_answers() {
-        let shared = Arc::new(Elsewhere::default());
+        let shared = Arc::new(SharedTable::default());
         let rules = rates(&["1/1m"]);
         let limiter =
             RateLimiter::new(&rules, RateTable::local(8), Some(Arc::clone(&shared) as Arc<dyn Shared>));

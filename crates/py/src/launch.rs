@@ -67,7 +67,7 @@ fn obey(py: Python<'_>, command: Command, given: &[OsString], folder: PathBuf) -
             run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
         }
         Command::Cron(action, plan) => cron::run(py, action, &plan),
-        Command::Elsewhere(task) => other_servers::run(py, &task, given),
+        Command::OtherServer(task) => other_servers::run(py, &task, given),
         Command::Certificate(task) => self_signed::make(&task).map(|said| show(&said)),
         Command::Top(admin) => control::run(py, "top", &[], &admin),
         Command::Control(words, admin) => control::run(py, "ctl", &words, &admin),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::{
-    Bind, BindAddress, CertificateSource, Elsewhere, LogLevel, LogTarget, Plan, Protocol, Settings, options,
+    Bind, BindAddress, CertificateSource, LogLevel, LogTarget, OtherServer, Plan, Protocol, Settings, options,
 };
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use crate::{cron, web2py};
 
 /// Serves with another server. Returns the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
-pub(crate) fn run(py: Python<'_>, task: &Elsewhere, arguments: &[OsString]) -> Result<i32, Refusal> {
+pub(crate) fn run(py: Python<'_>, task: &OtherServer, arguments: &[OsString]) -> Result<i32, Refusal> {
     let text = describe(task, arguments)?.to_string();
     let machine = |error: PyErr| Refusal::machine(error.to_string());
     let servers = py.import("anygate.servers").map_err(machine)?;
@@ -67,8 +67,8 @@ fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
     around
 }
 
-fn describe(task: &Elsewhere, arguments: &[OsString]) -> Result<Value, Refusal> {
-    let Elsewhere { given, settings, plan } = task;
+fn describe(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal> {
+    let OtherServer { given, settings, plan } = task;
     let application = &plan.application;
     let server = &application.server;
     let [bind] = plan.binds.as_slice() else {

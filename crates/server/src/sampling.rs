@@ -36,7 +36,7 @@ pub(crate) struct Sampling {
 }
 
 /// The beginning of a call that is measured.
-pub(crate) struct Begun {
+pub(crate) struct Started {
     at: Instant,
     usage: ThreadUsage,
 }
@@ -48,9 +48,9 @@ pub(crate) struct Sample {
     pub(crate) waited: Duration,
 }
 
-impl Begun {
+impl Started {
     pub(crate) fn now() -> Self {
-        Begun { at: Instant::now(), usage: clock::thread_usage() }
+        Started { at: Instant::now(), usage: clock::thread_usage() }
     }
 
     pub(crate) fn ended(&self) -> Sample {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn sleeping_is_waiting_and_computing_is_not() {
-        let begun = Begun::now();
+        let begun = Started::now();
         std::thread::sleep(Duration::from_millis(20));
         assert!(begun.ended().waited >= Duration::from_millis(10));
     }

@@ -11,7 +11,7 @@ use crate::call::{Call, Reach};
 use crate::delivery::{blocks, deliver};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
-use crate::failures::{Asked, Failures, call_within, failed, log, settle, settle_closing};
+use crate::failures::{FailedRequest, Failures, call_within, failed, log, settle, settle_closing};
 use crate::ffi::Context;
 use crate::forks;
 use crate::interrupt::Interrupts;
@@ -151,7 +151,7 @@ impl Application for WsgiApplication {
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         Python::attach(|py| {
             response.entered();
-            let asked = Asked::from(&request);
+            let asked = FailedRequest::from(&request);
             let start_response = Bound::new(py, StartResponse::default()).map_err(|error| {
                 log(py, &error, "there is no memory for a request");
                 Failed

@@ -25,20 +25,20 @@ pub(crate) struct Failures {
 
 /// A request, as far as its failure is about it.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct FailedRequest<'a> {
     pub(crate) head: &'a RequestHead,
     endpoints: &'a Endpoints,
     hidden_client: bool,
 }
 
-impl<'a> From<&Request<'a>> for Asked<'a> {
+impl<'a> From<&Request<'a>> for FailedRequest<'a> {
     fn from(request: &Request<'a>) -> Self {
         let Request { head, endpoints, hidden_client, .. } = *request;
-        Asked { head, endpoints, hidden_client }
+        FailedRequest { head, endpoints, hidden_client }
     }
 }
 
-impl Asked<'_> {
+impl FailedRequest<'_> {
     /// Whether its client is on this machine, and means it.
     fn is_local(&self, hosts: &LocalHosts) -> bool {
         let address = self.endpoints.remote_addr.parse::<IpAddr>();
@@ -51,7 +51,13 @@ impl Asked<'_> {
 
 impl Failures {
     /// The page that shows an exception, if the client may see it.
-    pub(crate) fn page(&self, py: Python<'_>, call: &Call, error: &PyErr, asked: Asked<'_>) -> Option<Page> {
+    pub(crate) fn page(
+        &self,
+        py: Python<'_>,
+        call: &Call,
+        error: &PyErr,
+        asked: FailedRequest<'_>,
+    ) -> Option<Page> {
         let answered = call.is_disconnected() || is_interruption(py, error);
         (!answered && self.debug.as_ref().is_some_and(|hosts| asked.is_local(hosts)))
             .then(|| Page::new(py, error, asked.head))
@@ -300,7 +306,7 @@ mod tests {
             ("", false, false),
         ] {
             let endpoints = Endpoints { remote_addr: address.into(), ..Endpoints::default() };
-            let asked = Asked { head: &head, endpoints: &endpoints, hidden_client };
+            let asked = FailedRequest { head: &head, endpoints: &endpoints, hidden_client };
             assert_eq!(asked.is_local(&LocalHosts::default()), expected, "{address} {hidden_client}");
         }
     }

@@ -14,7 +14,7 @@ use crate::call::{Call, over};
 use crate::delivery::{blocks, bytes, send_file};
 use crate::early_hints::EarlyHints;
 use crate::environ::Environs;
-use crate::failures::{Asked, Failures, failed, log, say, settle, settle_closing, traceback};
+use crate::failures::{FailedRequest, Failures, failed, log, say, settle, settle_closing, traceback};
 use crate::ffi::{self, ThreadNumber};
 use crate::forks;
 use crate::interrupt;
@@ -343,7 +343,7 @@ impl GreenletCall {
             None => Ok(()),
             Some(error) => {
                 let asked = call.request();
-                let asked = asked.as_ref().map(Asked::from);
+                let asked = asked.as_ref().map(FailedRequest::from);
                 let page = asked.and_then(|asked| this.failures.page(py, owner, &error, asked));
                 page.map_or(Err(Failed), |page| page.send(&mut *call))
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anygate_proto::head::ResponseHead;
 use anygate_proto::http1::BodyFraming;
 
-use crate::sampling::Begun;
+use crate::sampling::Started;
 
 /// How far a response is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(super) struct Given {
     /// The head, kept when the access log may want a field of it.
     pub(super) kept_head: Option<ResponseHead>,
     /// For a measured call.
-    pub(super) usage: Beginning<Begun>,
+    pub(super) usage: Beginning<Started>,
     /// Where somebody counts.
     pub(super) entered: Beginning<Instant>,
 }

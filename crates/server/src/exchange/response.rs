@@ -26,7 +26,7 @@ use crate::date::DateCache;
 use crate::finished::Finished;
 use crate::outbox::{FilePart, Pipe, Records, Upgraded};
 use crate::rules::{OutboxLimits, ResponseRules};
-use crate::sampling::Begun;
+use crate::sampling::Started;
 use crate::websocket::{Relay, Session, Upgrade};
 
 /// Bodies' pieces up to this size are copied behind the head, so that one system call sends both; larger ones are
@@ -170,7 +170,7 @@ impl<'a> ResponseWriter<'a> {
             status: seized.unwrap_or(self.given.status),
             body_bytes: self.given.sent_bytes,
             head: self.given.kept_head.take(),
-            sample: self.given.usage.noted().map(Begun::ended),
+            sample: self.given.usage.noted().map(Started::ended),
             entered: self.given.entered.noted().copied(),
             upgraded: false,
         }
@@ -379,7 +379,7 @@ impl<'a> ResponseWriter<'a> {
 impl Response for ResponseWriter<'_> {
     fn entered(&mut self) {
         self.given.entered.note(Instant::now);
-        self.given.usage.note(Begun::now);
+        self.given.usage.note(Started::now);
     }
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
