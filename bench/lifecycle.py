@@ -104,7 +104,9 @@ def reload(options):
 
 def memory(options):
     """What 4 preloaded Django workers have to themselves or share among each other, after some load."""
-    row = RequestKind("memory", "django_app:application", is_page_of_books, "/books", wanted=Wanted(workers=4, preload=True))
+    row = RequestKind(
+        "memory", "django_app:application", is_page_of_books, "/books", wanted=Wanted(workers=4, preload=True)
+    )
 
     def measure(running):
         first_response(row, running)

@@ -186,7 +186,9 @@ def policies():
         ]
 
     servers = {**variants, "peregrine, ids, log, health, compression": peregrine, "peregrine": peers.peregrine}
-    return [RequestKind("hello with policies", "plain:hello", HELLO, fields={"Accept-Encoding": "gzip"}, servers=servers)]
+    return [
+        RequestKind("hello with policies", "plain:hello", HELLO, fields={"Accept-Encoding": "gzip"}, servers=servers)
+    ]
 
 
 def files():

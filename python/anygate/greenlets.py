@@ -250,7 +250,7 @@ class _Write:
 class _Input(Lines):
     """``wsgi.input`` of a body that is passed on as it comes."""
 
-    __slots__ = ("runner", "call", "stream")
+    __slots__ = ("call", "runner", "stream")
 
     def __init__(self, stream: Any, call: Any, runner: CallRunner):
         self.stream, self.call, self.runner = stream, call, runner
@@ -275,7 +275,7 @@ class GreenletWebSocket:
     """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
 
     # There may be thousands that are idle.
-    __slots__ = ("_runner", "_call", "_is_listening", "_is_told", "_lock", "_socket")
+    __slots__ = ("_call", "_is_listening", "_is_told", "_lock", "_runner", "_socket")
 
     def __init__(self, socket: WebSocket, call: Any, runner: CallRunner):
         self._socket, self._call, self._runner = socket, call, runner
