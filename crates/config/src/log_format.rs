@@ -1,6 +1,8 @@
 //! The grammar of access log formats: text with atoms such as `%(h)s`, as gunicorn spells them. Reading a format checks
 //! it; what each atom becomes for a request is `policy::access_log`'s.
 
+use std::fmt;
+
 /// One part of a format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -63,10 +65,33 @@ pub const COMBINED: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s
 /// The Common Log Format: the same without referrer and user agent.
 pub const COMMON: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s"#;
 
+/// Fault of the user in a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// A `%` is not part of an atom; the text that follows.
+    NoAtom(String),
+    /// There is no atom of this name.
+    UnknownAtom(String),
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FormatError::NoAtom(after) => {
+                write!(
+                    f,
+                    "has a % that is not part of an atom such as %(h)s, before {after:?}; write %% for a %"
+                )
+            }
+            FormatError::UnknownAtom(name) => write!(f, "has no atom %({name})s; see docs/settings.md"),
+        }
+    }
+}
+
 /// Reads a format.
 ///
-/// Errors: an atom that does not exist or is not closed, in the words of the user.
-pub fn read(format: &str) -> Result<Vec<Piece>, String> {
+/// Errors: an atom that does not exist or is not closed.
+pub fn read(format: &str) -> Result<Vec<Piece>, FormatError> {
     let mut pieces = Vec::new();
     let mut rest = format;
     while let Some((text, after)) = rest.split_once('%') {
@@ -78,13 +103,9 @@ pub fn read(format: &str) -> Result<Vec<Piece>, String> {
         }
         let inner = after.strip_prefix('(').and_then(|after| after.split_once(")s"));
         let Some((name, after)) = inner else {
-            return Err(format!(
-                "has a % that is not part of an atom such as %(h)s, before {after:?}; write %% for a %"
-            ));
+            return Err(FormatError::NoAtom(after.to_owned()));
         };
-        pieces.push(Piece::Atom(
-            atom(name).ok_or_else(|| format!("has no atom %({name})s; see docs/settings.md"))?,
-        ));
+        pieces.push(Piece::Atom(atom(name).ok_or_else(|| FormatError::UnknownAtom(name.to_owned()))?));
         rest = after;
     }
     push_text(&mut pieces, rest);
@@ -154,7 +175,7 @@ mod tests {
 
     #[test]
     fn wrong_atoms_are_named() {
-        assert!(read("%(z)s").unwrap_err().contains("%(z)s"));
+        assert_eq!(read("%(z)s"), Err(FormatError::UnknownAtom("z".to_owned())));
         for bad in ["%", "%h", "%(h", "%({}i)s", "%({a}x)s", "100% sure"] {
             assert!(read(bad).is_err(), "{bad}");
         }
