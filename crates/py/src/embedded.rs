@@ -62,8 +62,8 @@ impl Server {
         }
         let logs = Logs::open(&self.plan.log, None).map_err(PyOSError::new_err)?;
         warn_of_debug(&self.plan);
-        let sockets =
-            sockets::open(&self.plan.binds, &self.plan.socket, false).map_err(PyOSError::new_err)?;
+        let sockets = sockets::open(&self.plan.binds, &self.plan.socket, false)
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
         let tickets = Tickets::new()
             .map_err(|error| PyOSError::new_err(format!("cannot generate random numbers: {error}")))?;
         let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;

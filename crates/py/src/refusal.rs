@@ -1,5 +1,7 @@
 //! Why nothing runs, for the user who asked.
 
+use std::fmt;
+
 use anygate_supervisor::APPLICATION_FAILED;
 
 /// Why nothing runs: an exit code and one line for the user.
@@ -12,8 +14,8 @@ impl Refusal {
     }
 
     /// The machine says no.
-    pub(crate) fn machine(message: impl Into<String>) -> Self {
-        Refusal(1, message.into())
+    pub(crate) fn machine(message: impl fmt::Display) -> Self {
+        Refusal(1, message.to_string())
     }
 
     /// The application cannot be loaded, and that was said.

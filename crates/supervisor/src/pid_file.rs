@@ -1,6 +1,7 @@
 //! The file that holds the supervisor's process number. A lock tells whether that supervisor runs: the number alone may be
 //! that of another program by now.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
@@ -20,10 +21,10 @@ pub struct PidFile {
 impl PidFile {
     /// Writes the file. One that an ended supervisor left is replaced.
     ///
-    /// Errors: one line that says what is in the way.
-    pub fn write(path: PathBuf) -> Result<PidFile, String> {
-        let shown = path.display();
-        let failed = |what: &str, error: io::Error| format!("pid_file: cannot {what} {shown}: {error}");
+    /// Errors: the system refuses it, or the file is not ours to replace.
+    pub fn write(path: PathBuf) -> Result<PidFile, PidFileError> {
+        let failed =
+            |step: &'static str, error: io::Error| PidFileError::System { step, path: path.clone(), error };
         let pid = std::process::id();
         let file = loop {
             let mut file = OpenOptions::new()
@@ -38,10 +39,7 @@ impl PidFile {
             match lock::for_process(&file) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(format!(
-                        "pid_file: {shown} belongs to the running process {}; stop it or name another file",
-                        text.trim()
-                    ));
+                    return Err(PidFileError::Running { pid: text.trim().to_owned(), path });
                 }
                 Err(error) => return Err(failed("lock", error)),
             }
@@ -50,9 +48,7 @@ impl PidFile {
                 continue;
             }
             if !text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(format!(
-                    "pid_file: {shown} holds something else than a process number; name another file"
-                ));
+                return Err(PidFileError::NotOurs { path });
             }
             file.set_len(0)
                 .and_then(|()| file.rewind())
@@ -61,6 +57,52 @@ impl PidFile {
             break file;
         };
         Ok(PidFile { path, pid, file })
+    }
+}
+
+/// Reason why a pid file cannot be written.
+#[derive(Debug)]
+pub enum PidFileError {
+    /// The system refused a step.
+    System {
+        /// What was tried: a verb.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Error of the system.
+        error: io::Error,
+    },
+    /// The process that wrote the file still runs.
+    Running {
+        /// Its number.
+        pid: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file contains something else, so the setting names a wrong file.
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for PidFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PidFileError::System { step, path, error } => {
+                write!(f, "pid_file: cannot {step} {}: {error}", path.display())
+            }
+            PidFileError::Running { pid, path } => write!(
+                f,
+                "pid_file: {} belongs to the running process {pid}; stop it or name another file",
+                path.display()
+            ),
+            PidFileError::NotOurs { path } => write!(
+                f,
+                "pid_file: {} holds something else than a process number; name another file",
+                path.display()
+            ),
+        }
     }
 }
 
@@ -100,7 +142,7 @@ mod tests {
             assert!(!path.exists());
         }
         fs::write(&path, "listen = 80\n").unwrap();
-        assert!(PidFile::write(path.clone()).unwrap_err().contains("something else"));
+        assert!(matches!(PidFile::write(path.clone()), Err(PidFileError::NotOurs { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "listen = 80\n");
     }
 

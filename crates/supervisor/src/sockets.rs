@@ -1,7 +1,9 @@
 //! Opens the sockets of a plan, before anything else starts. All or none: the first that fails ends it.
 
+use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anygate_config::{Bind, BindAddress, Protocol, SocketPlan};
 use anygate_sys::{Address, BindError, Families, Listener, UnixOptions, process};
@@ -32,8 +34,8 @@ impl Socket {
 
 /// Opens every bind. `admin`: for the assistant.
 ///
-/// Errors: one line that says which bind failed, why, and what to do.
-pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket>, String> {
+/// Errors: the first bind that failed, why, and what to do.
+pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket>, OpenError> {
     let mut sockets = Vec::new();
     for bind in binds {
         let protocol = bind.protocol;
@@ -69,22 +71,26 @@ fn families(address: &BindAddress, binds: &[Bind]) -> Families {
     if shared { Families::Apart } else { Families::System }
 }
 
-fn open_one(address: &BindAddress, families: Families, plan: &SocketPlan) -> Result<Vec<Listener>, String> {
+fn open_one(
+    address: &BindAddress,
+    families: Families,
+    plan: &SocketPlan,
+) -> Result<Vec<Listener>, OpenError> {
     match address {
         BindAddress::Tcp { host, port } => tcp(host, *port, families, plan.backlog),
         BindAddress::Unix(path) => unix(path, plan).map(|listener| vec![listener]),
-        BindAddress::Fd(number) => Listener::adopt(*number).map(|listener| vec![listener]).map_err(|error| {
-            format!("cannot listen on fd://{number}: {error}; the program that starts anygate must open it")
-        }),
+        BindAddress::Fd(number) => Listener::adopt(*number)
+            .map(|listener| vec![listener])
+            .map_err(|error| OpenError::Descriptor { number: *number, error }),
     }
 }
 
 /// A name may stand for several addresses (`localhost`: IPv4 and IPv6); all that this machine has are bound.
-fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Listener>, String> {
+fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Listener>, OpenError> {
     let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let addresses: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
-        .map_err(|error| format!("cannot listen on {shown}: {host:?} cannot be resolved: {error}"))?
+        .map_err(|error| OpenError::Unresolved { address: shown.clone(), host: host.to_owned(), error })?
         .collect();
     let mut listeners: Vec<Listener> = Vec::new();
     let mut failure = None;
@@ -100,11 +106,11 @@ fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Li
                 listeners.push(listener);
             }
             Err(error) if is_absent(&error) => failure = Some(error),
-            Err(error) => return Err(tcp_error(&shown, port, &error)),
+            Err(error) => return Err(OpenError::Tcp { address: shown, port, error }),
         }
     }
     match failure {
-        Some(error) if listeners.is_empty() => Err(tcp_error(&shown, port, &error)),
+        Some(error) if listeners.is_empty() => Err(OpenError::Tcp { address: shown, port, error }),
         _ => Ok(listeners),
     }
 }
@@ -112,47 +118,112 @@ fn tcp(host: &str, port: u16, families: Families, backlog: u32) -> Result<Vec<Li
 /// The machine does not have this address, or not this family.
 fn is_absent(error: &BindError) -> bool {
     matches!(error, BindError::System(error)
-        if matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported))
+        if matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported))
 }
 
-fn tcp_error(shown: &str, port: u16, error: &BindError) -> String {
-    let advice = match error {
+/// Reason why a bind cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The setting names a host that has no address.
+    Unresolved {
+        /// Host and port.
+        address: String,
+        /// The host alone.
+        host: String,
+        /// Error of the resolver.
+        error: io::Error,
+    },
+    /// The machine refuses a TCP address.
+    Tcp {
+        /// Host and port.
+        address: String,
+        /// The port alone.
+        port: u16,
+        /// Why.
+        error: BindError,
+    },
+    /// The machine refuses the path of a unix socket, or something else is there.
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        error: BindError,
+    },
+    /// The program that starts anygate did not open the descriptor.
+    Descriptor {
+        /// Its number.
+        number: i32,
+        /// Why.
+        error: BindError,
+    },
+    /// The setting `socket_owner` names a user or group that does not exist.
+    UnknownOwner {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The system cannot look up users or groups.
+    Owner(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Unresolved { address, host, error } => {
+                write!(f, "cannot listen on {address}: {host:?} cannot be resolved: {error}")
+            }
+            OpenError::Tcp { address, port, error } => {
+                write!(f, "cannot listen on {address}: {error}{}", tcp_advice(*port, error))
+            }
+            OpenError::Unix { path, error } => {
+                let advice = match error {
+                    BindError::Live => "; stop it or choose another path",
+                    BindError::NotASocket => "; remove it or choose another path",
+                    BindError::TooLong(_) => "; choose a shorter one",
+                    _ => "",
+                };
+                write!(f, "cannot listen on unix:{}: {error}{advice}", path.display())
+            }
+            OpenError::Descriptor { number, error } => write!(
+                f,
+                "cannot listen on fd://{number}: {error}; the program that starts anygate must open it"
+            ),
+            OpenError::UnknownOwner { kind, name } => write!(f, "socket_owner: there is no {kind} {name:?}"),
+            OpenError::Owner(error) => write!(f, "socket_owner: {error}"),
+        }
+    }
+}
+
+fn tcp_advice(port: u16, error: &BindError) -> &'static str {
+    match error {
         BindError::System(error) => match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; stop what uses it or choose another port (--port, --bind)",
-            std::io::ErrorKind::AddrNotAvailable => "; see `ip address` for those it has",
-            std::io::ErrorKind::PermissionDenied if port < 1024 => {
+            io::ErrorKind::AddrInUse => "; stop what uses it or choose another port (--port, --bind)",
+            io::ErrorKind::AddrNotAvailable => "; see `ip address` for those it has",
+            io::ErrorKind::PermissionDenied if port < 1024 => {
                 "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another (--port, --bind)"
             }
             _ => "",
         },
         _ => "",
-    };
-    format!("cannot listen on {shown}: {error}{advice}")
+    }
 }
 
-fn unix(path: &Path, plan: &SocketPlan) -> Result<Listener, String> {
-    let shown = path.display();
+fn unix(path: &Path, plan: &SocketPlan) -> Result<Listener, OpenError> {
     let mut options = UnixOptions { mode: plan.unix_mode, uid: None, gid: None };
     if let Some((user, group)) = &plan.unix_owner {
-        let unknown = |kind: &str, name: &str| format!("socket_owner: there is no {kind} {name:?}");
+        let unknown = |kind, name: &str| OpenError::UnknownOwner { kind, name: name.to_owned() };
         if !user.is_empty() {
-            let found = process::user(user).map_err(|error| format!("socket_owner: {error}"))?;
+            let found = process::user(user).map_err(OpenError::Owner)?;
             options.uid = Some(found.ok_or_else(|| unknown("user", user))?.uid);
         }
         if let Some(group) = group {
-            let found = process::group(group).map_err(|error| format!("socket_owner: {error}"))?;
+            let found = process::group(group).map_err(OpenError::Owner)?;
             options.gid = Some(found.ok_or_else(|| unknown("group", group))?);
         }
     }
-    Listener::bind_unix(path, options, plan.backlog).map_err(|error| {
-        let advice = match &error {
-            BindError::Live => "; stop it or choose another path",
-            BindError::NotASocket => "; remove it or choose another path",
-            BindError::TooLong(_) => "; choose a shorter one",
-            _ => "",
-        };
-        format!("cannot listen on unix:{shown}: {error}{advice}")
-    })
+    Listener::bind_unix(path, options, plan.backlog)
+        .map_err(|error| OpenError::Unix { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
@@ -173,7 +244,7 @@ mod tests {
     fn a_port_in_use_is_named_with_advice() {
         let first = open(&[local(0)], &PLAN, false).unwrap();
         let Address::Inet(address) = first[0].listener.local() else { panic!() };
-        let error = open(&[local(address.port())], &PLAN, false).unwrap_err();
+        let error = open(&[local(address.port())], &PLAN, false).unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.contains("in use") && error.contains("--port"),
             "{error}"
@@ -193,7 +264,9 @@ mod tests {
     fn unknown_owners_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let plan = SocketPlan { unix_owner: Some(("nobody-such".to_owned(), None)), ..PLAN };
-        let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan, false).unwrap_err();
+        let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan, false)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nobody-such"), "{error}");
     }
 }
