@@ -59,7 +59,8 @@ pub(crate) fn greenlets(py: Python<'_>, plan: &Plan, function: &str) -> PyResult
 
 /// The certificates of addresses that speak HTTPS.
 pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, String> {
-    plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose()
+    let tls = plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose();
+    tls.map_err(|error| error.to_string())
 }
 
 /// Makes the bridge to the callable of a worker.

@@ -45,5 +45,5 @@ pub use access_log::{AccessLog, Lines};
 pub use control::{BetterPeer, Events, Peers, Reopen, SharedRow};
 pub use exchange::error_response;
 pub use threads::call::Call;
-pub use tls::{Tickets, Tls};
+pub use tls::{CertificateError, Tickets, Tls};
 pub use worker::{Ended, Handle, Runner, Service, Worker};

@@ -18,7 +18,7 @@ use rustls::{Error, InconsistentKeys};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-use super::files::{read, shown};
+use super::files::{CertificateError, read, shown};
 
 const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
@@ -49,7 +49,10 @@ impl PairFiles {
 }
 
 /// Reads all pairs of a plan, in its order. Also returns what is worth a warning.
-pub(super) fn load(plan: &TlsPlan, provider: &CryptoProvider) -> Result<(Vec<Pair>, Vec<String>), String> {
+pub(super) fn load(
+    plan: &TlsPlan,
+    provider: &CryptoProvider,
+) -> Result<(Vec<Pair>, Vec<String>), CertificateError> {
     let password = plan.key_password_file.as_deref().map(password).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let mut warnings = Vec::new();
@@ -65,7 +68,7 @@ pub(super) fn load(plan: &TlsPlan, provider: &CryptoProvider) -> Result<(Vec<Pai
 /// The files of all pairs of a plan.
 ///
 /// Errors: a folder cannot be read, or has none.
-pub(super) fn files(plan: &TlsPlan) -> Result<Vec<PairFiles>, String> {
+pub(super) fn files(plan: &TlsPlan) -> Result<Vec<PairFiles>, CertificateError> {
     let mut found = Vec::new();
     for source in &plan.certificates {
         match source {
@@ -73,14 +76,14 @@ pub(super) fn files(plan: &TlsPlan) -> Result<Vec<PairFiles>, String> {
                 found.push(PairFiles::new(certificate.clone(), key.clone()));
             }
             CertificateSource::Folder(folder) => {
-                let pairs = folder_files(folder)
-                    .map_err(|error| format!("{} cannot be read: {error}", shown(folder)))?;
+                let pairs =
+                    folder_files(folder).map_err(|error| CertificateError::unreadable(folder, error))?;
                 if pairs.is_empty() {
-                    return Err(format!(
+                    return Err(CertificateError::Content(format!(
                         "the directory {} contains no certificate with its key: NAME.pem with NAME.key, or \
                          NAME/fullchain.pem with NAME/privkey.pem",
                         shown(folder)
-                    ));
+                    )));
                 }
                 found.extend(pairs);
             }
@@ -110,11 +113,15 @@ fn folder_files(folder: &Path) -> io::Result<Vec<PairFiles>> {
 }
 
 /// The first line of a file.
-fn password(path: &Path) -> Result<String, String> {
-    let text = String::from_utf8(read(path)?).map_err(|_| format!("{} is not UTF-8 text", shown(path)))?;
+fn password(path: &Path) -> Result<String, CertificateError> {
+    let text = String::from_utf8(read(path)?)
+        .map_err(|_| CertificateError::Content(format!("{} is not UTF-8 text", shown(path))))?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err(format!("the first line of {} is empty; it must be the password of the key", shown(path))),
+        _ => Err(CertificateError::Content(format!(
+            "the first line of {} is empty; it must be the password of the key",
+            shown(path)
+        ))),
     }
 }
 
@@ -123,34 +130,41 @@ fn load_pair(
     password: Option<&str>,
     provider: &CryptoProvider,
     now: u64,
-) -> Result<(Pair, Option<String>), String> {
+) -> Result<(Pair, Option<String>), CertificateError> {
     let called = shown(&files.certificate);
-    let unusable =
-        |error: &dyn std::fmt::Display| format!("the certificate {called} cannot be used: {error}");
+    let unusable = |error: &dyn std::fmt::Display| {
+        CertificateError::Content(format!("the certificate {called} cannot be used: {error}"))
+    };
     let pem = read(&files.certificate)?;
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
     let Some(own) = chain.first() else {
-        return Err(format!("{called} contains no certificate (PEM)"));
+        return Err(CertificateError::Content(format!("{called} contains no certificate (PEM)")));
     };
     let (_, parsed) = X509Certificate::from_der(own).map_err(|error| unusable(&error))?;
     let names = names(&parsed);
     let warning = out_of_time(&parsed, now).map(|reason| format!("the certificate {called} {reason}"));
     let key = key(files, password)?;
-    let mut key = CertifiedKey::from_der(chain.clone(), key, provider).map_err(|error| match error {
+    let key = CertifiedKey::from_der(chain.clone(), key, provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
             "the certificate {called} and the key {} do not fit; the server's own certificate must be the first of \
              its file",
             shown(&files.key)
         ),
         error => format!("the certificate {called} and the key {} cannot be used: {error}", shown(&files.key)),
-    })?;
+    });
+    let mut key = key.map_err(CertificateError::Content)?;
     match fs::read(&files.staple) {
         // DER, as `openssl ocsp -respout` writes it: RFC 6960 section 4.2.1, a SEQUENCE.
         Ok(staple) if staple.first() == Some(&0x30) => key.ocsp = Some(staple),
-        Ok(_) => return Err(format!("{} is not an OCSP response (DER)", shown(&files.staple))),
+        Ok(_) => {
+            return Err(CertificateError::Content(format!(
+                "{} is not an OCSP response (DER)",
+                shown(&files.staple)
+            )));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("{} cannot be read: {error}", shown(&files.staple))),
+        Err(error) => return Err(CertificateError::unreadable(&files.staple, error)),
     }
     Ok((Pair { key: Arc::new(key), names }, warning))
 }
@@ -184,37 +198,42 @@ fn date(time: &ASN1Time) -> String {
     format!("{}-{:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", at.year(), u8::from(at.month()), at.day())
 }
 
-fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'static>, String> {
+fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let called = shown(&files.key);
     let pem = read(&files.key)?;
     let text = String::from_utf8_lossy(&pem);
     if text.contains(OLD_ENCRYPTED) {
         let path = files.key.display();
-        return Err(format!(
+        return Err(CertificateError::Content(format!(
             "the private key {called} is encrypted in a form that is out of use; convert it: openssl pkcs8 -topk8 \
              -in {path} -out {path}.new"
-        ));
+        )));
     }
     if let Some((_, rest)) = text.split_once(ENCRYPTED_BEGIN)
         && let Some((inner, _)) = rest.split_once(ENCRYPTED_END)
     {
         let Some(password) = password else {
-            return Err(format!(
+            return Err(CertificateError::Setting(format!(
                 "the private key {called} is encrypted: name the file with its password: ssl_key_password_file"
-            ));
+            )));
         };
-        return decrypt(&format!("{ENCRYPTED_BEGIN}{inner}{ENCRYPTED_END}\n"), password)
-            .map_err(|reason| format!("the private key {called} cannot be decrypted: {reason}"));
+        return decrypt(&format!("{ENCRYPTED_BEGIN}{inner}{ENCRYPTED_END}\n"), password).map_err(|reason| {
+            CertificateError::Content(format!("the private key {called} cannot be decrypted: {reason}"))
+        });
     }
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) if files.key == files.certificate => {
-            Err(format!("{called} contains no private key (PEM): name the file that does: ssl_private_key"))
+            Err(CertificateError::Setting(format!(
+                "{called} contains no private key (PEM): name the file that does: ssl_private_key"
+            )))
         }
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-            Err(format!("{called} contains no private key (PEM)"))
+            Err(CertificateError::Content(format!("{called} contains no private key (PEM)")))
         }
-        Err(error) => Err(format!("the private key {called} cannot be used: {error}")),
+        Err(error) => {
+            Err(CertificateError::Content(format!("the private key {called} cannot be used: {error}")))
+        }
     }
 }
 
@@ -295,7 +314,7 @@ mod tests {
     fn what_is_wrong_is_said_with_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let error = || load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap_err();
+        let error = || load(&plan(folder.path()), &aws_lc_rs::default_provider()).unwrap_err().to_string();
         assert!(error().contains("contains no certificate with its key"));
         write_pair(&at("a.pem"), &at("a.key"), &["a"], (-1, 1));
         fs::write(at("a.ocsp"), "text").unwrap();

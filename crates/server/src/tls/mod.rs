@@ -26,6 +26,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use choice::Choice;
+pub use files::CertificateError;
 use files::{read, shown};
 use snapshot::Snapshot;
 pub use tickets::Tickets;
@@ -48,8 +49,8 @@ struct Inner {
 impl Tls {
     /// Reads what the plan names. TLS 1.2 and 1.3 are spoken. Servers that share `tickets` know each other's clients.
     ///
-    /// Errors: one line that names the file and says what is wrong with it.
-    pub fn load(plan: &TlsPlan, tickets: &Tickets) -> Result<Tls, String> {
+    /// Errors: a file cannot be read, or is not what it should be.
+    pub fn load(plan: &TlsPlan, tickets: &Tickets) -> Result<Tls, CertificateError> {
         let snapshot = Snapshot::of(plan);
         let (config, warnings) = config(plan, tickets)?;
         let current = Mutex::new(Arc::new(config));
@@ -62,7 +63,7 @@ impl Tls {
     }
 
     /// Reads everything again, for connections that come from now on. If that fails, what was there stays.
-    fn reload(&self) -> Result<Vec<String>, String> {
+    fn reload(&self) -> Result<Vec<String>, CertificateError> {
         let (config, warnings) = config(&self.0.plan, &self.0.tickets)?;
         *self.0.current.lock() = Arc::new(config);
         Ok(warnings)
@@ -74,12 +75,12 @@ impl Tls {
     }
 }
 
-fn config(plan: &TlsPlan, tickets: &Tickets) -> Result<(ServerConfig, Vec<String>), String> {
+fn config(plan: &TlsPlan, tickets: &Tickets) -> Result<(ServerConfig, Vec<String>), CertificateError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let (pairs, warnings) = certificates::load(plan, &provider)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| CertificateError::Setting(error.to_string()))?;
     let (builder, authority) = match &plan.client_ca {
         None => (builder.with_no_client_auth(), Vec::new()),
         Some(path) => {
@@ -106,16 +107,20 @@ fn verifier(
     pem: &[u8],
     required: bool,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let unusable =
-        |error: &dyn std::fmt::Display| format!("the client CA {} cannot be used: {error}", shown(path));
+) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        CertificateError::Content(format!("the client CA {} cannot be used: {error}", shown(path)))
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| unusable(&error))?;
         roots.add(certificate).map_err(|error| unusable(&error))?;
     }
     if roots.is_empty() {
-        return Err(format!("{} contains no certificate (PEM) of a client CA", shown(path)));
+        return Err(CertificateError::Content(format!(
+            "{} contains no certificate (PEM) of a client CA",
+            shown(path)
+        )));
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if required { builder } else { builder.allow_unauthenticated() };
