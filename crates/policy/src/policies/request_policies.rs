@@ -132,7 +132,7 @@ impl RequestPolicies {
 
     /// Responds in the application's place; `None`: the application is to be called. What it then writes into its
     /// [filtered response](Self::filter) may be for the cache alone.
-    pub fn answer(
+    pub fn respond(
         &mut self,
         request: &RequestHead,
         out: &mut (dyn Response + Send),

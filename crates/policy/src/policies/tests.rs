@@ -69,7 +69,7 @@ fn serve_with_length(
         return (out, result);
     };
     policies.prepare(&mut head);
-    let result = match policies.answer(&head, &mut out) {
+    let result = match policies.respond(&head, &mut out) {
         Some(result) => result,
         None => {
             let result = application(&head, &mut policies.filter(&head, &mut out));

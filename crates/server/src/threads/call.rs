@@ -265,7 +265,7 @@ impl Call {
         let _entered = span.enter();
         let answered = guarded(|| match policies {
             None => file(out).map(|sent| sent.map_err(|_| Failed)),
-            Some(policies) => policies.answer(head, out).or_else(|| {
+            Some(policies) => policies.respond(head, out).or_else(|| {
                 let sent = file(&mut policies.filter(head, out))?;
                 Some(policies.finish(head, sent.map_err(|_| Failed), out))
             }),
