@@ -232,13 +232,17 @@ mod tests {
         assert!(allows(&[], "/", ""));
     }
 
+    /// Few different bits, so that networks lie in each other.
+    fn low_bits(bits: u128) -> u32 {
+        u32::try_from(bits & 0xc000_0003).unwrap()
+    }
+
     fn networks() -> impl Strategy<Value = Vec<Network>> {
         let network = (any::<u128>(), 0u8..=128, any::<bool>()).prop_map(|(bits, length, four)| {
             if four {
                 let length = length % 33;
                 let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                // Few different bits, so that networks lie in each other.
-                let address = (bits as u32 & 0xc000_0003) & mask;
+                let address = low_bits(bits) & mask;
                 Network::new(IpAddr::V4(Ipv4Addr::from_bits(address)), length).unwrap()
             } else {
                 let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
@@ -258,7 +262,7 @@ mod tests {
             four: bool,
         ) {
             let address = if four {
-                IpAddr::V4(Ipv4Addr::from_bits(bits as u32 & 0xc000_0003))
+                IpAddr::V4(Ipv4Addr::from_bits(low_bits(bits)))
             } else {
                 IpAddr::V6(Ipv6Addr::from_bits(bits & (0xc << 120 | 3)))
             };

@@ -323,7 +323,8 @@ mod tests {
             let mut now = Duration::from_secs(5);
             for step in steps {
                 // Whole units, so that both count the same.
-                let step = duration(Duration::from_millis(step).as_nanos() as u64 >> UNIT_BITS);
+                let nanoseconds = u64::try_from(Duration::from_millis(step).as_nanos()).unwrap();
+                let step = duration(nanoseconds >> UNIT_BITS);
                 now += step;
                 tokens = full.min(tokens + step.as_nanos());
                 let taken = table.take(key(b"a"), &rate, now);

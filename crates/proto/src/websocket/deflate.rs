@@ -382,9 +382,9 @@ mod tests {
                     say_client_bits: false,
                 };
                 let (mut deflater, mut inflater) = (Deflater::new(&agreed), Inflater::new(&agreed));
-                for length in [1, 5, 300, PIECE_BYTES, 100_000] {
+                for length in [1, 5, 300, u32::try_from(PIECE_BYTES).unwrap(), 100_000] {
                     let noise = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes()[0];
-                    let message: Vec<u8> = (0..length).map(|number| noise(number as u32)).collect();
+                    let message: Vec<u8> = (0..length).map(noise).collect();
                     let (mut packed, mut plain) = (Vec::new(), Vec::new());
                     deflater.message(&message, &mut packed);
                     let mut take = |bytes: &[u8]| {

@@ -4,6 +4,11 @@
 //! A stream with a complete request becomes a connection of its own, with one request and a [`Stream`] for a socket, so
 //! that app threads serve streams as they serve any other connection, several at a time.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the maximum of streams is 100, and h2 wants it as u32 here and as usize there"
+)]
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
