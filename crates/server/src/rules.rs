@@ -52,18 +52,20 @@ pub(crate) struct Around {
     pub(crate) tls: Option<Tls>,
     pub(crate) counts: Option<SharedRow>,
     pub(crate) peers: Option<Arc<dyn Peers>>,
+    /// Folder for temporary files.
+    pub(crate) temp_dir: Option<PathBuf>,
 }
 
 impl Rules {
     /// `https_port`: where clients of a redirect are sent. `waits`: whether threads may wait for a client's bodies, and for
     /// room in its outbox.
     pub(crate) fn new(plan: &ServerPlan, around: Around, https_port: Option<u16>, waits: bool) -> Rules {
-        let Around { access_log, files, site, tls, counts, peers } = around;
+        let Around { access_log, files, site, tls, counts, peers, temp_dir } = around;
         let outbox = OutboxLimits {
             memory_max_bytes: plan.response_memory_max_bytes,
             spool_max_bytes: plan.response_spool_max_bytes,
             write_timeout: plan.write_timeout,
-            temp_dir: plan.temp_dir.clone(),
+            temp_dir: temp_dir.clone(),
             waits,
         };
         let websocket = Arc::new(WebSocketRules {
@@ -90,7 +92,7 @@ impl Rules {
                     chunk_extensions_max_bytes: plan.chunk_extensions_max_bytes,
                 },
                 body_memory_max_bytes: plan.body_memory_max_bytes,
-                temp_dir: plan.temp_dir.clone(),
+                temp_dir,
                 body_timeout: plan.body_timeout,
                 stream_timeout: waits.then_some(plan.body_timeout),
                 stream_paths: plan.stream_paths.clone(),

@@ -12,6 +12,7 @@ use anygate_policy::metrics;
 use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
+use anygate_sys::process;
 use anygate_sys::signals::Signals;
 use anygate_sys::{Address, Listener, forked};
 use mio::{Poll, Token, Waker};
@@ -21,6 +22,7 @@ use crate::attention::Attention;
 use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
+use crate::outbox::spool;
 use crate::panics::panic_text;
 use crate::reactor::{Around, Reactor, WAKER};
 use crate::rules::{self, Rules};
@@ -32,6 +34,10 @@ use crate::threads::hub::HubQueue;
 use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
+
+/// Descriptors that connections leave to others: a quarter of all, within these bounds.
+const FILES_RESERVED_MIN: usize = 64;
+const FILES_RESERVED_MAX: usize = 1024;
 
 /// Application of a worker, and what surrounds it.
 pub struct Service {
@@ -117,7 +123,8 @@ impl Worker {
         let waits = matches!(service.runner, Runner::Threads(..));
         let Service { runner, access_log, reopen_logs, files, site, tls, counts, peers } = service;
         let control = Arc::new(Control::new(signals, parent, reopen_logs));
-        let around = rules::Around { access_log, files, site, tls, counts, peers };
+        let temp_dir = spool::usable_folder(plan.temp_dir.as_deref());
+        let around = rules::Around { access_log, files, site, tls, counts, peers, temp_dir };
         let rules = Rules::new(plan, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
             row.counts().set(metrics::THREADS, rules.calls_max as u64);
@@ -134,7 +141,7 @@ impl Worker {
         let reactor = Box::new(Reactor::new(
             poll,
             listeners,
-            plan.connections_max,
+            connections_max(plan.connections_max),
             Arc::clone(&rules),
             Around {
                 attention: Arc::clone(&attention),
@@ -295,4 +302,13 @@ fn https_port(listeners: &[(Protocol, Listener)]) -> Option<u16> {
         Address::Inet(address) if *protocol == Protocol::Https => Some(address.port()),
         _ => None,
     })
+}
+
+/// Maximum number of connections, given what the settings allow and how many files this process may open: a part of them is
+/// for the application, for bodies in temporary files, and for what the worker opens itself.
+fn connections_max(allowed: usize) -> usize {
+    let limit =
+        process::file_limit().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let reserve = (limit / 4).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX);
+    allowed.min(limit.saturating_sub(reserve)).max(1)
 }

@@ -133,6 +133,11 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(most)
 }
 
+/// Returns the number of files that this process may open.
+pub fn file_limit() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
 /// Asks the system to signal this process when its parent ends. On systems without that the caller's own watch (a
 /// pipe that ends with the parent) must do.
 #[cfg(target_os = "linux")]
@@ -247,5 +252,6 @@ mod tests {
     fn the_file_limit_rises_to_what_is_allowed() {
         let limit = raise_file_limit().unwrap();
         assert_eq!(raise_file_limit().unwrap(), limit);
+        assert_eq!(file_limit().unwrap(), limit);
     }
 }

@@ -564,7 +564,8 @@ rows! {
         metavar: "DIR",
         section: Section::Limits,
         help: "directory for temporary files",
-        details: "If not set: the system's, or `TMPDIR`. The files have no names and vanish with the worker.",
+        details: "If not set: `TMPDIR`, or the system's. Where no file can be made there, another directory of the system \
+                  is taken, and a warning says so. The files have no names and vanish with the worker.",
         ..BASE
     },
     HEADER_TIMEOUT: Duration = Opt {
@@ -622,7 +623,8 @@ rows! {
         metavar: "N",
         section: Section::Limits,
         help: "maximum number of open connections per worker",
-        details: "Further connections wait to be accepted.",
+        details: "At most three quarters of the files that a process may open, so that the application has some. Further \
+                  connections take the place of the longest idle ones, or wait to be accepted.",
         ..BASE
     },
     STREAM_PATHS: Vec<String> = Opt {

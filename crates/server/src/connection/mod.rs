@@ -167,6 +167,11 @@ impl Connection {
         connection
     }
 
+    /// Whether it waits for the first byte of a request, over TLS too.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle) && self.input.is_empty() && !self.more
+    }
+
     /// Whether nobody waits for the response any more: the client has left, or the stream was reset.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.pipe.is_broken() || self.pipe.stream().http2().is_some_and(Http2Stream::is_reset)

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anygate_lock::Mutex;
@@ -24,6 +25,38 @@ use crate::outbox::{Pipe, WAIT_MAX};
 pub(crate) struct BodySpool {
     memory: Vec<u8>,
     file: Option<(File, u64)>,
+    /// Present where no temporary file takes the body.
+    kept: Option<Kept>,
+}
+
+/// Bytes of one body in memory that should be in a file, as part of those that the worker has for all of them.
+#[derive(Default)]
+struct Kept(usize);
+
+/// Maximum bytes in memory of all bodies for which there is no temporary file.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes in memory of all such bodies of this process.
+static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+impl Kept {
+    fn add(&mut self, bytes: usize) -> io::Result<()> {
+        let before = KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        self.0 += bytes;
+        match before + bytes <= KEPT_BYTES_MAX {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "no temporary file takes it, and other bodies need the memory",
+            )),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 impl BodySpool {
@@ -38,6 +71,19 @@ impl BodySpool {
             self.memory.extend_from_slice(bytes);
             return Ok(());
         }
+        if self.kept.is_none() {
+            match self.spool(bytes, dir) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.take_back(&error)?,
+            }
+        }
+        let kept = self.kept.get_or_insert_default();
+        kept.add(bytes.len())?;
+        self.memory.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn spool(&mut self, bytes: &[u8], dir: Option<&Path>) -> io::Result<()> {
         let (file, length) = match &mut self.file {
             Some(spooled) => spooled,
             none => {
@@ -53,12 +99,27 @@ impl BodySpool {
         Ok(())
     }
 
+    /// No temporary file takes more: what was spooled goes back to memory, as far as the worker has some for that.
+    fn take_back(&mut self, error: &io::Error) -> io::Result<()> {
+        spool::note_failure(error);
+        let mut kept = Kept::default();
+        if let Some((file, length)) = &self.file {
+            let length = usize::try_from(*length).map_err(io::Error::other)?;
+            kept.add(length)?;
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, 0)?;
+            (self.memory, self.file) = (bytes, None);
+        }
+        self.kept = Some(kept);
+        Ok(())
+    }
+
     /// The complete body; `None` when it is empty.
     pub(crate) fn finish(self) -> Option<Box<dyn Body>> {
         match self.file {
             Some((file, length)) => Some(Box::new(FileBody { file, length, position: 0 })),
             None if self.memory.is_empty() => None,
-            None => Some(Box::new(MemoryBody { bytes: self.memory, position: 0 })),
+            None => Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _kept: self.kept })),
         }
     }
 }
@@ -66,6 +127,7 @@ impl BodySpool {
 struct MemoryBody {
     bytes: Vec<u8>,
     position: usize,
+    _kept: Option<Kept>,
 }
 
 impl Body for MemoryBody {

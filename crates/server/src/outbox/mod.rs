@@ -118,7 +118,7 @@ impl Pipe {
             }
         }
         for part in parts.iter().filter(|part| !part.is_empty()) {
-            self.push(&mut outbox, part, limits)?;
+            outbox.push(part, limits);
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ impl Pipe {
             sent = self.stream.send_before_more(head).unwrap_or(0);
         }
         if let Some(rest @ [_, ..]) = head.get(sent..) {
-            self.push(&mut outbox, rest, limits)?;
+            outbox.push(rest, limits);
         }
         outbox.queue.push_back(Segment::File(part));
         outbox.progress.get_or_insert_with(Instant::now);
@@ -256,14 +256,6 @@ impl Pipe {
             Flushed::Broken => Err(SendError::Disconnected),
             Flushed::Empty | Flushed::Blocked => Ok(()),
         }
-    }
-
-    fn push(&self, outbox: &mut Outbox, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
-        outbox.push(bytes, limits).map_err(|error| {
-            tracing::error!("cannot spool a response to a temporary file: {error}");
-            self.break_off();
-            SendError::Spool
-        })
     }
 
     /// Sends what waits, as much as the socket takes now.

@@ -29,6 +29,8 @@ pub(super) struct Outbox {
     pub(super) ended: bool,
     pub(super) memory_bytes: usize,
     pub(super) spool_bytes: u64,
+    /// No temporary file takes more: the response waits for its client.
+    pub(super) spool_failed: bool,
     /// Time at which the client last accepted data, while data waits.
     pub(super) progress: Option<Instant>,
 }
@@ -93,18 +95,28 @@ impl Outbox {
     pub(super) fn is_full(&self, limits: &OutboxLimits) -> bool {
         match limits.spool_max_bytes {
             0 => self.memory_bytes >= limits.memory_max_bytes,
+            _ if self.spool_failed => self.memory_bytes >= limits.memory_max_bytes,
             spool_max_bytes => self.spool_bytes >= spool_max_bytes,
         }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) -> io::Result<()> {
+    /// Keeps bytes. Where no temporary file takes them they stay in memory, and the outbox is full.
+    pub(super) fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) {
         self.progress.get_or_insert_with(Instant::now);
-        let fits = limits.spool_max_bytes == 0 || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;
+        let fits = limits.spool_max_bytes == 0
+            || self.spool_failed
+            || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;
         match self.queue.back_mut() {
-            Some(Segment::Spool { file, written, .. }) if *written < SPOOL_FILE_BYTES => {
-                file.write_all_at(bytes, *written)?;
-                *written += bytes.len() as u64;
-                self.spool_bytes += bytes.len() as u64;
+            Some(Segment::Spool { file, written, .. })
+                if *written < SPOOL_FILE_BYTES && !self.spool_failed =>
+            {
+                match file.write_all_at(bytes, *written) {
+                    Ok(()) => {
+                        *written += bytes.len() as u64;
+                        self.spool_bytes += bytes.len() as u64;
+                    }
+                    Err(error) => self.keep(bytes, &error),
+                }
             }
             Some(Segment::Memory { bytes: tail, sent }) if fits => {
                 // What was sent leaves memory too, but is not moved out byte by byte.
@@ -115,18 +127,27 @@ impl Outbox {
                 tail.extend_from_slice(bytes);
                 self.memory_bytes += bytes.len();
             }
-            _ if fits => {
-                self.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
-                self.memory_bytes += bytes.len();
-            }
-            _ => {
-                let file = spool::file(limits.temp_dir.as_deref())?;
-                file.write_all_at(bytes, 0)?;
-                self.queue.push_back(Segment::Spool { file, sent: 0, written: bytes.len() as u64 });
-                self.spool_bytes += bytes.len() as u64;
-            }
+            _ if fits => self.push_memory(bytes),
+            _ => match spooled(bytes, limits) {
+                Ok(file) => {
+                    self.queue.push_back(Segment::Spool { file, sent: 0, written: bytes.len() as u64 });
+                    self.spool_bytes += bytes.len() as u64;
+                }
+                Err(error) => self.keep(bytes, &error),
+            },
         }
-        Ok(())
+    }
+
+    /// Keeps in memory what no temporary file took.
+    fn keep(&mut self, bytes: &[u8], error: &io::Error) {
+        spool::note_failure(error);
+        self.spool_failed = true;
+        self.push_memory(bytes);
+    }
+
+    fn push_memory(&mut self, bytes: &[u8]) {
+        self.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
+        self.memory_bytes += bytes.len();
     }
 
     /// Counts `count` bytes of the first segment as sent.
@@ -160,6 +181,15 @@ impl Outbox {
         if self.queue.is_empty() {
             // An idle connection keeps no memory for its next response.
             self.queue = VecDeque::new();
+            // There may be room for the next one.
+            self.spool_failed = false;
         }
     }
+}
+
+/// A new temporary file with these bytes.
+fn spooled(bytes: &[u8], limits: &OutboxLimits) -> io::Result<File> {
+    let file = spool::file(limits.temp_dir.as_deref())?;
+    file.write_all_at(bytes, 0)?;
+    Ok(file)
 }

@@ -33,6 +33,8 @@ pub(super) struct Acceptance {
     pub(super) alone_until: Option<Instant>,
     /// The listeners are looked at until nobody waits, whatever the poll announces.
     pub(super) until_empty: bool,
+    /// When it was last said that the system refuses further connections.
+    pub(super) refused_at: Option<Instant>,
 }
 
 impl Acceptance {
@@ -44,6 +46,7 @@ impl Acceptance {
             deferrals: 0,
             alone_until: None,
             until_empty: false,
+            refused_at: None,
         }
     }
 

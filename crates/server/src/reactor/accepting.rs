@@ -33,6 +33,8 @@ const DEFERRAL: Duration = Duration::from_millis(1);
 const ALONE: Duration = Duration::from_secs(1);
 /// Pause in accepting when the machine has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two messages about that.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 impl Reactor {
     /// All app threads are busy, or not any more.
@@ -204,9 +206,10 @@ impl Reactor {
         self.acceptance.looked();
         for index in 0..self.listeners.len() {
             while left > 0 {
-                if self.clients() >= self.connections_max {
-                    // Others may accept; we go on when a connection ends.
+                if self.clients() >= self.connections_max && self.close_idle() == 0 {
+                    // Others may accept; we go on when a connection ends, or has been idle for long enough.
                     self.stop_accepting();
+                    self.acceptance.look_at(self.now + ACCEPT_PAUSE);
                     return;
                 }
                 let Some((protocol, listener)) = self.listeners.get(index) else { return };
@@ -243,7 +246,11 @@ impl Reactor {
                     // The client gave up before we came to it (accept(2), "Error handling").
                     Err(error) if is_clients_fault(&error) => left -= 1,
                     Err(error) => {
-                        tracing::warn!("cannot accept connections for now: {error}");
+                        if self.acceptance.refused_at.is_none_or(|at| at + REFUSED_PAUSE <= self.now) {
+                            self.acceptance.refused_at = Some(self.now);
+                            tracing::warn!("cannot accept connections for now: {error}");
+                        }
+                        self.close_idle();
                         self.stop_accepting();
                         if let Some(peers) = &self.rules.peers {
                             peers.leave();

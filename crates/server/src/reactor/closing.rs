@@ -1,15 +1,20 @@
 //! Connections whose time is over, and closing them.
 
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 
 use super::{Entry, Reactor};
 use crate::connection::State;
+use crate::rules::Timeouts;
 
 /// Maximum time that a refused client may go on sending before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
+/// Minimum time for which a connection is idle before it is closed to make room.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+/// One connection in so many is closed at a time.
+const IDLE_SHARE: usize = 16;
 
 impl Reactor {
     pub(super) fn expire(&mut self) {
@@ -73,6 +78,34 @@ impl Reactor {
         }
         self.deadlines.set(token, Some(self.now + LINGER));
         self.again.push_back(token);
+    }
+
+    /// Closes connections that have been idle for long, to make room for others: those that never had a request, or, where
+    /// there are none, those that have waited longest for another. Returns how many.
+    pub(super) fn close_idle(&mut self) -> usize {
+        let Timeouts { header, keepalive, .. } = self.rules.timeouts;
+        let mut idle: Vec<(bool, Instant, usize)> = self
+            .connections
+            .iter()
+            .filter_map(|(token, entry)| match entry {
+                Entry::Here(connection) if connection.is_idle() => {
+                    let is_used = connection.served > 0;
+                    let allowed = if is_used { keepalive } else { header };
+                    let since = self.deadlines.at(token)?.checked_sub(allowed)?;
+                    Some((is_used, since, token))
+                }
+                Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
+            })
+            .collect();
+        let none_is_new = idle.iter().all(|(is_used, ..)| *is_used);
+        idle.retain(|(is_used, since, _)| *is_used == none_is_new && *since + IDLE_MIN <= self.now);
+        idle.sort_unstable();
+        // Looking at all of them costs too much to do it for each connection that comes.
+        let count = idle.len().min(1 + self.connections.len() / IDLE_SHARE);
+        for (_, _, token) in idle.drain(..count) {
+            self.close(token);
+        }
+        count
     }
 
     pub(super) fn close(&mut self, token: usize) {
