@@ -1,5 +1,5 @@
-//! The access log of a worker: lines are gathered in memory by whichever thread ended a call and written by whoever owns
-//! the reactor, before it waits: under load one write carries many lines, and a quiet server writes each at once.
+//! The access log of a worker: the thread that ends a call adds its line in memory, and the owner of the reactor writes
+//! all lines before it waits: under load one write carries many lines, and a quiet server writes each at once.
 
 use std::time::{Duration, SystemTime};
 

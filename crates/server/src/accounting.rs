@@ -24,7 +24,7 @@ pub(crate) fn hide(row: ProcessRow<'_>, place: usize) {
 /// What there is to count of a call, beside its response.
 #[derive(Default)]
 pub(crate) struct Timing {
-    /// When it began, if anybody wants to know.
+    /// When it began, if calls are counted, logged or limited.
     pub(crate) begun: Option<Instant>,
     /// Time at which the request was complete, if calls are counted.
     pub(crate) ready: Option<Instant>,
@@ -32,7 +32,7 @@ pub(crate) struct Timing {
     pub(crate) received: u64,
 }
 
-/// Notes that a call has ended: for the supervisor, for whoever looks, and in the access log.
+/// Records the end of a call: in the counters, in the list of requests in flight, and in the access log.
 pub(crate) fn account(
     rules: &Rules,
     attention: &Attention,

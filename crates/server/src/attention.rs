@@ -9,7 +9,7 @@ use mio::Waker;
 pub(crate) struct Attention {
     /// Tokens of connections that want to be looked after.
     called: Mutex<Vec<usize>>,
-    /// Interrupts whoever waits in the reactor.
+    /// Interrupts the thread that waits in the reactor.
     waker: Waker,
     draining: AtomicBool,
     /// Calls have ended since the supervisor was told.

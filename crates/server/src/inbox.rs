@@ -25,7 +25,7 @@ impl Inbox {
         self.attention.wake();
     }
 
-    /// Returns a connection without telling anybody.
+    /// Returns a connection without waking the reactor.
     pub(crate) fn put_down(&self, connection: Box<Connection>) {
         self.returned.lock().push(connection);
     }

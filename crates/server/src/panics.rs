@@ -1,4 +1,4 @@
-//! What a panic said, for whoever keeps it from ending more than it should.
+//! The message of a panic, for the code that keeps it from ending more than it should.
 
 use std::any::Any;
 

@@ -1,5 +1,5 @@
-//! One stored response: whether it may be stored at all, how fresh it is, what it is told as, and its bytes for a store
-//! elsewhere.
+//! One stored response: whether it may be stored at all, how fresh it is, and its bytes for a store of
+//! another process.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,7 +36,7 @@ type Varying = (Vec<u8>, Option<Vec<u8>>);
 
 /// How long what can be validated is kept when it is stale; half as long what cannot.
 const GRACE: Duration = Duration::from_secs(3600);
-/// Fields of requests whose answers are for one client, if nothing says otherwise.
+/// Fields of requests whose responses are for one client, if nothing says otherwise.
 const PERSONAL: [&str; 2] = ["authorization", "cookie"];
 
 /// Rules that decide whether and for how long responses of a path are stored.
@@ -87,7 +87,7 @@ impl Entry {
             let is_personal = PERSONAL.iter().any(|name| request.field(name).is_some());
             lifetime =
                 if is_personal { None } else { terms.default_lifetime.filter(|_| response.status() == 200) };
-            // Nobody said that it is for all, so it is only for those who say as little about themselves.
+            // It does not say that it is for all clients, so it is only for requests without these fields.
             for name in PERSONAL {
                 if !vary.iter().any(|(other, _)| other == name.as_bytes()) {
                     vary.push((name.as_bytes().to_vec(), None));
@@ -196,7 +196,7 @@ impl Entry {
         left.saturating_add(self.grace).saturating_sub(stale)
     }
 
-    /// Whether it answers this request, too (section 4.1).
+    /// Whether it is a response to this request, too (section 4.1).
     pub fn fits(&self, request: &RequestHead) -> bool {
         self.vary.iter().all(|(name, value)| field_value(request, name) == *value)
     }

@@ -83,7 +83,7 @@ impl Cache {
     pub fn purge(&self, https: bool, authority: &[u8], target: &[u8]) {
         let uri = key(https, authority, b"", target);
         self.contents.forget(&uri);
-        // Of whatever mount point; other processes keep theirs until they are stale.
+        // For every mount point; other processes keep theirs until they are stale.
         self.contents.store.remove_prefix(&[&uri[..], b"\0"].concat());
     }
 

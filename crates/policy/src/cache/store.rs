@@ -1,4 +1,4 @@
-//! Where stored responses are: in this process, or elsewhere behind the same few operations.
+//! Stores of responses: the memory of this process, or another store with the same few operations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,7 +13,7 @@ use super::entry::Entry;
 /// Maximum number of responses per URI that differ by request fields.
 const VARIANTS_MAX: usize = 16;
 
-/// Keeps responses by key. A store may forget anything at any time, and nothing it does may fail for its user.
+/// Responses by key. A store may forget anything at any time, and nothing it does may fail for its user.
 pub trait Store: Send + Sync + fmt::Debug {
     /// A response under this key that fits the request.
     fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>>;
@@ -31,7 +31,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn is_shared(&self) -> bool;
 }
 
-/// Responses in the memory of this process; those that were not asked for the longest make room.
+/// Responses in the memory of this process; the least recently used make room.
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: usize,

@@ -35,7 +35,7 @@ impl Connection {
                     (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
                 }
                 Ok(Some(uwsgi::Packet::Ping)) => {
-                    // A ping only asks whether somebody is there; a peer that has gone needs no pong.
+                    // A ping only checks that the server is alive; a peer that has gone needs no pong.
                     let _ = self.pipe.stream().send(uwsgi::PONG);
                     return Err(Next::Close);
                 }

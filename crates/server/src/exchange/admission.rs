@@ -18,7 +18,7 @@ use crate::redirect::to_https;
 use crate::rules::ReadRules;
 use crate::websocket::Upgrade;
 
-/// Said once: a proxy may be in front that nobody named.
+/// Said once: a proxy may be in front that the settings do not name.
 static UNTRUSTED: Once = Once::new();
 /// Said once: a page of a friend may want to open WebSockets.
 static FOREIGN: Once = Once::new();
@@ -43,7 +43,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// The head is complete: what a proxy said of the client holds, and the site admits the request or answers it. `ends`
+    /// The head is complete: what a proxy said of the client holds, and the site admits or refuses the request. `ends`
     /// are those of the connection, `length` is that of the body if it is known.
     pub(crate) fn enter(
         &mut self,

@@ -25,8 +25,7 @@ pub fn error_response(
     (head, body)
 }
 
-/// A page for what the server itself answers. It repeats nothing of the request, so that nothing can be
-/// reflected into a browser.
+/// Error page of the server itself. It repeats nothing of the request, so that nothing can be reflected into a browser.
 pub(crate) fn error_page(status: u16) -> (ResponseHead, String) {
     let line = format!("{status} {}", reason(status));
     let mut head = ResponseHead::default();

@@ -64,7 +64,7 @@ impl AppThread<'_> {
         }
     }
 
-    /// Answers one exchange; afterwards owns the reactor if nobody else does.
+    /// Runs the call of one exchange; afterwards owns the reactor if no other thread does.
     fn exchange(&mut self, mut connection: Box<Connection>) -> Option<Box<Reactor>> {
         self.calls = self.calls.wrapping_add(1);
         let measured = self.shared.sampling.wants_sample(self.calls);

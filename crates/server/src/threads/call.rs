@@ -1,7 +1,7 @@
-//! One call of the application: its steps and their order, which nobody else knows.
+//! One call of the application: its steps and their order, which are written here alone.
 //!
 //! 1. [`begin`](Call::begin): the call is numbered and watched if it has a time limit, shown among the requests in flight,
-//!    and timed if somebody counts or logs. The policies of the request, its body and its span (its identifier and trace)
+//!    and timed if calls are counted or logged. The policies of the request, its body and its span (its identifier and trace)
 //!    are the call's from here on.
 //! 2. [`prepare`](Call::prepare): the policies decide whether the application is to be called. They may wait.
 //! 3. [`answer`](Call::answer): the policies or a static file in the application's place, else the application, whose
@@ -230,8 +230,8 @@ impl Call {
 // Step 3.
 
 impl Call {
-    /// Has the request answered: in the application's place if it can be, else by the application. What is returned is for
-    /// the end.
+    /// Sends a response: in the application's place if possible, else the application's. The result is for
+    /// [`end`](Self::end).
     pub fn answer(
         &mut self,
         application: &dyn Application,
@@ -247,7 +247,8 @@ impl Call {
         guarded(call).unwrap_or(Err(Failed))
     }
 
-    /// Answers in the application's place; `None`: it is to be called. What it then writes may be for the cache alone.
+    /// Responds in the application's place; `None`: the application is to be called. What it then writes may be for the
+    /// cache alone.
     pub fn answer_in_place(
         &mut self,
         files: Option<&Web2pyStatic>,

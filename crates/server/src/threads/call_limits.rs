@@ -1,8 +1,8 @@
 //! Calls that take longer than `slow_request` or `request_timeout`. A thread of its own watches them, where there is such a
-//! limit. Of a slow one it has the application tell where it is. To one that is overdue it answers 504 in place of the
-//! application, has the application's thread interrupted, and says when that does not stop.
+//! limit. Of a slow one it has the application tell where it is. For one that is overdue it sends 504 in place of the
+//! application's response, has the application's thread interrupted, and says when that does not stop.
 //!
-//! Looking at a call may wait for whatever the application holds, so it is done on a further thread.
+//! Looking at a call may wait for locks that the application holds, so it is done on a further thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl CallLimits {
             // A WebSocket may last.
             if running.pipe.upgraded().is_none() {
                 count(rules, metrics::SLOW);
-                // Nobody listens when the worker has ended.
+                // The receiver is gone when the worker has ended.
                 let _ = attendant.send(running.describe(number, now));
             }
         }
@@ -184,7 +184,7 @@ impl CallLimits {
         None
     }
 
-    /// Tells of each call that was interrupted and does not stop; returns when the next one is told of.
+    /// Logs each call that was interrupted and does not stop; returns when the next one is due.
     fn find_stuck(&self, calls: &mut Calls, now: Instant) -> Option<Instant> {
         let is_stuck = |since: Instant| since + STUCK <= now;
         calls.interrupted.retain(|_, (since, call)| {
@@ -227,7 +227,7 @@ impl Running {
         }
     }
 
-    /// Answers 504 if nothing was answered, else breaks the connection off (RFC 9110 section 15.6.5).
+    /// Sends 504 if no response has begun, else breaks the connection off (RFC 9110 section 15.6.5).
     fn break_off(mut self, rules: &Rules) {
         let (mut date, draining) = (DateCache::default(), AtomicBool::new(true));
         self.exchange.begin_response(Wanted::default());

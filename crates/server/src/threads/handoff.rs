@@ -42,19 +42,19 @@ struct Floor {
 /// Who has the reactor.
 #[derive(Default)]
 enum Owner {
-    /// An app thread, or whoever starts the worker.
+    /// An app thread, or the thread that starts the worker.
     #[default]
     AppThread,
     /// The steward.
     Steward,
-    /// Nobody while its owner calls the application: that thread takes it back, or the steward sees to it.
+    /// No thread while its owner calls the application: that thread takes it back, or the steward does.
     Lent(Box<Reactor>),
-    /// Nobody: an idle app thread is meant to take it.
+    /// No thread: an idle app thread is to take it.
     Offered(Box<Reactor>),
 }
 
 impl Owner {
-    /// The reactor, while nobody has it.
+    /// The reactor, while no thread owns it.
     fn slot(&self) -> Option<&Reactor> {
         match self {
             Owner::Lent(reactor) | Owner::Offered(reactor) => Some(reactor),
@@ -62,7 +62,7 @@ impl Owner {
         }
     }
 
-    /// Takes the reactor for `owner` if nobody has it.
+    /// Takes the reactor for `owner` if no thread owns it.
     fn take(&mut self, owner: Owner) -> Option<Box<Reactor>> {
         match std::mem::replace(self, owner) {
             Owner::Lent(reactor) | Owner::Offered(reactor) => Some(reactor),
@@ -149,7 +149,7 @@ impl Handoff {
         }
     }
 
-    /// Takes the reactor back, if nobody else did.
+    /// Takes the reactor back, unless another thread has.
     pub(crate) fn take_back(&self) -> Option<Box<Reactor>> {
         self.lock().owner.take(Owner::AppThread)
     }

@@ -1,5 +1,5 @@
-//! Files of certificates that change while they are used. Whoever renews them (certbot lets symbolic links point to new
-//! files, one after the other) need not tell us.
+//! Files of certificates that change while they are used. No signal is needed when they are renewed (certbot lets
+//! symbolic links point to new files, one after the other).
 
 use std::fs::File;
 
@@ -26,8 +26,8 @@ impl Renewal {
         Renewal { used: tls.0.snapshot.clone(), last: Snapshot::of(&tls.0.plan), may }
     }
 
-    /// To be called from time to time. Files that changed are read when they look the same twice: whoever changes them is
-    /// done then.
+    /// To be called from time to time. Files that changed are read when they look the same twice: the
+    /// change is complete then.
     pub(crate) fn look(&mut self, tls: &Tls) {
         if !self.may {
             return;

@@ -1,8 +1,8 @@
 //! Tickets: what a client brings when it comes again, so that its handshake needs no certificate (RFC 5077, RFC 8446
 //! section 2.2). Only this server can read them, and all of its workers can: their keys follow from one seed.
 //!
-//! The seed changes with time by a function that cannot be turned round, in every worker alike. Whoever learns it can
-//! read the tickets of the time before the last change no more.
+//! The seed changes with time by a function that cannot be turned round, in every worker alike. An attacker who
+//! learns it cannot read tickets from before the last change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Begins with a seed that nobody knows.
+    /// Begins with a random seed.
     ///
     /// Errors: the system has no random numbers.
     pub fn new() -> Result<Tickets, getrandom::Error> {

@@ -182,7 +182,7 @@ impl Stream {
         })
     }
 
-    /// Resets the stream, so that nobody takes its response for whole.
+    /// Resets the stream, so that its client does not take the response for complete.
     pub(crate) fn reset(&self) {
         // A stream that is gone already needs no reset.
         let _ = self.with(|half| {

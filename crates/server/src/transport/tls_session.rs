@@ -1,5 +1,5 @@
-//! A socket with a TLS session around it (rustls keeps the session). It is fed by whoever reads or writes the connection;
-//! nothing here waits.
+//! A socket with a TLS session around it (rustls keeps the session). The threads that read or write the connection
+//! feed it; nothing here waits.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;

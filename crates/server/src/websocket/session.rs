@@ -159,7 +159,7 @@ impl Session {
             }
         }
         self.rules.inflate.put(inner.decoder.give_back());
-        // Before anybody is woken who may say goodbye in other words.
+        // Before a thread is woken that may send another close frame.
         if !pongs.is_empty() {
             pipe.send_aside(&pongs, PONGS_MAX_BYTES);
         }
@@ -239,7 +239,7 @@ impl Upgraded for Session {
         let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
         let mut inner = self.lock();
         if inner.paused || inner.closed.is_some() {
-            // Nobody listens for a pong now.
+            // No pong is awaited now.
             (inner.heard, inner.pinged) = (now, None);
         }
         Some(match inner.pinged {

@@ -10,7 +10,7 @@ use crate::outbox::Upgraded;
 /// A request's wish for a WebSocket, and what became of it.
 pub(crate) struct Upgrade {
     pub(crate) offer: Offer,
-    /// Who is told that the connection is to be read; set when it leaves the reactor.
+    /// Where attention is called to data on the connection; set when it leaves the reactor.
     pub(crate) caller: Option<(Arc<Attention>, usize)>,
     /// Bytes that came after the request.
     pub(crate) early: Vec<u8>,
