@@ -96,7 +96,7 @@ class AdminAddress:
         if self.token_file is None:
             return None
         try:
-            with open(self.token_file, encoding="utf-8") as file:
+            with open(self.token_file, encoding="utf-8-sig") as file:
                 return file.readline().strip()
         except OSError as error:
             raise NoResponse(f"admin_token_file: {self.token_file}: {error.strerror}") from None

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::foreign::{self, Form};
 use crate::options::{self, Kind, OPTIONS};
 use crate::plan::Plan;
 use crate::plan::admin::AdminPlan;
 use crate::settings::{Origin, Settings, Wrong};
-use crate::{VERSION, file, help};
+use crate::{VERSION, environment, file, help, subcommand};
 
 /// Task that the command line asks for.
 #[derive(Debug)]
@@ -112,12 +112,16 @@ pub fn parse(
     folder: &Path,
 ) -> Result<Command, Exit> {
     let mut arguments: VecDeque<OsString> = arguments.into_iter().collect();
+    if let Some(text) = subcommand::help(&arguments) {
+        return Ok(Command::Show(text));
+    }
     if arguments.front().is_some_and(|word| word == "cert") {
         // It has options of its own, and needs no settings.
         arguments.pop_front();
         return certificate(arguments).map(Command::Certificate);
     }
     let subcommand = Subcommand::take(&mut arguments)?;
+    subcommand::refuse_foreign(&arguments, folder).map_or(Ok(()), |message| Err(Exit::usage(message)))?;
     let matches = grammar(subcommand)
         .try_get_matches_from(arguments)
         .map_err(|error| refuse(&error, subcommand.serves()))?;
@@ -340,12 +344,12 @@ fn grammar(subcommand: Subcommand) -> clap::Command {
 
 fn layers(
     matches: &ArgMatches,
-    environment: &[(OsString, OsString)],
+    variables: &[(OsString, OsString)],
     folder: &Path,
     subcommand: Subcommand,
 ) -> Result<(Settings, Vec<String>), Exit> {
     let variable = |name: &str| {
-        environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
+        variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
     };
     let mut settings = Settings::default();
     let mut warnings = Vec::new();
@@ -364,21 +368,7 @@ fn layers(
             }
         }
     }
-    for (key, value) in environment {
-        let Some(key) = key.to_str().filter(|key| key.starts_with("ANYGATE_")) else { continue };
-        match OPTIONS.iter().find(|option| option.variable() == key) {
-            Some(option) if options::CONFIG.is(option) => {}
-            Some(option) => settings.set_text(option, &value.to_string_lossy(), Origin::Environment)?,
-            None => {
-                let nearest = options::nearest(key.trim_start_matches("ANYGATE_"));
-                let mut warning = format!("unknown environment variable {key}");
-                if let Some(option) = nearest {
-                    let _ = write!(warning, "; did you mean {}?", option.variable());
-                }
-                warnings.push(warning);
-            }
-        }
-    }
+    environment::read(variables, &mut settings, &mut warnings)?;
     for option in OPTIONS {
         if options::CONFIG.is(option) || (options::APP.is(option) && !subcommand.serves()) {
             continue;
@@ -417,6 +407,10 @@ fn refuse(error: &clap::Error, serves: bool) -> Exit {
     let given = text(ContextKind::InvalidArg).unwrap_or_default();
     let message = match error.kind() {
         ErrorKind::UnknownArgument if given.starts_with('-') => {
+            let hint = foreign::hint(given.trim_start_matches('-'), Form::Flag);
+            if let Some(hint) = hint {
+                return Exit::usage(format!("unknown option {given}; {hint}"));
+            }
             let likely = text(ContextKind::SuggestedArg)
                 .or_else(|| options::nearest(given.trim_start_matches('-')).map(options::Opt::flag));
             match likely {
@@ -430,6 +424,13 @@ fn refuse(error: &clap::Error, serves: bool) -> Exit {
         }
         ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
             format!("{} needs a value", given.split(' ').next().unwrap_or(&given))
+        }
+        ErrorKind::TooManyValues => {
+            let flag = given.split([' ', '=']).next().unwrap_or(&given);
+            format!(
+                "{flag} has no value: write {flag}, or --no-{} for the opposite",
+                flag.trim_start_matches('-')
+            )
         }
         ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".to_owned(),
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),

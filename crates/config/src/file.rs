@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::settings::{Origin, Settings, Wrong};
+use crate::text;
 
 /// The names that are looked for, in order.
 pub const NAMES: [&str; 4] = ["anygate.toml", "anygate.yaml", "anygate.yml", "anygate.json"];
@@ -19,18 +20,27 @@ pub fn find(folder: &Path) -> Option<PathBuf> {
 pub fn read(path: &Path, shown: &Path, settings: &mut Settings) -> Result<(), Wrong> {
     let origin = Origin::File(shown.to_owned());
     let fail = |reason: String| Wrong { origin: origin.clone(), name: String::new(), reason };
-    let text = fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    let bytes = fs::read(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    let text = text::decode(&bytes).map_err(|error| fail(error.to_string()))?;
     let parsed: Result<serde_json::Value, String> = match path.extension().and_then(|ending| ending.to_str())
     {
-        Some("toml") => toml::from_str(&text).map_err(|error: toml::de::Error| {
+        Some("toml") => toml::from_str(text).map_err(|error: toml::de::Error| {
             let line =
                 error.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
             let message = error.message().lines().next().unwrap_or_default().to_owned();
-            line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+            let Some(line) = line else { return message };
+            match text.lines().nth(line.saturating_sub(1)).and_then(toml_line) {
+                Some(right) => format!("line {line}: write {right}"),
+                None => format!("line {line}: {message}"),
+            }
         }),
-        Some("yaml" | "yml") => serde_yaml_ng::from_str(&text).map_err(|error| error.to_string()),
-        Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string()),
-        _ => return Err(fail("must end in .toml, .yaml, .yml or .json".to_owned())),
+        Some("yaml" | "yml") => serde_yaml_ng::from_str(text).map_err(|error| error.to_string()),
+        Some("json") => serde_json::from_str(text).map_err(|error| error.to_string()),
+        _ => {
+            let reason = "must end in .toml, .yaml, .yml or .json, and have anygate's own settings, as `anygate config \
+                          --print` shows them";
+            return Err(fail(reason.to_owned()));
+        }
     };
     match parsed.map_err(fail)? {
         serde_json::Value::Object(table) => {
@@ -41,6 +51,80 @@ pub fn read(path: &Path, shown: &Path, settings: &mut Settings) -> Result<(), Wr
         }
         // An empty YAML file is nothing at all.
         serde_json::Value::Null => Ok(()),
+        serde_json::Value::String(line) if line.contains('=') => {
+            Err(fail("must have a colon and a space between option and value, as in `workers: 2`".to_owned()))
+        }
         _ => Err(fail("must be a table of options".to_owned())),
+    }
+}
+
+/// What a line that is not TOML has to be, when it is an option whose value has no quotes, or another sign between the two.
+fn toml_line(line: &str) -> Option<String> {
+    let line = line.trim();
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))?;
+    let (key, rest) = line.split_at_checked(end).filter(|(key, _)| !key.is_empty())?;
+    let rest = rest.trim_start();
+    let value = rest.strip_prefix('=').or_else(|| rest.strip_prefix(':')).unwrap_or(rest);
+    let value = value.split(" #").next().unwrap_or_default().trim().trim_end_matches([',', ';']);
+    let items = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'));
+    let written = match items {
+        Some(items) => {
+            let items: Option<Vec<String>> =
+                items.split(',').map(str::trim).filter(|item| !item.is_empty()).map(toml_value).collect();
+            format!("[{}]", items?.join(", "))
+        }
+        None => toml_value(value)?,
+    };
+    Some(format!("{key} = {written}"))
+}
+
+/// A value as TOML has it; `None` where that cannot be told.
+fn toml_value(text: &str) -> Option<String> {
+    let is_whole = |sign| text.len() > 1 && text.starts_with(sign) && text.ends_with(sign);
+    if text.is_empty() || text.contains(['{', '}']) {
+        return None;
+    }
+    if is_whole('"') || is_whole('\'') || text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.to_owned());
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some("true".to_owned()),
+        "false" | "no" | "off" => Some("false".to_owned()),
+        "none" | "null" => None,
+        _ if text.contains(['"', '\'', '[', ']']) => None,
+        _ => Some(format!("{text:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_quotes_is_shown_with_them() {
+        for (line, right) in [
+            ("app = myapp:app", "app = \"myapp:app\""),
+            ("app=myapp:app  # the site", "app = \"myapp:app\""),
+            ("app: myapp:app", "app = \"myapp:app\""),
+            ("app myapp:app", "app = \"myapp:app\""),
+            ("body_max_bytes = 10M", "body_max_bytes = \"10M\""),
+            ("request_timeout = 30s", "request_timeout = \"30s\""),
+            ("bind = 0.0.0.0:8000", "bind = \"0.0.0.0:8000\""),
+            (
+                "bind = [127.0.0.1:8000, unix:/run/a.sock]",
+                "bind = [\"127.0.0.1:8000\", \"unix:/run/a.sock\"]",
+            ),
+            ("access_log = /var/log/a.log", "access_log = \"/var/log/a.log\""),
+            ("preload = True", "preload = true"),
+            ("preload = yes", "preload = true"),
+            ("workers: 4", "workers = 4"),
+            ("workers = 4,", "workers = 4"),
+            ("port 8000", "port = 8000"),
+        ] {
+            assert_eq!(toml_line(line).as_deref(), Some(right), "{line}");
+        }
+        for line in ["", "[uwsgi", "= 3", "app =", "app = \"x", "app = {x}", "port = None", "# x"] {
+            assert_eq!(toml_line(line), None, "{line}");
+        }
     }
 }

@@ -5,15 +5,19 @@
 //! checked. Behind the plan a wrong value cannot exist, so no other room checks again.
 //!
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
-//! * [`file`]: TOML, YAML and JSON. * [`command`]: the command line as a whole. * [`help`]: texts made from the table.
-//! * [`python_types`]: types of keyword arguments, made from the table.
+//! * [`file`]: TOML, YAML and JSON. * [`text`]: the text of a file. * `environment`: variables.
+//! * [`command`]: the command line as a whole. * `subcommand`: commands and their help.
+//! * `foreign`, `suggestion`: what to write instead of options and values that other servers have.
+//! * [`help`]: texts made from the table. * [`python_types`]: types of keyword arguments, made from the table.
 //! * [`plan`]: the checked result. [`plan::site`]: the part of it that is around the application. * [`log_format`]: the grammar of access log lines.
 //!
 //! This room reads configuration files and nothing else; it opens no sockets and knows no other room.
 #![forbid(unsafe_code)]
 
 pub mod command;
+mod environment;
 pub mod file;
+mod foreign;
 mod grammar;
 pub mod help;
 pub mod invalid;
@@ -23,6 +27,9 @@ pub mod plan;
 pub mod python_types;
 pub mod quoting;
 pub mod settings;
+mod subcommand;
+mod suggestion;
+pub mod text;
 mod units;
 pub mod value;
 

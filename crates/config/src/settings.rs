@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::foreign::{self, Form};
+use crate::invalid::Invalid;
 use crate::options::{self, Key, Kind, Opt, Typed};
+use crate::suggestion;
 use crate::units::show_duration;
 use crate::value::Value;
 
@@ -22,6 +25,18 @@ pub enum Origin {
     CommandLine,
     /// A keyword argument of the Python API.
     Argument,
+}
+
+impl Origin {
+    /// How options are written there.
+    pub(crate) fn form(&self) -> Form {
+        match self {
+            Origin::CommandLine | Origin::Default => Form::Flag,
+            Origin::Environment => Form::Variable,
+            Origin::File(_) => Form::Key,
+            Origin::Argument => Form::Argument,
+        }
+    }
 }
 
 /// A wrong setting: where, what, and what is allowed instead.
@@ -84,7 +99,10 @@ impl Settings {
                 self.set(option, value, origin);
                 Ok(())
             }
-            Err(reason) => Err(wrong(option, origin, &format!("{text:?} {reason}"))),
+            Err(reason) => {
+                let reason = refusal(option, &origin, text, &reason);
+                Err(wrong(option, origin, &reason))
+            }
         }
     }
 
@@ -106,13 +124,10 @@ impl Settings {
             return self.set_tables(name, items, &origin);
         }
         let Some(option) = options::find(key).filter(|option| allowed_from(option, &origin)) else {
-            let hint = options::nearest(key)
-                .filter(|option| allowed_from(option, &origin))
-                .map_or_else(String::new, |option| format!("; did you mean {}?", option.name));
             return Err(Wrong {
+                reason: format!("there is no such option{}", hint(key, json, &origin)),
                 origin,
                 name: key.to_owned(),
-                reason: format!("there is no such option{hint}"),
             });
         };
         let bad = |origin: &Origin, what: &str| {
@@ -127,7 +142,7 @@ impl Settings {
                 let value = option.kind.read(text);
                 match value {
                     Ok(value) => self.set(option, value, origin),
-                    Err(reason) => return bad(&origin, &format!("{text:?} {reason}")),
+                    Err(reason) => return bad(&origin, &refusal(option, &origin, text, &reason)),
                 }
             }
             // A mode is octal only as text: a file that says 660 means six hundred and sixty to some readers.
@@ -256,11 +271,51 @@ impl Settings {
         }
     }
 
+    /// What to write instead of the text that `reason` quotes.
+    fn suggestion(&self, option: &Opt, reason: &str, origin: &Origin) -> Option<String> {
+        let texts = match &self.given(option)?.value {
+            Value::Text(text) => std::slice::from_ref(text),
+            Value::List(items) => items,
+            Value::Flag(_) | Value::Number(_) | Value::Duration(_) => return None,
+        };
+        let text = texts.iter().find(|text| texts.len() == 1 || reason.starts_with(&format!("{text:?} ")))?;
+        suggestion::of(option, text, origin.form())
+    }
+
     /// An error about an option, in the words of whoever gave it.
     pub fn wrong(&self, option: &Opt, reason: &str) -> Wrong {
         let origin = self.given(option).map_or(Origin::Default, |given| given.origin.clone());
-        wrong(option, origin, reason)
+        match self.suggestion(option, reason, &origin) {
+            Some(suggestion) => wrong(option, origin, &format!("{reason}; {suggestion}")),
+            None => wrong(option, origin, reason),
+        }
     }
+}
+
+/// Why a text is not a value of an option, and what to write instead.
+fn refusal(option: &Opt, origin: &Origin, text: &str, reason: &Invalid) -> String {
+    match suggestion::of(option, text, origin.form()) {
+        Some(suggestion) => format!("{text:?} {reason}; {suggestion}"),
+        None => format!("{text:?} {reason}"),
+    }
+}
+
+/// What may be meant by a keyword argument that is no option, as the end of a sentence; may be empty.
+pub fn keyword_hint(name: &str) -> String {
+    hint(name, &serde_json::Value::Null, &Origin::Argument)
+}
+
+/// What may be meant by a key that is no option.
+fn hint(key: &str, json: &serde_json::Value, origin: &Origin) -> String {
+    if let Some(hint) = foreign::hint(key, origin.form()) {
+        return format!("; {hint}");
+    }
+    if json.is_object() {
+        return format!("; options are written without a table [{key}] around them");
+    }
+    options::nearest(key)
+        .filter(|option| allowed_from(option, origin))
+        .map_or_else(String::new, |option| format!("; did you mean {}?", option.name))
 }
 
 fn allowed_from(option: &Opt, origin: &Origin) -> bool {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use anygate_config::text;
 use jiff::tz::TimeZone;
 
 use crate::crontab::{self, When};
@@ -93,16 +94,21 @@ impl Folder {
 
     /// The jobs of one file; warns of every line that is odd or cannot run.
     fn read(&self, app: &str, path: &Path) -> Vec<Job> {
-        let text = match fs::read_to_string(path) {
+        let unreadable = |reason: String| {
+            tracing::warn!(target: "anygate::cron", "{}: {reason}", path.display());
+            Vec::new()
+        };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => return unreadable(format!("cannot be read: {error}")),
+        };
+        let text = match text::decode(&bytes) {
             Ok(text) => text,
-            Err(error) => {
-                tracing::warn!(target: "anygate::cron", "{}: cannot be read: {error}", path.display());
-                return Vec::new();
-            }
+            Err(error) => return unreadable(error.to_string()),
         };
         let mut jobs: Vec<Job> = Vec::new();
         let mut times: BTreeMap<String, usize> = BTreeMap::new();
-        for line in crontab::parse(&text) {
+        for line in crontab::parse(text) {
             let line = match line {
                 Ok(line) => line,
                 Err(error) => {
@@ -170,6 +176,22 @@ mod tests {
         fs::remove_dir_all(site.path().join("applications/shop")).unwrap();
         folder.look();
         assert_eq!(names(&folder), ["blog/crontab:1", "blog/crontab:2"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_first_line() {
+        let site = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(crontabs(site.path())).unwrap();
+        write_crontab(site.path(), "shop", "\u{feff}@daily root x\r\n0 * * * * root y\r\n");
+        write_crontab(site.path(), "blog", "\u{feff}# jobs\n@daily root x\n");
+        folder.look();
+        assert_eq!(names(&folder), ["blog/crontab:2", "shop/crontab:1", "shop/crontab:2"]);
+        assert!(folder.jobs().all(|job| !job.key.contains('\u{feff}')));
+        // A file that is not text has no jobs, and the others go on.
+        let wide: Vec<u8> = "@daily root x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(site.path().join("applications/shop/cron/crontab"), wide).unwrap();
+        folder.look();
+        assert_eq!(names(&folder), ["blog/crontab:2"]);
     }
 
     #[test]

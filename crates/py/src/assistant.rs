@@ -158,7 +158,7 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let text = std::fs::read_to_string(path).map_err(failed)?;
-            let token = text.lines().next().unwrap_or_default().trim();
+            let token = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default().trim();
             if token.len() < 16 {
                 let shown = path.display();
                 return Err(Refusal::usage(format!(

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{DynFilterFn, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FormattedFields, MakeWriter};
@@ -34,6 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The error log of this process; there can be only one.
 static ERROR_LOG: OnceLock<ErrorLog> = OnceLock::new();
+
+/// Whether this process is still starting: what keeps it from that is shown on the terminal, too.
+static STARTING: AtomicBool = AtomicBool::new(true);
+
+/// The start is over, for this process and those that are forked from it.
+pub(crate) fn started() {
+    STARTING.store(false, Ordering::Relaxed);
+}
 
 #[derive(Clone)]
 struct ErrorLog {
@@ -63,7 +71,15 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
             lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed()
         }
     };
-    let subscriber = Registry::default().with(lines).with(Shown.with_filter(filter_at(LogLevel::Warn)));
+    let elsewhere = !matches!(plan.error_log, LogTarget::Stdout | LogTarget::Stderr);
+    let on_terminal = DynFilterFn::new(move |about, _| {
+        elsewhere && *about.level() == Level::ERROR && STARTING.load(Ordering::Relaxed)
+    });
+    let terminal =
+        tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(TimeAndProcess);
+    let terminal = terminal.with_writer(io::stderr).with_filter(on_terminal);
+    let subscriber =
+        Registry::default().with(lines).with(terminal).with(Shown.with_filter(filter_at(LogLevel::Warn)));
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let level = plan.level;
@@ -133,11 +149,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
             }
         }
         event.record(&mut text);
-        // A traceback says in its last line what it is about.
-        let mut lines = text.0.trim_end().lines();
-        let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
-        let line = last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
-        ProcessRow((**row).as_ref()).recent().add(Clock::now(), &one_line(&line));
+        ProcessRow((**row).as_ref()).recent().add(Clock::now(), &one_line(&shortened(&text.0)));
+    }
+}
+
+/// Returns the first line of a message, and what a traceback below it is about: its last line, which is the exception, or
+/// the place and the source line where a stack ends.
+fn shortened(text: &str) -> String {
+    let mut lines = text.trim_end().lines();
+    let (first, last) = (lines.next().unwrap_or_default(), lines.next_back());
+    let Some(last) = last else { return first.to_owned() };
+    let first = first.trim_end_matches(':');
+    let place =
+        lines.rfind(|line| line.trim_start().starts_with("File \"")).filter(|_| last.starts_with(' '));
+    match place {
+        Some(place) => format!("{first}: {}: {}", place.trim(), last.trim()),
+        None => format!("{first}: {}", last.trim()),
     }
 }
 
@@ -379,5 +406,27 @@ impl FormatTime for TimeAndProcess {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         SystemTime.format_time(writer)?;
         write!(writer, " [{}]", std::process::id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_shortened_to_what_it_is_about() {
+        for (text, short) in [
+            ("ERROR the disk is full\n", "ERROR the disk is full"),
+            (
+                "ERROR GET / failed\nTraceback:\n  File \"a.py\", line 2, in f\n    g()\nValueError: x",
+                "ERROR GET / failed: ValueError: x",
+            ),
+            (
+                "WARN GET / is here:\n  File \"a.py\", line 1, in f\n    g()\n  File \"b.py\", line 2, in g\n    sleep(1)\n",
+                "WARN GET / is here: File \"b.py\", line 2, in g: sleep(1)",
+            ),
+        ] {
+            assert_eq!(shortened(text), short);
+        }
     }
 }

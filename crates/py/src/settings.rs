@@ -18,8 +18,7 @@ pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Se
         let key: String = key.extract()?;
         let is_elsewhere = |option| options::APP.is(option) || options::CONFIG.is(option);
         if options::find(&key).is_none_or(is_elsewhere) {
-            let hint = options::nearest(&key)
-                .map_or_else(String::new, |option| format!("; did you mean {}?", option.name));
+            let hint = anygate_config::settings::keyword_hint(&key);
             return Err(PyTypeError::new_err(format!("there is no option {key}{hint}")));
         }
         let json = json(&value).ok_or_else(|| {

@@ -79,6 +79,7 @@ impl WorkerBody for Body {
     }
 
     fn serving(&mut self, sockets: &[Socket]) {
+        logs::started();
         let urls: Vec<String> = sockets.iter().filter(|socket| !socket.admin).map(Socket::url).collect();
         let target = match &self.plan.application {
             ApplicationPlan { web2py: Some(site), .. } => format!("the web2py site {}", site.display()),
@@ -234,6 +235,7 @@ impl Body {
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
+        logs::started();
         report.ready();
         let supervisor = report.supervisor();
         let logs = self.logs.tender();

@@ -134,7 +134,10 @@ pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> 
     if binds.is_empty() || ip.is_some() || port.is_some() || read.get(options::SCGI) {
         let host = ip.unwrap_or_else(|| "127.0.0.1".to_owned());
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host).to_owned();
-        if host.is_empty() || (host.contains(':') && host.parse::<Ipv6Addr>().is_err()) {
+        if host.is_empty()
+            || host.contains(['*', '/'])
+            || (host.contains(':') && host.parse::<Ipv6Addr>().is_err())
+        {
             return Err(read.wrong(options::IP, &format!("{host:?} must be an IP address or a host name")));
         }
         let port = match port {
@@ -282,7 +285,7 @@ pub(super) fn bind_address(text: &str, folder: &Path) -> Result<BindAddress, Inv
     } else {
         return Err(FORMS);
     };
-    if host.contains(['+', '/']) || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+    if host.contains(['+', '/', '*']) || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(FORMS);
     }
     let port = port.parse().map_err(|_| Invalid::Form("must have a port from 0 to 65535"))?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::check::Reader;
 use crate::options::{self, ClientCert, Key};
 use crate::settings::Wrong;
+use crate::suggestion;
 
 /// How connections are encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,9 @@ pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, 
         }
         if !path.is_file() {
             return Err(read.wrong(certificates, &format!("there is no file or folder {}", shown(&path))));
+        }
+        if path.to_str().is_some_and(suggestion::is_settings) {
+            return Err(read.wrong(certificates, &format!("{} is not a certificate", shown(&path))));
         }
         files += 1;
         let key = match keys_left.next() {

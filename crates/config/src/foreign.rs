@@ -1,0 +1,495 @@
+//! Options of other servers, which users type here out of habit, and what to use instead. A table: gunicorn, uWSGI, uvicorn,
+//! waitress, hypercorn and granian. Names that mean the same here are not in it.
+//!
+//! In texts `{workers}` is the name of an option in the form of the place where it is to be set, and
+//! `{concurrency=gevent}` an option with its value.
+
+use crate::options;
+
+/// What to use instead.
+#[derive(Clone, Copy, Debug)]
+enum Instead {
+    /// This option has the same meaning.
+    Ours(&'static str),
+    /// Something that has the same effect.
+    Use(&'static str),
+    /// The effect is always there.
+    Always(&'static str),
+    /// There is nothing like it, for this reason.
+    Nothing(&'static str),
+}
+
+use Instead::{Always, Nothing, Ours, Use};
+
+/// Where an option is to be set, which decides how its name is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// On the command line.
+    Flag,
+    /// In a file.
+    Key,
+    /// In the environment.
+    Variable,
+    /// In a call from Python.
+    Argument,
+}
+
+const RELOAD: Instead = Nothing("files are not watched; `kill -HUP` or `anygate ctl reload` loads new code");
+const RECYCLE: Instead = Nothing(
+    "workers are not replaced while they work; `anygate ctl reload` replaces them without losing requests",
+);
+const DAEMON: Instead =
+    Nothing("anygate stays in the foreground; let systemd, a container or `nohup anygate ... &` run it");
+const OTHER_FILE: Instead =
+    Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
+const MODULE: Instead = Use("the argument APP, as in `anygate myapp:app`");
+const VIRTUALENV: Instead = Use("the anygate that is installed there: ENV/bin/anygate");
+const CIPHERS: Instead = Nothing("TLS 1.2 and 1.3 with their strong ciphers are always used");
+const ASGI: Instead = Nothing("it is for ASGI; anygate serves WSGI applications");
+const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `NAME=value anygate ...`");
+const LOG_CONFIG: Instead = Use("{error_log}, {log_level}, {access_log} and {access_log_format}");
+const NAME: Instead = Nothing("processes keep the name anygate");
+const STRICT: Instead = Nothing("requests that two servers could read differently are always refused");
+const HOOKS: Instead = Nothing("there are no hooks of the server; {on_error} is called for failed requests");
+const CHEAPER: Instead = Nothing("the number of workers is fixed; `anygate ctl scale N` changes it");
+
+/// Every option of others: its names, with `_`, and what to use instead.
+const TABLE: &[(&[&str], Instead)] = &[
+    // Addresses.
+    (&["host", "hostname", "address", "addr"], Ours("ip")),
+    (&["http", "http_socket", "insecure_bind", "endpoint"], Use("{bind=HOST:PORT}")),
+    (
+        &["https", "https_socket", "shared_socket", "quic_bind"],
+        Use("{bind=HOST:PORT} with {ssl_certificate} and {ssl_private_key}"),
+    ),
+    (&["http_to_https"], Ours("redirect_https")),
+    (
+        &["socket", "uwsgi_socket"],
+        Use("{bind=uwsgi://HOST:PORT} or {bind=uwsgi+unix:PATH}; for HTTP {bind=HOST:PORT}"),
+    ),
+    (&["fastcgi_socket", "fastcgi"], Use("{bind=fastcgi://HOST:PORT} or {bind=fastcgi+unix:PATH}")),
+    (&["scgi_socket"], Use("{bind=scgi://HOST:PORT} or {bind=scgi+unix:PATH}")),
+    (
+        &["listen"],
+        Use("{bind=HOST:PORT} for an address, {backlog} for the length of the queue of connections"),
+    ),
+    (&["uds", "unix_socket"], Use("{bind=unix:PATH}")),
+    (&["fd"], Use("{bind=fd://N}")),
+    (&["chmod_socket", "unix_socket_perms", "uds_permissions", "C"], Ours("socket_mode")),
+    (&["chown_socket"], Ours("socket_owner")),
+    (&["reuse_port", "thunder_lock"], Always("workers share the listening sockets")),
+    (&["root_path", "url_prefix", "url_path_prefix", "mount", "manage_script_name"], Ours("script_name")),
+    (
+        &["url_scheme", "secure_scheme_headers", "forwarder_headers", "trusted_proxy_headers"],
+        Use("{trusted_proxies}, with {forwarded_header} for their kind of fields"),
+    ),
+    (&["forwarded_allow_ips", "trusted_proxy", "trusted_hosts"], Ours("trusted_proxies")),
+    (
+        &["proxy_headers", "trusted_proxy_count", "log_x_forwarded_for"],
+        Use("{trusted_proxies}, the addresses of the proxies"),
+    ),
+    (
+        &["no_proxy_headers", "clear_untrusted_proxy_headers", "log_untrusted_proxy_headers"],
+        Always("forwarding fields are removed from the requests of all but {trusted_proxies}"),
+    ),
+    (&["proxy_allow_from", "proxy_allow_ips"], Use("{trusted_proxies} with {proxy_protocol}")),
+    // TLS.
+    (&["certfile", "ssl_certfile", "ssl_cert", "cert", "certificate"], Ours("ssl_certificate")),
+    (&["keyfile", "ssl_keyfile", "ssl_key", "key", "private_key"], Ours("ssl_private_key")),
+    (&["ssl_keyfile_password", "keyfile_password", "ssl_password"], Ours("ssl_key_password_file")),
+    (&["ca_certs", "ssl_ca_certs", "ssl_ca"], Ours("client_ca")),
+    (
+        &["cert_reqs", "ssl_cert_reqs", "ssl_client_verify", "verify_mode"],
+        Use("{client_cert=required} with {client_ca}"),
+    ),
+    (
+        &[
+            "ciphers",
+            "ssl_ciphers",
+            "ssl_version",
+            "ssl_protocol_min",
+            "ssl_crl",
+            "do_handshake_on_connect",
+            "suppress_ragged_eofs",
+        ],
+        CIPHERS,
+    ),
+    // The application.
+    (&["wsgi_file", "file", "module", "wsgi", "wsgi_app", "callable", "application", "target"], MODULE),
+    (&["factory", "call"], Use("the argument APP with parentheses, as in `anygate 'myapp:create_app()'`")),
+    (&["app_dir", "working_dir"], Ours("chdir")),
+    (&["pp", "python_path"], Ours("pythonpath")),
+    (&["home", "virtualenv", "venv", "pyhome", "H"], VIRTUALENV),
+    (&["env", "env_file", "env_files", "raw_env", "e"], ENVIRONMENT),
+    (
+        &["paste", "paster", "raw_paste_global_conf", "paste_config"],
+        Use("a module of your own that calls paste.deploy.loadapp, as APP"),
+    ),
+    (
+        &[
+            "interface",
+            "lifespan",
+            "ws",
+            "no_ws",
+            "loop",
+            "task_impl",
+            "runtime_mode",
+            "runtime_threads",
+            "runtime_blocking_threads",
+            "asyncio",
+        ],
+        ASGI,
+    ),
+    (&["preload_app"], Ours("preload")),
+    (&["lazy_apps", "lazy"], Always("workers import the application themselves, unless {preload} is set")),
+    (&["need_app"], Always("without an application anygate ends with exit code 3")),
+    (
+        &[
+            "single_interpreter",
+            "py_call_osafterfork",
+            "close_on_exec",
+            "plugin",
+            "plugins",
+            "strict",
+            "honour_stdin",
+        ],
+        Always("there is nothing to set"),
+    ),
+    (
+        &[
+            "reload",
+            "reload_engine",
+            "reload_extra_file",
+            "reload_dir",
+            "reload_dirs",
+            "reload_include",
+            "reload_exclude",
+            "reload_delay",
+            "reload_paths",
+            "py_autoreload",
+            "touch_reload",
+            "touch_chain_reload",
+            "use_reloader",
+            "noreload",
+            "autoreload",
+        ],
+        RELOAD,
+    ),
+    (&["check_config", "show_config"], Use("`anygate config --check`")),
+    (&["print_config", "dump_config"], Use("`anygate config --print`")),
+    // Processes and threads.
+    (
+        &["worker_class", "gevent", "gevent_monkey_patch", "worker_type"],
+        Use("{concurrency=gevent} for greenlets; threads are the default"),
+    ),
+    (&["async", "ugreen", "greenlet"], Use("{concurrency=gevent} with {greenlets=N}")),
+    (
+        &["worker_connections"],
+        Use("{greenlets} with {concurrency=gevent}, {connections_max} for connections"),
+    ),
+    (&["processes", "process", "num_workers", "web_concurrency"], Ours("workers")),
+    (&["blocking_threads", "backpressure", "num_threads", "threads_per_worker"], Ours("threads")),
+    (&["enable_threads", "with_threads", "threaded", "T"], Always("{threads} sets how many there are")),
+    (
+        &["master", "no_orphans", "die_on_term", "M", "respawn_failed_workers"],
+        Always("a supervisor watches the workers, and TERM ends them all"),
+    ),
+    (&["vacuum"], Always("unix sockets and the pid file are removed at the end")),
+    (&["daemon", "daemonize", "daemonize2", "D", "d", "background"], DAEMON),
+    (&["pid", "pidfile", "pidfile2", "safe_pidfile"], Ours("pid_file")),
+    (&["uid", "u"], Ours("user")),
+    (&["gid", "g", "initgroups"], Ours("group")),
+    (&["m"], Ours("umask")),
+    (&["name", "n", "proc_name", "procname", "procname_prefix", "auto_procname", "process_name"], NAME),
+    (&["worker_tmp_dir", "tmp_upload_dir"], Ours("temp_dir")),
+    (
+        &[
+            "max_requests",
+            "max_requests_jitter",
+            "limit_max_requests",
+            "max_worker_lifetime",
+            "min_worker_lifetime",
+            "workers_lifetime",
+            "reload_on_rss",
+            "evil_reload_on_rss",
+            "reload_on_as",
+            "workers_max_rss",
+            "R",
+        ],
+        RECYCLE,
+    ),
+    (
+        &[
+            "cheaper",
+            "cheaper_algo",
+            "cheaper_initial",
+            "cheaper_step",
+            "min_workers",
+            "max_workers",
+            "autoscale",
+        ],
+        CHEAPER,
+    ),
+    (
+        &[
+            "spooler",
+            "mule",
+            "mules",
+            "farm",
+            "attach_daemon",
+            "smart_attach_daemon",
+            "emperor",
+            "vassal",
+            "offload_threads",
+        ],
+        Nothing("anygate runs no programs but the application and its cron jobs"),
+    ),
+    (&["cron2", "unique_cron"], Use("a [[cron]] table in anygate.toml")),
+    (
+        &[
+            "on_starting",
+            "on_reload",
+            "when_ready",
+            "pre_fork",
+            "post_fork",
+            "post_worker_init",
+            "pre_exec",
+            "pre_request",
+            "post_request",
+            "child_exit",
+            "worker_exit",
+            "worker_abort",
+            "worker_int",
+            "nworkers_changed",
+            "on_exit",
+        ],
+        HOOKS,
+    ),
+    // Times.
+    (&["timeout", "t", "harakiri", "read_timeout", "http_timeout"], Ours("request_timeout")),
+    (&["timeout_worker_healthcheck"], Ours("worker_timeout")),
+    (
+        &[
+            "reload_mercy",
+            "worker_reload_mercy",
+            "timeout_graceful_shutdown",
+            "workers_kill_timeout",
+            "shutdown_timeout",
+            "graceful_shutdown_timeout",
+        ],
+        Ours("graceful_timeout"),
+    ),
+    (
+        &[
+            "keep_alive",
+            "keepalive",
+            "timeout_keep_alive",
+            "http_keepalive",
+            "keep_alive_timeout",
+            "http1_keep_alive",
+        ],
+        Ours("keepalive_timeout"),
+    ),
+    (
+        &["socket_timeout", "so_send_timeout", "z"],
+        Use("{write_timeout} for responses, {body_timeout} for requests"),
+    ),
+    (
+        &["channel_timeout", "cleanup_interval"],
+        Use("{keepalive_timeout}, {header_timeout}, {body_timeout} and {write_timeout}"),
+    ),
+    (&["http1_header_read_timeout", "header_read_timeout"], Ours("header_timeout")),
+    // Limits.
+    (&["limit_request_line", "max_request_line_size"], Ours("request_line_max_bytes")),
+    (&["limit_request_fields"], Ours("fields_max")),
+    (
+        &[
+            "limit_request_field_size",
+            "max_request_header_size",
+            "buffer_size",
+            "h11_max_incomplete_event_size",
+            "http1_buffer_size",
+            "max_header_size",
+        ],
+        Ours("fields_max_bytes"),
+    ),
+    (
+        &["limit_post", "max_request_body_size", "max_body_size", "client_max_body_size"],
+        Ours("body_max_bytes"),
+    ),
+    (&["post_buffering", "inbuf_overflow"], Ours("body_memory_max_bytes")),
+    (&["outbuf_overflow", "outbuf_high_watermark", "send_bytes"], Ours("response_memory_max_bytes")),
+    (&["connection_limit", "limit_concurrency", "max_connections"], Ours("connections_max")),
+    (&["ws_max_size", "websocket_max_message_size"], Ours("websocket_message_max_bytes")),
+    (&["ws_ping_interval"], Ours("websocket_ping_interval")),
+    (&["ws_ping_timeout", "websocket_timeout"], Ours("websocket_ping_timeout")),
+    (&["ws_per_message_deflate"], Ours("websocket_compression")),
+    (
+        &["http_websockets"],
+        Use("`anygate.websocket` in the application, or {uwsgi_module} for uWSGI's functions"),
+    ),
+    (
+        &["http_auto_chunked", "http_chunked_input", "http_raw_body", "wsgi_manage_chunked_input"],
+        Always("chunked requests and responses are handled"),
+    ),
+    (
+        &[
+            "permit_obsolete_folding",
+            "permit_unconventional_http_method",
+            "permit_unconventional_http_version",
+            "casefold_http_method",
+            "strip_header_spaces",
+            "header_map",
+        ],
+        STRICT,
+    ),
+    (
+        &[
+            "no_sendfile",
+            "recv_bytes",
+            "channel_request_lookahead",
+            "asyncore_loop_timeout",
+            "asyncore_use_poll",
+            "log_socket_errors",
+            "http1_pipeline_flush",
+            "ws_max_queue",
+            "memory_report",
+        ],
+        Nothing("there is nothing to set"),
+    ),
+    // Responses.
+    (&["static_map", "check_static", "static_path_mount", "static_path_route"], Use("{static=/PATH=DIR}")),
+    (&["static_expires", "static_path_expires"], Ours("static_max_age")),
+    (&["header", "add_header"], Use("{security_header='NAME: VALUE'}")),
+    (
+        &["ident", "server_name", "no_server_header"],
+        Use("{server_header=TEXT}; an empty text leaves the field out"),
+    ),
+    (&["date_header", "no_date_header"], Always("responses have a Date field, as HTTP asks of them")),
+    (&["expose_tracebacks", "use_debugger"], Ours("debug")),
+    (&["cache2"], Ours("cache")),
+    // Logs.
+    (&["access_logfile", "accesslog", "accesslogfile", "req_logger"], Ours("access_log")),
+    (
+        &["access_logformat", "access_log_fmt", "log_format", "logformat", "access_fmt"],
+        Ours("access_log_format"),
+    ),
+    (
+        &["error_logfile", "log_file", "logfile", "errorlog", "logto", "logto2", "logger", "log"],
+        Ours("error_log"),
+    ),
+    (&["loglevel", "verbosity"], Ours("log_level")),
+    (&["verbose", "v"], Use("{log_level=debug}")),
+    (&["quiet", "q", "no_log"], Use("{log_level=error}")),
+    (&["disable_logging", "no_access_log", "L"], Always("requests are only logged when {access_log} is set")),
+    (&["log_config", "log_config_json", "logconfig", "logconfig_dict", "logger_class"], LOG_CONFIG),
+    (&["log_syslog", "log_syslog_to", "syslog"], Use("{error_log=syslog}")),
+    (&["log_syslog_facility"], Ours("syslog_facility")),
+    (&["log_maxsize"], Ours("log_rotate_size")),
+    (
+        &[
+            "capture_output",
+            "enable_stdio_inheritance",
+            "log_master",
+            "threaded_logger",
+            "use_colors",
+            "no_use_colors",
+            "log_syslog_prefix",
+            "disable_redirect_access_to_syslog",
+        ],
+        Always("what the application prints goes where anygate's own output goes"),
+    ),
+    (&["statsd_host"], Ours("statsd")),
+    (&["dogstatsd_tags"], Ours("statsd_tags")),
+    (&["stats", "stats_server"], Ours("uwsgi_stats")),
+    (&["metrics", "metrics_port", "stats_http"], Ours("admin")),
+    (&["spew"], Use("{profiler}")),
+    // Settings.
+    (&["ini", "xml", "yaml", "json", "x", "config_file", "settings", "conf"], OTHER_FILE),
+];
+
+/// Returns what to use instead of an option of another server, as the end of a sentence. `name` has `_` between words.
+pub(crate) fn hint(name: &str, form: Form) -> Option<String> {
+    let name = name.replace('-', "_");
+    let name = if name.chars().count() == 1 { name } else { name.to_lowercase() };
+    let (_, instead) = TABLE.iter().find(|(names, _)| names.contains(&name.as_str()))?;
+    Some(match *instead {
+        Ours(option) => format!("did you mean {}?", written(option, form)),
+        Use(text) => format!("use {}", filled(text, form)),
+        Always(text) => format!("it is not needed: {}", filled(text, form)),
+        Nothing(text) => format!("nothing corresponds to it: {}", filled(text, form)),
+    })
+}
+
+/// Replaces `{option}` and `{option=value}`.
+pub(crate) fn filled(text: &str, form: Form) -> String {
+    let mut pieces = text.split('{');
+    let mut all = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (placeholder, rest) = piece.split_once('}').unwrap_or((piece, ""));
+        all.push_str(&written(placeholder, form));
+        all.push_str(rest);
+    }
+    all
+}
+
+/// An option, or `option=value`, as it is written in a place.
+fn written(placeholder: &str, form: Form) -> String {
+    let (name, value) = match placeholder.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (placeholder, None),
+    };
+    let Some(option) = options::find(name) else { return placeholder.to_owned() };
+    match (form, value) {
+        (Form::Flag, None) => option.flag(),
+        (Form::Flag, Some(value)) => format!("{} {value}", option.flag()),
+        (Form::Variable, None) => option.variable(),
+        (Form::Variable, Some(value)) => format!("{}={value}", option.variable()),
+        (Form::Key | Form::Argument, None) => option.name.to_owned(),
+        (Form::Key, Some(value)) => format!("{} = {:?}", option.name, value.trim_matches('\'')),
+        (Form::Argument, Some(value)) => format!("{}={:?}", option.name, value.trim_matches('\'')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_row_names_options_that_exist_and_no_name_that_is_ours() {
+        let mut seen = BTreeSet::new();
+        for (names, instead) in TABLE {
+            for name in *names {
+                assert!(seen.insert(name), "{name} is there twice");
+                assert!(options::find(name).is_none(), "{name} is an option");
+                assert!(!options::OPTIONS.iter().any(|option| {
+                    option.short.into_iter().chain(option.old_short).any(|short| short.to_string() == *name)
+                }));
+            }
+            let text = match instead {
+                Ours(option) => format!("{{{option}}}"),
+                Use(text) | Always(text) | Nothing(text) => (*text).to_owned(),
+            };
+            for placeholder in text.split('{').skip(1) {
+                let placeholder = placeholder.split_once('}').expect(&text).0;
+                let name = placeholder.split('=').next().unwrap();
+                assert!(options::find(name).is_some(), "{name} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_written_as_in_the_place_where_they_are_to_be_set() {
+        assert_eq!(hint("timeout", Form::Flag).unwrap(), "did you mean --request-timeout?");
+        assert_eq!(hint("ssl-certfile", Form::Key).unwrap(), "did you mean ssl_certificate?");
+        assert_eq!(hint("ACCESS_LOGFILE", Form::Variable).unwrap(), "did you mean ANYGATE_ACCESS_LOG?");
+        assert_eq!(hint("uds", Form::Flag).unwrap(), "use --bind unix:PATH");
+        assert_eq!(hint("uds", Form::Key).unwrap(), "use bind = \"unix:PATH\"");
+        assert_eq!(hint("uds", Form::Argument).unwrap(), "use bind=\"unix:PATH\"");
+        assert_eq!(hint("header", Form::Flag).unwrap(), "use --security-header 'NAME: VALUE'");
+        assert!(hint("M", Form::Flag).is_some());
+        assert!(hint("zzz", Form::Flag).is_none());
+    }
+}

@@ -1,0 +1,198 @@
+//! Words that stand where a command or the application is expected: the help of each command, and the commands of other
+//! servers, which are not ours.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::Path;
+
+const OPTIONS: &str =
+    "OPTIONS: see anygate --help-all. Settings are also read from the environment and from anygate.toml.\n";
+
+/// The help of each command.
+const HELP: &[(&str, &str)] = &[
+    (
+        "cert",
+        "\
+anygate cert creates a certificate for testing HTTPS.
+
+Usage: anygate cert --self-signed [--host NAME]... [--out DIR] [--force]
+
+  --self-signed    sign it with its own key: clients trust it only if told to
+  --host NAME      name or IP address that it is for (repeatable)
+                   [localhost, 127.0.0.1 and ::1]
+  --out DIR        directory for cert.pem and key.pem [.]
+  --force          replace existing files
+",
+    ),
+    (
+        "cgi",
+        "\
+anygate cgi handles one request as the program of a CGI server.
+
+Usage: anygate cgi [OPTIONS] APP
+",
+    ),
+    (
+        "config",
+        "\
+anygate config shows or checks the settings.
+
+Usage: anygate config --print [OPTIONS] [FILE]   show every setting and its source
+       anygate config --check [OPTIONS] [FILE]   exit with code 2 if one is wrong
+
+FILE: file of settings, in place of anygate.toml.
+",
+    ),
+    (
+        "cron",
+        "\
+anygate cron lists and runs the jobs of the settings and of a web2py site.
+
+Usage: anygate cron list [OPTIONS] [APP]      show the jobs and their last runs
+       anygate cron run [OPTIONS] [APP]       run jobs at their times until stopped
+       anygate cron --once [OPTIONS] [APP]    run the jobs of this minute
+",
+    ),
+    (
+        "ctl",
+        "\
+anygate ctl controls a running server through its admin address.
+
+Usage: anygate ctl COMMAND [--admin ADDRESS] [--admin-token-file FILE]
+
+  status             show the state of the server
+  reload             start new workers with the current application
+  scale N            set the number of workers
+  purge URL          purge the cache of http://host/page, http://host/news/* or all
+  stacks             show the stacks of all threads of all workers
+  log-level LEVEL    set the log level: error, warn, info or debug
+  end                finish requests in flight and stop
+",
+    ),
+    (
+        "servers",
+        "\
+anygate servers lists the servers that -s accepts, and what each supports.
+
+Usage: anygate servers
+",
+    ),
+    (
+        "top",
+        "\
+anygate top shows the state of a running server until it is stopped.
+
+Usage: anygate top [--admin ADDRESS] [--admin-token-file FILE]
+",
+    ),
+];
+
+/// Returns the help that `anygate COMMAND --help` asks for.
+pub(crate) fn help(arguments: &VecDeque<OsString>) -> Option<String> {
+    let command = arguments.front()?.to_str()?;
+    let (name, text) = HELP.iter().find(|(name, _)| *name == command)?;
+    if !arguments.iter().skip(1).any(|word| word == "-h" || word == "--help") {
+        return None;
+    }
+    let mut text = (*text).to_owned();
+    if !matches!(*name, "cert" | "servers") {
+        let _ = write!(text, "\n{OPTIONS}");
+    }
+    Some(text)
+}
+
+/// Commands of other servers, and what to write instead. `APP` stands for the word behind it.
+const FOREIGN: &[(&[&str], &str)] = &[
+    (&["serve", "run", "start", "runserver", "server", "web", "wsgi", "http", "dev", "prod"], "anygate APP"),
+    (&["reload", "restart"], "anygate ctl reload"),
+    (&["stop", "shutdown", "quit", "kill"], "anygate ctl end"),
+    (&["status", "info"], "anygate ctl status"),
+    (&["help"], "anygate --help"),
+    (&["version"], "anygate --version"),
+    (&["check", "test", "validate"], "anygate config --check"),
+    (&["settings", "show"], "anygate config --print"),
+    (&["init"], "anygate web2py init"),
+];
+
+/// Returns why the first words cannot be meant: a command of another server, or a file of settings where the application
+/// is expected. A word is an application if there is a module of that name in `folder`.
+pub(crate) fn refuse_foreign(arguments: &VecDeque<OsString>, folder: &Path) -> Option<String> {
+    let word = arguments.front()?.to_str()?;
+    let ends = |endings: &[&str]| endings.iter().any(|ending| word.ends_with(ending));
+    if ends(&[".toml", ".yaml", ".yml", ".json"]) {
+        return Some(format!("{word:?} is a file of settings: write anygate --config {word}"));
+    }
+    if ends(&[".ini", ".xml", ".cfg", ".conf"]) {
+        return Some(format!(
+            "{word:?} is no application, and settings of other servers are not read: name the application, \
+             as in anygate myapp:app"
+        ));
+    }
+    if word == "servers" {
+        return Some("servers: it has no arguments".to_owned());
+    }
+    let (_, instead) = FOREIGN.iter().find(|(words, _)| words.contains(&word))?;
+    let next = arguments.get(1).and_then(|next| next.to_str());
+    let is_module = folder.join(word).is_dir() || folder.join(format!("{word}.py")).is_file();
+    let has_application = next.is_some_and(|next| !next.starts_with('-'));
+    if is_module && !has_application {
+        return None;
+    }
+    let application = next.filter(|_| has_application).unwrap_or("myapp:app");
+    Some(format!("there is no command {word}: write {}", instead.replace("APP", application)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> VecDeque<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for (name, _) in HELP {
+            for line in [format!("{name} --help"), format!("{name} x -h")] {
+                let text = help(&words(&line)).expect(name);
+                assert!(text.contains(&format!("Usage: anygate {name}")), "{text}");
+                assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+            }
+            assert_eq!(help(&words(name)), None);
+        }
+        assert_eq!(help(&words("app:app --help")), None);
+    }
+
+    #[test]
+    fn commands_of_others_lead_to_ours() {
+        let folder = Path::new("/nowhere");
+        for (line, instead) in [
+            ("serve app:app", "write anygate app:app"),
+            ("run project.wsgi --workers 2", "write anygate project.wsgi"),
+            ("run --workers 2", "write anygate myapp:app"),
+            ("reload", "anygate ctl reload"),
+            ("help", "anygate --help"),
+            ("anygate.toml", "anygate --config anygate.toml"),
+            ("uwsgi.ini", "name the application"),
+        ] {
+            let message = refuse_foreign(&words(line), folder).expect(line);
+            assert!(message.contains(instead), "{message}");
+        }
+        for line in ["app:app", "--workers 2", "server:app"] {
+            assert_eq!(refuse_foreign(&words(line), folder), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_module_may_have_the_name_of_such_a_command() {
+        let folder = std::env::temp_dir().join(format!("anygate-words-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("web")).unwrap();
+        std::fs::write(folder.join("run.py"), "").unwrap();
+        for line in ["run", "web", "run --workers 2"] {
+            assert_eq!(refuse_foreign(&words(line), &folder), None, "{line}");
+        }
+        assert!(refuse_foreign(&words("run app:app"), &folder).is_some());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
