@@ -26,24 +26,24 @@ pub(crate) struct BodySpool {
     memory: Vec<u8>,
     file: Option<(File, u64)>,
     /// Present where no temporary file takes the body.
-    kept: Option<Kept>,
+    unspooled: Option<Unspooled>,
 }
 
 /// Bytes of one body in memory that should be in a file, as part of those that the worker has for all of them.
 #[derive(Default)]
-struct Kept(usize);
+struct Unspooled(usize);
 
 /// Maximum bytes in memory of all bodies for which there is no temporary file.
-const KEPT_BYTES_MAX: usize = 64 << 20;
+const UNSPOOLED_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes in memory of all such bodies of this process.
-static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
+static UNSPOOLED_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-impl Kept {
+impl Unspooled {
     fn add(&mut self, bytes: usize) -> io::Result<()> {
-        let before = KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        let before = UNSPOOLED_BYTES.fetch_add(bytes, Ordering::Relaxed);
         self.0 += bytes;
-        match before + bytes <= KEPT_BYTES_MAX {
+        match before + bytes <= UNSPOOLED_BYTES_MAX {
             true => Ok(()),
             false => Err(io::Error::new(
                 io::ErrorKind::StorageFull,
@@ -53,9 +53,9 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Unspooled {
     fn drop(&mut self) {
-        KEPT_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+        UNSPOOLED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -71,14 +71,14 @@ impl BodySpool {
             self.memory.extend_from_slice(bytes);
             return Ok(());
         }
-        if self.kept.is_none() {
+        if self.unspooled.is_none() {
             match self.spool(bytes, dir) {
                 Ok(()) => return Ok(()),
                 Err(error) => self.take_back(&error)?,
             }
         }
-        let kept = self.kept.get_or_insert_default();
-        kept.add(bytes.len())?;
+        let unspooled = self.unspooled.get_or_insert_default();
+        unspooled.add(bytes.len())?;
         self.memory.extend_from_slice(bytes);
         Ok(())
     }
@@ -102,15 +102,15 @@ impl BodySpool {
     /// No temporary file takes more: what was spooled goes back to memory, as far as the worker has some for that.
     fn take_back(&mut self, error: &io::Error) -> io::Result<()> {
         spool::note_failure(error);
-        let mut kept = Kept::default();
+        let mut unspooled = Unspooled::default();
         if let Some((file, length)) = &self.file {
             let length = usize::try_from(*length).map_err(io::Error::other)?;
-            kept.add(length)?;
+            unspooled.add(length)?;
             let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, 0)?;
             (self.memory, self.file) = (bytes, None);
         }
-        self.kept = Some(kept);
+        self.unspooled = Some(unspooled);
         Ok(())
     }
 
@@ -119,7 +119,9 @@ impl BodySpool {
         match self.file {
             Some((file, length)) => Some(Box::new(FileBody { file, length, position: 0 })),
             None if self.memory.is_empty() => None,
-            None => Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _kept: self.kept })),
+            None => {
+                Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _unspooled: self.unspooled }))
+            }
         }
     }
 }
@@ -127,7 +129,7 @@ impl BodySpool {
 struct MemoryBody {
     bytes: Vec<u8>,
     position: usize,
-    _kept: Option<Kept>,
+    _unspooled: Option<Unspooled>,
 }
 
 impl Body for MemoryBody {
