@@ -10,7 +10,7 @@ from pathlib import Path
 import gateways
 import pytest
 import tomllib
-from other_servers import Http, certificate, free_port, over_tls, wait_for
+from other_servers import Http, free_port, over_tls, wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,12 +50,14 @@ def test_the_commands_of_the_readme_work(launch, run, site, command):
         served = launch(*words, folder=site)
         assert wait_for(served, lambda: Http(port).ask("GET", "/"))[2] == b"myapp"
         return
-    if "certificate.pem" in command:
-        certificate(site)
+    if "tls/cert.pem" in command:
+        # The files are those of the command before it.
+        (maker,) = [words for words in commands() if words.startswith("anygate cert")]
+        assert run(*maker.split()[1:], folder=site).returncode == 0
         port = free_port()
         words = [str(port) if word == "8443" else word for word in command.split()[1:]]
         launch(*words, folder=site).wait_ready()
-        assert over_tls(port, site / "certificate.pem").endswith(b"\r\n\r\nmyapp")
+        assert over_tls(port, site / "tls" / "cert.pem").endswith(b"\r\n\r\nmyapp")
         return
     if "--web2py" in command:
         shutil.copytree(ROOT / "tests" / "web2py" / "site", site / "web2py")
