@@ -20,6 +20,14 @@ APPS = Path(__file__).parent / "apps"
 ANYGATE = Path(sys.executable).parent / "anygate"
 
 
+def name(pid):
+    """A process's name; none of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 class Served:
     """A running anygate."""
 
@@ -105,8 +113,9 @@ class Served:
             return connection.ask(method, target, fields, body)
 
     def workers(self):
-        """The processes below the supervisor."""
-        return sorted(int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+        """The processes below the supervisor, without the template that forks them with ``--preload``."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sorted(int(pid) for pid in children if name(pid) != "template")
 
     def send_signal(self, number):
         os.kill(self.pid, number)

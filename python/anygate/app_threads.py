@@ -21,9 +21,15 @@ def start(name: str, work: Callable[[], None]) -> None:
     """
     start_new_thread = unpatched("_thread", "start_new_thread")
     if start_new_thread is _thread.start_new_thread:
-        threading.Thread(target=work, name=name, daemon=True).start()
+        threading.Thread(target=_run_as_main, args=(work,), name=name, daemon=True).start()
     else:
         start_new_thread(_run, (work,))
+
+
+def _run_as_main(work: Callable[[], None]) -> None:
+    """Have threads that the application starts be no daemons unless it wants that: they inherit it from this one."""
+    threading.current_thread()._daemonic = False  # type: ignore[attr-defined]  # public only before the start
+    work()
 
 
 def _run(work: Callable[[], None]) -> None:

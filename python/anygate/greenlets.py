@@ -18,6 +18,7 @@ import gevent
 from gevent import monkey
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
+from gevent.threading import _DummyThread
 from greenlet import greenlet
 
 from anygate import file_locks
@@ -54,6 +55,8 @@ def begin() -> None:
     """Begin in a worker's process: with a hub, if there was one before the fork, that is this process's own."""
     patch()
     gevent.reinit()
+    # Threads that a request starts inherit it, and a program waits at its end for those that are no daemons.
+    _DummyThread._daemonic = False
 
 
 def run(application: Application, queue: Any, on_error: Hook | None) -> None:

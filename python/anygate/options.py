@@ -249,6 +249,9 @@ class Options(PolicyOptions, total=False):
     queue_timeout: float | str | None
     """Maximum time for a request to wait for a thread or greenlet (503)."""
 
+    drain_delay: float | str | None
+    """Time after TERM in which new connections are still accepted."""
+
     graceful_timeout: float | str | None
     """Maximum time for a stopping worker to finish its requests."""
 

@@ -15,6 +15,8 @@ from conftest import ANYGATE, APPS
 from waiting import Gate, let_pass
 
 CONTRACT = APPS / "contract.py"
+#: A second signal to end that comes sooner is the same.
+SAME_SIGNAL = (0.6, "signals within half a second are one")
 #: A worker that was ready for a second is replaced at once when it dies.
 LIVED = (1.1, "a worker that dies within a second of its start is replaced later")
 
@@ -141,6 +143,7 @@ class TestEnd:
         with held(served, gate):
             served.send_signal(signal.SIGTERM)
             served.wait_for_log("stopping: workers finish")
+            let_pass(*SAME_SIGNAL)
             served.send_signal(signal.SIGTERM)
             begun = time.monotonic()
             assert served.wait() == 0
@@ -266,6 +269,35 @@ class TestDeath:
         served.wait_for_log("was silent for longer than worker_timeout; it is killed")
         served.wait_until(lambda: served.workers() not in ([], [before]), "the replacement")
         assert served.get("/pid").status == 200
+
+    @pytest.mark.parametrize("preload", [(), ("--preload",)])
+    def test_processes_that_stood_still_together_are_not_replaced(self, serve, preload):
+        served = serve(CONTRACT, "--workers", "2", "--worker-timeout", "2s", *preload)
+        workers = served.workers()
+        for pid in (served.pid, *workers):
+            os.kill(pid, signal.SIGSTOP)
+        let_pass(4, "longer than a worker may be silent")
+        for pid in (served.pid, *workers):
+            os.kill(pid, signal.SIGCONT)
+        let_pass(3, "longer than a worker may be silent")
+        assert served.workers() == workers
+        assert "was silent" not in served.log()
+
+    @pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+    def test_a_request_that_ends_its_worker_again_and_again_keeps_nobody_away(self, serve, tmp_path, options):
+        (tmp_path / "app.py").write_text(
+            "import os, signal\n"
+            "def app(environ, start_response):\n"
+            "    if environ['PATH_INFO'] == '/crash': os.kill(os.getpid(), signal.SIGSEGV)\n"
+            "    start_response('200 OK', [])\n    return [b'alive']\n"
+        )
+        served = serve("app:app", *options)
+        for count in range(1, 9):
+            with served.connect() as connection, pytest.raises(ConnectionError):
+                connection.ask("GET", "/crash")
+            served.wait_for_log("replacing it", count)
+            assert served.get().text == "alive"
+        assert "the next one starts in" not in served.log()
 
 
 class TestScale:

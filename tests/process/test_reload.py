@@ -1,5 +1,6 @@
 """SIGHUP: new code without a failed request."""
 
+import os
 import shutil
 import signal
 import threading
@@ -140,15 +141,14 @@ def test_the_contract_application_reloads(serve):
     assert served.get("/pid").text != before
 
 
-class TestSignalsWhileAPreloadedReloadBegins:
-    """Until the new program has begun they wait."""
+class TestSignalsDuringAReload:
+    """The supervisor obeys them, whatever the new generation does."""
 
     @pytest.fixture
     def reloading(self, serve, site, gate):
         served = serve("app:app", "--preload")
         write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("the supervisor restarts itself")
         gate.wait_for()
         return served
 
@@ -163,9 +163,8 @@ class TestSignalsWhileAPreloadedReloadBegins:
         assert reloading.process.poll() is None
         assert reloading.terminate() == 0
 
-    def test_the_end_is_an_orderly_one(self, reloading, gate):
+    def test_the_end_does_not_wait_for_the_import(self, reloading):
         reloading.send_signal(signal.SIGTERM)
-        gate.open()
         assert reloading.wait() == 0
 
 
@@ -183,8 +182,9 @@ def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, 
     served.wait_until(lambda: served.get().text == "version 3", "the new code")
 
 
-def test_code_that_hangs_at_import_leaves_the_old_running(serve, site, gate):
-    served = serve("app:app", "--worker-start-timeout", "2s")
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_code_that_hangs_at_import_leaves_the_old_running(serve, site, gate, preload):
+    served = serve("app:app", "--worker-start-timeout", "2s", *preload)
     write(site, 2, f"import gates\ngates.wait_at({gate.name!r})")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("not reloaded, the old workers continue")
@@ -213,3 +213,113 @@ def test_programs_that_preloaded_code_starts_have_all_signals(serve, site):
     )
     served.send_signal(signal.SIGHUP)
     served.wait_until(lambda: served.get().text.split() == ["SigBlk:", "0" * 16], "a program without held signals")
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+class TestWhatGoesWrong:
+    """The old generation goes on, as it was, and dead workers of it are replaced."""
+
+    @pytest.mark.parametrize("code", ["import os; os._exit(1)", "import os; os.abort()", "raise SystemExit(4)"])
+    def test_code_that_ends_its_process(self, serve, site, preload, code):
+        served = serve("app:app", *preload)
+        (worker,) = served.workers()
+        write(site, 2, extra=code)
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("not reloaded, the old workers continue")
+        assert served.get().text == "version 1"
+        assert worker in served.workers()
+
+    @pytest.mark.parametrize("settings", ["workers = \n", "wrokers = 2\n", "chdir = 'nowhere'\n"])
+    def test_settings_that_are_refused(self, serve, site, preload, settings):
+        (site / "anygate.toml").write_text("workers = 1\n")
+        served = serve("app:app", *preload)
+        (site / "anygate.toml").write_text(settings)
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("not reloaded, the old workers continue")
+        assert served.get().text == "version 1"
+        (site / "anygate.toml").write_text("workers = 2\n")
+        write(site, 2)
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("reloaded: 2 new workers are serving")
+        served.wait_until(lambda: served.get().text == "version 2", "the new code")
+
+    def test_what_needs_a_restart_is_named(self, serve, site, preload):
+        (site / "anygate.toml").write_text("")
+        served = serve("app:app", *preload)
+        address = served.address
+        (site / "anygate.toml").write_text("umask = '027'\nbacklog = 7\n")
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("changed, but needs a restart: backlog, unix_mode or unix_owner, umask")
+        served.wait_for_log("reloaded")
+        assert served.address == address
+
+    def test_the_former_settings_are_those_of_replaced_workers(self, serve, site, preload):
+        (site / "anygate.toml").write_text("server_header = 'one'\n")
+        served = serve("app:app", *preload)
+        (worker,) = served.workers()
+        (site / "anygate.toml").write_text("server_header = 'two'\n")
+        write(site, 2, extra="import os; os._exit(1)")
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("not reloaded, the old workers continue")
+        write(site, 3)
+        let_pass(1.1, "a worker that dies within a second of its start is replaced later")
+        os.kill(worker, signal.SIGKILL)
+        served.wait_until(lambda: set(served.workers()) - {worker}, "another worker")
+        # A template has the code of its generation.
+        answer = served.get()
+        assert answer.text == ("version 1" if preload else "version 3")
+        assert answer["server"] == "one"
+
+
+def test_what_drains_since_the_first_reload_is_not_cut_by_the_second(serve, site, gate):
+    served = serve("app:app", "--preload")
+    with served.connect() as connection:
+        connection.send(f"GET /slow?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for()
+        for count in (1, 2):
+            served.send_signal(signal.SIGHUP)
+            served.wait_for_log("reloaded: 1 new workers", count)
+        gate.open()
+        assert connection.answer().text == "version 1"
+
+
+def test_a_folder_is_entered_again_by_its_name(serve, site):
+    for version in (1, 2):
+        (site / str(version)).mkdir()
+        shutil.copy(APPS / "gates.py", site / str(version))
+        write(site / str(version), version)
+    (site / "current").symlink_to("1")
+    served = serve("app:app", "--chdir", "current")
+    assert served.get().text == "version 1"
+    (site / "next").symlink_to("2")
+    (site / "next").rename(site / "current")
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: served.get().text == "version 2", "the release that the link leads to")
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_what_the_application_does_to_its_environment_is_not_inherited(serve, site, preload):
+    (site / "app.py").write_text(
+        "import os\nsecret = os.environ.pop('SECRET')\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [f'{secret} {os.getpid()}'.encode()]\n"
+    )
+    served = serve("app:app", *preload, environment={"SECRET": "s3"})
+    before = served.get().text
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded")
+    served.wait_until(lambda: served.get().text != before, "the new worker")
+    assert served.get().text.startswith("s3 ")
+
+
+def test_workers_of_a_template_are_children_of_the_supervisor_and_are_replaced(serve, site):
+    served = serve("app:app", "--preload", "--workers", "2")
+    served.send_signal(signal.SIGTTIN)
+    served.wait_until(lambda: len(served.workers()) == 3, "a third worker")
+    victim = served.workers()[0]
+    let_pass(1.1, "a worker that dies within a second of its start is replaced later")
+    os.kill(victim, signal.SIGKILL)
+    served.wait_until(lambda: len({*served.workers()} - {victim}) == 3, "the replacement")
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded: 3 new workers are serving")
+    assert served.terminate() == 0

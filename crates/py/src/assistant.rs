@@ -16,7 +16,7 @@ use anygate_config::{AdminPlan, BindAddress, Plan, Protocol, ServerPlan, StatsdP
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
-use anygate_server::{Events, Runner, Service, Worker};
+use anygate_server::{Events, Runner, Service, Supervision, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
 use anygate_sys::Address;
@@ -84,12 +84,12 @@ impl Assistant {
 
     /// Lives as the assistant.
     pub(crate) fn live(
-        self,
+        &self,
         plan: &Plan,
         cache: Option<Arc<Cache>>,
         context: AssistantContext,
     ) -> Result<(), String> {
-        let AssistantContext { sockets, signals, parent, tree, orders } = context;
+        let AssistantContext { sockets, signals, told, tree, orders } = context;
         let about = About {
             version: VERSION,
             since: self.since,
@@ -100,8 +100,9 @@ impl Assistant {
             Some(BindAddress::Tcp { host, .. }) => vec![host.clone()],
             _ => Vec::new(),
         };
+        let stacks = self.stacks.try_clone().map_err(|error| error.to_string())?;
         let processes: Arc<dyn Processes> =
-            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(self.stacks) });
+            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(stacks) });
         let (own, stats): (Vec<Socket>, Vec<Socket>) =
             sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
         let error = |error: io::Error| error.to_string();
@@ -119,7 +120,7 @@ impl Assistant {
             thread::Builder::new().name("statsd".to_owned()).spawn(work).map_err(error)?;
         }
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
-        let admin = Admin::new(about, Guard { token: self.token, hosts }, processes, cache);
+        let admin = Admin::new(about, Guard { token: self.token.clone(), hosts }, processes, cache);
         let service = Service {
             site: None,
             runner: Runner::Threads(Arc::new(admin), THREADS),
@@ -131,8 +132,10 @@ impl Assistant {
             peers: None,
         };
         let plan = server_plan(&plan.server);
+        // A signal from elsewhere is for the supervisor.
+        let supervision = Supervision { signals, orders: told, signalled: Box::new(|| ()) };
         let (worker, _handle) =
-            Worker::new(&plan, admin_sockets, service, Some(signals), Some(parent)).map_err(error)?;
+            Worker::new(&plan, admin_sockets, service, Some(supervision)).map_err(error)?;
         worker.run(Box::new(Following(tree))).map_err(error)?;
         if let Some(push) = push {
             push.send();

@@ -62,7 +62,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
             &mut output,
         );
     });
-    say_goodbye(py);
+    say_goodbye(py, plan.process.graceful_timeout);
     logs::finish();
     ended.map_err(|error| Refusal::machine(format!("cannot write the response: {error}")))?;
     Ok(code)

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::{CronAction, CronMode, Overlap, Plan};
 use anygate_cron::{Crontabs, Identity, Scheduler, Sources};
-use anygate_supervisor::Schedule;
+use anygate_supervisor::{SAME_SIGNAL, Schedule};
 use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
 use pyo3::prelude::*;
@@ -86,21 +86,24 @@ fn obey(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal>
 fn by_the_clock(mut schedule: Schedule, patience: Duration) -> std::io::Result<()> {
     let signals = Signals::install(&[Signal::Term, Signal::Int, Signal::Quit, Signal::Chld])?;
     schedule.start(SystemTime::now());
-    let mut ending = false;
+    let mut ending: Option<Instant> = None;
     loop {
         let now = SystemTime::now();
         schedule.collect(now);
-        if ending && schedule.is_idle() {
+        if ending.is_some() && schedule.is_idle() {
             return Ok(());
         }
         let wait = schedule.turn(now, true);
         poll::wait_readable(signals.as_fd(), wait)?;
         let told = signals.take().iter().any(|signal| *signal != Signal::Chld);
-        if told && ending {
-            schedule.cut_off();
-        } else if told {
-            schedule.end(SystemTime::now(), patience);
-            ending = true;
+        match ending {
+            _ if !told => {}
+            Some(since) if since.elapsed() >= SAME_SIGNAL => schedule.cut_off(),
+            Some(_) => {}
+            None => {
+                schedule.end(SystemTime::now(), patience);
+                ending = Some(Instant::now());
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ impl Server {
             counts: None,
             peers: None,
         };
-        let (worker, handle) = Worker::new(&self.plan.server, shared, service, None, None)?;
+        let (worker, handle) = Worker::new(&self.plan.server, shared, service, None)?;
         let tender = logs.tender();
         let work = move || {
             let ended = worker.run(Box::new(Keeping(logs)));

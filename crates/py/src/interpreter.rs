@@ -1,28 +1,38 @@
-//! What the interpreter is asked for beside the application: to write down what its threads do, how it was started, and
-//! to end as a program does.
+//! What the interpreter is asked for beside the application: to write down what its threads do, and to end as a program
+//! does.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
 
+use anygate_sys::process;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// The interpreter with the arguments that it was started with.
-pub(crate) fn restart_command(py: Python<'_>) -> Option<Vec<OsString>> {
-    let sys = py.import("sys").ok()?;
-    let mut command: Vec<OsString> = sys.getattr("orig_argv").ok()?.extract().ok()?;
-    let program: OsString = sys.getattr("executable").ok()?.extract().ok()?;
-    *command.first_mut()? = program;
-    Some(command)
-}
+use crate::logs;
 
-/// What Python does at the end of a program, as far as a worker has it: registered functions and buffered output.
-pub(crate) fn say_goodbye(py: Python<'_>) {
+/// What Python does at the end of a program, as far as a worker has it: it waits for threads that are not daemons and for
+/// pools, runs registered functions and writes buffered output. The process ends after `patience` at the latest, whether
+/// there is still a supervisor or not.
+pub(crate) fn say_goodbye(py: Python<'_>, patience: Duration) {
+    let end_late = move || {
+        thread::sleep(patience);
+        tracing::warn!("threads of the application did not end within graceful_timeout");
+        logs::finish();
+        process::exit_now(0);
+    };
+    if let Err(error) = thread::Builder::new().name("patience".to_owned()).spawn(end_late) {
+        tracing::error!("cannot wait for threads of the application: {error}");
+    }
     let run = |module: &str, function: &str| -> PyResult<()> {
         py.import(module)?.call_method0(function)?;
         Ok(())
     };
+    // Of itself an interpreter calls it before the functions of atexit.
+    if let Err(error) = run("threading", "_shutdown") {
+        tracing::error!("cannot wait for threads of the application: {error}");
+    }
     if let Err(error) = run("atexit", "_run_exitfuncs") {
         tracing::error!("a function registered with atexit failed: {error}");
     }

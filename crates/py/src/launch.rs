@@ -2,14 +2,12 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anygate_config::{Command, Concurrency, Plan, parse};
+use anygate_config::{BindAddress, Command, Plan, Protocol, parse};
 use anygate_server::Tickets;
-use anygate_supervisor::inherit::{self, Inherited};
 use anygate_supervisor::sockets::Socket;
-use anygate_supervisor::{APPLICATION_FAILED, PidFile, Supervisor, sockets};
+use anygate_supervisor::{APPLICATION_FAILED, PidFile, Reaping, Supervisor, sockets};
 use anygate_sys::process;
 use anygate_sys::signals::Signal;
 use anygate_sys::standard_streams;
@@ -18,9 +16,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::assistant::Assistant;
+use crate::beginning::{Activation, Beginning};
 use crate::identity::{change_folder, whom};
-use crate::interpreter::restart_command;
-use crate::loading::{certificates, load, on_error, warn_of_debug};
+use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::Refusal;
 use crate::worker_body::Body;
@@ -32,9 +30,8 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(error) = standard_streams::open_missing() {
         return complain(&Refusal::machine(format!("cannot open /dev/null: {error}")));
     }
-    let environment: Vec<_> = env::vars_os().collect();
-    let folder = match env::current_dir() {
-        Ok(folder) => folder,
+    let beginning = match Beginning::new(arguments) {
+        Ok(beginning) => beginning,
         Err(error) => {
             return complain(&Refusal::machine(format!("the current directory cannot be used: {error}")));
         }
@@ -42,23 +39,23 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(refusal) = end_with_parent(py) {
         return complain(&refusal);
     }
-    let given = arguments.clone();
-    let ended = match parse(arguments, &environment, &folder) {
-        Ok(command) => obey(py, command, &given, folder),
+    let parsed = parse(beginning.arguments.clone(), &beginning.environment, &beginning.folder);
+    let ended = match parsed {
+        Ok(command) => obey(py, command, beginning),
         Err(exit) => Err(Refusal(exit.code, exit.message)),
     };
     ended.unwrap_or_else(|refusal| complain(&refusal))
 }
 
-/// Does what a command line asks for. `given` is that command line.
-fn obey(py: Python<'_>, command: Command, given: &[OsString], folder: PathBuf) -> Result<i32, Refusal> {
+/// Does what a command line asks for.
+fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, Refusal> {
     match command {
         Command::Show(text) => Ok(show(&text)),
         Command::Serve(plan, warnings) => {
             for warning in warnings {
                 eprintln!("anygate: warning: {warning}");
             }
-            launch(py, *plan, None, folder)
+            launch(py, *plan, None, Some(beginning))
         }
         Command::Pool(servers) => {
             let servers: Vec<_> =
@@ -67,7 +64,7 @@ fn obey(py: Python<'_>, command: Command, given: &[OsString], folder: PathBuf) -
             run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
         }
         Command::Cron(action, plan) => cron::run(py, action, &plan),
-        Command::OtherServer(task) => other_servers::run(py, &task, given),
+        Command::OtherServer(task) => other_servers::run(py, &task, &beginning.arguments),
         Command::Certificate(task) => self_signed::make(&task).map(|said| show(&said)),
         Command::Top(admin) => control::run(py, "top", &[], &admin),
         Command::Control(words, admin) => control::run(py, "ctl", &words, &admin),
@@ -120,7 +117,7 @@ pub(crate) fn serve(
         }
         Err(_) => Some(app.clone().unbind()),
     };
-    match launch(py, plan, application, folder) {
+    match launch(py, plan, application, None) {
         Ok(0) => Ok(()),
         Ok(code) => Err(PySystemExit::new_err(code)),
         Err(Refusal(2, message)) => Err(PyValueError::new_err(message)),
@@ -132,11 +129,12 @@ pub(crate) fn serve(
     }
 }
 
+/// Runs a tree of processes. `beginning`: this process is the command's own, otherwise somebody's program.
 fn launch(
     py: Python<'_>,
     plan: Plan,
     application: Option<Py<PyAny>>,
-    folder: PathBuf,
+    beginning: Option<Beginning>,
 ) -> Result<i32, Refusal> {
     gevent(py, &plan, application.is_some())?;
     let plan = Arc::new(plan);
@@ -161,14 +159,11 @@ fn launch(
     if let Some(umask) = plan.process.umask {
         process::set_umask(umask);
     }
-    let inherited = inherited(py);
-    let watched = inherited.as_ref().map(|_| Supervisor::watch()).transpose();
-    let watched =
-        watched.map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")))?;
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
-    let sockets = listen(&plan, inherited.as_ref(), assistant.as_ref())?;
-    let started = prepare(py, &plan, application, inherited.is_some());
+    let activation = Activation::take(py).map_err(|error| Refusal::machine(error.to_string()))?;
+    let sockets = listen(&plan, &activation, assistant.as_ref())?;
+    let started = prepare(py, &plan, application, beginning.is_some());
     let (application, pid_file) = match started {
         Ok(started) => started,
         Err(refusal) => {
@@ -176,20 +171,21 @@ fn launch(
             return Err(refusal);
         }
     };
+    let reaping = if beginning.is_some() { Reaping::Everybody } else { Reaping::Own };
     let mut body = Body {
-        command: restart_command(py),
+        beginning,
+        former: None,
         logs,
         application,
         tickets,
         user,
         group,
-        folder,
         site,
         assistant,
         plan: Arc::clone(&plan),
     };
     let code = py.detach(|| {
-        let mut supervisor = Supervisor::new(&plan.process, plan.workers, sockets, &mut body, watched)
+        let mut supervisor = Supervisor::new(plan.process.clone(), plan.workers, sockets, &mut body, reaping)
             .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
         if plan.admin.is_wanted() {
             logs::show_in(Arc::new(supervisor.counts()));
@@ -197,11 +193,7 @@ fn launch(
         if let Some(schedule) = schedule {
             supervisor.set_schedule(schedule);
         }
-        if let Some(inherited) = &inherited {
-            let lifeline = process::take_over(inherited.lifeline)
-                .map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")))?;
-            supervisor.take_over(&inherited.workers, lifeline);
-        }
+        supervisor.set_service_manager(activation.manager());
         Ok(supervisor.run())
     })?;
     drop(pid_file);
@@ -209,18 +201,26 @@ fn launch(
     Ok(code)
 }
 
-/// Opens the sockets, unless the program before left them.
+/// Opens the sockets, unless a service manager left them. Whoever names descriptors knows of those.
 fn listen(
     plan: &Plan,
-    inherited: Option<&Inherited>,
+    activation: &Activation,
     assistant: Option<&Assistant>,
 ) -> Result<Vec<Socket>, Refusal> {
-    if let Some(inherited) = inherited {
-        return inherited
-            .sockets()
-            .map_err(|error| Refusal::machine(format!("cannot continue after a reload: {error}")));
+    let named = plan.binds.iter().any(|bind| matches!(bind.address, BindAddress::Fd(_)));
+    let protocol = plan.binds.first().map(|bind| bind.protocol).unwrap_or_default();
+    let mut opened = match activation.sockets.as_slice() {
+        names if !names.is_empty() && !named => {
+            sockets::activated(names, protocol).map_err(Refusal::machine)?
+        }
+        _ => sockets::open(&plan.binds, &plan.socket, false)
+            .map_err(|error| Refusal::machine(error.to_string()))?,
+    };
+    if plan.tls.is_none() && opened.iter().any(|socket| socket.protocol == Protocol::Https) {
+        return Err(Refusal::usage(
+            "a socket of LISTEN_FDS is named https: it needs a certificate and its key",
+        ));
     }
-    let mut opened = sockets::open(&plan.binds, &plan.socket, false).map_err(Refusal::machine)?;
     match assistant.map(|assistant| assistant.open(plan)).transpose() {
         Ok(more) => opened.extend(more.into_iter().flatten()),
         Err(refusal) => {
@@ -231,62 +231,22 @@ fn listen(
     Ok(opened)
 }
 
-/// Whether there is gevent, if it is wanted, and whether it comes in time.
-fn gevent(py: Python<'_>, plan: &Plan, imported: bool) -> Result<(), Refusal> {
-    if plan.server.concurrency != Concurrency::Gevent {
-        return Ok(());
-    }
-    let machine = |error: PyErr| Refusal::machine(error.to_string());
-    let find = || py.import("importlib.util")?.call_method1("find_spec", ("gevent",))?.is_truthy();
-    if !find().map_err(machine)? {
-        let message = "concurrency: gevent is not installed: pip install gevent";
-        return Err(Refusal(APPLICATION_FAILED, message.to_owned()));
-    }
-    let patched = || py.import("anygate.greenlets")?.call_method0("is_patched")?.is_truthy();
-    if imported && !patched().map_err(machine)? {
-        return Err(Refusal::usage(
-            "concurrency: gevent patches the standard library before the application is imported: name the application \
-             (\"myapp:app\"), or call gevent.monkey.patch_all() first",
-        ));
-    }
-    Ok(())
-}
-
-/// What the program before left for us, taken out of the environment so that nobody else takes it for theirs.
-fn inherited(py: Python<'_>) -> Option<Inherited> {
-    let text = env::var(inherit::VARIABLE).ok()?;
-    // Python's view of the environment is the one that can be changed safely.
-    let removed = py
-        .import("os")
-        .and_then(|os| os.getattr("environ"))
-        .and_then(|environ| environ.call_method1("pop", (inherit::VARIABLE, py.None())));
-    if let Err(error) = removed {
-        tracing::warn!("cannot remove {} from the environment: {error}", inherit::VARIABLE);
-    }
-    Inherited::read(&text)
-}
-
-/// Loads the application if it is to be here before workers are, and writes the pid file.
+/// Loads the application if it is to be in this process, which is somebody's program, and writes the pid file.
 fn prepare(
     py: Python<'_>,
     plan: &Plan,
     application: Option<Py<PyAny>>,
-    reloaded: bool,
+    is_command: bool,
 ) -> Result<(Option<Py<PyAny>>, Option<PidFile>), Refusal> {
     let pid_file = plan.process.pid_file.clone().map(PidFile::write).transpose().map_err(Refusal::machine)?;
+    let failed = || Refusal(APPLICATION_FAILED, String::new());
     let application = match application {
-        None if plan.application.preload => match load(py, plan) {
-            None if !reloaded => return Err(Refusal(APPLICATION_FAILED, String::new())),
-            // The old workers go on; our own will say that they have no application.
-            loaded => loaded,
-        },
+        None if plan.application.preload && !is_command => Some(load(py, plan).ok_or_else(failed)?),
         given => given,
     };
     if plan.application.preload && application.is_some() {
-        // Each worker takes it from here, and says so when it is not there after a reload.
-        if let Err(error) = on_error(py, plan)
-            && !reloaded
-        {
+        // Each worker takes it from here.
+        if let Err(error) = on_error(py, plan) {
             tracing::error!("{}", error.value(py));
             return Err(Refusal::application());
         }

@@ -4,6 +4,7 @@
 //!   inside a running program. * [`cgi`]: one request of a CGI server. * [`assistant`]: the process for the admin address.
 //! * [`loading`]: the application, from its target to the bridge. * [`policies`]: what is around it.
 //!   * [`ready_check`]: what a site's own check says of a worker. * [`middleware`]: policies under a server of another package.
+//! * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
 //! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
 //! * [`logs`]: the error log and the access log. * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
 //!   * [`interpreter`]: what it is asked for beside the application. * [`refusal`]: why nothing runs.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod assistant;
+mod beginning;
 mod cgi;
 mod control;
 mod cron;
@@ -25,6 +27,7 @@ mod other_servers;
 mod policies;
 mod ready_check;
 mod refusal;
+mod renewal;
 mod self_signed;
 mod settings;
 mod web2py;

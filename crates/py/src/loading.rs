@@ -6,11 +6,13 @@ use std::sync::Arc;
 use anygate_config::{ApplicationPlan, Concurrency, Plan, VERSION};
 use anygate_proto::local_host::LocalHosts;
 use anygate_server::{Runner, Tickets, Tls};
+use anygate_supervisor::APPLICATION_FAILED;
 use anygate_wsgi::{Options, WsgiApplication, WsgiHub};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::logs;
+use crate::refusal::Refusal;
 
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
@@ -53,6 +55,27 @@ pub(crate) fn warn_of_debug(plan: &Plan) {
 pub(crate) fn greenlets(py: Python<'_>, plan: &Plan, function: &str) -> PyResult<()> {
     if plan.server.concurrency == Concurrency::Gevent {
         py.import("anygate.greenlets")?.call_method0(function)?;
+    }
+    Ok(())
+}
+
+/// Whether there is gevent, if it is wanted, and whether it comes in time.
+pub(crate) fn gevent(py: Python<'_>, plan: &Plan, imported: bool) -> Result<(), Refusal> {
+    if plan.server.concurrency != Concurrency::Gevent {
+        return Ok(());
+    }
+    let machine = |error: PyErr| Refusal::machine(error.to_string());
+    let find = || py.import("importlib.util")?.call_method1("find_spec", ("gevent",))?.is_truthy();
+    if !find().map_err(machine)? {
+        let message = "concurrency: gevent is not installed: pip install gevent";
+        return Err(Refusal(APPLICATION_FAILED, message.to_owned()));
+    }
+    let patched = || py.import("anygate.greenlets")?.call_method0("is_patched")?.is_truthy();
+    if imported && !patched().map_err(machine)? {
+        return Err(Refusal::usage(
+            "concurrency: gevent patches the standard library before the application is imported: name the application \
+             (\"myapp:app\"), or call gevent.monkey.patch_all() first",
+        ));
     }
     Ok(())
 }

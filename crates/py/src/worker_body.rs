@@ -1,9 +1,8 @@
 //! What a worker does, and what the supervisor needs of Python.
 
-use std::ffi::OsString;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -11,22 +10,24 @@ use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics::{self, DeathReason, Outcome};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
-use anygate_server::{BetterPeer, Ended, Events, Peers, Service, SharedRow, Tickets, Worker};
+use anygate_server::{BetterPeer, Ended, Events, Peers, Service, SharedRow, Supervision, Tickets, Worker};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Report, Restart, Tended, WorkerBody,
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Renewed, Report, Tended, WorkerBody,
     WorkerContext,
 };
-use anygate_sys::process::{self, Fork, User};
+use anygate_sys::process::{self, Fork, Pid, User};
 use anygate_wsgi::ffi;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
+use crate::beginning::Beginning;
 use crate::interpreter::{say_goodbye, write_stacks_on_demand};
-use crate::loading::{certificates, greenlets, load, runner};
+use crate::loading::{certificates, greenlets, load, on_error, runner};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
+use crate::renewal::{Former, keep_what_cannot_change, renewed};
 use crate::web2py::static_files;
 
 /// Everything that passes from the launch to the workers.
@@ -40,9 +41,10 @@ pub(crate) struct Body {
     /// User that workers run as.
     pub(crate) user: Option<User>,
     pub(crate) group: Option<u32>,
-    /// How this program was started, if it can be started so again.
-    pub(crate) command: Option<Vec<OsString>>,
-    pub(crate) folder: PathBuf,
+    /// How this program was started, if its settings can be read anew.
+    pub(crate) beginning: Option<Beginning>,
+    /// What a reload that fails goes back to.
+    pub(crate) former: Option<Former>,
     /// Policies, if there are any.
     pub(crate) site: Option<Prepared>,
     /// Inputs of the assistant, if there is to be one.
@@ -116,13 +118,89 @@ impl WorkerBody for Body {
         Tended { fresh, again: self.logs.again() }
     }
 
-    fn restart(&self) -> Option<Restart> {
-        if !self.plan.application.preload {
-            return None;
+    fn wants_template(&self) -> bool {
+        self.plan.application.preload && self.application.is_none()
+    }
+
+    fn import(&mut self) -> Result<(), i32> {
+        let loaded = Python::attach(|py| {
+            let application = load(py, &self.plan)?;
+            // Each worker takes it from here.
+            match on_error(py, &self.plan) {
+                Ok(_) => Some(application),
+                Err(error) => {
+                    tracing::error!("{}", error.value(py));
+                    None
+                }
+            }
+        });
+        if loaded.is_none() {
+            self.logs.tender().finish();
+            return Err(APPLICATION_FAILED);
         }
-        logs::finish();
-        let command = self.command.clone()?;
-        Some(Restart { command, folder: self.folder.clone() })
+        self.application = loaded;
+        Ok(())
+    }
+
+    fn fork_apart(&mut self, tell: &mut dyn FnMut(io::Result<Pid>)) -> io::Result<Fork> {
+        self.tickets.advance();
+        Python::attach(|py| {
+            ffi::before_fork(py);
+            let held = self.logs.hold();
+            let forked = process::fork().map(|first| match first {
+                Fork::Parent(between) => Fork::Parent(between),
+                Fork::Child => match process::fork() {
+                    Ok(Fork::Child) => Fork::Child,
+                    Ok(Fork::Parent(worker)) => {
+                        tell(Ok(worker));
+                        process::exit_now(0)
+                    }
+                    Err(error) => {
+                        tell(Err(error));
+                        process::exit_now(1)
+                    }
+                },
+            });
+            drop(held);
+            match forked {
+                Ok(Fork::Child) => ffi::after_fork_in_child(py),
+                Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
+            }
+            forked
+        })
+    }
+
+    fn renew(&mut self) -> Result<Option<Renewed>, String> {
+        let Some(beginning) = &self.beginning else { return Ok(None) };
+        let mut plan = beginning.read()?;
+        keep_what_cannot_change(&mut plan, &self.plan);
+        let folder =
+            File::open(".").map_err(|error| format!("the current directory cannot be used: {error}"))?;
+        match renewed(&plan, &beginning.folder, &self.tickets) {
+            Ok(site) => {
+                let site = std::mem::replace(&mut self.site, site);
+                let plan = std::mem::replace(&mut self.plan, Arc::new(plan));
+                self.former = Some(Former { plan, site, folder });
+                Ok(Some(Renewed { plan: self.plan.process.clone(), workers: self.plan.workers }))
+            }
+            Err(reason) => match process::enter(folder.as_fd()) {
+                Ok(()) => Err(reason),
+                Err(error) => Err(format!("{reason}; cannot go back to the former folder: {error}")),
+            },
+        }
+    }
+
+    fn settle(&mut self, serves: bool) -> bool {
+        let Some(Former { plan, site, folder }) = self.former.take() else { return false };
+        if serves {
+            // It has entries removed from the cache that workers share.
+            return self.plan.site.cache.is_some() || plan.site.cache.is_some();
+        }
+        (self.plan, self.site) = (plan, site);
+        if let Err(error) = process::enter(folder.as_fd()) {
+            tracing::error!("cannot go back to the folder of the old workers: {error}");
+        }
+        false
     }
 
     fn counts(&self) -> usize {
@@ -161,7 +239,7 @@ impl WorkerBody for Body {
     }
 
     fn assist(&mut self, context: AssistantContext) -> i32 {
-        let Some(assistant) = self.assistant.take() else { return 1 };
+        let Some(assistant) = &self.assistant else { return 1 };
         let ended = self.drop_rights().and_then(|()| {
             // What it has in common with the sites of workers is what their caches must forget.
             let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
@@ -185,7 +263,7 @@ enum Failure {
 
 impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
-        let WorkerContext { sockets, signals, parent, mut report } = context;
+        let WorkerContext { sockets, signals, told, mut report } = context;
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
@@ -233,17 +311,23 @@ impl Body {
             peers: Some(Arc::new(Sharing(report.peers()))),
         };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
+        let teller = report.try_clone().map_err(server)?;
+        let supervision =
+            Supervision { signals, orders: told, signalled: Box::new(move || teller.signalled()) };
         let (worker, _handle) =
-            Worker::new(&self.plan.server, sockets, service, Some(signals), Some(parent)).map_err(server)?;
+            Worker::new(&self.plan.server, sockets, service, Some(supervision)).map_err(server)?;
         logs::started();
-        report.ready();
+        if !report.ready() {
+            return Ok(());
+        }
         let supervisor = report.supervisor();
         let logs = self.logs.tender();
         let ended = worker.run(Box::new(Reporting { report, row, supervisor, logs })).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker stopped before all requests had a response");
         }
-        Python::attach(say_goodbye);
+        let patience = self.plan.process.graceful_timeout;
+        Python::attach(|py| say_goodbye(py, patience));
         Ok(())
     }
 

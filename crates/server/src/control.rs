@@ -1,10 +1,11 @@
 //! What a worker is told and what it tells: commands, the workers beside it, its supervisor.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use anygate_sys::orders::{Order, Orders};
 use anygate_sys::signals::{Signal, Signals};
 
 use crate::access_log::AccessLog;
@@ -54,59 +55,95 @@ pub struct BetterPeer {
     pub free: bool,
 }
 
+/// What makes a worker obey a supervisor.
+pub struct Supervision {
+    /// Signals of this process. None of them is an order: whoever sends one to all processes of a tree, as terminals and
+    /// service managers do, sends it to the supervisor as well.
+    pub signals: Signals,
+    /// Orders of the supervisor.
+    pub orders: Orders,
+    /// Tells the supervisor that this worker was told to end by a signal.
+    pub signalled: Box<dyn Fn() + Send + Sync>,
+}
+
 /// Command to a worker, in ascending order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Command {
-    Drain = 1,
-    Stop = 2,
+    Leave = 1,
+    Drain = 2,
+    Stop = 3,
 }
 
-/// Source of commands: a worker's handle, signals, or the death of the supervisor.
+/// Source of commands: a worker's handle, or the supervisor.
 pub(crate) struct Control {
     demanded: AtomicU8,
-    pub(crate) signals: Option<Signals>,
-    pub(crate) parent: Option<OwnedFd>,
+    supervision: Option<Supervision>,
     reopen_logs: Option<Reopen>,
 }
 
 impl Control {
-    pub(crate) fn new(
-        signals: Option<Signals>,
-        parent: Option<OwnedFd>,
-        reopen_logs: Option<Reopen>,
-    ) -> Self {
-        Control { demanded: AtomicU8::new(0), signals, parent, reopen_logs }
+    pub(crate) fn new(supervision: Option<Supervision>, reopen_logs: Option<Reopen>) -> Self {
+        Control { demanded: AtomicU8::new(0), supervision, reopen_logs }
+    }
+
+    /// What tells of commands by becoming readable.
+    pub(crate) fn sources(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        self.supervision.as_ref().map(|supervision| [supervision.signals.as_fd(), supervision.orders.as_fd()])
     }
 
     pub(crate) fn demand(&self, command: Command) {
         self.demanded.fetch_max(command as u8, Ordering::AcqRel);
     }
 
-    /// What was demanded so far. A second TERM outranks the first; Ctrl-C reaches a whole
-    /// terminal group and is the supervisor's to pass on.
+    /// What was demanded so far.
     pub(crate) fn command(&self, log: Option<&AccessLog>) -> Option<Command> {
-        for signal in self.signals.as_ref().map(Signals::take).unwrap_or_default() {
-            match signal {
-                Signal::Term => match self.demanded.load(Ordering::Acquire) {
-                    0 => self.demand(Command::Drain),
-                    _ => self.demand(Command::Stop),
-                },
-                Signal::Usr1 => {
-                    // What was gathered still goes to the old file.
-                    if let Some(log) = log {
-                        log.flush();
-                    }
-                    if let Some(reopen) = &self.reopen_logs {
-                        reopen();
-                    }
+        if let Some(supervision) = &self.supervision {
+            for signal in supervision.signals.take() {
+                match signal {
+                    Signal::Term | Signal::Int | Signal::Quit => (supervision.signalled)(),
+                    Signal::Usr1 => self.reopen(log),
+                    _ => {}
                 }
-                _ => {}
             }
+            self.follow(&supervision.orders, log);
         }
         match self.demanded.load(Ordering::Acquire) {
             0 => None,
-            1 => Some(Command::Drain),
+            1 => Some(Command::Leave),
+            2 => Some(Command::Drain),
             _ => Some(Command::Stop),
+        }
+    }
+
+    /// Does what the supervisor wants; finishes when it is gone.
+    fn follow(&self, orders: &Orders, log: Option<&AccessLog>) {
+        let (taken, alive) = orders.take().unwrap_or_else(|error| {
+            tracing::error!("cannot read the supervisor's orders: {error}");
+            (Vec::new(), false)
+        });
+        for order in taken {
+            match order {
+                Order::Leave => self.demand(Command::Leave),
+                Order::Drain => self.demand(Command::Drain),
+                Order::ReopenLogs => self.reopen(log),
+            }
+        }
+        if !alive {
+            // One that had said so before it left is not missed.
+            if self.demanded.load(Ordering::Acquire) < Command::Drain as u8 {
+                tracing::warn!("the supervisor is gone; finishing requests in flight");
+            }
+            self.demand(Command::Drain);
+        }
+    }
+
+    /// Goes on in fresh log files. What was gathered still goes to the old ones.
+    fn reopen(&self, log: Option<&AccessLog>) {
+        if let Some(log) = log {
+            log.flush();
+        }
+        if let Some(reopen) = &self.reopen_logs {
+            reopen();
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What a worker is made of, starting and stopping it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -13,13 +12,12 @@ use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_sys::process;
-use anygate_sys::signals::Signals;
 use anygate_sys::{Address, Listener, forked};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::attention::Attention;
-use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow};
+use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow, Supervision};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
 use crate::outbox::spool;
@@ -109,20 +107,18 @@ impl Handle {
 impl Worker {
     /// Prepares a worker. Nothing is accepted before [`run`](Self::run), but clients may already connect.
     ///
-    /// `signals` and `parent` (readable when the supervisor is gone) make it obey a supervisor; an embedded worker has
-    /// neither and is stopped through its handle.
+    /// An embedded worker has no `supervision` and is stopped through its handle.
     ///
     /// Errors: whatever the system says to making a poll or watching the listeners.
     pub fn new(
         plan: &ServerPlan,
         listeners: Vec<(Protocol, Listener)>,
         service: Service,
-        signals: Option<Signals>,
-        parent: Option<OwnedFd>,
+        supervision: Option<Supervision>,
     ) -> io::Result<(Worker, Handle)> {
         let waits = matches!(service.runner, Runner::Threads(..));
         let Service { runner, access_log, reopen_logs, files, site, tls, counts, peers } = service;
-        let control = Arc::new(Control::new(signals, parent, reopen_logs));
+        let control = Arc::new(Control::new(supervision, reopen_logs));
         let temp_dir = spool::usable_folder(plan.temp_dir.as_deref());
         let around = rules::Around { access_log, files, site, tls, counts, peers, temp_dir };
         let rules = Rules::new(plan, around, https_port(&listeners), waits);

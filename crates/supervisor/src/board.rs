@@ -24,7 +24,9 @@ pub(crate) const RETIRING: usize = 5;
 const CONNECTIONS: usize = 6;
 /// Not zero while the worker could begin one more request at once.
 const FREE: usize = 7;
-pub(crate) const FIELDS: usize = 8;
+/// Not zero when a signal told the worker to end.
+pub(crate) const SIGNALLED: usize = 8;
+pub(crate) const FIELDS: usize = 9;
 /// Workers that can live at once, old generations included.
 pub(crate) const SLOTS: usize = 4096;
 /// Rows behind those of workers: what the supervisor counts, and what those counted that are gone.
@@ -42,6 +44,8 @@ pub(crate) const SERVING: usize = 1;
 pub(crate) const STARTING: u64 = 0;
 pub(crate) const READY: u64 = 1;
 pub(crate) const DRAINING: u64 = 2;
+/// The supervisor has changed its mind before the worker was ready.
+pub(crate) const CANCELLED: u64 = 3;
 
 /// A worker's row on the supervisor's board.
 pub struct Report {
@@ -66,9 +70,30 @@ impl Report {
         Report { board, bells, slot, news }
     }
 
-    /// The worker serves from now on.
-    pub fn ready(&mut self) {
-        self.stage(READY);
+    /// The worker serves from now on; `false` if nobody wants that any more.
+    #[must_use]
+    pub fn ready(&mut self) -> bool {
+        let wanted = self.board.cell(self.slot, STAGE).is_some_and(|stage| {
+            stage.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        });
+        self.news();
+        wanted
+    }
+
+    /// Tells the supervisor that a signal told this worker to end.
+    pub fn signalled(&self) {
+        if let Some(cell) = self.board.cell(self.slot, SIGNALLED) {
+            cell.store(1, Ordering::Release);
+        }
+        self.news();
+    }
+
+    /// The same report, for another thread.
+    ///
+    /// Errors: there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Report> {
+        let (board, bells) = (Arc::clone(&self.board), Arc::clone(&self.bells));
+        Ok(Report { board, bells, slot: self.slot, news: self.news.try_clone()? })
     }
 
     /// The worker's place among those that live at the same time; the lowest that are free are taken.
@@ -118,8 +143,12 @@ impl Report {
         if let Some(cell) = self.board.cell(self.slot, field) {
             cell.store(value, Ordering::Release);
         }
-        // A supervisor that is gone needs no news; the end of `parent` tells that.
-        let _ = self.news.write(&[1]);
+        self.news();
+    }
+
+    fn news(&self) {
+        // A supervisor that is gone needs no news; the end of its orders tells that.
+        let _ = (&self.news).write(&[1]);
     }
 }
 
@@ -290,7 +319,7 @@ mod tests {
         let tree = Tree(Arc::clone(&board));
         assert_eq!(tree.workers().count(), 0);
         let mut report = Report::new(Arc::clone(&board), Bells::default(), 3, io::pipe().unwrap().1);
-        report.ready();
+        assert!(report.ready());
         report.counts().as_ref()[0].store(5, Ordering::Relaxed);
         let worker = tree.workers().next().unwrap();
         assert_eq!((worker.pid, worker.stage), (u64::from(std::process::id()), WorkerStage::Serving));

@@ -5,16 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anygate_sys::SharedBell;
-use anygate_sys::process::{self, Pid};
+use anygate_sys::orders::{Order, OrderSender};
+use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
 use crate::board::{
-    BEATS, Bells, Counts, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SLOTS, STAGE, STARTING, SUPERVISOR,
-    TRAFFIC,
+    BEATS, Bells, CANCELLED, Counts, DRAINING, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SIGNALLED,
+    SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
 };
 use crate::worker_body::Death;
 
+/// Signals to end that come within this time are one: whoever tells all processes of a tree tells its supervisor, too.
+pub const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Maximum number of bells; each is a descriptor of every worker.
 const BELLS_MAX: usize = 256;
 
@@ -22,14 +25,19 @@ const BELLS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: Pid,
-    /// Row of the board; `None` for a worker that an earlier program of this process started.
-    pub(crate) slot: Option<usize>,
+    /// Row of the board.
+    pub(crate) slot: usize,
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
     /// Why it was killed, if it was.
     pub(crate) killed: Option<Death>,
+    /// It was killed because nobody needs it any more.
+    pub(crate) unwanted: bool,
     /// It serves until another one takes its place.
     pub(crate) replaced: bool,
+    /// When a signal told it to end. If that is not the end of the tree, another one takes its place.
+    signalled: Option<Instant>,
+    orders: OrderSender,
     beats: u64,
     beaten: Instant,
     traffic: u64,
@@ -77,9 +85,8 @@ impl Children {
 
     /// What a worker that is gone has counted, and what all those that are gone have. Its row is free afterwards.
     pub(crate) fn leave(&self, child: &Child, add_up: impl FnOnce(&[AtomicU64], &[AtomicU64])) {
-        let Some(slot) = child.slot else { return };
-        add_up(self.board.row(slot, FIELDS), self.board.row(GONE, FIELDS));
-        for cell in self.board.row(slot, 0) {
+        add_up(self.board.row(child.slot, FIELDS), self.board.row(GONE, FIELDS));
+        for cell in self.board.row(child.slot, 0) {
             cell.store(0, Ordering::Relaxed);
         }
     }
@@ -92,21 +99,26 @@ impl Children {
         Arc::clone(&self.bells)
     }
 
-    /// A row that nobody uses.
-    pub(crate) fn free_slot(&self) -> Option<usize> {
-        (0..SLOTS).find(|slot| !self.list.iter().any(|child| child.slot == Some(*slot)))
+    /// A row that nobody uses and that is not `reserved`.
+    pub(crate) fn free_slot(&self, reserved: &[usize]) -> Option<usize> {
+        (0..SLOTS).find(|slot| !reserved.contains(slot) && !self.list.iter().any(|child| child.slot == *slot))
     }
 
-    pub(crate) fn add(&mut self, pid: Pid, slot: Option<usize>, generation: u64, stage: Stage) {
+    /// A worker was started.
+    pub(crate) fn add(&mut self, pid: Pid, slot: usize, generation: u64, orders: OrderSender) {
+        let now = Instant::now();
         self.list.push(Child {
             pid,
             slot,
             generation,
-            stage,
+            stage: Stage::Starting(now),
             killed: None,
+            unwanted: false,
             replaced: false,
+            signalled: None,
+            orders,
             beats: 0,
-            beaten: Instant::now(),
+            beaten: now,
             traffic: 0,
         });
     }
@@ -147,9 +159,9 @@ impl Children {
     pub(crate) fn look(&mut self, now: Instant) -> usize {
         let mut stuck = 0;
         for child in &mut self.list {
-            let Some(slot) = child.slot else { continue };
-            let read = |field| self.board.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
-            if matches!(child.stage, Stage::Starting(_)) && read(STAGE) >= READY {
+            let read =
+                |field| self.board.cell(child.slot, field).map_or(0, |cell| cell.load(Ordering::Acquire));
+            if matches!(child.stage, Stage::Starting(_)) && [READY, DRAINING].contains(&read(STAGE)) {
                 child.stage = Stage::Ready(now);
                 child.beaten = now;
             }
@@ -160,6 +172,13 @@ impl Children {
                     "worker {} has a thread that cannot be stopped: starting another worker",
                     child.pid
                 );
+            }
+            if read(SIGNALLED) != 0 {
+                child.signalled.get_or_insert(now);
+            }
+            if child.replacement_due().is_some_and(|due| due <= now) {
+                child.replaced = true;
+                tracing::info!("worker {} was told to end by a signal: starting another worker", child.pid);
             }
             let beats = read(BEATS);
             if beats != child.beats {
@@ -186,7 +205,8 @@ impl Children {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Tells workers to finish; those that were told so already are left alone.
+    /// Tells workers to finish; those that were told so already are left alone. Whoever has not begun to serve has
+    /// nothing to finish.
     pub(crate) fn retire(&mut self, until: Instant, which: impl Fn(&Child) -> bool) {
         let mut retired = Vec::new();
         for child in &mut self.list {
@@ -197,21 +217,42 @@ impl Children {
         }
         // First, since it leaves to others what waits for being accepted, if any others serve.
         self.tell();
-        for pid in retired {
-            signal(pid, Signal::Term);
+        for child in self.list.iter_mut().filter(|child| retired.contains(&child.pid)) {
+            let cancelled = self.board.cell(child.slot, STAGE).is_some_and(|stage| {
+                stage.compare_exchange(STARTING, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            });
+            if cancelled {
+                child.unwanted = true;
+                signal(child.pid, Signal::Kill);
+            } else {
+                child.tell(Order::Drain);
+            }
         }
     }
 
     /// Ends workers at once.
     pub(crate) fn kill(&mut self, which: impl Fn(&Child) -> bool) {
-        for child in self.list.iter().filter(|child| which(child)) {
+        for child in self.list.iter_mut().filter(|child| which(child)) {
+            child.unwanted = true;
             signal(child.pid, Signal::Kill);
         }
     }
 
-    pub(crate) fn signal_all(&self, what: Signal) {
+    /// Gives all workers an order.
+    pub(crate) fn tell_all(&self, order: Order) {
         for child in &self.list {
-            signal(child.pid, what);
+            child.tell(order);
+        }
+    }
+
+    /// Time passed in which this process stood still, and all others with it, as far as anybody knows: it is nobody's.
+    pub(crate) fn forgive(&mut self, gap: Duration) {
+        let now = Instant::now();
+        for child in &mut self.list {
+            child.beaten = now;
+            match &mut child.stage {
+                Stage::Starting(at) | Stage::Ready(at) | Stage::Retiring(at) => *at += gap,
+            }
         }
     }
 
@@ -223,8 +264,6 @@ impl Children {
                 Stage::Starting(since) => {
                     (since + start, Death::Start, "was not ready within worker_start_timeout")
                 }
-                // One of the program before has no row here. It is told to finish when ours are ready.
-                Stage::Ready(_) if child.slot.is_none() => continue,
                 Stage::Ready(_) => {
                     (child.beaten + silence, Death::Silent, "was silent for longer than worker_timeout")
                 }
@@ -237,6 +276,7 @@ impl Children {
                 // Its end will be seen; until then it is not killed again.
                 child.stage = Stage::Retiring(now + Duration::from_secs(3600));
             } else {
+                let due = child.replacement_due().map_or(due, |replacement| replacement.min(due));
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
         }
@@ -244,12 +284,37 @@ impl Children {
     }
 }
 
+impl Child {
+    fn tell(&self, order: Order) {
+        if let Err(error) = self.orders.send(order) {
+            tracing::error!("cannot give an order to worker {}: {error}", self.pid);
+        }
+    }
+
+    /// When another one is to take the place of one that was signalled.
+    fn replacement_due(&self) -> Option<Instant> {
+        let serves = matches!(self.stage, Stage::Ready(_)) && !self.replaced;
+        self.signalled.filter(|_| serves).map(|at| at + SAME_SIGNAL)
+    }
+
+    /// How it ended, in words.
+    pub(crate) fn how(&self, ended: Ended) -> String {
+        match ended {
+            Ended::Signalled(number)
+                if number == Signal::Kill.number() && (self.killed.is_some() || self.unwanted) =>
+            {
+                "signal KILL, from its supervisor".to_owned()
+            }
+            _ => ended.to_string(),
+        }
+    }
+}
+
 /// Whether a worker never served.
 pub(crate) fn was_starting(board: &Board, child: &Child) -> bool {
-    child
-        .slot
-        .and_then(|slot| board.cell(slot, STAGE))
-        .is_some_and(|cell| cell.load(Ordering::Acquire) == STARTING)
+    board
+        .cell(child.slot, STAGE)
+        .is_some_and(|cell| [STARTING, CANCELLED].contains(&cell.load(Ordering::Acquire)))
 }
 
 /// Sends a signal; a process that is gone needs none.

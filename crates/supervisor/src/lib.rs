@@ -4,27 +4,33 @@
 //! * [`sockets`]: the listening sockets of a plan. * [`supervisor`]: the supervisor's loop. * [`children`]: its workers.
 //! * [`worker_body`]: what a worker is given. * [`board`]: the table in shared memory in which processes report.
 //! * [`orders`]: what the assistant can ask. * [`backoff`]: the pause before a dead worker is replaced.
-//! * [`schedule`]: cron jobs. * [`pid_file`]. * [`inherit`]: what passes to the next program when a preloaded application is
-//!   reloaded.
+//! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
+//! * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
+//! * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod births;
 mod board;
 mod children;
-pub mod inherit;
+mod notify;
 mod orders;
 mod pid_file;
+mod reload;
 mod schedule;
 pub mod sockets;
 mod supervisor;
+mod template;
 mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker, WorkerStage};
+pub use children::SAME_SIGNAL;
+pub use notify::ServiceManager;
 pub use orders::{Order, Orders};
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
-pub use supervisor::{Exit, Supervisor};
-pub use worker_body::{AssistantContext, Death, Event, Restart, Tended, WorkerBody, WorkerContext};
+pub use supervisor::{Exit, Reaping, Supervisor};
+pub use worker_body::{AssistantContext, Death, Event, Renewed, Tended, WorkerBody, WorkerContext};
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;

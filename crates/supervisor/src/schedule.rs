@@ -35,11 +35,6 @@ impl Schedule {
         self.next = Some(now);
     }
 
-    /// Goes on without jobs of the start, which ran before this program took over.
-    pub(crate) fn resume(&mut self, now: SystemTime) {
-        self.next = Some(now);
-    }
-
     /// Runs what is due; `traffic`: requests were answered since the last time. Returns how long nothing will be due.
     pub fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {

@@ -52,6 +52,20 @@ pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket
     Ok(sockets)
 }
 
+/// Takes over the sockets that a service manager left from descriptor 3 on (sd_listen_fds(3)). One whose name is that of a
+/// protocol speaks it, all others speak `protocol`.
+///
+/// Errors: one line that says which is no listening socket.
+pub fn activated(names: &[String], protocol: Protocol) -> Result<Vec<Socket>, String> {
+    let take = |(fd, name): (i32, &String)| {
+        let protocol = Protocol::of_scheme(name).unwrap_or(protocol);
+        let listener = Listener::take_over(fd)
+            .map_err(|error| format!("cannot listen on descriptor {fd} of LISTEN_FDS: {error}"))?;
+        Ok(Socket { protocol, listener, admin: false })
+    };
+    (3..).zip(names).map(take).collect()
+}
+
 /// Removes the files of unix sockets. The sockets close with the last process that has them.
 pub fn close(sockets: &[Socket]) {
     for Socket { listener, .. } in sockets {

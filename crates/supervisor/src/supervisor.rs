@@ -2,28 +2,26 @@
 //! code: whatever an application does, this goes on.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::ProcessPlan;
+use anygate_sys::orders::{Order as WorkerOrder, OrderSender};
 use anygate_sys::poll;
-use anygate_sys::process::{self, Ended, Fork, Pid};
-use anygate_sys::signals::{Held, Signal, Signals};
+use anygate_sys::process::{self, Ended, Pid};
+use anygate_sys::signals::{Signal, Signals, Survivor};
 
 use crate::backoff::Backoff;
-use crate::board::{Counts, Report, SLOTS, Tree};
-use crate::children::{Child, Children, Stage, signal, was_starting};
-use crate::orders::{Order, Orders};
+use crate::board::{Counts, SLOTS};
+use crate::children::{self, Children, SAME_SIGNAL, Stage};
+use crate::notify::ServiceManager;
+use crate::orders::Order;
 use crate::schedule::Schedule;
-use crate::sockets::Socket;
-use crate::worker_body::{AssistantContext, Death, Event, WorkerBody, WorkerContext};
-use crate::{APPLICATION_FAILED, inherit, sockets};
+use crate::sockets::{self, Socket};
+use crate::template::Template;
+use crate::worker_body::{Event, WorkerBody};
 
-/// What a worker watches. The others are taken notice of, so that they do not end it: Ctrl-C reaches every process of
-/// a terminal, and it is for the supervisor to pass on.
-const WORKER_SIGNALS: [Signal; 7] =
-    [Signal::Term, Signal::Int, Signal::Quit, Signal::Hup, Signal::Usr1, Signal::Usr2, Signal::Ttin];
-const SUPERVISOR_SIGNALS: [Signal; 8] = [
+const SIGNALS: [Signal; 8] = [
     Signal::Term,
     Signal::Int,
     Signal::Quit,
@@ -37,118 +35,139 @@ const SUPERVISOR_SIGNALS: [Signal; 8] = [
 /// Workers that can be asked for: half of those that can live, since a reload has twice as many.
 const WORKERS_MAX: usize = SLOTS / 2;
 
+/// The supervisor looks around at least this often. If it did not, it stood still,
+const TICK: Duration = Duration::from_secs(1);
+/// if it took longer than this.
+const STANDSTILL: Duration = Duration::from_millis(1_500);
+
 /// How the supervisor ended: the exit code of the program.
 pub type Exit = i32;
 
+/// Whose ends the supervisor takes notice of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaping {
+    /// Those of all children, and of all descendants without a parent: the process is the command's own.
+    Everybody,
+    /// Those of its own children: the others are for the program in which it runs.
+    Own,
+}
+
 /// The supervisor of one tree.
 pub struct Supervisor<'a> {
-    plan: &'a ProcessPlan,
-    body: &'a mut dyn WorkerBody,
-    sockets: Vec<Socket>,
-    signals: Signals,
-    children: Children,
+    pub(crate) plan: ProcessPlan,
+    pub(crate) body: &'a mut dyn WorkerBody,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) signals: Signals,
+    pub(crate) children: Children,
+    /// Templates of the generations that may still need workers.
+    pub(crate) templates: Vec<Template>,
+    /// Children that ended before a template told of them.
+    pub(crate) strangers: Vec<(Pid, Ended)>,
+    reaping: Reaping,
     /// Workers that there should be.
-    target: usize,
-    generation: u64,
-    phase: Phase,
-    backoff: Backoff,
+    pub(crate) target: usize,
+    /// The same, as the settings say: signals may ask for others.
+    pub(crate) configured: usize,
+    /// What a reload that fails goes back to: plan, target and configured workers.
+    pub(crate) before: Option<(ProcessPlan, usize, usize)>,
+    pub(crate) generation: u64,
+    pub(crate) phase: Phase,
+    pub(crate) backoff: Backoff,
     /// Dead workers are not replaced before.
-    replace_at: Option<Instant>,
+    pub(crate) replace_at: Option<Instant>,
     reload_again: bool,
-    schedule: Option<Schedule>,
-    assistant: Option<Assistant>,
-    news: (io::PipeReader, io::PipeWriter),
-    /// Workers hold the read end, which ends when the supervisor does.
-    lifeline: (OwnedFd, OwnedFd),
-    /// The same for the workers of the program before.
-    old_lifeline: Option<OwnedFd>,
+    /// When a signal told it to end.
+    told_at: Option<Instant>,
+    /// When it looked around last.
+    looked_at: Instant,
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) assistant: Option<Assistant>,
+    pub(crate) manager: ServiceManager,
+    pub(crate) news: (io::PipeReader, io::PipeWriter),
 }
 
 /// The process that is asked about the workers.
-struct Assistant {
-    pid: Option<Pid>,
+pub(crate) struct Assistant {
+    pub(crate) pid: Option<Pid>,
+    /// How it is told.
+    pub(crate) sender: Option<OrderSender>,
     /// It is not started before.
-    start_at: Instant,
-    orders: (io::PipeReader, io::PipeWriter),
+    pub(crate) start_at: Instant,
+    /// It was told to finish, for one with new settings.
+    pub(crate) renewed: bool,
+    pub(crate) orders: (io::PipeReader, io::PipeWriter),
     /// The beginning of an order.
     begun: Vec<u8>,
 }
 
 /// An assistant that ended is started again after so long.
-const ASSISTANT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Role of this process.
-enum Role {
-    Worker(usize),
-    Assistant,
-}
+pub(crate) const ASSISTANT_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// The very first workers get ready.
     Starting,
     Serving,
     /// A new generation gets ready beside the old one.
     Reloading,
+    /// Clients and balancers are told to go elsewhere, until then; who still comes is served.
+    Leaving(Instant),
     /// All finish. The code is the program's.
     Ending(Exit),
 }
 
 impl<'a> Supervisor<'a> {
-    /// Watches signals, which the program before has held back, before there is a supervisor to obey them.
-    pub fn watch() -> io::Result<Signals> {
-        let signals = Signals::install(&SUPERVISOR_SIGNALS)?;
-        anygate_sys::signals::release()?;
-        Ok(signals)
-    }
-
-    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on, if they are not already.
+    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on.
     ///
     /// Errors: whatever the system says to pipes, shared memory and signal handlers.
     pub fn new(
-        plan: &'a ProcessPlan,
+        plan: ProcessPlan,
         workers: usize,
         sockets: Vec<Socket>,
         body: &'a mut dyn WorkerBody,
-        watched: Option<Signals>,
+        reaping: Reaping,
     ) -> io::Result<Self> {
         let news = io::pipe()?;
-        let (read, write) = anygate_sys::signals::pipe()?;
         let assistant = match body.wants_assistant() {
             true => Some(Assistant {
                 pid: None,
+                sender: None,
                 start_at: Instant::now(),
+                renewed: false,
                 orders: io::pipe()?,
                 begun: Vec::new(),
             }),
             false => None,
         };
         let children = Children::new(body.counts(), workers)?;
-        let signals = match watched {
-            Some(signals) => {
-                // An application that was loaded meanwhile may have set handlers of its own.
-                signals.renew()?;
-                signals
-            }
-            None => Signals::install(&SUPERVISOR_SIGNALS)?,
-        };
+        if reaping == Reaping::Everybody {
+            Signals::survive(Survivor::Supervisor)?;
+            process::become_subreaper()?;
+        }
+        let signals = Signals::install(&SIGNALS)?;
         Ok(Supervisor {
             plan,
             body,
             sockets,
             signals,
             children,
+            templates: Vec::new(),
+            strangers: Vec::new(),
+            reaping,
             target: workers.max(1),
+            configured: workers,
+            before: None,
             generation: 1,
             phase: Phase::Starting,
             backoff: Backoff::default(),
             replace_at: None,
             reload_again: false,
+            told_at: None,
+            looked_at: Instant::now(),
             schedule: None,
             assistant,
+            manager: ServiceManager::default(),
             news,
-            lifeline: (read, write),
-            old_lifeline: None,
         })
     }
 
@@ -157,22 +176,14 @@ impl<'a> Supervisor<'a> {
         self.schedule = Some(schedule);
     }
 
+    /// Tells a service manager how things are.
+    pub fn set_service_manager(&mut self, manager: ServiceManager) {
+        self.manager = manager;
+    }
+
     /// What the supervisor itself counts.
     pub fn counts(&self) -> Counts {
         self.children.own()
-    }
-
-    /// Takes over the workers of the program that this process was before: they finish when ours are ready.
-    /// `lifeline` is what keeps them from taking their supervisor for dead.
-    pub fn take_over(&mut self, workers: &[Pid], lifeline: OwnedFd) {
-        for &pid in workers {
-            self.children.add(pid, None, 0, Stage::Ready(Instant::now()));
-        }
-        self.old_lifeline = Some(lifeline);
-        if let Some(schedule) = &mut self.schedule {
-            schedule.resume(SystemTime::now());
-        }
-        self.phase = Phase::Reloading;
     }
 
     /// Runs until the tree has ended. In a worker's process it does not return.
@@ -187,6 +198,7 @@ impl<'a> Supervisor<'a> {
                 Err(error) => {
                     tracing::error!("the supervisor cannot continue: {error}");
                     self.children.kill(|_| true);
+                    self.templates.iter_mut().for_each(Template::kill);
                     sockets::close(&self.sockets);
                     return 1;
                 }
@@ -199,6 +211,7 @@ impl<'a> Supervisor<'a> {
 
     fn turn(&mut self) -> io::Result<Option<Exit>> {
         let now = Instant::now();
+        self.notice_standstill(now);
         self.look(now);
         self.children.tell();
         self.body.count(Event::Serving(self.children.ready(self.generation)), self.children.counts());
@@ -209,24 +222,18 @@ impl<'a> Supervisor<'a> {
         if logs.fresh {
             self.reopen_logs();
         }
-        let due = self.children.enforce(now, self.plan.worker_start_timeout, self.plan.worker_timeout);
-        let missing = self.is_short().then_some(self.replace_at).flatten();
-        let jobs = self.jobs();
-        let wait = if self.is_short() && missing.is_none() {
-            Some(Duration::ZERO)
-        } else {
-            let workers = due.into_iter().chain(missing).min().map(|at| at.saturating_duration_since(now));
-            let others = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs.again);
-            workers.into_iter().chain(others).min()
-        };
+        let wait = self.wait(now, logs.again);
         let mut watched = vec![self.signals.as_fd(), self.news.0.as_fd()];
         watched.extend(self.assistant.as_ref().map(|assistant| assistant.orders.0.as_fd()));
-        poll::wait_any_readable(&watched, wait)?;
+        watched.extend(self.templates.iter().map(AsFd::as_fd));
+        poll::wait_any_readable(&watched, Some(wait))?;
         if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
             // Only that there is news matters; the board says what.
             let mut bytes = [0; 256];
             let _count = self.news.0.read(&mut bytes)?;
         }
+        // Before ends, so that no worker is a stranger whose template has told of it.
+        self.hear_templates();
         for signal in self.signals.take() {
             self.obey(signal);
         }
@@ -234,26 +241,91 @@ impl<'a> Supervisor<'a> {
             self.follow(order);
         }
         self.look(Instant::now());
-        while let Some((pid, ended)) = process::reap()? {
-            if let Some(child) = self.children.remove(pid) {
-                self.bury(&child, ended);
-                self.children.leave(&child, |gone, all| self.body.add_up(gone, all));
-            } else if let Some(assistant) = self.assistant.as_mut().filter(|other| other.pid == Some(pid)) {
-                assistant.pid = None;
-                assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
-                if !matches!(self.phase, Phase::Ending(_)) {
-                    tracing::warn!(
-                        "the assistant (the process of the admin address) ended with {ended}; restarting it"
-                    );
-                }
-            } else if let Some(schedule) = &mut self.schedule
-                && schedule.ended(pid, ended, SystemTime::now())
-            {
-                let well = ended == Ended::Exited(0);
-                self.body.count(Event::Ran(well), self.children.counts());
+        self.reap()?;
+        Ok(None)
+    }
+
+    /// How long nothing is to be done unless something happens.
+    fn wait(&mut self, now: Instant, logs: Option<Duration>) -> Duration {
+        let start = self.plan.worker_start_timeout;
+        let due = self.children.enforce(now, start, self.plan.worker_timeout);
+        let templates: Vec<Instant> =
+            self.templates.iter_mut().filter_map(|template| template.enforce(now, start)).collect();
+        let jobs = self.jobs();
+        let manager = self.manager.turn(now);
+        let leaving = match self.phase {
+            Phase::Leaving(until) => Some(until),
+            _ => None,
+        };
+        let missing = match self.is_short() && !self.awaits_template() {
+            true => Some(self.replace_at.unwrap_or(now)),
+            false => None,
+        };
+        let moments = due.into_iter().chain(templates).chain(leaving).chain(missing);
+        let pauses = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs).chain(manager);
+        let pauses = pauses.chain(moments.map(|at| at.saturating_duration_since(now)));
+        pauses.min().map_or(TICK, |pause| pause.min(TICK))
+    }
+
+    /// If this process stood still, its workers did, too, or nobody knows better: a suspended machine, a paused container.
+    fn notice_standstill(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.looked_at);
+        self.looked_at = now;
+        if gap > STANDSTILL {
+            tracing::debug!("this process stood still for {gap:?}");
+            self.children.forgive(gap);
+            self.templates.iter_mut().for_each(|template| template.forgive(gap));
+        }
+    }
+
+    /// Takes notice of children that have ended.
+    fn reap(&mut self) -> io::Result<()> {
+        if self.reaping == Reaping::Everybody {
+            while let Some((pid, ended)) = process::reap()? {
+                self.ended(pid, ended);
+            }
+            return Ok(());
+        }
+        let assistant = self.assistant.as_ref().and_then(|assistant| assistant.pid);
+        let own: Vec<Pid> = self.children.iter().map(|child| child.pid).chain(assistant).collect();
+        for pid in own {
+            if let Some(ended) = process::reap_one(pid)? {
+                self.ended(pid, ended);
             }
         }
-        Ok(None)
+        if let Some(schedule) = &mut self.schedule {
+            schedule.collect(SystemTime::now());
+        }
+        Ok(())
+    }
+
+    /// A child has ended, whichever it is.
+    pub(crate) fn ended(&mut self, pid: Pid, ended: Ended) {
+        if let Some(child) = self.children.remove(pid) {
+            self.bury(&child, ended);
+            self.children.leave(&child, |gone, all| self.body.add_up(gone, all));
+        } else if let Some(assistant) = self.assistant.as_mut().filter(|other| other.pid == Some(pid)) {
+            assistant.pid = None;
+            let wanted = std::mem::take(&mut assistant.renewed);
+            assistant.start_at = Instant::now() + if wanted { Duration::ZERO } else { ASSISTANT_PAUSE };
+            if !wanted && !matches!(self.phase, Phase::Ending(_)) {
+                tracing::warn!(
+                    "the assistant (the process of the admin address) ended with {ended}; restarting it"
+                );
+            }
+        } else if let Some(index) = self.templates.iter().position(|template| template.pid == pid) {
+            let template = self.templates.swap_remove(index);
+            self.bury_template(&template, ended);
+        } else if let Some(schedule) = &mut self.schedule
+            && schedule.ended(pid, ended, SystemTime::now())
+        {
+            let well = ended == Ended::Exited(0);
+            self.body.count(Event::Ran(well), self.children.counts());
+        } else if self.templates.iter().any(|template| template.slots().next().is_some()) {
+            self.strangers.push((pid, ended));
+        } else {
+            self.strangers.clear();
+        }
     }
 
     /// Reads what workers tell.
@@ -273,15 +345,19 @@ impl<'a> Supervisor<'a> {
     fn settle(&mut self, now: Instant) -> Option<Exit> {
         match self.phase {
             Phase::Ending(exit) => {
-                let is_over =
-                    self.children.is_empty() && self.schedule.as_ref().is_none_or(Schedule::is_idle);
+                let is_over = self.children.is_empty()
+                    && self.templates.is_empty()
+                    && self.schedule.as_ref().is_none_or(Schedule::is_idle);
                 // Whoever watches may see the end of the workers.
-                if is_over
-                    && let Some(pid) = self.assistant.as_mut().and_then(|assistant| assistant.pid.take())
-                {
-                    signal(pid, Signal::Term);
+                if is_over {
+                    self.tell_assistant(WorkerOrder::Drain);
                 }
                 return is_over.then_some(exit);
+            }
+            Phase::Leaving(until) => {
+                if until <= now || self.children.is_empty() {
+                    self.end(0);
+                }
             }
             Phase::Serving => {
                 if self.children.ready(self.generation) >= self.target {
@@ -290,22 +366,7 @@ impl<'a> Supervisor<'a> {
             }
             Phase::Starting | Phase::Reloading => {
                 if self.children.ready(self.generation) >= self.target {
-                    let generation = self.generation;
-                    self.children
-                        .retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
-                    if self.phase == Phase::Starting {
-                        self.body.serving(&self.sockets);
-                        if let Some(schedule) = &mut self.schedule {
-                            schedule.start(SystemTime::now());
-                        }
-                    } else {
-                        tracing::info!(
-                            "reloaded: {} new workers are serving, the old ones are finishing",
-                            self.target
-                        );
-                        self.body.count(Event::Reloaded(true), self.children.counts());
-                    }
-                    self.phase = Phase::Serving;
+                    self.serve(now);
                 }
             }
         }
@@ -315,19 +376,25 @@ impl<'a> Supervisor<'a> {
         None
     }
 
+    /// The workers of this generation are ready.
+    fn serve(&mut self, now: Instant) {
+        let generation = self.generation;
+        self.children.retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
+        if self.phase == Phase::Starting {
+            self.body.serving(&self.sockets);
+            if let Some(schedule) = &mut self.schedule {
+                schedule.start(SystemTime::now());
+            }
+        } else {
+            self.reloaded();
+        }
+        self.manager.serving(self.target);
+        self.phase = Phase::Serving;
+    }
+
     fn obey(&mut self, signal: Signal) {
         match (signal, self.phase) {
-            (Signal::Term | Signal::Int | Signal::Quit, Phase::Ending(_)) => {
-                tracing::warn!("stopping at once");
-                self.children.kill(|_| true);
-                if let Some(schedule) = &mut self.schedule {
-                    schedule.cut_off();
-                }
-            }
-            (Signal::Term | Signal::Int | Signal::Quit, _) => {
-                tracing::info!("stopping: workers finish their requests; a second signal stops them at once");
-                self.end(0);
-            }
+            (Signal::Term | Signal::Int | Signal::Quit, _) => self.told_to_end(signal, Instant::now()),
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
             (Signal::Usr1, _) => self.reopen_logs(),
@@ -339,12 +406,47 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// A signal says to end. One that comes within a moment after another is the same: `timeout`, terminals and service
+    /// managers send it to each process, and then to the group.
+    fn told_to_end(&mut self, signal: Signal, now: Instant) {
+        if self.told_at.is_some_and(|at| now.saturating_duration_since(at) < SAME_SIGNAL) {
+            return;
+        }
+        self.told_at = Some(now);
+        match self.phase {
+            Phase::Ending(_) => {
+                tracing::warn!("stopping at once");
+                self.children.kill(|_| true);
+                if let Some(schedule) = &mut self.schedule {
+                    schedule.cut_off();
+                }
+            }
+            Phase::Leaving(_) => self.end(0),
+            // Whoever presses Ctrl-C does not wait for balancers.
+            Phase::Serving | Phase::Reloading
+                if signal != Signal::Int && !self.plan.drain_delay.is_zero() =>
+            {
+                let delay = self.plan.drain_delay;
+                tracing::info!("stopping in {delay:?} (drain_delay); a second signal skips that");
+                self.children.tell_all(WorkerOrder::Leave);
+                self.manager.stopping();
+                self.phase = Phase::Leaving(now + delay);
+            }
+            Phase::Starting | Phase::Serving | Phase::Reloading => self.end(0),
+        }
+    }
+
     /// Has all processes go on in fresh log files.
     fn reopen_logs(&mut self) {
         self.body.reopen_logs();
-        self.children.signal_all(Signal::Usr1);
-        if let Some(pid) = self.assistant.as_ref().and_then(|assistant| assistant.pid) {
-            signal(pid, Signal::Usr1);
+        self.children.tell_all(WorkerOrder::ReopenLogs);
+        self.tell_assistant(WorkerOrder::ReopenLogs);
+    }
+
+    pub(crate) fn tell_assistant(&self, order: WorkerOrder) {
+        let sender = self.assistant.as_ref().and_then(|assistant| assistant.sender.as_ref());
+        if let Some(Err(error)) = sender.map(|sender| sender.send(order)) {
+            tracing::error!("cannot give an order to the assistant: {error}");
         }
     }
 
@@ -378,22 +480,26 @@ impl<'a> Supervisor<'a> {
     fn follow(&mut self, order: Order) {
         match (order, self.phase) {
             (Order::Reload, _) => self.obey(Signal::Hup),
-            (Order::End, Phase::Ending(_)) => {}
+            (Order::End, Phase::Ending(_) | Phase::Leaving(_)) => {}
             (Order::End, _) => self.obey(Signal::Term),
             (Order::Scale(target), Phase::Serving | Phase::Reloading) => self.scale(target),
-            (Order::Scale(_), Phase::Starting | Phase::Ending(_)) => {}
+            (Order::Scale(_), Phase::Starting | Phase::Leaving(_) | Phase::Ending(_)) => {}
             // Every turn looks.
             (Order::Look, _) => {}
             (Order::Stacks(pid), _) => {
                 if self.children.iter().any(|child| child.pid == pid) {
-                    signal(pid, Signal::Usr2);
+                    children::signal(pid, Signal::Usr2);
                 }
             }
         }
     }
 
-    fn end(&mut self, exit: Exit) {
+    pub(crate) fn end(&mut self, exit: Exit) {
+        if exit == 0 {
+            tracing::info!("stopping: workers finish their requests; a second signal stops them at once");
+        }
         self.phase = Phase::Ending(exit);
+        self.manager.stopping();
         if let Some(schedule) = &mut self.schedule {
             schedule.end(SystemTime::now(), self.plan.graceful_timeout);
         }
@@ -402,179 +508,6 @@ impl<'a> Supervisor<'a> {
         let own = self.sockets.extract_if(.., |socket| !socket.admin).collect::<Vec<_>>();
         sockets::close(&own);
         self.children.retire(Instant::now() + self.plan.graceful_timeout, |_| true);
-    }
-
-    /// Starts a new generation beside the old one.
-    fn reload(&mut self) {
-        if let Some(restart) = self.body.restart() {
-            tracing::info!("reloading: the supervisor restarts itself");
-            // The next program has an assistant of its own, who knows its workers.
-            if let Some(pid) = self.assistant.as_ref().and_then(|assistant| assistant.pid) {
-                signal(pid, Signal::Term);
-            }
-            let workers = self.children.iter().map(|child| child.pid).collect();
-            let error = inherit::become_program(&restart, &self.sockets, &self.lifeline.1, workers);
-            tracing::error!("cannot restart, continuing with the old workers: {error}");
-            return;
-        }
-        tracing::info!("reloading: starting {} new workers", self.target);
-        self.generation += 1;
-        self.phase = Phase::Reloading;
-        self.replace_at = None;
-    }
-
-    /// A worker ended: decides what that means.
-    fn bury(&mut self, child: &Child, ended: Ended) {
-        let pid = child.pid;
-        let starting = was_starting(&self.children.board(), child) && !matches!(child.stage, Stage::Ready(_));
-        let is_late = child.killed == Some(Death::Start);
-        if matches!(child.stage, Stage::Retiring(_)) && !is_late || matches!(self.phase, Phase::Ending(_)) {
-            if ended != Ended::Exited(0) {
-                tracing::warn!("worker {pid} ended with {ended}");
-                self.count_death(child, ended);
-            }
-            return;
-        }
-        self.count_death(child, ended);
-        if starting && self.phase == Phase::Reloading && child.generation == self.generation {
-            tracing::error!(
-                "worker {pid} ended with {ended} before it was ready: not reloaded, the old workers continue"
-            );
-            self.body.count(Event::Reloaded(false), self.children.counts());
-            let failed = self.generation;
-            self.children
-                .retire(Instant::now() + self.plan.graceful_timeout, |child| child.generation == failed);
-            // The generation that serves is whichever is left.
-            let old = self
-                .children
-                .iter()
-                .filter(|child| child.generation != failed)
-                .map(|child| child.generation)
-                .max();
-            self.generation = old.unwrap_or(failed);
-            self.phase = Phase::Serving;
-            return;
-        }
-        if starting && self.phase == Phase::Starting && ended == Ended::Exited(APPLICATION_FAILED) {
-            // The worker has said why.
-            self.end(APPLICATION_FAILED);
-            return;
-        }
-        let ready = match child.stage {
-            Stage::Ready(since) if !starting => Some(since.elapsed()),
-            _ => None,
-        };
-        let pause = self.backoff.after_death(ready);
-        self.replace_at = (!pause.is_zero()).then(|| Instant::now() + pause);
-        if pause.is_zero() {
-            tracing::warn!("worker {pid} ended with {ended}; replacing it");
-        } else {
-            tracing::error!(
-                "worker {pid} ended with {ended} soon after its start; the next one starts in {pause:?}"
-            );
-        }
-    }
-
-    fn count_death(&self, child: &Child, ended: Ended) {
-        let how = if matches!(ended, Ended::Exited(_)) { Death::Exit } else { Death::Signal };
-        self.body.count(Event::Died(child.killed.unwrap_or(how)), self.children.counts());
-    }
-
-    /// How long it takes until the assistant is to be started, if it must be.
-    fn assistant_missing(&self, now: Instant) -> Option<Duration> {
-        let assistant = self.assistant.as_ref().filter(|assistant| assistant.pid.is_none())?;
-        let ending = matches!(self.phase, Phase::Ending(_));
-        (!ending).then(|| assistant.start_at.saturating_duration_since(now))
-    }
-
-    /// Whether workers are missing.
-    fn is_short(&self) -> bool {
-        !matches!(self.phase, Phase::Ending(_)) && self.children.active(self.generation) < self.target
-    }
-
-    /// Starts the processes that are missing, if it is time; says which one this is, in the new process.
-    fn spawn_missing(&mut self) -> Option<Role> {
-        if self.assistant_missing(Instant::now()) == Some(Duration::ZERO) {
-            let forked = self.fork();
-            if let Some(assistant) = &mut self.assistant {
-                match forked {
-                    Ok(Fork::Child) => return Some(Role::Assistant),
-                    Ok(Fork::Parent(pid)) => assistant.pid = Some(pid),
-                    Err(error) => {
-                        tracing::error!(
-                            "cannot start the assistant (the process of the admin address), trying again soon: {error}"
-                        );
-                        assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
-                    }
-                }
-            }
-        }
-        while self.is_short() && self.replace_at.is_none_or(|at| at <= Instant::now()) {
-            let Some(slot) = self.children.free_slot() else {
-                tracing::error!("too many workers are still stopping");
-                self.replace_at = Some(Instant::now() + Duration::from_secs(1));
-                return None;
-            };
-            match self.fork() {
-                Ok(Fork::Child) => return Some(Role::Worker(slot)),
-                Ok(Fork::Parent(pid)) => {
-                    self.children.add(pid, Some(slot), self.generation, Stage::Starting(Instant::now()));
-                    self.body.count(Event::Started, self.children.counts());
-                    self.replace_at = None;
-                }
-                Err(error) => {
-                    tracing::error!("cannot start a worker, trying again soon: {error}");
-                    self.replace_at = Some(Instant::now() + Duration::from_secs(1));
-                }
-            }
-        }
-        None
-    }
-
-    fn fork(&mut self) -> io::Result<Fork> {
-        let held = Held::all()?;
-        match self.body.fork() {
-            // The child lets signals through when its own handlers are there.
-            Ok(Fork::Child) => {
-                let signals = Signals::install(&WORKER_SIGNALS);
-                drop(held);
-                self.signals = signals?;
-                Ok(Fork::Child)
-            }
-            forked => forked,
-        }
-    }
-
-    /// Becomes a worker or the assistant, in its process: everything that is the supervisor's alone is closed.
-    fn become_child(self, role: Role) -> ! {
-        let Supervisor {
-            body,
-            sockets,
-            signals,
-            children,
-            news,
-            lifeline,
-            old_lifeline,
-            schedule,
-            assistant,
-            ..
-        } = self;
-        let is_assistant = matches!(role, Role::Assistant);
-        let sockets = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
-        let (board, bells, parent) = (children.board(), children.bells(), lifeline.0);
-        drop((news.0, lifeline.1, old_lifeline, schedule));
-        process::exit_now(match (role, assistant) {
-            (Role::Worker(slot), assistant) => {
-                drop(assistant);
-                let report = Report::new(board, bells, slot, news.1);
-                body.work(WorkerContext { sockets, signals, parent, report })
-            }
-            (Role::Assistant, Some(Assistant { orders: (received, orders), .. })) => {
-                drop((news.1, received));
-                let (tree, orders) = (Tree(board), Orders(orders));
-                body.assist(AssistantContext { sockets, signals, parent, tree, orders })
-            }
-            (Role::Assistant, None) => 1,
-        })
+        self.dismiss_templates();
     }
 }

@@ -1,13 +1,11 @@
 //! What the supervisor hands to a worker, and what it asks of whoever knows what workers do.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anygate_sys::process::Fork;
+use anygate_config::ProcessPlan;
+use anygate_sys::process::{Fork, Pid};
 use anygate_sys::signals::Signals;
 
 use crate::board::{Report, Tree};
@@ -33,9 +31,25 @@ pub trait WorkerBody {
         Tended::default()
     }
 
-    /// How to start anygate as it was started, when reloading needs a new program because this process has the
-    /// application in it (`preload`).
-    fn restart(&self) -> Option<Restart>;
+    /// Whether this generation's workers are forked by a template, which imports the application before.
+    fn wants_template(&self) -> bool;
+
+    /// Imports the application, in the template.
+    ///
+    /// Errors: the exit code; it was said why.
+    fn import(&mut self) -> Result<(), i32>;
+
+    /// Forks this process twice, so that the worker has no parent here. `tell` runs in the process between, which ends then.
+    fn fork_apart(&mut self, tell: &mut dyn FnMut(io::Result<Pid>)) -> io::Result<Fork>;
+
+    /// Reads the settings anew and uses them for a new generation; in the supervisor. `None`: they cannot be read anew.
+    ///
+    /// Errors: why they cannot be used. All is as it was.
+    fn renew(&mut self) -> Result<Option<Renewed>, String>;
+
+    /// The new generation serves, or (`serves` is false) the one before goes on with its own settings. Returns whether the
+    /// assistant must be another one.
+    fn settle(&mut self, serves: bool) -> bool;
 
     /// How many numbers each process counts for everybody to see, beside what the supervisor needs itself.
     fn counts(&self) -> usize {
@@ -104,32 +118,33 @@ pub enum Death {
 pub struct AssistantContext {
     /// Sockets of the assistant.
     pub sockets: Vec<Socket>,
-    /// What the supervisor tells by signals.
+    /// The signals of this process.
     pub signals: Signals,
-    /// Ends when the supervisor does.
-    pub parent: OwnedFd,
+    /// What the supervisor tells.
+    pub told: anygate_sys::orders::Orders,
     /// Counters of all processes.
     pub tree: Tree,
     /// Sender of orders to the supervisor.
     pub orders: Orders,
 }
 
-/// A program to become.
-pub struct Restart {
-    /// Program and arguments.
-    pub command: Vec<OsString>,
-    /// Working directory.
-    pub folder: PathBuf,
+/// Settings that were read anew.
+#[derive(Clone, Debug)]
+pub struct Renewed {
+    /// What the supervisor itself needs.
+    pub plan: ProcessPlan,
+    /// Workers that there should be.
+    pub workers: usize,
 }
 
 /// A worker's means.
 pub struct WorkerContext {
     /// The sockets, shared with the other workers.
     pub sockets: Vec<Socket>,
-    /// What the supervisor tells by signals.
+    /// The signals of this process.
     pub signals: Signals,
-    /// Ends when the supervisor does.
-    pub parent: OwnedFd,
+    /// What the supervisor tells.
+    pub told: anygate_sys::orders::Orders,
     /// How the worker tells the supervisor about itself.
     pub report: Report,
 }

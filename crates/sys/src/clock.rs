@@ -18,6 +18,13 @@ pub struct ThreadUsage {
     pub voluntary_switches: i64,
 }
 
+/// Returns the time of CLOCK_MONOTONIC, as other processes see it.
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
 /// Returns the processor time of the calling thread so far (getrusage(2)).
 pub fn thread_usage() -> ThreadUsage {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return ThreadUsage::default() };

@@ -7,6 +7,7 @@
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
 //! * [`forked`] and [`ours`]: children of an application.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
+//! * [`orders`]: what a worker is told. * [`packets`]: messages between two processes, with descriptors.
 //! * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
 
 pub mod bell;
@@ -14,8 +15,10 @@ pub mod clock;
 pub mod forked;
 pub mod listener;
 pub mod lock;
+pub mod orders;
 pub mod ours;
 pub mod output;
+pub mod packets;
 pub mod poll;
 pub mod process;
 pub mod shared;

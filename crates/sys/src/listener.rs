@@ -207,6 +207,15 @@ impl Listener {
         Self::from_fd(copy)
     }
 
+    /// Takes over the listening socket `fd`, which whoever started this program left for it. Programs that this one starts
+    /// do not get it.
+    pub fn take_over(fd: RawFd) -> Result<Self, BindError> {
+        syscall!("a number that is not open is an error", fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))
+            .map_err(|_| BindError::NotListening)?;
+        // SAFETY: it is open, and was left for us by its number, so nobody else in this program owns it.
+        Self::from_fd(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) })
+    }
+
     /// Takes a listening socket.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, BindError> {
         let socket = SockRef::from(&fd);

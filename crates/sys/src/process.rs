@@ -1,8 +1,8 @@
 //! Processes: making them, waiting for them, who they run as and what they may use.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal as system;
@@ -34,6 +34,15 @@ pub enum Ended {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
+}
+
+impl Ended {
+    fn of(status: rustix::process::WaitStatus) -> Ended {
+        match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => Ended::Signalled(signal),
+            (code, None) => Ended::Exited(code.unwrap_or_default()),
+        }
+    }
 }
 
 impl std::fmt::Display for Ended {
@@ -75,19 +84,44 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Takes the end of one child that has ended; `None` when none has.
+/// Takes the end of one child that has ended, whichever it is; `None` when none has.
 pub fn reap() -> io::Result<Option<(Pid, Ended)>> {
     match rustix::process::wait(WaitOptions::NOHANG) {
         Ok(None) | Err(Errno::CHILD) => Ok(None),
-        Ok(Some((pid, status))) => {
-            let ended = match (status.exit_status(), status.terminating_signal()) {
-                (_, Some(signal)) => Ended::Signalled(signal),
-                (code, None) => Ended::Exited(code.unwrap_or_default()),
-            };
-            Ok(Some((pid.as_raw_nonzero().get(), ended)))
-        }
+        Ok(Some((pid, status))) => Ok(Some((pid.as_raw_nonzero().get(), Ended::of(status)))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Takes the end of the child `pid`; `None` while it lives. One whose end somebody else has taken counts as well ended.
+pub fn reap_one(pid: Pid) -> io::Result<Option<Ended>> {
+    wait_for(pid, WaitOptions::NOHANG)
+}
+
+/// Waits for the end of the child `pid`.
+pub fn wait(pid: Pid) -> io::Result<()> {
+    loop {
+        match wait_for(pid, WaitOptions::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ended => return ended.map(|_| ()),
+        }
+    }
+}
+
+fn wait_for(pid: Pid, options: WaitOptions) -> io::Result<Option<Ended>> {
+    match rustix::process::waitpid(rustix::process::Pid::from_raw(pid), options) {
+        Ok(None) => Ok(None),
+        Ok(Some((_, status))) => Ok(Some(Ended::of(status))),
+        Err(Errno::CHILD) => Ok(Some(Ended::Exited(0))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes this process the parent of descendants whose own parent ends (PR_SET_CHILD_SUBREAPER, prctl(2)). Children do
+/// not inherit that.
+#[cfg(target_os = "linux")]
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
 /// Sends a signal to one process. One that is gone is no error: it has what was wanted.
@@ -193,21 +227,22 @@ pub fn become_group(gid: u32) -> io::Result<()> {
     Ok(unistd::setgid(gid.into())?)
 }
 
+/// Gives this process another name for `ps` and `top`, of at most 15 bytes; returns the one before (PR_SET_NAME, prctl(2)).
+#[cfg(target_os = "linux")]
+pub fn rename(name: &CStr) -> io::Result<CString> {
+    let before = rustix::thread::name()?;
+    rustix::thread::set_name(name)?;
+    Ok(before)
+}
+
+/// Makes the folder `fd` the current one.
+pub fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::process::fchdir(fd)?)
+}
+
 /// Lets `fd` stay open in the program that this process becomes by exec.
 pub fn keep_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, FdFlags::empty())?)
-}
-
-/// Takes over a descriptor that the program before left open for this one; it is closed on exec from now on.
-///
-/// Errors: the number names no open descriptor.
-pub fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
-    syscall!(
-        "integers only; it fails when nothing is open there",
-        fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC)
-    )?;
-    // SAFETY: the number is open and was left for us by name, so nobody else in this program owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Bytes of this process that are in memory; `None` where the system does not say (proc_pid_statm(5)).

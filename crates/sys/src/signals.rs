@@ -100,7 +100,63 @@ extern "C" fn note(number: libc::c_int) {
     unsafe { *errno = before };
 }
 
+/// Where there is no process that sent a signal, it is the kernel's own: a terminal's, which tells a background job with
+/// TTIN and TTOU that it may not use it. Those are no orders (sigaction(2): codes of a process are not positive).
+extern "C" fn note_if_sent(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes the address of a siginfo_t that is valid while the handler runs.
+    if unsafe { (*info).si_code } <= 0 {
+        note(number);
+    }
+}
+
+/// Signals that end a process unless it handles them, and that nobody is to end anygate with.
+const WITHOUT_MEANING: [system::Signal; 8] = [
+    system::Signal::SIGHUP,
+    system::Signal::SIGUSR1,
+    system::Signal::SIGUSR2,
+    system::Signal::SIGIO,
+    system::Signal::SIGPWR,
+    system::Signal::SIGSTKFLT,
+    system::Signal::SIGTTIN,
+    system::Signal::SIGTTOU,
+];
+
+/// The same, except that an application may want to be ended by its own timers.
+const TIMERS: [system::Signal; 3] =
+    [system::Signal::SIGALRM, system::Signal::SIGVTALRM, system::Signal::SIGPROF];
+
+/// Who is to survive signals without a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survivor {
+    /// The supervisor, in which no application sets timers.
+    Supervisor,
+    /// A process that runs an application. It may not use the terminal in the background, and is not stopped if it does.
+    Worker,
+}
+
 impl Signals {
+    /// Keeps this process from being ended by signals that mean nothing to it. Programs that it starts are ended by them
+    /// as ever, since handlers do not survive exec. To be called before [`install`](Self::install).
+    pub fn survive(who: Survivor) -> io::Result<()> {
+        let timers = if who == Survivor::Supervisor { &TIMERS[..] } else { &[] };
+        for &signal in WITHOUT_MEANING.iter().chain(timers) {
+            set_handler(signal, SigHandler::Handler(note))?;
+        }
+        for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            // SAFETY: the handler does only what signal-safety(7) allows.
+            if unsafe { libc::signal(number, handler) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if who == Survivor::Worker {
+            // Whoever ignores them gets an error from the terminal instead of being stopped (tty_ioctl(4), TIOCSCTTY).
+            Signals::ignore(Signal::Ttin)?;
+            Signals::ignore(Signal::Ttou)?;
+        }
+        Ok(())
+    }
+
     /// Watches `signals` from now on, in this process. SIGPIPE is ignored: a peer that is gone is an error of a call.
     pub fn install(signals: &[Signal]) -> io::Result<Signals> {
         let (read, write) = pipe()?;
@@ -119,8 +175,12 @@ impl Signals {
 
     /// Watches them again, in case that somebody has set other handlers since.
     pub fn renew(&self) -> io::Result<()> {
-        for signal in &self.watched {
-            set_handler(signal.system(), SigHandler::Handler(note))?;
+        for &signal in &self.watched {
+            let handler = match signal {
+                Signal::Ttin | Signal::Ttou => SigHandler::SigAction(note_if_sent),
+                _ => SigHandler::Handler(note),
+            };
+            set_handler(signal.system(), handler)?;
         }
         Ok(())
     }
@@ -155,7 +215,7 @@ impl AsFd for Signals {
 /// Gives signals that are [noted](note) their default actions, in a child that somebody else has forked. It does only what
 /// signal-safety(7) allows.
 pub(crate) fn leave() {
-    for number in 1..=LAST_STANDARD {
+    for number in 1..=LAST {
         // SAFETY: the structure is plain data, for which zeros are valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // SAFETY: NULL changes nothing, and the structure is ours to be written.
@@ -167,8 +227,8 @@ pub(crate) fn leave() {
     }
 }
 
-/// The last signal that has a name of its own.
-const LAST_STANDARD: libc::c_int = 31;
+/// The last signal, real-time signals included (signal(7)).
+const LAST: libc::c_int = 64;
 
 fn close_old(fd: i32) {
     if fd >= 0 {
@@ -181,8 +241,12 @@ fn close_old(fd: i32) {
 
 fn set_handler(signal: system::Signal, handler: SigHandler) -> io::Result<()> {
     // Interrupted calls go on by themselves, so that an application never sees EINTR because of us.
-    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: handlers are `note`, which does only what signal-safety(7) allows, or the system's own.
+    let told = match handler {
+        SigHandler::SigAction(_) => SaFlags::SA_SIGINFO,
+        _ => SaFlags::empty(),
+    };
+    let action = SigAction::new(handler, SaFlags::SA_RESTART | told, SigSet::empty());
+    // SAFETY: handlers are `note` and `note_if_sent`, which do only what signal-safety(7) allows, or the system's own.
     unsafe { system::sigaction(signal, &action) }?;
     Ok(())
 }
@@ -203,11 +267,6 @@ impl Drop for Held {
         let restored = self.0.thread_set_mask();
         debug_assert!(restored.is_ok(), "a mask that the thread had is valid");
     }
-}
-
-/// Lets all signals of the calling thread through, whatever the program before has [held](Held) back.
-pub fn release() -> io::Result<()> {
-    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// A pipe whose ends are closed on exec: (read, write).

@@ -400,6 +400,18 @@ rows! {
         help: "maximum time for a request to wait for a thread or greenlet (503)",
         ..BASE
     },
+    DRAIN_DELAY: Option<Duration> = Opt {
+        name: "drain_delay",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        section: Section::Processes,
+        help: "time after TERM in which new connections are still accepted",
+        details: "With `ready_path` it is 5s unless set. Load balancers need this time to learn that the site \
+                  stops: `ready_path` responds with 503, and each response closes its connection. SIGINT (Ctrl-C) and a \
+                  second signal skip the delay.",
+        ..BASE
+    },
     GRACEFUL_TIMEOUT: Duration = Opt {
         name: "graceful_timeout",
         kind: Kind::Duration,

@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::check::Reader;
 use crate::options;
 
+/// Time for balancers to hear that a site is not ready any more: Kubernetes takes seconds to tell all its nodes.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
+
 /// How processes live.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
@@ -14,6 +17,7 @@ pub struct ProcessPlan {
     pub group: Option<String>,
     pub umask: Option<u32>,
     pub pid_file: Option<PathBuf>,
+    pub drain_delay: Duration,
     pub graceful_timeout: Duration,
     pub worker_timeout: Duration,
     pub worker_start_timeout: Duration,
@@ -26,6 +30,11 @@ impl ProcessPlan {
             group: read.get(options::GROUP),
             umask: read.get(options::UMASK),
             pid_file: read.path(options::PID_FILE),
+            // A site that tells balancers whether it is ready gives them time to hear that it is not.
+            drain_delay: match read.is_given(options::DRAIN_DELAY) {
+                false if read.get(options::READY_PATH).is_some() => DRAIN_DELAY,
+                _ => read.get(options::DRAIN_DELAY).unwrap_or_default(),
+            },
             graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
             worker_timeout: read.get(options::WORKER_TIMEOUT),
             worker_start_timeout: read.get(options::WORKER_START_TIMEOUT),

@@ -9,9 +9,20 @@ use crate::rules::Timeouts;
 
 impl Reactor {
     pub(super) fn obey(&mut self, command: Command) {
+        if command == Command::Leave {
+            return self.start_leaving();
+        }
         self.start_draining();
         if command == Command::Stop {
             self.drain = Some(self.now);
+        }
+    }
+
+    /// Has clients and balancers go elsewhere, while those that still come are served.
+    fn start_leaving(&self) {
+        self.attention.start_draining();
+        if let Some(site) = &self.rules.read.site {
+            site.vitals().set_draining();
         }
     }
 
@@ -28,10 +39,7 @@ impl Reactor {
         if let Some(peers) = &self.rules.peers {
             peers.leave();
         }
-        self.attention.start_draining();
-        if let Some(site) = &self.rules.read.site {
-            site.vitals().set_draining();
-        }
+        self.start_leaving();
         self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
             Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
             Entry::Out { pipe, .. } if pipe.upgraded().is_some() => Some(token),

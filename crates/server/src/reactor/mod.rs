@@ -21,7 +21,7 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use mio::{Interest, Poll, Token};
 
 use crate::attention::Attention;
 use crate::connection::{Connection, Next, State};
-use crate::control::{Command, Control};
+use crate::control::Control;
 use crate::exchange::{EarlyResponse, Exchange};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
@@ -52,7 +52,7 @@ use queue::Queue;
 const LISTENERS: usize = usize::MAX / 2;
 pub(crate) const WAKER: usize = usize::MAX - 1;
 const SIGNALS: usize = usize::MAX - 2;
-const PARENT: usize = usize::MAX - 3;
+const ORDERS: usize = usize::MAX - 3;
 const BELL: usize = usize::MAX - 4;
 
 /// Maximum bytes of one read; the buffer is shared by all connections.
@@ -274,13 +274,10 @@ impl Reactor {
         }
         let mut accept = false;
         let mut control = false;
-        let mut orphaned = false;
         let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
         for event in &events {
             match event.token().0 {
-                WAKER | SIGNALS => control = true,
-                // Nothing is ever written into this pipe: readiness is its end, and the end of the supervisor.
-                PARENT => orphaned = true,
+                WAKER | SIGNALS | ORDERS => control = true,
                 BELL => self.look_until_nobody_waits(),
                 token if token >= LISTENERS => accept = true,
                 token => self.connection_event(token, event),
@@ -293,10 +290,6 @@ impl Reactor {
             if let Some(command) = self.control.command(self.rules.access_log.as_ref()) {
                 self.obey(command);
             }
-        }
-        if orphaned {
-            tracing::warn!("the supervisor is gone; finishing requests in flight");
-            self.obey(Command::Drain);
         }
         for _ in 0..self.again.len() {
             if let Some(token) = self.again.pop_front() {
@@ -336,17 +329,17 @@ impl Reactor {
     }
 
     fn register_control(&self) -> io::Result<()> {
-        let register = |fd: Option<std::os::fd::BorrowedFd<'_>>, token| match fd {
-            Some(fd) => self.poll.registry().register(
+        let bell = self.rules.peers.as_ref().and_then(|peers| peers.bell());
+        let sources = self.control.sources().into_iter().flatten().zip([SIGNALS, ORDERS]);
+        let sources = sources.chain(bell.map(|bell| (bell, BELL)));
+        for (fd, token) in sources {
+            self.poll.registry().register(
                 &mut SourceFd(&fd.as_raw_fd()),
                 Token(token),
                 Interest::READABLE,
-            ),
-            None => Ok(()),
-        };
-        register(self.control.signals.as_ref().map(AsFd::as_fd), SIGNALS)?;
-        register(self.control.parent.as_ref().map(OwnedFd::as_fd), PARENT)?;
-        register(self.rules.peers.as_ref().and_then(|peers| peers.bell()), BELL)
+            )?;
+        }
+        Ok(())
     }
 
     /// Does what the bytes just taken in call for.

@@ -1,0 +1,64 @@
+//! Settings that were read anew while the server runs: what of them a new generation of workers has, and what it would take
+//! a restart to change.
+
+use std::env;
+use std::fmt::Debug;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anygate_config::Plan;
+use anygate_policy::policies::Prepared;
+use anygate_server::Tickets;
+use pyo3::prelude::*;
+
+use crate::identity::change_folder;
+use crate::loading::{certificates, gevent};
+use crate::policies;
+use crate::refusal::Refusal;
+
+/// What a generation of workers had.
+pub(crate) struct Former {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) site: Option<Prepared>,
+    /// Where it was.
+    pub(crate) folder: File,
+}
+
+/// Leaves as they are what belongs to the supervisor, and says so.
+pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
+    let mut kept = Vec::new();
+    keep(&mut plan.binds, &now.binds, "bind", &mut kept);
+    keep(&mut plan.socket, &now.socket, "backlog, unix_mode or unix_owner", &mut kept);
+    keep(&mut plan.process.user, &now.process.user, "user", &mut kept);
+    keep(&mut plan.process.group, &now.process.group, "group", &mut kept);
+    keep(&mut plan.process.umask, &now.process.umask, "umask", &mut kept);
+    keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);
+    keep(&mut plan.log, &now.log, "the settings of logs", &mut kept);
+    keep(&mut plan.cron, &now.cron, "the settings of jobs", &mut kept);
+    keep(&mut plan.admin, &now.admin, "the settings of the admin address", &mut kept);
+    if !kept.is_empty() {
+        tracing::warn!("reloading: changed, but needs a restart: {}", kept.join(", "));
+    }
+}
+
+/// Two values of one plan are the same when they read the same.
+fn keep<T: Clone + Debug>(new: &mut T, now: &T, name: &'static str, kept: &mut Vec<&'static str>) {
+    if format!("{new:?}") != format!("{now:?}") {
+        kept.push(name);
+        *new = now.clone();
+    }
+}
+
+/// Goes to the folder of `plan` by its name, and makes what workers need of the supervisor: links may lead elsewhere now.
+///
+/// Errors: why the plan cannot be used.
+pub(crate) fn renewed(plan: &Plan, folder: &Path, tickets: &Tickets) -> Result<Option<Prepared>, String> {
+    let said = |Refusal(_, message)| message;
+    Python::attach(|py| gevent(py, plan, false)).map_err(said)?;
+    env::set_current_dir(folder)
+        .map_err(|error| format!("cannot change to {}: {error}", folder.display()))?;
+    change_folder(plan).map_err(said)?;
+    certificates(plan, tickets)?;
+    policies::prepare(plan).map_err(said)
+}

@@ -1,0 +1,265 @@
+//! How processes are started: workers, by the supervisor itself or by a template, the template, the assistant.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use anygate_sys::orders::{self, Orders};
+use anygate_sys::packets::Packets;
+use anygate_sys::process::{self, Fork, Pid};
+use anygate_sys::signals::{Held, Signal, Signals, Survivor};
+
+use crate::board::{Report, Tree};
+use crate::orders::Orders as Requests;
+use crate::supervisor::{ASSISTANT_PAUSE, Assistant, Phase, Supervisor};
+use crate::template::{self, Template};
+use crate::worker_body::{AssistantContext, Event, WorkerBody, WorkerContext};
+
+/// What a worker watches: it tells its supervisor that somebody wants it to end.
+const SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Usr1];
+
+/// Role of this process.
+pub(crate) enum Role {
+    Worker(usize, Orders),
+    Template(Packets),
+    Assistant(Orders),
+}
+
+impl Supervisor<'_> {
+    /// How long it takes until the assistant is to be started, if it must be.
+    pub(crate) fn assistant_missing(&self, now: Instant) -> Option<Duration> {
+        let assistant = self.assistant.as_ref().filter(|assistant| assistant.pid.is_none())?;
+        let ending = matches!(self.phase, Phase::Ending(_));
+        (!ending).then(|| assistant.start_at.saturating_duration_since(now))
+    }
+
+    /// Whether workers are missing.
+    pub(crate) fn is_short(&self) -> bool {
+        let forking: usize = self.template().map_or(0, |template| template.slots().count());
+        !matches!(self.phase, Phase::Ending(_) | Phase::Leaving(_))
+            && self.children.active(self.generation) + forking < self.target
+    }
+
+    /// Whether missing workers can be started only when a template is ready.
+    pub(crate) fn awaits_template(&self) -> bool {
+        self.template().is_some_and(|template| !template.is_ready())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        self.templates.iter().find(|template| template.generation == self.generation)
+    }
+
+    /// Starts the processes that are missing, if it is time; says which one this is, in the new process.
+    pub(crate) fn spawn_missing(&mut self) -> Option<Role> {
+        if self.assistant_missing(Instant::now()) == Some(Duration::ZERO)
+            && let Some(role) = self.spawn_assistant()
+        {
+            return Some(role);
+        }
+        while self.is_short()
+            && !self.awaits_template()
+            && self.replace_at.is_none_or(|at| at <= Instant::now())
+        {
+            let reserved: Vec<usize> = self.templates.iter().flat_map(Template::slots).collect();
+            let Some(slot) = self.children.free_slot(&reserved) else {
+                tracing::error!("too many workers are still stopping");
+                self.replace_at = Some(Instant::now() + Duration::from_secs(1));
+                return None;
+            };
+            let spawned = match self.body.wants_template() {
+                true => self.spawn_from_template(slot),
+                false => self.spawn_worker(slot),
+            };
+            match spawned {
+                Ok(None) => self.replace_at = None,
+                Ok(role) => return role,
+                Err(error) => {
+                    tracing::error!("cannot start a worker, trying again soon: {error}");
+                    self.replace_at = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+        }
+        None
+    }
+
+    fn spawn_assistant(&mut self) -> Option<Role> {
+        let forked = orders::orders().and_then(|ends| Ok((ends, self.fork()?)));
+        let assistant = self.assistant.as_mut()?;
+        match forked {
+            Ok(((_, told), Fork::Child)) => return Some(Role::Assistant(told)),
+            Ok(((sender, _), Fork::Parent(pid))) => {
+                (assistant.pid, assistant.sender) = (Some(pid), Some(sender));
+            }
+            Err(error) => {
+                tracing::error!(
+                    "cannot start the assistant (the process of the admin address), trying again soon: {error}"
+                );
+                assistant.start_at = Instant::now() + ASSISTANT_PAUSE;
+            }
+        }
+        None
+    }
+
+    fn spawn_worker(&mut self, slot: usize) -> io::Result<Option<Role>> {
+        let (sender, told) = orders::orders()?;
+        match self.fork()? {
+            Fork::Child => Ok(Some(Role::Worker(slot, told))),
+            Fork::Parent(pid) => {
+                self.children.add(pid, slot, self.generation, sender);
+                self.body.count(Event::Started, self.children.counts());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks the template for a worker; starts it first if there is none.
+    fn spawn_from_template(&mut self, slot: usize) -> io::Result<Option<Role>> {
+        let generation = self.generation;
+        if let Some(template) = self.templates.iter_mut().find(|template| template.generation == generation) {
+            return template.fork(slot).map(|()| None);
+        }
+        let (ours, its) = Packets::pair()?;
+        match self.fork()? {
+            Fork::Child => Ok(Some(Role::Template(its))),
+            Fork::Parent(pid) => {
+                self.templates.push(Template::new(pid, generation, ours));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Hears of workers that templates have forked.
+    pub(crate) fn hear_templates(&mut self) {
+        let mut forked = Vec::new();
+        for template in &mut self.templates {
+            loop {
+                match template.receive() {
+                    Ok(Some(worker)) => forked.push((template.generation, worker)),
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::error!("the template {} cannot be heard: {error}", template.pid);
+                        template.kill();
+                        break;
+                    }
+                }
+            }
+        }
+        let is_empty = forked.is_empty();
+        for (generation, template::Forked { slot, pid, orders }) in forked {
+            let Some(pid) = pid else {
+                tracing::error!("cannot start a worker, trying again soon: the template cannot fork");
+                self.replace_at = Some(Instant::now() + Duration::from_secs(1));
+                continue;
+            };
+            self.children.add(pid, slot, generation, orders);
+            self.body.count(Event::Started, self.children.counts());
+            let ending = matches!(self.phase, Phase::Ending(_));
+            if ending || generation != self.generation && self.phase != Phase::Reloading {
+                let until = Instant::now() + self.plan.graceful_timeout;
+                self.children.retire(until, |child| child.pid == pid);
+            }
+            if let Some(index) = self.strangers.iter().position(|(stranger, _)| *stranger == pid) {
+                let (pid, ended) = self.strangers.swap_remove(index);
+                self.ended(pid, ended);
+            }
+        }
+        if !is_empty {
+            self.dismiss_templates();
+        }
+    }
+
+    fn fork(&mut self) -> io::Result<Fork> {
+        let held = Held::all()?;
+        match self.body.fork() {
+            // The child lets signals through when its own handlers are there.
+            Ok(Fork::Child) => {
+                let signals = watch();
+                drop(held);
+                self.signals = signals?;
+                Ok(Fork::Child)
+            }
+            forked => forked,
+        }
+    }
+
+    /// Becomes a worker, the template or the assistant, in its process: everything that is the supervisor's alone is
+    /// closed.
+    pub(crate) fn become_child(self, role: Role) -> ! {
+        let Supervisor { body, sockets, signals, children, news, assistant, .. } = self;
+        let is_assistant = matches!(role, Role::Assistant(_));
+        let sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
+        let (board, bells) = (children.board(), children.bells());
+        drop((news.0, children));
+        process::exit_now(match (role, assistant) {
+            (Role::Worker(slot, told), assistant) => {
+                drop(assistant);
+                let report = Report::new(board, bells, slot, news.1);
+                body.work(WorkerContext { sockets, signals, told, report })
+            }
+            (Role::Template(packets), assistant) => {
+                drop(assistant);
+                match fork_on_request(body, &packets) {
+                    Ok(Some((slot, told, signals))) => {
+                        drop(packets);
+                        let report = Report::new(board, bells, slot, news.1);
+                        body.work(WorkerContext { sockets, signals, told, report })
+                    }
+                    Ok(None) => 0,
+                    Err(code) => code,
+                }
+            }
+            (Role::Assistant(told), Some(Assistant { orders: (received, requests), .. })) => {
+                drop((news.1, received));
+                let (tree, orders) = (Tree(board), Requests(requests));
+                body.assist(AssistantContext { sockets, signals, told, tree, orders })
+            }
+            (Role::Assistant(_), None) => 1,
+        })
+    }
+}
+
+fn watch() -> io::Result<Signals> {
+    Signals::survive(Survivor::Worker)?;
+    Signals::install(&SIGNALS)
+}
+
+/// Lives as a template. Returns in a worker's process, with what it is given; `None`: the supervisor needs no more
+/// workers, or is gone.
+///
+/// Errors: the exit code of a template that cannot go on.
+fn fork_on_request(
+    body: &mut dyn WorkerBody,
+    packets: &Packets,
+) -> Result<Option<(usize, Orders, Signals)>, i32> {
+    let failed = |error: io::Error| {
+        tracing::error!("the template cannot continue: {error}");
+        1
+    };
+    let name = process::rename(c"template").map_err(failed)?;
+    body.import()?;
+    packets.send(template::READY, None).map_err(failed)?;
+    loop {
+        let Some((text, Some(told))) = packets.receive().map_err(failed)? else { return Ok(None) };
+        let Ok(slot) = text.parse::<usize>() else { return Ok(None) };
+        // It runs where nothing can be logged. If nobody hears of a worker, it sees that nobody gives it orders, and ends.
+        let mut tell = |forked: io::Result<Pid>| {
+            let _ = packets.send(&template::message(slot, forked.ok()), None);
+        };
+        let held = Held::all().map_err(failed)?;
+        match body.fork_apart(&mut tell) {
+            Ok(Fork::Child) => {
+                let signals = watch();
+                drop(held);
+                process::rename(&name).map_err(failed)?;
+                return Ok(Some((slot, Orders::from(told), signals.map_err(failed)?)));
+            }
+            Ok(Fork::Parent(between)) => {
+                drop(held);
+                process::wait(between).map_err(failed)?;
+            }
+            Err(error) => {
+                drop(held);
+                tell(Err(error));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Generations: a new one gets ready beside the old one, and either takes its place or, whatever went wrong, goes again.
+
+use std::time::Instant;
+
+use anygate_sys::orders::Order;
+use anygate_sys::process::Ended;
+
+use crate::APPLICATION_FAILED;
+use crate::backoff::Backoff;
+use crate::children::{Child, Stage, was_starting};
+use crate::supervisor::{Phase, Supervisor};
+use crate::template::Template;
+use crate::worker_body::{Death, Event, Renewed};
+
+impl Supervisor<'_> {
+    /// Starts a new generation beside the old one, with the settings as they are now.
+    pub(crate) fn reload(&mut self) {
+        let renewed = match self.body.renew() {
+            Ok(renewed) => renewed,
+            Err(reason) => {
+                tracing::error!("{reason}: not reloaded, the old workers continue");
+                self.body.count(Event::Reloaded(false), self.children.counts());
+                return;
+            }
+        };
+        self.before = Some((self.plan.clone(), self.target, self.configured));
+        if let Some(Renewed { plan, workers }) = renewed {
+            self.plan = plan;
+            // What signals asked for holds, unless the settings ask for something new.
+            if workers != self.configured {
+                (self.target, self.configured) = (workers.max(1), workers);
+            }
+        }
+        tracing::info!("reloading: starting {} new workers", self.target);
+        self.manager.reloading();
+        self.generation += 1;
+        self.phase = Phase::Reloading;
+        self.replace_at = None;
+        self.backoff = Backoff::default();
+    }
+
+    /// The new generation serves.
+    pub(crate) fn reloaded(&mut self) {
+        tracing::info!("reloaded: {} new workers are serving, the old ones are finishing", self.target);
+        self.body.count(Event::Reloaded(true), self.children.counts());
+        self.before = None;
+        if self.body.settle(true) {
+            self.tell_assistant(Order::Drain);
+            if let Some(assistant) = &mut self.assistant {
+                assistant.renewed = assistant.pid.is_some();
+            }
+        }
+        // The phase is about to be another.
+        self.phase = Phase::Serving;
+        self.dismiss_templates();
+    }
+
+    /// The new generation does not get ready: the one before goes on.
+    fn not_reloaded(&mut self) {
+        self.body.count(Event::Reloaded(false), self.children.counts());
+        self.body.settle(false);
+        let failed = self.generation;
+        self.children.retire(Instant::now() + self.plan.graceful_timeout, |child| child.generation == failed);
+        if let Some((plan, target, configured)) = self.before.take() {
+            (self.plan, self.target, self.configured) = (plan, target, configured);
+        }
+        // A generation that failed is gone, so the one that serves is the latest of those that are left.
+        let templates = self.templates.iter().map(|template| template.generation);
+        let old = self.children.iter().map(|child| child.generation).chain(templates);
+        self.generation = old.filter(|&generation| generation != failed).max().unwrap_or(failed);
+        self.phase = Phase::Serving;
+        self.dismiss_templates();
+        self.manager.serving(self.target);
+    }
+
+    /// Ends templates whose generation needs no more workers.
+    pub(crate) fn dismiss_templates(&mut self) {
+        let ending = matches!(self.phase, Phase::Ending(_));
+        let (generation, reloading) = (self.generation, self.phase == Phase::Reloading);
+        for template in &mut self.templates {
+            if (ending || template.generation != generation && !reloading)
+                && template.slots().next().is_none()
+            {
+                template.kill();
+            }
+        }
+    }
+
+    /// A worker ended: decides what that means.
+    pub(crate) fn bury(&mut self, child: &Child, ended: Ended) {
+        let (pid, how) = (child.pid, child.how(ended));
+        let starting = was_starting(&self.children.board(), child) && !matches!(child.stage, Stage::Ready(_));
+        let is_late = child.killed == Some(Death::Start);
+        let ending = matches!(self.phase, Phase::Ending(_));
+        if child.unwanted {
+            tracing::debug!("worker {pid} ended with {how}");
+            return;
+        }
+        if matches!(child.stage, Stage::Retiring(_)) && !is_late || ending {
+            if ended != Ended::Exited(0) {
+                tracing::warn!("worker {pid} ended with {how}");
+                self.count_death(child, ended);
+            }
+            return;
+        }
+        self.count_death(child, ended);
+        if starting && self.gives_up(&format!("worker {pid}"), child.generation, ended, &how) {
+            return;
+        }
+        let ready = match child.stage {
+            Stage::Ready(since) if !starting => Some(since.elapsed()),
+            _ => None,
+        };
+        if child.generation != self.generation {
+            tracing::warn!("worker {pid} of the old generation ended with {how}");
+            return;
+        }
+        let pause = self.backoff.after_death(ready);
+        self.replace_at = (!pause.is_zero()).then(|| Instant::now() + pause);
+        if ready.is_some() {
+            tracing::warn!("worker {pid} ended with {how}; replacing it");
+        } else {
+            tracing::error!(
+                "worker {pid} ended with {how} soon after its start; the next one starts in {pause:?}"
+            );
+        }
+    }
+
+    /// A template ended: decides what that means.
+    pub(crate) fn bury_template(&mut self, template: &Template, ended: Ended) {
+        let Template { pid, generation, .. } = *template;
+        let ending = matches!(self.phase, Phase::Ending(_));
+        let needed = generation == self.generation || self.phase == Phase::Reloading;
+        if ending || !needed {
+            return;
+        }
+        let how = template.how(ended);
+        let was_ready = template.was_ready();
+        if !was_ready && self.gives_up(&format!("the template {pid}"), generation, ended, &how) {
+            return;
+        }
+        if generation != self.generation {
+            return;
+        }
+        let pause = self.backoff.after_death(None);
+        self.replace_at = Some(Instant::now() + pause);
+        let when = if was_ready { "" } else { " soon after its start" };
+        tracing::error!("the template {pid} ended with {how}{when}; the next one starts in {pause:?}");
+    }
+
+    /// A process ended before it was ready: whether that is the end of what it was for.
+    fn gives_up(&mut self, who: &str, generation: u64, ended: Ended, how: &str) -> bool {
+        if self.phase == Phase::Reloading && generation == self.generation {
+            tracing::error!(
+                "{who} ended with {how} before it was ready: not reloaded, the old workers continue"
+            );
+            self.not_reloaded();
+            return true;
+        }
+        if self.phase == Phase::Starting && ended == Ended::Exited(APPLICATION_FAILED) {
+            // It has said why.
+            self.end(APPLICATION_FAILED);
+            return true;
+        }
+        false
+    }
+
+    fn count_death(&self, child: &Child, ended: Ended) {
+        let how = if matches!(ended, Ended::Exited(_)) { Death::Exit } else { Death::Signal };
+        self.body.count(Event::Died(child.killed.unwrap_or(how)), self.children.counts());
+    }
+}

@@ -1,0 +1,106 @@
+//! Orders of a supervisor to one of its workers: a byte each, in a pipe, so that no signal from elsewhere is one. The end
+//! of the pipe is the end of the supervisor.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::signals::set_nonblocking;
+
+/// What a worker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Have clients and balancers go elsewhere, and serve those that still come.
+    Leave,
+    /// Finish.
+    Drain,
+    /// Open log files anew.
+    ReopenLogs,
+}
+
+impl Order {
+    fn byte(self) -> u8 {
+        match self {
+            Order::Leave => b'l',
+            Order::Drain => b'd',
+            Order::ReopenLogs => b'r',
+        }
+    }
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub struct OrderSender(io::PipeWriter);
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Orders(io::PipeReader);
+
+/// Makes both ends, closed on exec. Neither waits.
+pub fn orders() -> io::Result<(OrderSender, Orders)> {
+    let (read, write) = io::pipe()?;
+    set_nonblocking(read.as_fd())?;
+    set_nonblocking(write.as_fd())?;
+    Ok((OrderSender(write), Orders(read)))
+}
+
+impl OrderSender {
+    /// Gives an order. A worker that is gone needs none.
+    ///
+    /// Errors: the worker has not read thousands of orders.
+    pub fn send(&self, order: Order) -> io::Result<()> {
+        match (&self.0).write(&[order.byte()]) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Orders {
+    /// Reads the orders that came since the last call, and whether the supervisor is still there.
+    pub fn take(&self) -> io::Result<(Vec<Order>, bool)> {
+        let mut taken = Vec::new();
+        let mut bytes = [0; 64];
+        loop {
+            match (&self.0).read(&mut bytes) {
+                Ok(0) => return Ok((taken, false)),
+                Ok(count) => taken.extend(bytes.iter().take(count).filter_map(|&byte| {
+                    [Order::Leave, Order::Drain, Order::ReopenLogs]
+                        .into_iter()
+                        .find(|order| order.byte() == byte)
+                })),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((taken, true)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Orders {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Orders {
+    fn from(fd: OwnedFd) -> Orders {
+        Orders(fd.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_arrive_in_turn_and_end_with_their_sender() {
+        let (sender, orders) = orders().unwrap();
+        assert_eq!(orders.take().unwrap(), (vec![], true));
+        sender.send(Order::ReopenLogs).unwrap();
+        sender.send(Order::Drain).unwrap();
+        assert_eq!(orders.take().unwrap(), (vec![Order::ReopenLogs, Order::Drain], true));
+        sender.send(Order::Leave).unwrap();
+        drop(sender);
+        assert_eq!(orders.take().unwrap(), (vec![Order::Leave], false));
+    }
+}

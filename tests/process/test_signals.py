@@ -1,0 +1,272 @@
+"""Signals: which of them are orders, and that no other one ends anything."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+
+import pytest
+from conftest import ANYGATE, APPS
+from waiting import let_pass
+
+CONTRACT = APPS / "contract.py"
+#: A second signal to end that comes sooner is the same.
+SAME_SIGNAL = (0.6, "signals within half a second are one")
+
+
+def tree(served):
+    """All processes, the supervisor first."""
+    return [served.pid, *served.workers()]
+
+
+def held(served, gate, count=1):
+    connection = served.connect().send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+    gate.wait_for(count)
+    return connection
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+class TestEndOfAllProcesses:
+    """Service managers, terminals and ``timeout`` tell each process."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_requests_in_flight_are_answered(self, serve, gate, options, number, order):
+        served = serve(CONTRACT, "--workers", "2", *options)
+        with held(served, gate) as connection:
+            for pid in tree(served)[::order]:
+                os.kill(pid, number)
+            served.wait_refused()
+            gate.open()
+            assert connection.answer().status == 200
+        assert served.wait() == 0
+
+    def test_the_same_signal_twice_in_a_moment_is_one(self, serve, gate, options):
+        served = serve(CONTRACT, *options)
+        with held(served, gate) as connection:
+            served.send_signal(signal.SIGTERM)
+            served.wait_for_log("stopping: workers finish")
+            served.send_signal(signal.SIGTERM)
+            served.wait_refused()
+            gate.open()
+            assert connection.answer().status == 200
+        assert served.wait() == 0
+        assert "stopping at once" not in served.log()
+
+    def test_a_signal_to_a_worker_has_it_replaced_and_cuts_nothing(self, serve, gate, options):
+        served = serve(CONTRACT, *options)
+        (worker,) = served.workers()
+        with held(served, gate) as connection:
+            os.kill(worker, signal.SIGTERM)
+            served.wait_for_log(f"worker {worker} was told to end by a signal")
+            served.wait_until(lambda: set(served.workers()) - {worker}, "another worker")
+            gate.open()
+            assert connection.answer().status == 200
+        served.wait_until(lambda: worker not in served.workers(), "the worker to leave")
+        assert served.get("/pid").status == 200
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)])
+def test_the_end_does_not_wait_for_an_import(launch, tmp_path, options):
+    os.mkfifo(tmp_path / "nobody-writes")
+    (tmp_path / "app.py").write_text("import os\nos.close(os.open('imports', os.O_CREAT))\nopen('nobody-writes')\n")
+    served = launch("app:app", "--port", "0", *options)
+    served.wait_until((tmp_path / "imports").exists, "the import")
+    assert served.terminate() == 0
+
+
+@pytest.mark.parametrize("handler", ["signal.SIG_IGN", "lambda *_: None"])
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+def test_handlers_of_the_application_change_nothing_of_the_end(serve, tmp_path, handler, options):
+    (tmp_path / "app.py").write_text(
+        "import signal\n"
+        f"signal.signal(signal.SIGTERM, {handler})\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'x']\n"
+    )
+    served = serve("app:app", *options)
+    workers = served.workers()
+    assert served.terminate() == 0
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--admin", "unix:admin.sock")])
+def test_nothing_ends_by_a_signal_without_a_meaning(serve, options):
+    served = serve(CONTRACT, *options)
+    numbers = [signal.SIGUSR2, signal.SIGWINCH, signal.SIGIO, signal.SIGPWR, signal.SIGRTMIN, signal.SIGRTMAX]
+    before = tree(served)
+    for number in numbers:
+        for pid in before:
+            os.kill(pid, number)
+    for number in (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF):
+        served.send_signal(number)
+    for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        for pid in before[1:]:
+            os.kill(pid, number)
+    # It takes notice of signals in turn.
+    served.send_signal(signal.SIGTTIN)
+    served.wait_until(lambda: len(served.workers()) == len(before), "a second worker")
+    assert set(before) < set(tree(served))
+    assert served.get("/pid").status == 200
+
+
+def test_programs_of_the_application_are_ended_by_all_signals(serve, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import signal, subprocess\n"
+        "def app(environ, start_response):\n"
+        "    child = subprocess.Popen(['sleep', '1000'])\n"
+        "    child.send_signal(signal.SIGUSR2)\n"
+        "    start_response('200 OK', [])\n    return [str(child.wait()).encode()]\n"
+    )
+    assert serve("app:app").get().text == str(-signal.SIGUSR2)
+
+
+class TestDrainDelay:
+    """Between a signal to end and the end of accepting."""
+
+    @pytest.fixture
+    def leaving(self, serve):
+        served = serve(CONTRACT, "--ready-path", "/ready", "--drain-delay", "1h")
+        assert served.get("/ready").status == 200
+        served.send_signal(signal.SIGTERM)
+        served.wait_until(lambda: served.get("/ready").status == 503, "the news that it stops")
+        return served
+
+    def test_newcomers_are_served_and_told_to_go_elsewhere(self, leaving):
+        answer = leaving.get("/pid")
+        assert (answer.status, answer["connection"]) == (200, "close")
+        leaving.kill()
+
+    def test_a_second_signal_skips_it_and_cuts_nothing(self, leaving, gate):
+        with held(leaving, gate) as connection:
+            let_pass(*SAME_SIGNAL)
+            leaving.send_signal(signal.SIGTERM)
+            leaving.wait_refused()
+            gate.open()
+            assert connection.answer().status == 200
+        assert leaving.wait() == 0
+
+    def test_a_third_cuts_off(self, leaving, gate):
+        with held(leaving, gate):
+            for _ in range(2):
+                let_pass(*SAME_SIGNAL)
+                leaving.send_signal(signal.SIGTERM)
+            assert leaving.wait() == 0
+        assert "stopping at once" in leaving.log()
+
+    def test_ctrl_c_skips_it(self, serve):
+        served = serve(CONTRACT, "--drain-delay", "1h")
+        assert served.terminate(signal.SIGINT) == 0
+
+    def test_it_ends_of_itself(self, serve):
+        served = serve(CONTRACT, "--drain-delay", "100ms")
+        assert served.terminate() == 0
+        assert "stopping in 100ms (drain_delay)" in served.log()
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+@pytest.mark.parametrize("begin", ["threading.Thread(target=work).start()", "pool.submit(work)"])
+def test_work_that_goes_on_after_a_response_is_finished(serve, tmp_path, gate, options, begin):
+    (tmp_path / "app.py").write_text(
+        "import sys, threading\n"
+        f"sys.path.append({str(APPS)!r})\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from gates import wait_at\n"
+        "pool = ThreadPoolExecutor(2)\n"
+        "def work():\n"
+        f"    wait_at({gate.name!r})\n    open('done', 'w').close()\n"
+        "def app(environ, start_response):\n"
+        f"    {begin}\n    start_response('202 Accepted', [])\n    return [b'later']\n"
+    )
+    served = serve("app:app", *options)
+    assert served.get().status == 202
+    gate.wait_for()
+    served.send_signal(signal.SIGTERM)
+    served.wait_refused()
+    gate.open()
+    assert served.wait() == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_work_that_does_not_end_is_waited_for_until_graceful_timeout(serve, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import threading\n"
+        "def app(environ, start_response):\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    start_response('202 Accepted', [])\n    return [b'later']\n"
+    )
+    served = serve("app:app", "--graceful-timeout", "1s")
+    assert served.get().status == 202
+    assert served.terminate() == 0
+
+
+def test_the_assistant_does_not_miss_a_supervisor_that_ends(serve, tmp_path):
+    served = serve(CONTRACT, "--admin", f"unix:{tmp_path / 'admin.sock'}")
+    assert served.terminate() == 0
+    served.wait_for_log("stopping: workers finish")
+    assert "the supervisor is gone" not in served.log()
+
+
+class TestServiceManager:
+    @pytest.fixture
+    def manager(self, tmp_path):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(tmp_path / "notify"))
+            listener.settimeout(30)
+            yield listener
+
+    def test_it_is_told_of_readiness_reload_and_end(self, serve, manager, tmp_path):
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
+        served = serve(CONTRACT, environment=environment)
+
+        def wait_for(word):
+            while word not in (told := manager.recv(4096).decode()).split("\n"):
+                pass
+            return told
+
+        wait_for("READY=1")
+        wait_for("WATCHDOG=1")
+        wait_for("WATCHDOG=1")
+        served.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in wait_for("RELOADING=1")
+        wait_for("READY=1")
+        served.send_signal(signal.SIGTERM)
+        wait_for("STOPPING=1")
+        assert served.wait() == 0
+
+    @pytest.mark.parametrize("preload", [(), ("--preload",)])
+    def test_its_variables_are_for_nobody_else(self, serve, manager, tmp_path, preload):
+        (tmp_path / "app.py").write_text(
+            "import os, subprocess\n"
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n    return [subprocess.run(['env'], capture_output=True).stdout]\n"
+        )
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_PID": "1", "LISTEN_FDS": "2"}
+        served = serve("app:app", *preload, environment=environment)
+        assert not [line for line in served.get().text.split("\n") if line.startswith(("NOTIFY_", "LISTEN_"))]
+
+    def test_its_sockets_are_served(self, launch):
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+            code = (
+                "import fcntl, os, sys\n"
+                "copies = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]\n"
+                "for number, copy in enumerate(copies, 3):\n    os.dup2(copy, number)\n"
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='http:scgi')\n"
+                "os.execv(sys.argv[3], sys.argv[3:])\n"
+            )
+            numbers = [str(one.fileno()) for one in sockets]
+            served = launch(
+                CONTRACT,
+                command=[sys.executable, "-c", code, *numbers, ANYGATE],
+                pass_fds=[one.fileno() for one in sockets],
+            )
+            served.wait_for_log(" serves ")
+            addresses = [one.getsockname() for one in sockets]
+            with served.connect(addresses[0]) as connection:
+                assert connection.ask("GET", "/pid").status == 200
+            port = addresses[1][1]
+            assert f"scgi://127.0.0.1:{port}" in served.log()
+            assert served.terminate() == 0
