@@ -153,6 +153,12 @@ def too_short(environ, start_response):
 
 
 @route
+def reset_content(environ, start_response):
+    start_response("205 Reset Content", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+@route
 def closing(environ, start_response):
     start_response("200 OK", [])
     return Closing(environ["QUERY_STRING"], [b"a", b"b"])
@@ -216,6 +222,8 @@ def hop_by_hop(environ, start_response):
             ("Transfer-Encoding", "chunked"),
             ("Keep-Alive", "x"),
             ("Upgrade", "x"),
+            ("Proxy-Authenticate", "Basic"),
+            ("Proxy-Authorization", "Basic x"),
             ("X-A", "1"),
         ],
     )

@@ -53,6 +53,8 @@ pub enum Error {
     Variable,
     /// CONTENT_LENGTH is repeated or not a plain number.
     ContentLength,
+    /// CONTENT_TYPE is repeated.
+    ContentType,
     /// HTTP_HOST is repeated or no host.
     Host,
     /// More variables, or more bytes of them, than the limits.
@@ -76,6 +78,7 @@ impl fmt::Display for Error {
             Error::Target => "invalid REQUEST_URI",
             Error::Variable => "a variable holds a control character",
             Error::ContentLength => "invalid or repeated CONTENT_LENGTH",
+            Error::ContentType => "repeated CONTENT_TYPE",
             Error::Host => "repeated or invalid HTTP_HOST",
             Error::TooLarge => "too many or too large variables",
         })
@@ -100,7 +103,7 @@ struct Known<'v> {
     script_name: &'v [u8],
     path_info: &'v [u8],
     content_length: Option<&'v [u8]>,
-    content_type: &'v [u8],
+    content_type: Option<&'v [u8]>,
     host: Option<&'v [u8]>,
     remote_addr: &'v [u8],
     remote_port: &'v [u8],
@@ -113,8 +116,8 @@ struct Known<'v> {
 /// Fills `head` from variables.
 ///
 /// `fallback` are the ends of the connection that they came over, for what they leave out. Names may repeat: the last
-/// one counts, save for fields, which are joined as they are over HTTP, and for CONTENT_LENGTH, where two readings would
-/// be two messages.
+/// one counts, save for fields, which are joined as they are over HTTP, and for CONTENT_LENGTH and CONTENT_TYPE, where two
+/// readings would be two messages.
 pub fn decode<'v>(
     variables: impl Iterator<Item = (&'v [u8], &'v [u8])>,
     mount: &Mount,
@@ -139,7 +142,11 @@ pub fn decode<'v>(
                     return Err(Error::ContentLength);
                 }
             }
-            b"CONTENT_TYPE" => known.content_type = value,
+            b"CONTENT_TYPE" => {
+                if known.content_type.replace(value).is_some() {
+                    return Err(Error::ContentType);
+                }
+            }
             b"REMOTE_ADDR" => known.remote_addr = value,
             b"REMOTE_PORT" => known.remote_port = value,
             b"SERVER_NAME" => known.server_name = value,
@@ -159,8 +166,8 @@ pub fn decode<'v>(
         }
     }
     request(&known, mount, head)?;
-    if !known.content_type.is_empty() {
-        push_field(head, b"Content-Type", known.content_type)?;
+    if let Some(kind) = known.content_type.filter(|kind| !kind.is_empty()) {
+        push_field(head, b"Content-Type", kind)?;
     }
     let length = match known.content_length {
         None | Some(b"") => None,
@@ -434,7 +441,7 @@ pub fn encode_head(
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
     for (name, value) in head.fields() {
-        match own(name) {
+        match own(name, head.status()) {
             Own::Application | Own::Date | Own::Server => {}
             Own::Dropped | Own::Connection => continue,
             Own::ContentLength if length.is_news(value)? => {}
@@ -652,6 +659,7 @@ mod tests {
             (vec![get, ("CONTENT_LENGTH", "+5")], Error::ContentLength),
             (vec![get, ("CONTENT_LENGTH", "-1")], Error::ContentLength),
             (vec![get, ("CONTENT_LENGTH", "5"), ("CONTENT_LENGTH", "5")], Error::ContentLength),
+            (vec![get, ("CONTENT_TYPE", "a/b"), ("CONTENT_TYPE", "c/d")], Error::ContentType),
             (vec![get, ("HTTP_HOST", "a"), ("HTTP_HOST", "b")], Error::Host),
             (vec![get, ("HTTP_HOST", "a/b")], Error::Host),
             (vec![get, ("HTTP_HOST", "a"), ("HTTP_Host", "b")], Error::Host),

@@ -66,6 +66,7 @@ pub fn decode(
     head.set_query(query);
 
     let mut decoded = Decoded { length: None, expect_continue: false };
+    let mut has_type = false;
     let mut host = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     for (name, value) in &request.headers {
         let value = value.as_bytes();
@@ -82,6 +83,8 @@ pub fn decode(
                     return Err(Error::ContentLength);
                 }
             }
+            // Which of them holds is anybody's guess, and guesses differ.
+            "content-type" if std::mem::replace(&mut has_type, true) => return Err(Error::ContentType),
             "expect" if value.eq_ignore_ascii_case(b"100-continue") => decoded.expect_continue = true,
             "expect" => return Err(Error::Expectation),
             _ => {}
@@ -123,7 +126,7 @@ pub fn encode_head(
     let mut length = Length::new(head.status());
     let mut fields = Fields(HeaderMap::with_capacity(8));
     for (name, value) in head.fields() {
-        match own(name) {
+        match own(name, head.status()) {
             Own::Application | Own::Date | Own::Server => {}
             Own::Dropped | Own::Connection => continue,
             Own::ContentLength if length.is_news(value)? => {}
@@ -150,7 +153,7 @@ pub fn encode_head(
 pub fn encode_interim(head: &ResponseHead) -> Result<http::Response<()>, SendError> {
     let mut fields = Fields(HeaderMap::new());
     for (name, value) in head.fields() {
-        if matches!(own(name), Own::Application) {
+        if matches!(own(name, head.status()), Own::Application) {
             fields.add(name, value)?;
         }
     }
@@ -282,6 +285,7 @@ mod tests {
             ("/\u{e9}", &[], Error::Target),
             ("/", &[("content-length", "+1")], Error::ContentLength),
             ("/", &[("content-length", "1"), ("content-length", "1")], Error::ContentLength),
+            ("/", &[("content-type", "a/b"), ("content-type", "c/d")], Error::ContentType),
             ("/", &[("expect", "tea")], Error::Expectation),
         ] {
             assert_eq!(read(uri, fields).err(), Some(error), "{uri} {fields:?}");

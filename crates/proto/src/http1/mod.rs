@@ -45,6 +45,8 @@ pub enum Error {
     Host,
     /// Content-Length is repeated or not a plain number.
     ContentLength,
+    /// Content-Type is repeated.
+    ContentType,
     /// Both Content-Length and Transfer-Encoding.
     TwoFramings,
     /// Transfer-Encoding is repeated, does not end in `chunked`, or was sent by an HTTP/1.0 client.
@@ -70,6 +72,7 @@ impl Error {
             | Error::Field
             | Error::Host
             | Error::ContentLength
+            | Error::ContentType
             | Error::TwoFramings
             | Error::TransferEncoding
             | Error::Chunk => 400,
@@ -96,6 +99,7 @@ impl fmt::Display for Error {
             Error::FieldsTooLarge => "too many or too large fields",
             Error::Host => "missing, repeated or invalid Host",
             Error::ContentLength => "invalid or repeated Content-Length",
+            Error::ContentType => "repeated Content-Type",
             Error::TwoFramings => "both Content-Length and Transfer-Encoding",
             Error::TransferEncoding => "invalid Transfer-Encoding",
             Error::TransferCoding => "unknown transfer coding",

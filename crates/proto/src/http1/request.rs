@@ -236,6 +236,7 @@ fn version_error(text: &[u8]) -> Error {
 struct Seen<'b> {
     host: Option<&'b [u8]>,
     length: Option<u64>,
+    has_type: bool,
     chunked: bool,
     close: bool,
     keep_alive: bool,
@@ -254,6 +255,12 @@ impl<'b> Seen<'b> {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
                 Ok(())
+            }
+            // Which of them holds is anybody's guess, and guesses differ.
+            12 if name.eq_ignore_ascii_case("content-type")
+                && std::mem::replace(&mut self.has_type, true) =>
+            {
+                Err(Error::ContentType)
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
                 // RFC 9112 section 6.3 lets a list of equal numbers pass. No honest client sends one.

@@ -24,7 +24,7 @@ pub struct ResponseOptions<'a> {
 /// How the body of a response is framed (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// Nothing may follow the head: HEAD, 204, 304.
+    /// Nothing may follow the head: HEAD, 204, 205, 304.
     Empty,
     /// This many bytes.
     Length(u64),
@@ -57,7 +57,7 @@ pub fn encode_head(
     let (mut has_date, mut has_server) = (false, answer.server.is_empty());
     status_line(out, head);
     for (name, value) in head.fields() {
-        match own(name) {
+        match own(name, head.status()) {
             Own::Application => {}
             // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
             Own::Dropped if head.status() == 426 && name.eq_ignore_ascii_case(b"upgrade") => {
@@ -107,7 +107,7 @@ pub fn encode_head(
 pub fn encode_interim(out: &mut Vec<u8>, head: &ResponseHead) {
     status_line(out, head);
     for (name, value) in head.fields() {
-        if matches!(own(name), Own::Application) {
+        if matches!(own(name, head.status()), Own::Application) {
             field(out, name, value);
         }
     }
@@ -122,7 +122,7 @@ pub fn encode_switch(out: &mut Vec<u8>, head: &ResponseHead, protocol: &[u8], se
     field(out, b"Connection", b"Upgrade");
     let mut has_server = server.is_empty();
     for (name, value) in head.fields() {
-        match own(name) {
+        match own(name, head.status()) {
             Own::Server => has_server = true,
             Own::Application | Own::Date => {}
             _ => continue,
@@ -147,6 +147,7 @@ pub fn encode_chunk_head(out: &mut Vec<u8>, length: usize) {
 }
 
 /// Owner of a response field: server or application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
     Application,
     /// The server, which sets its own or none.
@@ -157,7 +158,8 @@ pub(crate) enum Own {
     Server,
 }
 
-pub(crate) fn own(name: &[u8]) -> Own {
+/// The owner of the field `name` in a response of this status.
+pub(crate) fn own(name: &[u8], status: u16) -> Own {
     // Every field of every response passes here; the length rules nearly all of them out.
     match name.len() {
         2 if name.eq_ignore_ascii_case(b"te") => Own::Dropped,
@@ -169,6 +171,9 @@ pub(crate) fn own(name: &[u8]) -> Own {
         14 if name.eq_ignore_ascii_case(b"content-length") => Own::ContentLength,
         16 if name.eq_ignore_ascii_case(b"proxy-connection") => Own::Dropped,
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Own::Dropped,
+        // RFC 9110 section 11.7: both are between a client and its proxy. An application that is one says 407.
+        18 if status != 407 && name.eq_ignore_ascii_case(b"proxy-authenticate") => Own::Dropped,
+        19 if name.eq_ignore_ascii_case(b"proxy-authorization") => Own::Dropped,
         _ => Own::Application,
     }
 }
@@ -199,13 +204,18 @@ impl Length {
             Some(before) if before != given => Err(SendError::ContentLength),
             Some(_) => Ok(false),
             // RFC 9110 section 8.6: "A server MUST NOT send a Content-Length header field in any response with a status
-            // code of 1xx (Informational) or 204 (No Content)."
-            None => Ok(!self.is_bodiless()),
+            // code of 1xx (Informational) or 204 (No Content)." That of 205 is ours.
+            None => Ok(!self.is_bodiless() && self.status != 205),
         }
     }
 
     /// The length that the server adds to the head, where the application gave none.
     pub(crate) fn to_tell(&self, head_request: bool, body_length: Option<u64>) -> Option<u64> {
+        // RFC 9110 section 15.3.6: "a server MUST NOT generate content in a 205 response". Clients cannot know that by the
+        // status, so that it is told.
+        if self.status == 205 {
+            return Some(0);
+        }
         if self.is_bodiless() || self.status == 304 || self.given.is_some() {
             return None;
         }
@@ -215,7 +225,7 @@ impl Length {
 
     /// How the body is framed, `None` if nothing tells its length.
     pub(crate) fn framing(&self, head_request: bool, body_length: Option<u64>) -> Option<BodyFraming> {
-        if self.is_bodiless() || self.status == 304 || head_request {
+        if self.is_bodiless() || matches!(self.status, 205 | 304) || head_request {
             Some(BodyFraming::Empty)
         } else {
             self.given.or(body_length).map(BodyFraming::Length)
@@ -317,6 +327,8 @@ mod tests {
             ("Trailer", "x"),
             ("Upgrade", "x"),
             ("Proxy-Connection", "x"),
+            ("Proxy-Authenticate", "Basic"),
+            ("Proxy-Authorization", "Basic x"),
         ];
         let (text, framing, keep_alive) =
             encode("200 OK", &fields, ResponseOptions { body_length: Some(1), ..PLAIN }).unwrap();
@@ -332,6 +344,28 @@ mod tests {
         let twice = |a, b| encode("200 OK", &[("Content-Length", a), ("content-length", b)], PLAIN);
         assert_eq!(twice("1", "2"), Err(SendError::ContentLength));
         assert_eq!(twice("1", "1").unwrap().0.matches("ength: 1").count(), 1);
+    }
+
+    #[test]
+    fn content_of_a_205_is_dropped_and_its_length_is_told() {
+        for (length, head_request) in [(Some(3), false), (None, false), (Some(3), true)] {
+            for fields in [&[][..], &[("Content-Length", "7")]] {
+                let answer = Answer { body_length: length, head_request, ..PLAIN };
+                let (text, framing, keep_alive) = encode("205 Reset Content", fields, answer).unwrap();
+                assert_eq!((framing, keep_alive), (BodyFraming::Empty, true));
+                assert_eq!(
+                    (text.matches("Length:").count(), text.contains("Content-Length: 0\r\n")),
+                    (1, true)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_challenge_of_a_proxy_needs_a_407() {
+        let fields = [("Proxy-Authenticate", "Basic"), ("Proxy-Authorization", "Basic x")];
+        let (text, ..) = encode("407 Proxy Authentication Required", &fields, PLAIN).unwrap();
+        assert!(text.contains("Proxy-Authenticate: Basic\r\n") && !text.contains("Authorization"));
     }
 
     #[test]
