@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import socket
@@ -152,10 +153,11 @@ class Connection:
         return line.decode("latin-1")
 
     def take(self, count):
-        """As many bytes, or fewer if the server closes."""
+        """As many bytes, or fewer if the server closes or resets the connection."""
         data = bytearray(self.buffer)
-        while len(data) < count and (more := self.socket.recv(65536)):
-            data += more
+        with contextlib.suppress(ConnectionResetError):
+            while len(data) < count and (more := self.socket.recv(65536)):
+                data += more
         self.buffer = bytes(data[count:])
         return bytes(data[:count])
 

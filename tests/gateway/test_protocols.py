@@ -202,6 +202,16 @@ class TestResponses:
         # Only FastCGI has an end to miss; where the close is the end, it is a reset.
         assert answer is None or (protocol == "fastcgi" and stdout(answer)[1] is None)
 
+    @pytest.mark.parametrize("path", ["/too_short", "/raises_between_blocks?length"])
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_a_response_that_is_too_short_ends_with_a_reset(self, gateway, protocol, path):
+        """Some front servers take an orderly end for that of the response."""
+        with gateway.connect(address(gateway, protocol)) as connection:
+            connection.send(getattr(gateways, protocol)(variables("GET", path)))
+            with pytest.raises(ConnectionResetError):
+                connection.rest()
+            assert b"Content-Length: " in connection.buffer
+
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_a_body_too_large_is_a_413(self, serve, protocol):
         served = serve(APPS / "contract.py", "--bind", f"{protocol}://127.0.0.1:0", "--body-max-bytes", "1K")

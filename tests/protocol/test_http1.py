@@ -180,6 +180,7 @@ def test_hop_by_hop_fields_of_an_application_are_the_servers(echo):
         assert answer.body == b"ok"
         assert "keep-alive" not in answer.names()
         assert "upgrade" not in answer.names()
+        assert not {"proxy-authenticate", "proxy-authorization"}.intersection(answer.names())
         assert answer["x-a"] == "1"
         assert connection.ask("GET", "/pid").status == 200
 
@@ -190,12 +191,53 @@ def test_an_answer_that_is_too_long_is_cut_at_its_content_length(echo):
         assert connection.ask("GET", "/echo?next").json["QUERY_STRING"] == "next"
 
 
-def test_an_answer_that_is_too_short_ends_the_connection(echo):
+@pytest.mark.parametrize("path", ["/too_short", "/raises_between_blocks?length"])
+def test_a_response_that_is_too_short_ends_with_a_reset(echo, path):
     with echo.connect() as connection:
-        answer = connection.ask("GET", "/too_short")
-        assert answer.body == b"hello"
-        assert not answer.whole
-    echo.wait_for_log("announced 50 bytes in Content-Length and sent 5")
+        connection.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            connection.rest()
+        assert connection.head().status == 200
+        assert connection.buffer
+    if path == "/too_short":
+        echo.wait_for_log("announced 50 bytes in Content-Length and sent 5")
+
+
+def test_a_205_has_no_content(echo):
+    with echo.connect() as connection:
+        answer = connection.ask("GET", "/reset_content")
+        assert (answer.status, answer["content-length"], answer.body) == (205, "0", b"")
+        assert connection.ask("GET", "/pid").status == 200
+
+
+class TestUnreadBodies:
+    @pytest.fixture(params=["threads", "gevent"])
+    def unread(self, request, serve, tmp_path):
+        (tmp_path / "app.py").write_text(
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [('Content-Length', '2')])\n"
+            "    return [b'ok']\n"
+        )
+        return serve("app:app", "--stream-paths", "/", "--concurrency", request.param)
+
+    @pytest.mark.parametrize(
+        ("framing", "body"),
+        [("Content-Length: 2000", b"x" * 2000), ("Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")],
+    )
+    def test_a_body_that_has_come_to_its_end_is_dropped(self, unread, framing, body):
+        with unread.connect() as connection:
+            for _ in range(3):
+                connection.send(f"POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode() + body)
+                answer = connection.answer()
+                assert (answer.status, answer["connection"], answer.body) == (200, None, b"ok")
+
+    @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+    def test_the_response_says_that_the_connection_ends(self, unread, expect):
+        with unread.connect() as connection:
+            connection.send(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n{expect}\r\n")
+            answer = connection.answer()
+            assert (answer.status, answer["connection"], answer.body) == (200, "close", b"ok")
+            assert connection.is_closed()
 
 
 def test_error_pages_repeat_nothing_of_the_request(echo):

@@ -20,6 +20,9 @@ use anygate_proto::http1::{BodyDecoder, CONTINUE};
 use crate::outbox::spool;
 use crate::outbox::{Pipe, WAIT_MAX};
 
+/// Maximum bytes of a body that are taken for its end when the application has not read it, so that the connection may stay.
+const READY_MAX_BYTES: usize = 64 * 1024;
+
 /// A body while it is being received.
 #[derive(Default)]
 pub(crate) struct BodySpool {
@@ -226,6 +229,19 @@ impl BodyStream {
         BodyStream { state: Arc::new(Mutex::new(state)), length }
     }
 
+    /// Whether the body is there to its end. What the client has sent by now is taken, if it is little.
+    pub(crate) fn is_received(&self) -> bool {
+        // Whoever reads it at this moment waits for more.
+        let Some(mut state) = self.state.try_lock() else { return false };
+        match state.receive_ready() {
+            Ok(done) => done,
+            Err(error) => {
+                state.failed = Some(error.kind());
+                false
+            }
+        }
+    }
+
     /// Ends the body's use. Returns what was received behind it when it was read to its end, else `None`: then the
     /// connection cannot be used again.
     pub(crate) fn close(&self) -> Option<Vec<u8>> {
@@ -289,6 +305,27 @@ impl StreamState {
         }
         self.input.drain(..at);
         Ok(())
+    }
+
+    /// Takes what has come, up to [`READY_MAX_BYTES`], without waiting; returns whether it is all.
+    fn receive_ready(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            self.decode()?;
+            let wanted =
+                !self.expect_continue && self.decoded.len() < READY_MAX_BYTES && self.failed.is_none();
+            if self.decoder.is_done() || !wanted {
+                return Ok(self.decoder.is_done());
+            }
+            match self.pipe.stream().recv(&mut buffer) {
+                // The end of the connection shows at the next read, too.
+                Ok(0) => return Ok(false),
+                Ok(count) => self.input.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn receive(&mut self) -> io::Result<()> {

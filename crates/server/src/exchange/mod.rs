@@ -6,6 +6,7 @@
 mod admission;
 mod body;
 mod error_page;
+mod own_response;
 mod progress;
 mod response;
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anygate_proto::head::ResponseHead;
 use anygate_proto::http1::BodyFraming;
 
+use super::body::BodyStream;
 use crate::sampling::Started;
 
 /// How far a response is.
@@ -41,6 +42,17 @@ impl Progress {
     }
 }
 
+/// How a message ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client sees its end.
+    Whole,
+    /// Its end is that of the connection.
+    Close,
+    /// Something is missing.
+    Short,
+}
+
 /// The beginning of the application's own code, where somebody wants to know of it.
 #[derive(Default)]
 pub(super) enum Beginning<T> {
@@ -75,6 +87,9 @@ impl<T> Beginning<T> {
 pub(super) struct Given {
     pub(super) progress: Progress,
     pub(super) keep_alive: bool,
+    /// The request's body, when the application reads it while it arrives: unless it was received to its end, the
+    /// connection cannot stay.
+    pub(super) body: Option<BodyStream>,
     pub(super) announced: Announced,
     /// Bytes of body that the application gave.
     pub(super) body_bytes: u64,

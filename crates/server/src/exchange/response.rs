@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use anygate_policy::policies::OwnResponse;
 use anygate_proto::application::{Endpoints, Response, SendError, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
@@ -18,9 +17,8 @@ use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 
-use super::error_page::{error_page, error_response};
-use super::progress::{Announced, Beginning, Given, Progress};
-use super::{Admitted, Exchange, Form, KEPT_BYTES};
+use super::progress::{Announced, Beginning, Ending, Given, Progress};
+use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES, RequestBody};
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
@@ -34,12 +32,13 @@ use crate::websocket::{Relay, Session, Upgrade};
 const COPY_MAX_BYTES: usize = 16 * 1024;
 /// FastCGI records that one system call sends.
 const RECORDS_AT_ONCE: usize = 16;
+
 /// A response that is being given; see `proto::application::Response` for its rules. All that it must remember is in its
 /// exchange.
 pub(crate) struct ResponseWriter<'a> {
     pipe: &'a Arc<Pipe>,
     limits: &'a OutboxLimits,
-    rules: &'a ResponseRules,
+    pub(super) rules: &'a ResponseRules,
     date: &'a mut DateCache,
     draining: &'a AtomicBool,
     out: &'a mut Vec<u8>,
@@ -49,8 +48,8 @@ pub(crate) struct ResponseWriter<'a> {
     in_place: bool,
     form: Form,
     version: Version,
-    admitted: Option<Admitted>,
-    head: &'a RequestHead,
+    pub(super) admitted: Option<Admitted>,
+    pub(super) head: &'a RequestHead,
     upgrade: Option<&'a mut Upgrade>,
     given: &'a mut Given,
 }
@@ -71,6 +70,10 @@ impl Exchange {
     pub(crate) fn begin_response(&mut self, wanted: Wanted) {
         self.given = Given {
             keep_alive: self.keep_alive,
+            body: match &self.body {
+                RequestBody::Stream(body) => Some(body.clone()),
+                RequestBody::None | RequestBody::Received(_) => None,
+            },
             kept_head: wanted.keep_head.then(ResponseHead::default),
             usage: Beginning::wanted(wanted.measured),
             entered: Beginning::wanted(wanted.timed),
@@ -156,14 +159,12 @@ impl<'a> ResponseWriter<'a> {
             }
             self.refuse(500);
         }
-        let whole = self.end(failed);
-        // Whoever receives a response that only the close ends must not take half of it for all: reset instead.
+        let ending = self.end(failed);
+        let whole = ending == Ending::Whole;
         let seized = self.pipe.seized();
-        let ends_by_closing =
-            failed && matches!(self.given.progress.framing(), Some(BodyFraming::UntilClose));
         *self.ends = self.form == Form::Http2 && whole && !self.given.progress.is_concluded();
-        if seized.is_none() && (ends_by_closing || (self.form == Form::Http2 && !whole)) {
-            self.pipe.break_off();
+        if seized.is_none() && ending == Ending::Short {
+            self.cut_short();
         }
         Finished {
             keep_alive: self.given.keep_alive && whole && seized.is_none(),
@@ -176,12 +177,25 @@ impl<'a> ResponseWriter<'a> {
         }
     }
 
-    /// Writes the end of the message behind what there is; returns whether the message is whole.
-    fn end(&mut self, failed: bool) -> bool {
-        if self.given.progress.is_concluded() {
-            return true;
+    /// Nobody may take the response for whole. Where only the close ends it nothing more is sent: reset at once. Whoever
+    /// knows its length gets what there is, and then a reset instead of an orderly end, which some front servers (nginx
+    /// without buffering, lighttpd) would take for one.
+    fn cut_short(&mut self) {
+        match self.given.progress.framing() {
+            Some(BodyFraming::Length(_) | BodyFraming::Chunked) if self.form != Form::Http2 => {
+                self.pipe.set_short()
+            }
+            _ => self.pipe.break_off(),
         }
-        let whole = match self.given.progress.framing() {
+    }
+
+    /// Writes the end of the message behind what there is.
+    fn end(&mut self, failed: bool) -> Ending {
+        if self.given.progress.is_concluded() {
+            return Ending::Whole;
+        }
+        let ending = |whole| if whole { Ending::Whole } else { Ending::Short };
+        let ending = match self.given.progress.framing() {
             Some(BodyFraming::Length(_))
                 if self.given.announced.left > 0 && !failed && !self.pipe.is_over() =>
             {
@@ -190,57 +204,32 @@ impl<'a> ResponseWriter<'a> {
                     self.given.body_bytes + self.given.announced.left,
                     self.given.body_bytes
                 );
-                false
+                Ending::Short
             }
-            Some(BodyFraming::Length(_)) => self.given.announced.left == 0,
+            Some(BodyFraming::Length(_)) => ending(self.given.announced.left == 0),
             Some(BodyFraming::Chunked) if !failed => {
                 self.out.extend_from_slice(LAST_CHUNK);
-                true
+                Ending::Whole
             }
-            Some(BodyFraming::Empty) => true,
-            // Its records say where a FastCGI answer ends, its frames where one of HTTP/2 does.
-            Some(BodyFraming::UntilClose) => {
-                !failed && matches!(self.form, Form::FastCgi { .. } | Form::Http2)
+            Some(BodyFraming::Empty) => Ending::Whole,
+            // Its records say where a FastCGI response ends, its frames where one of HTTP/2 does.
+            Some(BodyFraming::UntilClose) if matches!(self.form, Form::FastCgi { .. } | Form::Http2) => {
+                ending(!failed)
             }
-            Some(BodyFraming::Chunked) | None => false,
+            Some(BodyFraming::UntilClose) if !failed => Ending::Close,
+            Some(BodyFraming::UntilClose | BodyFraming::Chunked) | None => Ending::Short,
         };
         if let Form::FastCgi { id } = self.form
-            && whole
+            && ending == Ending::Whole
         {
             fastcgi::encode_end(self.out, id);
         }
-        whole
+        ending
     }
 
     /// Whether more may be written without waiting.
     pub(crate) fn has_room(&self) -> bool {
         self.pipe.has_room(if self.upgraded().is_some() { &self.rules.websocket.outbox } else { self.limits })
-    }
-
-    /// Responds with an error page of our own; possible while nothing was started.
-    pub(crate) fn refuse(&mut self, status: u16) {
-        let https = self.admitted.is_some_and(|admitted| admitted.https);
-        let site = self.rules.site.as_deref();
-        let (head, body) = error_response(site, self.head, self.admitted.is_some(), https, status);
-        // Nothing can fail here but the socket, and then there is nobody to tell.
-        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
-    }
-
-    /// Responds with a response of the site's; possible while nothing was started.
-    pub(crate) fn reply(&mut self, reply: OwnResponse) {
-        let request = self.head;
-        // As above.
-        let _ = reply.send(request, self);
-    }
-
-    /// Sends the client elsewhere; possible while nothing was started.
-    pub(crate) fn redirect(&mut self, status: u16, place: &str) {
-        let (mut head, body) = error_page(status);
-        if head.push_field(b"Location", place.as_bytes()).is_err() {
-            return self.refuse(400);
-        }
-        // As above.
-        let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(body.as_bytes()));
     }
 
     /// Writes the head. Returns how the body is framed and whether the connection may stay.
@@ -249,7 +238,10 @@ impl<'a> ResponseWriter<'a> {
         head: &ResponseHead,
         body_length: Option<u64>,
     ) -> Result<(BodyFraming, bool), SendError> {
-        let keep_alive = self.given.keep_alive && !self.draining.load(Ordering::Relaxed);
+        let is_received = |body: &BodyStream| body.is_received();
+        let keep_alive = self.given.keep_alive
+            && !self.draining.load(Ordering::Relaxed)
+            && self.given.body.as_ref().is_none_or(is_received);
         match self.form {
             Form::Http => {
                 let answer = http1::ResponseOptions {
@@ -444,7 +436,7 @@ impl Response for ResponseWriter<'_> {
         if !self.started() {
             return Err(SendError::Order);
         }
-        if !self.end(false) {
+        if self.end(false) != Ending::Whole {
             return self.flush();
         }
         self.given.progress.conclude();

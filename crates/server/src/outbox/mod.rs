@@ -36,6 +36,8 @@ pub(crate) struct Pipe {
     outbox: Mutex<Outbox>,
     /// Nothing can be sent any more: reset, timed out, or a file of the response turned out shorter.
     broken: AtomicBool,
+    /// The last response lacks its end, so that the connection must not end as if it were whole.
+    short: AtomicBool,
     seizure: AtomicSeizure,
     /// The reactor hears of what happens to the socket.
     watched: AtomicBool,
@@ -90,6 +92,7 @@ impl Pipe {
             stream,
             outbox: Mutex::default(),
             broken: AtomicBool::new(false),
+            short: AtomicBool::new(false),
             seizure: AtomicSeizure::default(),
             watched: AtomicBool::new(false),
             waits_for_hub: AtomicBool::new(false),
@@ -368,6 +371,16 @@ impl Pipe {
 
     pub(crate) fn set_waits_for_hub(&self, waits: bool) {
         self.waits_for_hub.store(waits, Ordering::Relaxed);
+    }
+
+    /// What waits is still sent; then the connection is reset.
+    pub(crate) fn set_short(&self) {
+        self.short.store(true, Ordering::Release);
+    }
+
+    /// Whether the connection is to end with a reset when everything is sent.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_watched(&self) -> bool {

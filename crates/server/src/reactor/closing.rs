@@ -116,9 +116,9 @@ impl Reactor {
                 called = http2.take_called();
             }
             let stream = connection.pipe.stream();
-            if connection.pipe.is_broken() {
-                // Where only the close ends a response, an orderly one would make half of it look whole. If the reset
-                // cannot be arranged the connection is dead already.
+            if connection.pipe.is_broken() || connection.pipe.is_short() {
+                // An orderly close would make half of a response look whole. If the reset cannot be arranged the connection
+                // is dead already.
                 let _ = stream.reset_on_close();
             }
             if let Some(stream) = stream.http2() {

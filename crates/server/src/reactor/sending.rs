@@ -98,6 +98,7 @@ impl Reactor {
                 self.watch(token);
             }
             Flushed::Broken => self.close(token),
+            Flushed::Empty if connection.pipe.is_short() => self.close(token),
             Flushed::Empty if !keep_alive => self.close_politely(token),
             Flushed::Empty => {
                 connection.state = State::Idle;
