@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use anygate_proto::head::{ResponseHead, is_token_byte};
+
 /// More seconds than these are these (section 1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
@@ -22,6 +24,8 @@ pub(super) struct ResponseDirectives {
     pub(super) s_maxage: Option<Duration>,
     pub(super) stale_while_revalidate: Option<Duration>,
     pub(super) stale_if_error: Option<Duration>,
+    /// They come from CDN-Cache-Control, so that Expires does not count either.
+    pub(super) targeted: bool,
 }
 
 /// Cache-Control of a request.
@@ -36,6 +40,57 @@ pub(super) struct RequestDirectives {
 }
 
 impl ResponseDirectives {
+    /// The directives that count for a cache in front of the application: those of CDN-Cache-Control if it has any that can be
+    /// read, else those of Cache-Control (RFC 9213 section 2.2).
+    pub(super) fn of(response: &ResponseHead) -> Self {
+        let values = |wanted: &'static str| {
+            let named = move |(name, _): &(&[u8], &[u8])| name.eq_ignore_ascii_case(wanted.as_bytes());
+            response.fields().filter(named).map(|(_, value)| value)
+        };
+        Self::read_targeted(values("cdn-cache-control"))
+            .unwrap_or_else(|| Self::read(values("cache-control")))
+    }
+
+    /// Reads the values of all lines of a targeted field, a dictionary (RFC 8941 section 3.2). `None`: it is empty or none.
+    fn read_targeted<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut read = ResponseDirectives { targeted: true, ..Self::default() };
+        let mut is_empty = true;
+        for item in values.flat_map(items) {
+            is_empty = false;
+            let mut parts = item.splitn(2, |&byte| byte == b'=');
+            let name = parts.next().unwrap_or_default();
+            // Parameters mean nothing here.
+            let bare =
+                |part: &'a [u8]| part.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
+            let argument = parts.next().map(bare);
+            let name = if argument.is_none() { bare(name) } else { name };
+            let is_key =
+                |&byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(&byte);
+            let begins = name.first().is_some_and(|byte| byte.is_ascii_lowercase() || *byte == b'*');
+            if !begins || !name.iter().all(is_key) || !argument.is_none_or(is_value) {
+                return None;
+            }
+            let is_set = argument.is_none_or(|value| value != b"?0");
+            // Of a key that repeats the last one counts (section 4.2.2). What has another type is no directive of ours.
+            let number = argument.and_then(delta_seconds);
+            match name {
+                b"no-store" => read.no_store = is_set,
+                b"must-understand" => read.must_understand = is_set,
+                b"no-cache" => read.no_cache = is_set,
+                b"private" => read.private = is_set,
+                b"public" => read.public = is_set,
+                b"must-revalidate" => read.must_revalidate = is_set,
+                b"proxy-revalidate" => read.proxy_revalidate = is_set,
+                b"max-age" => read.max_age = number,
+                b"s-maxage" => read.s_maxage = number,
+                b"stale-while-revalidate" => read.stale_while_revalidate = number,
+                b"stale-if-error" => read.stale_if_error = number,
+                _ => {}
+            }
+        }
+        (!is_empty).then_some(read)
+    }
+
     /// Reads the values of all Cache-Control lines.
     pub(super) fn read<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut read = Self::default();
@@ -144,6 +199,21 @@ pub(super) fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|item| !item.is_empty())
 }
 
+/// Whether it is a bare item (RFC 8941 section 3.3): a number, a string, a token, bytes or a truth value.
+fn is_value(value: &[u8]) -> bool {
+    match value.split_first() {
+        None => false,
+        Some((b'"', rest)) => rest.last() == Some(&b'"'),
+        Some((b'?', rest)) => matches!(rest, b"0" | b"1"),
+        Some((b':', rest)) => rest.last() == Some(&b':'),
+        Some((b'-' | b'0'..=b'9', rest)) => rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.'),
+        Some((first, rest)) => {
+            let is_token = |&byte: &u8| is_token_byte(byte) || b":/".contains(&byte);
+            (first.is_ascii_alphabetic() || *first == b'*') && rest.iter().all(is_token)
+        }
+    }
+}
+
 fn for_each(value: &[u8], mut found: impl FnMut(&[u8], Option<&[u8]>)) {
     for item in items(value) {
         let mut parts = item.splitn(2, |&byte| byte == b'=');
@@ -210,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn a_targeted_field_counts_in_place_of_others() {
+        let read = |targeted: &[&str]| {
+            let fields: Vec<_> = targeted.iter().map(|value| ("CDN-Cache-Control", *value)).collect();
+            let fields = [&fields[..], &[("Cache-Control", "no-store, max-age=1")]].concat();
+            let read = ResponseDirectives::of(&crate::fixtures::response("200 OK", &fields));
+            (read.targeted, read.max_age, read.no_store)
+        };
+        assert_eq!(read(&["max-age=60"]), (true, secs(60), false));
+        assert_eq!(read(&["max-age=60", "public, max-age=70;a=b"]), (true, secs(70), false));
+        assert_eq!(read(&["no-store, x=\"a, b\", y=?0"]), (true, None, true));
+        assert_eq!(read(&["no-store=?0, s-maxage=\"60\""]), (true, None, false));
+        for ignored in ["", " ", "Max-Age=60", "max-age==60", "max-age=60 s", "max-age=", "a b", "=1", "&"] {
+            assert_eq!(read(&[ignored]), (false, secs(1), true), "{ignored}");
+        }
+    }
+
+    #[test]
     fn clients_have_directives_of_their_own() {
         let read = |value: &str| RequestDirectives::read([value.as_bytes()].into_iter());
         assert_eq!(read("max-stale").max_stale, secs(1 << 31));
@@ -224,6 +311,7 @@ mod tests {
         fn any_bytes_are_read(value: Vec<u8>) {
             let _ = ResponseDirectives::read([&value[..]].into_iter());
             let _ = RequestDirectives::read([&value[..]].into_iter());
+            let _ = ResponseDirectives::read_targeted([&value[..]].into_iter());
             let _ = date(&value);
         }
     }

@@ -65,13 +65,14 @@ impl Entry {
         asked: SystemTime,
         now: SystemTime,
     ) -> Option<Entry> {
-        let directives = ResponseDirectives::read(all(response.fields(), "cache-control"));
+        let directives = ResponseDirectives::of(response);
         let status = response.status();
         // 206 and 304 are parts of responses. A response that sets a cookie is for one client, whatever else it says.
         if !(200..=999).contains(&status)
             || matches!(status, 206 | 304)
             || directives.forbids_storing(status)
             || response.field("set-cookie").is_some()
+            || is_endless(response)
         {
             return None;
         }
@@ -259,10 +260,18 @@ impl Entry {
             let (name, is_there, value) = (take(rest)?, take(rest)?, take(rest)?);
             vary.push((name.to_vec(), (!is_there.is_empty()).then(|| value.to_vec())));
         }
-        let directives = ResponseDirectives::read(all(head.fields(), "cache-control"));
+        let directives = ResponseDirectives::of(&head);
         let received = UNIX_EPOCH.checked_add(since)?;
         Some(Entry { head, body, vary, directives, initial_age, received, lifetime, grace, epoch: 0 })
     }
+}
+
+/// Whether the response goes on as long as there is something to tell: each client has its own.
+fn is_endless(response: &ResponseHead) -> bool {
+    response.field("content-type").is_some_and(|value| {
+        let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        is_one_of(essence, &["text/event-stream", "multipart/x-mixed-replace"])
+    })
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -280,6 +289,9 @@ fn explicit_lifetime(
 ) -> Option<Duration> {
     if let Some(lifetime) = directives.s_maxage.or(directives.max_age) {
         return Some(lifetime);
+    }
+    if directives.targeted {
+        return None;
     }
     let lines = || all(response.fields(), "expires");
     lines().next()?;

@@ -22,3 +22,9 @@ pub(super) fn key(https: bool, authority: &[u8], mount: &[u8], target: &[u8]) ->
     let end: &[u8] = if mount.is_empty() { b"" } else { b"\0" };
     [scheme, &authority.to_ascii_lowercase(), mount, target, end, mount].concat()
 }
+
+/// Whether the request spells the host as others do. The application sees the spelling and may respond to another one in
+/// another way: such a client is sent what is stored, and its response is its own.
+pub(super) fn has_usual_host(request: &RequestHead) -> bool {
+    !request.authority().iter().any(u8::is_ascii_uppercase)
+}

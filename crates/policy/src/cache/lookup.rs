@@ -11,7 +11,7 @@ use super::directives::RequestDirectives;
 use super::entry::{self, Entry, Terms, is_one_of};
 use super::epochs::Epochs;
 use super::flights::{Flights, Waiter};
-use super::keys::{key, request_key};
+use super::keys::{has_usual_host, key, request_key};
 use super::recorder::{Purpose, Recorder, Stored};
 use super::store::Store;
 use crate::paths::{self, ByPrefix};
@@ -137,7 +137,8 @@ impl Cache {
                 Usable::WhileRevalidating => {
                     let mut stored = Stored::hit(entry, request, now);
                     // A head alone would refresh nothing.
-                    let flight = if method == b"HEAD" { None } else { self.contents.flights.take_off(&key) };
+                    let refreshes = method != b"HEAD" && has_usual_host(request);
+                    let flight = if refreshes { self.contents.flights.take_off(&key) } else { None };
                     stored.refresh = flight.map(|flight| {
                         let purpose =
                             Purpose::Ask { stale: Some(Arc::clone(entry)), terms, forward: "stale" };
@@ -151,6 +152,7 @@ impl Cache {
         if wants.only_if_cached {
             return Lookup::Refuse(Refusal::not_cached());
         }
+        let stale = stale.filter(|_| has_usual_host(request));
         let recorder = self.recorder(request, https, now, Purpose::Ask { stale, terms, forward });
         self.ask(&key, recorder, request, now, may_wait)
     }
@@ -167,7 +169,8 @@ impl Cache {
         let flights = &self.contents.flights;
         let is_head = request.method() == b"HEAD";
         // Responses to credentials are rarely for others, so no request waits for them; nor for a head alone.
-        if is_head || request.field("authorization").is_some() || flights.passes_lately(key, now) {
+        let is_own = is_head || request.field("authorization").is_some() || !has_usual_host(request);
+        if is_own || flights.passes_lately(key, now) {
             return Lookup::Miss(Box::new(recorder));
         }
         match flights.take_off(key) {

@@ -10,7 +10,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use super::contents::Contents;
 use super::entry::{self, Entry, Terms, is_one_of};
 use super::flights::FlightGuard;
-use super::keys::{key, request_key};
+use super::keys::{has_usual_host, key, request_key};
 
 /// Our name in Cache-Status (RFC 9211 section 2).
 const NAME: &str = "anygate";
@@ -182,7 +182,7 @@ impl Recorder {
                 return Begin::Instead(Box::new(Stored::new(stale, &self.request, now, &status)));
             }
         }
-        let is_get = self.request.method() == b"GET";
+        let is_get = self.request.method() == b"GET" && has_usual_host(&self.request);
         let is_short = response.field("content-length").is_none_or(|length| {
             let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<usize>().ok());
             length.is_some_and(|length| length <= self.contents.entry_max_bytes)

@@ -23,8 +23,11 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
-    let mut head = fixtures::request(method, target, fields);
-    let span = head.push_text(b"Example.org").unwrap();
+    of_host("example.org", fixtures::request(method, target, fields))
+}
+
+fn of_host(host: &str, mut head: RequestHead) -> RequestHead {
+    let span = head.push_text(host.as_bytes()).unwrap();
     head.set_authority(span);
     head
 }
@@ -685,4 +688,49 @@ proptest! {
         let _ = Entry::decode(&bytes);
         let _ = Entry::decode(&[&[1][..], &bytes].concat());
     }
+}
+
+#[test]
+fn an_unusual_spelling_of_the_host_is_given_what_is_stored_and_stores_nothing() {
+    let cache = cache();
+    let fields = [("Cache-Control", "max-age=60")];
+    let usual = get("/a");
+    let unusual = of_host("EXAMPLE.org", get("/a"));
+    assert!(ask(&cache, &unusual, 0, &fields, "for EXAMPLE").0);
+    assert!(ask(&cache, &usual, 0, &fields, "for example").0, "nothing was stored, and nobody waits");
+    for head in [&usual, &unusual] {
+        let Lookup::Hit(stored) = cache.lookup(head, false, at(1)) else { panic!("stored for both") };
+        assert_eq!(stored.body(), b"for example");
+    }
+    // When it is stale it is not refreshed by the response to the unusual one.
+    assert!(ask(&cache, &unusual, 100, &fields, "for EXAMPLE").0);
+    assert!(ask(&cache, &usual, 100, &fields, "for example").0);
+}
+
+#[test]
+fn what_never_ends_holds_nobody_back() {
+    let cache = cache();
+    for kind in
+        ["text/event-stream", "Text/Event-Stream; charset=utf-8", "multipart/x-mixed-replace; boundary=a"]
+    {
+        let head = get("/minute/events");
+        let Lookup::Miss(mut first) = cache.lookup(&head, false, at(0)) else { panic!("nothing is stored") };
+        first.start(&response("200 OK", &[("Content-Type", kind)]), at(0));
+        first.write(b"data: 0");
+        assert!(matches!(cache.lookup(&head, false, at(0)), Lookup::Miss(_)), "{kind}");
+        first.finish(at(1));
+        assert!(matches!(cache.lookup(&head, false, at(1)), Lookup::Miss(_)), "{kind}");
+    }
+}
+
+#[test]
+fn a_field_for_caches_in_front_counts_for_this_one() {
+    let cache = cache();
+    let fields = [("Cache-Control", "no-store"), ("CDN-Cache-Control", "max-age=60"), ("Expires", "0")];
+    assert!(ask(&cache, &get("/a"), 0, &fields, "a").0);
+    assert!(!ask(&cache, &get("/a"), 59, &fields, "a").0);
+    assert!(ask(&cache, &get("/a"), 61, &fields, "a").0);
+    let fields = [("Cache-Control", "max-age=60"), ("CDN-Cache-Control", "no-store")];
+    assert!(ask(&cache, &get("/b"), 0, &fields, "b").0);
+    assert!(ask(&cache, &get("/b"), 1, &fields, "b").0);
 }
