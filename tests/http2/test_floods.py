@@ -131,6 +131,9 @@ FLOODS = {
         frame(RST_STREAM, 0, 1, CANCELLED),
         *[frame(DATA, 0, 1, b"x")] * MANY,
     ],
+    "windows": lambda raw: [frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1")] * MANY,
+    "windows_of_a_stream": lambda raw: [open_stream(raw), *[frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1")] * MANY],
+    "unknown": lambda raw: [frame(0xFA, 0, 0, b"anything")] * MANY,
     "wide_windows": lambda raw: [frame(WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff")] * 2,
 }
 
@@ -220,6 +223,14 @@ def test_uploads_are_no_flood(served, tmp_path):
     (tmp_path / "body").write_bytes(b"x" * 70_000)
     counts = h2load(served, "-n", "2000", "-c", "2", "-m", "20", "-d", tmp_path / "body", path="/count_input")
     assert counts["succeeded"] == "2000"
+
+
+def test_downloads_are_no_flood(served):
+    """Each piece of data opens two windows."""
+    with Client(plain(served.address)) as client:
+        for _ in range(4):
+            assert len(client.ask("GET", "/large?20000000").body) == 20_000_000
+        assert client.ask("GET", "/pid").status == 200
 
 
 def test_a_browser_that_leaves_pages_is_no_flood(served):

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use bytes::{Buf, Bytes};
 use h2::RecvStream;
 
 use crate::attention::Attention;
-use crate::transport::{Call, Handle};
+use crate::transport::{Call, Handle, Shared};
 
 /// A body that the application reads while it arrives.
 pub(super) struct StreamedBody {
@@ -23,6 +24,7 @@ pub(super) struct StreamedBody {
     /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
     pub(super) timeout: Option<Duration>,
     pub(super) call: Arc<Call>,
+    pub(super) shared: Arc<Shared>,
     pub(super) attention: Arc<Attention>,
     pub(super) parent: usize,
 }
@@ -63,6 +65,7 @@ impl Body for StreamedBody {
                     })?;
                     // It fails only for more than was received.
                     let _ = self.body.get().flow_control().release_capacity(data.len());
+                    self.shared.taken.fetch_add(data.len() as u64, Ordering::Relaxed);
                     self.attention.call_on(self.parent);
                     self.at_hand = data;
                 }
@@ -86,5 +89,13 @@ impl Body for StreamedBody {
 
     fn may_block(&self) -> bool {
         true
+    }
+}
+
+impl Drop for StreamedBody {
+    /// What the application left unread is the connection's to drop.
+    fn drop(&mut self) {
+        self.shared.unwanted.lock().push(self.body.take());
+        self.attention.call_on(self.parent);
     }
 }

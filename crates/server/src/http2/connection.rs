@@ -27,6 +27,8 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use super::body::StreamedBody;
+use super::unwanted::UnwantedBodies;
+use super::window::{WindowLimits, Windows};
 use super::wire::Wire;
 use crate::exchange::BodySpool;
 use crate::exchange::{EarlyResponse, Exchange, Form, RequestBody};
@@ -38,11 +40,12 @@ use crate::transport::{Call, Handle, Http2Stream, Shared, StreamHome};
 /// Maximum requests of one client at a time.
 const STREAMS_MAX: usize = 100;
 /// What a client may send of one body, and of all bodies, before it was read here.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const WINDOWS: WindowLimits =
+    WindowLimits { stream_bytes: 256 * 1024, stream_max_bytes: 4 * 1024 * 1024, streams: 4 };
 /// The same where applications take bodies as they come: those that wait for a thread must leave room for those that are
 /// read, or nobody goes on.
-const STREAMED_WINDOW_BYTES: u32 = 64 * 1024;
+const STREAMED_WINDOWS: WindowLimits =
+    WindowLimits { stream_bytes: 64 * 1024, stream_max_bytes: 512 * 1024, streams: STREAMS_MAX as u32 };
 /// Maximum amount of data that waits in a stream for its window or the socket; the rest waits in its outbox.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Maximum bytes read in one turn, before others have theirs.
@@ -59,6 +62,8 @@ pub(crate) struct Http2 {
     pub(crate) protocol: Protocol,
     shared: Arc<Shared>,
     receiving: Vec<Receiving>,
+    unwanted: UnwantedBodies,
+    windows: Windows,
     /// Requests that came.
     served: u64,
     leaving: bool,
@@ -147,19 +152,15 @@ impl Http2 {
         let shared = Arc::new(Shared::new(READ_MAX_BYTES, now));
         shared.look_at(&received);
         let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
-        let (stream_window, connection_window) = if rules.stream_paths.is_empty() {
-            (STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)
-        } else {
-            (STREAMED_WINDOW_BYTES, STREAMED_WINDOW_BYTES * STREAMS_MAX as u32)
-        };
+        let windows = if rules.stream_paths.is_empty() { WINDOWS } else { STREAMED_WINDOWS };
         let mut builder = Builder::new();
         if rules.websocket.over_http2 {
             builder.enable_connect_protocol();
         }
         let handshake = builder
             .max_concurrent_streams(STREAMS_MAX as u32)
-            .initial_window_size(stream_window)
-            .initial_connection_window_size(connection_window)
+            .initial_window_size(windows.stream_bytes)
+            .initial_connection_window_size(windows.connection_bytes())
             .max_header_list_size(u32::try_from(rules.limits.fields_max_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
@@ -172,6 +173,8 @@ impl Http2 {
             protocol,
             shared,
             receiving: Vec::new(),
+            unwanted: UnwantedBodies::default(),
+            windows: Windows::new(windows),
             served: 0,
             leaving: false,
             ending: false,
@@ -237,7 +240,10 @@ impl Http2 {
                 return;
             }
             // What was taken of bodies makes room that the client must be told of.
-            if !self.receive(turn) {
+            let received = self.receive(turn);
+            let dropped = self.drop_unwanted(turn.now);
+            let measured = self.measure(turn.now);
+            if !received && !dropped && !measured {
                 break;
             }
         }
@@ -279,7 +285,9 @@ impl Http2 {
             Waits::Start
         } else if self.shared.blocked.load(Ordering::Relaxed) {
             Waits::Client
-        } else if let Some(due) = self.receiving.iter().map(|receiving| receiving.due).min() {
+        } else if let Some(due) =
+            self.receiving.iter().map(|receiving| receiving.due).chain(self.unwanted.due()).min()
+        {
             Waits::Bodies(due)
         } else if self.shared.open.load(Ordering::Relaxed) > 0 {
             Waits::Responses
@@ -335,6 +343,7 @@ impl Http2 {
         self.shared.over.store(true, Ordering::Relaxed);
         self.link = Link::Over;
         self.receiving.clear();
+        self.unwanted.clear();
     }
 
     /// A head is complete: decides how its body is received.
@@ -347,27 +356,32 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let exchange = turn.spare.pop().unwrap_or_default();
         let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
-        match self.understand(&mut arrival, &parts, Handle::new(body), turn.rules) {
-            Ok(None) => {}
-            Ok(Some(body)) => {
-                let due = turn.now + turn.rules.body_timeout;
-                let spool = BodySpool::default();
-                return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
+        let mut body = Some(Handle::new(body));
+        match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
+            Ok(()) => {
+                if let Some(body) = body {
+                    let due = turn.now + turn.rules.body_timeout;
+                    let spool = BodySpool::default();
+                    return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
+                }
             }
-            Err(response) => arrival.decided = Some(response),
+            Err(response) => {
+                arrival.decided = Some(response);
+                self.shared.unwanted.lock().extend(body);
+            }
         }
         turn.arrived.push(arrival);
     }
 
-    /// Takes the head of a request. Returns the body if it is to be received before the application is called, or what is to
-    /// be done in place of calling it.
+    /// Takes the head of a request, and the body unless it is to be received before the application is called. An error says
+    /// what is to be done in place of calling it.
     fn understand(
         &self,
         arrival: &mut Arrival,
         parts: &Parts,
-        mut body: Handle<RecvStream>,
+        body: &mut Option<Handle<RecvStream>>,
         rules: &ReadRules,
-    ) -> Result<Option<Handle<RecvStream>>, EarlyResponse> {
+    ) -> Result<(), EarlyResponse> {
         let exchange = &mut arrival.exchange;
         exchange.form = Form::Http2;
         let wish = parts.extensions.get::<ext::Protocol>();
@@ -382,11 +396,12 @@ impl Http2 {
             return Err(EarlyResponse::Error(413));
         }
         if websocket {
-            arrival.follows = Follows::Messages(body);
-            return Ok(None);
+            arrival.follows = body.take().map_or(Follows::Nothing, Follows::Messages);
+            return Ok(());
         }
-        if body.get().is_end_stream() {
-            return Ok(None);
+        if body.as_mut().is_some_and(|body| body.get().is_end_stream()) {
+            *body = None;
+            return Ok(());
         }
         let streamed = rules.streams(&exchange.head);
         // Whoever is turned away need not send its body.
@@ -400,10 +415,28 @@ impl Http2 {
             let _ = arrival.respond.get().send_informational(interim);
         }
         if streamed {
-            arrival.follows = Follows::Body(body, decoded.length);
-            return Ok(None);
+            arrival.follows =
+                body.take().map_or(Follows::Nothing, |body| Follows::Body(body, decoded.length));
         }
-        Ok(Some(body))
+        Ok(())
+    }
+
+    /// Drops what came of bodies that nobody will read; returns whether anything did.
+    fn drop_unwanted(&mut self, now: Instant) -> bool {
+        let unwanted = std::mem::take(&mut *self.shared.unwanted.lock());
+        let came = !unwanted.is_empty();
+        for mut body in unwanted {
+            if !body.get().is_end_stream() {
+                self.unwanted.push(body, now);
+            }
+        }
+        self.unwanted.discard(&mut Context::from_waker(Waker::noop()), now) || came
+    }
+
+    /// Has the windows grow if the client waits for them; returns whether it is to be told anything.
+    fn measure(&mut self, now: Instant) -> bool {
+        let Link::Open(connection) = &mut self.link else { return false };
+        self.windows.look_at(connection.get(), self.shared.taken.load(Ordering::Relaxed), now)
     }
 
     /// Takes what came of bodies; returns whether anything did.
@@ -412,12 +445,14 @@ impl Http2 {
         let mut progress = false;
         let mut index = 0;
         while let Some(receiving) = self.receiving.get_mut(index) {
+            let received = receiving.received;
             let outcome = receiving.take(turn.now, turn.rules, &mut context, &mut progress);
+            self.shared.taken.fetch_add(receiving.received - received, Ordering::Relaxed);
             let Some(outcome) = outcome else {
                 index += 1;
                 continue;
             };
-            let Receiving { mut arrival, spool, .. } = self.receiving.swap_remove(index);
+            let Receiving { mut arrival, body, spool, .. } = self.receiving.swap_remove(index);
             match outcome {
                 Outcome::Whole => {
                     arrival.exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
@@ -426,6 +461,7 @@ impl Http2 {
                 Outcome::Refused(status) => {
                     arrival.decided = Some(EarlyResponse::Error(status));
                     turn.arrived.push(arrival);
+                    self.shared.unwanted.lock().push(body);
                 }
                 // The client reset the stream: an aborted upload is nobody's request.
                 Outcome::Gone => {}
@@ -500,6 +536,7 @@ impl Http2 {
                     left: rules.body_max_bytes(&exchange.head),
                     timeout: rules.stream_timeout,
                     call: Arc::clone(&call),
+                    shared: Arc::clone(&self.shared),
                     attention: Arc::clone(home.attention),
                     parent: home.parent,
                 }));

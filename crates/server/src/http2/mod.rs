@@ -4,6 +4,8 @@ mod body;
 mod connection;
 #[cfg(test)]
 mod tests;
+mod unwanted;
+mod window;
 mod wire;
 
 pub(crate) use connection::{Arrival, Http2, Turn, Waits};

@@ -1,16 +1,20 @@
 //! What a connection of HTTP/2, its socket and its streams share, and how all of them hold what is `h2`'s.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Instant;
 
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::http2::Frames;
+use h2::RecvStream;
 
 /// Frames that make work for the server alone: maximum at once, and how many more may come each second and for each response.
 const IDLE_FRAMES_MAX: u32 = 1000;
 const IDLE_FRAMES_PER_SECOND: u32 = 100;
 const IDLE_FRAMES_PER_RESPONSE: u32 = 4;
+/// WINDOW_UPDATE frames that a client may send for each piece of data that it was sent, and for so many bytes of it.
+const WINDOWS_PER_DATA: u32 = 4;
+const BYTES_PER_WINDOW: usize = 1024;
 
 /// State that a connection shares with its streams and its socket.
 pub(crate) struct Shared {
@@ -28,12 +32,18 @@ pub(crate) struct Shared {
     pub(crate) open: AtomicUsize,
     /// Tokens of streams that can send more, or never will.
     pub(crate) called: Mutex<Vec<usize>>,
+    /// Bytes of bodies that were taken.
+    pub(crate) taken: AtomicU64,
+    /// Bodies that nobody will read.
+    pub(crate) unwanted: Mutex<Vec<Handle<RecvStream>>>,
     idle_frames: Mutex<IdleFrames>,
 }
 
 struct IdleFrames {
     frames: Frames,
     left: u32,
+    /// WINDOW_UPDATE frames that may still come.
+    windows_left: u32,
     since: Instant,
 }
 
@@ -48,7 +58,14 @@ impl Shared {
             over: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             called: Mutex::default(),
-            idle_frames: Mutex::new(IdleFrames { frames: Frames::new(), left: IDLE_FRAMES_MAX, since: now }),
+            taken: AtomicU64::new(0),
+            unwanted: Mutex::default(),
+            idle_frames: Mutex::new(IdleFrames {
+                frames: Frames::new(),
+                left: IDLE_FRAMES_MAX,
+                windows_left: IDLE_FRAMES_MAX,
+                since: now,
+            }),
         }
     }
 
@@ -64,11 +81,23 @@ impl Shared {
     pub(crate) fn look_at(&self, bytes: &[u8]) {
         let mut idle = self.idle_frames();
         let count = idle.frames.count(bytes);
-        idle.left = idle.left.saturating_sub(count);
+        idle.left = idle.left.saturating_sub(count.idle);
+        idle.windows_left = idle.windows_left.saturating_sub(count.windows);
     }
 
     pub(crate) fn is_flooded(&self) -> bool {
-        self.idle_frames().left == 0
+        let idle = self.idle_frames();
+        idle.left == 0 || idle.windows_left == 0
+    }
+
+    /// Data was sent, for which the client may open windows again, in steps as small as it likes within reason.
+    pub(crate) fn earn_windows(&self, bytes: usize) {
+        let more =
+            u32::try_from(bytes / BYTES_PER_WINDOW).unwrap_or(u32::MAX).saturating_add(WINDOWS_PER_DATA);
+        let mut idle = self.idle_frames();
+        if idle.windows_left > 0 {
+            idle.windows_left = idle.windows_left.saturating_add(more);
+        }
     }
 
     /// A response was given: whoever has work done may ask for a little more beside it.
@@ -85,6 +114,9 @@ impl Shared {
         if seconds > 0 && idle.left > 0 {
             let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(IDLE_FRAMES_PER_SECOND);
             idle.left = idle.left.saturating_add(more).min(IDLE_FRAMES_MAX);
+            // What was earned with data stays.
+            let windows_left = idle.windows_left.saturating_add(more).min(IDLE_FRAMES_MAX);
+            idle.windows_left = idle.windows_left.max(windows_left);
             idle.since = now;
         }
     }
@@ -97,6 +129,11 @@ pub(crate) struct Handle<T>(Option<T>);
 impl<T> Handle<T> {
     pub(crate) fn new(handle: T) -> Self {
         Handle(Some(handle))
+    }
+
+    /// Another handle in place of this one, which must not be used any more.
+    pub(crate) fn take(&mut self) -> Handle<T> {
+        Handle(self.0.take())
     }
 
     pub(crate) fn get(&mut self) -> &mut T {

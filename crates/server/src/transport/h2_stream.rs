@@ -159,6 +159,7 @@ impl Stream {
             let room = self.room(half, bytes.len())?;
             let now = bytes.get(..room).unwrap_or(bytes);
             half.data(Bytes::copy_from_slice(now), false)?;
+            self.shared.earn_windows(now.len());
             Ok(now.len())
         })
     }
@@ -178,6 +179,7 @@ impl Stream {
                 }
             }
             half.data(Bytes::copy_from_slice(bytes), true)?;
+            self.shared.earn_windows(bytes.len());
             Ok(true)
         })
     }
