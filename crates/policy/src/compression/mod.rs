@@ -51,8 +51,8 @@ impl Compression {
         head: &mut ResponseHead,
         body_length: Option<u64>,
     ) -> Option<Encoder> {
-        if head.status() == 304 {
-            self.weaken_not_modified(request, head);
+        if matches!(head.status(), 206 | 304) {
+            self.vary_as_whole(request, head);
             return None;
         }
         let head_request = request.method() == b"HEAD";
@@ -77,8 +77,8 @@ impl Compression {
     /// Compresses a body that is there as a whole and puts the head right; `None`: it goes out as it is, because of the
     /// rules, or because it would not become smaller.
     pub fn compress(&self, request: &RequestHead, head: &mut ResponseHead, body: &[u8]) -> Option<Vec<u8>> {
-        if head.status() == 304 {
-            self.weaken_not_modified(request, head);
+        if matches!(head.status(), 206 | 304) {
+            self.vary_as_whole(request, head);
             return None;
         }
         if request.method() == b"HEAD" {
@@ -147,8 +147,26 @@ impl Compression {
         }
     }
 
+    /// A part of a response, or a response that says that the client has it, has the Vary of the whole one (RFC 9110 sections
+    /// 15.3.7 and 15.4.5). Where its type is not told it may be one of those that are compressed.
+    fn vary_as_whole(&self, request: &RequestHead, head: &mut ResponseHead) {
+        if head.status() == 304 {
+            self.weaken_not_modified(request, head);
+        }
+        let range = head.field("content-range").unwrap_or_default();
+        let total =
+            range.rsplit(|&byte| byte == b'/').next().and_then(|digits| std::str::from_utf8(digits).ok());
+        let is_short = total
+            .and_then(|digits| digits.parse().ok())
+            .is_some_and(|total: u64| total < self.plan.min_bytes);
+        if !is_short && !self.is_excluded(request) && self.is_meant(head) {
+            negotiation::vary_by(head, "Accept-Encoding");
+        }
+    }
+
     fn is_meant(&self, head: &ResponseHead) -> bool {
-        let mut is_of_type = false;
+        let is_partial = matches!(head.status(), 206 | 304);
+        let mut is_of_type = is_partial;
         for (name, value) in head.fields() {
             // Ranges are of what the application made, and a digest is of what it sends (RFC 9530 section 2).
             let never: [&[u8]; 6] = [
@@ -159,7 +177,8 @@ impl Compression {
                 b"content-digest",
                 b"repr-digest",
             ];
-            if never.iter().any(|never| name.eq_ignore_ascii_case(never)) {
+            let is_range = is_partial && name.eq_ignore_ascii_case(b"content-range");
+            if !is_range && never.iter().any(|never| name.eq_ignore_ascii_case(never)) {
                 return false;
             }
             if name.eq_ignore_ascii_case(b"cache-control") {
@@ -170,7 +189,8 @@ impl Compression {
             }
             if name.eq_ignore_ascii_case(b"content-type") {
                 let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-                is_of_type = self.plan.types.iter().any(|pattern| pattern.matches(essence));
+                is_of_type = self.plan.types.iter().any(|pattern| pattern.matches(essence))
+                    || (is_partial && essence.eq_ignore_ascii_case(b"multipart/byteranges"));
             }
         }
         is_of_type
@@ -305,7 +325,9 @@ mod tests {
             ("204 No Content", &[HTML][..]),
             ("205 Reset Content", &[HTML]),
             ("206 Partial Content", &[HTML, ("Content-Range", "bytes 0-1/2")]),
-            ("304 Not Modified", &[HTML, ("ETag", "\"a\"")]),
+            ("304 Not Modified", &[("Content-Type", "image/png"), ("ETag", "\"a\"")]),
+            ("304 Not Modified", &[("Content-Encoding", "gzip"), ("ETag", "\"a\"")]),
+            ("206 Partial Content", &[("Content-Type", "image/png"), ("Content-Range", "bytes 0-1/5000")]),
             ("101 Switching Protocols", &[HTML]),
             ("200 OK", &[HTML, ("Content-Range", "bytes 0-1/2")]),
             ("200 OK", &[HTML, ("Content-Encoding", "identity")]),
@@ -366,6 +388,25 @@ mod tests {
             let mut head = response("304 Not Modified", &[("ETag", "\"a\"")]);
             assert!(all().negotiate(&request, &mut head, None).is_none());
             assert_eq!(field(&head, "etag"), Some(expected), "{has}");
+        }
+    }
+
+    #[test]
+    fn parts_and_304_have_the_vary_of_the_whole() {
+        const RANGE: (&str, &str) = ("Content-Range", "bytes 0-1/5000");
+        for (status, fields) in [
+            ("206 Partial Content", &[HTML, RANGE][..]),
+            ("206 Partial Content", &[HTML, ("Content-Range", "bytes 0-1/*")]),
+            ("206 Partial Content", &[("Content-Type", "multipart/byteranges; boundary=a")]),
+            ("304 Not Modified", &[HTML, ("ETag", "\"a\"")]),
+            ("304 Not Modified", &[("ETag", "\"a\"")]),
+        ] {
+            for accept in [&[][..], &[("Accept-Encoding", "gzip")]] {
+                let mut head = response(status, fields);
+                assert!(all().negotiate(&request("GET", "/", accept), &mut head, None).is_none());
+                assert_eq!(field(&head, "vary"), Some("Accept-Encoding"), "{status} {fields:?}");
+                assert_eq!(head.fields().count(), fields.len() + 1);
+            }
         }
     }
 
