@@ -202,6 +202,16 @@ class TestResponses:
         # Only FastCGI has an end to miss; where the close is the end, it is a reset.
         assert answer is None or (protocol == "fastcgi" and stdout(answer)[1] is None)
 
+    @pytest.mark.parametrize(("path", "mounted"), [("/app/echo", ("/app", "/echo")), ("/apple/echo", ("", "/apple/echo"))])
+    def test_nginx_can_have_the_mount_point_taken_off_the_path(self, gateway, path, mounted):
+        asked = variables("GET", path, 0, ("SCRIPT_NAME", "/app"), ("UWSGI_SCRIPT", "other"), ("UWSGI_CHDIR", "/"))
+        _, _, body = cgi_answer(send(gateway, "uwsgi", uwsgi(asked, modifier1=30)))
+        seen = json.loads(body)
+        assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == mounted
+        assert not [name for name in seen if name.startswith("UWSGI")]
+        gateway.wait_for_log("the front server sets UWSGI_SCRIPT, which is ignored")
+        assert gateway.log().count("which is ignored") == 1
+
     @pytest.mark.parametrize("path", ["/too_short", "/raises_between_blocks?length"])
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_a_response_that_is_too_short_ends_with_a_reset(self, gateway, protocol, path):

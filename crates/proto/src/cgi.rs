@@ -28,6 +28,9 @@ pub enum Mount {
     Automatic,
     /// The variables are always taken as they are (RFC 3875): for programs that a CGI server starts.
     AsGiven,
+    /// SCRIPT_NAME is the beginning of PATH_INFO, and is taken off it at the end of a segment; where it is not, the
+    /// application is at the root. So nginx's `uwsgi_modifier1 30` is meant.
+    OffPathInfo,
     /// The application is at this prefix, such as `/app`, whatever the variables say. Paths outside it have an empty
     /// SCRIPT_NAME.
     At(Vec<u8>),
@@ -40,6 +43,8 @@ pub struct Decoded {
     pub length: Option<u64>,
     /// Addresses of both ends.
     pub endpoints: Endpoints,
+    /// The name of a variable that was ignored, since it would have uWSGI load an application.
+    pub ignored: Option<CompactString>,
 }
 
 /// Fault in the variables.
@@ -111,6 +116,7 @@ struct Known<'v> {
     server_port: &'v [u8],
     https: bool,
     https_scheme: bool,
+    ignored: Option<&'v [u8]>,
 }
 
 /// Fills `head` from variables.
@@ -161,6 +167,7 @@ pub fn decode<'v>(
             }
             _ => match name.strip_prefix(b"HTTP_") {
                 Some(name) => field_of(head, name, value)?,
+                None if name.starts_with(b"UWSGI_") => known.ignored = known.ignored.or(Some(name)),
                 None => extra(head, name, value)?,
             },
         }
@@ -176,7 +183,8 @@ pub fn decode<'v>(
     if let Some(digits) = known.content_length.filter(|digits| !digits.is_empty()) {
         push_field(head, b"Content-Length", digits)?;
     }
-    Ok(Decoded { length, endpoints: endpoints(&known, fallback) })
+    let ignored = known.ignored.map(CompactString::from_utf8_lossy);
+    Ok(Decoded { length, endpoints: endpoints(&known, fallback), ignored })
 }
 
 /// The request line's part of the head.
@@ -233,6 +241,10 @@ fn request(known: &Known<'_>, mount: &Mount, head: &mut RequestHead) -> Result<(
     let (script_name, path_info) = match mount {
         Mount::AsGiven => (known.script_name, known.path_info),
         Mount::Automatic => mounted(known.script_name, known.path_info, asked),
+        Mount::OffPathInfo => {
+            let path = if known.path_info.is_empty() { asked } else { known.path_info };
+            split(path, known.script_name.strip_suffix(b"/").unwrap_or(known.script_name))
+        }
         Mount::At(prefix) => split(asked, prefix),
     };
     let span = head.push_text(script_name)?;
@@ -343,13 +355,13 @@ fn push_field(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), E
     Ok(())
 }
 
-/// Keeps what a site's front server adds, such as REMOTE_USER or SSL_CLIENT_S_DN. What would name the server, or make
-/// uWSGI load code (UWSGI_FILE and its like), is not for the application.
+/// Keeps what a site's front server adds, such as REMOTE_USER or SSL_CLIENT_S_DN. What would name the server is not for the
+/// application.
 fn extra(head: &mut RequestHead, name: &[u8], value: &[u8]) -> Result<(), Error> {
     const OURS: [&[u8]; 4] = [b"SCGI", b"GATEWAY_INTERFACE", b"SERVER_SOFTWARE", b"RAW_URI"];
     let named = name.first().is_some_and(u8::is_ascii_uppercase)
         && name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
-    if named && !OURS.contains(&name) && !name.starts_with(b"UWSGI_") {
+    if named && !OURS.contains(&name) {
         let (name, value): (Span, Span) = (head.push_text(name)?, head.push_text(value)?);
         head.push_variable(name, value);
     }
@@ -594,6 +606,25 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_point_is_taken_off_at_the_end_of_a_segment() {
+        for (script, info, expected) in [
+            ("/app", "/app/foo", ("/app", "/foo")),
+            ("/app", "/app", ("/app", "")),
+            ("/app", "/app/", ("/app", "/")),
+            ("/app/", "/app/foo", ("/app", "/foo")),
+            ("/app", "/apple", ("", "/apple")),
+            ("/app", "/other", ("", "/other")),
+            ("/app", "", ("/app", "/x")),
+            ("/", "/foo", ("", "/foo")),
+            ("", "/foo", ("", "/foo")),
+        ] {
+            let all = [("REQUEST_URI", "/app/x"), ("SCRIPT_NAME", script), ("PATH_INFO", info)];
+            let found = paths(&Mount::OffPathInfo, &all);
+            assert_eq!((found.0.as_str(), found.1.as_str()), expected, "{script} {info}");
+        }
+    }
+
+    #[test]
     fn variables_become_what_the_request_was() {
         let (decoded, head) = read(
             &Mount::Automatic,
@@ -632,6 +663,7 @@ mod tests {
         assert_eq!(head.field("content-type"), Some(&b"text/plain"[..]));
         let extras: Vec<_> = head.variables().collect();
         assert_eq!(extras, [(&b"REMOTE_USER"[..], &b"me"[..])]);
+        assert_eq!(decoded.ignored.as_deref(), Some("UWSGI_FILE"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The uwsgi protocol: a packet of variables, then the body
 //! (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
 //!
-//! Only requests of WSGI applications are served (modifier1 0). Other modifiers make uWSGI evaluate code or send mail;
-//! here they are refused, whoever sends them.
+//! Only requests of WSGI applications are served (modifier1 0, and 30, with which SCRIPT_NAME is still a part of PATH_INFO).
+//! Other modifiers make uWSGI evaluate code or send mail; here they are refused, whoever sends them.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::pairs::{self, Fault};
 /// Fault in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// modifier1 is neither 0 nor 100 (ping).
+    /// modifier1 is none of 0, 30 and 100 (ping).
     Modifier(u8),
     /// The variables are more than the limits allow. As far as can be seen they are sound, so that the client can be told.
     TooLarge,
@@ -26,7 +26,7 @@ impl fmt::Display for Error {
             Error::Modifier(modifier) => {
                 write!(
                     f,
-                    "not a request of the uwsgi protocol, or one with modifier1 {modifier}; only 0 is served"
+                    "not a request of the uwsgi protocol, or one with modifier1 {modifier}; only 0 and 30 are served"
                 )
             }
             Error::TooLarge => f.write_str("the uwsgi variables are larger than the limits"),
@@ -44,6 +44,8 @@ pub enum Packet<'b> {
     Request {
         /// Names and values, packed; see [`variables`].
         variables: &'b [u8],
+        /// SCRIPT_NAME is to be taken off PATH_INFO ([`Mount::OffPathInfo`](crate::cgi::Mount::OffPathInfo)).
+        takes_mount: bool,
         /// Bytes of the packet before its body.
         consumed: usize,
     },
@@ -54,13 +56,14 @@ pub enum Packet<'b> {
 /// The response to a ping.
 pub const PONG: &[u8] = &[100, 0, 0, 1];
 
+const TAKES_MOUNT: u8 = 30;
 const PING: u8 = 100;
 
 /// Finds the variables in `bytes`, which hold everything received. `None`: not all of them are there yet.
 pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>, Error> {
     match bytes.first() {
         None => return Ok(None),
-        Some(&(0 | PING)) => {}
+        Some(&(0 | TAKES_MOUNT | PING)) => {}
         Some(&modifier) => return Err(Error::Modifier(modifier)),
     }
     let Some(&[modifier, low, high, _modifier2]) = bytes.first_chunk::<4>() else { return Ok(None) };
@@ -76,7 +79,8 @@ pub fn decode<'b>(bytes: &'b [u8], limits: &Limits) -> Result<Option<Packet<'b>>
         Fault::Malformed => Error::Variable,
         Fault::TooMany => Error::TooLarge,
     })?;
-    Ok(Some(Packet::Request { variables: packet, consumed: 4 + length }))
+    let takes_mount = modifier == TAKES_MOUNT;
+    Ok(Some(Packet::Request { variables: packet, takes_mount, consumed: 4 + length }))
 }
 
 /// Names and values of a request's packet, in order.

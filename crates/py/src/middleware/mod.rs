@@ -125,7 +125,7 @@ impl Site {
         let site = self.of_process(environ)?;
         request::part_peer(environ)?;
         let mut head = RequestHead::default();
-        let Decoded { length, mut endpoints } = match request::read(environ, &mut head) {
+        let Decoded { length, mut endpoints, .. } = match request::read(environ, &mut head) {
             Ok(decoded) => decoded,
             Err(error) => {
                 let https = request::is_https(environ)?;

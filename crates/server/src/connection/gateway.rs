@@ -1,11 +1,12 @@
 //! Requests that front servers pack: SCGI and uwsgi packets, FastCGI records.
 
 use anygate_config::Protocol;
+use anygate_proto::cgi::Mount;
 use anygate_proto::http1::Framing;
 use anygate_proto::{cgi, scgi, uwsgi};
 
 use super::fastcgi::Arrived;
-use super::refusals::{broken, refused, too_large};
+use super::refusals::{broken, ignored, refused, too_large};
 use super::{Connection, Next, State, refuse};
 use crate::exchange::Exchange;
 use crate::rules::ReadRules;
@@ -31,8 +32,12 @@ impl Connection {
             }
         } else {
             match uwsgi::decode(bytes, &rules.limits) {
-                Ok(Some(uwsgi::Packet::Request { variables, consumed })) => {
-                    (consumed, cgi::decode(uwsgi::variables(variables), &rules.mount, ends, head))
+                Ok(Some(uwsgi::Packet::Request { variables, takes_mount, consumed })) => {
+                    let mount = match &rules.mount {
+                        Mount::Automatic if takes_mount => &Mount::OffPathInfo,
+                        mount => mount,
+                    };
+                    (consumed, cgi::decode(uwsgi::variables(variables), mount, ends, head))
                 }
                 Ok(Some(uwsgi::Packet::Ping)) => {
                     // A ping only checks that the server is alive; a peer that has gone needs no pong.
@@ -46,6 +51,9 @@ impl Connection {
         };
         exchange.set_form(self.protocol);
         let decoded = decoded.map_err(|error| refuse(refused(error, &self.endpoints)))?;
+        if let Some(name) = &decoded.ignored {
+            ignored(name);
+        }
         exchange.endpoints = Some(decoded.endpoints);
         exchange.keep_alive = false;
         let framing = match decoded.length {

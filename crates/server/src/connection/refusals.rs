@@ -10,6 +10,8 @@ use super::protocol_hint;
 
 /// Said once: a front server may be told to send HTTP_HOST twice.
 static SECOND_HOST: Once = Once::new();
+/// Said once: a variable would have uWSGI load an application.
+static UWSGI_VARIABLE: Once = Once::new();
 
 /// Describes the fault of a peer that breaks the protocol, or uses another one.
 pub(super) fn broken(error: &dyn std::error::Error, bytes: &[u8], expected: Protocol) -> String {
@@ -31,6 +33,17 @@ pub(super) fn refused(error: cgi::Error, ends: &Endpoints) -> u16 {
         });
     }
     error.status()
+}
+
+/// Says once that a variable has no effect, although uWSGI would load an application for it.
+pub(super) fn ignored(name: &str) {
+    UWSGI_VARIABLE.call_once(|| {
+        tracing::warn!(
+            "the front server sets {}, which is ignored: which application runs, and in which folder, is said where anygate is \
+             started",
+            name.escape_debug()
+        );
+    });
 }
 
 /// Logs a client that sent too much; returns the status. That is not its front server's fault: one that got no response
