@@ -127,14 +127,14 @@ families! {
         "Time that its thread then waits for Python's interpreter lock.";
     REQUEST_BYTES = "request_body_bytes_total", Kind::Counter(&[]), "Bytes of request bodies received.";
     RESPONSE_BYTES = "response_body_bytes_total", Kind::Counter(&[]), "Bytes of response bodies sent.";
-    CONNECTIONS_TOTAL = "connections_total", Kind::Counter(&[]), "Connections accepted.";
+    CONNECTIONS_TOTAL = "connections_accepted_total", Kind::Counter(&[]), "Connections accepted.";
     CONNECTIONS = "connections", Kind::Gauge(&[STATES]), "Open connections.";
     STREAMS = "http2_streams", Kind::Gauge(&[]), "HTTP/2 streams whose response is in progress.";
     QUEUED = "requests_queued", Kind::Gauge(&[]), "Complete requests waiting for a thread or greenlet.";
     BUSY = "threads_busy", Kind::Gauge(&[]), "Threads or greenlets that handle a request.";
     THREADS = "threads", Kind::Gauge(&[]), "Maximum number of threads or greenlets that handle requests.";
     HANDSHAKES = "tls_handshakes_total", Kind::Counter(&[OUTCOMES]), "TLS handshakes.";
-    WEBSOCKETS_TOTAL = "websockets_total", Kind::Counter(&[]), "WebSockets opened.";
+    WEBSOCKETS_TOTAL = "websockets_opened_total", Kind::Counter(&[]), "WebSockets opened.";
     WEBSOCKETS = "websockets", Kind::Gauge(&[]), "Open WebSockets.";
     SLOW = "slow_requests_total", Kind::Counter(&[]), "Requests that took longer than slow_request.";
     TIMEOUTS = "request_timeouts_total", Kind::Counter(&[]), "Requests that took longer than request_timeout.";
@@ -469,6 +469,20 @@ mod tests {
             received: 3,
             sent: 5,
         }
+    }
+
+    #[test]
+    fn no_two_families_have_one_name() {
+        // OpenMetrics takes `_total` for no part of a counter's name, nor these of a histogram's.
+        let names = FAMILIES.iter().map(|family| {
+            let suffixes = ["_total", "_bucket", "_count", "_sum"];
+            suffixes.iter().fold(family.name, |name, suffix| name.strip_suffix(suffix).unwrap_or(name))
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 
     #[test]
