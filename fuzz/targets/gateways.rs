@@ -81,7 +81,7 @@ fuzz_target!(|data: &[u8]| {
             Err(error) => assert!(matches!(scgi::decode(part, &limits), Ok(None)) || scgi::decode(part, &limits) == Err(error)),
         },
         1 => match uwsgi::decode(wire, &limits) {
-            Ok(Some(uwsgi::Packet::Request { variables, consumed })) => {
+            Ok(Some(uwsgi::Packet::Request { variables, consumed, .. })) => {
                 assert!(consumed <= wire.len());
                 check(uwsgi::variables(variables), &Mount::At(b"/a".to_vec()));
             }

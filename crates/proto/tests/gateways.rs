@@ -159,7 +159,7 @@ fn decode(codec: &str, pieces: &[&[u8]]) -> Result<Option<Understood>, String> {
                 "uwsgi" => match uwsgi::decode(&input, &limits).map_err(|error| debug(&error))? {
                     None => continue,
                     Some(uwsgi::Packet::Ping) => return Ok(Some(("ping".to_owned(), Vec::new()))),
-                    Some(uwsgi::Packet::Request { variables, consumed }) => {
+                    Some(uwsgi::Packet::Request { variables, consumed, .. }) => {
                         let decoded =
                             cgi::decode(uwsgi::variables(variables), &Mount::Automatic, &ends(), &mut head);
                         (consumed, decoded)
