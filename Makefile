@@ -2,18 +2,20 @@
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
 # make bench   measure against other servers (bench/README.md); make instructions: count those of one request
 # make fuzz    fuzz each codec for minutes
+# make soak    simulate clients, then look for leaks, for SOAK_SECONDS each
 # make docs    write docs/settings.md and the table of metrics anew; make format; make clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 120
+SOAK_SECONDS ?= 3600
 BENCH_ARGUMENTS ?=
 INSTRUCTIONS_ARGUMENTS ?=
 
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: serve test packages lint rust-test python-test fuzz bench instructions docs format clean
+.PHONY: serve test packages lint rust-test python-test fuzz soak bench instructions docs format clean
 
 serve: $(VENV)/installed
 	cd examples/demo && ../../$(BIN)/anygate app:application
@@ -72,6 +74,10 @@ python-test: $(VENV)/checked $(VENV)/tools packages $(VENV)/servers
 
 fuzz: $(BIN)/maturin
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+soak: $(VENV)/checked $(VENV)/tools
+	SIMULATION_SECONDS=$(SOAK_SECONDS) cargo test --quiet --package anygate-server --test simulation -- --nocapture
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)
