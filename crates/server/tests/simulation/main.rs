@@ -123,7 +123,7 @@ impl<'a> Simulation<'a> {
             peers: None,
         };
         let listeners = vec![(Protocol::Http, listener)];
-        let (worker, handle) = Worker::new(&plan.server(), listeners, service, None, None).unwrap();
+        let (worker, handle) = Worker::new(&plan.server(), listeners, service, None).unwrap();
         let worker = thread::spawn(move || worker.run(Box::new(Unwatched)));
         Simulation {
             plan,
