@@ -350,7 +350,7 @@ mod tests {
     fn content_of_a_205_is_dropped_and_its_length_is_told() {
         for (length, head_request) in [(Some(3), false), (None, false), (Some(3), true)] {
             for fields in [&[][..], &[("Content-Length", "7")]] {
-                let answer = Answer { body_length: length, head_request, ..PLAIN };
+                let answer = ResponseOptions { body_length: length, head_request, ..PLAIN };
                 let (text, framing, keep_alive) = encode("205 Reset Content", fields, answer).unwrap();
                 assert_eq!((framing, keep_alive), (BodyFraming::Empty, true));
                 assert_eq!(
