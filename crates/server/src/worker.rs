@@ -305,6 +305,7 @@ fn https_port(listeners: &[(Protocol, Listener)]) -> Option<u16> {
 fn connections_max(allowed: usize) -> usize {
     let limit =
         process::file_limit().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    let reserve = (limit / 4).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX);
+    // Where there are few, half of them are for connections all the same.
+    let reserve = (limit / 4).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX).min(limit / 2);
     allowed.min(limit.saturating_sub(reserve)).max(1)
 }
