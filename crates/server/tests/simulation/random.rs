@@ -18,7 +18,7 @@ impl Random {
 
     /// Returns a number of `0..end`; 0 where that is empty.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.number() % (end.max(1) as u64)) as usize
+        usize::try_from(self.number() % (end.max(1) as u64)).expect("it is smaller than a usize")
     }
 
     /// Returns a number of `start..=end`.
