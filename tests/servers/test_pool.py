@@ -159,7 +159,10 @@ port = {free_port()}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[server]]\nport = 1", "anygate.toml: the 1. [[server]]: names no application"),
+        (
+            "[[server]]\nport = 1",
+            "anygate.toml: the 1. [[server]]: has no application, and none is set for all servers",
+        ),
         ("app = 'x'\n[[server]]\nprot = 1", "prot: there is no such option; did you mean port?"),
         ("app = 'x'\n[[server]]\nport = 'x'", 'anygate.toml: port: "x" must be'),
         ("app = 'x'\n[[server]]\nname = 'a'\n[[server]]\nname = 'a'", 'name: "a" is used twice'),

@@ -121,7 +121,11 @@ pub fn parse(
         return certificate(arguments).map(Command::Certificate);
     }
     let subcommand = Subcommand::take(&mut arguments)?;
-    subcommand::refuse_foreign(&arguments, folder).map_or(Ok(()), |message| Err(Exit::usage(message)))?;
+    if subcommand.serves()
+        && let Some(message) = subcommand::refuse_foreign(&arguments, folder)
+    {
+        return Err(Exit::usage(message));
+    }
     let matches = grammar(subcommand)
         .try_get_matches_from(arguments)
         .map_err(|error| refuse(&error, subcommand.serves()))?;

@@ -51,14 +51,24 @@ fn keep<T: Clone + Debug>(new: &mut T, now: &T, name: &'static str, kept: &mut V
 }
 
 /// Goes to the folder of `plan` by its name, and makes what workers need of the supervisor: links may lead elsewhere now.
+/// Rates and counts go on from those of `former`.
 ///
 /// Errors: why the plan cannot be used.
-pub(crate) fn renewed(plan: &Plan, folder: &Path, tickets: &Tickets) -> Result<Option<Prepared>, String> {
+pub(crate) fn renewed(
+    plan: &Plan,
+    folder: &Path,
+    tickets: &Tickets,
+    former: Option<&Prepared>,
+) -> Result<Option<Prepared>, String> {
     let said = |Refusal(_, message)| message;
     Python::attach(|py| gevent(py, plan, false)).map_err(said)?;
     env::set_current_dir(folder)
         .map_err(|error| format!("cannot change to {}: {error}", folder.display()))?;
     change_folder(plan).map_err(said)?;
     certificates(plan, tickets)?;
-    policies::prepare(plan).map_err(said)
+    let prepared = policies::prepare(plan).map_err(said)?;
+    Ok(prepared.map(|prepared| match former {
+        Some(former) => prepared.after(former),
+        None => prepared,
+    }))
 }

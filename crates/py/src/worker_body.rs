@@ -176,7 +176,7 @@ impl WorkerBody for Body {
         keep_what_cannot_change(&mut plan, &self.plan);
         let folder =
             File::open(".").map_err(|error| format!("the current directory cannot be used: {error}"))?;
-        match renewed(&plan, &beginning.folder, &self.tickets) {
+        match renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref()) {
             Ok(site) => {
                 let site = std::mem::replace(&mut self.site, site);
                 let plan = std::mem::replace(&mut self.plan, Arc::new(plan));

@@ -69,6 +69,11 @@ impl fmt::Display for Unprepared {
 
 impl std::error::Error for Unprepared {}
 
+/// Whether requests or connections of single clients are counted.
+fn has_counts(plan: &SitePlan) -> bool {
+    !plan.limits.requests_per_client_max.is_empty() || plan.limits.connections_per_client_max.is_some()
+}
+
 /// What the sites of all processes have in common. It must be made before they part.
 #[derive(Clone)]
 pub struct Prepared {
@@ -93,8 +98,7 @@ impl Prepared {
             memory(if is_wanted { count } else { 1 }).map_err(Unprepared::Memory)
         };
         let limits = &plan.limits;
-        let has_counts =
-            !limits.requests_per_client_max.is_empty() || limits.connections_per_client_max.is_some();
+        let has_counts = has_counts(plan);
         let rates = cells(!limits.rate_limit.is_empty(), RateTable::cells_for(RATE_KEYS))?;
         let processes = surroundings.processes;
         let counts = cells(has_counts, CountTable::cells_for(COUNT_KEYS, processes))?;
@@ -108,6 +112,27 @@ impl Prepared {
         };
         prepared.site(usize::MAX)?;
         Ok(prepared)
+    }
+
+    /// The same with the memory of the generation before, where both plans ask for the same of it: what was counted counts on.
+    #[must_use]
+    pub fn after(mut self, former: &Prepared) -> Prepared {
+        let (limits, before) = (&self.plan.limits, &former.plan.limits);
+        // Two rules of one plan are the same when they read the same.
+        if format!("{:?}", limits.rate_limit) == format!("{:?}", before.rate_limit) {
+            self.rates = former.rates.clone();
+        }
+        if self.surroundings.processes == former.surroundings.processes
+            && has_counts(&self.plan) == has_counts(&former.plan)
+        {
+            self.counts = former.counts.clone();
+        }
+        if self.plan.cache.is_some() == former.plan.cache.is_some() {
+            self.epochs = former.epochs.clone();
+        }
+        // Times in that memory are counted from here.
+        self.begun = former.begun;
+        self
     }
 
     /// The same where so many threads of each process may wait for another request's response.
