@@ -305,6 +305,11 @@ impl Pipe {
         outbox.begun
     }
 
+    /// Whether a response has begun, be it a stored one.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lock().begun
+    }
+
     /// From now on the application is not heard any more. Returns whether a response of that status is to be given in its
     /// place; if its own has begun nothing more is sent.
     pub(crate) fn seize(&self, status: u16) -> bool {

@@ -347,10 +347,12 @@ impl HubCall {
         call.try_prepare(&mut exchange.head, waited)
     }
 
-    /// Whether it was answered in place of the application, or nobody waits for its response.
+    /// Whether it was answered in place of the application, or nobody waits for its response. A client that got a stored
+    /// response may leave: the application refreshes it all the same.
     fn is_over(&self) -> bool {
-        let is_over =
-            |connection: &Connection| connection.pipe.seized().is_some() || connection.is_abandoned();
+        let is_over = |connection: &Connection| {
+            connection.pipe.seized().is_some() || (connection.is_abandoned() && !connection.pipe.has_begun())
+        };
         self.inside.as_ref().is_none_or(|inside| is_over(&inside.connection))
     }
 
