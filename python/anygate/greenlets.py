@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter
 from gevent.lock import Semaphore
 from gevent.threading import _DummyThread
@@ -57,6 +58,16 @@ def begin() -> None:
     gevent.reinit()
     # Threads that a request starts inherit it, and a program waits at its end for those that are no daemons.
     _DummyThread._daemonic = False
+    hub = get_hub_if_exists()
+    if hub is not None:
+        hub.loop.install_sigchld()
+
+
+def imported() -> None:
+    """Leave the ends of children to this process after an import before the fork: workers have hubs of their own."""
+    hub = get_hub_if_exists()
+    if hub is not None:
+        hub.loop.reset_sigchld()
 
 
 def run(application: Application, queue: Any, on_error: Hook | None) -> None:

@@ -174,6 +174,9 @@ impl Application for Admin {
         thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
     }
 
+    /// There are none.
+    fn run_signal_handlers(&self) {}
+
     /// Nothing here takes long.
     fn attend_to(&self, _call: &LongCall) {}
 
@@ -269,10 +272,18 @@ fn gone(error: &io::Error) -> AdminResponse {
     AdminResponse::error("503 Service Unavailable", &format!("the supervisor does not respond: {error}"))
 }
 
+/// Whether a thread runs no Python, but perhaps the functions that started it.
+fn is_idle(thread: &str) -> bool {
+    let last = thread.lines().nth(1).unwrap_or_default();
+    last.contains("<no Python frame>")
+        || (last.contains("threading.py\"") && last.ends_with(" in run"))
+        || last.contains("anygate/app_threads.py\"")
+}
+
 /// Returns the stacks without threads that run no Python: they wait for requests.
 fn without_idle(stacks: &str) -> String {
     let (idle, mut busy): (Vec<&str>, Vec<&str>) =
-        stacks.trim().split("\n\n").partition(|thread| thread.trim_end().ends_with("<no Python frame>"));
+        stacks.trim().split("\n\n").partition(|thread| is_idle(thread));
     let count = match idle.len() {
         0 => return stacks.to_owned(),
         1 => "1 thread runs no Python.".to_owned(),

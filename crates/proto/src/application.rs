@@ -28,6 +28,10 @@ pub trait Application: Send + Sync {
     /// answers 500 if no head was sent, else ends the connection so that the client sees a broken response.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
 
+    /// Enters the application's language for a moment, on the thread that runs the worker, and runs the handlers of signals
+    /// that came. It waits as long as a call holds the language's interpreter.
+    fn run_signal_handlers(&self);
+
     /// Tells in the error log where a call is that takes long. One that is overdue is interrupted, and no other: its thread
     /// leaves the application as soon as it can. What the call sends meanwhile goes nowhere. Called on a thread that is
     /// made for it, and may wait.

@@ -31,7 +31,7 @@ const PUSH: Duration = Duration::from_secs(10);
 /// A client of uWSGI's statistics that takes nothing for so long gets no more.
 const STATS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A worker that does not write down its stacks within this time is given up,
-const STACKS_MAX: Duration = Duration::from_secs(2);
+const STACKS_MAX: Duration = Duration::from_secs(4);
 /// and one that wrote nothing more for so long has written everything.
 const STACKS_QUIET: Duration = Duration::from_millis(100);
 
@@ -126,6 +126,7 @@ impl Assistant {
             runner: Runner::Threads(Arc::new(admin), THREADS),
             access_log: None,
             reopen_logs: Some(Box::new(logs::reopen)),
+            write_stacks: None,
             files: None,
             tls: None,
             counts: None,
@@ -263,7 +264,7 @@ fn shown(worker: anygate_supervisor::Worker<'_>) -> Shown<'_> {
 struct Following(Tree);
 
 impl Events for Following {
-    fn beat(&mut self, _traffic: bool) {
+    fn beat(&mut self, _traffic: bool, _held: Option<Duration>) {
         logs::tend();
         let [supervisor, _] = self.0.others();
         logs::follow(ProcessRow(supervisor));

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anygate_config::{Concurrency, Plan};
 use anygate_lock::Mutex;
@@ -83,6 +84,7 @@ impl Server {
             runner,
             access_log,
             reopen_logs: None,
+            write_stacks: None,
             files: None,
             site,
             tls,
@@ -129,7 +131,7 @@ impl Server {
 struct Keeping(Logs);
 
 impl Events for Keeping {
-    fn beat(&mut self, _traffic: bool) {
+    fn beat(&mut self, _traffic: bool, _held: Option<Duration>) {
         self.0.rotate();
         self.0.tender().tend();
     }

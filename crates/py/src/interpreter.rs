@@ -1,14 +1,10 @@
-//! What the interpreter is asked for beside the application: to write down what its threads do, and to end as a program
-//! does.
+//! What the interpreter is asked for beside the application: to end as a program does.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
 use anygate_sys::process;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use crate::logs;
 
@@ -43,21 +39,5 @@ pub(crate) fn say_goodbye(py: Python<'_>, patience: Duration) {
             .and_then(|stream| stream.call_method0("flush"));
         // A stream that is closed, or None, has nothing to lose.
         drop(flushed);
-    }
-}
-
-/// Has the interpreter write into `file` what all threads do whenever the supervisor signals so. It does that in the
-/// signal's handler, so it needs no lock that a thread may hold.
-pub(crate) fn write_stacks_on_demand(py: Python<'_>, file: &File) {
-    let register = || -> PyResult<()> {
-        let number = py.import("signal")?.getattr("SIGUSR2")?;
-        let options = PyDict::new(py);
-        options.set_item("file", file.as_raw_fd())?;
-        options.set_item("all_threads", true)?;
-        py.import("faulthandler")?.call_method("register", (number,), Some(&options))?;
-        Ok(())
-    };
-    if let Err(error) = register() {
-        tracing::warn!("cannot write the stacks of this worker: {error}");
     }
 }

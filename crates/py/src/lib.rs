@@ -30,6 +30,7 @@ mod refusal;
 mod renewal;
 mod self_signed;
 mod settings;
+mod stacks;
 mod web2py;
 mod worker_body;
 

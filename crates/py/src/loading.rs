@@ -41,7 +41,11 @@ pub(crate) fn import(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
         py.import("anygate.uwsgi")?.call_method0("register")?;
     }
     let ApplicationPlan { target, pythonpath, .. } = &plan.application;
-    Ok(py.import("anygate.importer")?.call_method1("load", (target, pythonpath))?.unbind())
+    let loaded = py.import("anygate.importer")?.call_method1("load", (target, pythonpath))?.unbind();
+    if plan.application.preload {
+        greenlets(py, plan, "imported")?;
+    }
+    Ok(loaded)
 }
 
 /// Says that clients may see more than they usually do.

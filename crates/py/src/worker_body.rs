@@ -5,12 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::metrics::{self, DeathReason, Outcome};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
-use anygate_server::{BetterPeer, Ended, Events, Peers, Service, SharedRow, Supervision, Tickets, Worker};
+use anygate_server::{
+    BetterPeer, Ended, Events, Peers, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks,
+};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
     APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Renewed, Report, Tended, WorkerBody,
@@ -23,11 +26,12 @@ use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
 use crate::beginning::Beginning;
-use crate::interpreter::{say_goodbye, write_stacks_on_demand};
+use crate::interpreter::say_goodbye;
 use crate::loading::{certificates, greenlets, load, on_error, runner};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
 use crate::renewal::{Former, keep_what_cannot_change, renewed};
+use crate::stacks::Stacks;
 use crate::web2py::static_files;
 
 /// Everything that passes from the launch to the workers.
@@ -270,13 +274,14 @@ impl Body {
         let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
         let site = site.map_err(|error| Failure::Server(error.to_string()))?;
         let mut row: Option<SharedRow> = None;
-        if let Some(assistant) = &self.assistant {
+        if self.assistant.is_some() {
             let counts: SharedRow = Arc::new(report.counts());
             logs::show_in(Arc::clone(&counts));
             logs::follow(ProcessRow(report.supervisor().as_ref()));
             row = Some(counts);
-            Python::attach(|py| write_stacks_on_demand(py, &assistant.stacks));
         }
+        let stacks = Python::attach(Stacks::new).map_err(|error| Failure::Server(error.to_string()))?;
+        let stacks = Arc::new(stacks);
         let (runner, files) = Python::attach(|py| {
             let failed = |error: PyErr| Failure::Server(error.to_string());
             greenlets(py, &self.plan, "begin").map_err(failed)?;
@@ -304,6 +309,7 @@ impl Body {
             runner,
             access_log: self.logs.access_log(),
             reopen_logs: Some(self.logs.reopener()),
+            write_stacks: self.stacks_writer(&stacks).map_err(server)?,
             files,
             site,
             tls,
@@ -321,14 +327,23 @@ impl Body {
             return Ok(());
         }
         let supervisor = report.supervisor();
-        let logs = self.logs.tender();
-        let ended = worker.run(Box::new(Reporting { report, row, supervisor, logs })).map_err(server)?;
+        let (logs, patience) = (self.logs.tender(), self.plan.process.worker_timeout);
+        let ended = worker
+            .run(Box::new(Reporting { report, row, supervisor, logs, stacks, patience, is_told: false }))
+            .map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker stopped before all requests had a response");
         }
         let patience = self.plan.process.graceful_timeout;
         Python::attach(|py| say_goodbye(py, patience));
         Ok(())
+    }
+
+    /// Writes stacks to where the assistant reads them.
+    fn stacks_writer(&self, stacks: &Arc<Stacks>) -> io::Result<Option<WriteStacks>> {
+        let Some(assistant) = &self.assistant else { return Ok(None) };
+        let (stacks, file) = (Arc::clone(stacks), assistant.stacks.try_clone()?);
+        Ok(Some(Box::new(move || stacks.write(&file))))
     }
 
     fn drop_rights(&self) -> Result<(), String> {
@@ -342,17 +357,33 @@ impl Body {
     }
 }
 
+/// Requests that have not run for so long stand still.
+const HELD: Duration = Duration::from_secs(1);
+
 /// Tells the supervisor, and everybody who looks.
 struct Reporting {
     report: Report,
     row: Option<SharedRow>,
     supervisor: Counts,
     logs: Tender,
+    stacks: Arc<Stacks>,
+    /// How long requests may stand still.
+    patience: Duration,
+    /// That they do was logged.
+    is_told: bool,
 }
 
 impl Events for Reporting {
-    fn beat(&mut self, traffic: bool) {
-        self.report.beat(traffic);
+    fn beat(&mut self, traffic: bool, held: Option<Duration>) {
+        let held = held.unwrap_or_default();
+        // A worker that is silent for too long is replaced, and one in which nothing can run is no better.
+        if held < HELD {
+            self.report.beat(traffic);
+            self.is_told = false;
+        }
+        if held > self.patience / 2 && !std::mem::replace(&mut self.is_told, true) {
+            self.stacks.log(held);
+        }
         self.logs.tend();
         if let Some(row) = &self.row {
             if let Some(bytes) = process::resident_bytes() {

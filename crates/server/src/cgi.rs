@@ -307,6 +307,8 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
 
+        fn run_signal_handlers(&self) {}
+
         fn call(&self, _request: Request<'_>, _response: &mut (dyn Response + Send)) -> Result<(), Failed> {
             panic!("it is broken")
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anygate_sys::orders::{Order, Orders};
 use anygate_sys::signals::{Signal, Signals};
@@ -13,13 +14,17 @@ use crate::access_log::AccessLog;
 /// Reopens log files that were moved away.
 pub type Reopen = Box<dyn Fn() + Send + Sync>;
 
+/// Has the stacks of all threads written down, without waiting for it.
+pub type WriteStacks = Box<dyn Fn() + Send + Sync>;
+
 /// The counters of this process in shared memory.
 pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 
 /// What a worker tells its supervisor.
 pub trait Events: Send {
-    /// The worker lives; called about once a second. `traffic`: calls have ended since the last time.
-    fn beat(&mut self, traffic: bool);
+    /// The worker lives; called about once a second. `traffic`: calls have ended since the last time. `held`: how
+    /// long no request could run, because a call holds the interpreter or greenlets do not take turns.
+    fn beat(&mut self, traffic: bool, held: Option<Duration>);
     /// The worker stopped accepting and finishes what it has.
     fn draining(&mut self);
     /// The worker serves, but should be replaced: it has a thread that nothing can stop.
@@ -79,11 +84,16 @@ pub(crate) struct Control {
     demanded: AtomicU8,
     supervision: Option<Supervision>,
     reopen_logs: Option<Reopen>,
+    write_stacks: Option<WriteStacks>,
 }
 
 impl Control {
-    pub(crate) fn new(supervision: Option<Supervision>, reopen_logs: Option<Reopen>) -> Self {
-        Control { demanded: AtomicU8::new(0), supervision, reopen_logs }
+    pub(crate) fn new(
+        supervision: Option<Supervision>,
+        reopen_logs: Option<Reopen>,
+        write_stacks: Option<WriteStacks>,
+    ) -> Self {
+        Control { demanded: AtomicU8::new(0), supervision, reopen_logs, write_stacks }
     }
 
     /// What tells of commands by becoming readable.
@@ -126,6 +136,11 @@ impl Control {
                 Order::Leave => self.demand(Command::Leave),
                 Order::Drain => self.demand(Command::Drain),
                 Order::ReopenLogs => self.reopen(log),
+                Order::WriteStacks => {
+                    if let Some(write_stacks) = &self.write_stacks {
+                        write_stacks();
+                    }
+                }
             }
         }
         if !alive {

@@ -12,12 +12,12 @@ use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_sys::process;
-use anygate_sys::{Address, Listener, forked};
+use anygate_sys::{Address, Bell, Listener, forked};
 use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::attention::Attention;
-use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow, Supervision};
+use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow, Supervision, WriteStacks};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
 use crate::outbox::spool;
@@ -29,6 +29,7 @@ use crate::threads::app_thread;
 use crate::threads::call_limits::CallLimits;
 use crate::threads::handoff::Handoff;
 use crate::threads::hub::HubQueue;
+use crate::threads::main_thread::Visits;
 use crate::threads::shared::Shared;
 use crate::threads::steward;
 use crate::tls::Tls;
@@ -45,6 +46,8 @@ pub struct Service {
     pub access_log: Option<AccessLog>,
     /// Goes on in fresh log files, when the supervisor says so.
     pub reopen_logs: Option<Reopen>,
+    /// Has the stacks of all threads written down, when the supervisor says so.
+    pub write_stacks: Option<WriteStacks>,
     /// Files that are sent without calling the application.
     pub files: Option<Web2pyStatic>,
     /// The policies around the application.
@@ -117,8 +120,9 @@ impl Worker {
         supervision: Option<Supervision>,
     ) -> io::Result<(Worker, Handle)> {
         let waits = matches!(service.runner, Runner::Threads(..));
-        let Service { runner, access_log, reopen_logs, files, site, tls, counts, peers } = service;
-        let control = Arc::new(Control::new(supervision, reopen_logs));
+        let Service { runner, access_log, reopen_logs, write_stacks, files, site, tls, counts, peers } =
+            service;
+        let control = Arc::new(Control::new(supervision, reopen_logs, write_stacks));
         let temp_dir = spool::usable_folder(plan.temp_dir.as_deref());
         let around = rules::Around { access_log, files, site, tls, counts, peers, temp_dir };
         let rules = Rules::new(plan, around, https_port(&listeners), waits);
@@ -149,7 +153,15 @@ impl Worker {
         )?);
         let handle = Handle { attention: Arc::clone(&attention), control };
         let handoff = Handoff::new(Arc::clone(&attention), Arc::clone(&sampling));
-        let shared = Arc::new(Shared { handoff, attention, inbox, sampling, call_limits, rules });
+        let shared = Arc::new(Shared {
+            handoff,
+            attention,
+            inbox,
+            sampling,
+            call_limits,
+            rules,
+            visits: Visits::default(),
+        });
         Ok((Worker { shared, reactor, runner, handshakes }, handle))
     }
 
@@ -193,7 +205,7 @@ fn serve(
     runner: Runner,
     shared: &Arc<Shared>,
     reactor: Box<Reactor>,
-    mut events: Box<dyn Events>,
+    events: Box<dyn Events>,
 ) -> io::Result<bool> {
     let (watch, rules) = (shared.call_limits.as_ref(), &shared.rules);
     match runner {
@@ -202,7 +214,7 @@ fn serve(
                 let application = Arc::clone(&application);
                 watch.start(rules, move |call| application.attend_to(call))?;
             }
-            run_threads(shared, reactor, &application, threads, events.as_mut())
+            run_threads(shared, reactor, &application, threads, events)
         }
         Runner::Hub(hub, calls) => {
             let queue = Arc::new(HubQueue::new(Arc::clone(shared), calls)?);
@@ -220,13 +232,13 @@ fn serve(
     }
 }
 
-/// Serves with app threads; the calling thread is the steward. Returns whether all of them have ended.
+/// Serves with app threads; the steward has a thread of its own. Returns whether all of them have ended.
 fn run_threads(
     shared: &Arc<Shared>,
     reactor: Box<Reactor>,
     application: &Arc<dyn Application>,
     threads: usize,
-    events: &mut dyn Events,
+    mut events: Box<dyn Events>,
 ) -> io::Result<bool> {
     // Each thread has one more, until it has left the application.
     let here = Arc::new(());
@@ -249,8 +261,22 @@ fn run_threads(
             return started.map(|()| false);
         }
     }
+    let end = Arc::new(Bell::new()?);
+    let (floor, ring) = (Arc::clone(shared), Arc::clone(&end));
+    let work = move || {
+        let watched = catch_unwind(AssertUnwindSafe(|| steward::run(&floor, events.as_mut())));
+        floor.handoff.stop();
+        let rung = ring.ring();
+        watched.unwrap_or_else(|panic| {
+            tracing::error!("the steward failed: {}", panic_text(panic.as_ref()));
+            Err(io::Error::other("the steward failed"))
+        })?;
+        rung
+    };
+    let steward = thread::Builder::new().name("steward".to_owned()).spawn(work)?;
     shared.handoff.offer(reactor);
-    steward::run(shared, events)?;
+    shared.visits.run(application.as_ref(), &end);
+    steward.join().unwrap_or_else(|_| Err(io::Error::other("the steward failed")))?;
     Ok(wait(|| Arc::strong_count(&here) == 1))
 }
 

@@ -245,6 +245,13 @@ impl Children {
         }
     }
 
+    /// Gives an order to one worker, if there still is such a worker.
+    pub(crate) fn tell_one(&self, pid: Pid, order: Order) {
+        if let Some(child) = self.list.iter().find(|child| child.pid == pid) {
+            child.tell(order);
+        }
+    }
+
     /// Time passed in which this process stood still, and all others with it, as far as anybody knows: it is nobody's.
     pub(crate) fn forgive(&mut self, gap: Duration) {
         let now = Instant::now();

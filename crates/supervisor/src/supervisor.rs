@@ -13,7 +13,7 @@ use anygate_sys::signals::{Signal, Signals, Survivor};
 
 use crate::backoff::Backoff;
 use crate::board::{Counts, SLOTS};
-use crate::children::{self, Children, SAME_SIGNAL, Stage};
+use crate::children::{Children, SAME_SIGNAL, Stage};
 use crate::notify::ServiceManager;
 use crate::orders::Order;
 use crate::schedule::Schedule;
@@ -486,11 +486,7 @@ impl<'a> Supervisor<'a> {
             (Order::Scale(_), Phase::Starting | Phase::Leaving(_) | Phase::Ending(_)) => {}
             // Every turn looks.
             (Order::Look, _) => {}
-            (Order::Stacks(pid), _) => {
-                if self.children.iter().any(|child| child.pid == pid) {
-                    children::signal(pid, Signal::Usr2);
-                }
-            }
+            (Order::Stacks(pid), _) => self.children.tell_one(pid, WorkerOrder::WriteStacks),
         }
     }
 

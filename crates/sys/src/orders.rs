@@ -15,6 +15,8 @@ pub enum Order {
     Drain,
     /// Open log files anew.
     ReopenLogs,
+    /// Write down what all threads do.
+    WriteStacks,
 }
 
 impl Order {
@@ -23,6 +25,7 @@ impl Order {
             Order::Leave => b'l',
             Order::Drain => b'd',
             Order::ReopenLogs => b'r',
+            Order::WriteStacks => b's',
         }
     }
 }
@@ -64,7 +67,7 @@ impl Orders {
             match (&self.0).read(&mut bytes) {
                 Ok(0) => return Ok((taken, false)),
                 Ok(count) => taken.extend(bytes.iter().take(count).filter_map(|&byte| {
-                    [Order::Leave, Order::Drain, Order::ReopenLogs]
+                    [Order::Leave, Order::Drain, Order::ReopenLogs, Order::WriteStacks]
                         .into_iter()
                         .find(|order| order.byte() == byte)
                 })),
@@ -100,7 +103,8 @@ mod tests {
         sender.send(Order::Drain).unwrap();
         assert_eq!(orders.take().unwrap(), (vec![Order::ReopenLogs, Order::Drain], true));
         sender.send(Order::Leave).unwrap();
+        sender.send(Order::WriteStacks).unwrap();
         drop(sender);
-        assert_eq!(orders.take().unwrap(), (vec![Order::Leave], false));
+        assert_eq!(orders.take().unwrap(), (vec![Order::Leave, Order::WriteStacks], false));
     }
 }

@@ -26,6 +26,14 @@ pub fn wait_readable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Resul
     wait(fd, PollFlags::IN, longest)
 }
 
+/// Waits as [`wait_readable`] does, but `false` also when a signal came.
+pub fn wait_readable_or_signalled(fd: BorrowedFd<'_>, longest: Duration) -> io::Result<bool> {
+    match poll_once(fd, PollFlags::IN, Some(longest)) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        result => result,
+    }
+}
+
 /// Whether `fd` can be read now, has ended or failed.
 pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
     // What is wrong with it shows when it is read.

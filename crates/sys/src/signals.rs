@@ -10,6 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::ours::{self, Ours};
+use crate::syscall;
 use nix::sys::signal::{self as system, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 
 /// The signals that anygate acts on.
@@ -25,8 +26,6 @@ pub enum Signal {
     Hup,
     /// Reopen logs.
     Usr1,
-    /// Write down what all threads do; the interpreter of a worker answers it.
-    Usr2,
     /// One worker more.
     Ttin,
     /// One worker less.
@@ -52,7 +51,6 @@ impl Signal {
             Signal::Quit => system::Signal::SIGQUIT,
             Signal::Hup => system::Signal::SIGHUP,
             Signal::Usr1 => system::Signal::SIGUSR1,
-            Signal::Usr2 => system::Signal::SIGUSR2,
             Signal::Ttin => system::Signal::SIGTTIN,
             Signal::Ttou => system::Signal::SIGTTOU,
             Signal::Chld => system::Signal::SIGCHLD,
@@ -269,13 +267,24 @@ impl Drop for Held {
     }
 }
 
+/// Number of the last signal, which nobody uses by name: a worker's threads write down their stacks when it comes.
+pub fn last() -> i32 {
+    libc::SIGRTMAX()
+}
+
+/// Sends that signal to the calling thread, whose handler has run when this returns.
+pub fn raise_last() -> io::Result<()> {
+    syscall!("a valid signal, which has a handler", raise(last())).map(|_| ())
+}
+
 /// A pipe whose ends are closed on exec: (read, write).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = io::pipe()?;
     Ok((read.into(), write.into()))
 }
 
-pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// Makes reading and writing return at once.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }

@@ -177,6 +177,16 @@ impl Application for WsgiApplication {
         })
     }
 
+    fn run_signal_handlers(&self) {
+        Python::attach(|py| {
+            if let Err(error) = py.check_signals() {
+                // What a handler raises goes to the main thread, and this is all that the main thread does. The end of a worker
+                // is its supervisor's order.
+                log(py, &error, "a handler of a signal failed");
+            }
+        });
+    }
+
     fn attend_to(&self, call: &LongCall) {
         Python::attach(|py| {
             if let Err(error) = self.interrupts.attend_to(py, call) {

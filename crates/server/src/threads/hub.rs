@@ -31,6 +31,10 @@ pub(crate) struct HubQueue {
     batch: AtomicBool,
     /// Such connections wait.
     put_down: AtomicBool,
+    /// The hub has looked since [`standing`](Self::standing) was asked,
+    taken: AtomicBool,
+    /// or has not since then.
+    standing: Mutex<Option<Instant>>,
     bell: Bell,
     /// Calls that were handed over and are not finished.
     open: AtomicUsize,
@@ -82,6 +86,8 @@ impl HubQueue {
             closed: AtomicBool::new(false),
             batch: AtomicBool::new(false),
             put_down: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
+            standing: Mutex::default(),
             bell: Bell::new()?,
             open: AtomicUsize::new(0),
             open_max: open_max.max(1),
@@ -104,10 +110,10 @@ impl HubQueue {
 
     /// Hands over a connection with its ready exchange, unless it can be answered here. To be followed by
     /// [`ring`](Self::ring).
-    pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>) {
+    pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>, now: Instant) {
         let Some(exchange) = connection.exchange.take() else { return };
         self.open.fetch_add(1, Ordering::AcqRel);
-        let call = Box::new(HubCall::begin(Arc::clone(self), connection, exchange));
+        let call = Box::new(HubCall::begin(Arc::clone(self), connection, exchange, now));
         self.look_at(call, None);
     }
 
@@ -220,6 +226,37 @@ impl HubQueue {
         }
     }
 
+    /// How long the hub has taken nothing although there was something to take, as far as this was asked.
+    pub(crate) fn standing(&self, now: Instant) -> Option<Duration> {
+        let mut standing = self.standing.lock();
+        let tray = self.lock();
+        let is_empty = tray.calls.is_empty() && tray.news.is_empty();
+        drop(tray);
+        if self.taken.swap(false, Ordering::AcqRel) {
+            *standing = None;
+        }
+        // What was there may have been refused meanwhile, but the bell still rings.
+        if is_empty && standing.is_none() {
+            return None;
+        }
+        Some(now.saturating_duration_since(*standing.get_or_insert(now)))
+    }
+
+    /// Responds with 503 to requests that the hub has not begun within `queue_timeout`.
+    pub(crate) fn refuse_late(&self, now: Instant) {
+        let patience = self.shared.rules.timeouts.queue;
+        loop {
+            let mut tray = self.lock();
+            if tray.calls.front().is_none_or(|call| call.since + patience > now) {
+                return;
+            }
+            let Some(mut call) = tray.calls.pop_front() else { return };
+            drop(tray);
+            let refused = call.refuse(503);
+            call.end(refused, Ender::Reactor);
+        }
+    }
+
     /// There will be no more calls.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -263,6 +300,7 @@ impl application::HubQueue for HubQueue {
     }
 
     fn take(&self) -> Option<News> {
+        self.taken.store(true, Ordering::Release);
         self.pop().or_else(|| {
             if let Err(error) = self.bell.silence() {
                 tracing::error!("cannot listen for requests: {error}");
@@ -293,6 +331,8 @@ struct HubCall {
     inside: Option<Inside>,
     number: u64,
     is_taken: bool,
+    /// When it was handed over.
+    since: Instant,
     queue: Arc<HubQueue>,
 }
 
@@ -318,13 +358,19 @@ impl Inside {
 }
 
 impl HubCall {
-    fn begin(queue: Arc<HubQueue>, connection: Box<Connection>, mut exchange: Box<Exchange>) -> Self {
+    fn begin(
+        queue: Arc<HubQueue>,
+        connection: Box<Connection>,
+        mut exchange: Box<Exchange>,
+        now: Instant,
+    ) -> Self {
         let unwatched = || queue.numbers.fetch_add(1, Ordering::Relaxed);
         let call = Call::begin(queue.shared.surroundings(), &connection, &mut exchange, false, unwatched);
         HubCall {
             number: call.number(),
             inside: Some(Inside { call, connection, exchange }),
             is_taken: false,
+            since: now,
             queue,
         }
     }
@@ -376,6 +422,15 @@ impl HubCall {
         let mut date = DateCache::default();
         let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
         call.answer_in_place(self.queue.shared.rules.files.as_ref(), head, &mut answer)
+    }
+
+    /// Responds in place of the application.
+    fn refuse(&mut self, status: u16) -> Result<(), Failed> {
+        let mut date = self.queue.date.lock();
+        let Some(inside) = self.inside.as_mut() else { return Err(Failed) };
+        let (_, mut answer, _) = inside.resume(&self.queue.shared, &mut date);
+        answer.refuse(status);
+        Ok(())
     }
 
     /// Ends the call with what the application returned.

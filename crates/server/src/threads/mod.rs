@@ -6,5 +6,6 @@ pub(crate) mod call;
 pub(crate) mod call_limits;
 pub(crate) mod handoff;
 pub(crate) mod hub;
+pub(crate) mod main_thread;
 pub(crate) mod shared;
 pub(crate) mod steward;

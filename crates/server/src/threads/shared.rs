@@ -9,6 +9,7 @@ use crate::sampling::Sampling;
 use crate::threads::call::Surroundings;
 use crate::threads::call_limits::CallLimits;
 use crate::threads::handoff::Handoff;
+use crate::threads::main_thread::Visits;
 
 /// Objects that all threads of a worker share.
 pub(crate) struct Shared {
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     /// Where calls have a time limit.
     pub(crate) call_limits: Option<Arc<CallLimits>>,
     pub(crate) rules: Arc<Rules>,
+    /// Where app threads run requests.
+    pub(crate) visits: Visits,
 }
 
 impl Shared {

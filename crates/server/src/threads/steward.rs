@@ -45,7 +45,7 @@ pub(crate) fn run(shared: &Shared, events: &mut dyn Events) -> io::Result<()> {
     loop {
         let now = Instant::now();
         if beaten.is_none_or(|at| at + BEAT <= now) {
-            beat(shared, events);
+            beat(shared, events, shared.visits.held());
             beaten = Some(now);
         }
         if shared.attention.draining().load(Ordering::Relaxed) && !draining {
@@ -74,7 +74,7 @@ pub(crate) fn run(shared: &Shared, events: &mut dyn Events) -> io::Result<()> {
                     }
                     reactor.turn(Some(BEAT))?;
                     if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-                        beat(shared, events);
+                        beat(shared, events, shared.visits.held());
                         beaten = Some(reactor.now());
                     }
                 }
@@ -109,7 +109,7 @@ pub(crate) fn keep(
     }
     loop {
         if beaten.is_none_or(|at| at + BEAT <= reactor.now()) {
-            beat(shared, events);
+            beat(shared, events, queue.standing(reactor.now()));
             beaten = Some(reactor.now());
         }
         if shared.attention.draining().load(Ordering::Relaxed) && !draining {
@@ -119,8 +119,9 @@ pub(crate) fn keep(
         queue.go_on(reactor.now());
         while queue.has_place() {
             let Some(connection) = reactor.next_for_hub() else { break };
-            queue.hand_over(connection);
+            queue.hand_over(connection, reactor.now());
         }
+        queue.refuse_late(reactor.now());
         queue.ring();
         reactor.set_busy(!queue.has_place());
         if reactor.is_finished() || shared.handoff.is_stopped() {
@@ -141,8 +142,8 @@ pub(crate) fn keep(
 }
 
 /// Tells the supervisor that the worker lives.
-fn beat(shared: &Shared, events: &mut dyn Events) {
-    events.beat(shared.attention.take_responded());
+fn beat(shared: &Shared, events: &mut dyn Events, held: Option<Duration>) {
+    events.beat(shared.attention.take_responded(), held);
     if shared.call_limits.as_ref().is_some_and(|watch| watch.take_stuck()) {
         events.retiring();
     }

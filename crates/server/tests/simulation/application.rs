@@ -102,6 +102,8 @@ impl Application for Simulated {
         Ok(())
     }
 
+    fn run_signal_handlers(&self) {}
+
     fn attend_to(&self, _call: &LongCall) {}
 }
 

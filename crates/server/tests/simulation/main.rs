@@ -93,7 +93,7 @@ struct Simulation<'a> {
 struct Unwatched;
 
 impl Events for Unwatched {
-    fn beat(&mut self, _traffic: bool) {}
+    fn beat(&mut self, _traffic: bool, _held: Option<Duration>) {}
     fn draining(&mut self) {}
     fn retiring(&mut self) {}
 }
@@ -116,6 +116,7 @@ impl<'a> Simulation<'a> {
             runner,
             access_log: None,
             reopen_logs: None,
+            write_stacks: None,
             files: None,
             site: None,
             tls: None,

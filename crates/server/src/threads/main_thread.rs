@@ -1,0 +1,42 @@
+//! The thread that runs a worker, while app threads run its requests: it waits for the worker's end, and enters the
+//! application's language once a second and whenever a signal came, so that handlers of the application's own run there. How
+//! long it waits to be let in tells whether the interpreter is held by a call that lets nobody else run.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anygate_lock::Mutex;
+use anygate_proto::application::Application;
+use anygate_sys::{Bell, poll};
+
+/// How often it enters without a signal.
+const VISIT: Duration = Duration::from_secs(1);
+
+/// Since when the thread waits to be let in, if it does.
+#[derive(Default)]
+pub(crate) struct Visits(Mutex<Option<Instant>>);
+
+impl Visits {
+    /// How long the interpreter has been held.
+    pub(crate) fn held(&self) -> Option<Duration> {
+        self.0.lock().map(|since| since.elapsed())
+    }
+
+    /// Enters the application's language again and again until `end` rings.
+    pub(crate) fn run(&self, application: &dyn Application, end: &Bell) {
+        loop {
+            match poll::wait_readable_or_signalled(end.as_fd(), VISIT) {
+                Ok(true) => return,
+                Ok(false) => {
+                    *self.0.lock() = Some(Instant::now());
+                    application.run_signal_handlers();
+                    *self.0.lock() = None;
+                }
+                Err(error) => {
+                    tracing::error!("the main thread of the worker cannot wait: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
