@@ -24,7 +24,7 @@ def name(pid):
     """A process's name; none of one that is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
