@@ -4,8 +4,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anygate_config::{log_format, parse};
-use anygate_cron::{crontab, quoting};
+use anygate_config::{log_format, parse, quoting};
+use anygate_cron::crontab;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
