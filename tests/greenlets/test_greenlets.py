@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from other_servers import certificate, free_port
-from waiting import let_pass
 from wire import wait_closing, wait_stuck
 
 GEVENT = ("--concurrency", "gevent")
@@ -232,13 +231,11 @@ class TestProcesses:
             assert time.monotonic() - begun < 10
 
     def test_a_busy_hub_stops_neither_the_reactor_nor_the_end(self, greenlets, tmp_path):
-        served = greenlets("--graceful-timeout", "1s", "--header-timeout", "500ms", "--worker-timeout", "1s")
+        served = greenlets("--graceful-timeout", "1s", "--header-timeout", "500ms")
         with busy(served, tmp_path / "never"):
             with served.connect() as connection:
                 connection.send("GET / HTTP/1.1\r\n")
                 assert connection.answer().status == 408
-            let_pass(2, "longer than a worker may be silent")
-            assert "silent" not in served.log()
             assert served.terminate() == 0
 
     def test_answers_do_not_wait_for_the_neighbour_that_computes(self, greenlets, tmp_path):

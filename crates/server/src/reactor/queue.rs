@@ -116,11 +116,18 @@ impl Queue {
     /// Whether a further request would probably wait longer than `wait_max`, or than clients do.
     pub(super) fn is_full(&self, wait_max: Duration) -> bool {
         let waiting = self.waiting.len().saturating_sub(self.left);
+        if self.throughput.seconds < SEEN_MIN.min(wait_max / 5).as_secs_f64() {
+            return false;
+        }
         self.throughput
             .wait(waiting)
             .is_some_and(|wait| wait > self.throughput.wait_max(wait_max).as_secs_f64())
     }
 }
+
+/// A queue must have been seen for so long before anything is expected of it: a process that got no processor for a moment
+/// looks like an application that is slow.
+const SEEN_MIN: Duration = Duration::from_secs(2);
 
 impl Throughput {
     fn new(now: Instant) -> Self {
