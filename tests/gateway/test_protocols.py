@@ -205,15 +205,16 @@ class TestResponses:
     @pytest.mark.parametrize(
         ("path", "mounted"), [("/app/echo", ("/app", "/echo")), ("/apple/echo", ("", "/apple/echo"))]
     )
-    def test_nginx_can_have_the_mount_point_taken_off_the_path(self, gateway, path, mounted):
+    def test_nginx_can_have_the_mount_point_taken_off_the_path(self, serve, path, mounted):
+        served = serve(APPS / "contract.py", "--bind", "uwsgi://127.0.0.1:0")
         asked = variables("GET", path, 0, ("SCRIPT_NAME", "/app"), ("UWSGI_SCRIPT", "other"), ("UWSGI_CHDIR", "/"))
-        _, _, body = cgi_answer(send(gateway, "uwsgi", uwsgi(asked, modifier1=30)))
+        with served.connect() as connection:
+            _, _, body = cgi_answer(connection.send(uwsgi(asked, modifier1=30)).rest())
         seen = json.loads(body)
         assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == mounted
         assert not [name for name in seen if name.startswith("UWSGI")]
-        # Of the first such variable that any request brought.
-        gateway.wait_for_log("which is ignored: which application runs")
-        assert gateway.log().count("which is ignored") == 1
+        served.wait_for_log("the front server sets UWSGI_SCRIPT, which is ignored")
+        assert served.log().count("which is ignored") == 1
 
     @pytest.mark.parametrize("path", ["/too_short", "/raises_between_blocks?length"])
     @pytest.mark.parametrize("protocol", PROTOCOLS)
