@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import signal
 import socket
 import time
 
@@ -26,6 +28,20 @@ def let_pass(seconds, reason):
     """Let time pass where time itself is what a test is about. `reason`: why no state can be waited for."""
     assert reason
     time.sleep(seconds)
+
+
+def stop(pid):
+    """Stop a process, and wait until none of its threads runs: the signal alone returns before that."""
+
+    def has_stopped():
+        tasks = pathlib.Path("/proc", str(pid), "task").glob("*/stat")
+        try:
+            return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        except FileNotFoundError:  # a thread that ended meanwhile
+            return False
+
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(has_stopped, f"that process {pid} stands still")
 
 
 class Gate:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS
-from waiting import Gate, let_pass
+from waiting import Gate, let_pass, stop
 
 CONTRACT = APPS / "contract.py"
 #: A second signal to end that comes sooner is the same.
@@ -265,7 +265,7 @@ class TestDeath:
     def test_a_stopped_worker_is_replaced(self, serve):
         served = serve(CONTRACT, "--worker-timeout", "2s")
         (before,) = served.workers()
-        os.kill(before, signal.SIGSTOP)
+        stop(before)
         served.wait_for_log("was silent for longer than worker_timeout; it is killed")
         served.wait_until(lambda: served.workers() not in ([], [before]), "the replacement")
         assert served.get("/pid").status == 200
@@ -275,7 +275,7 @@ class TestDeath:
         served = serve(CONTRACT, "--workers", "2", "--worker-timeout", "2s", *preload)
         workers = served.workers()
         for pid in (served.pid, *workers):
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
         let_pass(4, "longer than a worker may be silent")
         for pid in (served.pid, *workers):
             os.kill(pid, signal.SIGCONT)

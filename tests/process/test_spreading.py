@@ -10,6 +10,7 @@ import gateways
 import pytest
 from http2_frames import Client, plain
 from planned import EVERYTHING, planned
+from waiting import stop
 from wire import Connection
 
 CONCURRENCIES = {"threads": ("--threads", "1"), "gevent": ("--concurrency", "gevent", "--greenlets", "1")}
@@ -74,7 +75,7 @@ def test_a_worker_that_stands_still_is_not_waited_for(tmp_path):
     with planned(tmp_path, "--workers", "2", "--threads", "1") as served, served.both_workers() as (one, two):
         stopped = one.ask().json["pid"]
         going = two.ask().json["pid"]
-        os.kill(stopped, signal.SIGSTOP)
+        stop(stopped)
         try:
             for _ in range(10):
                 assert served.get("/").json["pid"] == going

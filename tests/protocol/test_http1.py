@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import APPS
+from waiting import stop
 from wire import other_end, wait_closing, wait_stuck
 
 GET = b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -268,7 +269,7 @@ def test_a_client_that_sends_on_after_its_last_request_still_gets_the_answer(ser
         slow.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
         gate.wait_for()
         # The request is there when the connection is accepted, and waits for the only thread.
-        os.kill(worker, signal.SIGSTOP)
+        stop(worker)
         eager = served.connect()
         eager.send("GET /large?160000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         os.kill(worker, signal.SIGCONT)

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from other_servers import free_port
 from planned import planned
+from waiting import stop
 from wire import Connection
 
 MINUTE = [("Content-Type", "text/html"), ("Cache-Control", "max-age=60")]
@@ -129,7 +130,7 @@ def test_without_redis_rates_hold_in_each_server(two, redis):
 
 def test_a_redis_that_hangs_holds_nobody_up_for_long(two, redis):
     one, other = two("--shared", redis.url, "--rate-limit", "/rated 10/1h", "--shared-timeout", "50ms")
-    redis.process.send_signal(signal.SIGSTOP)
+    stop(redis.process.pid)
     assert statuses([one, other], 11) == [200] * 20 + [429] * 2
     assert one.log().count(GONE) == 1
     redis.process.send_signal(signal.SIGCONT)
