@@ -2,7 +2,7 @@
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
 # make bench   measure against other servers (bench/README.md); make instructions: count those of one request
 # make fuzz    fuzz each codec for minutes
-# make soak    simulate clients, then look for leaks, for SOAK_SECONDS each
+# make soak    simulate clients, then look for leaks, for SOAK_SECONDS each; roll out 20 times behind each front server
 # make docs    write docs/settings.md and the table of metrics anew; make format; make clean
 
 PYTHON ?= python3
@@ -77,7 +77,7 @@ fuzz: $(BIN)/maturin
 
 soak: $(VENV)/checked $(VENV)/tools
 	SIMULATION_SECONDS=$(SOAK_SECONDS) cargo test --quiet --package anygate-server --test simulation -- --nocapture
-	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py tests/gateway/test_roll_outs.py
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)

@@ -12,6 +12,7 @@ PROGRAMS = {
     "nginx": "nginx-light",
     "lighttpd": "lighttpd",
     "apache2": "apache2-bin",
+    "haproxy": "haproxy",
     "chromium": "chromium",
     "/etc/mime.types": "media-types",
     # What is wrong with our TLS.

@@ -57,13 +57,18 @@ class Site:
         self.back_ends = []
         self.log = self.folder / "front.log"
 
-    def start_back_ends(self, protocol):
-        options = ("--trusted-proxies", "127.0.0.1") if protocol == "http" else ()
+    def start_back_ends(self, protocol, *more):
         for _ in PORTS[1:]:
-            arguments = [APPS / "contract.py", "--bind", f"{protocol}://127.0.0.1:0", *options]
-            self.back_ends.append(Served(arguments, self.folder))
+            self.back_ends.append(self.back_end(protocol, 0, *more))
         for back_end in self.back_ends:
             back_end.wait_ready()
+
+    def back_end(self, protocol, port, *more):
+        """Start one back end."""
+        scheme = "http" if protocol.startswith("http") else protocol
+        options = ("--trusted-proxies", "127.0.0.1") if scheme == "http" else ()
+        arguments = [APPS / "contract.py", "--bind", f"{scheme}://127.0.0.1:{port}", *options, *more]
+        return Served(arguments, self.folder)
 
     def start_front(self, name, protocol, edit=str):
         """Start it with a file of deploy/, or with what `edit` makes of its text."""
@@ -72,13 +77,14 @@ class Site:
         ports = {str(said): str(port) for said, port in zip(PORTS, listening, strict=False)}
         said = re.compile(rf"\b({'|'.join(ports)})\b")
         shutil.copytree(DEPLOY / name, self.folder / "front")
-        configuration = self.folder / "front" / f"{protocol}.conf"
+        (configuration,) = (self.folder / "front").glob(f"{protocol}.c*")
         configuration.write_text(edit(configuration.read_text()))
         for path in configuration.parent.iterdir():
             path.write_text(said.sub(lambda found: ports[found[0]], path.read_text()))
         command = {
             "nginx": ["nginx", "-p", self.folder, "-c", configuration],
             "lighttpd": ["lighttpd", "-D", "-f", configuration],
+            "haproxy": ["haproxy", "-f", configuration],
             "apache": ["apache2", "-d", self.folder, "-f", configuration, "-D", "FOREGROUND"],
         }[name]
         program = shutil.which(command[0], path=SEARCH)

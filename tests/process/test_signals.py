@@ -6,8 +6,10 @@ import signal
 import socket
 import sys
 
+import gateways
 import pytest
 from conftest import ANYGATE, APPS
+from http2_frames import NO_ERROR, Client, plain
 from waiting import let_pass
 
 CONTRACT = APPS / "contract.py"
@@ -139,6 +141,53 @@ class TestDrainDelay:
         assert (answer.status, answer["connection"]) == (200, "close")
         leaving.kill()
 
+    def test_idle_connections_get_one_more_response(self, serve):
+        served = serve(CONTRACT, "--ready-path", "/ready", "--drain-delay", "1h")
+        with served.connect() as used, served.connect() as unused:
+            assert used.ask("GET", "/pid")["connection"] != "close"
+            served.send_signal(signal.SIGTERM)
+            served.wait_until(lambda: served.get("/ready").status == 503, "the news that it stops")
+            for connection in (used, unused):
+                answer = connection.ask("GET", "/pid")
+                assert (answer.status, answer["connection"]) == (200, "close")
+                assert connection.is_closed()
+        served.kill()
+
+    def test_clients_of_http2_are_told_to_go_elsewhere(self, serve, gate):
+        served = serve(CONTRACT, "--drain-delay", "1h")
+        with Client(plain(served.address)) as used, Client(plain(served.address)) as unused:
+            waiting = used.begin("GET", f"/gate?{gate.name}")
+            gate.wait_for()
+            served.send_signal(signal.SIGTERM)
+            while used.goaway is None:
+                assert used.pump()
+            # Streams in flight have all the time they need, and one that is new here is served.
+            assert unused.ask("GET", "/pid").status == 200
+            unused.wait_closed()
+            gate.open()
+            assert used.wait(waiting).status == 200
+            used.wait_closed()
+            assert (used.goaway.error, unused.goaway.error) == (NO_ERROR, NO_ERROR)
+        served.kill()
+
+    def test_kept_fastcgi_connections_are_kept(self, serve):
+        """They cannot be told to go elsewhere, and a front server may have sent the next request already."""
+        served = serve(
+            CONTRACT, "--bind", "fastcgi://127.0.0.1:0", "--bind", "http://127.0.0.1:0", "--drain-delay", "1h"
+        )
+        front, client = served.addresses
+        with served.connect(front) as connection:
+            served.send_signal(signal.SIGTERM)
+            served.wait_for_log("(drain_delay)")
+            with served.connect(client) as other:
+                other.ask("GET", "/pid")
+            for number in (1, 2):
+                connection.send(gateways.fastcgi(gateways.variables(target="/pid"), number=number, keep=True))
+                while gateways.stdout(connection.buffer, number)[1] is None:
+                    assert connection.more()
+                assert gateways.cgi_answer(gateways.stdout(connection.buffer, number)[0])[0] == 200
+        served.kill()
+
     def test_a_second_signal_skips_it_and_cuts_nothing(self, leaving, gate):
         with held(leaving, gate) as connection:
             let_pass(*SAME_SIGNAL)
@@ -164,6 +213,21 @@ class TestDrainDelay:
         served = serve(CONTRACT, "--drain-delay", "100ms")
         assert served.terminate() == 0
         assert "stopping in 100ms (drain_delay)" in served.log()
+
+
+def test_fastcgi_requests_that_wait_behind_another_are_answered(serve, gate):
+    served = serve(CONTRACT, "--bind", "fastcgi://127.0.0.1:0")
+    with served.connect() as connection:
+        for number, target in ((1, f"/gate?{gate.name}"), (2, "/pid")):
+            connection.send(gateways.fastcgi(gateways.variables(target=target), number=number, keep=True))
+        gate.wait_for()
+        served.send_signal(signal.SIGTERM)
+        served.wait_refused()
+        gate.open()
+        while gateways.stdout(connection.buffer, 2)[1] is None:
+            assert connection.more(), connection.buffer
+        assert not connection.more()
+    assert served.wait() == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])

@@ -288,6 +288,12 @@ impl Connection {
         exchange.out.clear();
     }
 
+    /// Whether a connection that had `more` further requests has had all that it may have.
+    pub(crate) fn is_last_request(&self, more: u64, rules: &ReadRules) -> bool {
+        let max = rules.requests_per_connection_max;
+        max != 0 && self.served + more >= max
+    }
+
     /// Whether a request has begun since this was asked last.
     pub(crate) fn has_begun(&mut self) -> bool {
         std::mem::take(&mut self.begun)
@@ -454,9 +460,9 @@ impl Connection {
         rest: &[u8],
         rules: &ReadRules,
     ) -> Result<usize, Next> {
+        let is_last = self.protocol != Protocol::FastCgi && self.is_last_request(1, rules);
         let Some(exchange) = &mut self.exchange else { return Ok(0) };
-        exchange.keep_alive &=
-            rules.requests_per_connection_max == 0 || self.served + 1 < rules.requests_per_connection_max;
+        exchange.keep_alive &= !is_last;
         let length = match (&framing, &exchange.body) {
             (Framing::Length(length), _) => Some(*length),
             (Framing::None, RequestBody::Received(body)) => body.length(),

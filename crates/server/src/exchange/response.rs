@@ -239,9 +239,9 @@ impl<'a> ResponseWriter<'a> {
         body_length: Option<u64>,
     ) -> Result<(BodyFraming, bool), SendError> {
         let is_received = |body: &BodyStream| body.is_received();
-        let keep_alive = self.given.keep_alive
-            && !self.draining.load(Ordering::Relaxed)
-            && self.given.body.as_ref().is_none_or(is_received);
+        // FastCGI has no way to tell that a connection ends: the reactor closes it between requests.
+        let ends = self.draining.load(Ordering::Relaxed) && !matches!(self.form, Form::FastCgi { .. });
+        let keep_alive = self.given.keep_alive && !ends && self.given.body.as_ref().is_none_or(is_received);
         match self.form {
             Form::Http => {
                 let answer = http1::ResponseOptions {

@@ -203,6 +203,11 @@ impl Http2 {
         self.has_unread() && !self.shared.blocked.load(Ordering::Relaxed)
     }
 
+    /// Whether a request came.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served > 0
+    }
+
     /// Takes no new requests and ends when those that came have their responses.
     pub(crate) fn leave(&mut self) {
         if let (Link::Open(connection), false) = (&mut self.link, self.leaving) {

@@ -19,11 +19,16 @@ impl Reactor {
     }
 
     /// Has clients and balancers go elsewhere, while those that still come are served.
-    fn start_leaving(&self) {
+    fn start_leaving(&mut self) {
         self.attention.start_draining();
         if let Some(site) = &self.rules.read.site {
             site.vitals().set_draining();
         }
+        // Clients of HTTP/2 are told at once, others with their next response.
+        self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
+            Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
+            Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
+        }));
     }
 
     /// Accepts what already waits, then no more; idle connections are closed, all others after their response.
@@ -41,7 +46,6 @@ impl Reactor {
         }
         self.start_leaving();
         self.due.extend(self.connections.iter().filter_map(|(token, entry)| match entry {
-            Entry::Here(connection) if matches!(connection.state, State::Http2(_)) => Some(token),
             Entry::Out { pipe, .. } if pipe.upgraded().is_some() => Some(token),
             Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
         }));

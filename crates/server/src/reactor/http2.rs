@@ -1,6 +1,7 @@
 //! Connections of HTTP/2, and their streams, which are connections themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, Next, State};
@@ -47,7 +48,8 @@ impl Reactor {
         let State::Http2(mut http2) = std::mem::replace(&mut connection.state, State::Ready) else { return };
         let attention = Arc::clone(&self.attention);
         let home = StreamHome { attention: &attention, parent: token };
-        if self.drain.is_some() {
+        // One that is new has its first request served: its client could not know.
+        if self.drain.is_some() || (self.attention.draining().load(Ordering::Relaxed) && http2.has_served()) {
             http2.leave();
         }
         let mut arrived = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anygate_config::Protocol;
+
 use super::{Entry, RECENT, Reactor};
 use crate::connection::{Connection, State};
 use crate::outbox::Flushed;
@@ -119,7 +121,24 @@ impl Reactor {
                 if more {
                     self.again.push_back(token);
                 }
+                self.end_between_records(token);
             }
+        }
+    }
+
+    /// Closes a FastCGI connection that is to end, as soon as the front server waits for nothing on it: it cannot be told
+    /// beforehand.
+    fn end_between_records(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get(token) else { return };
+        let ends = self.drain.is_some() || connection.is_last_request(0, &self.rules.read);
+        if !ends || connection.protocol != Protocol::FastCgi || !matches!(connection.state, State::Idle) {
+            return;
+        }
+        self.read(token);
+        if let Some(Entry::Here(connection)) = self.connections.get(token)
+            && connection.is_idle()
+        {
+            self.close(token);
         }
     }
 }
