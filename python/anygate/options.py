@@ -186,14 +186,14 @@ class Options(PolicyOptions, total=False):
     on_error: Text | None
     """Function to call for each failed request."""
 
+    script_name: Text | None
+    """Path at which the application is mounted (SCRIPT_NAME)."""
+
     bind: Texts | None
     """Listen on host:port, unix:PATH, fd://N (repeatable)."""
 
     scgi: bool | None
     """Listen for SCGI on 127.0.0.1:4000."""
-
-    script_name: Text | None
-    """Path at which the application is mounted (SCRIPT_NAME)."""
 
     proxy_protocol: bool | None
     """Expect the PROXY protocol (v1, v2) from trusted proxies."""
@@ -243,12 +243,6 @@ class Options(PolicyOptions, total=False):
     greenlets: int | None
     """Maximum number of concurrent requests per worker, with gevent."""
 
-    request_timeout: float | str | None
-    """Maximum time for the application to handle a request; 0: no limit."""
-
-    queue_timeout: float | str | None
-    """Maximum time for a request to wait for a thread or greenlet (503)."""
-
     drain_delay: float | str | None
     """Time after TERM in which new connections are still accepted."""
 
@@ -278,6 +272,12 @@ class Options(PolicyOptions, total=False):
 
     pid_file: Text | None
     """File for the supervisor's process ID."""
+
+    request_timeout: float | str | None
+    """Maximum time for the application to handle a request; 0: no limit."""
+
+    queue_timeout: float | str | None
+    """Maximum time for a request to wait for a thread or greenlet (503)."""
 
     request_line_max_bytes: int | str | None
     """Maximum length of a request line (414)."""
@@ -345,6 +345,12 @@ class Options(PolicyOptions, total=False):
     server_header: Text | None
     """Value of the Server field in responses; empty: no field."""
 
+    queue_max: int | str | None
+    """Maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit."""
+
+    connections_per_client_max: int | None
+    """Maximum number of open connections per client address; 0: no limit."""
+
     error_log: Text | None
     """Destination of errors and other messages; -: stderr."""
 
@@ -410,9 +416,3 @@ class Options(PolicyOptions, total=False):
 
     statsd_tags: bool | None
     """Send labels as DogStatsD tags, not as part of metric names."""
-
-    queue_max: int | str | None
-    """Maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit."""
-
-    connections_per_client_max: int | None
-    """Maximum number of open connections per client address; 0: no limit."""

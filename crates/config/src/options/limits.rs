@@ -1,0 +1,230 @@
+//! Options of the sizes and times that clients must keep to, and of WebSockets. Limits of request policies are in `site`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::key::rows;
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
+
+const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
+
+rows! {
+    REQUEST_TIMEOUT: Option<Duration> = Opt {
+        name: "request_timeout",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "maximum time for the application to handle a request; 0: no limit",
+        details: "After this time the client gets 504, or its connection is closed if the response has begun. \
+                  `anygate.RequestTimeout` is raised in the thread or greenlet of the request, and its stack is \
+                  written to the error log. If a thread does not stop within 5 seconds, because it waits in C code, \
+                  its worker is replaced: a new one is started, then the old one ends.",
+        ..LIMIT
+    },
+    QUEUE_TIMEOUT: Duration = Opt {
+        name: "queue_timeout",
+        kind: Kind::Duration,
+        default: "10s",
+        metavar: "TIME",
+        help: "maximum time for a request to wait for a thread or greenlet (503)",
+        ..LIMIT
+    },
+    REQUEST_LINE_MAX_BYTES: usize = Opt {
+        name: "request_line_max_bytes",
+        kind: Kind::Size { min: 64, max: 1 << 20 },
+        default: "8K",
+        metavar: "SIZE",
+        help: "maximum length of a request line (414)",
+        ..LIMIT
+    },
+    FIELDS_MAX: usize = Opt {
+        name: "fields_max",
+        kind: Kind::Integer { min: 1, max: 10_000 },
+        default: "100",
+        metavar: "N",
+        help: "maximum number of header fields per request (431)",
+        ..LIMIT
+    },
+    FIELDS_MAX_BYTES: usize = Opt {
+        name: "fields_max_bytes",
+        kind: Kind::Size { min: 256, max: 16 << 20 },
+        default: "64K",
+        metavar: "SIZE",
+        help: "maximum total size of a request's header fields (431)",
+        ..LIMIT
+    },
+    BODY_MAX_BYTES: u64 = Opt {
+        name: "body_max_bytes",
+        kind: Kind::Size { min: 0, max: BYTES_MAX },
+        default: "1G",
+        metavar: "SIZE",
+        help: "maximum size of a request body, chunked or not (413)",
+        ..LIMIT
+    },
+    CHUNK_EXTENSIONS_MAX_BYTES: usize = Opt {
+        name: "chunk_extensions_max_bytes",
+        kind: Kind::Size { min: 0, max: 1 << 20 },
+        default: "16K",
+        metavar: "SIZE",
+        help: "maximum total size of chunk extensions per request body (400)",
+        ..LIMIT
+    },
+    BODY_MEMORY_MAX_BYTES: usize = Opt {
+        name: "body_memory_max_bytes",
+        kind: Kind::Size { min: 0, max: 1 << 30 },
+        default: "256K",
+        metavar: "SIZE",
+        help: "memory that buffers a request body; the rest goes to a file",
+        ..LIMIT
+    },
+    RESPONSE_MEMORY_MAX_BYTES: usize = Opt {
+        name: "response_memory_max_bytes",
+        kind: Kind::Size { min: 4096, max: 1 << 30 },
+        default: "256K",
+        metavar: "SIZE",
+        help: "memory that buffers a response; the rest goes to a file",
+        ..LIMIT
+    },
+    RESPONSE_SPOOL_MAX_BYTES: u64 = Opt {
+        name: "response_spool_max_bytes",
+        kind: Kind::Size { min: 1, max: BYTES_MAX },
+        default: "4G",
+        metavar: "SIZE",
+        help: "maximum size of the temporary file that buffers a response",
+        details: "When it is full, the thread that produces the response waits for the client.",
+        ..LIMIT
+    },
+    TEMP_DIR: Option<PathBuf> = Opt {
+        name: "temp_dir",
+        kind: Kind::Path,
+        metavar: "DIR",
+        help: "directory for temporary files",
+        details: "If not set: `TMPDIR`, or the system's. Where no file can be made there, another directory of the system \
+                  is taken, and a warning says so. The files have no names and vanish with the worker.",
+        ..LIMIT
+    },
+    HEADER_TIMEOUT: Duration = Opt {
+        name: "header_timeout",
+        kind: Kind::Duration,
+        default: "10s",
+        metavar: "TIME",
+        help: "maximum time to receive a request head, from its first byte (408)",
+        ..LIMIT
+    },
+    BODY_TIMEOUT: Duration = Opt {
+        name: "body_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        help: "maximum time between two parts of a request body (408)",
+        ..LIMIT
+    },
+    KEEPALIVE_TIMEOUT: Duration = Opt {
+        name: "keepalive_timeout",
+        kind: Kind::Duration,
+        default: "75s",
+        metavar: "TIME",
+        help: "maximum idle time of a connection between requests",
+        details: "The connection is closed after this time.",
+        ..LIMIT
+    },
+    WRITE_TIMEOUT: Duration = Opt {
+        name: "write_timeout",
+        kind: Kind::Duration,
+        default: "60s",
+        metavar: "TIME",
+        help: "maximum time for a client to accept no data of its response",
+        details: "The connection is closed after this time.",
+        ..LIMIT
+    },
+    REQUESTS_PER_CONNECTION_MAX: u64 = Opt {
+        name: "requests_per_connection_max",
+        kind: Kind::Integer { min: 0, max: u64::MAX >> 1 },
+        default: "100000",
+        metavar: "N",
+        help: "maximum number of requests per connection; 0: no limit",
+        details: "The connection is closed after the last one.",
+        ..LIMIT
+    },
+    CONNECTIONS_MAX: usize = Opt {
+        name: "connections_max",
+        kind: Kind::Integer { min: 1, max: 1 << 24 },
+        default: "16384",
+        metavar: "N",
+        help: "maximum number of open connections per worker",
+        details: "At most three quarters of the files that a process may open, so that the application has some. Further \
+                  connections take the place of the longest idle ones, or wait to be accepted.",
+        ..LIMIT
+    },
+    STREAM_PATHS: Vec<String> = Opt {
+        name: "stream_paths",
+        kind: Kind::List,
+        metavar: "PREFIX",
+        help: "path below which bodies are streamed, not buffered (repeatable)",
+        details: "Elsewhere the application runs when the request body is complete, and its response is buffered, so \
+                  that slow clients occupy no thread. Below these paths the application reads the body while it \
+                  arrives, and waits while the client is slow. Reading a body that breaks off raises `OSError` there.",
+        ..LIMIT
+    },
+    WEBSOCKET_MESSAGE_MAX_BYTES: usize = Opt {
+        name: "websocket_message_max_bytes",
+        kind: Kind::Size { min: 125, max: 1 << 32 },
+        default: "1M",
+        metavar: "SIZE",
+        help: "maximum size of a WebSocket message after decompression",
+        details: "A WebSocket whose client sends a larger message is closed with status 1009.",
+        ..LIMIT
+    },
+    WEBSOCKET_COMPRESSION: bool = Opt {
+        name: "websocket_compression",
+        kind: Kind::Flag,
+        default: "true",
+        help: "compress WebSocket messages if the client offers it",
+        details: "Each message is compressed by itself, so that nothing is kept between messages.",
+        ..LIMIT
+    },
+    WEBSOCKET_OVER_HTTP2: bool = Opt {
+        name: "websocket_over_http2",
+        kind: Kind::Flag,
+        default: "false",
+        help: "accept WebSockets over HTTP/2 (RFC 8441)",
+        details: "For applications that use `wsgi.websocket`. Libraries that take over the connection, such as \
+                  simple-websocket (under Flask-Sock and Flask-SocketIO), support HTTP/1.1 only. If this is off, \
+                  browsers open an HTTP/1.1 connection for each WebSocket.",
+        ..LIMIT
+    },
+    WEBSOCKET_ORIGINS: Vec<String> = Opt {
+        name: "websocket_origins",
+        kind: Kind::List,
+        metavar: "ORIGIN",
+        help: "origin of another site whose pages may open WebSockets; *: all (repeatable)",
+        details: "A browser lets every page open a WebSocket to every site, and sends the user's cookies with it. A \
+                  request whose `Origin` is neither the requested host nor one of these, such as \
+                  `https://example.org`, gets 403. Clients that are not browsers send no `Origin` and are accepted.",
+        ..LIMIT
+    },
+    WEBSOCKET_PING_INTERVAL: Duration = Opt {
+        name: "websocket_ping_interval",
+        kind: Kind::Duration,
+        default: "20s",
+        metavar: "TIME",
+        help: "time of silence after which a WebSocket client is sent a ping",
+        ..LIMIT
+    },
+    WEBSOCKET_PING_TIMEOUT: Duration = Opt {
+        name: "websocket_ping_timeout",
+        kind: Kind::Duration,
+        default: "20s",
+        metavar: "TIME",
+        help: "maximum time for a WebSocket client to respond to a ping",
+        details: "The WebSocket is closed after this time.",
+        ..LIMIT
+    },
+    SERVER_HEADER: String = Opt {
+        name: "server_header",
+        default: "anygate",
+        metavar: "TEXT",
+        help: "value of the Server field in responses; empty: no field",
+        ..LIMIT
+    },
+}

@@ -1,0 +1,132 @@
+//! Options of the error log, the access log and profiles.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choices::{Facility, LogLevel};
+use super::key::rows;
+use super::opt::{BASE, Kind, Opt, Section};
+
+const LOG: Opt = Opt { section: Section::Logs, ..BASE };
+
+rows! {
+    ERROR_LOG: String = Opt {
+        name: "error_log",
+        default: "-",
+        metavar: "FILE",
+        help: "destination of errors and other messages; -: stderr",
+        details: "A file, a FIFO, or `syslog`, `syslog:HOST:PORT`, `syslog:PATH`, `journald`, `journald:PATH`. Lines \
+                  that a full disk or a stuck reader does not accept are dropped and counted; nothing waits for them. \
+                  See [the guide](guide/logs.md).",
+        ..LOG
+    },
+    LOG_LEVEL: LogLevel = Opt {
+        name: "log_level",
+        kind: Kind::Choice(LogLevel::WORDS),
+        default: "info",
+        metavar: "LEVEL",
+        help: "minimum severity of messages to log: error, warn, info, debug",
+        ..LOG
+    },
+    LOGGING: bool = Opt {
+        name: "logging",
+        short: Some('l'),
+        kind: Kind::Flag,
+        default: "false",
+        common: true,
+        help: "write a line per request to httpserver.log",
+        details: "Short for `--access-log httpserver.log --access-log-format web2py`. It works with other servers, \
+                  too.",
+        ..LOG
+    },
+    PROFILER: Option<PathBuf> = Opt {
+        name: "profiler",
+        short: Some('P'),
+        old_short: Some('F'),
+        kind: Kind::Path,
+        metavar: "DIR",
+        common: true,
+        help: "directory for request profiles; see /__profile__",
+        details: "The profile of each request is written to `req_<uuid>.prof`; `/__profile__` shows them together to \
+                  clients on this machine (as in `debug`), and `wsgi.prof` contains their sum when a worker ends. Each worker then \
+                  runs one request at a time.",
+        ..LOG
+    },
+    ACCESS_LOG: Option<String> = Opt {
+        name: "access_log",
+        metavar: "FILE",
+        common: true,
+        help: "access log: a line per request to FILE; -: stdout",
+        details: "A file, or any other destination that `error_log` accepts. If not set, there is no access log.",
+        ..LOG
+    },
+    ACCESS_LOG_FORMAT: String = Opt {
+        name: "access_log_format",
+        default: "combined",
+        metavar: "FORMAT",
+        help: "access log format: combined, common, json, web2py, or text with %(h)s",
+        details: "`combined` is Apache's format, `common` is the same without referrer and user agent. `json` is one \
+                  object per line. `web2py` is the format of web2py's `httpserver.log`: client, local time, method, \
+                  path, protocol, status, seconds. Anything else is a format string with these atoms: `%(h)s` client, \
+                  `%(l)s` `-`, `%(u)s` user of Basic authentication, `%(t)s` time at which processing of the request \
+                  began, `%(r)s` request line, `%(m)s` method, `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` \
+                  status, `%(B)s` size of the response body in bytes, `%(b)s` the same, or `-` for none, `%(f)s` \
+                  referrer, `%(a)s` user agent, `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` time taken in whole seconds, \
+                  milliseconds, microseconds, and seconds with decimals, `%(p)s` process ID, `%({name}i)s` and \
+                  `%({name}o)s` a field of the request or the response. Every byte that is not printable is escaped.",
+        ..LOG
+    },
+    LOG_ROTATE_SIZE: u64 = Opt {
+        name: "log_rotate_size",
+        kind: Kind::Size { min: 0, max: 1 << 50 },
+        default: "0",
+        metavar: "SIZE",
+        help: "size at which a log file is rotated; 0: never",
+        details: "The old file is renamed to `access.log.20251231-235959`, for example, after the time in UTC. Sizes \
+                  are checked once a second. See [the guide](guide/logs.md).",
+        ..LOG
+    },
+    LOG_ROTATE_INTERVAL: Option<Duration> = Opt {
+        name: "log_rotate_interval",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "interval at which log files are rotated; 0: never",
+        details: "By the local clock: `1d` rotates at midnight, `1h` at each full hour, `7d` at the start of each \
+                  Monday.",
+        ..LOG
+    },
+    LOG_ROTATE_KEEP: usize = Opt {
+        name: "log_rotate_keep",
+        kind: Kind::Integer { min: 1, max: 1 << 20 },
+        default: "7",
+        metavar: "N",
+        help: "number of rotated files to keep per log",
+        ..LOG
+    },
+    LOG_ROTATE_GZIP: bool = Opt {
+        name: "log_rotate_gzip",
+        kind: Kind::Flag,
+        default: "false",
+        help: "compress rotated log files, as NAME.gz",
+        ..LOG
+    },
+    SYSLOG_FACILITY: Facility = Opt {
+        name: "syslog_facility",
+        kind: Kind::Choice(Facility::WORDS),
+        default: "daemon",
+        metavar: "FACILITY",
+        help: "syslog facility of messages",
+        ..LOG
+    },
+    SLOW_REQUEST: Option<Duration> = Opt {
+        name: "slow_request",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "log requests that run longer, with their stack; 0: never",
+        details: "A warning per request, while it runs: method, target, client, and the Python stack of its thread or \
+                  greenlet go to the error log. The request itself is not affected; `request_timeout` aborts it.",
+        ..LOG
+    },
+}

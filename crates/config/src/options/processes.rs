@@ -1,0 +1,142 @@
+//! Options of worker processes, threads and jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choices::{Concurrency, CronMode};
+use super::key::rows;
+use super::opt::{BASE, Kind, Opt, Section};
+
+const PROCESS: Opt = Opt { section: Section::Processes, ..BASE };
+
+rows! {
+    WORKERS: usize = Opt {
+        name: "workers",
+        short: Some('w'),
+        kind: Kind::Integer { min: 1, max: 1024 },
+        default: "1",
+        metavar: "N",
+        common: true,
+        help: "number of worker processes",
+        details: "One per processor is a good start for applications that compute; each worker has its own interpreter \
+                  and interpreter lock (GIL).",
+        ..PROCESS
+    },
+    THREADS: usize = Opt {
+        name: "threads",
+        kind: Kind::Integer { min: 1, max: 4096 },
+        default: "8",
+        metavar: "N",
+        common: true,
+        help: "number of application threads per worker",
+        details: "That many requests of one worker can wait for a database at the same time. Connections that are \
+                  idle, slow or still sending occupy no thread. With `1`, each worker runs one request at a time.",
+        ..PROCESS
+    },
+    CONCURRENCY: Concurrency = Opt {
+        name: "concurrency",
+        kind: Kind::Choice(Concurrency::WORDS),
+        default: "threads",
+        metavar: "KIND",
+        help: "how a worker runs requests concurrently: threads or gevent",
+        details: "`gevent`: each request runs in a greenlet, and all greenlets of a worker run on one thread. While \
+                  one waits in the standard library the others go on, because gevent patches the standard library \
+                  before the application is imported. See [the guide](guide/greenlets.md).",
+        ..PROCESS
+    },
+    GREENLETS: usize = Opt {
+        name: "greenlets",
+        kind: Kind::Integer { min: 1, max: 1 << 20 },
+        default: "1000",
+        metavar: "N",
+        help: "maximum number of concurrent requests per worker, with gevent",
+        ..PROCESS
+    },
+    DRAIN_DELAY: Option<Duration> = Opt {
+        name: "drain_delay",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "time after TERM in which new connections are still accepted",
+        details: "With `ready_path` it is 5s unless set. Load balancers need this time to learn that the site \
+                  stops: `ready_path` responds with 503, and each response closes its connection. SIGINT (Ctrl-C) and a \
+                  second signal skip the delay.",
+        ..PROCESS
+    },
+    GRACEFUL_TIMEOUT: Duration = Opt {
+        name: "graceful_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        help: "maximum time for a stopping worker to finish its requests",
+        details: "A worker that has not finished by then is killed.",
+        ..PROCESS
+    },
+    WORKER_TIMEOUT: Duration = Opt {
+        name: "worker_timeout",
+        kind: Kind::Duration,
+        default: "30s",
+        metavar: "TIME",
+        help: "time without a sign of life after which a worker is replaced",
+        details: "This watches the event loop of the worker, not its requests: a slow request does not make a worker \
+                  silent.",
+        ..PROCESS
+    },
+    WORKER_START_TIMEOUT: Duration = Opt {
+        name: "worker_start_timeout",
+        kind: Kind::Duration,
+        default: "60s",
+        metavar: "TIME",
+        help: "maximum time for a worker to import the application",
+        ..PROCESS
+    },
+    CRON_MODE: Option<CronMode> = Opt {
+        name: "cron_mode",
+        kind: Kind::Choice(CronMode::WORDS),
+        metavar: "MODE",
+        help: "when jobs run: hard (by the clock), soft, external, none",
+        details: "`hard`: by the clock. `soft`: in minutes in which the server handled requests. `external`: only by \
+                  `anygate cron --once`, which the system's cron starts. `none`: never. If not set, the `[[cron]]` \
+                  entries of the settings file run as with `hard`, and the crontabs of a web2py site do not run; in \
+                  the other modes both run. See [the guide](guide/cron.md).",
+        ..PROCESS
+    },
+    CRON_STATE: Option<PathBuf> = Opt {
+        name: "cron_state",
+        kind: Kind::Path,
+        metavar: "FILE",
+        help: "file that records which jobs have run",
+        details: "All processes that may run the same jobs must use the same file, so that each job runs only once. If \
+                  not set: `.anygate-cron.json` in the application's directory.",
+        ..PROCESS
+    },
+    USER: Option<String> = Opt {
+        name: "user",
+        metavar: "USER",
+        help: "user that workers run as (name or number)",
+        details: "Sockets and logs are opened before. The supervisor keeps its own privileges, so that it can start \
+                  further workers.",
+        ..PROCESS
+    },
+    GROUP: Option<String> = Opt {
+        name: "group",
+        metavar: "GROUP",
+        help: "group that workers run as (name or number)",
+        details: "If not set: the primary group of `user`.",
+        ..PROCESS
+    },
+    UMASK: Option<u32> = Opt {
+        name: "umask",
+        kind: Kind::Mode,
+        metavar: "MODE",
+        help: "umask of workers: permissions removed from new files, in octal",
+        ..PROCESS
+    },
+    PID_FILE: Option<PathBuf> = Opt {
+        name: "pid_file",
+        kind: Kind::Path,
+        metavar: "FILE",
+        help: "file for the supervisor's process ID",
+        ..PROCESS
+    },
+}
