@@ -82,7 +82,7 @@ pub enum Section {
     /// Health checks.
     Health,
     /// Changes to responses.
-    Answers,
+    Responses,
     /// Files that are served without the application.
     StaticFiles,
     /// Cached responses, and state that servers share.
@@ -103,7 +103,7 @@ impl Section {
         Section::Processes,
         Section::Limits,
         Section::Health,
-        Section::Answers,
+        Section::Responses,
         Section::StaticFiles,
         Section::Cache,
         Section::Logs,
@@ -119,7 +119,7 @@ impl Section {
             Section::Processes => "Processes and threads",
             Section::Limits => "Limits and timeouts",
             Section::Health => "Health checks",
-            Section::Answers => "Responses",
+            Section::Responses => "Responses",
             Section::StaticFiles => "Static files",
             Section::Cache => "Cache and shared state",
             Section::Logs => "Logs",

@@ -9,7 +9,7 @@ use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
 
 const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
 const HEALTH: Opt = Opt { section: Section::Health, ..BASE };
-const ANSWER: Opt = Opt { section: Section::Answers, ..BASE };
+const RESPONSE: Opt = Opt { section: Section::Responses, ..BASE };
 const FILES: Opt = Opt { section: Section::StaticFiles, ..BASE };
 const CACHING: Opt = Opt { section: Section::Cache, ..BASE };
 
@@ -141,7 +141,7 @@ rows! {
                   also forbids inline scripts, frames and content from other sites (Content-Security-Policy, \
                   Permissions-Policy, Cross-Origin-Resource-Policy): the application must be written for it. Fields \
                   that the application sets itself are kept. See [the guide](guide/policies.md).",
-        ..ANSWER
+        ..RESPONSE
     },
     SECURITY_HEADER: Vec<String> = Opt {
         name: "security_header",
@@ -150,7 +150,7 @@ rows! {
         help: "security field to add, change or omit, as NAME: VALUE (repeatable)",
         details: "`X-Frame-Options: DENY` sets that field; `Referrer-Policy:`, without a value, omits it. Values with \
                   commas cannot be set in the environment, where commas separate items.",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_ORIGINS: Vec<String> = Opt {
         name: "cors_origins",
@@ -160,7 +160,7 @@ rows! {
         details: "`https://example.org`, `http://localhost:3000`, `https://*.example.org` (every name below) or `*` \
                   (all pages). The server then responds to preflight requests itself. An Access-Control-Allow-Origin \
                   that the application sets is kept. If empty, the application alone decides.",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_METHODS: Vec<String> = Opt {
         name: "cors_methods",
@@ -168,7 +168,7 @@ rows! {
         default: "GET,HEAD,POST,PUT,PATCH,DELETE",
         metavar: "METHOD",
         help: "method that pages of cors_origins may use (repeatable)",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_HEADERS: Vec<String> = Opt {
         name: "cors_headers",
@@ -176,7 +176,7 @@ rows! {
         default: "Content-Type",
         metavar: "NAME",
         help: "request field that pages of cors_origins may set; *: all (repeatable)",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_EXPOSED_HEADERS: Vec<String> = Opt {
         name: "cors_exposed_headers",
@@ -184,7 +184,7 @@ rows! {
         metavar: "NAME",
         help: "response field that pages of cors_origins may read (repeatable)",
         details: "In addition to those that browsers always let pages read, such as Content-Type.",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_CREDENTIALS: bool = Opt {
         name: "cors_credentials",
@@ -192,7 +192,7 @@ rows! {
         default: "false",
         help: "let pages of cors_origins send their user's cookies",
         details: "Not with the origin `*`: every page of the world could act for its visitors.",
-        ..ANSWER
+        ..RESPONSE
     },
     CORS_MAX_AGE: Option<Duration> = Opt {
         name: "cors_max_age",
@@ -200,7 +200,7 @@ rows! {
         default: "600s",
         metavar: "TIME",
         help: "time for browsers to cache preflight results; 0: browser's default",
-        ..ANSWER
+        ..RESPONSE
     },
     COMPRESSION: bool = Opt {
         name: "compression",
@@ -211,7 +211,7 @@ rows! {
                   stranger can put into their address: the length of the compressed page reveals both (BREACH). Pages \
                   whose secret is masked anew each time, as Django and web2py do with form keys, are safe. Event \
                   streams and responses that are already encoded are not compressed.",
-        ..ANSWER
+        ..RESPONSE
     },
     COMPRESSION_CODINGS: Vec<String> = Opt {
         name: "compression_codings",
@@ -220,7 +220,7 @@ rows! {
         metavar: "CODING",
         help: "compression to use, best first: zstd, br, gzip (repeatable)",
         details: "A client that accepts several equally gets the first of them.",
-        ..ANSWER
+        ..RESPONSE
     },
     COMPRESSION_TYPES: Vec<String> = Opt {
         name: "compression_types",
@@ -229,7 +229,7 @@ rows! {
         help: "media type of responses to compress (repeatable)",
         details: "`application/json`, `text/*`, `+xml` (all types with this ending), `*/*`. If not set: the types that \
                   are usually text.",
-        ..ANSWER
+        ..RESPONSE
     },
     COMPRESSION_MIN_BYTES: u64 = Opt {
         name: "compression_min_bytes",
@@ -237,14 +237,14 @@ rows! {
         default: "1000",
         metavar: "SIZE",
         help: "minimum size of responses to compress",
-        ..ANSWER
+        ..RESPONSE
     },
     COMPRESSION_EXCLUDED_PATHS: Vec<String> = Opt {
         name: "compression_excluded_paths",
         kind: Kind::List,
         metavar: "PATH",
         help: "path at and below which responses are not compressed (repeatable)",
-        ..ANSWER
+        ..RESPONSE
     },
     ERROR_PAGES: Option<String> = Opt {
         name: "error_pages",
@@ -254,7 +254,7 @@ rows! {
                   text, according to Accept. A directory: its `404.html`, `404.json`, `404.txt`, and `4xx.html` and so \
                   on for errors without their own page, each up to 1 MiB; the built-in page if there is none. If not \
                   set: text.",
-        ..ANSWER
+        ..RESPONSE
     },
     REQUEST_ID: bool = Opt {
         name: "request_id",
@@ -262,7 +262,7 @@ rows! {
         default: "false",
         help: "give each request an identifier (X-Request-Id)",
         details: "The application, the response and the logs have the same identifier.",
-        ..ANSWER
+        ..RESPONSE
     },
     TRACE_CONTEXT: bool = Opt {
         name: "trace_context",
@@ -270,7 +270,7 @@ rows! {
         default: "false",
         help: "give each request a trace context (W3C traceparent)",
         details: "A trace that the client began is continued.",
-        ..ANSWER
+        ..RESPONSE
     },
     STATIC: Vec<String> = Opt {
         name: "static",
