@@ -18,7 +18,7 @@ ALLOWED = {
     "sys": set(),
     "config": {"proto"},
     "policy": {"lock", "proto", "config"},
-    "admin": {"proto", "policy"},
+    "admin": {"proto", "config", "policy"},
     "server": {"lock", "proto", "config", "sys", "policy"},
     "cron": {"config", "sys"},
     "logs": {"lock", "config", "sys"},

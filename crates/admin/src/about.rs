@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use anygate_config::LogLevel;
+
 /// Facts about the server that no process counts.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -11,6 +13,6 @@ pub struct About {
     pub since: SystemTime,
     /// The supervisor's process.
     pub pid: u64,
-    /// The level of messages that the settings ask for.
-    pub log_level: &'static str,
+    /// Log level of the settings.
+    pub log_level: LogLevel,
 }

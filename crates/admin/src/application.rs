@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
 
+use anygate_config::{LogLevel, Order};
 use anygate_policy::cache::Cache;
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::about::About;
 use crate::guard::{Guard, OWN_FIELD, Refused};
-use crate::processes::{LEVELS, Order, Processes, totals};
+use crate::processes::{Processes, totals};
 use crate::{status, uwsgi};
 
 /// Placeholder for the nonce in the page.
@@ -104,20 +105,17 @@ impl Admin {
                     "workers must be a number from 1 to 1024: /api/scale?workers=4",
                 ),
             },
-            "/api/log-level" => {
-                let wanted = argument(head, "level");
-                match (1..).zip(LEVELS).find(|(_, level)| Some(*level) == wanted) {
-                    Some((number, _)) => {
-                        let [supervisor, _] = processes.others();
-                        supervisor.want_log_level(number);
-                        self.order(Order::Look, "log-level")
-                    }
-                    None => {
-                        let message = format!("level must be one of {}", LEVELS.join(", "));
-                        AdminResponse::error("400 Bad Request", &message)
-                    }
+            "/api/log-level" => match argument(head, "level").and_then(LogLevel::of_word) {
+                Some(level) => {
+                    let [supervisor, _] = processes.others();
+                    supervisor.want_log_level(level);
+                    self.order(Order::Look, "log-level")
                 }
-            }
+                None => {
+                    let message = format!("level must be one of {}", LogLevel::WORDS.join(", "));
+                    AdminResponse::error("400 Bad Request", &message)
+                }
+            },
             "/api/stacks" => self.stacks(argument(head, "pid")),
             "/api/purge" => self.purge(head),
             _ => nowhere(),
@@ -367,7 +365,7 @@ mod tests {
         assert_eq!([reload.status, scale.status, end.status], [202; 3]);
         assert_eq!(post("/api/log-level?level=debug").status, 202);
         assert_eq!(fake.orders(), [Order::Reload, Order::Scale(7), Order::End, Order::Look]);
-        assert_eq!(fake.others()[0].log_level(), 4);
+        assert_eq!(fake.others()[0].log_level(), Some(LogLevel::Debug));
         for wrong in [
             "/api/scale",
             "/api/scale?workers=0",

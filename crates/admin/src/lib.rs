@@ -19,5 +19,5 @@ pub mod uwsgi;
 pub use about::About;
 pub use application::Admin;
 pub use guard::Guard;
-pub use processes::{LEVELS, Order, Processes, Stage, Worker};
+pub use processes::{Processes, Worker};
 pub use statsd::Statsd;

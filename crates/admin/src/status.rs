@@ -9,7 +9,7 @@ use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
 
 use crate::about::About;
-use crate::processes::{LEVELS, Processes, Worker, totals};
+use crate::processes::{Processes, Worker, totals};
 
 /// Messages that are told, the newest first.
 const MESSAGES_MAX: usize = 50;
@@ -19,7 +19,6 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
     let totals = totals(processes);
     let [supervisor, gone] = processes.others();
     let workers = processes.workers();
-    let wanted = usize::try_from(supervisor.log_level()).ok().and_then(|level| level.checked_sub(1));
     let rows = workers.iter().map(|worker| (Some(worker.pid), worker.row));
     let rows = rows.chain([(Some(about.pid), supervisor), (None, gone)]);
     let [_, ok, moved, client, server] = totals.statuses();
@@ -29,7 +28,7 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
         "time": seconds(now),
         "since": seconds(about.since),
         "uptime": now.duration_since(about.since).unwrap_or_default().as_secs_f64(),
-        "log_level": wanted.and_then(|level| LEVELS.get(level)).unwrap_or(&about.log_level),
+        "log_level": supervisor.log_level().unwrap_or(about.log_level).word(),
         "workers": workers.iter().map(|worker| one(worker, now)).collect::<Vec<_>>(),
         "totals": {
             "workers": totals.get(metrics::WORKERS),
@@ -71,7 +70,7 @@ fn one(worker: &Worker<'_>, now: SystemTime) -> Value {
         "pid": worker.pid,
         "since": worker.since,
         "age": age.max(0.0),
-        "stage": worker.stage.as_str(),
+        "stage": worker.stage.word(),
         "memory_bytes": totals.get(metrics::MEMORY),
         "requests": totals.sum(metrics::REQUESTS),
         "connections": totals.sum(metrics::CONNECTIONS),
@@ -109,6 +108,7 @@ fn seconds(time: SystemTime) -> f64 {
 mod tests {
     use super::*;
     use crate::application::testing::{Fake, about};
+    use anygate_config::LogLevel;
 
     #[test]
     fn what_the_dead_counted_is_part_of_the_sums() {
@@ -143,9 +143,7 @@ mod tests {
         let fake = Fake::serving();
         let level = || status(&about(), &fake, SystemTime::now())["log_level"].clone();
         assert_eq!(level(), "info");
-        fake.others()[0].want_log_level(4);
+        fake.others()[0].want_log_level(LogLevel::Debug);
         assert_eq!(level(), "debug");
-        fake.others()[0].want_log_level(99);
-        assert_eq!(level(), "info");
     }
 }

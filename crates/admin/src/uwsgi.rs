@@ -3,11 +3,12 @@
 
 use std::iter;
 
+use anygate_config::WorkerStage;
 use anygate_policy::metrics::{self, BOUNDS, Totals};
 use serde_json::{Value, json};
 
 use crate::about::About;
-use crate::processes::{Processes, Stage, Worker, totals};
+use crate::processes::{Processes, Worker, totals};
 
 /// All of it. Times are in microseconds.
 pub fn stats(about: &About, processes: &dyn Processes) -> Value {
@@ -33,10 +34,10 @@ fn one(id: u64, worker: &Worker<'_>) -> Value {
     let [.., failed] = totals.statuses();
     let in_flight = worker.row.in_flight().list(std::time::SystemTime::now()).len();
     let status = match worker.stage {
-        Stage::Serving if in_flight > 0 => "busy",
-        Stage::Serving => "idle",
-        Stage::Starting => "cheap",
-        Stage::Draining => "pause",
+        WorkerStage::Serving if in_flight > 0 => "busy",
+        WorkerStage::Serving => "idle",
+        WorkerStage::Starting => "cheap",
+        WorkerStage::Draining => "pause",
     };
     let cores: Vec<Value> = (0..in_flight.max(1))
         .map(|core| {
@@ -48,7 +49,7 @@ fn one(id: u64, worker: &Worker<'_>) -> Value {
     json!({
         "id": id,
         "pid": worker.pid,
-        "accepting": u8::from(worker.stage == Stage::Serving),
+        "accepting": u8::from(worker.stage == WorkerStage::Serving),
         "requests": requests,
         "delta_requests": requests,
         "exceptions": failed,

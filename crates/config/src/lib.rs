@@ -7,6 +7,7 @@
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
 //! * [`file`]: TOML, YAML and JSON. * [`text`]: the text of a file. * `environment`: variables.
 //! * [`command`]: the command line as a whole. * `subcommand`: commands and their help.
+//! * `control`: orders to a supervisor, stages of workers.
 //! * `foreign`, `suggestion`: what to write instead of options and values that other servers have.
 //! * [`help`]: texts made from the table. * [`python_types`]: types of keyword arguments, made from the table.
 //! * [`plan`]: the checked result. [`plan::site`]: the part of it that is around the application. * [`log_format`]: the grammar of access log lines.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+mod control;
 mod environment;
 pub mod file;
 mod foreign;
@@ -34,6 +36,7 @@ mod units;
 pub mod value;
 
 pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse};
+pub use control::{Order, WorkerStage};
 pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel};
 pub use plan::Plan;
 pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};

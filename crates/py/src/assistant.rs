@@ -11,14 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
-use anygate_admin::{About, Admin, Guard, Order, Processes, Stage, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{AdminPlan, BindAddress, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
+use anygate_admin::{About, Admin, Guard, Processes, Statsd, Worker as Shown, uwsgi};
+use anygate_config::{AdminPlan, BindAddress, Order, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_server::{Events, Runner, Service, Supervision, Worker};
 use anygate_supervisor::sockets::{self, Socket};
-use anygate_supervisor::{AssistantContext, Orders, Tree, WorkerStage};
+use anygate_supervisor::{AssistantContext, Orders, Tree};
 use anygate_sys::Address;
 
 use crate::logs;
@@ -90,12 +90,8 @@ impl Assistant {
         context: AssistantContext,
     ) -> Result<(), String> {
         let AssistantContext { sockets, signals, told, tree, orders } = context;
-        let about = About {
-            version: VERSION,
-            since: self.since,
-            pid: self.supervisor,
-            log_level: plan.log.level.word(),
-        };
+        let about =
+            About { version: VERSION, since: self.since, pid: self.supervisor, log_level: plan.log.level };
         let hosts = match &plan.admin.address {
             Some(BindAddress::Tcp { host, .. }) => vec![host.clone()],
             _ => Vec::new(),
@@ -218,12 +214,7 @@ impl Processes for BoardProcesses {
     }
 
     fn order(&self, order: Order) -> io::Result<()> {
-        self.orders.give(match order {
-            Order::Reload => anygate_supervisor::Order::Reload,
-            Order::Scale(count) => anygate_supervisor::Order::Scale(count),
-            Order::End => anygate_supervisor::Order::End,
-            Order::Look => anygate_supervisor::Order::Look,
-        })
+        self.orders.give(order)
     }
 
     fn stacks(&self, pid: u64) -> io::Result<String> {
@@ -231,7 +222,7 @@ impl Processes for BoardProcesses {
         // One at a time: all workers write into the same file.
         let file = self.stacks.lock();
         file.set_len(0)?;
-        self.orders.give(anygate_supervisor::Order::Stacks(pid))?;
+        self.orders.give(Order::Stacks(pid))?;
         let asked = Instant::now();
         let (mut length, mut grown) = (0, asked);
         while asked.elapsed() < STACKS_MAX && (length == 0 || grown.elapsed() < STACKS_QUIET) {
@@ -248,16 +239,7 @@ impl Processes for BoardProcesses {
 }
 
 fn shown(worker: anygate_supervisor::Worker<'_>) -> Shown<'_> {
-    Shown {
-        pid: worker.pid,
-        since: worker.since,
-        stage: match worker.stage {
-            WorkerStage::Starting => Stage::Starting,
-            WorkerStage::Serving => Stage::Serving,
-            WorkerStage::Draining => Stage::Draining,
-        },
-        row: ProcessRow(worker.counts),
-    }
+    Shown { pid: worker.pid, since: worker.since, stage: worker.stage, row: ProcessRow(worker.counts) }
 }
 
 /// The assistant keeps to the level of messages that is wanted of all.

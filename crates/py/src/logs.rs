@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
-use anygate_admin::LEVELS;
 use anygate_config::{LogLevel, LogPlan, LogTarget};
-use anygate_lock::RwLock;
+use anygate_lock::{Mutex, RwLock};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
@@ -107,23 +107,18 @@ fn filter_at(level: LogLevel) -> Targets {
 /// Sets the level, `None` to what the settings say.
 type SetLevel = Box<dyn Fn(Option<LogLevel>) + Send + Sync>;
 static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
-/// The number that was last followed.
-static LEVEL: AtomicU64 = AtomicU64::new(0);
+/// The level that was last followed.
+static LEVEL: Mutex<Option<LogLevel>> = Mutex::new(None);
 
 /// Keeps to the level of messages that the supervisor's row asks for.
 pub(crate) fn follow(supervisor: ProcessRow<'_>) {
     let wanted = supervisor.log_level();
-    if LEVEL.swap(wanted, Ordering::Relaxed) != wanted
+    let before = mem::replace(&mut *LEVEL.lock(), wanted);
+    if before != wanted
         && let Some(set) = SET_LEVEL.get()
     {
-        set(level(wanted));
+        set(wanted);
     }
-}
-
-/// The level of a number that was wanted; `None`: as the settings say.
-fn level(number: u64) -> Option<LogLevel> {
-    let word = usize::try_from(number).ok()?.checked_sub(1).and_then(|place| LEVELS.get(place))?;
-    LogLevel::of_word(word)
 }
 
 /// Row in which warnings and errors of this process are shown.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anygate_config::WorkerStage;
 use anygate_sys::SharedBell;
 use anygate_sys::shared::Board;
 
@@ -265,21 +266,10 @@ pub struct Worker<'t> {
     pub pid: u64,
     /// Time of its start, in seconds since 1970.
     pub since: u64,
-    /// State of its life.
+    /// Stage of its life.
     pub stage: WorkerStage,
     /// What it counted.
     pub counts: &'t [AtomicU64],
-}
-
-/// State of a worker's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkerStage {
-    /// It imports the application.
-    Starting,
-    /// It serves.
-    Serving,
-    /// It finishes what it has.
-    Draining,
 }
 
 impl Tree {

@@ -23,10 +23,10 @@ mod supervisor;
 mod template;
 mod worker_body;
 
-pub use board::{Counts, Peers, Report, Tree, Worker, WorkerStage};
+pub use board::{Counts, Peers, Report, Tree, Worker};
 pub use children::SAME_SIGNAL;
 pub use notify::ServiceManager;
-pub use orders::{Order, Orders};
+pub use orders::Orders;
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use supervisor::{Exit, Reaping, Supervisor};

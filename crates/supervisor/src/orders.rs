@@ -2,26 +2,11 @@
 
 use std::io::{self, Write};
 
-use anygate_sys::process::Pid;
+use anygate_config::Order;
 
 /// Asks something of the supervisor.
 #[derive(Debug)]
 pub struct Orders(pub(crate) io::PipeWriter);
-
-/// Order to the supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// New workers, as HUP asks.
-    Reload,
-    /// Run this many workers.
-    Scale(usize),
-    /// The end, as TERM asks.
-    End,
-    /// That it looks at what others want of it in its row.
-    Look,
-    /// That a worker writes down what its threads do.
-    Stacks(Pid),
-}
 
 impl Orders {
     /// Asks.
@@ -40,16 +25,15 @@ impl Orders {
     }
 }
 
-impl Order {
-    pub(crate) fn read(line: &str) -> Option<Order> {
-        match line.split_once(' ') {
-            None if line == "reload" => Some(Order::Reload),
-            None if line == "end" => Some(Order::End),
-            None if line == "look" => Some(Order::Look),
-            Some(("scale", count)) => count.parse().ok().map(Order::Scale),
-            Some(("stacks", pid)) => pid.parse().ok().map(Order::Stacks),
-            _ => None,
-        }
+/// Reads the order of a line, which has no end.
+pub(crate) fn read(line: &str) -> Option<Order> {
+    match line.split_once(' ') {
+        None if line == "reload" => Some(Order::Reload),
+        None if line == "end" => Some(Order::End),
+        None if line == "look" => Some(Order::Look),
+        Some(("scale", count)) => count.parse().ok().map(Order::Scale),
+        Some(("stacks", pid)) => pid.parse().ok().map(Order::Stacks),
+        _ => None,
     }
 }
 
@@ -60,14 +44,14 @@ mod tests {
     #[test]
     fn orders_arrive_as_they_were_given() {
         for order in [Order::Reload, Order::Scale(7), Order::End, Order::Look, Order::Stacks(70_000)] {
-            let (mut read, write) = io::pipe().unwrap();
+            let (mut reader, write) = io::pipe().unwrap();
             Orders(write).give(order).unwrap();
             let mut line = String::new();
-            io::Read::read_to_string(&mut read, &mut line).unwrap();
-            assert_eq!(line.strip_suffix('\n').and_then(Order::read), Some(order));
+            io::Read::read_to_string(&mut reader, &mut line).unwrap();
+            assert_eq!(line.strip_suffix('\n').and_then(read), Some(order));
         }
         for wrong in ["", "scale", "scale -1", "scale x", "stacks", "reload 1"] {
-            assert_eq!(Order::read(wrong), None, "{wrong}");
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_config::ProcessPlan;
+use anygate_config::{Order, ProcessPlan};
 use anygate_sys::orders::{Order as WorkerOrder, OrderSender};
 use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Pid};
@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::board::{Counts, SLOTS};
 use crate::children::{Children, SAME_SIGNAL, Stage};
 use crate::notify::ServiceManager;
-use crate::orders::Order;
+use crate::orders;
 use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
 use crate::template::Template;
@@ -474,7 +474,7 @@ impl<'a> Supervisor<'a> {
         assistant.begun.extend_from_slice(bytes.get(..count).unwrap_or_default());
         let whole = assistant.begun.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         let lines: Vec<u8> = assistant.begun.drain(..whole).collect();
-        Ok(String::from_utf8_lossy(&lines).lines().filter_map(Order::read).collect())
+        Ok(String::from_utf8_lossy(&lines).lines().filter_map(orders::read).collect())
     }
 
     fn follow(&mut self, order: Order) {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anygate_config::{LogLevel, Order, WorkerStage};
 use anygate_policy::cache::Cache;
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
@@ -15,7 +16,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use super::Admin;
 use crate::about::About;
 use crate::guard::Guard;
-use crate::processes::{Order, Processes, Stage, Worker};
+use crate::processes::{Processes, Worker};
 
 #[derive(Clone)]
 pub(crate) struct Fake {
@@ -71,7 +72,7 @@ impl Fake {
 
 impl Processes for Fake {
     fn workers(&self) -> Vec<Worker<'_>> {
-        [(41, 0, Stage::Serving), (42, 1, Stage::Starting)]
+        [(41, 0, WorkerStage::Serving), (42, 1, WorkerStage::Starting)]
             .map(|(pid, place, stage)| Worker { pid, since: 60, stage, row: self.row(place) })
             .to_vec()
     }
@@ -94,7 +95,7 @@ impl Processes for Fake {
 }
 
 pub(crate) fn about() -> About {
-    let (version, log_level) = ("9.9", "info");
+    let (version, log_level) = ("9.9", LogLevel::Info);
     About { version, since: UNIX_EPOCH + Duration::from_secs(50), pid: 40, log_level }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anygate_config::LogLevel;
+
 use crate::in_flight::{self, InFlight};
 use crate::metrics::{self, Counts};
 use crate::shared_memory::recent_errors::{self, Recent};
@@ -34,15 +36,17 @@ impl<'a> ProcessRow<'a> {
         Recent(self.0.get(RECENT..LOG_LEVEL).unwrap_or_default())
     }
 
-    /// The level of messages that this process wants of all others, as its own number; 0: as the settings say.
-    pub fn log_level(self) -> u64 {
-        self.0.get(LOG_LEVEL).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    /// Returns the log level that this process wants of all others; `None` for the level of the settings.
+    pub fn log_level(self) -> Option<LogLevel> {
+        let number = self.0.get(LOG_LEVEL)?.load(Ordering::Relaxed);
+        (1..).zip(LogLevel::ALL).find(|(of_level, _)| *of_level == number).map(|(_, level)| *level)
     }
 
-    /// Wants this level of messages of all others.
-    pub fn want_log_level(self, level: u64) {
-        if let Some(cell) = self.0.get(LOG_LEVEL) {
-            cell.store(level, Ordering::Relaxed);
+    /// Wants this log level of all others.
+    pub fn want_log_level(self, level: LogLevel) {
+        let number = (1..).zip(LogLevel::ALL).find(|(_, of_number)| **of_number == level);
+        if let (Some(cell), Some((number, _))) = (self.0.get(LOG_LEVEL), number) {
+            cell.store(number, Ordering::Relaxed);
         }
     }
 
@@ -74,11 +78,15 @@ mod tests {
         }
         assert_eq!(shown.in_flight().list(UNIX_EPOCH).len(), 1);
         assert_eq!(shown.recent().list().len(), recent_errors::PLACES);
-        shown.want_log_level(3);
-        assert_eq!((shown.log_level(), shown.recent().list().len()), (3, recent_errors::PLACES));
+        assert_eq!(shown.log_level(), None);
+        for level in LogLevel::ALL {
+            shown.want_log_level(*level);
+            assert_eq!(shown.log_level(), Some(*level));
+        }
+        assert_eq!(shown.recent().list().len(), recent_errors::PLACES);
         shown.leave_to(ProcessRow(&all));
         assert_eq!(ProcessRow(&all).recent().list().len(), recent_errors::PLACES);
         ProcessRow(&[]).counts().add(0, 1);
-        ProcessRow(&[]).want_log_level(1);
+        ProcessRow(&[]).want_log_level(LogLevel::Debug);
     }
 }
