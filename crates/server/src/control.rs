@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anygate_sys::orders::{Order, Orders};
+use anygate_sys::orders::{Orders, WorkerOrder};
 use anygate_sys::signals::{Signal, Signals};
 
 use crate::access_log::AccessLog;
@@ -133,10 +133,10 @@ impl Control {
         });
         for order in taken {
             match order {
-                Order::Leave => self.demand(Command::Leave),
-                Order::Drain => self.demand(Command::Drain),
-                Order::ReopenLogs => self.reopen(log),
-                Order::WriteStacks => {
+                WorkerOrder::Leave => self.demand(Command::Leave),
+                WorkerOrder::Drain => self.demand(Command::Drain),
+                WorkerOrder::ReopenLogs => self.reopen(log),
+                WorkerOrder::WriteStacks => {
                     if let Some(write_stacks) = &self.write_stacks {
                         write_stacks();
                     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anygate_sys::SharedBell;
-use anygate_sys::orders::{Order, OrderSender};
+use anygate_sys::orders::{OrderSender, WorkerOrder};
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
@@ -225,7 +225,7 @@ impl Children {
                 child.unwanted = true;
                 signal(child.pid, Signal::Kill);
             } else {
-                child.tell(Order::Drain);
+                child.tell(WorkerOrder::Drain);
             }
         }
     }
@@ -239,14 +239,14 @@ impl Children {
     }
 
     /// Gives all workers an order.
-    pub(crate) fn tell_all(&self, order: Order) {
+    pub(crate) fn tell_all(&self, order: WorkerOrder) {
         for child in &self.list {
             child.tell(order);
         }
     }
 
     /// Gives an order to one worker, if there still is such a worker.
-    pub(crate) fn tell_one(&self, pid: Pid, order: Order) {
+    pub(crate) fn tell_one(&self, pid: Pid, order: WorkerOrder) {
         if let Some(child) = self.list.iter().find(|child| child.pid == pid) {
             child.tell(order);
         }
@@ -292,7 +292,7 @@ impl Children {
 }
 
 impl Child {
-    fn tell(&self, order: Order) {
+    fn tell(&self, order: WorkerOrder) {
         if let Err(error) = self.orders.send(order) {
             tracing::error!("cannot give an order to worker {}: {error}", self.pid);
         }

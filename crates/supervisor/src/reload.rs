@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anygate_sys::orders::Order;
+use anygate_sys::orders::WorkerOrder;
 use anygate_sys::process::Ended;
 
 use crate::APPLICATION_FAILED;
@@ -45,7 +45,7 @@ impl Supervisor<'_> {
         self.body.count(Event::Reloaded(true), self.children.counts());
         self.before = None;
         if self.body.settle(true) {
-            self.tell_assistant(Order::Drain);
+            self.tell_assistant(WorkerOrder::Drain);
             if let Some(assistant) = &mut self.assistant {
                 assistant.renewed = assistant.pid.is_some();
             }

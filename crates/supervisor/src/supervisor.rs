@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::{Order, ProcessPlan};
-use anygate_sys::orders::{Order as WorkerOrder, OrderSender};
+use anygate_sys::orders::{OrderSender, WorkerOrder};
 use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::{Signal, Signals, Survivor};

@@ -8,7 +8,7 @@ use crate::signals::set_nonblocking;
 
 /// What a worker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum WorkerOrder {
     /// Have clients and balancers go elsewhere, and serve those that still come.
     Leave,
     /// Finish.
@@ -19,13 +19,13 @@ pub enum Order {
     WriteStacks,
 }
 
-impl Order {
+impl WorkerOrder {
     fn byte(self) -> u8 {
         match self {
-            Order::Leave => b'l',
-            Order::Drain => b'd',
-            Order::ReopenLogs => b'r',
-            Order::WriteStacks => b's',
+            WorkerOrder::Leave => b'l',
+            WorkerOrder::Drain => b'd',
+            WorkerOrder::ReopenLogs => b'r',
+            WorkerOrder::WriteStacks => b's',
         }
     }
 }
@@ -50,7 +50,7 @@ impl OrderSender {
     /// Gives an order. A worker that is gone needs none.
     ///
     /// Errors: the worker has not read thousands of orders.
-    pub fn send(&self, order: Order) -> io::Result<()> {
+    pub fn send(&self, order: WorkerOrder) -> io::Result<()> {
         match (&self.0).write(&[order.byte()]) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
@@ -60,16 +60,21 @@ impl OrderSender {
 
 impl Orders {
     /// Reads the orders that came since the last call, and whether the supervisor is still there.
-    pub fn take(&self) -> io::Result<(Vec<Order>, bool)> {
+    pub fn take(&self) -> io::Result<(Vec<WorkerOrder>, bool)> {
         let mut taken = Vec::new();
         let mut bytes = [0; 64];
         loop {
             match (&self.0).read(&mut bytes) {
                 Ok(0) => return Ok((taken, false)),
                 Ok(count) => taken.extend(bytes.iter().take(count).filter_map(|&byte| {
-                    [Order::Leave, Order::Drain, Order::ReopenLogs, Order::WriteStacks]
-                        .into_iter()
-                        .find(|order| order.byte() == byte)
+                    [
+                        WorkerOrder::Leave,
+                        WorkerOrder::Drain,
+                        WorkerOrder::ReopenLogs,
+                        WorkerOrder::WriteStacks,
+                    ]
+                    .into_iter()
+                    .find(|order| order.byte() == byte)
                 })),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((taken, true)),
@@ -99,12 +104,12 @@ mod tests {
     fn orders_arrive_in_turn_and_end_with_their_sender() {
         let (sender, orders) = orders().unwrap();
         assert_eq!(orders.take().unwrap(), (vec![], true));
-        sender.send(Order::ReopenLogs).unwrap();
-        sender.send(Order::Drain).unwrap();
-        assert_eq!(orders.take().unwrap(), (vec![Order::ReopenLogs, Order::Drain], true));
-        sender.send(Order::Leave).unwrap();
-        sender.send(Order::WriteStacks).unwrap();
+        sender.send(WorkerOrder::ReopenLogs).unwrap();
+        sender.send(WorkerOrder::Drain).unwrap();
+        assert_eq!(orders.take().unwrap(), (vec![WorkerOrder::ReopenLogs, WorkerOrder::Drain], true));
+        sender.send(WorkerOrder::Leave).unwrap();
+        sender.send(WorkerOrder::WriteStacks).unwrap();
         drop(sender);
-        assert_eq!(orders.take().unwrap(), (vec![Order::Leave, Order::WriteStacks], false));
+        assert_eq!(orders.take().unwrap(), (vec![WorkerOrder::Leave, WorkerOrder::WriteStacks], false));
     }
 }
