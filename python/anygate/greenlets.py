@@ -146,7 +146,7 @@ class CallRunner:
                 if streamed:
                     environ["wsgi.input"] = _Input(environ["wsgi.input"], call, self)
                 if websocket is not None:
-                    offer(environ, GreenletWebSocket(websocket, call, self))
+                    offer(environ, GreenletWebSocket(websocket, call, self), self.queue.websocket_accept_after)
                 iterable = self.application(environ, call)
                 if type(iterable) is list or type(iterable) is tuple:
                     place = call.blocks(iterable, 0)
@@ -289,7 +289,7 @@ class GreenletWebSocket:
     """``wsgi.websocket``: the native one, but waiting lets other greenlets run."""
 
     # There may be thousands that are idle.
-    __slots__ = ("_call", "_is_listening", "_is_told", "_lock", "_runner", "_socket")
+    __slots__ = ("__weakref__", "_call", "_is_listening", "_is_told", "_lock", "_runner", "_socket")
 
     def __init__(self, socket: WebSocket, call: Any, runner: CallRunner):
         self._socket, self._call, self._runner = socket, call, runner

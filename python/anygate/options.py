@@ -336,6 +336,9 @@ class Options(PolicyOptions, total=False):
     websocket_origins: Texts | None
     """Origin of another site whose pages may open WebSockets; *: all (repeatable)."""
 
+    websocket_accept_after: float | str | None
+    """Time after which a WebSocket that the application has taken and not used is accepted; 0: only by use."""
+
     websocket_ping_interval: float | str | None
     """Time of silence after which a WebSocket client is sent a ping."""
 

@@ -2,7 +2,8 @@
 
 A request that asks for a WebSocket has in its environ
 
-* ``wsgi.websocket``: a `WebSocket` with the interface of gevent-websocket. Its first use accepts.
+* ``wsgi.websocket``: a `WebSocket` with the interface of gevent-websocket. Its first use accepts; one that the
+  application holds and does not use is accepted after a while (``websocket_accept_after``).
 * ``werkzeug.socket``: the connection itself, for libraries that speak WebSocket themselves, such as simple-websocket.
 
 Whoever uses neither answers as usual.
@@ -14,6 +15,7 @@ import socket
 from contextvars import ContextVar
 from typing import Any
 
+from anygate import unused_websockets
 from anygate._anygate import WebSocket, WebSocketError
 
 __all__ = ["RawSocket", "WebSocket", "WebSocketError", "current"]
@@ -37,14 +39,20 @@ class RawSocket:
         return getattr(self._taken, name)
 
 
-def offer(environ: dict[str, Any], websocket: Any) -> None:
-    """Add the WebSocket, or its wrapper, to the environ of its request."""
+def offer(environ: dict[str, Any], websocket: Any, accept_after: float) -> None:
+    """Add the WebSocket, or its wrapper, to the environ of its request.
+
+    It is accepted if the application holds it for ``accept_after`` seconds without using it, unless they are 0.
+    """
     environ["wsgi.websocket"] = websocket
     environ["wsgi.websocket_version"] = "13"
     if environ["SERVER_PROTOCOL"] == "HTTP/1.1":
         # A library that takes over the connection responds as over HTTP/1.1.
         environ["werkzeug.socket"] = RawSocket(websocket)
     current.set(websocket)
+    # To a client that offers subprotocols the application has something to say.
+    if accept_after and "HTTP_SEC_WEBSOCKET_PROTOCOL" not in environ:
+        unused_websockets.watch(websocket, accept_after)
 
 
 def withdraw() -> None:

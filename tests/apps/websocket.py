@@ -110,6 +110,46 @@ def waits_first(environ, start_response):
     return echo(environ, start_response)
 
 
+def only_sends(environ, start_response):
+    ws = environ["wsgi.websocket"]
+    wait_at(environ["QUERY_STRING"])
+    ws.send("news")
+    return []
+
+
+def pops_and_sends(environ, start_response):
+    ws = environ.pop("wsgi.websocket")
+    wait_at(environ["QUERY_STRING"])
+    ws.send("news")
+    return []
+
+
+def takes_none(environ, start_response):
+    wait_at(environ["QUERY_STRING"])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"an ordinary response"]
+
+
+def refuses_late(environ, start_response):
+    ws = environ["wsgi.websocket"]
+    wait_at(environ["QUERY_STRING"])
+    say(f"refused one that is closed: {ws.closed}")
+    start_response("403 Forbidden", [("Content-Type", "text/plain")])
+    return [b"not for you"]
+
+
+def accepts_late(environ, start_response):
+    ws = environ["wsgi.websocket"]
+    wait_at(environ["QUERY_STRING"])
+    try:
+        ws.accept(environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"), headers=[("X-Own", "yes")])
+    except WebSocketError as error:
+        say(f"too late: {error}")
+        ws.accept()
+    ws.send("accepted")
+    return []
+
+
 def floods(environ, start_response):
     ws = environ["wsgi.websocket"]
     sent = 0

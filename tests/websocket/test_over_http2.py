@@ -6,6 +6,7 @@ import pytest
 import websocket_frames
 from conftest import APPS
 from http2_frames import Client, plain
+from waiting import Gate
 from websocket_frames import BINARY, PING, PONG, TEXT, frame
 
 
@@ -87,6 +88,14 @@ def test_the_end_of_the_call_ends_the_stream(served):
             pass
         assert taken[1][:2] == b"\x03\xe8"
         assert stream.frame() is None
+
+
+def test_a_websocket_that_only_sends_is_accepted_before_it_does(served):
+    with Gate() as gate, connect(served) as client:
+        stream = Stream(client, f"/only_sends?{gate.name}")
+        assert stream.status() == 200
+        gate.open()
+        assert stream.frame() == (TEXT, b"news")
 
 
 @pytest.mark.parametrize(

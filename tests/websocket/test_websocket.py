@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import APPS
 from other_servers import certificate
-from waiting import let_pass
+from waiting import Gate, let_pass
 from websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, Client, frame, handshake
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -168,6 +168,63 @@ def test_subprotocol_facts_and_fields(sockets):
     with pytest.raises(InvalidStatus) as refused:
         dial(sockets, "/unknown_protocol", subprotocols=["chat"])
     assert b"named no such subprotocol" in refused.value.response.body
+
+
+# Acceptance without use.
+
+
+@pytest.mark.parametrize("path", ["/only_sends", "/pops_and_sends"])
+def test_a_websocket_that_only_sends_is_accepted_before_it_does(sockets, path):
+    with Gate() as gate, raw(sockets, f"{path}?{gate.name}") as ws:
+        gate.wait_for()
+        gate.open()
+        assert ws.frame() == (TEXT, b"news")
+        assert ws.close_code() == 1000
+
+
+def test_a_websocket_that_the_application_leaves_alone_is_not_accepted(sockets):
+    with Gate() as gate, sockets.connect() as connection:
+        connection.send(handshake(f"/takes_none?{gate.name}"))
+        gate.wait_for()
+        let_pass(1, "nothing tells that the server has looked and done nothing")
+        gate.open()
+        answer = connection.answer()
+        assert (answer.status, answer.body) == (200, b"an ordinary response")
+
+
+def test_a_client_that_is_refused_late_is_told_why_by_a_close(sockets):
+    with Gate() as gate, raw(sockets, f"/refuses_late?{gate.name}") as ws:
+        gate.open()
+        assert ws.frame() == (CLOSE, (1008).to_bytes(2, "big") + b"403 Forbidden")
+    sockets.wait_for_log("refused one that is closed: False")
+    sockets.wait_for_log("websocket_accept_after")
+
+
+def test_an_application_may_accept_what_is_accepted_but_add_no_field(sockets):
+    with Gate() as gate, raw(sockets, f"/accepts_late?{gate.name}") as ws:
+        gate.open()
+        assert ws.frame() == (TEXT, b"accepted")
+    sockets.wait_for_log("too late: the WebSocket was accepted already")
+
+
+def test_a_client_that_offers_subprotocols_waits_for_the_application(sockets):
+    with Gate() as gate, Client(sockets.address) as ws:
+        ws.send(handshake(f"/accepts_late?{gate.name}", Sec_WebSocket_Protocol="chat"))
+        gate.wait_for()
+        let_pass(1, "nothing tells that the server has looked and done nothing")
+        gate.open()
+        head = ws.head()
+        assert (head.status, head["X-Own"]) == (101, "yes")
+
+
+def test_a_websocket_is_accepted_by_use_only_if_it_is_to_be(serve):
+    served = serve(APPS / "websocket.py", "--websocket-accept-after", "0")
+    with Gate() as gate, served.connect() as connection:
+        connection.send(handshake(f"/refuses_late?{gate.name}"))
+        gate.wait_for()
+        let_pass(1, "nothing tells that the server has looked and done nothing")
+        gate.open()
+        assert connection.answer().status == 403
 
 
 # Limits and broken clients.

@@ -25,6 +25,8 @@ pub struct WsgiApplication {
     environs: Environs,
     interrupts: Interrupts,
     failures: Failures,
+    /// Seconds; 0 for never.
+    websocket_accept_after: f64,
 }
 
 impl WsgiApplication {
@@ -34,7 +36,9 @@ impl WsgiApplication {
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
         forks::count(py)?;
         let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
+        let websocket_accept_after = options.websocket_accept_after.unwrap_or_default().as_secs_f64();
         Ok(WsgiApplication {
+            websocket_accept_after,
             callable,
             environs: Environs::new(py, template(py, options)?)?,
             interrupts: Interrupts::default(),
@@ -80,7 +84,8 @@ impl WsgiApplication {
             return Ok((environ, None));
         }
         let websocket = WebSocket::new(start_response, &environ)?;
-        py.import("anygate.websocket")?.call_method1("offer", (&environ, &websocket))?;
+        py.import("anygate.websocket")?
+            .call_method1("offer", (&environ, &websocket, self.websocket_accept_after))?;
         Ok((environ, Some(websocket)))
     }
 

@@ -123,9 +123,13 @@ impl Call {
         &self,
         work: impl FnOnce(&mut (dyn Response + Send)) -> Result<T, SendError>,
     ) -> PyResult<Result<T, SendError>> {
-        let upgraded = self.response.with(work).ok_or_else(over)?;
-        self.upgraded.fetch_or(upgraded.is_ok(), Ordering::Relaxed);
-        Ok(upgraded)
+        // Another thread may do so while the application responds: whoever has the response next knows.
+        let work = |response: &mut (dyn Response + Send)| {
+            let upgraded = work(response);
+            self.upgraded.fetch_or(upgraded.is_ok(), Ordering::Relaxed);
+            upgraded
+        };
+        self.response.with(work).ok_or_else(over)
     }
 
     /// Whether the head was sent, so that it cannot be replaced.
@@ -212,6 +216,9 @@ impl Call {
         if self.is_upgraded() {
             return Ok(());
         }
+        let work = |response: &mut (dyn Response + Send)| {
+            if self.is_upgraded() { Ok(()) } else { work(response) }
+        };
         match self.response.with(work) {
             None => Err(over()),
             Some(Ok(())) => Ok(()),

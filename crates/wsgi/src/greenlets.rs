@@ -31,6 +31,8 @@ pub struct WsgiHub {
     thread: Arc<OnceLock<ThreadNumber>>,
     /// The code that a greenlet's lowest frame runs.
     answer: OnceLock<Py<PyAny>>,
+    /// Seconds; 0 for never.
+    websocket_accept_after: f64,
 }
 
 impl WsgiHub {
@@ -40,8 +42,10 @@ impl WsgiHub {
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
         forks::count(py)?;
         let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
+        let websocket_accept_after = options.websocket_accept_after.unwrap_or_default().as_secs_f64();
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
+            websocket_accept_after,
             callable,
             environs: Arc::new(environs),
             failures: Arc::new(failures),
@@ -62,7 +66,9 @@ impl Hub for WsgiHub {
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
                 let failures = Arc::clone(&self.failures);
-                let queue = Bound::new(py, GreenletQueue { queue, environs, failures, thread })?;
+                let websocket_accept_after = self.websocket_accept_after;
+                let queue = GreenletQueue { queue, environs, failures, thread, websocket_accept_after };
+                let queue = Bound::new(py, queue)?;
                 module.call_method1("run", (&self.callable, queue, &self.failures.on_error))?;
                 Ok(())
             };
@@ -122,10 +128,17 @@ struct GreenletQueue {
     environs: Arc<Environs>,
     failures: Arc<Failures>,
     thread: Arc<OnceLock<ThreadNumber>>,
+    websocket_accept_after: f64,
 }
 
 #[pymethods]
 impl GreenletQueue {
+    /// Seconds after which a WebSocket that the application holds and does not use is accepted; 0 for never.
+    #[getter]
+    fn websocket_accept_after(&self) -> f64 {
+        self.websocket_accept_after
+    }
+
     /// Readable while there is something to take.
     fn fileno(&self) -> RawFd {
         self.queue.bell().as_raw_fd()

@@ -1,5 +1,7 @@
 //! What an application is told about its server: the part of the environ that is the same in all of them.
 
+use std::time::Duration;
+
 use anygate_proto::local_host::LocalHosts;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,6 +21,8 @@ pub struct Options {
     pub run_once: bool,
     /// Destination of `wsgi.errors`.
     pub errors: ErrorSink,
+    /// Time after which a WebSocket that the application holds and does not use is accepted.
+    pub websocket_accept_after: Option<Duration>,
     /// Called as `on_error(environ, exc_info)` when the application raises.
     pub on_error: Option<Py<PyAny>>,
     /// Clients on this machine see what it raises, under these names of it.

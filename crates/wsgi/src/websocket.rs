@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use anygate_lock::Mutex;
@@ -26,13 +26,18 @@ pyo3::create_exception!(
     "The WebSocket is closed, or was used in a way that it cannot be."
 );
 
-/// One request's WebSocket. It is accepted by its first use.
-#[pyclass(frozen, module = "anygate.websocket")]
+/// One request's WebSocket. It is accepted by its first use, or without it when the application holds it for a while
+/// (`anygate.websocket`).
+#[pyclass(frozen, weakref, module = "anygate.websocket")]
 pub struct WebSocket {
     start_response: Py<StartResponse>,
     /// Gone when the call is over, since the dictionary has us.
     environ: Mutex<Option<Py<PyDict>>>,
     socket: OnceLock<Arc<dyn Socket>>,
+    /// Held while it is accepted, which any thread may do.
+    accepting: Mutex<()>,
+    /// It was accepted without a word of the application.
+    unasked: AtomicBool,
     /// The application knows that it is closed.
     told: AtomicBool,
     /// Readable when there are news, if anybody asked for that.
@@ -49,6 +54,8 @@ impl WebSocket {
             start_response: start_response.clone().unbind(),
             environ: Mutex::new(Some(environ.clone().unbind())),
             socket: OnceLock::new(),
+            accepting: Mutex::default(),
+            unasked: AtomicBool::new(false),
             told: AtomicBool::new(false),
             signal: Mutex::default(),
         };
@@ -67,6 +74,7 @@ impl WebSocket {
         let environ = this.environ.lock().take();
         drop(environ);
         py.import("anygate.websocket")?.call_method0("withdraw")?;
+        this.close_refused();
         match result {
             Err(error) if this.is_end(py, &error) => Ok(()),
             result => result,
@@ -94,20 +102,47 @@ impl WebSocket {
     fn accepted(&self, py: Python<'_>) -> PyResult<&Arc<dyn Socket>> {
         match self.socket.get() {
             Some(socket) => Ok(socket),
-            None => self.accept_with(py, None, &ResponseHead::new()),
+            None => self.accept_with(py, None, &ResponseHead::new(), false).map(|(socket, _)| socket),
         }
     }
 
+    /// Returns the socket, and whether it was accepted just now and in this way. `unasked`: without a word of the
+    /// application.
     fn accept_with(
         &self,
         py: Python<'_>,
         protocol: Option<&[u8]>,
         head: &ResponseHead,
-    ) -> PyResult<&Arc<dyn Socket>> {
-        let accepted = py
-            .detach(|| self.call().upgrade(|response| response.accept_websocket(head, protocol)))?
-            .map_err(send_error)?;
-        Ok(self.socket.get_or_init(|| accepted))
+        unasked: bool,
+    ) -> PyResult<(&Arc<dyn Socket>, bool)> {
+        py.detach(|| {
+            let _one_at_a_time = self.accepting.lock();
+            if let Some(socket) = self.socket.get() {
+                return Ok((socket, false));
+            }
+            // What the application then writes is dropped, and it may end at once.
+            self.unasked.store(unasked, Ordering::Relaxed);
+            let accepted = self.call().upgrade(|response| response.accept_websocket(head, protocol))?;
+            let accepted = accepted.map_err(send_error)?;
+            Ok((self.socket.get_or_init(|| accepted), true))
+        })
+    }
+
+    /// The application responds as if it had not been accepted: its client is told why it is closed.
+    fn close_refused(&self) {
+        let (Some(socket), true) = (self.socket.get(), self.unasked.load(Ordering::Relaxed)) else { return };
+        let head = self.call().head();
+        let Some(head) = head.as_ref().filter(|head| head.status() >= 400) else { return };
+        let reason = format!("{} {}", head.status(), String::from_utf8_lossy(head.reason()));
+        socket
+            .close(if head.status() < 500 { code::POLICY } else { code::INTERNAL_ERROR }, reason.trim_end());
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "the application refused a WebSocket ({reason}) that had been accepted while it held it; the client \
+                 sees a close instead of the status (websocket_accept_after)"
+            );
+        });
     }
 
     fn of_environ(&self, py: Python<'_>, key: &str) -> PyResult<Option<Py<PyAny>>> {
@@ -160,14 +195,34 @@ impl WebSocket {
         subprotocol: Option<&str>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        if self.socket.get().is_some() {
-            return Err(WebSocketError::new_err("the WebSocket was accepted already"));
-        }
         let mut head = ResponseHead::new();
         if let Some(headers) = headers {
             add_fields(&mut head, headers)?;
         }
-        self.accept_with(py, subprotocol.map(str::as_bytes), &head).map(|_| ())
+        let (_, is_new) = self.accept_with(py, subprotocol.map(str::as_bytes), &head, false)?;
+        let asks_for_nothing = subprotocol.is_none() && headers.is_none();
+        if is_new || (asks_for_nothing && self.unasked.swap(false, Ordering::Relaxed)) {
+            return Ok(());
+        }
+        let why = match self.unasked.load(Ordering::Relaxed) {
+            true => ", since the application held it without using it (websocket_accept_after)",
+            false => "",
+        };
+        Err(WebSocketError::new_err(format!("the WebSocket was accepted already{why}")))
+    }
+
+    /// Whether the application has neither used it nor begun another response.
+    fn is_undecided(&self, py: Python<'_>) -> bool {
+        let call = self.call();
+        self.socket.get().is_none()
+            && !call.is_upgraded()
+            && !call.has_head()
+            && matches!(py.detach(|| call.is_started()), Ok(false))
+    }
+
+    /// Accepts it without a word of the application.
+    fn accept_unasked(&self, py: Python<'_>) -> PyResult<()> {
+        self.accept_with(py, None, &ResponseHead::new(), true).map(|_| ())
     }
 
     /// The next message: `str` for text, `bytes` for others, `None` when the WebSocket is closed. Raises TimeoutError when

@@ -203,6 +203,18 @@ rows! {
                   `https://example.org`, gets 403. Clients that are not browsers send no `Origin` and are accepted.",
         ..LIMIT
     },
+    WEBSOCKET_ACCEPT_AFTER: Option<Duration> = Opt {
+        name: "websocket_accept_after",
+        kind: Kind::TimeLimit,
+        default: "300ms",
+        metavar: "TIME",
+        help: "time after which a WebSocket that the application has taken and not used is accepted; 0: only by use",
+        details: "The first use of `wsgi.websocket` accepts the WebSocket. An application that waits for something to \
+                  send would keep its client waiting without this. To refuse a WebSocket with a status, or to accept \
+                  it with fields, an application that needs longer decides before it takes `wsgi.websocket` out of \
+                  its environ. A client that offers subprotocols is accepted by use only.",
+        ..LIMIT
+    },
     WEBSOCKET_PING_INTERVAL: Duration = Opt {
         name: "websocket_ping_interval",
         kind: Kind::Duration,
