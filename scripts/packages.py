@@ -20,6 +20,8 @@ PROGRAMS = {
     # Clients.
     "curl": "curl",
     "h2load": "nghttp2-client",
+    # Checks units.
+    "systemd-analyze": "systemd",
     # What servers of one site share.
     "redis-server": "redis-server",
     # To build other servers from their packages, and to run them.

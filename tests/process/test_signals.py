@@ -283,22 +283,41 @@ class TestServiceManager:
 
     def test_it_is_told_of_readiness_reload_and_end(self, serve, manager, tmp_path):
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
-        served = serve(CONTRACT, environment=environment)
+        served = serve(CONTRACT, "--drain-delay", "1h", environment=environment)
 
         def wait_for(word):
             while word not in (told := manager.recv(4096).decode()).split("\n"):
                 pass
             return told
 
-        wait_for("READY=1")
+        assert "EXTEND_TIMEOUT_USEC=70000000" in wait_for("STATUS=Starting workers")
+        assert "STATUS=Serving with 1 workers" in wait_for("READY=1")
         wait_for("WATCHDOG=1")
         wait_for("WATCHDOG=1")
         served.send_signal(signal.SIGHUP)
-        assert "MONOTONIC_USEC=" in wait_for("RELOADING=1")
+        told = wait_for("RELOADING=1")
+        assert "MONOTONIC_USEC=" in told
+        assert "EXTEND_TIMEOUT_USEC=70000000" in told
         wait_for("READY=1")
         served.send_signal(signal.SIGTERM)
-        wait_for("STOPPING=1")
+        # drain_delay and graceful_timeout are the site's: a service manager with less patience cuts nothing off.
+        assert "EXTEND_TIMEOUT_USEC=3640000000" in wait_for("STOPPING=1")
+        let_pass(*SAME_SIGNAL)
+        served.send_signal(signal.SIGTERM)
+        assert "EXTEND_TIMEOUT_USEC=40000000" in wait_for("STATUS=Finishing requests")
         assert served.wait() == 0
+
+    def test_a_reload_that_fails_ends(self, serve, manager, tmp_path):
+        (tmp_path / "app.py").write_text(
+            "def app(environ, start_response):\n    start_response('200 OK', [])\n    return []\n"
+        )
+        served = serve("app:app", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        (tmp_path / "app.py").write_text("no code")
+        served.send_signal(signal.SIGHUP)
+        told = []
+        while not told or not told[-1].startswith("RELOADING=1"):
+            told.append(manager.recv(4096).decode())
+        assert manager.recv(4096).decode().startswith("READY=1\n")
 
     @pytest.mark.parametrize("preload", [(), ("--preload",)])
     def test_its_variables_are_for_nobody_else(self, serve, manager, tmp_path, preload):
@@ -307,9 +326,16 @@ class TestServiceManager:
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n    return [subprocess.run(['env'], capture_output=True).stdout]\n"
         )
-        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_PID": "1", "LISTEN_FDS": "2"}
-        served = serve("app:app", *preload, environment=environment)
-        assert not [line for line in served.get().text.split("\n") if line.startswith(("NOTIFY_", "LISTEN_"))]
+        own = {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "LISTEN_PID": "1",
+            "LISTEN_FDS": "2",
+            "LISTEN_FDNAMES": "http",
+        }
+        own |= {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"}
+        names = [line.partition("=")[0] for line in serve("app:app", *preload, environment=own).get().text.split("\n")]
+        assert "PATH" in names
+        assert not own.keys() & set(names)
 
     def test_its_sockets_are_served(self, launch):
         with contextlib.ExitStack() as stack:

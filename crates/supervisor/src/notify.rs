@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use anygate_sys::clock;
 
+/// Time beyond a limit in which the supervisor enforces it and ends itself.
+const MARGIN: Duration = Duration::from_secs(10);
+
 /// The service manager, if there is one that wants to be told.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
@@ -45,20 +48,41 @@ impl ServiceManager {
         }
     }
 
+    /// The first workers start, for at most so long.
+    pub(crate) fn starting(&self, limit: Duration) {
+        self.tell(&format!("STATUS=Starting workers\n{}", extension(limit)));
+    }
+
     pub(crate) fn serving(&self, workers: usize) {
         self.tell(&format!("READY=1\nSTATUS=Serving with {workers} workers"));
     }
 
-    pub(crate) fn reloading(&self) {
+    /// The number of workers has changed.
+    pub(crate) fn scaled(&self, workers: usize) {
+        self.tell(&format!("STATUS=Serving with {workers} workers"));
+    }
+
+    /// New workers start beside the old ones, for at most so long.
+    pub(crate) fn reloading(&self, limit: Duration) {
         let now = clock::monotonic().as_micros();
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=Starting new workers"));
+        let extension = extension(limit);
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=Starting new workers\n{extension}"));
     }
 
-    pub(crate) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=Finishing requests");
+    /// Balancers are told of the end for `delay`; then requests finish, for at most `limit`.
+    pub(crate) fn leaving(&self, delay: Duration, limit: Duration) {
+        let extension = extension(delay.saturating_add(limit));
+        self.tell(&format!(
+            "STOPPING=1\nSTATUS=Serving until balancers know of the end ({delay:?})\n{extension}"
+        ));
     }
 
-    /// Tells that the supervisor lives, if it is time; gives how long it will not be.
+    /// Requests finish, for at most so long.
+    pub(crate) fn stopping(&self, limit: Duration) {
+        self.tell(&format!("STOPPING=1\nSTATUS=Finishing requests\n{}", extension(limit)));
+    }
+
+    /// Tells that the supervisor lives, if it is time; returns how long it will not be.
     pub(crate) fn turn(&mut self, now: Instant) -> Option<Duration> {
         let (interval, next) = (self.interval?, self.next?);
         if next > now {
@@ -75,6 +99,11 @@ impl ServiceManager {
             tracing::warn!("cannot tell the service manager {text:?}: {error}");
         }
     }
+}
+
+/// Asks for so much time, and a little more: a service manager must not cut off what has a limit of its own.
+fn extension(limit: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", limit.saturating_add(MARGIN).as_micros())
 }
 
 #[cfg(test)]
@@ -94,7 +123,9 @@ mod tests {
         };
         manager.serving(3);
         assert_eq!(heard(), "READY=1\nSTATUS=Serving with 3 workers");
-        manager.reloading();
+        manager.starting(Duration::from_secs(60));
+        assert_eq!(heard(), "STATUS=Starting workers\nEXTEND_TIMEOUT_USEC=70000000");
+        manager.reloading(Duration::MAX);
         assert!(heard().starts_with("RELOADING=1\nMONOTONIC_USEC="));
         let now = Instant::now();
         assert_eq!(manager.turn(now), Some(Duration::from_secs(1)));

@@ -32,7 +32,7 @@ impl Supervisor<'_> {
             }
         }
         tracing::info!("reloading: starting {} new workers", self.target);
-        self.manager.reloading();
+        self.manager.reloading(self.plan.worker_start_timeout);
         self.generation += 1;
         self.phase = Phase::Reloading;
         self.replace_at = None;

@@ -179,6 +179,7 @@ impl<'a> Supervisor<'a> {
     /// Tells a service manager how things are.
     pub fn set_service_manager(&mut self, manager: ServiceManager) {
         self.manager = manager;
+        self.manager.starting(self.plan.worker_start_timeout);
     }
 
     /// What the supervisor itself counts.
@@ -429,7 +430,7 @@ impl<'a> Supervisor<'a> {
                 let delay = self.plan.drain_delay;
                 tracing::info!("stopping in {delay:?} (drain_delay); a second signal skips that");
                 self.children.tell_all(WorkerOrder::Leave);
-                self.manager.stopping();
+                self.manager.leaving(delay, self.plan.graceful_timeout);
                 self.phase = Phase::Leaving(now + delay);
             }
             Phase::Starting | Phase::Serving | Phase::Reloading => self.end(0),
@@ -454,6 +455,7 @@ impl<'a> Supervisor<'a> {
     fn scale(&mut self, target: usize) {
         let target = target.clamp(1, WORKERS_MAX);
         tracing::info!("{} workers instead of {}", target, self.target);
+        self.manager.scaled(target);
         let surplus = self.children.active(self.generation).saturating_sub(target);
         self.target = target;
         let serving = self.children.iter().filter(|child| !matches!(child.stage, Stage::Retiring(_)));
@@ -495,7 +497,7 @@ impl<'a> Supervisor<'a> {
             tracing::info!("stopping: workers finish their requests; a second signal stops them at once");
         }
         self.phase = Phase::Ending(exit);
-        self.manager.stopping();
+        self.manager.stopping(self.plan.graceful_timeout);
         if let Some(schedule) = &mut self.schedule {
             schedule.end(SystemTime::now(), self.plan.graceful_timeout);
         }
