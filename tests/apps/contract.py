@@ -231,6 +231,21 @@ def hop_by_hop(environ, start_response):
 
 
 @route
+def frames_itself(environ, start_response):
+    """Chunks of its own, in the way that the query names, or data without chunks."""
+    blocks = [b"5\r\nhello\r\n", b"0\r\n\r\n"]
+    how = environ["QUERY_STRING"]
+    write = start_response("200 OK", [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")])
+    if how == "data":
+        return [b"hello"]
+    if how == "write":
+        for block in blocks:
+            write(block)
+        return []
+    return blocks if how == "list" else iter(blocks)
+
+
+@route
 def own_fields(environ, start_response):
     start_response("200 OK", [("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("Server", "mine"), ("Content-Length", "2")])
     return [b"ok"]

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from conftest import APPS
+from http2_frames import Client, plain
 
 
 def test_environ_has_what_pep_3333_names(echo):
@@ -63,6 +64,43 @@ def test_names_with_underscores_and_proxy_are_dropped(echo):
     assert seen["HTTP_X_USER"] == "real"
     assert "HTTP_PROXY" not in seen
     assert "CONTENT_LENGTH" not in seen
+
+
+def test_the_log_says_once_that_names_with_underscores_are_dropped(serve):
+    served = serve(APPS / "contract.py")
+    for _ in range(2):
+        served.get("/echo", fields=[("access_token", "s3"), ("X_Api_Key", "k")])
+    with Client(plain(served.address)) as client:
+        client.ask("GET", "/echo", [("access_token", "s3")])
+    served.wait_for_log('the field "access_token"')
+    assert served.log().count("with _ in their names") == 1
+    assert "s3" not in served.log()
+
+
+def test_fields_of_the_server_are_dropped_and_each_is_told_of_once(serve):
+    served = serve(APPS / "contract.py")
+    for _ in range(2):
+        answer = served.get("/hop_by_hop")
+        assert answer["X-A"] == "1"
+        assert not {"Transfer-Encoding", "Keep-Alive", "Upgrade", "Proxy-Authenticate"} & {
+            name for name, _ in answer.fields
+        }
+    for name in ("transfer-encoding", "keep-alive", "upgrade", "proxy-authenticate", "proxy-authorization"):
+        served.wait_for_log(f"the field {name} of the application's response is not sent")
+        assert served.log().count(f"the field {name} ") == 1
+    assert "the field connection" not in served.log()
+
+
+@pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+def test_an_application_that_frames_its_response_itself_fails_and_sends_no_chunks_as_data(serve, concurrency):
+    served = serve(APPS / "contract.py", "--concurrency", concurrency)
+    for how in ("list", "blocks", "write"):
+        assert served.get(f"/frames_itself?{how}").status == 500
+        with Client(plain(served.address)) as client:
+            assert client.ask("GET", f"/frames_itself?{how}").status == 500
+    served.wait_for_log("the application frames its response itself", 6)
+    # Whoever only names the coding, as proxies do, has its data sent.
+    assert served.get("/frames_itself?data").body == b"hello"
 
 
 def test_repeated_fields_are_joined(echo):

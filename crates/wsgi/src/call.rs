@@ -16,6 +16,7 @@ use pyo3::types::PyBytes;
 
 use crate::ffi::Loan;
 use crate::forks::{self, Origin};
+use crate::ignored_fields::{is_chunked_already, tell_of_dropped};
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
@@ -148,8 +149,9 @@ impl Call {
         self.head().is_some()
     }
 
-    /// Sends the head if it was not sent; `body_length` as in [`Response::start`].
-    pub(crate) fn start(&self, body_length: Option<u64>) -> PyResult<()> {
+    /// Sends the head if it was not sent; `body_length` as in [`Response::start`]. `first`: what the body begins with, as far
+    /// as it is known.
+    pub(crate) fn start(&self, body_length: Option<u64>, first: &[u8]) -> PyResult<()> {
         if self.is_started()? {
             return Ok(());
         }
@@ -159,6 +161,14 @@ impl Call {
             let message = "the application gave a body, or ended, without calling start_response()";
             return Err(PyAssertionError::new_err(message));
         };
+        if is_chunked_already(head, first) {
+            // PEP 3333: "servers should check for errors in the headers at the time start_response is called, so that an error
+            // can be raised while the application is still running"; hop-by-hop features are "a fatal error".
+            let message = "the application frames its response itself (Transfer-Encoding: chunked, with chunks in its \
+                           body); framing is the server's affair (PEP 3333), so it should yield the data alone";
+            return Err(PyAssertionError::new_err(message));
+        }
+        tell_of_dropped(head);
         self.on_response(|response| response.start(head, body_length))
     }
 
@@ -184,7 +194,7 @@ impl Call {
         if length == 0 {
             return Ok(());
         }
-        self.start(whole.then_some(length as u64))?;
+        self.start(whole.then_some(length as u64), block.as_bytes())?;
         self.write(block)?;
         self.flush(block.py())
     }
@@ -194,7 +204,7 @@ impl Call {
         let bytes = data
             .cast::<PyBytes>()
             .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
-        self.start(None)?;
+        self.start(None, bytes.as_bytes())?;
         self.block(bytes, false)
     }
 

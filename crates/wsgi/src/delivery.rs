@@ -19,7 +19,7 @@ pub(crate) fn blocks<'py>(
     block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Option<usize>> {
     if from == 0 {
-        call.start(Some(length(count, &block)?))?;
+        call.start(Some(length(count, &block)?), &first(count, &block)?)?;
     }
     for index in from..count {
         if index > 0 && !call.has_room() {
@@ -42,6 +42,26 @@ pub(crate) fn length<'py>(
     Ok(total)
 }
 
+/// The beginning of the first block that is not empty.
+pub(crate) fn first<'py>(
+    count: usize,
+    block: &impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<[u8; FIRST_BYTES]> {
+    let mut first = [0; FIRST_BYTES];
+    for index in 0..count {
+        let block = block(index)?;
+        let bytes = bytes(&block)?.as_bytes();
+        if !bytes.is_empty() {
+            first.iter_mut().zip(bytes).for_each(|(place, &byte)| *place = byte);
+            break;
+        }
+    }
+    Ok(first)
+}
+
+/// Bytes that tell how a body begins.
+const FIRST_BYTES: usize = 24;
+
 /// Sends each block as the application yields it. `anygate.greenlets` has the same loop for its calls.
 pub(crate) fn deliver(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> {
     if send_file(call, iterable)? {
@@ -58,7 +78,7 @@ pub(crate) fn deliver(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> 
         call.block(block, first && iterable.len().is_ok_and(|count| count == 1))?;
         first = false;
     }
-    call.start(Some(0))
+    call.start(Some(0), &[])
 }
 
 /// Sends what the application returned if it is a file that the kernel can send; says whether it was.
@@ -68,7 +88,7 @@ pub(crate) fn send_file(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<bo
         && let Some(FileRest { file, offset, length }) = wrapper.get().rest(py)?
     {
         let announced = call.content_length();
-        call.start(Some(length))?;
+        call.start(Some(length), &[])?;
         // PEP 3333: transmission ends at the announced length; a file that is shorter makes a broken response.
         let length = announced.map_or(length, |announced| announced.min(length));
         py.detach(|| call.on_response(|response| response.send_file(OwnedFd::from(file), offset, length)))?;

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::ffi::latin1;
+use crate::ignored_fields::tell_of_underscore;
 use crate::input::InputStream;
 
 /// Field names that clients and front servers send most, in the spelling of HTTP/1.1 clients; the lower case that others
@@ -325,7 +326,11 @@ fn make_room(template: &Bound<'_, PyDict>) -> PyResult<()> {
 /// (CVE-2016-1000110). Framing is the server's affair, and the host is set from the request's authority.
 fn place(py: Python<'_>, name: &[u8]) -> PyResult<FieldRule> {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    if name.contains(&b'_') || is("proxy") || is("host") || is_framing(name) {
+    if name.contains(&b'_') {
+        tell_of_underscore(name);
+        return Ok(FieldRule::Nowhere);
+    }
+    if is("proxy") || is("host") || is_framing(name) {
         return Ok(FieldRule::Nowhere);
     }
     if is("content-type") {

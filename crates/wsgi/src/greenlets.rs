@@ -322,7 +322,7 @@ impl GreenletCall {
 
     /// All blocks were given.
     fn end_of_blocks(slf: &Bound<'_, Self>) -> PyResult<()> {
-        call(slf).start(Some(0))
+        call(slf).start(Some(0), &[])
     }
 
     /// Tells of what the application raised; returns whether the site's function is to know of it.

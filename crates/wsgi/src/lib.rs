@@ -8,6 +8,7 @@
 //! * [`failures`]: says what went wrong. * [`interrupt`]: breaking off calls that take too long.
 //! * [`forks`]: processes that the application forks in a request.
 //! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
+//! * [`ignored_fields`]: tells of fields that get lost on their way.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim responses.
 //! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, contexts, forking.
@@ -26,6 +27,7 @@ pub mod ffi;
 mod file_wrapper;
 mod forks;
 mod greenlets;
+mod ignored_fields;
 mod input;
 mod interrupt;
 mod options;

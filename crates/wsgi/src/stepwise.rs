@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::call::{Call, Lender};
-use crate::delivery::{bytes, length};
+use crate::delivery::{bytes, first, length};
 use crate::file_wrapper::FileWrapper;
 use crate::start_response::begin;
 
@@ -57,7 +57,7 @@ impl Steps {
         block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
         wanted: impl FnOnce() -> bool,
     ) -> PyResult<bool> {
-        self.0.start(Some(length(count, &block)?))?;
+        self.0.start(Some(length(count, &block)?), &first(count, &block)?)?;
         if !wanted() {
             return Ok(false);
         }
@@ -73,11 +73,11 @@ impl Steps {
             return Ok(());
         }
         let rest = file.get().rest(file.py())?;
-        self.0.start(rest.map(|rest| rest.length))
+        self.0.start(rest.map(|rest| rest.length), &[])
     }
 
     /// All blocks were given.
     pub fn end_of_blocks(&self) -> PyResult<()> {
-        self.0.start(Some(0))
+        self.0.start(Some(0), &[])
     }
 }

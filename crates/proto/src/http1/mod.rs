@@ -19,7 +19,7 @@ pub use body::{BodyDecoder, Step};
 pub use request::{Decoded, Framing, HeadDecoder};
 pub use response::{
     BodyFraming, CHUNK_END, CONTINUE, LAST_CHUNK, ResponseOptions, encode_chunk_head, encode_head,
-    encode_interim, encode_switch,
+    encode_interim, encode_switch, is_dropped,
 };
 
 /// Fault in the client's bytes.

@@ -178,6 +178,11 @@ pub(crate) fn own(name: &[u8], status: u16) -> Own {
     }
 }
 
+/// Whether a field of an application's response is not sent, since it is the server's affair.
+pub fn is_dropped(name: &[u8], status: u16) -> bool {
+    own(name, status) == Own::Dropped && !(status == 426 && name.eq_ignore_ascii_case(b"upgrade"))
+}
+
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
