@@ -3,6 +3,10 @@
 What h2spec asks of a server is all here, so that it need not be installed.
 """
 
+import os
+import signal
+import socket
+
 import pytest
 from conftest import APPS
 from http2_frames import (
@@ -19,6 +23,7 @@ from http2_frames import (
     HEADERS,
     PADDED,
     PING,
+    PREFACE,
     PRIORITIZED,
     PRIORITY,
     PROTOCOL_ERROR,
@@ -32,6 +37,7 @@ from http2_frames import (
     head,
     plain,
 )
+from waiting import stop
 from wire import send_read
 
 BOTH = END_STREAM | END_HEADERS
@@ -380,3 +386,20 @@ def test_no_preface_is_http_1(echo):
     with Raw(plain(echo.address), hello=False) as raw:
         raw.send(b"INVALID CONNECTION PREFACE\r\n\r\n")
         assert raw.socket.recv(100).startswith(b"HTTP/1.1 ")
+
+
+def test_a_client_that_says_something_and_leaves_is_let_go(serve):
+    served = serve(APPS / "contract.py", "--keepalive-timeout", "300", "--header-timeout", "300")
+    (worker,) = served.workers()
+    for first in (b"", PREFACE, PREFACE + frame(SETTINGS)):
+        with Raw(plain(served.address), hello=False) as raw:
+            if first:
+                raw.send(first).until(SETTINGS)
+            # Both are there when the server looks.
+            stop(worker)
+            try:
+                raw.send((PREFACE + frame(SETTINGS))[len(first) :] + frame(SETTINGS, ACK))
+                raw.socket.shutdown(socket.SHUT_WR)
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            raw.end()

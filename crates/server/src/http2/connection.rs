@@ -183,8 +183,9 @@ impl Http2 {
         }
     }
 
-    /// The socket has bytes.
-    pub(crate) fn set_readable(&self) {
+    /// The socket has bytes. `ended`: behind them is the client's end.
+    pub(crate) fn set_readable(&self, ended: bool) {
+        self.shared.ended.fetch_or(ended, Ordering::Relaxed);
         self.shared.readable.store(true, Ordering::Relaxed);
     }
 

@@ -99,7 +99,7 @@ fn a_streamed_body_calls_its_stream_when_more_came() {
     assert_eq!(body.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(http2.take_called().is_empty());
     client.write_all(b"\0\0\x04\0\x01\0\0\0\x01more").unwrap();
-    http2.set_readable();
+    http2.set_readable(false);
     http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
     assert_eq!(http2.take_called(), [7]);
     assert_eq!(body.read(&mut buffer).unwrap(), 4);
@@ -130,7 +130,7 @@ fn a_panic_inside_h2_ends_only_its_connection() {
     first.want_room(&waker);
     // The reset wakes whoever waits for room, while h2 holds its locks.
     client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
-    http2.set_readable();
+    http2.set_readable(false);
     http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
     assert_eq!(http2.waits(), Waits::Over);
     assert!(second.is_reset());

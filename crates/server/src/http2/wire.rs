@@ -44,7 +44,9 @@ impl AsyncRead for Wire {
                     shared.look_at(room.get(..count).unwrap_or_default());
                     shared.budget.store(budget.saturating_sub(count), Ordering::Relaxed);
                     // A socket gives all it has; a session of TLS may have more.
-                    if count > 0 && count < wanted && self.pipe.stream().is_plain() {
+                    let may_have_more =
+                        shared.ended.load(Ordering::Relaxed) || !self.pipe.stream().is_plain();
+                    if count > 0 && count < wanted && !may_have_more {
                         shared.readable.store(false, Ordering::Relaxed);
                     }
                     buffer.advance(count);

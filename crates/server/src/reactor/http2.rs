@@ -20,6 +20,9 @@ impl Reactor {
         let received = connection.take_input();
         let ends = (Arc::clone(&connection.endpoints), connection.protocol);
         let http2 = Http2::new(Arc::clone(&connection.pipe), ends, received, &self.rules.read, self.now);
+        if connection.more {
+            http2.set_readable(true);
+        }
         connection.state = State::Http2(Box::new(http2));
         self.is_settled(token);
         self.watch(token);

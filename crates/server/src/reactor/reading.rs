@@ -63,7 +63,7 @@ impl Reactor {
                     }
                     State::Http2(ref http2) => {
                         if readable || broken {
-                            http2.set_readable();
+                            http2.set_readable(event.is_read_closed() || broken);
                         }
                         self.look_after(token);
                     }

@@ -20,6 +20,8 @@ const BYTES_PER_WINDOW: usize = 1024;
 pub(crate) struct Shared {
     /// The socket may hold bytes that were not read.
     pub(crate) readable: AtomicBool,
+    /// The client has ended its side, of which no event will tell again.
+    pub(crate) ended: AtomicBool,
     /// The socket takes no more.
     pub(crate) blocked: AtomicBool,
     /// The socket took something.
@@ -52,6 +54,7 @@ impl Shared {
     pub(crate) fn new(read_max_bytes: usize, now: Instant) -> Self {
         Shared {
             readable: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             budget: AtomicUsize::new(read_max_bytes),
