@@ -311,7 +311,7 @@ class GreenletWebSocket:
                 if not self._is_listening:
                     # From now on there is news of each message, and of those that wait.
                     self._is_listening = True
-                    self._call.want_news_of_websocket()
+                    self._call.want_news_of_websocket(self._socket)
                 left = None if until is None else max(until - time.monotonic(), 0)
                 self._runner.wait_for_news(self._call.number_of_websocket, left)
         except WebSocketError:

@@ -10,6 +10,7 @@ use anygate_server::{Ended, Events, Handle, Runner, Service, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
 use crate::loading::{certificates, warn_of_debug, wsgi};
@@ -54,6 +55,11 @@ impl Server {
             return Err(PyValueError::new_err(message));
         }
         Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
+    }
+
+    /// An application may know its server. Whatever is between them can be cleared.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.application)
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {

@@ -4,6 +4,7 @@
 use std::fs::File;
 
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
@@ -24,6 +25,11 @@ impl FileWrapper {
     #[pyo3(signature = (filelike, blksize = 65536, /))]
     fn new(filelike: Py<PyAny>, blksize: isize) -> Self {
         FileWrapper { filelike, block_bytes: blksize }
+    }
+
+    /// A file-like object may know its wrapper. Whatever is between them can be cleared.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.filelike)
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {

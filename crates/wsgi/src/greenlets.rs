@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use anygate_lock::Mutex;
 use anygate_proto::application::{Failed, Hub, HubQueue, LongCall, News};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -179,7 +180,7 @@ impl GreenletQueue {
                     thread: Arc::clone(&self.thread),
                     interrupted: AtomicBool::new(false),
                     queue: Arc::clone(&self.queue),
-                    websocket: OnceLock::new(),
+                    websocket: Mutex::default(),
                 };
                 Some(Bound::new(py, (call, start_response))?.into_any())
             }
@@ -221,7 +222,14 @@ struct GreenletCall {
     /// While it was running, so that the exception may not have been raised yet.
     interrupted: AtomicBool,
     queue: Arc<dyn HubQueue>,
-    websocket: OnceLock<Py<WebSocket>>,
+    /// Until the end of the call, since it has the call too.
+    websocket: Mutex<Option<Py<WebSocket>>>,
+}
+
+impl GreenletCall {
+    fn websocket(&self, py: Python<'_>) -> Option<Py<WebSocket>> {
+        self.websocket.lock().as_ref().map(|websocket| websocket.clone_ref(py))
+    }
 }
 
 /// What is told of a call's WebSocket has the number of the call with this bit.
@@ -264,8 +272,7 @@ impl GreenletCall {
             return Ok((environ, streamed, None));
         }
         let websocket = WebSocket::new(slf.as_super(), &environ)?;
-        // There is one for each call.
-        let _ = this.websocket.set(websocket.clone().unbind());
+        *this.websocket.lock() = Some(websocket.clone().unbind());
         Ok((environ, streamed, Some(websocket)))
     }
 
@@ -275,9 +282,9 @@ impl GreenletCall {
         self.number | OF_WEBSOCKET
     }
 
-    /// Asks for news of the WebSocket, from now on.
-    fn want_news_of_websocket(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(websocket) = self.websocket.get() else { return Ok(()) };
+    /// Asks for news of the call's WebSocket, from now on.
+    fn want_news_of_websocket(&self, websocket: &Bound<'_, WebSocket>) -> PyResult<()> {
+        let py = websocket.py();
         let (queue, number) = (Arc::clone(&self.queue), self.number_of_websocket());
         websocket.get().on_news(py, Box::new(move || queue.tell(number)))
     }
@@ -327,10 +334,10 @@ impl GreenletCall {
 
     /// Tells of what the application raised; returns whether the site's function is to know of it.
     fn settle(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>) -> bool {
-        let websocket = slf.get().websocket.get().map(Py::get);
+        let websocket = slf.get().websocket(slf.py());
         let error = PyErr::from_value(error.clone());
         call(slf).end_if_forked(slf.py(), Some(&error));
-        settle(slf.py(), call(slf), websocket, &error, |error| say_of(slf, error, None))
+        settle(slf.py(), call(slf), websocket.as_ref().map(Py::get), &error, |error| say_of(slf, error, None))
     }
 
     /// Tells of what closing its response raised.
@@ -347,7 +354,8 @@ impl GreenletCall {
             ffi::raise_in_thread(py, thread, None);
         }
         let error = error.map(|error| PyErr::from_value(error.clone()));
-        let error = match this.websocket.get() {
+        let websocket = this.websocket.lock().take();
+        let error = match websocket {
             None => error,
             Some(websocket) => WebSocket::end(websocket.bind(py), error.map_or(Ok(()), Err)).err(),
         };

@@ -14,6 +14,7 @@ use anygate_proto::head::ResponseHead;
 use anygate_proto::websocket::{Kind, code};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyStopIteration, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::call::Call;
@@ -187,6 +188,17 @@ fn send_error(error: SendError) -> PyErr {
 
 #[pymethods]
 impl WebSocket {
+    /// The environ has this object, and an application may keep either.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever has the lock uses the environ, so that it is not garbage.
+        self.environ.try_lock().map_or(Ok(()), |environ| visit.call(&*environ))
+    }
+
+    fn __clear__(&self) {
+        let environ = self.environ.lock().take();
+        drop(environ);
+    }
+
     /// Accepts the WebSocket; `subprotocol` is one of those that the client named, `headers` are added to the response.
     #[pyo3(signature = (subprotocol = None, headers = None))]
     fn accept(
