@@ -255,6 +255,18 @@ class Options(PolicyOptions, total=False):
     worker_start_timeout: float | str | None
     """Maximum time for a worker to import the application."""
 
+    max_requests: int | None
+    """Number of requests after which a worker is replaced; 0: never."""
+
+    max_requests_jitter: int | None
+    """Maximum random addition to max_requests, for each worker."""
+
+    worker_max_age: float | str | None
+    """Time after which a worker is replaced; 0: never."""
+
+    worker_memory_max: int | str | None
+    """Resident memory above which a worker is replaced; 0: no limit."""
+
     cron_mode: Literal["hard", "soft", "external", "none", None]
     """When jobs run: hard (by the clock), soft, external, none."""
 

@@ -35,9 +35,6 @@ pub(crate) enum Form {
 }
 
 const RELOAD: Instead = Nothing("files are not watched; `kill -HUP` or `anygate ctl reload` loads new code");
-const RECYCLE: Instead = Nothing(
-    "workers are not replaced while they work; `anygate ctl reload` replaces them without losing requests",
-);
 const DAEMON: Instead =
     Nothing("anygate stays in the foreground; let systemd, a container or `nohup anygate ... &` run it");
 const OTHER_FILE: Instead =
@@ -202,22 +199,12 @@ const TABLE: &[(&[&str], Instead)] = &[
     (&["m"], Ours("umask")),
     (&["name", "n", "proc_name", "procname", "procname_prefix", "auto_procname", "process_name"], NAME),
     (&["worker_tmp_dir", "tmp_upload_dir"], Ours("temp_dir")),
-    (
-        &[
-            "max_requests",
-            "max_requests_jitter",
-            "limit_max_requests",
-            "max_worker_lifetime",
-            "min_worker_lifetime",
-            "workers_lifetime",
-            "reload_on_rss",
-            "evil_reload_on_rss",
-            "reload_on_as",
-            "workers_max_rss",
-            "R",
-        ],
-        RECYCLE,
-    ),
+    (&["limit_max_requests", "R"], Ours("max_requests")),
+    (&["limit_max_requests_jitter"], Ours("max_requests_jitter")),
+    (&["max_worker_lifetime", "workers_lifetime"], Ours("worker_max_age")),
+    (&["min_worker_lifetime"], Always("workers are replaced one after another")),
+    (&["reload_on_rss", "evil_reload_on_rss", "workers_max_rss"], Ours("worker_memory_max")),
+    (&["reload_on_as"], Use("{worker_memory_max}, which measures resident memory")),
     (
         &[
             "cheaper",

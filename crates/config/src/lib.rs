@@ -24,6 +24,7 @@ mod grammar;
 pub mod help;
 pub mod invalid;
 pub mod log_format;
+mod machine;
 pub mod options;
 pub mod plan;
 pub mod python_types;

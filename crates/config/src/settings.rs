@@ -153,6 +153,7 @@ impl Settings {
                 serde_json::Value::Number(number),
                 Kind::Integer { .. }
                 | Kind::AutoInteger { .. }
+                | Kind::AutoSize { .. }
                 | Kind::Size { .. }
                 | Kind::Duration
                 | Kind::TimeLimit,
@@ -338,6 +339,7 @@ fn expected(kind: Kind) -> &'static str {
         Kind::List => "a string or a list of strings",
         Kind::Integer { .. } => "a whole number",
         Kind::AutoInteger { .. } => "a whole number or \"auto\"",
+        Kind::AutoSize { .. } => "a size such as 65536 or \"64K\", or \"auto\"",
         Kind::Size { .. } => "a size such as 65536 or \"64K\"",
         Kind::Duration | Kind::TimeLimit => "a time such as 30 or \"500ms\"",
         Kind::Mode => "a string of octal digits such as \"660\"",

@@ -46,7 +46,6 @@ pub const BOUNDS: [u64; 16] = [
 const METHODS: Label =
     Label { name: "method", values: &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"] };
 const CLASSES: Label = Label { name: "status", values: &["1xx", "2xx", "3xx", "4xx", "5xx"] };
-const RECYCLES: Label = Label { name: "reason", values: &["stuck"] };
 
 /// A value of a label that code names. Its place among the others is that of its cell among those of a metric.
 pub trait LabelValue {
@@ -85,6 +84,11 @@ label! {
     /// Why a worker ended without being told to.
     DEATHS, DeathReason: "reason",
     Exit = "exit", Signal = "signal", Silent = "silent", Start = "start", Graceful = "graceful"
+}
+label! {
+    /// Why a worker was replaced as a precaution.
+    RECYCLES, RecycleReason: "reason",
+    Stuck = "stuck", Requests = "requests", Age = "age", Memory = "memory"
 }
 label! {
     /// Which log.

@@ -127,6 +127,7 @@ impl Assistant {
             tls: None,
             counts: None,
             peers: None,
+            requests_max: None,
         };
         let plan = server_plan(&plan.server);
         // A signal from elsewhere is for the supervisor.

@@ -54,6 +54,13 @@ impl Server {
             let message = "admin, uwsgi_stats, statsd: a Server has none of these; anygate.serve() has";
             return Err(PyValueError::new_err(message));
         }
+        let process = &plan.process;
+        if process.max_requests > 0 || process.worker_max_age.is_some() || process.worker_memory_max.is_some()
+        {
+            let message = "max_requests, worker_max_age, worker_memory_max: a Server is one worker inside this process, which \
+                           cannot be replaced; anygate.serve() replaces workers";
+            return Err(PyValueError::new_err(message));
+        }
         Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
     }
 
@@ -96,6 +103,7 @@ impl Server {
             tls,
             counts: None,
             peers: None,
+            requests_max: None,
         };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None)?;
         let tender = logs.tender();

@@ -8,15 +8,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
-use anygate_policy::metrics::{self, DeathReason, Outcome};
+use anygate_policy::metrics::{self, DeathReason, Outcome, RecycleReason};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
 use anygate_server::{
-    BetterPeer, Ended, Events, Peers, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks,
+    BetterPeer, Ended, Events, Peers, RequestsMax, Service, SharedRow, Supervision, Tickets, Worker,
+    WriteStacks,
 };
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Renewed, Report, Tended, WorkerBody,
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Reason, Renewed, Report, Tended, WorkerBody,
     WorkerContext,
 };
 use anygate_sys::process::{self, Fork, Pid, User};
@@ -227,7 +228,15 @@ impl WorkerBody for Body {
                 };
                 counts.add(metrics::cell(metrics::WORKER_DEATHS, reason), 1);
             }
-            Event::Stuck => counts.add(metrics::WORKER_RECYCLES, 1),
+            Event::Recycled(reason) => {
+                let reason = match reason {
+                    Reason::Stuck => RecycleReason::Stuck,
+                    Reason::Requests => RecycleReason::Requests,
+                    Reason::Age => RecycleReason::Age,
+                    Reason::Memory => RecycleReason::Memory,
+                };
+                counts.add(metrics::cell(metrics::WORKER_RECYCLES, reason), 1);
+            }
             Event::Ran(well) => counts.add(metrics::cell(metrics::CRON_RUNS, Outcome::of(well)), 1),
             Event::Reloaded(well) => counts.add(metrics::cell(metrics::RELOADS, Outcome::of(well)), 1),
             Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
@@ -315,6 +324,7 @@ impl Body {
             tls,
             counts: row.clone(),
             peers: Some(Arc::new(Sharing(report.peers()))),
+            requests_max: self.requests_max(&report).map_err(server)?,
         };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let teller = report.try_clone().map_err(server)?;
@@ -344,6 +354,20 @@ impl Body {
         let Some(assistant) = &self.assistant else { return Ok(None) };
         let (stacks, file) = (Arc::clone(stacks), assistant.stacks.try_clone()?);
         Ok(Some(Box::new(move || stacks.write(&file))))
+    }
+
+    /// Tells the supervisor when this worker had as many requests as it may, which are others for each.
+    fn requests_max(&self, report: &Report) -> io::Result<Option<RequestsMax>> {
+        let plan = &self.plan.process;
+        if plan.max_requests == 0 {
+            return Ok(None);
+        }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
+        let more = u64::from_ne_bytes(random) % (plan.max_requests_jitter + 1);
+        let teller = report.try_clone()?;
+        let reached = Box::new(move || teller.had_requests());
+        Ok(Some(RequestsMax { count: plan.max_requests + more, reached }))
     }
 
     fn drop_rights(&self) -> Result<(), String> {
@@ -398,7 +422,7 @@ impl Events for Reporting {
     }
 
     fn retiring(&mut self) {
-        self.report.retiring();
+        self.report.stuck();
     }
 }
 

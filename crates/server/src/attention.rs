@@ -1,9 +1,11 @@
 //! Who wants the attention of the reactor's owner, and what everybody may ask about the worker as a whole.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anygate_lock::Mutex;
 use mio::Waker;
+
+use crate::control::RequestsMax;
 
 /// Calls on the owner of the reactor, who may be waiting in it.
 pub(crate) struct Attention {
@@ -14,13 +16,17 @@ pub(crate) struct Attention {
     draining: AtomicBool,
     /// Calls have ended since the supervisor was told.
     responded: AtomicBool,
+    /// Calls that have ended, if somebody is told of a certain number.
+    requests: AtomicU64,
+    requests_max: Option<RequestsMax>,
 }
 
 impl Attention {
     /// `waker` interrupts the reactor's poll.
-    pub(crate) fn new(waker: Waker) -> Self {
+    pub(crate) fn new(waker: Waker, requests_max: Option<RequestsMax>) -> Self {
         let (draining, responded) = (AtomicBool::new(false), AtomicBool::new(false));
-        Attention { called: Mutex::default(), waker, draining, responded }
+        let requests = AtomicU64::new(0);
+        Attention { called: Mutex::default(), waker, draining, responded, requests, requests_max }
     }
 
     /// Has the reactor look after a connection.
@@ -44,6 +50,11 @@ impl Attention {
     /// Notes that a call has ended.
     pub(crate) fn note_response(&self) {
         self.responded.store(true, Ordering::Relaxed);
+        if let Some(max) = &self.requests_max
+            && self.requests.fetch_add(1, Ordering::Relaxed) + 1 == max.count
+        {
+            (max.reached)();
+        }
     }
 
     /// Whether calls have ended since this was asked last.

@@ -17,6 +17,14 @@ pub type Reopen = Box<dyn Fn() + Send + Sync>;
 /// Has the stacks of all threads written down, without waiting for it.
 pub type WriteStacks = Box<dyn Fn() + Send + Sync>;
 
+/// Number of calls after which somebody is told.
+pub struct RequestsMax {
+    /// The number.
+    pub count: u64,
+    /// Tells, on the thread of that call.
+    pub reached: Box<dyn Fn() + Send + Sync>,
+}
+
 /// The counters of this process in shared memory.
 pub type SharedRow = Arc<dyn AsRef<[AtomicU64]> + Send + Sync>;
 

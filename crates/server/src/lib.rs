@@ -42,7 +42,7 @@ mod websocket;
 mod worker;
 
 pub use access_log::{AccessLog, Lines};
-pub use control::{BetterPeer, Events, Peers, Reopen, SharedRow, Supervision, WriteStacks};
+pub use control::{BetterPeer, Events, Peers, Reopen, RequestsMax, SharedRow, Supervision, WriteStacks};
 pub use exchange::error_response;
 pub use threads::call::Call;
 pub use tls::{CertificateError, Tickets, Tls};

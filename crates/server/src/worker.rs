@@ -17,7 +17,9 @@ use mio::{Poll, Token, Waker};
 
 use crate::access_log::AccessLog;
 use crate::attention::Attention;
-use crate::control::{Command, Control, Events, Peers, Reopen, SharedRow, Supervision, WriteStacks};
+use crate::control::{
+    Command, Control, Events, Peers, Reopen, RequestsMax, SharedRow, Supervision, WriteStacks,
+};
 use crate::handshakes::Handshakes;
 use crate::inbox::Inbox;
 use crate::outbox::spool;
@@ -58,6 +60,8 @@ pub struct Service {
     pub counts: Option<SharedRow>,
     /// The workers that accept from the same listeners, if there may be others.
     pub peers: Option<Arc<dyn Peers>>,
+    /// Who is told of a number of calls.
+    pub requests_max: Option<RequestsMax>,
 }
 
 /// How an application is run: on which threads, and how many calls at a time.
@@ -120,8 +124,18 @@ impl Worker {
         supervision: Option<Supervision>,
     ) -> io::Result<(Worker, Handle)> {
         let waits = matches!(service.runner, Runner::Threads(..));
-        let Service { runner, access_log, reopen_logs, write_stacks, files, site, tls, counts, peers } =
-            service;
+        let Service {
+            runner,
+            access_log,
+            reopen_logs,
+            write_stacks,
+            files,
+            site,
+            tls,
+            counts,
+            peers,
+            requests_max,
+        } = service;
         let control = Arc::new(Control::new(supervision, reopen_logs, write_stacks));
         let temp_dir = spool::usable_folder(plan.temp_dir.as_deref());
         let around = rules::Around { access_log, files, site, tls, counts, peers, temp_dir };
@@ -134,7 +148,7 @@ impl Worker {
         forked::watch();
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let call_limits = CallLimits::new(plan.slow_request, plan.request_timeout).map(Arc::new);
-        let attention = Arc::new(Attention::new(waker));
+        let attention = Arc::new(Attention::new(waker, requests_max));
         let inbox = Arc::new(Inbox::new(Arc::clone(&attention)));
         let sampling = Arc::new(Sampling::default());
         let handshakes = Arc::new(Handshakes::default());

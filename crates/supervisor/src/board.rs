@@ -19,7 +19,7 @@ pub(crate) const TRAFFIC: usize = 2;
 const PID: usize = 3;
 /// Seconds since 1970.
 const SINCE: usize = 4;
-/// Not zero when the worker should be replaced.
+/// Why the worker should be replaced, a bit each; 0: it need not be.
 pub(crate) const RETIRING: usize = 5;
 /// Connections of a worker that serves, and one; zero of one that does not.
 const CONNECTIONS: usize = 6;
@@ -40,6 +40,10 @@ pub(crate) const ROWS: usize = SLOTS + 2;
 const ROWS_USED: usize = 0;
 /// In the supervisor's row: number of workers that serve.
 pub(crate) const SERVING: usize = 1;
+
+/// Bits of `RETIRING`: it has a thread that nothing can stop, it had `max_requests`.
+pub(crate) const IS_STUCK: u64 = 1;
+pub(crate) const HAD_REQUESTS: u64 = 2;
 
 /// Values of `STAGE`.
 pub(crate) const STARTING: u64 = 0;
@@ -131,18 +135,26 @@ impl Report {
         self.stage(DRAINING);
     }
 
-    /// The worker serves, but another one should take its place.
-    pub fn retiring(&mut self) {
-        self.tell(RETIRING, 1);
+    /// The worker serves, but another one should take its place: it has a thread that nothing can stop.
+    pub fn stuck(&self) {
+        self.retiring(IS_STUCK);
+    }
+
+    /// The worker serves, but another one should take its place when it is convenient: it had `max_requests`.
+    pub fn had_requests(&self) {
+        self.retiring(HAD_REQUESTS);
+    }
+
+    fn retiring(&self, why: u64) {
+        if let Some(cell) = self.board.cell(self.slot, RETIRING) {
+            cell.fetch_or(why, Ordering::Release);
+        }
+        self.news();
     }
 
     fn stage(&mut self, stage: u64) {
-        self.tell(STAGE, stage);
-    }
-
-    fn tell(&mut self, field: usize, value: u64) {
-        if let Some(cell) = self.board.cell(self.slot, field) {
-            cell.store(value, Ordering::Release);
+        if let Some(cell) = self.board.cell(self.slot, STAGE) {
+            cell.store(stage, Ordering::Release);
         }
         self.news();
     }

@@ -11,15 +11,20 @@ use anygate_sys::shared::Board;
 use anygate_sys::signals::Signal;
 
 use crate::board::{
-    BEATS, Bells, CANCELLED, Counts, DRAINING, FIELDS, GONE, READY, RETIRING, ROWS, SERVING, SIGNALLED,
-    SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
+    BEATS, Bells, CANCELLED, Counts, DRAINING, FIELDS, GONE, HAD_REQUESTS, IS_STUCK, READY, RETIRING, ROWS,
+    SERVING, SIGNALLED, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
 };
-use crate::worker_body::Death;
+use crate::worker_body::{Death, Reason};
 
 /// Signals to end that come within this time are one: whoever tells all processes of a tree tells its supervisor, too.
 pub const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Maximum number of bells; each is a descriptor of every worker.
 const BELLS_MAX: usize = 256;
+
+/// Memory of workers is measured this often,
+const MEASURE: Duration = Duration::from_secs(1);
+/// and this often while a worker has more than three quarters of what it may have.
+const MEASURE_CLOSELY: Duration = Duration::from_millis(100);
 
 /// One worker.
 #[derive(Debug)]
@@ -35,12 +40,34 @@ pub(crate) struct Child {
     pub(crate) unwanted: bool,
     /// It serves until another one takes its place.
     pub(crate) replaced: bool,
+    /// Why it is replaced, if its supervisor decided that.
+    pub(crate) recycled: Option<Reason>,
+    /// It had `max_requests`.
+    pub(crate) had_requests: bool,
+    /// Its memory, when it was measured last.
+    pub(crate) memory: Option<Measured>,
     /// When a signal told it to end. If that is not the end of the tree, another one takes its place.
     signalled: Option<Instant>,
     orders: OrderSender,
     beats: u64,
     beaten: Instant,
     traffic: u64,
+}
+
+/// Memory of a worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    pub(crate) at: Instant,
+    pub(crate) bytes: u64,
+    /// It was above the limit before the first request.
+    pub(crate) from_birth: bool,
+}
+
+impl Measured {
+    /// Time until it is measured again, if it may be `max`.
+    pub(crate) fn pause(self, max: u64) -> Duration {
+        if self.from_birth || self.bytes < max / 4 * 3 { MEASURE } else { MEASURE_CLOSELY }
+    }
 }
 
 /// State of a worker's life.
@@ -115,6 +142,9 @@ impl Children {
             killed: None,
             unwanted: false,
             replaced: false,
+            recycled: None,
+            had_requests: false,
+            memory: None,
             signalled: None,
             orders,
             beats: 0,
@@ -131,6 +161,10 @@ impl Children {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Child> {
         self.list.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.list.iter_mut()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -165,7 +199,9 @@ impl Children {
                 child.stage = Stage::Ready(now);
                 child.beaten = now;
             }
-            if read(RETIRING) != 0 && !child.replaced {
+            let retiring = read(RETIRING);
+            child.had_requests = retiring & HAD_REQUESTS != 0;
+            if retiring & IS_STUCK != 0 && !child.replaced {
                 child.replaced = true;
                 stuck += 1;
                 tracing::warn!(

@@ -4,6 +4,7 @@
 //! * [`sockets`]: the listening sockets of a plan. * [`supervisor`]: the supervisor's loop. * [`children`]: its workers.
 //! * [`worker_body`]: what a worker is given. * [`board`]: the table in shared memory in which processes report.
 //! * [`orders`]: what the assistant can ask. * [`backoff`]: the pause before a dead worker is replaced.
+//! * [`recycling`]: workers that are replaced although they serve.
 //! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
 //! * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
 //! * [`notify`]: what the service manager is told.
@@ -16,6 +17,7 @@ mod children;
 mod notify;
 mod orders;
 mod pid_file;
+mod recycling;
 mod reload;
 mod schedule;
 pub mod sockets;
@@ -30,7 +32,7 @@ pub use orders::Orders;
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use supervisor::{Exit, Reaping, Supervisor};
-pub use worker_body::{AssistantContext, Death, Event, Renewed, Tended, WorkerBody, WorkerContext};
+pub use worker_body::{AssistantContext, Death, Event, Reason, Renewed, Tended, WorkerBody, WorkerContext};
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;

@@ -19,7 +19,7 @@ use crate::orders;
 use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
 use crate::template::Template;
-use crate::worker_body::{Event, WorkerBody};
+use crate::worker_body::{Event, Reason, WorkerBody};
 
 const SIGNALS: [Signal; 8] = [
     Signal::Term,
@@ -262,7 +262,8 @@ impl<'a> Supervisor<'a> {
             true => Some(self.replace_at.unwrap_or(now)),
             false => None,
         };
-        let moments = due.into_iter().chain(templates).chain(leaving).chain(missing);
+        let measuring = self.measure_again(now);
+        let moments = measuring.into_iter().chain(due).chain(templates).chain(leaving).chain(missing);
         let pauses = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs).chain(manager);
         let pauses = pauses.chain(moments.map(|at| at.saturating_duration_since(now)));
         pauses.min().map_or(TICK, |pause| pause.min(TICK))
@@ -332,8 +333,9 @@ impl<'a> Supervisor<'a> {
     /// Reads what workers tell.
     fn look(&mut self, now: Instant) {
         for _ in 0..self.children.look(now) {
-            self.body.count(Event::Stuck, self.children.counts());
+            self.body.count(Event::Recycled(Reason::Stuck), self.children.counts());
         }
+        self.measure(now);
     }
 
     /// Runs the jobs that are due; returns how long none will be.
@@ -363,6 +365,7 @@ impl<'a> Supervisor<'a> {
             Phase::Serving => {
                 if self.children.ready(self.generation) >= self.target {
                     self.children.retire(now + self.plan.graceful_timeout, |child| child.replaced);
+                    self.recycle(now);
                 }
             }
             Phase::Starting | Phase::Reloading => {

@@ -89,14 +89,27 @@ pub enum Event {
     Started,
     /// A worker ended without being told to.
     Died(Death),
-    /// A worker is to be replaced, because it has a thread that nothing can stop.
-    Stuck,
+    /// A worker is to be replaced, although it serves.
+    Recycled(Reason),
     /// A job has ended; whether well.
     Ran(bool),
     /// A reload ended; whether the new workers serve.
     Reloaded(bool),
     /// This many workers serve.
     Serving(usize),
+}
+
+/// Why a worker that serves is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It has a thread that nothing can stop.
+    Stuck,
+    /// It had `max_requests`.
+    Requests,
+    /// It has lived for `worker_max_age`.
+    Age,
+    /// It has more memory than `worker_memory_max`.
+    Memory,
 }
 
 /// How a worker died.

@@ -247,7 +247,16 @@ pub fn keep_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Bytes of this process that are in memory; `None` where the system does not say (proc_pid_statm(5)).
 pub fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    resident("/proc/self/statm")
+}
+
+/// The same of another process; `None`: there is no such process, either.
+pub fn resident_bytes_of(pid: Pid) -> Option<u64> {
+    resident(&format!("/proc/{pid}/statm"))
+}
+
+fn resident(path: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }

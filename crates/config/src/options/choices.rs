@@ -46,6 +46,17 @@ pub enum QueueMax {
     Count(usize),
 }
 
+/// How much memory a worker may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// Its share of what there is.
+    Auto,
+    /// Any amount.
+    Unlimited,
+    /// This many bytes.
+    Bytes(u64),
+}
+
 choices! {
     /// How a worker runs requests concurrently.
     #[derive(Default)]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, QueueMax, SecurityProfile,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax,
+    SecurityProfile,
 };
 use super::opt::{Kind, Opt};
 use crate::value::Value;
@@ -128,6 +129,8 @@ pub enum Shape {
     Mode,
     /// An integer, or `auto`.
     AutoNumber,
+    /// A size, or `auto`.
+    AutoSize,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -153,6 +156,7 @@ impl Shape {
             | (Shape::Duration, Kind::Duration)
             | (Shape::TimeLimit, Kind::TimeLimit)
             | (Shape::AutoNumber, Kind::AutoInteger { .. })
+            | (Shape::AutoSize, Kind::AutoSize { .. })
             | (Shape::Mode, Kind::Mode) => true,
             (Shape::Number(type_max), Kind::Integer { max, .. } | Kind::Size { max, .. }) => max <= type_max,
             (Shape::Choice(words), Kind::Choice(of_row)) => are_the_same(words, of_row),
@@ -283,6 +287,20 @@ impl Typed for QueueMax {
             Some(Value::Number(number)) => {
                 Some(QueueMax::Count(usize::try_from(number).unwrap_or(usize::MAX)))
             }
+            _ => None,
+        }
+    }
+}
+
+impl Typed for MemoryMax {
+    const SHAPE: Shape = Shape::AutoSize;
+    const DEFAULT: DefaultValue = DefaultValue::Set;
+
+    fn of(value: Option<Value>) -> Option<Self> {
+        match value {
+            Some(Value::Text(_)) => Some(MemoryMax::Auto),
+            Some(Value::Number(0)) => Some(MemoryMax::Unlimited),
+            Some(Value::Number(bytes)) => Some(MemoryMax::Bytes(bytes)),
             _ => None,
         }
     }

@@ -18,7 +18,8 @@ mod sockets;
 pub use admin::*;
 pub use application::*;
 pub use choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, QueueMax, SecurityProfile,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax,
+    SecurityProfile,
 };
 pub use key::{DefaultValue, Key, Shape, Typed};
 pub use limits::*;

@@ -60,6 +60,11 @@ pub enum Kind {
         /// Largest.
         max: u64,
     },
+    /// As `Size`, or `auto`.
+    AutoSize {
+        /// Largest.
+        max: u64,
+    },
     /// Time: `30` (seconds), `500ms`, `30s`, `2m`, `1h`. Never zero.
     Duration,
     /// As `Duration`, or `0` for no limit.

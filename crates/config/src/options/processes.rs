@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choices::{Concurrency, CronMode};
+use super::choices::{Concurrency, CronMode, MemoryMax};
 use super::key::rows;
-use super::opt::{BASE, Kind, Opt, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
 
 const PROCESS: Opt = Opt { section: Section::Processes, ..BASE };
 
@@ -88,6 +88,47 @@ rows! {
         default: "60s",
         metavar: "TIME",
         help: "maximum time for a worker to import the application",
+        ..PROCESS
+    },
+    MAX_REQUESTS: u64 = Opt {
+        name: "max_requests",
+        kind: Kind::Integer { min: 0, max: 1 << 40 },
+        default: "0",
+        metavar: "N",
+        help: "number of requests after which a worker is replaced; 0: never",
+        details: "The new worker is ready before the old one stops accepting, finishes its requests and ends. Workers are \
+                  replaced one after another, so a worker may handle more requests while another one is replaced. See \
+                  [the guide](guide/processes.md).",
+        ..PROCESS
+    },
+    MAX_REQUESTS_JITTER: u64 = Opt {
+        name: "max_requests_jitter",
+        kind: Kind::Integer { min: 0, max: 1 << 40 },
+        default: "0",
+        metavar: "N",
+        help: "maximum random addition to max_requests, for each worker",
+        details: "Keeps workers that started together from reaching `max_requests` together.",
+        ..PROCESS
+    },
+    WORKER_MAX_AGE: Option<Duration> = Opt {
+        name: "worker_max_age",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "time after which a worker is replaced; 0: never",
+        details: "Workers are replaced one after another, as with `max_requests`.",
+        ..PROCESS
+    },
+    WORKER_MEMORY_MAX: MemoryMax = Opt {
+        name: "worker_memory_max",
+        kind: Kind::AutoSize { max: BYTES_MAX },
+        default: "0",
+        metavar: "SIZE|auto",
+        help: "resident memory above which a worker is replaced; 0: no limit",
+        details: "The resident set size, as `ps` and `top` show it (RSS); with `preload` it includes the pages that workers \
+                  share. `auto`: nine tenths of the memory of this machine, or of its container (cgroup), divided by the \
+                  number of workers and one more. Workers are replaced one after another, as with `max_requests`. A worker \
+                  that exceeds the limit when it has loaded the application is reported, and not replaced for that reason.",
         ..PROCESS
     },
     CRON_MODE: Option<CronMode> = Opt {

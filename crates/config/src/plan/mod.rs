@@ -80,12 +80,13 @@ impl Plan {
         let certificates = tls::certificates(&read)?;
         let binds = address::binds(&read, application.is_native(), !certificates.is_empty())?;
         let home = application.home(&read);
+        let workers = read.get(options::WORKERS);
         Ok(Plan {
             socket: SocketPlan::check(&read)?,
             tls: TlsPlan::check(&read, certificates)?,
-            workers: read.get(options::WORKERS),
+            workers,
             server: ServerPlan::check(&read, &binds, &application)?,
-            process: ProcessPlan::check(&read),
+            process: ProcessPlan::check(&read, workers),
             log: LogPlan::check(&read, home)?,
             cron: CronPlan::check(&read, home, application.chdir.as_deref())?,
             admin: AdminPlan::check(&read)?,

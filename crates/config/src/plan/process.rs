@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::Reader;
-use crate::options;
+use crate::machine;
+use crate::options::{self, MemoryMax};
 
 /// Time for balancers to hear that a site is not ready any more: Kubernetes takes seconds to tell all its nodes.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
@@ -21,10 +22,16 @@ pub struct ProcessPlan {
     pub graceful_timeout: Duration,
     pub worker_timeout: Duration,
     pub worker_start_timeout: Duration,
+    /// 0: any number.
+    pub max_requests: u64,
+    pub max_requests_jitter: u64,
+    pub worker_max_age: Option<Duration>,
+    /// In bytes.
+    pub worker_memory_max: Option<u64>,
 }
 
 impl ProcessPlan {
-    pub(super) fn check(read: &Reader<'_>) -> ProcessPlan {
+    pub(super) fn check(read: &Reader<'_>, workers: usize) -> ProcessPlan {
         ProcessPlan {
             user: read.get(options::USER),
             group: read.get(options::GROUP),
@@ -38,6 +45,15 @@ impl ProcessPlan {
             graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
             worker_timeout: read.get(options::WORKER_TIMEOUT),
             worker_start_timeout: read.get(options::WORKER_START_TIMEOUT),
+            max_requests: read.get(options::MAX_REQUESTS),
+            max_requests_jitter: read.get(options::MAX_REQUESTS_JITTER),
+            worker_max_age: read.get(options::WORKER_MAX_AGE),
+            worker_memory_max: match read.get(options::WORKER_MEMORY_MAX) {
+                MemoryMax::Unlimited => None,
+                MemoryMax::Bytes(bytes) => Some(bytes),
+                // One more, since a new worker is ready before the old one ends.
+                MemoryMax::Auto => machine::memory().map(|bytes| bytes / 10 * 9 / (workers as u64 + 1)),
+            },
         }
     }
 }

@@ -72,7 +72,7 @@ fn rules(stream_paths: Vec<String>) -> ReadRules {
 
 fn attention() -> Arc<Attention> {
     let poll = mio::Poll::new().unwrap();
-    Arc::new(Attention::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()))
+    Arc::new(Attention::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap(), None))
 }
 
 /// A pipe to a client.

@@ -122,6 +122,7 @@ impl<'a> Simulation<'a> {
             tls: None,
             counts: None,
             peers: None,
+            requests_max: None,
         };
         let listeners = vec![(Protocol::Http, listener)];
         let (worker, handle) = Worker::new(&plan.server(), listeners, service, None).unwrap();

@@ -1,0 +1,48 @@
+"""Clients that ask without a pause, half of them on connections that they keep, and note what fails."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Load:
+    """Asks a server for `target` as long as the block runs, from so many threads."""
+
+    def __init__(self, served, target="/", clients=6):
+        self.served, self.target = served, target
+        self.answers, self.failures = [], []
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(number % 2 == 0,)) for number in range(clients)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self, keep):
+        connection = None
+        while not self.over.is_set():
+            try:
+                connection = connection or self.served.connect()
+                answer = connection.ask("GET", self.target)
+                assert answer.status == 200, answer
+                self.answers.append(answer.text)
+                if answer["connection"] == "close" or not keep:
+                    connection.close()
+                    connection = None
+            except Exception as error:
+                self.failures.append(repr(error))
+                connection = None
+
+    def wait_for(self, count, text=None):
+        """Wait for so many more responses, with that text if one is given."""
+        have = len(self.answers)
+        self.served.wait_until(
+            lambda: len([one for one in self.answers[have:] if text in (None, one)]) >= count,
+            f"{count} responses of {text or 'any kind'}",
+        )
