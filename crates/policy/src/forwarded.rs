@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use anygate_config::{ForwardedHeader, Source};
+use anygate_config::{ForwardedHeader, ForwardingPlan, Source};
 use anygate_proto::application::{Endpoints, Unnamed};
 use anygate_proto::cgi;
 use anygate_proto::head::{RequestHead, Version};
@@ -15,8 +15,7 @@ use compact_str::{CompactString, ToCompactString};
 /// Which peers are believed, and about what.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarding {
-    proxies: Vec<Source>,
-    header: ForwardedHeader,
+    plan: ForwardingPlan,
 }
 
 /// Result of evaluating the forwarding fields of a request.
@@ -71,13 +70,13 @@ impl Applied {
 
 impl Forwarding {
     /// Believes these.
-    pub fn new(proxies: Vec<Source>, header: ForwardedHeader) -> Self {
-        Forwarding { proxies, header }
+    pub fn new(plan: ForwardingPlan) -> Self {
+        Forwarding { plan }
     }
 
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
-        self.proxies.is_empty()
+        self.plan.proxies.is_empty()
     }
 
     /// Whether whoever connected from there is believed. A forwarder of connections that named no client is not: it passes
@@ -86,14 +85,14 @@ impl Forwarding {
         if ends.unnamed == Unnamed::Connection {
             return false;
         }
-        if ends.unix && self.proxies.contains(&Source::Unix) {
+        if ends.unix && self.plan.proxies.contains(&Source::Unix) {
             return true;
         }
         !ends.unix && ends.remote_addr.parse().is_ok_and(|address| self.trusts_address(address))
     }
 
     fn trusts_address(&self, address: IpAddr) -> bool {
-        self.proxies.iter().any(|proxy| match proxy {
+        self.plan.proxies.iter().any(|proxy| match proxy {
             Source::Unix => false,
             Source::Network(network) => network.contains(address),
         })
@@ -104,7 +103,7 @@ impl Forwarding {
         if !is_forwarded(head) {
             return Applied::Nothing;
         }
-        let claims = self.trusts(ends).then(|| match self.header {
+        let claims = self.trusts(ends).then(|| match self.plan.fields {
             ForwardedHeader::XForwarded => self.x_forwarded(head),
             ForwardedHeader::Forwarded => self.forwarded(head),
         });
@@ -112,11 +111,11 @@ impl Forwarding {
             head.retain_fields(|name| !is_claim(name));
             return Applied::Removed;
         };
-        let list = match self.header {
+        let list = match self.plan.fields {
             ForwardedHeader::XForwarded => "x-forwarded-for",
             ForwardedHeader::Forwarded => "forwarded",
         };
-        let believed = |name: &[u8]| match self.header {
+        let believed = |name: &[u8]| match self.plan.fields {
             ForwardedHeader::XForwarded => {
                 !name.eq_ignore_ascii_case(b"forwarded") && !name.eq_ignore_ascii_case(list.as_bytes())
             }
@@ -420,7 +419,7 @@ mod tests {
 
     fn forwarding(proxies: &[&str], header: ForwardedHeader) -> Forwarding {
         let proxy = |text: &&str| Source::read(text).unwrap();
-        Forwarding::new(proxies.iter().map(proxy).collect(), header)
+        Forwarding::new(ForwardingPlan { proxies: proxies.iter().map(proxy).collect(), fields: header })
     }
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {

@@ -12,10 +12,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
 use anygate_admin::{About, Admin, Guard, Processes, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{AdminPlan, BindAddress, Order, Plan, Protocol, ServerPlan, StatsdPlan, VERSION};
+use anygate_config::{
+    AdminPlan, BindAddress, ForwardingPlan, Order, Plan, Protocol, ReadPlan, ServerPlan, StatsdPlan,
+    Timeouts, VERSION,
+};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_proto::cgi::Mount;
+use anygate_proto::limits::Limits;
 use anygate_server::{Events, Runner, Service, Supervision, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree};
@@ -182,19 +187,23 @@ fn is_local(address: &Address) -> bool {
 
 /// Returns the plan of the assistant's own server, without the site's options for its clients.
 fn server_plan(site: &ServerPlan) -> ServerPlan {
+    let site = site.clone();
     ServerPlan {
         workers: 1,
         threads: THREADS,
-        body_max_bytes: 64 * 1024,
         connections_max: 256,
         request_timeout: Duration::ZERO,
         slow_request: Duration::ZERO,
-        stream_paths: Vec::new(),
-        script_name: Default::default(),
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        graceful_timeout: Duration::from_secs(2),
-        ..site.clone()
+        timeouts: Timeouts { graceful: Duration::from_secs(2), ..site.timeouts },
+        reading: ReadPlan {
+            limits: Limits { body_max_bytes: 64 * 1024, ..site.reading.limits },
+            stream_paths: Vec::new(),
+            mount: Mount::default(),
+            proxy_protocol: false,
+            ..site.reading
+        },
+        forwarding: ForwardingPlan::default(),
+        ..site
     }
 }
 

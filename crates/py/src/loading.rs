@@ -141,7 +141,7 @@ fn around(
         multiprocess,
         run_once,
         errors: Arc::new(logs::write_raw),
-        websocket_accept_after: plan.server.websocket_accept_after,
+        websocket_accept_after: plan.server.websocket.accept_after,
         on_error: on_error(py, plan)?,
         debug: plan.application.debug.then(|| LocalHosts::new(plan.local_hosts())),
     };

@@ -28,8 +28,8 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
             Concurrency::Threads => plan.server.threads.saturating_sub(1),
             Concurrency::Gevent => plan.server.greenlets,
         },
-        body_max_bytes: plan.server.body_max_bytes,
-        proxies: plan.server.trusted_proxies.clone(),
+        body_max_bytes: plan.server.reading.limits.body_max_bytes,
+        proxies: plan.server.forwarding.proxies.clone(),
     };
     Prepared::new(&plan.site, surroundings, &shared).map(Some).map_err(|error| match error {
         Unprepared::Memory(_) => Refusal::machine(error.to_string()),

@@ -73,7 +73,7 @@ pub fn answer(
     let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
     let nobody = Endpoints { unix: false, ..Endpoints::local() };
     // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
-    let mount = match &plan.script_name {
+    let mount = match &plan.reading.mount {
         Mount::Automatic => &Mount::AsGiven,
         mount => mount,
     };
@@ -94,9 +94,9 @@ pub fn answer(
     });
     let received = received.and_then(|decoded| {
         let of_path = site.and_then(|site| site.body_max_bytes(&head));
-        let max = of_path.unwrap_or(plan.body_max_bytes);
+        let max = of_path.unwrap_or(plan.reading.limits.body_max_bytes);
         let body = body(decoded.length, is_chunked, max, input, plan)?;
-        let forwarding = Forwarding::new(plan.trusted_proxies.clone(), plan.forwarded_header);
+        let forwarding = Forwarding::new(plan.forwarding.clone());
         let applied = forwarding.apply(&mut head, &decoded.endpoints);
         let hidden_client = applied.hides_client(&head, &decoded.endpoints);
         let endpoints = match applied {
@@ -170,10 +170,12 @@ fn body(
         };
         left = left.checked_sub(count as u64).ok_or(413u16)?;
         let read = buffer.get(..count).unwrap_or_default();
-        spool.push(read, plan.body_memory_max_bytes, plan.temp_dir.as_deref()).map_err(|error| {
-            tracing::error!("cannot spool a request body to a temporary file: {error}");
-            503u16
-        })?;
+        spool.push(read, plan.reading.body_memory_max_bytes, plan.reading.temp_dir.as_deref()).map_err(
+            |error| {
+                tracing::error!("cannot spool a request body to a temporary file: {error}");
+                503u16
+            },
+        )?;
     }
 }
 

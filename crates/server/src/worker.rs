@@ -137,9 +137,11 @@ impl Worker {
             requests_max,
         } = service;
         let control = Arc::new(Control::new(supervision, reopen_logs, write_stacks));
-        let temp_dir = spool::usable_folder(plan.temp_dir.as_deref());
-        let around = rules::Around { access_log, files, site, tls, counts, peers, temp_dir };
-        let rules = Rules::new(plan, around, https_port(&listeners), waits);
+        let mut own = plan.clone();
+        own.outbox.temp_dir = spool::usable_folder(plan.outbox.temp_dir.as_deref());
+        own.reading.temp_dir.clone_from(&own.outbox.temp_dir);
+        let around = rules::Around { access_log, files, site, tls, counts, peers };
+        let rules = Rules::new(own, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
             row.counts().set(metrics::THREADS, rules.calls_max as u64);
         }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anygate_proto::cgi::Mount;
+use anygate_proto::limits::Limits;
+use anygate_proto::websocket::Limits as MessageLimits;
+use anygate_proto::websocket::deflate::Preference;
 use anygate_proto::websocket::handshake::Origins;
 
 use super::address::{Bind, Protocol};
@@ -16,9 +19,9 @@ use crate::invalid::Invalid;
 use crate::options::{self, Concurrency, ForwardedHeader, QueueMax};
 use crate::settings::Wrong;
 
-/// What one worker's server needs to know. Names are those of the options.
+/// What one worker's server needs to know: each part is held by its user as it is.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "each field is the option of its name")]
+#[expect(missing_docs, reason = "each field is the option of its name, or described by its type")]
 pub struct ServerPlan {
     pub workers: usize,
     pub threads: usize,
@@ -26,38 +29,77 @@ pub struct ServerPlan {
     pub greenlets: usize,
     /// Whether `queue_max` is `auto`.
     pub queue_auto: bool,
-    pub queue_timeout: Duration,
     pub request_timeout: Duration,
     pub slow_request: Duration,
-    pub request_line_max_bytes: usize,
-    pub fields_max: usize,
-    pub fields_max_bytes: usize,
-    pub body_max_bytes: u64,
-    pub chunk_extensions_max_bytes: usize,
-    pub body_memory_max_bytes: usize,
-    pub response_memory_max_bytes: usize,
-    pub response_spool_max_bytes: u64,
-    pub temp_dir: Option<PathBuf>,
-    pub header_timeout: Duration,
-    pub body_timeout: Duration,
-    pub keepalive_timeout: Duration,
-    pub write_timeout: Duration,
-    pub graceful_timeout: Duration,
-    pub requests_per_connection_max: u64,
     pub connections_max: usize,
-    pub stream_paths: Vec<String>,
-    pub websocket_message_max_bytes: usize,
-    pub websocket_compression: bool,
-    pub websocket_over_http2: bool,
-    pub websocket_origins: Origins,
-    pub websocket_accept_after: Option<Duration>,
-    pub websocket_ping_interval: Duration,
-    pub websocket_ping_timeout: Duration,
+    pub timeouts: Timeouts,
+    pub reading: ReadPlan,
+    pub forwarding: ForwardingPlan,
+    pub outbox: OutboxPlan,
+    pub websocket: WebSocketPlan,
     pub server_header: String,
-    pub script_name: Mount,
-    pub trusted_proxies: Vec<Source>,
-    pub forwarded_header: ForwardedHeader,
+}
+
+/// Time limits of connections.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name and `_timeout`")]
+pub struct Timeouts {
+    pub header: Duration,
+    pub body: Duration,
+    pub keepalive: Duration,
+    pub write: Duration,
+    pub graceful: Duration,
+    pub queue: Duration,
+}
+
+/// How requests are read.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name, or described by its type")]
+pub struct ReadPlan {
+    pub limits: Limits,
+    pub body_memory_max_bytes: usize,
+    pub body_timeout: Duration,
+    pub temp_dir: Option<PathBuf>,
+    pub stream_paths: Vec<String>,
+    pub requests_per_connection_max: u64,
+    /// Mount point of the application, `script_name`.
+    pub mount: Mount,
     pub proxy_protocol: bool,
+}
+
+/// Which proxies are believed, and which of their fields.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardingPlan {
+    /// Peers that are believed, `trusted_proxies`.
+    pub proxies: Vec<Source>,
+    /// Kind of fields that they set, `forwarded_header`.
+    pub fields: ForwardedHeader,
+}
+
+/// How much of a response may wait for its client.
+#[derive(Clone, Debug)]
+pub struct OutboxPlan {
+    /// Maximum bytes in memory, `response_memory_max_bytes`; what exceeds them goes to temporary files.
+    pub memory_max_bytes: usize,
+    /// Maximum bytes in temporary files, `response_spool_max_bytes`; past them the writing thread waits.
+    pub spool_max_bytes: u64,
+    /// Maximum time in which a client takes nothing.
+    pub write_timeout: Duration,
+    /// Directory of temporary files.
+    pub temp_dir: Option<PathBuf>,
+}
+
+/// How WebSockets are served. Names are those of the options, without `websocket_`.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct WebSocketPlan {
+    pub limits: MessageLimits,
+    pub compression: Option<Preference>,
+    pub over_http2: bool,
+    pub origins: Origins,
+    pub accept_after: Option<Duration>,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
 }
 
 impl ServerPlan {
@@ -72,40 +114,64 @@ impl ServerPlan {
             concurrency: read.get(options::CONCURRENCY),
             greenlets: read.get(options::GREENLETS),
             queue_auto: read.get(options::QUEUE_MAX) == QueueMax::Auto,
-            queue_timeout: read.get(options::QUEUE_TIMEOUT),
             request_timeout: read.get(options::REQUEST_TIMEOUT).unwrap_or_default(),
             slow_request: read.get(options::SLOW_REQUEST).unwrap_or_default(),
-            request_line_max_bytes: read.get(options::REQUEST_LINE_MAX_BYTES),
-            fields_max: read.get(options::FIELDS_MAX),
-            fields_max_bytes: read.get(options::FIELDS_MAX_BYTES),
-            body_max_bytes: read.get(options::BODY_MAX_BYTES),
-            chunk_extensions_max_bytes: read.get(options::CHUNK_EXTENSIONS_MAX_BYTES),
-            body_memory_max_bytes: read.get(options::BODY_MEMORY_MAX_BYTES),
-            response_memory_max_bytes: read.get(options::RESPONSE_MEMORY_MAX_BYTES),
-            response_spool_max_bytes: read.get(options::RESPONSE_SPOOL_MAX_BYTES),
-            temp_dir: read.existing_folder(options::TEMP_DIR)?,
-            header_timeout: read.get(options::HEADER_TIMEOUT),
-            body_timeout: read.get(options::BODY_TIMEOUT),
-            keepalive_timeout: read.get(options::KEEPALIVE_TIMEOUT),
-            write_timeout: read.get(options::WRITE_TIMEOUT),
-            graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
-            requests_per_connection_max: read.get(options::REQUESTS_PER_CONNECTION_MAX),
             connections_max: read.get(options::CONNECTIONS_MAX),
+            timeouts: Timeouts {
+                header: read.get(options::HEADER_TIMEOUT),
+                body: read.get(options::BODY_TIMEOUT),
+                keepalive: read.get(options::KEEPALIVE_TIMEOUT),
+                write: read.get(options::WRITE_TIMEOUT),
+                graceful: read.get(options::GRACEFUL_TIMEOUT),
+                queue: read.get(options::QUEUE_TIMEOUT),
+            },
+            reading: ReadPlan::check(read, binds)?,
+            forwarding: ForwardingPlan {
+                proxies: trusted_proxies(read, application.web2py.is_some())?,
+                fields: read.get(options::FORWARDED_HEADER),
+            },
+            outbox: OutboxPlan {
+                memory_max_bytes: read.get(options::RESPONSE_MEMORY_MAX_BYTES),
+                spool_max_bytes: read.get(options::RESPONSE_SPOOL_MAX_BYTES),
+                write_timeout: read.get(options::WRITE_TIMEOUT),
+                temp_dir: read.existing_folder(options::TEMP_DIR)?,
+            },
+            websocket: WebSocketPlan {
+                limits: MessageLimits {
+                    message_max_bytes: read.get(options::WEBSOCKET_MESSAGE_MAX_BYTES),
+                    ..MessageLimits::default()
+                },
+                compression: read.get(options::WEBSOCKET_COMPRESSION).then(Preference::default),
+                over_http2: read.get(options::WEBSOCKET_OVER_HTTP2),
+                origins: websocket_origins(read)?,
+                accept_after: read.get(options::WEBSOCKET_ACCEPT_AFTER),
+                ping_interval: read.get(options::WEBSOCKET_PING_INTERVAL),
+                ping_timeout: read.get(options::WEBSOCKET_PING_TIMEOUT),
+            },
+            server_header: server_header(read)?,
+        })
+    }
+}
+
+impl ReadPlan {
+    fn check(read: &Reader<'_>, binds: &[Bind]) -> Result<ReadPlan, Wrong> {
+        Ok(ReadPlan {
+            limits: Limits {
+                request_line_max_bytes: read.get(options::REQUEST_LINE_MAX_BYTES),
+                fields_max: read.get(options::FIELDS_MAX),
+                fields_max_bytes: read.get(options::FIELDS_MAX_BYTES),
+                body_max_bytes: read.get(options::BODY_MAX_BYTES),
+                chunk_extensions_max_bytes: read.get(options::CHUNK_EXTENSIONS_MAX_BYTES),
+            },
+            body_memory_max_bytes: read.get(options::BODY_MEMORY_MAX_BYTES),
+            body_timeout: read.get(options::BODY_TIMEOUT),
+            temp_dir: read.existing_folder(options::TEMP_DIR)?,
             stream_paths: read.each(options::STREAM_PATHS, |path| match path.starts_with('/') {
                 true => Ok(path.to_owned()),
                 false => Err(Invalid::RelativePath),
             })?,
-            websocket_message_max_bytes: read.get(options::WEBSOCKET_MESSAGE_MAX_BYTES),
-            websocket_compression: read.get(options::WEBSOCKET_COMPRESSION),
-            websocket_over_http2: read.get(options::WEBSOCKET_OVER_HTTP2),
-            websocket_origins: websocket_origins(read)?,
-            websocket_accept_after: read.get(options::WEBSOCKET_ACCEPT_AFTER),
-            websocket_ping_interval: read.get(options::WEBSOCKET_PING_INTERVAL),
-            websocket_ping_timeout: read.get(options::WEBSOCKET_PING_TIMEOUT),
-            server_header: server_header(read)?,
-            script_name: read.one(options::SCRIPT_NAME, mount)?.unwrap_or_default(),
-            trusted_proxies: trusted_proxies(read, application.web2py.is_some())?,
-            forwarded_header: read.get(options::FORWARDED_HEADER),
+            requests_per_connection_max: read.get(options::REQUESTS_PER_CONNECTION_MAX),
+            mount: read.one(options::SCRIPT_NAME, mount)?.unwrap_or_default(),
             proxy_protocol: proxy_protocol(read, binds)?,
         })
     }

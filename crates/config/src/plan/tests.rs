@@ -143,8 +143,8 @@ fn the_defaults_are_a_plan() {
     let plan = Plan::check(&Settings::default(), Path::new("/")).unwrap();
     assert_eq!(plan.binds, [tcp("127.0.0.1", 8000).unwrap()]);
     assert_eq!((plan.workers, plan.server.threads), (1, 8));
-    assert_eq!(plan.server.body_max_bytes, 1 << 30);
-    assert_eq!(plan.server.keepalive_timeout, Duration::from_secs(75));
+    assert_eq!(plan.server.reading.limits.body_max_bytes, 1 << 30);
+    assert_eq!(plan.server.timeouts.keepalive, Duration::from_secs(75));
 }
 
 fn checked(options: &[(&str, &[&str])], folder: &Path) -> Result<Plan, String> {

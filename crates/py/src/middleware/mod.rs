@@ -88,7 +88,7 @@ impl Site {
         let settings = settings.only(works_under_any_server);
         let mut plan =
             Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
-        let body_max_bytes = plan.server.body_max_bytes;
+        let body_max_bytes = plan.server.reading.limits.body_max_bytes;
         let limits = &mut plan.site.limits.body_limits;
         if settings.given(options::BODY_MAX_BYTES.option()).is_some() && limits.is_empty() {
             limits.push(("/".to_owned(), body_max_bytes));
@@ -104,7 +104,7 @@ impl Site {
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Site {
             prepared,
-            forwarding: Forwarding::new(plan.server.trusted_proxies, plan.server.forwarded_header),
+            forwarding: Forwarding::new(plan.server.forwarding),
             health: plan.site.health,
             log: plan.log,
             pythonpath: plan.application.pythonpath,

@@ -55,7 +55,7 @@ impl OpenRequests {
         ends: &Endpoints,
         spare: &mut Vec<Box<Exchange>>,
     ) -> Result<(usize, Arrived), fastcgi::Error> {
-        let (taken, event) = self.decoder.decode(bytes, &rules.limits)?;
+        let (taken, event) = self.decoder.decode(bytes, &rules.plan.limits)?;
         let arrived = match event {
             Event::More => Arrived::Nothing,
             Event::Reply { record, keep } => Arrived::Record { record, keep },
@@ -72,7 +72,8 @@ impl OpenRequests {
                 let mut exchange: Box<Exchange> = spare.pop().unwrap_or_default();
                 exchange.form = Form::FastCgi { id };
                 exchange.keep_alive = keep;
-                match cgi::decode(fastcgi::variables(&variables), &rules.mount, ends, &mut exchange.head) {
+                match cgi::decode(fastcgi::variables(&variables), &rules.plan.mount, ends, &mut exchange.head)
+                {
                     Ok(decoded) => {
                         exchange.endpoints = Some(decoded.endpoints);
                         let max = rules.body_max_bytes(&exchange.head);
@@ -120,7 +121,7 @@ impl OpenRequests {
         } else if request.announced.is_some_and(|announced| request.received > announced) {
             400
         } else {
-            match request.spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
+            match request.spool.push(data, rules.plan.body_memory_max_bytes, rules.plan.temp_dir.as_deref()) {
                 Ok(()) => return Arrived::Nothing,
                 Err(error) => {
                     tracing::error!("cannot spool a request body to a temporary file: {error}");

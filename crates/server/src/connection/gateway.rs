@@ -22,18 +22,18 @@ impl Connection {
         let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
         let (head, ends) = (&mut exchange.head, &self.endpoints);
         let (consumed, decoded) = if self.protocol == Protocol::Scgi {
-            match scgi::decode(bytes, &rules.limits) {
+            match scgi::decode(bytes, &rules.plan.limits) {
                 Ok(Some(packet)) => {
-                    (packet.consumed, cgi::decode(packet.variables(), &rules.mount, ends, head))
+                    (packet.consumed, cgi::decode(packet.variables(), &rules.plan.mount, ends, head))
                 }
                 Ok(None) => return Ok(0),
                 Err(error @ scgi::Error::TooLarge) => return Err(refuse(too_large(&error, ends))),
                 Err(error) => return Err(Next::Broken(broken(&error, bytes, self.protocol))),
             }
         } else {
-            match uwsgi::decode(bytes, &rules.limits) {
+            match uwsgi::decode(bytes, &rules.plan.limits) {
                 Ok(Some(uwsgi::Packet::Request { variables, takes_mount, consumed })) => {
-                    let mount = match &rules.mount {
+                    let mount = match &rules.plan.mount {
                         Mount::Automatic if takes_mount => &Mount::OffPathInfo,
                         mount => mount,
                     };

@@ -12,7 +12,7 @@ mod refusals;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use anygate_config::Protocol;
+use anygate_config::{Protocol, WebSocketPlan};
 use anygate_policy::concurrency::ConnectionPermit;
 use anygate_proto::application::Endpoints;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
@@ -26,7 +26,7 @@ use crate::exchange::{BodySpool, BodyStream, EarlyResponse, Exchange, Form, Requ
 use crate::finished::Finished;
 use crate::http2::Http2;
 use crate::outbox::Pipe;
-use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
+use crate::rules::{OutboxRules, ReadRules};
 use crate::transport::Http2Stream;
 use fastcgi::OpenRequests;
 
@@ -185,7 +185,7 @@ impl Connection {
             exchange.enter(&self.endpoints, self.protocol, None, rules)?;
         }
         if websocket {
-            let WebSocketRules { origins, compression, .. } = &*rules.websocket;
+            let WebSocketPlan { origins, compression, .. } = &rules.websocket.plan;
             let offer = handshake::check_connect(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer.map(Some), &self.endpoints)?;
         }
@@ -273,7 +273,7 @@ impl Connection {
     }
 
     /// Sends what a response left to send. A client that is gone shows in the pipe.
-    pub(crate) fn send_rest(&mut self, limits: &OutboxLimits) {
+    pub(crate) fn send_rest(&mut self, limits: &OutboxRules) {
         let Some(exchange) = &mut self.exchange else { return };
         let _entered = exchange.span().entered();
         if std::mem::take(&mut exchange.held) {
@@ -290,7 +290,7 @@ impl Connection {
 
     /// Whether a connection that had `more` further requests has had all that it may have.
     pub(crate) fn is_last_request(&self, more: u64, rules: &ReadRules) -> bool {
-        let max = rules.requests_per_connection_max;
+        let max = rules.plan.requests_per_connection_max;
         max != 0 && self.served + more >= max
     }
 
@@ -389,7 +389,7 @@ impl Connection {
     fn take_head(&mut self, rest: &[u8], rules: &ReadRules, spare: &mut Vec<Box<Exchange>>) -> Step {
         let State::Head(decoder) = &mut self.state else { return Step::Leave(0, Next::Wait) };
         let exchange = self.exchange.get_or_insert_with(|| spare.pop().unwrap_or_default());
-        let decoded = match decoder.decode(rest, &rules.limits, &mut exchange.head) {
+        let decoded = match decoder.decode(rest, &rules.plan.limits, &mut exchange.head) {
             Ok(Some(decoded)) => decoded,
             Ok(None) => return Step::Leave(0, Next::Wait),
             Err(error) => {
@@ -417,7 +417,8 @@ impl Connection {
             }
         };
         let data = rest.get(step.data).unwrap_or_default();
-        if let Err(error) = spool.push(data, rules.body_memory_max_bytes, rules.temp_dir.as_deref()) {
+        if let Err(error) = spool.push(data, rules.plan.body_memory_max_bytes, rules.plan.temp_dir.as_deref())
+        {
             let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
             tracing::error!("cannot spool a request body to a temporary file: {error}");
             return Step::Drop(refuse(503));
@@ -468,7 +469,7 @@ impl Connection {
             (Framing::None, RequestBody::Received(body)) => body.length(),
             (Framing::None | Framing::Chunked, _) => None,
         };
-        let mounted = exchange.mount(&rules.mount);
+        let mounted = exchange.mount(&rules.plan.mount);
         if let Err(next) =
             mounted.and_then(|()| exchange.enter(&self.endpoints, self.protocol, length, rules))
         {
@@ -477,7 +478,7 @@ impl Connection {
             return Err(next.into());
         }
         if let (Form::Http, Framing::None) = (exchange.form, framing) {
-            let WebSocketRules { origins, compression, .. } = &*rules.websocket;
+            let WebSocketPlan { origins, compression, .. } = &rules.websocket.plan;
             let offer = handshake::check(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer, &self.endpoints)?;
         }
@@ -486,7 +487,7 @@ impl Connection {
             self.state = State::Ready;
             return Ok(0);
         }
-        let limits = Limits { body_max_bytes: rules.body_max_bytes(&exchange.head), ..rules.limits };
+        let limits = Limits { body_max_bytes: rules.body_max_bytes(&exchange.head), ..rules.plan.limits };
         let decoder = BodyDecoder::new(framing, &limits).map_err(|error| {
             let _entered = exchange.span().entered();
             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);

@@ -23,7 +23,7 @@ use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
 use crate::outbox::{FilePart, Pipe, Records, Upgraded};
-use crate::rules::{OutboxLimits, ResponseRules};
+use crate::rules::{OutboxRules, ResponseRules};
 use crate::sampling::Started;
 use crate::websocket::{Relay, Session, Upgrade};
 
@@ -37,7 +37,7 @@ const RECORDS_AT_ONCE: usize = 16;
 /// exchange.
 pub(crate) struct ResponseWriter<'a> {
     pipe: &'a Arc<Pipe>,
-    limits: &'a OutboxLimits,
+    limits: &'a OutboxRules,
     pub(super) rules: &'a ResponseRules,
     date: &'a mut DateCache,
     draining: &'a AtomicBool,

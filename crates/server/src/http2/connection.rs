@@ -152,16 +152,16 @@ impl Http2 {
         let shared = Arc::new(Shared::new(READ_MAX_BYTES, now));
         shared.look_at(&received);
         let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
-        let windows = if rules.stream_paths.is_empty() { WINDOWS } else { STREAMED_WINDOWS };
+        let windows = if rules.plan.stream_paths.is_empty() { WINDOWS } else { STREAMED_WINDOWS };
         let mut builder = Builder::new();
-        if rules.websocket.over_http2 {
+        if rules.websocket.plan.over_http2 {
             builder.enable_connect_protocol();
         }
         let handshake = builder
             .max_concurrent_streams(STREAMS_MAX as u32)
             .initial_window_size(windows.stream_bytes)
             .initial_connection_window_size(windows.connection_bytes())
-            .max_header_list_size(u32::try_from(rules.limits.fields_max_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(rules.plan.limits.fields_max_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_local_error_reset_streams(Some(FAULTY_STREAMS_MAX))
             .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
@@ -253,7 +253,7 @@ impl Http2 {
                 break;
             }
         }
-        let served_max = turn.rules.requests_per_connection_max;
+        let served_max = turn.rules.plan.requests_per_connection_max;
         if served_max != 0 && self.served >= served_max {
             self.leave();
         }
@@ -366,7 +366,7 @@ impl Http2 {
         match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
             Ok(()) => {
                 if let Some(body) = body {
-                    let due = turn.now + turn.rules.body_timeout;
+                    let due = turn.now + turn.rules.plan.body_timeout;
                     let spool = BodySpool::default();
                     return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
                 }
@@ -393,11 +393,11 @@ impl Http2 {
         let wish = parts.extensions.get::<ext::Protocol>();
         let websocket = wish.is_some_and(|wish| wish.as_str() == "websocket");
         let decoded =
-            http2::decode(parts, websocket, &rules.limits, &mut exchange.head).map_err(|error| {
+            http2::decode(parts, websocket, &rules.plan.limits, &mut exchange.head).map_err(|error| {
                 tracing::debug!("refused a request over HTTP/2: {error}");
                 EarlyResponse::Error(error.status())
             })?;
-        exchange.mount(&rules.mount)?;
+        exchange.mount(&rules.plan.mount)?;
         if decoded.length.is_some_and(|length| length > rules.body_max_bytes(&exchange.head)) {
             return Err(EarlyResponse::Error(413));
         }
@@ -499,13 +499,16 @@ impl Receiving {
                 Poll::Ready(Some(Err(_))) => return Some(Outcome::Gone),
                 Poll::Ready(Some(Ok(data))) => {
                     *progress = true;
-                    self.due = now + rules.body_timeout;
+                    self.due = now + rules.plan.body_timeout;
                     self.received = self.received.saturating_add(data.len() as u64);
                     if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
                         return Some(Outcome::Refused(413));
                     }
-                    let spooled =
-                        self.spool.push(&data, rules.body_memory_max_bytes, rules.temp_dir.as_deref());
+                    let spooled = self.spool.push(
+                        &data,
+                        rules.plan.body_memory_max_bytes,
+                        rules.plan.temp_dir.as_deref(),
+                    );
                     if let Err(error) = spooled {
                         let _entered = self.arrival.exchange.span().entered();
                         tracing::error!("cannot spool a request body to a temporary file: {error}");

@@ -4,26 +4,19 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use anygate_config::Protocol;
-use anygate_policy::forwarded::Forwarding;
-use anygate_proto::cgi::Mount;
+use anygate_config::{Plan, Protocol, Settings};
 use anygate_proto::http2;
-use anygate_proto::limits::Limits;
-use anygate_proto::websocket::Limits as MessageLimits;
-use anygate_proto::websocket::handshake::Origins;
 use http::Response;
 
 use super::{Http2, Turn, Waits};
 use crate::attention::Attention;
 use crate::exchange::RequestBody;
 use crate::outbox::Pipe;
-use crate::rules::{OutboxLimits, ReadRules, WebSocketRules};
+use crate::rules::{Around, ReadRules, Rules};
 use crate::transport::{Http2Stream, StreamHome, Transport};
-use crate::websocket::Spares;
 
 struct Failing;
 
@@ -35,39 +28,13 @@ impl Wake for Failing {
 
 /// Those of a worker whose readers wait in a loop of their own.
 fn rules(stream_paths: Vec<String>) -> ReadRules {
-    let websocket = WebSocketRules {
-        limits: MessageLimits::default(),
-        origins: Origins::Same,
-        compression: None,
-        over_http2: false,
-        ping_interval: Duration::from_secs(1),
-        ping_timeout: Duration::from_secs(1),
-        outbox: OutboxLimits {
-            memory_max_bytes: 1,
-            spool_max_bytes: 0,
-            write_timeout: Duration::from_secs(1),
-            temp_dir: None,
-            waits: true,
-        },
-        deflate: Spares::default(),
-        inflate: Spares::default(),
-    };
-    ReadRules {
-        site: None,
-        limits: Limits::default(),
-        body_memory_max_bytes: 1000,
-        temp_dir: None,
-        body_timeout: Duration::from_secs(1),
-        stream_timeout: None,
-        stream_paths,
-        requests_per_connection_max: 0,
-        mount: Mount::default(),
-        forwarding: Forwarding::default(),
-        proxy_protocol: false,
-        https_port: None,
-        websocket: Arc::new(websocket),
-        is_overloaded: AtomicBool::new(false),
-    }
+    let mut plan = Plan::check(&Settings::default(), &std::env::temp_dir()).unwrap().server;
+    plan.websocket.over_http2 = false;
+    plan.reading.stream_paths = stream_paths;
+    plan.reading.body_memory_max_bytes = 1000;
+    plan.reading.body_timeout = Duration::from_secs(1);
+    let around = Around { access_log: None, files: None, site: None, tls: None, counts: None, peers: None };
+    Rules::new(plan, around, None, false).read
 }
 
 fn attention() -> Arc<Attention> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::application::SendError;
 
-use crate::rules::OutboxLimits;
+use crate::rules::OutboxRules;
 use crate::transport::Transport;
 pub(crate) use queue::{FilePart, Records};
 use queue::{Outbox, Segment};
@@ -106,7 +106,7 @@ impl Pipe {
     }
 
     /// Sends `parts` one after the other, or keeps what the socket does not take.
-    pub(crate) fn send(&self, mut parts: &mut [IoSlice<'_>], limits: &OutboxLimits) -> Result<(), SendError> {
+    pub(crate) fn send(&self, mut parts: &mut [IoSlice<'_>], limits: &OutboxRules) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
         if outbox.queue.is_empty() {
@@ -127,7 +127,7 @@ impl Pipe {
     }
 
     /// Sends the last bytes of a stream of HTTP/2 and its end.
-    pub(crate) fn send_last(&self, bytes: &[u8], limits: &OutboxLimits) -> Result<(), SendError> {
+    pub(crate) fn send_last(&self, bytes: &[u8], limits: &OutboxRules) -> Result<(), SendError> {
         let Some(stream) = self.stream.http2() else { return self.send(&mut [IoSlice::new(bytes)], limits) };
         if self.is_over() {
             return Err(SendError::Disconnected);
@@ -238,7 +238,7 @@ impl Pipe {
         &self,
         head: &[u8],
         part: FilePart,
-        limits: &OutboxLimits,
+        limits: &OutboxRules,
     ) -> Result<(), SendError> {
         if part.left == 0 {
             return self.send(&mut [IoSlice::new(head)], limits);
@@ -272,7 +272,7 @@ impl Pipe {
     }
 
     /// Whether a write would not have to wait; also when nothing can be sent any more.
-    pub(crate) fn has_room(&self, limits: &OutboxLimits) -> bool {
+    pub(crate) fn has_room(&self, limits: &OutboxRules) -> bool {
         let mut outbox = self.lock();
         self.is_over()
             || outbox.queue.is_empty()
@@ -407,7 +407,7 @@ impl Pipe {
     }
 
     /// The outbox, once it has room. This is the one place where a response makes its thread wait.
-    fn room(&self, limits: &OutboxLimits) -> Result<MutexGuard<'_, Outbox>, SendError> {
+    fn room(&self, limits: &OutboxRules) -> Result<MutexGuard<'_, Outbox>, SendError> {
         let mut waited = Duration::ZERO;
         loop {
             let mut outbox = self.lock();
@@ -421,10 +421,10 @@ impl Pipe {
                 return Ok(outbox);
             }
             drop(outbox);
-            let wait = WAIT_MAX.min(limits.write_timeout);
+            let wait = WAIT_MAX.min(limits.plan.write_timeout);
             match self.stream.wait_writable(wait) {
                 Ok(true) => waited = Duration::ZERO,
-                Ok(false) if waited + wait < limits.write_timeout => waited += wait,
+                Ok(false) if waited + wait < limits.plan.write_timeout => waited += wait,
                 Ok(false) | Err(_) => return Err(self.disconnect()),
             }
         }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anygate_proto::fastcgi;
 
 use super::spool;
-use crate::rules::OutboxLimits;
+use crate::rules::OutboxRules;
 
 /// A file of the spool is closed at this size, so that its room comes back when it was sent.
 const SPOOL_FILE_BYTES: u64 = 64 << 20;
@@ -92,20 +92,20 @@ impl Records {
 }
 
 impl Outbox {
-    pub(super) fn is_full(&self, limits: &OutboxLimits) -> bool {
-        match limits.spool_max_bytes {
-            0 => self.memory_bytes >= limits.memory_max_bytes,
-            _ if self.spool_failed => self.memory_bytes >= limits.memory_max_bytes,
+    pub(super) fn is_full(&self, limits: &OutboxRules) -> bool {
+        match limits.plan.spool_max_bytes {
+            0 => self.memory_bytes >= limits.plan.memory_max_bytes,
+            _ if self.spool_failed => self.memory_bytes >= limits.plan.memory_max_bytes,
             spool_max_bytes => self.spool_bytes >= spool_max_bytes,
         }
     }
 
     /// Keeps bytes. Where no temporary file takes them they stay in memory, and the outbox is full.
-    pub(super) fn push(&mut self, bytes: &[u8], limits: &OutboxLimits) {
+    pub(super) fn push(&mut self, bytes: &[u8], limits: &OutboxRules) {
         self.progress.get_or_insert_with(Instant::now);
-        let fits = limits.spool_max_bytes == 0
+        let fits = limits.plan.spool_max_bytes == 0
             || self.spool_failed
-            || self.memory_bytes + bytes.len() <= limits.memory_max_bytes;
+            || self.memory_bytes + bytes.len() <= limits.plan.memory_max_bytes;
         match self.queue.back_mut() {
             Some(Segment::Spool { file, written, .. })
                 if *written < SPOOL_FILE_BYTES && !self.spool_failed =>
@@ -188,8 +188,8 @@ impl Outbox {
 }
 
 /// A new temporary file with these bytes.
-fn spooled(bytes: &[u8], limits: &OutboxLimits) -> io::Result<File> {
-    let file = spool::file(limits.temp_dir.as_deref())?;
+fn spooled(bytes: &[u8], limits: &OutboxRules) -> io::Result<File> {
+    let file = spool::file(limits.plan.temp_dir.as_deref())?;
     file.write_all_at(bytes, 0)?;
     Ok(file)
 }

@@ -285,7 +285,7 @@ impl Reactor {
         };
         let place = self.connections.vacant_entry();
         let token = place.key();
-        let preface = self.rules.read.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
+        let preface = self.rules.read.plan.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
         let mut connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
         connection.permit = permit;
         connection.newcomer = true;

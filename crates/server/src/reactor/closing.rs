@@ -3,11 +3,11 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use anygate_config::Timeouts;
 use mio::unix::SourceFd;
 
 use super::{Entry, Reactor};
 use crate::connection::State;
-use crate::rules::Timeouts;
 
 /// Maximum time that a refused client may go on sending before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);

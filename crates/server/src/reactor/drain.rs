@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use anygate_config::Timeouts;
+
 use super::{Entry, RECENT, Reactor};
 use crate::connection::State;
 use crate::control::Command;
-use crate::rules::Timeouts;
 
 impl Reactor {
     pub(super) fn obey(&mut self, command: Command) {

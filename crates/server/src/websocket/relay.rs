@@ -15,7 +15,7 @@ use anygate_sys::poll::{self, Wanted};
 use tracing::Span;
 
 use crate::outbox::{Flushed, Pipe, Upgraded};
-use crate::rules::OutboxLimits;
+use crate::rules::OutboxRules;
 
 /// Maximum number of bytes carried at once.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -36,7 +36,7 @@ impl Relay {
     /// Errors: no descriptors or threads are left.
     pub(crate) fn start(
         pipe: &Arc<Pipe>,
-        limits: &OutboxLimits,
+        limits: &OutboxRules,
         early: Vec<u8>,
     ) -> io::Result<(Relay, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
@@ -82,7 +82,7 @@ impl Upgraded for Relay {
 
 struct Carrier {
     pipe: Arc<Pipe>,
-    limits: OutboxLimits,
+    limits: OutboxRules,
     app: UnixStream,
     over: Arc<AtomicBool>,
     /// Of the client, not yet given to the application.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use anygate_config::WebSocketPlan;
 use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_proto::application::{Received, SendError, Socket};
 use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
@@ -77,7 +78,7 @@ impl Session {
     ) -> Self {
         let compression = offer.compression.as_ref();
         let inner = Inner {
-            decoder: Decoder::new(rules.limits, compression),
+            decoder: Decoder::new(rules.plan.limits, compression),
             rest: early,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
@@ -236,7 +237,7 @@ impl Upgraded for Session {
         if pipe.is_broken() {
             self.lose(pipe);
         }
-        let WebSocketRules { ping_interval, ping_timeout, .. } = *self.rules;
+        let WebSocketPlan { ping_interval, ping_timeout, .. } = self.rules.plan;
         let mut inner = self.lock();
         if inner.paused || inner.closed.is_some() {
             // No pong is awaited now.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anygate_config::{Plan as ServerPlans, ServerPlan, Settings};
+use anygate_config::{Plan as ServerPlans, ServerPlan, Settings, Timeouts};
 
 use crate::random::{Random, checksum};
 
@@ -117,15 +117,13 @@ impl Plan {
     pub(crate) fn server(&self) -> ServerPlan {
         let long = Duration::from_secs(600);
         let mut plan = ServerPlans::check(&Settings::default(), &std::env::temp_dir()).unwrap().server;
-        (plan.response_memory_max_bytes, plan.response_spool_max_bytes) = self.outbox;
-        plan.body_memory_max_bytes = self.body_memory;
-        plan.stream_paths = vec!["/stream".to_owned()];
-        plan.header_timeout = long;
-        plan.body_timeout = long;
-        plan.keepalive_timeout = long;
-        plan.write_timeout = long;
-        plan.graceful_timeout = long;
-        plan.queue_timeout = long;
+        (plan.outbox.memory_max_bytes, plan.outbox.spool_max_bytes) = self.outbox;
+        plan.outbox.write_timeout = long;
+        plan.reading.body_memory_max_bytes = self.body_memory;
+        plan.reading.body_timeout = long;
+        plan.reading.stream_paths = vec!["/stream".to_owned()];
+        plan.timeouts =
+            Timeouts { header: long, body: long, keepalive: long, write: long, graceful: long, queue: long };
         plan.queue_auto = false;
         plan.request_timeout = Duration::ZERO;
         plan.slow_request = Duration::ZERO;
