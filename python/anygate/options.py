@@ -369,6 +369,9 @@ class Options(PolicyOptions, total=False):
     error_log: Text | None
     """Destination of errors and other messages; -: stderr."""
 
+    error_log_format: Literal["text", "json", None]
+    """Error log format: text, or json (one object per message)."""
+
     log_level: Literal["error", "warn", "info", "debug", None]
     """Minimum severity of messages to log: error, warn, info, debug."""
 

@@ -598,3 +598,21 @@ def test_logging_of_the_application_goes_to_standard_error(serve, tmp_path):
     served = serve("app:app")
     served.get()
     served.wait_for_log("INFO:root:through logging")
+
+
+def test_messages_can_be_json_objects(serve, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "def app(environ, start_response):\n"
+        "    environ['wsgi.errors'].write('to the {0}log{0}{1}again{1}'.format(chr(34), chr(10)))\n"
+        "    raise ValueError('line 1{}line 2'.format(chr(10)))\n"
+    )
+    served = serve("app:app", "--error-log-format", "json")
+    assert served.get().status == 500
+    served.wait_until(lambda: "ValueError" in served.log(), "the traceback")
+    objects = [json.loads(line) for line in served.log().splitlines()]
+    assert all(set(one) == {"time", "level", "pid", "message"} for one in objects)
+    told = {one["message"]: one["level"] for one in objects if one["pid"] != served.pid}
+    assert (told['to the "log"'], told["again"]) == ("notice", "notice")
+    (failure,) = [text for text in told if "Traceback" in text]
+    assert told[failure] == "error"
+    assert "ValueError: line 1\n" in failure

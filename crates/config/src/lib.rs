@@ -38,7 +38,7 @@ pub mod value;
 
 pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse};
 pub use control::{Order, WorkerStage};
-pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel};
+pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MessageForm};
 pub use plan::Plan;
 pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};
 pub use plan::admin::{AdminPlan, StatsdPlan};

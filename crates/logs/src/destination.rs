@@ -9,11 +9,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anygate_config::{Facility, LogTarget, SyslogAddress};
+use anygate_config::{Facility, LogTarget, MessageForm, SyslogAddress};
 use anygate_sys::output::PIECE_MAX;
 use anygate_sys::{Output, lock};
+use jiff::Timestamp;
 
 use crate::journal;
+use crate::json;
 use crate::severity::Severity;
 use crate::syslog::{Form, Sender};
 
@@ -22,6 +24,8 @@ use crate::syslog::{Form, Sender};
 pub(crate) enum Destination {
     /// Bytes, as they are.
     Stream(Output),
+    /// A line for each message, which is a JSON object.
+    Json(Output),
     /// A message for each line.
     Syslog(Socket, Sender),
     /// An entry for each message.
@@ -50,12 +54,17 @@ impl Destination {
         identifier: &'static str,
         facility: Facility,
         owner: Option<u32>,
+        form: MessageForm,
     ) -> io::Result<Destination> {
         let facility = facility.number();
+        let stream = match form {
+            MessageForm::Text => Destination::Stream,
+            MessageForm::Json => Destination::Json,
+        };
         Ok(match target {
-            LogTarget::Stdout => Destination::Stream(standard(io::stdout().as_fd())?),
-            LogTarget::Stderr => Destination::Stream(standard(io::stderr().as_fd())?),
-            LogTarget::File(path) => Destination::Stream(file(path, owner)?),
+            LogTarget::Stdout => stream(standard(io::stdout().as_fd())?),
+            LogTarget::Stderr => stream(standard(io::stderr().as_fd())?),
+            LogTarget::File(path) => stream(file(path, owner)?),
             LogTarget::Syslog(SyslogAddress::Local(path)) => {
                 Destination::Syslog(Socket::unix(path)?, Sender::new(Form::Local, identifier, facility))
             }
@@ -76,6 +85,14 @@ impl Destination {
 
     /// Whether each packet arrives whole or not at all.
     pub(crate) fn takes_datagrams(&self) -> bool {
+        match self {
+            Destination::Stream(_) | Destination::Json(_) => false,
+            Destination::Syslog(..) | Destination::Journal { .. } => true,
+        }
+    }
+
+    /// Whether there is something around each message, so that text is not written before its line is complete.
+    pub(crate) fn takes_messages(&self) -> bool {
         !matches!(self, Destination::Stream(_))
     }
 
@@ -84,6 +101,12 @@ impl Destination {
         let (Unit::Message(text) | Unit::Lines(text)) = *unit;
         match (self, unit) {
             (Destination::Stream(_), _) => pieces(text, give),
+            (Destination::Json(_), Unit::Message(_)) => {
+                give(&json::line(severity, text.trim_ascii_end(), Timestamp::now()));
+            }
+            (Destination::Json(_), Unit::Lines(_)) => {
+                lines(text).for_each(|line| give(&json::line(severity, line, Timestamp::now())));
+            }
             (Destination::Syslog(_, sender), _) => {
                 let now = SystemTime::now();
                 lines(text).for_each(|line| give(&sender.message(severity, line, now)));
@@ -103,7 +126,7 @@ impl Destination {
     /// Errors: [`io::ErrorKind::WouldBlock`] when there is no room now.
     pub(crate) fn write(&mut self, packet: &[u8]) -> io::Result<usize> {
         match self {
-            Destination::Stream(output) => output.write(packet),
+            Destination::Stream(output) | Destination::Json(output) => output.write(packet),
             Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => socket.send(packet),
         }
     }
@@ -112,7 +135,7 @@ impl Destination {
 impl AsFd for Destination {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Destination::Stream(output) => output.as_fd(),
+            Destination::Stream(output) | Destination::Json(output) => output.as_fd(),
             Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => match socket {
                 Socket::Unix(socket, _) => socket.as_fd(),
                 Socket::Udp(socket) => socket.as_fd(),

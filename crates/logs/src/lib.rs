@@ -3,11 +3,12 @@
 //!
 //! * [`log`]: one log, its queue and its losses. * [`destination`]: what it is written to. * [`Severity`]: how bad a message is.
 //! * [`recognisable`]: no message looks like another one.
-//! * [`syslog`] and [`journal`]: the message formats of those two. * [`rotation`]: moves full files away and starts new ones.
+//! * [`syslog`], [`journal`] and [`json`]: their message formats. * [`rotation`]: moves full files away and starts new ones.
 #![forbid(unsafe_code)]
 
 mod destination;
 mod journal;
+mod json;
 mod log;
 mod recognisable;
 mod rotation;

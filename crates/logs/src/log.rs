@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anygate_config::{Facility, LogTarget};
+use anygate_config::{Facility, LogTarget, MessageForm};
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_sys::poll;
 
@@ -54,6 +54,7 @@ pub struct Outlet {
     target: LogTarget,
     facility: Facility,
     owner: Option<u32>,
+    form: MessageForm,
     state: Arc<Mutex<State>>,
 }
 
@@ -97,8 +98,15 @@ pub struct Held<'a> {
 
 impl Outlet {
     /// Opens a log. A file becomes `owner`'s, if it is to be opened anew by processes of that user.
-    pub fn open(kind: Kind, target: &LogTarget, facility: Facility, owner: Option<u32>) -> io::Result<Self> {
-        let place = Destination::open(target, kind.identifier(), facility, owner)?;
+    /// `form`: how messages look where nothing else says it.
+    pub fn open(
+        kind: Kind,
+        target: &LogTarget,
+        facility: Facility,
+        owner: Option<u32>,
+        form: MessageForm,
+    ) -> io::Result<Self> {
+        let place = Destination::open(target, kind.identifier(), facility, owner, form)?;
         let state = State {
             place,
             waiting: VecDeque::new(),
@@ -108,13 +116,14 @@ impl Outlet {
             torn: false,
             losses: Losses::default(),
         };
-        Ok(Outlet { kind, target: target.clone(), facility, owner, state: Arc::new(Mutex::new(state)) })
+        Ok(Outlet { kind, target: target.clone(), facility, owner, form, state: Arc::new(Mutex::new(state)) })
     }
 
     /// Goes on in a fresh file, after the old one was moved away. What is no file stays open.
     pub fn reopen(&self) -> io::Result<()> {
         if let LogTarget::File(_) = self.target {
-            let fresh = Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner)?;
+            let identifier = self.kind.identifier();
+            let fresh = Destination::open(&self.target, identifier, self.facility, self.owner, self.form)?;
             let mut state = self.lock();
             state.place = fresh;
             state.torn = false;
@@ -136,7 +145,7 @@ impl Outlet {
     /// indented.
     pub fn text(&self, text: &[u8]) {
         let mut state = self.lock();
-        if !state.place.takes_datagrams() {
+        if !state.place.takes_messages() {
             drop(state);
             return self.write(Severity::Notice, &Unit::Message(&recognisable::application_text(text)));
         }
@@ -356,7 +365,7 @@ mod tests {
     use anygate_sys::lock;
 
     fn open(target: LogTarget) -> Outlet {
-        Outlet::open(Kind::Access, &target, Facility::Local1, None).unwrap()
+        Outlet::open(Kind::Access, &target, Facility::Local1, None, MessageForm::Text).unwrap()
     }
 
     fn received(socket: &UnixDatagram) -> String {
@@ -481,6 +490,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_json_has_an_object_for_each_message_and_each_line_of_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let target = LogTarget::File(path.clone());
+        let outlet =
+            Outlet::open(Kind::Error, &target, Facility::default(), None, MessageForm::Json).unwrap();
+        outlet.message(Severity::Error, b"Traceback:\n  here\n");
+        outlet.text(b"some ");
+        outlet.text(b"text\nmore ");
+        outlet.finish(Duration::ZERO);
+        let text = fs::read_to_string(&path).unwrap();
+        let ends =
+            [r#""message":"Traceback:\n  here"}"#, r#""message":"some text"}"#, r#""message":"more"}"#];
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), ends.len(), "{text}");
+        assert!(
+            lines.iter().zip(ends).all(|(line, end)| line.starts_with('{') && line.ends_with(end)),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn syslog_across_the_network_is_udp() {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = daemon.local_addr().unwrap().port();
@@ -540,7 +571,10 @@ mod tests {
             LogTarget::Syslog(SyslogAddress::Local(nowhere.clone())),
             LogTarget::Journald(nowhere),
         ] {
-            assert!(Outlet::open(Kind::Error, &target, Facility::Daemon, None).is_err(), "{target}");
+            assert!(
+                Outlet::open(Kind::Error, &target, Facility::Daemon, None, MessageForm::Json).is_err(),
+                "{target}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
-use anygate_config::{LogLevel, LogPlan, LogTarget};
+use anygate_config::{LogLevel, LogPlan, LogTarget, MessageForm};
 use anygate_lock::{Mutex, RwLock};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
@@ -63,13 +63,13 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
     let (filter, handle) = reload::Layer::new(filter_at(plan.level));
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.target {
-        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_) => {
+        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_)
+            if plan.error_log_format == MessageForm::Text =>
+        {
             lines.with_timer(TimeAndProcess).with_writer(log).with_filter(filter).boxed()
         }
         // Those have time, process and level from the message around it.
-        LogTarget::Syslog(_) | LogTarget::Journald(_) => {
-            lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed()
-        }
+        _ => lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed(),
     };
     let elsewhere = !matches!(plan.error_log, LogTarget::Stdout | LogTarget::Stderr);
     let on_terminal = DynFilterFn::new(move |about, _| {
@@ -204,7 +204,8 @@ pub(crate) fn tend() {
         Some(News::Loses(reason)) if log.target != LogTarget::Stderr => {
             // Where else?
             let text = format!("anygate: cannot write the error log; lines are lost: {reason}\n");
-            if let Ok(outlet) = Outlet::open(Kind::Error, &LogTarget::Stderr, Default::default(), None) {
+            let (facility, form) = Default::default();
+            if let Ok(outlet) = Outlet::open(Kind::Error, &LogTarget::Stderr, facility, None, form) {
                 outlet.message(Severity::Error, text.as_bytes());
             }
         }
@@ -327,7 +328,12 @@ impl Tender {
 }
 
 fn open(plan: &LogPlan, kind: Kind, target: &LogTarget, owner: Option<u32>) -> Result<Outlet, String> {
-    Outlet::open(kind, target, plan.syslog_facility, owner)
+    let form = match kind {
+        Kind::Error => plan.error_log_format,
+        // Its lines come as they are to look.
+        Kind::Access => MessageForm::Text,
+    };
+    Outlet::open(kind, target, plan.syslog_facility, owner, form)
         .map_err(|error| format!("{}: cannot open {target}: {error}", option(kind)))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
     SecurityProfile,
 };
 use super::opt::{Kind, Opt};
@@ -326,6 +326,7 @@ typed! {
     ForwardedHeader: Shape::Choice(ForwardedHeader::WORDS), Set,
         Some(Value::Text(word)) => ForwardedHeader::of_word(&word);
     LogLevel: Shape::Choice(LogLevel::WORDS), Set, Some(Value::Text(word)) => LogLevel::of_word(&word);
+    MessageForm: Shape::Choice(MessageForm::WORDS), Set, Some(Value::Text(word)) => MessageForm::of_word(&word);
     SecurityProfile: Shape::Choice(SecurityProfile::WORDS), Set,
         Some(Value::Text(word)) => SecurityProfile::of_word(&word);
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choices::{Facility, LogLevel};
+use super::choices::{Facility, LogLevel, MessageForm};
 use super::key::rows;
 use super::opt::{BASE, Kind, Opt, Section};
 
@@ -18,6 +18,16 @@ rows! {
         details: "A file, a FIFO, or `syslog`, `syslog:HOST:PORT`, `syslog:PATH`, `journald`, `journald:PATH`. Lines \
                   that a full disk or a stuck reader does not accept are dropped and counted; nothing waits for them. \
                   See [the guide](guide/logs.md).",
+        ..LOG
+    },
+    ERROR_LOG_FORMAT: MessageForm = Opt {
+        name: "error_log_format",
+        kind: Kind::Choice(MessageForm::WORDS),
+        default: "text",
+        metavar: "FORMAT",
+        help: "error log format: text, or json (one object per message)",
+        details: "`json` has `time`, `level`, `pid` and `message`; a traceback is in the `message` that it belongs to. \
+                  Syslog and the journal have formats of their own.",
         ..LOG
     },
     LOG_LEVEL: LogLevel = Opt {

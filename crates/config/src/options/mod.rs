@@ -18,7 +18,7 @@ mod sockets;
 pub use admin::*;
 pub use application::*;
 pub use choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
     SecurityProfile,
 };
 pub use key::{DefaultValue, Key, Shape, Typed};

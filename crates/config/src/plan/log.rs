@@ -8,7 +8,7 @@ use super::address::{BindAddress, bind_address};
 use super::check::Reader;
 use crate::invalid::Invalid;
 use crate::log_format::{self, Piece};
-use crate::options::{self, Facility, LogLevel};
+use crate::options::{self, Facility, LogLevel, MessageForm};
 use crate::settings::Wrong;
 
 /// What is written down, and where.
@@ -16,6 +16,7 @@ use crate::settings::Wrong;
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LogPlan {
     pub error_log: LogTarget,
+    pub error_log_format: MessageForm,
     pub level: LogLevel,
     pub access_log: Option<LogTarget>,
     pub access_log_format: AccessLogFormat,
@@ -99,6 +100,7 @@ impl LogPlan {
         let target = |dash: LogTarget| move |text: &str| LogTarget::read(text, &dash, read.folder);
         Ok(LogPlan {
             error_log: read.one(options::ERROR_LOG, target(LogTarget::Stderr))?.unwrap_or(LogTarget::Stderr),
+            error_log_format: read.get(options::ERROR_LOG_FORMAT),
             level: read.get(options::LOG_LEVEL),
             access_log: match read.one(options::ACCESS_LOG, target(LogTarget::Stdout))? {
                 None if read.get(options::LOGGING) => Some(LogTarget::File(home.join("httpserver.log"))),
