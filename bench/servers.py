@@ -251,7 +251,7 @@ def granian_tls(kind):
 def site_folder():
     """A folder with files of several sizes; made once."""
     folder = CACHE / "static"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, size in (("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20), ("10m", 10 << 20), ("100m", 100 << 20)):
         if not (folder / name).exists():
             (folder / name).write_bytes(os.urandom(size))

@@ -24,6 +24,8 @@ PROGRAMS = {
     "systemd-analyze": "systemd",
     # What servers of one site share.
     "redis-server": "redis-server",
+    # A tool that applications are run inside of.
+    "valgrind": "valgrind",
     # To build other servers from their packages, and to run them.
     "gcc": "gcc",
     "apxs": "apache2-dev",
@@ -31,10 +33,9 @@ PROGRAMS = {
     "/usr/share/doc/libuv1": "libuv1",
 }
 
-# What puts load on servers, and what counts instructions.
+# What puts load on servers.
 BENCH = {
     "wrk": "wrk",
-    "valgrind": "valgrind",
     "/usr/include/stdio.h": "libc6-dev",
 }
 

@@ -114,6 +114,11 @@ def test_nothing_ends_by_a_signal_without_a_meaning(serve, options):
     assert served.get("/pid").status == 200
 
 
+def test_it_starts_where_a_tool_keeps_a_signal_for_itself(serve):
+    served = serve(CONTRACT, command=["valgrind", "--quiet", "--tool=none", "--trace-children=yes", ANYGATE])
+    assert served.get("/pid").status == 200
+
+
 def test_programs_of_the_application_are_ended_by_all_signals(serve, tmp_path):
     (tmp_path / "app.py").write_text(
         "import signal, subprocess\n"

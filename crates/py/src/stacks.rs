@@ -35,7 +35,7 @@ impl Stacks {
         let options = PyDict::new(py);
         options.set_item("file", write.as_raw_fd())?;
         options.set_item("all_threads", true)?;
-        py.import("faulthandler")?.call_method("register", (signals::last(),), Some(&options))?;
+        py.import("faulthandler")?.call_method("register", (signals::stacks(),), Some(&options))?;
         Ok(Stacks { outside: Mutex::new(read), _written: write })
     }
 
@@ -61,7 +61,7 @@ impl Stacks {
     fn take_from_outside(&self) -> io::Result<String> {
         let mut outside = self.outside.lock();
         // Its handler has run when this returns.
-        signals::raise_last()?;
+        signals::raise_stacks()?;
         let mut bytes = Vec::new();
         match outside.read_to_end(&mut bytes) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),

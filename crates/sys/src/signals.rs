@@ -144,7 +144,11 @@ impl Signals {
             let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
             // SAFETY: the handler does only what signal-safety(7) allows.
             if unsafe { libc::signal(number, handler) } == libc::SIG_ERR {
-                return Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                // Tools that run a program inside them keep one for themselves, as valgrind does.
+                if error.raw_os_error() != Some(libc::EINVAL) {
+                    return Err(error);
+                }
             }
         }
         if who == Survivor::Worker {
@@ -267,14 +271,15 @@ impl Drop for Held {
     }
 }
 
-/// Number of the last signal, which nobody uses by name: a worker's threads write down their stacks when it comes.
-pub fn last() -> i32 {
-    libc::SIGRTMAX()
+/// Number of the signal at which a worker's threads write down their stacks: the last but one. Nothing uses it by name,
+/// and the last one is not free where a tool such as valgrind keeps it for itself.
+pub fn stacks() -> i32 {
+    libc::SIGRTMAX() - 1
 }
 
 /// Sends that signal to the calling thread, whose handler has run when this returns.
-pub fn raise_last() -> io::Result<()> {
-    syscall!("a valid signal, which has a handler", raise(last())).map(|_| ())
+pub fn raise_stacks() -> io::Result<()> {
+    syscall!("a valid signal, which has a handler", raise(stacks())).map(|_| ())
 }
 
 /// A pipe whose ends are closed on exec: (read, write).
