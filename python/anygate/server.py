@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from anygate import _anygate
+from anygate import _anygate, app_threads
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -81,6 +82,21 @@ class Server(_anygate.Server):
     def url(self) -> str:
         """The first address, such as ``http://127.0.0.1:8000``; ``""`` before the first :meth:`start`."""
         return self.urls[0] if self.urls else ""
+
+    def start(self) -> None:
+        """Start serving; at its end the program stops as :meth:`stop` does."""
+        super().start()
+        atexit.register(self._end)
+
+    def stop(self) -> None:
+        """Take no new connections, and wait for requests in flight, at most ``graceful_timeout``."""
+        atexit.unregister(self._end)
+        super().stop()
+
+    def _end(self) -> None:
+        """Stop, because the program ends."""
+        self.stop()
+        app_threads.interrupt()
 
     def __enter__(self) -> Server:
         """Start serving."""

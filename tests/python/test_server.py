@@ -139,6 +139,58 @@ def test_options_may_be_paths_numbers_and_lists(tmp_path):
     assert '"GET / HTTP/1.1" 200 15' in log.read_text()
 
 
+ENDING = """
+import atexit, os, sys, threading
+import anygate
+
+entered, ending = threading.Event(), threading.Event()
+
+def app(environ, start_response):
+    entered.set()
+    while environ["PATH_INFO"] == "/endless":
+        pass
+    ending.wait(20)
+    start_response("200 OK", [])
+    return [b"finished"]
+
+def main():
+    server = anygate.Server(app, port=0, graceful_timeout=float(sys.argv[1]))
+    server.start()
+    # Functions that were registered last are called first.
+    atexit.register(ending.set)
+    print(server.url, flush=True)
+
+main()
+entered.wait()
+"""
+#: How a program ends, and its exit code.
+ENDS = [
+    ("", 0),
+    ("sys.exit(3)", 3),
+    ("raise ValueError", 1),
+    ("if os.fork() == 0:\n    sys.exit(7)\nassert os.waitstatus_to_exitcode(os.wait()[1]) == 7", 0),
+]
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS)
+def test_a_program_that_ends_finishes_requests_in_flight(end, code):
+    command = [sys.executable, "-c", ENDING + end, "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert get(program.stdout.readline().strip()) == b"finished"
+        assert program.wait(20) == code
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS[:3])
+def test_a_program_ends_as_it_would_although_requests_do_not(end, code):
+    command = [sys.executable, "-c", ENDING + end, "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        url = program.stdout.readline().strip()
+        with pytest.raises(OSError, match=r"500|reset|closed|refused|without response"):
+            get(url + "/endless")
+        assert program.wait(20) == code
+        assert "ProgramEnd" not in program.stderr.read()
+
+
 SERVE = """
 import signal, sys
 import anygate

@@ -28,6 +28,8 @@ pub(crate) struct Server {
 }
 
 struct Running {
+    /// The process that it runs in. One that this forks has nothing of it.
+    process: u32,
     handle: Handle,
     thread: JoinHandle<std::io::Result<Ended>>,
     sockets: Vec<Socket>,
@@ -114,7 +116,7 @@ impl Server {
         };
         let thread = thread::Builder::new().name("anygate".to_owned()).spawn(work)?;
         *self.urls.lock() = sockets.iter().map(Socket::url).collect();
-        *running = Some(Running { handle, thread, sockets });
+        *running = Some(Running { process: std::process::id(), handle, thread, sockets });
         Ok(())
     }
 
@@ -122,7 +124,8 @@ impl Server {
         let ended = py.detach(|| {
             // The lock is held for this line only: nobody waits for it while a worker drains.
             let running = self.running.lock().take();
-            let Some(Running { handle, thread, sockets }) = running else { return Ok(None) };
+            let here = running.filter(|running| running.process == std::process::id());
+            let Some(Running { handle, thread, sockets, .. }) = here else { return Ok(None) };
             sockets::close(&sockets);
             drop(sockets);
             handle.drain();

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anygate_sys::process;
+use anygate_wsgi::ffi;
 use pyo3::prelude::*;
 
 use crate::logs;
@@ -40,4 +41,11 @@ pub(crate) fn say_goodbye(py: Python<'_>, patience: Duration) {
         // A stream that is closed, or None, has nothing to lose.
         drop(flushed);
     }
+}
+
+/// Has `exception`, a class, raised in a thread when it next runs Python.
+#[pyfunction]
+#[pyo3(signature = (thread, exception, /))]
+pub(crate) fn raise_in_thread(thread: ffi::ThreadNumber, exception: &Bound<'_, PyAny>) {
+    ffi::raise_in_thread(exception.py(), thread, Some(exception));
 }

@@ -40,6 +40,8 @@ mod _anygate {
     #[pymodule_export]
     use super::embedded::Server;
     #[pymodule_export]
+    use super::interpreter::raise_in_thread;
+    #[pymodule_export]
     use super::launch::{main, serve};
     #[pymodule_export]
     use super::logs::log_message;

@@ -124,7 +124,7 @@ impl Drop for Context<'_> {
 }
 
 /// Python's identifier of a thread.
-pub(crate) type ThreadNumber = std::ffi::c_ulong;
+pub type ThreadNumber = std::ffi::c_ulong;
 
 /// The calling thread's number, as Python's own modules know it.
 pub(crate) fn thread(_py: Python<'_>) -> ThreadNumber {
@@ -134,7 +134,7 @@ pub(crate) fn thread(_py: Python<'_>) -> ThreadNumber {
 
 /// Has `exception`, a class, raised in a thread when it next runs Python; `None` takes back what has not been raised.
 /// Nothing happens if there is no such thread.
-pub(crate) fn raise_in_thread(_py: Python<'_>, thread: ThreadNumber, exception: Option<&Bound<'_, PyAny>>) {
+pub fn raise_in_thread(_py: Python<'_>, thread: ThreadNumber, exception: Option<&Bound<'_, PyAny>>) {
     let exception = exception.map_or(std::ptr::null_mut(), Bound::as_ptr);
     let Ok(thread) = std::ffi::c_long::try_from(thread) else { return };
     // SAFETY: the calling thread is attached, as the argument proves; the class is borrowed for the call, which keeps a
