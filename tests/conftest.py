@@ -115,7 +115,7 @@ class Served:
     def workers(self):
         """The processes below the supervisor, without the template that forks them with ``--preload``."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(int(pid) for pid in children if name(pid) != "template")
+        return sorted(int(pid) for pid in children if not name(pid).endswith("-template"))
 
     def send_signal(self, number):
         os.kill(self.pid, number)

@@ -2,6 +2,7 @@
 
 import sys
 
+from anygate._anygate import name_job
 from anygate.importer import LoadError, call
 
 
@@ -10,6 +11,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m anygate.job module:function", file=sys.stderr)
         return 2
+    name_job(arguments[0])
     try:
         call(arguments[0])
     except LoadError as error:

@@ -267,6 +267,27 @@ class Options(PolicyOptions, total=False):
     worker_memory_max: int | str | None
     """Resident memory above which a worker is replaced; 0: no limit."""
 
+    worker_address_space_max: int | str | None
+    """Limit of a worker's address space (RLIMIT_AS)."""
+
+    worker_cpu_time_max: float | str | None
+    """Processor time after which a worker is ended (RLIMIT_CPU); 0: no limit."""
+
+    open_files_max: int | None
+    """Limit of open files for each process (RLIMIT_NOFILE)."""
+
+    core_size_max: int | str | None
+    """Limit of the core dump of a worker that crashes (RLIMIT_CORE)."""
+
+    nice: int | None
+    """Amount by which the priority of workers is lower than anygate's."""
+
+    cpu_affinity: int | None
+    """Number of processors that each worker is bound to; 0: all."""
+
+    no_new_privs: bool | None
+    """Keep programs that the application starts from gaining privileges."""
+
     cron_mode: Literal["hard", "soft", "external", "none", None]
     """When jobs run: hard (by the clock), soft, external, none."""
 
@@ -281,6 +302,9 @@ class Options(PolicyOptions, total=False):
 
     umask: str | None
     """Umask of workers: permissions removed from new files, in octal."""
+
+    proc_name: Text | None
+    """Name of the processes in ps and top."""
 
     pid_file: Text | None
     """File for the supervisor's process ID."""

@@ -45,7 +45,6 @@ const CIPHERS: Instead = Nothing("TLS 1.2 and 1.3 with their strong ciphers are 
 const ASGI: Instead = Nothing("it is for ASGI; anygate serves WSGI applications");
 const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `NAME=value anygate ...`");
 const LOG_CONFIG: Instead = Use("{error_log}, {log_level}, {access_log} and {access_log_format}");
-const NAME: Instead = Nothing("processes keep the name anygate");
 const STRICT: Instead = Nothing("requests that two servers could read differently are always refused");
 const HOOKS: Instead = Nothing("there are no hooks of the server; {on_error} is called for failed requests");
 const CHEAPER: Instead = Nothing("the number of workers is fixed; `anygate ctl scale N` changes it");
@@ -194,10 +193,14 @@ const TABLE: &[(&[&str], Instead)] = &[
     (&["vacuum"], Always("unix sockets and the pid file are removed at the end")),
     (&["daemon", "daemonize", "daemonize2", "D", "d", "background"], DAEMON),
     (&["pid", "pidfile", "pidfile2", "safe_pidfile"], Ours("pid_file")),
+    (&["limit_as"], Ours("worker_address_space_max")),
+    (&["max_fd"], Ours("open_files_max")),
+    (&["prio"], Ours("nice")),
     (&["uid", "u"], Ours("user")),
     (&["gid", "g", "initgroups"], Ours("group")),
     (&["m"], Ours("umask")),
-    (&["name", "n", "proc_name", "procname", "procname_prefix", "auto_procname", "process_name"], NAME),
+    (&["name", "n", "procname", "procname_prefix", "process_name"], Ours("proc_name")),
+    (&["auto_procname"], Always("processes are called by what they do, after {proc_name}")),
     (&["worker_tmp_dir", "tmp_upload_dir"], Ours("temp_dir")),
     (&["limit_max_requests", "R"], Ours("max_requests")),
     (&["limit_max_requests_jitter"], Ours("max_requests_jitter")),

@@ -47,7 +47,7 @@ pub use plan::cron::{CronJob, CronPlan, CronTask, Overlap};
 pub use plan::log::{AccessLogFormat, LogPlan, LogTarget, RotatePlan, SyslogAddress};
 pub use plan::network::{Network, Source};
 pub use plan::origin::PageOrigin;
-pub use plan::process::ProcessPlan;
+pub use plan::process::{LimitsPlan, ProcessPlan};
 pub use plan::server::{ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan};
 pub use plan::site::{self, SitePlan};
 pub use plan::tls::{CertificateSource, TlsPlan};

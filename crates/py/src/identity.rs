@@ -1,8 +1,11 @@
-//! Whom the processes that serve run as, and where: user, group, folder.
+//! Whom the processes that serve run as, where, and what they may use: user, group, folder, limits.
 
 use std::env;
 
-use anygate_config::Plan;
+use std::io;
+
+use anygate_config::{LimitsPlan, Plan};
+use anygate_sys::limits::{self, Resource};
 use anygate_sys::process;
 
 use crate::refusal::Refusal;
@@ -37,4 +40,28 @@ pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
     let Some(chdir) = &plan.application.chdir else { return Ok(()) };
     env::set_current_dir(chdir)
         .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))
+}
+
+/// Limits what this worker, in its place among the others, may use.
+pub(crate) fn limit(plan: &LimitsPlan, place: usize) -> Result<(), String> {
+    let name = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+    // A part of a second is a second: none would end the worker at once.
+    let seconds = plan.worker_cpu_time_max.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
+    for (option, resource, max) in [
+        ("worker_address_space_max", Resource::AddressSpace, plan.worker_address_space_max),
+        ("worker_cpu_time_max", Resource::ProcessorSeconds, seconds),
+        ("core_size_max", Resource::CoreBytes, plan.core_size_max),
+    ] {
+        max.map_or(Ok(()), |max| limits::set(resource, max)).map_err(name(option))?;
+    }
+    if plan.nice > 0 {
+        limits::be_nice(plan.nice).map_err(name("nice"))?;
+    }
+    if plan.cpu_affinity > 0 {
+        limits::bind_to_processors(place, plan.cpu_affinity).map_err(name("cpu_affinity"))?;
+    }
+    if plan.no_new_privs {
+        limits::refuse_new_privileges().map_err(name("no_new_privs"))?;
+    }
+    Ok(())
 }

@@ -8,9 +8,10 @@ use anygate_config::{BindAddress, Command, Plan, Protocol, parse};
 use anygate_server::Tickets;
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Reaping, Supervisor, sockets};
+use anygate_sys::limits::{self, Resource};
 use anygate_sys::process;
 use anygate_sys::signals::Signal;
-use anygate_sys::standard_streams;
+use anygate_sys::{standard_streams, title};
 use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -153,9 +154,7 @@ fn launch(
     }
     warn_of_debug(&plan);
     change_folder(&plan)?;
-    if let Err(error) = process::raise_file_limit() {
-        tracing::debug!("cannot raise the limit of open files: {error}");
-    }
+    limit_open_files(&plan)?;
     if let Some(umask) = plan.process.umask {
         process::set_umask(umask);
     }
@@ -171,6 +170,9 @@ fn launch(
             return Err(refusal);
         }
     };
+    if let Some(beginning) = &beginning {
+        name_supervisor(&plan, &beginning.arguments);
+    }
     let reaping = if beginning.is_some() { Reaping::Everybody } else { Reaping::Own };
     let mut body = Body {
         beginning,
@@ -199,6 +201,36 @@ fn launch(
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// Limits open files as it was asked for; else there may be as many as the system allows.
+fn limit_open_files(plan: &Plan) -> Result<(), Refusal> {
+    match plan.process.limits.open_files_max {
+        Some(count) => limits::set(Resource::OpenFiles, count)
+            .map_err(|error| Refusal::machine(format!("open_files_max: {error}"))),
+        None => {
+            if let Err(error) = limits::raise_open_files() {
+                tracing::debug!("cannot raise the limit of open files: {error}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Tells `ps` and `top` what this process is, which is the command's own.
+fn name_supervisor(plan: &Plan, arguments: &[OsString]) {
+    let arguments: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
+    let role = format!("supervisor {}", arguments.join(" "));
+    if let Err(error) = title::set(&plan.process.proc_name, role.trim_end(), "") {
+        tracing::debug!("cannot name this process: {error}");
+    }
+}
+
+/// Names this process, which runs a job, for `ps` and `top`.
+#[pyfunction]
+#[pyo3(signature = (job, /))]
+pub(crate) fn name_job(job: &str) -> PyResult<()> {
+    Ok(title::set("anygate", &format!("cron job {job}"), "cron")?)
 }
 
 /// Opens the sockets, unless a service manager left them. Whoever names descriptors knows of those.

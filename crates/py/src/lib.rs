@@ -42,7 +42,7 @@ mod _anygate {
     #[pymodule_export]
     use super::interpreter::raise_in_thread;
     #[pymodule_export]
-    use super::launch::{main, serve};
+    use super::launch::{main, name_job, serve};
     #[pymodule_export]
     use super::logs::log_message;
     #[pymodule_export]

@@ -33,6 +33,13 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
     keep(&mut plan.process.user, &now.process.user, "user", &mut kept);
     keep(&mut plan.process.group, &now.process.group, "group", &mut kept);
     keep(&mut plan.process.umask, &now.process.umask, "umask", &mut kept);
+    keep(
+        &mut plan.process.limits.open_files_max,
+        &now.process.limits.open_files_max,
+        "open_files_max",
+        &mut kept,
+    );
+    keep(&mut plan.process.proc_name, &now.process.proc_name, "proc_name", &mut kept);
     keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);
     keep(&mut plan.log, &now.log, "the settings of logs", &mut kept);
     keep(&mut plan.cron, &now.cron, "the settings of jobs", &mut kept);

@@ -27,6 +27,7 @@ use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
 use crate::beginning::Beginning;
+use crate::identity::limit;
 use crate::interpreter::say_goodbye;
 use crate::loading::{certificates, greenlets, load, on_error, runner};
 use crate::logs::{self, Logs, Tender};
@@ -279,6 +280,7 @@ impl Body {
         let WorkerContext { sockets, signals, told, mut report } = context;
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
+        limit(&self.plan.process.limits, report.slot()).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
         let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
         let site = site.map_err(|error| Failure::Server(error.to_string()))?;

@@ -11,7 +11,7 @@ use anygate_policy::metrics;
 use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
-use anygate_sys::process;
+use anygate_sys::limits;
 use anygate_sys::{Address, Bell, Listener, forked};
 use mio::{Poll, Token, Waker};
 
@@ -345,8 +345,7 @@ fn https_port(listeners: &[(Protocol, Listener)]) -> Option<u16> {
 /// Maximum number of connections, given what the settings allow and how many files this process may open: a part of them is
 /// for the application, for bodies in temporary files, and for what the worker opens itself.
 fn connections_max(allowed: usize) -> usize {
-    let limit =
-        process::file_limit().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let limit = limits::open_files().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     // Where there are few, half of them are for connections all the same.
     let reserve = (limit / 4).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX).min(limit / 2);
     allowed.min(limit.saturating_sub(reserve)).max(1)

@@ -7,6 +7,7 @@ use anygate_sys::orders::{self, Orders};
 use anygate_sys::packets::Packets;
 use anygate_sys::process::{self, Fork, Pid};
 use anygate_sys::signals::{Held, Signal, Signals, Survivor};
+use anygate_sys::title;
 
 use crate::board::{Report, Tree};
 use crate::orders::Orders as Requests;
@@ -184,7 +185,8 @@ impl Supervisor<'_> {
     /// Becomes a worker, the template or the assistant, in its process: everything that is the supervisor's alone is
     /// closed.
     pub(crate) fn become_child(self, role: Role) -> ! {
-        let Supervisor { body, sockets, signals, children, news, assistant, .. } = self;
+        let Supervisor { plan, body, sockets, signals, children, news, assistant, .. } = self;
+        let name = plan.proc_name;
         let is_assistant = matches!(role, Role::Assistant(_));
         let sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
         let (board, bells) = (children.board(), children.bells());
@@ -192,12 +194,13 @@ impl Supervisor<'_> {
         process::exit_now(match (role, assistant) {
             (Role::Worker(slot, told), assistant) => {
                 drop(assistant);
+                name_worker(&name, slot);
                 let report = Report::new(board, bells, slot, news.1);
                 body.work(WorkerContext { sockets, signals, told, report })
             }
             (Role::Template(packets), assistant) => {
                 drop(assistant);
-                match fork_on_request(body, &packets) {
+                match fork_on_request(body, &packets, &name) {
                     Ok(Some((slot, told, signals))) => {
                         drop(packets);
                         let report = Report::new(board, bells, slot, news.1);
@@ -209,6 +212,7 @@ impl Supervisor<'_> {
             }
             (Role::Assistant(told), Some(Assistant { orders: (received, requests), .. })) => {
                 drop((news.1, received));
+                name_process(&name, "assistant", "assistant");
                 let (tree, orders) = (Tree(board), Requests(requests));
                 body.assist(AssistantContext { sockets, signals, told, tree, orders })
             }
@@ -222,6 +226,18 @@ fn watch() -> io::Result<Signals> {
     Signals::install(&SIGNALS)
 }
 
+fn name_worker(name: &str, slot: usize) {
+    let number = slot + 1;
+    name_process(name, &format!("worker {number}"), &format!("w{number}"));
+}
+
+/// Tells `ps` and `top` what this process is.
+fn name_process(name: &str, role: &str, short: &str) {
+    if let Err(error) = title::set(name, role, short) {
+        tracing::debug!("cannot name this process: {error}");
+    }
+}
+
 /// Lives as a template. Returns in a worker's process, with what it is given; `None`: the supervisor needs no more
 /// workers, or is gone.
 ///
@@ -229,12 +245,13 @@ fn watch() -> io::Result<Signals> {
 fn fork_on_request(
     body: &mut dyn WorkerBody,
     packets: &Packets,
+    name: &str,
 ) -> Result<Option<(usize, Orders, Signals)>, i32> {
     let failed = |error: io::Error| {
         tracing::error!("the template cannot continue: {error}");
         1
     };
-    let name = process::rename(c"template").map_err(failed)?;
+    name_process(name, "template", "template");
     body.import()?;
     packets.send(template::READY, None).map_err(failed)?;
     loop {
@@ -249,7 +266,7 @@ fn fork_on_request(
             Ok(Fork::Child) => {
                 let signals = watch();
                 drop(held);
-                process::rename(&name).map_err(failed)?;
+                name_worker(name, slot);
                 return Ok(Some((slot, Orders::from(told), signals.map_err(failed)?)));
             }
             Ok(Fork::Parent(between)) => {

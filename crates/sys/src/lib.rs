@@ -4,15 +4,17 @@
 //!
 //! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
-//! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users, limits.
+//! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users. * [`limits`]: what one may use.
 //! * [`forked`] and [`ours`]: children of an application.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 //! * [`orders`]: what a worker is told. * [`packets`]: messages between two processes, with descriptors.
 //! * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
+//! * [`title`]: what `ps` and `top` call this process.
 
 pub mod bell;
 pub mod clock;
 pub mod forked;
+pub mod limits;
 pub mod listener;
 pub mod lock;
 pub mod orders;
@@ -25,6 +27,7 @@ pub mod shared;
 pub mod signals;
 pub mod standard_streams;
 pub mod stream;
+pub mod title;
 
 pub use bell::{Bell, SharedBell};
 pub use listener::{BindError, Families, Listener, UnixOptions};

@@ -1,10 +1,9 @@
-//! Processes: making them, waiting for them, who they run as and what they may use.
+//! Processes: making them, waiting for them, and who they run as.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal as system;
 use nix::unistd;
 use rustix::fs::Mode;
@@ -160,18 +159,6 @@ pub fn set_umask(mask: u32) -> u32 {
     rustix::process::umask(Mode::from_raw_mode(mask)).as_raw_mode()
 }
 
-/// Lets this process open as many files as it may; returns that number.
-pub fn raise_file_limit() -> io::Result<u64> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(most)
-}
-
-/// Returns the number of files that this process may open.
-pub fn file_limit() -> io::Result<u64> {
-    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
-}
-
 /// Asks the system to signal this process when its parent ends. On systems without that the caller's own watch (a
 /// pipe that ends with the parent) must do.
 #[cfg(target_os = "linux")]
@@ -225,14 +212,6 @@ pub fn become_user(user: &User, gid: Option<u32>) -> io::Result<()> {
 /// Makes `gid` the first group of this process.
 pub fn become_group(gid: u32) -> io::Result<()> {
     Ok(unistd::setgid(gid.into())?)
-}
-
-/// Gives this process another name for `ps` and `top`, of at most 15 bytes; returns the one before (PR_SET_NAME, prctl(2)).
-#[cfg(target_os = "linux")]
-pub fn rename(name: &CStr) -> io::Result<CString> {
-    let before = rustix::thread::name()?;
-    rustix::thread::set_name(name)?;
-    Ok(before)
 }
 
 /// Makes the folder `fd` the current one.
@@ -290,12 +269,5 @@ mod tests {
     #[test]
     fn a_process_is_in_memory() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
-    }
-
-    #[test]
-    fn the_file_limit_rises_to_what_is_allowed() {
-        let limit = raise_file_limit().unwrap();
-        assert_eq!(raise_file_limit().unwrap(), limit);
-        assert_eq!(file_limit().unwrap(), limit);
     }
 }

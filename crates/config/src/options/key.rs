@@ -259,6 +259,7 @@ optional! {
     String: Shape::Text, Value::Text(text) => Some(text);
     PathBuf: Shape::Path, Value::Text(path) => Some(PathBuf::from(path));
     u16: Shape::Number(0xffff), Value::Number(number) => u16::try_from(number).ok();
+    u64: Shape::Number(u64::MAX), Value::Number(number) => Some(number);
     u32: Shape::Mode, Value::Number(bits) => u32::try_from(bits).ok();
     CronMode: Shape::Choice(CronMode::WORDS), Value::Text(word) => CronMode::of_word(&word);
 }

@@ -131,6 +131,66 @@ rows! {
                   that exceeds the limit when it has loaded the application is reported, and not replaced for that reason.",
         ..PROCESS
     },
+    WORKER_ADDRESS_SPACE_MAX: Option<u64> = Opt {
+        name: "worker_address_space_max",
+        kind: Kind::Size { min: 1 << 20, max: BYTES_MAX },
+        metavar: "SIZE",
+        help: "limit of a worker's address space (RLIMIT_AS)",
+        details: "Memory beyond it cannot be allocated: Python raises MemoryError. Much of the address space is never used, \
+                  so this is more than `worker_memory_max`, which replaces the worker instead.",
+        ..PROCESS
+    },
+    WORKER_CPU_TIME_MAX: Option<Duration> = Opt {
+        name: "worker_cpu_time_max",
+        kind: Kind::TimeLimit,
+        default: "0",
+        metavar: "TIME",
+        help: "processor time after which a worker is ended (RLIMIT_CPU); 0: no limit",
+        details: "In whole seconds, at least 1. The system ends the worker with XCPU, whatever it is doing, and another one \
+                  is started. For a replacement that loses no request see `worker_max_age`.",
+        ..PROCESS
+    },
+    OPEN_FILES_MAX: Option<u64> = Opt {
+        name: "open_files_max",
+        kind: Kind::Integer { min: 64, max: 1 << 30 },
+        metavar: "N",
+        help: "limit of open files for each process (RLIMIT_NOFILE)",
+        details: "Connections are open files. If not set: as many as the system allows.",
+        ..PROCESS
+    },
+    CORE_SIZE_MAX: Option<u64> = Opt {
+        name: "core_size_max",
+        kind: Kind::Size { min: 0, max: BYTES_MAX },
+        metavar: "SIZE",
+        help: "limit of the core dump of a worker that crashes (RLIMIT_CORE)",
+        details: "`0`: none. If not set, it is as anygate was started with. A core dump may contain passwords.",
+        ..PROCESS
+    },
+    NICE: u64 = Opt {
+        name: "nice",
+        kind: Kind::Integer { min: 0, max: 19 },
+        default: "0",
+        metavar: "N",
+        help: "amount by which the priority of workers is lower than anygate's",
+        ..PROCESS
+    },
+    CPU_AFFINITY: usize = Opt {
+        name: "cpu_affinity",
+        kind: Kind::Integer { min: 0, max: 1024 },
+        default: "0",
+        metavar: "N",
+        help: "number of processors that each worker is bound to; 0: all",
+        details: "Workers take turns: with `1` on four processors worker 1 runs on the first, worker 5 again on the first.",
+        ..PROCESS
+    },
+    NO_NEW_PRIVS: bool = Opt {
+        name: "no_new_privs",
+        kind: Kind::Flag,
+        default: "false",
+        help: "keep programs that the application starts from gaining privileges",
+        details: "`sudo` and other programs with a set-user-ID bit then run as the user of the worker (PR_SET_NO_NEW_PRIVS).",
+        ..PROCESS
+    },
     CRON_MODE: Option<CronMode> = Opt {
         name: "cron_mode",
         kind: Kind::Choice(CronMode::WORDS),
@@ -171,6 +231,16 @@ rows! {
         kind: Kind::Mode,
         metavar: "MODE",
         help: "umask of workers: permissions removed from new files, in octal",
+        ..PROCESS
+    },
+    PROC_NAME: String = Opt {
+        name: "proc_name",
+        default: "anygate",
+        metavar: "NAME",
+        help: "name of the processes in ps and top",
+        details: "`ps` shows `NAME: supervisor`, with the arguments of the command, `NAME: worker 2`, `NAME: template` (with \
+                  `preload`), `NAME: assistant` (the process of the admin address) and `NAME: cron job`; `top` shows `NAME`, \
+                  `NAME-w2`, and so on, in 15 bytes. What is longer than the command line was is cut.",
         ..PROCESS
     },
     PID_FILE: Option<PathBuf> = Opt {
