@@ -345,6 +345,9 @@ class Options(PolicyOptions, total=False):
     body_timeout: float | str | None
     """Maximum time between two parts of a request body (408)."""
 
+    body_rate_min_bytes: int | str | None
+    """Minimum size of request bodies per second on the whole, after body_timeout (408); 0: none."""
+
     keepalive_timeout: float | str | None
     """Maximum idle time of a connection between requests."""
 

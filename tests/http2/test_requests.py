@@ -687,8 +687,8 @@ def test_silent_clients_are_let_go(serve):
         moving = client.begin("POST", "/echo", end=False)
         sent = 0
         while stuck not in client.ended:
-            client.send(moving, b"x", end=False)
-            sent += 1
+            client.send(moving, b"x" * 500, end=False)
+            sent += 500
             if select.select([client.socket], [], [], 0.3)[0]:
                 assert client.pump()
         client.send(moving, b"x")

@@ -10,7 +10,7 @@
 //! * [`threads`]: app threads, the steward, the hub, and the handoff of the reactor among them. [`sampling`]: when it pays.
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges. * [`http2`]: many requests at a time on one connection.
-//! * [`exchange`]: one request and its response: bodies, framing, counting.
+//! * [`exchange`]: one request and its response: bodies, framing, counting. * [`body_rate`]: how fast bodies must come.
 //! * [`outbox`]: a socket with what waits for it. * [`transport`]: plain sockets, TLS, streams of HTTP/2.
 //! * [`websocket`]: a connection that became a WebSocket, or that the application took over.
 //! * [`tls`]: certificates. * [`handshakes`]: the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
@@ -20,6 +20,7 @@
 mod access_log;
 mod accounting;
 mod attention;
+mod body_rate;
 pub mod cgi;
 mod connection;
 mod control;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anygate_config::{OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan};
 use anygate_policy::forwarded::Forwarding;
@@ -63,7 +62,7 @@ impl Rules {
         });
         Rules {
             read: ReadRules {
-                stream_timeout: waits.then_some(plan.reading.body_timeout),
+                reader_waits: waits,
                 plan: plan.reading,
                 forwarding: Forwarding::new(plan.forwarding),
                 https_port,
@@ -98,8 +97,8 @@ impl Rules {
 /// Rules for reading requests.
 pub(crate) struct ReadRules {
     pub(crate) plan: ReadPlan,
-    /// Maximum time that a thread waits for more of a streamed body; `None` with a hub, which waits itself.
-    pub(crate) stream_timeout: Option<Duration>,
+    /// Whether the reader of a streamed body waits for more of it; a hub waits itself.
+    pub(crate) reader_waits: bool,
     pub(crate) forwarding: Forwarding,
     /// Port to which clients of [`Protocol::Redirect`] are redirected.
     pub(crate) https_port: Option<u16>,

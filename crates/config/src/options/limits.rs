@@ -119,6 +119,17 @@ rows! {
         help: "maximum time between two parts of a request body (408)",
         ..LIMIT
     },
+    BODY_RATE_MIN_BYTES: u64 = Opt {
+        name: "body_rate_min_bytes",
+        kind: Kind::Size { min: 0, max: 1 << 30 },
+        default: "500",
+        metavar: "SIZE",
+        help: "minimum size of request bodies per second on the whole, after body_timeout (408); 0: none",
+        details: "A body may take `body_timeout` and a second for each so many bytes that the client has sent, whatever \
+                  pauses it makes. Time in which an application does not read a streamed body (`stream_paths`) does \
+                  not count.",
+        ..LIMIT
+    },
     KEEPALIVE_TIMEOUT: Duration = Opt {
         name: "keepalive_timeout",
         kind: Kind::Duration,

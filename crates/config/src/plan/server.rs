@@ -45,11 +45,19 @@ pub struct ServerPlan {
 #[expect(missing_docs, reason = "each field is the option of its name and `_timeout`")]
 pub struct Timeouts {
     pub header: Duration,
-    pub body: Duration,
     pub keepalive: Duration,
     pub write: Duration,
     pub graceful: Duration,
     pub queue: Duration,
+}
+
+/// How fast request bodies must come.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyRate {
+    /// Maximum time between two parts.
+    pub timeout: Duration,
+    /// Minimum number of bytes a second on the whole, once the timeout has passed; 0 for none.
+    pub min_bytes: u64,
 }
 
 /// How requests are read.
@@ -58,7 +66,7 @@ pub struct Timeouts {
 pub struct ReadPlan {
     pub limits: Limits,
     pub body_memory_max_bytes: usize,
-    pub body_timeout: Duration,
+    pub body_rate: BodyRate,
     pub temp_dir: Option<PathBuf>,
     pub stream_paths: Vec<String>,
     pub requests_per_connection_max: u64,
@@ -119,7 +127,6 @@ impl ServerPlan {
             connections_max: read.get(options::CONNECTIONS_MAX),
             timeouts: Timeouts {
                 header: read.get(options::HEADER_TIMEOUT),
-                body: read.get(options::BODY_TIMEOUT),
                 keepalive: read.get(options::KEEPALIVE_TIMEOUT),
                 write: read.get(options::WRITE_TIMEOUT),
                 graceful: read.get(options::GRACEFUL_TIMEOUT),
@@ -164,7 +171,10 @@ impl ReadPlan {
                 chunk_extensions_max_bytes: read.get(options::CHUNK_EXTENSIONS_MAX_BYTES),
             },
             body_memory_max_bytes: read.get(options::BODY_MEMORY_MAX_BYTES),
-            body_timeout: read.get(options::BODY_TIMEOUT),
+            body_rate: BodyRate {
+                timeout: read.get(options::BODY_TIMEOUT),
+                min_bytes: read.get(options::BODY_RATE_MIN_BYTES),
+            },
             temp_dir: read.existing_folder(options::TEMP_DIR)?,
             stream_paths: read.each(options::STREAM_PATHS, |path| match path.starts_with('/') {
                 true => Ok(path.to_owned()),

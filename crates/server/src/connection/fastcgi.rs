@@ -132,6 +132,11 @@ impl OpenRequests {
         self.take(id).map_or(Arrived::Nothing, |request| Arrived::Refused(request.exchange, status))
     }
 
+    /// Takes a request that is not complete.
+    pub(crate) fn take_any(&mut self) -> Option<Box<Exchange>> {
+        self.open.pop().map(|request| request.exchange)
+    }
+
     fn take(&mut self, id: u16) -> Option<OpenRequest> {
         let place = self.open.iter().position(|stream| stream.id == id)?;
         Some(self.open.swap_remove(place))

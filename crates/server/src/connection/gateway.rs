@@ -64,6 +64,14 @@ impl Connection {
         Ok(consumed + taken)
     }
 
+    /// Takes a FastCGI request whose body did not come in time; returns whether there was one.
+    pub(crate) fn take_late(&mut self) -> bool {
+        let late = self.requests.as_mut().and_then(|requests| requests.take_any());
+        let is_late = late.is_some();
+        self.exchange = late.or(self.exchange.take());
+        is_late
+    }
+
     /// Takes FastCGI records. Returns how much was taken; 0 if more is needed.
     pub(super) fn records(
         &mut self,
@@ -84,6 +92,7 @@ impl Connection {
         let arrived = match arrived {
             Arrived::Nothing => Ok(()),
             Arrived::Request(exchange) => {
+                self.coming = None;
                 self.exchange = Some(exchange);
                 self.headed(Framing::None, false, &[], rules).map(|_| ())
             }

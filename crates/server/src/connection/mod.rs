@@ -11,8 +11,9 @@ mod refusals;
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Instant;
 
-use anygate_config::{Protocol, WebSocketPlan};
+use anygate_config::{BodyRate, Protocol, WebSocketPlan};
 use anygate_policy::concurrency::ConnectionPermit;
 use anygate_proto::application::Endpoints;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
@@ -22,6 +23,7 @@ use anygate_proto::proxy;
 use anygate_proto::websocket::handshake;
 
 use crate::attention::Attention;
+use crate::body_rate::BodyArrival;
 use crate::exchange::{BodySpool, BodyStream, EarlyResponse, Exchange, Form, RequestBody};
 use crate::finished::Finished;
 use crate::http2::Http2;
@@ -54,6 +56,10 @@ pub(crate) struct Connection {
     pub(crate) more: bool,
     /// A request has begun since somebody looked.
     begun: bool,
+    /// Bytes that were received.
+    received: u64,
+    /// The body on the way.
+    coming: Option<BodyArrival>,
 }
 
 /// What the connection waits for.
@@ -151,6 +157,8 @@ impl Connection {
             newcomer: false,
             more: false,
             begun: false,
+            received: 0,
+            coming: None,
         }
     }
 
@@ -201,6 +209,7 @@ impl Connection {
         rules: &ReadRules,
         spare: &mut Vec<Box<Exchange>>,
     ) -> Next {
+        self.received = self.received.saturating_add(bytes.len() as u64);
         if self.input.is_empty() {
             let (consumed, next) = self.process(bytes, rules, spare);
             self.input.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
@@ -297,6 +306,13 @@ impl Connection {
     /// Whether a request has begun since this was asked last.
     pub(crate) fn has_begun(&mut self) -> bool {
         std::mem::take(&mut self.begun)
+    }
+
+    /// When the body on the way is late, of which some has just come.
+    pub(crate) fn body_due(&mut self, now: Instant, rate: &BodyRate) -> Instant {
+        let coming = self.coming.get_or_insert(BodyArrival::new(now, self.received));
+        coming.hear(now);
+        coming.due(self.received, rate)
     }
 
     /// Whether what was received ended with the end of a FastCGI request, or of a record that belongs to none.
@@ -425,6 +441,7 @@ impl Connection {
         }
         if step.done {
             let body = std::mem::take(spool).finish();
+            self.coming = None;
             if let Some(exchange) = &mut self.exchange {
                 exchange.body = body.map_or(RequestBody::None, RequestBody::Received);
             }
@@ -500,8 +517,7 @@ impl Connection {
                 Framing::None | Framing::Chunked => None,
             };
             let pipe = Arc::clone(&self.pipe);
-            let stream =
-                BodyStream::new(pipe, decoder, rest.to_vec(), length, rules.stream_timeout, expect_continue);
+            let stream = BodyStream::new(pipe, decoder, rest.to_vec(), length, rules, expect_continue);
             exchange.body = RequestBody::Stream(stream);
             self.state = State::Ready;
             return Ok(rest.len());

@@ -11,14 +11,16 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
+use crate::body_rate::ReaderWait;
 use crate::outbox::spool;
 use crate::outbox::{Pipe, WAIT_MAX};
+use crate::rules::ReadRules;
 
 /// Maximum bytes of a body that are taken for its end when the application has not read it, so that the connection may stay.
 const READY_MAX_BYTES: usize = 64 * 1024;
@@ -198,8 +200,9 @@ struct StreamState {
     input: Vec<u8>,
     /// Decoded but not read by the application.
     decoded: VecDeque<u8>,
-    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
-    timeout: Option<Duration>,
+    /// Bytes that came from the client.
+    received: u64,
+    wait: ReaderWait,
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     expect_continue: bool,
     failed: Option<io::ErrorKind>,
@@ -213,15 +216,16 @@ impl BodyStream {
         decoder: BodyDecoder,
         input: Vec<u8>,
         length: Option<u64>,
-        timeout: Option<Duration>,
+        rules: &ReadRules,
         expect_continue: bool,
     ) -> Self {
         let state = StreamState {
             pipe,
             decoder,
+            received: input.len() as u64,
             input,
             decoded: VecDeque::new(),
-            timeout,
+            wait: ReaderWait::new(rules.plan.body_rate, rules.reader_waits),
             expect_continue,
             failed: None,
             closed: false,
@@ -320,12 +324,18 @@ impl StreamState {
             match self.pipe.stream().recv(&mut buffer) {
                 // The end of the connection shows at the next read, too.
                 Ok(0) => return Ok(false),
-                Ok(count) => self.input.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Ok(count) => self.take(buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        self.wait.hear(Instant::now());
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -334,7 +344,6 @@ impl StreamState {
             let _ = self.pipe.stream().send(CONTINUE);
         }
         let mut buffer = [0; 16 * 1024];
-        let mut waited = Duration::ZERO;
         loop {
             if self.pipe.is_over() {
                 return Err(io::Error::new(
@@ -350,22 +359,12 @@ impl StreamState {
                     ));
                 }
                 Ok(count) => {
-                    self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    self.take(buffer.get(..count).unwrap_or_default());
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let Some(timeout) = self.timeout else { return Err(error) };
-                    let wait = WAIT_MAX.min(timeout);
-                    if self.pipe.stream().wait_readable(wait)? {
-                        continue;
-                    }
-                    waited += wait;
-                    if waited >= timeout {
-                        return Err(io::Error::new(
-                            io::ErrorKind::TimedOut,
-                            "the client did not send more of the body in time",
-                        ));
-                    }
+                    let left = self.wait.more_within(Instant::now(), self.received)?;
+                    self.pipe.stream().wait_readable(WAIT_MAX.min(left))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anygate_proto::application::Body;
 use bytes::{Buf, Bytes};
 use h2::RecvStream;
 
 use crate::attention::Attention;
+use crate::body_rate::ReaderWait;
 use crate::transport::{Call, Handle, Shared};
 
 /// A body that the application reads while it arrives.
@@ -21,8 +22,9 @@ pub(super) struct StreamedBody {
     pub(super) length: Option<u64>,
     /// Bytes that may still come.
     pub(super) left: u64,
-    /// How long to wait for the client; `None`: not at all, since the reader waits in a loop of its own.
-    pub(super) timeout: Option<Duration>,
+    pub(super) wait: ReaderWait,
+    /// What the connection had received before.
+    pub(super) before: u64,
     pub(super) call: Arc<Call>,
     pub(super) shared: Arc<Shared>,
     pub(super) attention: Arc<Attention>,
@@ -44,12 +46,11 @@ impl Body for StreamedBody {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let waker = match self.timeout {
-            Some(_) => Waker::from(Arc::new(Reader(thread::current()))),
-            None => Waker::from(Arc::clone(&self.call)),
+        let waker = match self.wait.waits() {
+            true => Waker::from(Arc::new(Reader(thread::current()))),
+            false => Waker::from(Arc::clone(&self.call)),
         };
         let mut context = Context::from_waker(&waker);
-        let until = self.timeout.map(|timeout| Instant::now() + timeout);
         while self.at_hand.is_empty() && !buffer.is_empty() {
             match self.body.get().poll_data(&mut context) {
                 Poll::Ready(None) => return Ok(0),
@@ -60,6 +61,7 @@ impl Body for StreamedBody {
                     ));
                 }
                 Poll::Ready(Some(Ok(data))) => {
+                    self.wait.hear(Instant::now());
                     self.left = self.left.checked_sub(data.len() as u64).ok_or_else(|| {
                         io::Error::new(io::ErrorKind::InvalidData, "the body is longer than body_max_bytes")
                     })?;
@@ -70,15 +72,8 @@ impl Body for StreamedBody {
                     self.at_hand = data;
                 }
                 Poll::Pending => {
-                    let Some(until) = until else { return Err(io::ErrorKind::WouldBlock.into()) };
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(io::Error::new(
-                            io::ErrorKind::TimedOut,
-                            "the client did not send more of the body in time",
-                        ));
-                    }
-                    thread::park_timeout(left);
+                    let received = self.shared.taken.load(Ordering::Relaxed).saturating_sub(self.before);
+                    thread::park_timeout(self.wait.more_within(Instant::now(), received)?);
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use super::body::StreamedBody;
 use super::unwanted::UnwantedBodies;
 use super::window::{WindowLimits, Windows};
 use super::wire::Wire;
+use crate::body_rate::{BodyArrival, ReaderWait};
 use crate::exchange::BodySpool;
 use crate::exchange::{EarlyResponse, Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
@@ -85,6 +86,7 @@ struct Receiving {
     body: Handle<RecvStream>,
     spool: BodySpool,
     received: u64,
+    coming: BodyArrival,
     due: Instant,
 }
 
@@ -366,9 +368,11 @@ impl Http2 {
         match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
             Ok(()) => {
                 if let Some(body) = body {
-                    let due = turn.now + turn.rules.plan.body_timeout;
+                    let taken = self.shared.taken.load(Ordering::Relaxed);
+                    let coming = BodyArrival::new(turn.now, taken);
+                    let due = coming.due(taken, &turn.rules.plan.body_rate);
                     let spool = BodySpool::default();
-                    return self.receiving.push(Receiving { arrival, body, spool, received: 0, due });
+                    return self.receiving.push(Receiving { arrival, body, spool, received: 0, coming, due });
                 }
             }
             Err(response) => {
@@ -452,8 +456,9 @@ impl Http2 {
         let mut index = 0;
         while let Some(receiving) = self.receiving.get_mut(index) {
             let received = receiving.received;
-            let outcome = receiving.take(turn.now, turn.rules, &mut context, &mut progress);
-            self.shared.taken.fetch_add(receiving.received - received, Ordering::Relaxed);
+            let taken = &self.shared.taken;
+            let outcome = receiving.take((turn.now, taken), turn.rules, &mut context);
+            progress |= receiving.received > received;
             let Some(outcome) = outcome else {
                 index += 1;
                 continue;
@@ -484,23 +489,25 @@ enum Outcome {
 }
 
 impl Receiving {
+    /// `taken`: the bytes of all bodies that the connection has received.
     fn take(
         &mut self,
-        now: Instant,
+        (now, taken): (Instant, &AtomicU64),
         rules: &ReadRules,
         context: &mut Context<'_>,
-        progress: &mut bool,
     ) -> Option<Outcome> {
         loop {
             match self.body.get().poll_data(context) {
-                Poll::Pending if self.due <= now => return Some(Outcome::Refused(408)),
-                Poll::Pending => return None,
+                Poll::Pending => {
+                    self.due = self.coming.due(taken.load(Ordering::Relaxed), &rules.plan.body_rate);
+                    return (self.due <= now).then_some(Outcome::Refused(408));
+                }
                 Poll::Ready(None) => return Some(Outcome::Whole),
                 Poll::Ready(Some(Err(_))) => return Some(Outcome::Gone),
                 Poll::Ready(Some(Ok(data))) => {
-                    *progress = true;
-                    self.due = now + rules.plan.body_timeout;
+                    self.coming.hear(now);
                     self.received = self.received.saturating_add(data.len() as u64);
+                    taken.fetch_add(data.len() as u64, Ordering::Relaxed);
                     if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
                         return Some(Outcome::Refused(413));
                     }
@@ -543,7 +550,8 @@ impl Http2 {
                     at_hand: Bytes::new(),
                     length,
                     left: rules.body_max_bytes(&exchange.head),
-                    timeout: rules.stream_timeout,
+                    wait: ReaderWait::new(rules.plan.body_rate, rules.reader_waits),
+                    before: self.shared.taken.load(Ordering::Relaxed),
                     call: Arc::clone(&call),
                     shared: Arc::clone(&self.shared),
                     attention: Arc::clone(home.attention),

@@ -52,9 +52,16 @@ impl Reactor {
                     self.close(token);
                 }
                 State::Http2(_) => self.expire_http2(token),
+                State::Records { body: true } => self.refuse_late_body(token),
                 State::Idle | State::Records { .. } | State::Lingering | State::Ready => self.close(token),
             },
         }
+    }
+
+    /// Refuses a FastCGI request whose body is late, as those of other protocols are.
+    fn refuse_late_body(&mut self, token: usize) {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return };
+        if connection.take_late() { self.refuse(token, 408) } else { self.close(token) }
     }
 
     /// Closes; first lets a client that may still be sending read the response.

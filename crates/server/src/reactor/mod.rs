@@ -356,7 +356,8 @@ impl Reactor {
                     self.deadlines.set(token, Some(self.now + timeouts.keepalive))
                 }
                 State::Body(..) | State::Records { body: true } => {
-                    self.deadlines.set(token, Some(self.now + timeouts.body))
+                    let due = connection.body_due(self.now, &self.rules.read.plan.body_rate);
+                    self.deadlines.set(token, Some(due));
                 }
                 _ => {}
             },

@@ -318,7 +318,7 @@ impl application::HubQueue for HubQueue {
     }
 
     fn body_timeout(&self) -> Duration {
-        self.shared.rules.timeouts.body
+        self.shared.rules.read.plan.body_rate.timeout
     }
 
     fn has_time_limit(&self) -> bool {

@@ -120,10 +120,9 @@ impl Plan {
         (plan.outbox.memory_max_bytes, plan.outbox.spool_max_bytes) = self.outbox;
         plan.outbox.write_timeout = long;
         plan.reading.body_memory_max_bytes = self.body_memory;
-        plan.reading.body_timeout = long;
+        plan.reading.body_rate.timeout = long;
         plan.reading.stream_paths = vec!["/stream".to_owned()];
-        plan.timeouts =
-            Timeouts { header: long, body: long, keepalive: long, write: long, graceful: long, queue: long };
+        plan.timeouts = Timeouts { header: long, keepalive: long, write: long, graceful: long, queue: long };
         plan.queue_auto = false;
         plan.request_timeout = Duration::ZERO;
         plan.slow_request = Duration::ZERO;
