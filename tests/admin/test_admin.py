@@ -1,5 +1,6 @@
 """The admin address: figures, metrics and orders."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -8,6 +9,7 @@ import time
 
 import pytest
 from admin_address import CONTRACT, watch
+from http2_frames import PREFACE, SETTINGS, frame
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import wait_until
 
@@ -397,6 +399,24 @@ class TestWhoMayAsk:
         assert at.ask("/health").status == 200
         at.served.terminate()
         assert not (tmp_path / "admin.sock").exists()
+
+    @pytest.mark.parametrize(
+        "begun",
+        [
+            b"",
+            b"GET /metrics HTTP/1.1\r\nHost: 127.",
+            b"POST /api/reload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nbegun",
+            PREFACE + frame(SETTINGS),
+        ],
+        ids=["nothing", "head", "body", "http2"],
+    )
+    def test_clients_that_say_nothing_more_do_not_shut_out_the_administrator(self, admin, begun):
+        at = admin("--header-timeout", "300", "--keepalive-timeout", "300", "--body-timeout", "300")
+        host, _, port = at.address.rpartition(":")
+        with contextlib.ExitStack() as many:
+            for _ in range(400):
+                many.enter_context(at.served.connect((host, int(port)))).send(begun)
+            assert at.ask("/health").status == 200
 
     @pytest.mark.parametrize(
         ("option", "value", "said"),

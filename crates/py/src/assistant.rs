@@ -177,6 +177,9 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
     }
 }
 
+/// Maximum time without a byte of an order's body: orders are short, and those that never end must not keep others away.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Whether only this machine can reach an address.
 fn is_local(address: &Address) -> bool {
     match address {
@@ -194,9 +197,10 @@ fn server_plan(site: &ServerPlan) -> ServerPlan {
         connections_max: 256,
         request_timeout: Duration::ZERO,
         slow_request: Duration::ZERO,
-        timeouts: Timeouts { graceful: Duration::from_secs(2), ..site.timeouts },
+        timeouts: Timeouts { graceful: Duration::from_secs(2), body: BODY_TIMEOUT, ..site.timeouts },
         reading: ReadPlan {
             limits: Limits { body_max_bytes: 64 * 1024, ..site.reading.limits },
+            body_timeout: BODY_TIMEOUT,
             stream_paths: Vec::new(),
             mount: Mount::default(),
             proxy_protocol: false,

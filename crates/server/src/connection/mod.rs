@@ -180,6 +180,20 @@ impl Connection {
         matches!(self.state, State::Idle) && self.input.is_empty() && !self.more
     }
 
+    /// Whether requests came, if it waits for the next one, or for the rest of its head, and for nothing else.
+    pub(crate) fn awaits_request(&self) -> Option<bool> {
+        match &self.state {
+            State::Idle => self.is_idle().then_some(self.served > 0),
+            State::Head(_) | State::Packet => (!self.more).then_some(self.served > 0),
+            State::Http2(http2) => http2.awaits_request(),
+            State::Records { .. }
+            | State::Body(..)
+            | State::Ready
+            | State::Writing { .. }
+            | State::Lingering => None,
+        }
+    }
+
     /// Whether nobody waits for the response any more: the client has left, or the stream was reset.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.pipe.is_broken() || self.pipe.stream().http2().is_some_and(Http2Stream::is_reset)

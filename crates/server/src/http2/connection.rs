@@ -196,6 +196,11 @@ impl Http2 {
         matches!(self.waited, Waits::Bodies(_))
     }
 
+    /// Whether requests came, if it waits for the next one and for nothing else.
+    pub(crate) fn awaits_request(&self) -> Option<bool> {
+        matches!(self.waited, Waits::Start | Waits::Request).then_some(self.served > 0)
+    }
+
     /// Whether the client may have sent what nobody read.
     pub(crate) fn has_unread(&self) -> bool {
         self.shared.readable.load(Ordering::Relaxed)

@@ -87,21 +87,25 @@ impl Reactor {
         self.again.push_back(token);
     }
 
-    /// Closes connections that have been idle for long, to make room for others: those that never had a request, or, where
-    /// there are none, those that have waited longest for another. Returns how many.
+    /// Closes connections that have waited long for a request, or the rest of its head, to make room for others: those that
+    /// never had one, or, where there are none, those that have waited longest for another. Returns how many.
     pub(super) fn close_idle(&mut self) -> usize {
         let Timeouts { header, keepalive, .. } = self.rules.timeouts;
         let mut idle: Vec<(bool, Instant, usize)> = self
             .connections
             .iter()
             .filter_map(|(token, entry)| match entry {
-                Entry::Here(connection) if connection.is_idle() => {
-                    let is_used = connection.served > 0;
-                    let allowed = if is_used { keepalive } else { header };
+                Entry::Here(connection) => {
+                    let is_used = connection.awaits_request()?;
+                    let allowed = if is_used && !matches!(connection.state, State::Head(_) | State::Packet) {
+                        keepalive
+                    } else {
+                        header
+                    };
                     let since = self.deadlines.at(token)?.checked_sub(allowed)?;
                     Some((is_used, since, token))
                 }
-                Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
+                Entry::Out { .. } | Entry::Greeting { .. } => None,
             })
             .collect();
         let none_is_new = idle.iter().all(|(is_used, ..)| *is_used);
