@@ -249,7 +249,7 @@ class TestWhatGoesWrong:
         address = served.address
         (site / "anygate.toml").write_text("umask = '027'\nbacklog = 7\n")
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("changed, but needs a restart: backlog, unix_mode or unix_owner, umask")
+        served.wait_for_log("changed, but needs a restart: backlog, socket_mode or socket_owner, umask")
         served.wait_for_log("reloaded")
         assert served.address == address
 

@@ -2,7 +2,6 @@
 //! a restart to change.
 
 use std::env;
-use std::fmt::Debug;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,11 +24,11 @@ pub(crate) struct Former {
     pub(crate) folder: File,
 }
 
-/// Leaves as they are what belongs to the supervisor, and says so.
+/// Keeps the settings that belong to the supervisor as they are, and warns of those that differ.
 pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
     let mut kept = Vec::new();
     keep(&mut plan.binds, &now.binds, "bind", &mut kept);
-    keep(&mut plan.socket, &now.socket, "backlog, unix_mode or unix_owner", &mut kept);
+    keep(&mut plan.socket, &now.socket, "backlog, socket_mode or socket_owner", &mut kept);
     keep(&mut plan.process.user, &now.process.user, "user", &mut kept);
     keep(&mut plan.process.group, &now.process.group, "group", &mut kept);
     keep(&mut plan.process.umask, &now.process.umask, "umask", &mut kept);
@@ -49,9 +48,9 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
     }
 }
 
-/// Two values of one plan are the same when they read the same.
-fn keep<T: Clone + Debug>(new: &mut T, now: &T, name: &'static str, kept: &mut Vec<&'static str>) {
-    if format!("{new:?}") != format!("{now:?}") {
+/// Keeps what is in use, and notes its name if that differs.
+fn keep<T: Clone + PartialEq>(new: &mut T, now: &T, name: &'static str, kept: &mut Vec<&'static str>) {
+    if new != now {
         kept.push(name);
         *new = now.clone();
     }

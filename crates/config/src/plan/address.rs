@@ -80,7 +80,7 @@ pub enum BindAddress {
 }
 
 /// How sockets are made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketPlan {
     /// Length of the queue of connections that wait to be accepted.
     pub backlog: u32,

@@ -8,7 +8,7 @@ use crate::options;
 use crate::settings::Wrong;
 
 /// What is served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationPlan {
     /// As the user wrote it; `None` when the application is an object that Python handed over.
     pub target: Option<String>,

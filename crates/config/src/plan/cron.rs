@@ -11,7 +11,7 @@ use crate::settings::{Table, Wrong};
 use crate::value::Value;
 
 /// What runs at given minutes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronPlan {
     /// When; `None` when nobody said.
     pub mode: Option<CronMode>,

@@ -12,7 +12,7 @@ use crate::options::{self, Facility, LogLevel, MessageForm};
 use crate::settings::Wrong;
 
 /// What is written down, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LogPlan {
     pub error_log: LogTarget,

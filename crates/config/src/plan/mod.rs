@@ -35,7 +35,7 @@ use site::SitePlan;
 use tls::TlsPlan;
 
 /// Everything that anygate needs to know to serve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Application to serve.
     pub application: ApplicationPlan,

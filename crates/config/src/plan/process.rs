@@ -11,7 +11,7 @@ use crate::options::{self, MemoryMax};
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
 /// How processes live.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct ProcessPlan {
     pub user: Option<String>,
@@ -33,7 +33,7 @@ pub struct ProcessPlan {
 }
 
 /// What a worker may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LimitsPlan {
     pub worker_address_space_max: Option<u64>,

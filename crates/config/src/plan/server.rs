@@ -20,7 +20,7 @@ use crate::options::{self, Concurrency, ForwardedHeader, QueueMax};
 use crate::settings::Wrong;
 
 /// What one worker's server needs to know: each part is held by its user as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name, or described by its type")]
 pub struct ServerPlan {
     pub workers: usize,
@@ -41,7 +41,7 @@ pub struct ServerPlan {
 }
 
 /// Time limits of connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name and `_timeout`")]
 pub struct Timeouts {
     pub header: Duration,
@@ -61,7 +61,7 @@ pub struct BodyRate {
 }
 
 /// How requests are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name, or described by its type")]
 pub struct ReadPlan {
     pub limits: Limits,
@@ -76,7 +76,7 @@ pub struct ReadPlan {
 }
 
 /// Which proxies are believed, and which of their fields.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardingPlan {
     /// Peers that are believed, `trusted_proxies`.
     pub proxies: Vec<Source>,
@@ -85,7 +85,7 @@ pub struct ForwardingPlan {
 }
 
 /// How much of a response may wait for its client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxPlan {
     /// Maximum bytes in memory, `response_memory_max_bytes`; what exceeds them goes to temporary files.
     pub memory_max_bytes: usize,
@@ -98,7 +98,7 @@ pub struct OutboxPlan {
 }
 
 /// How WebSockets are served. Names are those of the options, without `websocket_`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct WebSocketPlan {
     pub limits: MessageLimits,

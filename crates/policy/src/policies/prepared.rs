@@ -117,9 +117,7 @@ impl Prepared {
     /// The same with the memory of the generation before, where both plans ask for the same of it: what was counted counts on.
     #[must_use]
     pub fn after(mut self, former: &Prepared) -> Prepared {
-        let (limits, before) = (&self.plan.limits, &former.plan.limits);
-        // Two rules of one plan are the same when they read the same.
-        if format!("{:?}", limits.rate_limit) == format!("{:?}", before.rate_limit) {
+        if self.plan.limits.rate_limit == former.plan.limits.rate_limit {
             self.rates = former.rates.clone();
         }
         if self.surroundings.processes == former.surroundings.processes
