@@ -1,9 +1,11 @@
 """Rules of the house that no compiler checks."""
 
 import re
+import statistics
 from pathlib import Path
 
 import imports
+import option_names
 import pytest
 import sizes
 import tomllib
@@ -162,6 +164,27 @@ def test_circles_are_found_in_python_too(tmp_path):
         (tmp_path / name).write_text(text)
     circles = imports.circles(imports.python_graph(tmp_path, "package"))
     assert circles == ["2 files: a.py -> b.py (package thing) -> a.py (package.a)"]
+
+
+#: Most files of the product that name an option, in the median: its row, the plan that its user takes, and the user.
+NAMED_IN = 3
+
+
+def test_an_option_is_named_in_few_files():
+    code_of = dict(option_names.product_code(ROOT))
+    files = {name: option_names.files_that_name(code_of, name, key) for name, key in option_names.options(ROOT).items()}
+    assert len(files) > 100
+    assert all(any("/options/" in path for path in found) for found in files.values())
+    assert statistics.median(map(len, files.values())) <= NAMED_IN, (
+        "an option is copied from its plan: take the plan as it is"
+    )
+
+
+def test_names_of_options_are_found_as_keys_texts_and_fields():
+    for code in ("read.get(options::BODY_MAX)", '["body_max"]', "plan.body_max", "Plan { body_max: 1 }"):
+        assert option_names.files_that_name({"file": code}, "body_max", "BODY_MAX") == ["file"], code
+    for code in ("body_max()", "my_body_max", "body_max::new"):
+        assert option_names.files_that_name({"file": code}, "body_max", "BODY_MAX") == [], code
 
 
 #: Most lines of a file and of a function of product code.

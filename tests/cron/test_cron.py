@@ -210,9 +210,9 @@ def test_a_job_that_goes_on_is_waited_for_and_then_ended(serve, site):
         ('name = "a"\nschedule = "* * * * *"', 'cron "a": needs a command or a function'),
         (
             'name = "a"\nschedule = "* * * * *"\ncommand = "x"\nfunction = "y:z"',
-            "a command and a function; one is to run",
+            "both a command and a function",
         ),
-        ('schedule = "* * * * *"\ncommand = "x"', "the 1. [[cron]]: name is missing"),
+        ('schedule = "* * * * *"\ncommand = "x"', "[[cron]] number 1: name is missing"),
         ('name = "a"\nschedule = "* * * * *"\ncomand = "x"', "there is no key comand; the keys are name, schedule"),
         (
             'name = "a"\nschedule = "* * * * *"\ncommand = "x"\noverlap = "no"',

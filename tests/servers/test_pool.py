@@ -161,7 +161,7 @@ port = {free_port()}
     [
         (
             "[[server]]\nport = 1",
-            "anygate.toml: the 1. [[server]]: has no application, and none is set for all servers",
+            "anygate.toml: [[server]] number 1: has no application, and none is set for all servers",
         ),
         ("app = 'x'\n[[server]]\nprot = 1", "prot: there is no such option; did you mean port?"),
         ("app = 'x'\n[[server]]\nport = 'x'", 'anygate.toml: port: "x" must be'),

@@ -225,19 +225,19 @@ def test_wrong_options(run, authority, tmp_path):
         (["-c", tmp_path / "empty"], "contains no certificate with its key: NAME.pem with NAME.key"),
         ([*pair, "--ssl-key-password-file", tmp_path / "none"], "is empty; it must be the password of the key"),
         ([*pair, "--ssl-key-password-file", "missing"], "--ssl-key-password-file: there is no file"),
-        (["--ssl-key-password-file", tmp_path / "none"], "needs a certificate of the server: ssl_certificate"),
-        (["--client-ca", authority.path], "--client-ca: needs a certificate of the server: ssl_certificate"),
+        (["--ssl-key-password-file", tmp_path / "none"], "needs ssl_certificate, the certificate of the server"),
+        (["--client-ca", authority.path], "--client-ca: needs ssl_certificate, the certificate of the server"),
         ([*pair, "--client-ca", "missing"], "--client-ca: there is no file"),
         ([*pair, "--client-ca", tmp_path / "none"], 'none" contains no certificate (PEM) of a client CA'),
-        ([*pair, "--client-cert", "optional"], "--client-cert: needs the CAs of clients' certificates: client_ca"),
+        ([*pair, "--client-cert", "optional"], "--client-cert: needs client_ca, the CAs of client certificates"),
         (
             [*pair, "--client-ca", authority.path, "--client-cert", "maybe"],
             '--client-cert: "maybe" must be one of required, optional',
         ),
-        (["--redirect-https", "0"], '--redirect-https: "0" needs an address that speaks HTTPS: ssl_certificate'),
+        (["--redirect-https", "0"], '--redirect-https: "0" needs an address that serves HTTPS (ssl_certificate)'),
         ([*pair, "--redirect-https", "http"], '--redirect-https: "http" must be host:port'),
         ([*pair, "--redirect-https", "70000"], "must be a port from 0 to 65535"),
-        (["-b", "127.0.0.1:7", *pair, "--redirect-https", "7"], '"7" is an address that is used already'),
+        (["-b", "127.0.0.1:7", *pair, "--redirect-https", "7"], '"7" is an address that is already in use'),
     ):
         ended = run(CONTRACT, *([] if "-b" in arguments else ["-b", "127.0.0.1:0"]), *arguments)
         assert message in ended.stderr, message

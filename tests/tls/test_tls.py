@@ -224,13 +224,13 @@ def test_wrong_files(run, pair, tmp_path):
     other = certificate(tmp_path / "other")
     for arguments, message in (
         (["-c", pair[0]], "contains no private key (PEM): name the file that does: ssl_private_key"),
-        (["-k", pair[1]], "--ssl-private-key: needs its certificate: ssl_certificate"),
-        (["-c", "missing.pem", "-k", pair[1]], "--ssl-certificate: there is no file or folder"),
+        (["-k", pair[1]], "--ssl-private-key: needs ssl_certificate, its certificate"),
+        (["-c", "missing.pem", "-k", pair[1]], "--ssl-certificate: there is no file or directory"),
         (["-c", rubbish, "-k", pair[1]], 'rubbish.pem" contains no certificate'),
         (["-c", pair[0], "-k", rubbish], 'rubbish.pem" contains no private key (PEM)'),
         (["-c", pair[0], "-k", other[1]], "do not fit"),
-        (["-c", pair[0], "-k", pair[1], "--proxy-protocol", "--trusted-proxies", "unix"], "comes before TLS"),
-        (["-b", "https://127.0.0.1:0"], "needs a certificate: ssl_certificate"),
+        (["-c", pair[0], "-k", pair[1], "--proxy-protocol", "--trusted-proxies", "unix"], "is not supported with TLS"),
+        (["-b", "https://127.0.0.1:0"], "needs a certificate (ssl_certificate)"),
     ):
         ended = run(CONTRACT, "-b", "127.0.0.1:0", *arguments)
         assert ended.returncode == 2, message

@@ -61,9 +61,9 @@ def test_what_is_no_site(run, tmp_path):
     said = f"anygate: error: --web2py: {str(tmp_path)!r} is not a web2py site: it has no directory applications\n"
     assert ended.stderr == said.replace("'", '"')
     ended = run("--web2py", SITE, "x:y")
-    assert "and APP are two things to serve" in ended.stderr
+    assert "cannot be served together with APP" in ended.stderr
     ended = run("-a", "secret", "x:y")
-    assert ended.stderr == "anygate: error: --password: is for web2py sites, and none is served\n"
+    assert ended.stderr == "anygate: error: --password: is for web2py sites, and this is not one\n"
 
 
 def test_paths_are_text(serve, bare):

@@ -267,7 +267,7 @@ fn refuse_certificate(error: &clap::Error) -> Exit {
 fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
     let mut pool: Vec<Member> = Vec::new();
     for (place, table) in settings.tables("server").iter().enumerate() {
-        let called = format!("the {}. [[server]]", place + 1);
+        let called = format!("[[server]] number {}", place + 1);
         let wrong =
             |reason: String| Exit::from(Wrong { origin: table.origin.clone(), name: called.clone(), reason });
         let mut own = settings.without_tables("server");

@@ -1,5 +1,6 @@
 //! Options of other servers, which users type here out of habit, and what to use instead. A table: gunicorn, uWSGI, uvicorn,
-//! waitress, hypercorn and granian. Names that mean the same here are not in it.
+//! waitress, hypercorn and granian. Names that mean the same here are not in it; an option that is the same under another name
+//! has that name in its own row ([`Opt::foreign_names`](options::Opt::foreign_names)).
 //!
 //! In texts `{workers}` is the name of an option in the form of the place where it is to be set, and
 //! `{concurrency=gevent}` an option with its value.
@@ -9,8 +10,6 @@ use crate::options;
 /// What to use instead.
 #[derive(Clone, Copy, Debug)]
 enum Instead {
-    /// This option has the same meaning.
-    Ours(&'static str),
     /// Something that has the same effect.
     Use(&'static str),
     /// The effect is always there.
@@ -19,7 +18,7 @@ enum Instead {
     Nothing(&'static str),
 }
 
-use Instead::{Always, Nothing, Ours, Use};
+use Instead::{Always, Nothing, Use};
 
 /// Where an option is to be set, which decides how its name is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +48,14 @@ const STRICT: Instead = Nothing("requests that two servers could read differentl
 const HOOKS: Instead = Nothing("there are no hooks of the server; {on_error} is called for failed requests");
 const CHEAPER: Instead = Nothing("the number of workers is fixed; `anygate ctl scale N` changes it");
 
-/// Every option of others: its names, with `_`, and what to use instead.
+/// Options of others that are none here: their names, with `_`, and what to use instead.
 const TABLE: &[(&[&str], Instead)] = &[
     // Addresses.
-    (&["host", "hostname", "address", "addr"], Ours("ip")),
     (&["http", "http_socket", "insecure_bind", "endpoint"], Use("{bind=HOST:PORT}")),
     (
         &["https", "https_socket", "shared_socket", "quic_bind"],
         Use("{bind=HOST:PORT} with {ssl_certificate} and {ssl_private_key}"),
     ),
-    (&["http_to_https"], Ours("redirect_https")),
     (
         &["socket", "uwsgi_socket"],
         Use("{bind=uwsgi://HOST:PORT} or {bind=uwsgi+unix:PATH}; for HTTP {bind=HOST:PORT}"),
@@ -71,15 +68,11 @@ const TABLE: &[(&[&str], Instead)] = &[
     ),
     (&["uds", "unix_socket"], Use("{bind=unix:PATH}")),
     (&["fd"], Use("{bind=fd://N}")),
-    (&["chmod_socket", "unix_socket_perms", "uds_permissions", "C"], Ours("socket_mode")),
-    (&["chown_socket"], Ours("socket_owner")),
     (&["reuse_port", "thunder_lock"], Always("workers share the listening sockets")),
-    (&["root_path", "url_prefix", "url_path_prefix", "mount", "manage_script_name"], Ours("script_name")),
     (
         &["url_scheme", "secure_scheme_headers", "forwarder_headers", "trusted_proxy_headers"],
         Use("{trusted_proxies}, with {forwarded_header} for their kind of fields"),
     ),
-    (&["forwarded_allow_ips", "trusted_proxy", "trusted_hosts"], Ours("trusted_proxies")),
     (
         &["proxy_headers", "trusted_proxy_count", "log_x_forwarded_for"],
         Use("{trusted_proxies}, the addresses of the proxies"),
@@ -90,10 +83,6 @@ const TABLE: &[(&[&str], Instead)] = &[
     ),
     (&["proxy_allow_from", "proxy_allow_ips"], Use("{trusted_proxies} with {proxy_protocol}")),
     // TLS.
-    (&["certfile", "ssl_certfile", "ssl_cert", "cert", "certificate"], Ours("ssl_certificate")),
-    (&["keyfile", "ssl_keyfile", "ssl_key", "key", "private_key"], Ours("ssl_private_key")),
-    (&["ssl_keyfile_password", "keyfile_password", "ssl_password"], Ours("ssl_key_password_file")),
-    (&["ca_certs", "ssl_ca_certs", "ssl_ca"], Ours("client_ca")),
     (
         &["cert_reqs", "ssl_cert_reqs", "ssl_client_verify", "verify_mode"],
         Use("{client_cert=required} with {client_ca}"),
@@ -113,8 +102,6 @@ const TABLE: &[(&[&str], Instead)] = &[
     // The application.
     (&["wsgi_file", "file", "module", "wsgi", "wsgi_app", "callable", "application", "target"], MODULE),
     (&["factory", "call"], Use("the argument APP with parentheses, as in `anygate 'myapp:create_app()'`")),
-    (&["app_dir", "working_dir"], Ours("chdir")),
-    (&["pp", "python_path"], Ours("pythonpath")),
     (&["home", "virtualenv", "venv", "pyhome", "H"], VIRTUALENV),
     (&["env", "env_file", "env_files", "raw_env", "e"], ENVIRONMENT),
     (
@@ -136,7 +123,6 @@ const TABLE: &[(&[&str], Instead)] = &[
         ],
         ASGI,
     ),
-    (&["preload_app"], Ours("preload")),
     (&["lazy_apps", "lazy"], Always("workers import the application themselves, unless {preload} is set")),
     (&["need_app"], Always("without an application anygate ends with exit code 3")),
     (
@@ -183,8 +169,6 @@ const TABLE: &[(&[&str], Instead)] = &[
         &["worker_connections"],
         Use("{greenlets} with {concurrency=gevent}, {connections_max} for connections"),
     ),
-    (&["processes", "process", "num_workers", "web_concurrency"], Ours("workers")),
-    (&["blocking_threads", "backpressure", "num_threads", "threads_per_worker"], Ours("threads")),
     (&["enable_threads", "with_threads", "threaded", "T"], Always("{threads} sets how many there are")),
     (
         &["master", "no_orphans", "die_on_term", "M", "respawn_failed_workers"],
@@ -192,21 +176,8 @@ const TABLE: &[(&[&str], Instead)] = &[
     ),
     (&["vacuum"], Always("unix sockets and the pid file are removed at the end")),
     (&["daemon", "daemonize", "daemonize2", "D", "d", "background"], DAEMON),
-    (&["pid", "pidfile", "pidfile2", "safe_pidfile"], Ours("pid_file")),
-    (&["limit_as"], Ours("worker_address_space_max")),
-    (&["max_fd"], Ours("open_files_max")),
-    (&["prio"], Ours("nice")),
-    (&["uid", "u"], Ours("user")),
-    (&["gid", "g", "initgroups"], Ours("group")),
-    (&["m"], Ours("umask")),
-    (&["name", "n", "procname", "procname_prefix", "process_name"], Ours("proc_name")),
     (&["auto_procname"], Always("processes are called by what they do, after {proc_name}")),
-    (&["worker_tmp_dir", "tmp_upload_dir"], Ours("temp_dir")),
-    (&["limit_max_requests", "R"], Ours("max_requests")),
-    (&["limit_max_requests_jitter"], Ours("max_requests_jitter")),
-    (&["max_worker_lifetime", "workers_lifetime"], Ours("worker_max_age")),
     (&["min_worker_lifetime"], Always("workers are replaced one after another")),
-    (&["reload_on_rss", "evil_reload_on_rss", "workers_max_rss"], Ours("worker_memory_max")),
     (&["reload_on_as"], Use("{worker_memory_max}, which measures resident memory")),
     (
         &[
@@ -256,30 +227,6 @@ const TABLE: &[(&[&str], Instead)] = &[
         HOOKS,
     ),
     // Times.
-    (&["timeout", "t", "harakiri", "read_timeout", "http_timeout"], Ours("request_timeout")),
-    (&["timeout_worker_healthcheck"], Ours("worker_timeout")),
-    (
-        &[
-            "reload_mercy",
-            "worker_reload_mercy",
-            "timeout_graceful_shutdown",
-            "workers_kill_timeout",
-            "shutdown_timeout",
-            "graceful_shutdown_timeout",
-        ],
-        Ours("graceful_timeout"),
-    ),
-    (
-        &[
-            "keep_alive",
-            "keepalive",
-            "timeout_keep_alive",
-            "http_keepalive",
-            "keep_alive_timeout",
-            "http1_keep_alive",
-        ],
-        Ours("keepalive_timeout"),
-    ),
     (
         &["socket_timeout", "so_send_timeout", "z"],
         Use("{write_timeout} for responses, {body_timeout} for requests"),
@@ -288,32 +235,7 @@ const TABLE: &[(&[&str], Instead)] = &[
         &["channel_timeout", "cleanup_interval"],
         Use("{keepalive_timeout}, {header_timeout}, {body_timeout} and {write_timeout}"),
     ),
-    (&["http1_header_read_timeout", "header_read_timeout"], Ours("header_timeout")),
     // Limits.
-    (&["limit_request_line", "max_request_line_size"], Ours("request_line_max_bytes")),
-    (&["limit_request_fields"], Ours("fields_max")),
-    (
-        &[
-            "limit_request_field_size",
-            "max_request_header_size",
-            "buffer_size",
-            "h11_max_incomplete_event_size",
-            "http1_buffer_size",
-            "max_header_size",
-        ],
-        Ours("fields_max_bytes"),
-    ),
-    (
-        &["limit_post", "max_request_body_size", "max_body_size", "client_max_body_size"],
-        Ours("body_max_bytes"),
-    ),
-    (&["post_buffering", "inbuf_overflow"], Ours("body_memory_max_bytes")),
-    (&["outbuf_overflow", "outbuf_high_watermark", "send_bytes"], Ours("response_memory_max_bytes")),
-    (&["connection_limit", "limit_concurrency", "max_connections"], Ours("connections_max")),
-    (&["ws_max_size", "websocket_max_message_size"], Ours("websocket_message_max_bytes")),
-    (&["ws_ping_interval"], Ours("websocket_ping_interval")),
-    (&["ws_ping_timeout", "websocket_timeout"], Ours("websocket_ping_timeout")),
-    (&["ws_per_message_deflate"], Ours("websocket_compression")),
     (
         &["http_websockets"],
         Use("`anygate.websocket` in the application, or {uwsgi_module} for uWSGI's functions"),
@@ -349,33 +271,18 @@ const TABLE: &[(&[&str], Instead)] = &[
     ),
     // Responses.
     (&["static_map", "check_static", "static_path_mount", "static_path_route"], Use("{static=/PATH=DIR}")),
-    (&["static_expires", "static_path_expires"], Ours("static_max_age")),
     (&["header", "add_header"], Use("{security_header='NAME: VALUE'}")),
     (
         &["ident", "server_name", "no_server_header"],
         Use("{server_header=TEXT}; an empty text leaves the field out"),
     ),
     (&["date_header", "no_date_header"], Always("responses have a Date field, as HTTP asks of them")),
-    (&["expose_tracebacks", "use_debugger"], Ours("debug")),
-    (&["cache2"], Ours("cache")),
     // Logs.
-    (&["access_logfile", "accesslog", "accesslogfile", "req_logger"], Ours("access_log")),
-    (
-        &["access_logformat", "access_log_fmt", "log_format", "logformat", "access_fmt"],
-        Ours("access_log_format"),
-    ),
-    (
-        &["error_logfile", "log_file", "logfile", "errorlog", "logto", "logto2", "logger", "log"],
-        Ours("error_log"),
-    ),
-    (&["loglevel", "verbosity"], Ours("log_level")),
     (&["verbose", "v"], Use("{log_level=debug}")),
     (&["quiet", "q", "no_log"], Use("{log_level=error}")),
     (&["disable_logging", "no_access_log", "L"], Always("requests are only logged when {access_log} is set")),
     (&["log_config", "log_config_json", "logconfig", "logconfig_dict", "logger_class"], LOG_CONFIG),
     (&["log_syslog", "log_syslog_to", "syslog"], Use("{error_log=syslog}")),
-    (&["log_syslog_facility"], Ours("syslog_facility")),
-    (&["log_maxsize"], Ours("log_rotate_size")),
     (
         &[
             "capture_output",
@@ -389,10 +296,6 @@ const TABLE: &[(&[&str], Instead)] = &[
         ],
         Always("what the application prints goes where anygate's own output goes"),
     ),
-    (&["statsd_host"], Ours("statsd")),
-    (&["dogstatsd_tags"], Ours("statsd_tags")),
-    (&["stats", "stats_server"], Ours("uwsgi_stats")),
-    (&["metrics", "metrics_port", "stats_http"], Ours("admin")),
     (&["spew"], Use("{profiler}")),
     // Settings.
     (&["ini", "xml", "yaml", "json", "x", "config_file", "settings", "conf"], OTHER_FILE),
@@ -402,9 +305,12 @@ const TABLE: &[(&[&str], Instead)] = &[
 pub(crate) fn hint(name: &str, form: Form) -> Option<String> {
     let name = name.replace('-', "_");
     let name = if name.chars().count() == 1 { name } else { name.to_lowercase() };
+    if let Some(option) = options::OPTIONS.iter().find(|option| option.foreign_names.contains(&name.as_str()))
+    {
+        return Some(format!("did you mean {}?", written(option.name, form)));
+    }
     let (_, instead) = TABLE.iter().find(|(names, _)| names.contains(&name.as_str()))?;
     Some(match *instead {
-        Ours(option) => format!("did you mean {}?", written(option, form)),
         Use(text) => format!("use {}", filled(text, form)),
         Always(text) => format!("it is not needed: {}", filled(text, form)),
         Nothing(text) => format!("nothing corresponds to it: {}", filled(text, form)),
@@ -450,20 +356,20 @@ mod tests {
     #[test]
     fn each_row_names_options_that_exist_and_no_name_that_is_ours() {
         let mut seen = BTreeSet::new();
-        for (names, instead) in TABLE {
-            for name in *names {
+        let ours = options::OPTIONS.iter().map(|option| option.foreign_names);
+        for names in TABLE.iter().map(|(names, _)| *names).chain(ours) {
+            for name in names {
                 assert!(seen.insert(name), "{name} is there twice");
                 assert!(options::find(name).is_none(), "{name} is an option");
                 assert!(!options::OPTIONS.iter().any(|option| {
                     option.short.into_iter().chain(option.old_short).any(|short| short.to_string() == *name)
                 }));
             }
-            let text = match instead {
-                Ours(option) => format!("{{{option}}}"),
-                Use(text) | Always(text) | Nothing(text) => (*text).to_owned(),
-            };
+        }
+        for (_, instead) in TABLE {
+            let (Use(text) | Always(text) | Nothing(text)) = instead;
             for placeholder in text.split('{').skip(1) {
-                let placeholder = placeholder.split_once('}').expect(&text).0;
+                let placeholder = placeholder.split_once('}').expect(text).0;
                 let name = placeholder.split('=').next().unwrap();
                 assert!(options::find(name).is_some(), "{name} in {text}");
             }

@@ -50,7 +50,11 @@ pub(crate) fn is_ipv6(text: &str) -> bool {
 /// Reads a word of RFC 9110, such as a method or the name of a field.
 pub(crate) fn token(item: &str) -> Result<String, Invalid> {
     let text = item.trim();
-    if is_token(text) { Ok(text.to_owned()) } else { Err(Invalid::Form("is no method and no header name")) }
+    if is_token(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Invalid::Form("is neither a method nor a field name"))
+    }
 }
 
 /// RFC 9110 section 5.6.2.

@@ -85,23 +85,23 @@ impl fmt::Display for Invalid {
             Invalid::Form(form) => f.write_str(form),
             Invalid::RelativePath => f.write_str("must begin with /"),
             Invalid::UnnormalisedPath => {
-                f.write_str("must be a decoded path without //, dots as segments, ? and #")
+                f.write_str("must be a decoded path without //, ?, # and the segments . and ..")
             }
-            Invalid::HiddenPath => f.write_str("must not have hidden folders in its path"),
+            Invalid::HiddenPath => f.write_str("must not contain hidden directories"),
             Invalid::Count(text) => {
-                write!(f, "must have a number from 1 to {} in place of {text:?}", u32::MAX)
+                write!(f, "must contain a number from 1 to {} instead of {text:?}", u32::MAX)
             }
-            Invalid::FieldName(name) => write!(f, "must name a header field: {name:?} is none"),
+            Invalid::FieldName(name) => write!(f, "must name a header field: {name:?} is not a field name"),
             Invalid::LeadingFieldName(name) => {
-                write!(f, "must begin with the name of a header field: {name:?} is none")
+                write!(f, "must begin with the name of a header field: {name:?} is not a field name")
             }
             Invalid::Framing => f.write_str("is a field that only the server can set"),
-            Invalid::Control => f.write_str("must not have control characters"),
-            Invalid::Fraction => f.write_str("must have a time of whole seconds"),
-            Invalid::TooFast(max) => write!(f, "must be {max} requests a second or fewer"),
-            Invalid::TooSlow(days) => write!(f, "must let a client start anew within {days} days"),
+            Invalid::Control => f.write_str("must not contain control characters"),
+            Invalid::Fraction => f.write_str("must have a time in whole seconds"),
+            Invalid::TooFast(max) => write!(f, "must be at most {max} requests a second"),
+            Invalid::TooSlow(days) => write!(f, "must allow the whole burst again within {days} days"),
             Invalid::NoFolder(path) => {
-                write!(f, "names {:?}, which is not a folder", path.display().to_string())
+                write!(f, "names {:?}, which is not a directory", path.display().to_string())
             }
             Invalid::Ipv6(text) => write!(f, "holds {text:?}, which is not an IPv6 address"),
             Invalid::AddressOf(scheme) => {

@@ -48,7 +48,9 @@ pub use plan::log::{AccessLogFormat, LogPlan, LogTarget, RotatePlan, SyslogAddre
 pub use plan::network::{Network, Source};
 pub use plan::origin::PageOrigin;
 pub use plan::process::{LimitsPlan, ProcessPlan};
-pub use plan::server::{BodyRate, ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan};
+pub use plan::server::{
+    BodyRate, CallLimitsPlan, ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan,
+};
 pub use plan::site::{self, SitePlan};
 pub use plan::tls::{CertificateSource, TlsPlan};
 pub use settings::{Origin, Settings};

@@ -12,15 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::processes::totals;
 use anygate_admin::{About, Admin, Guard, Processes, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{
-    AdminPlan, BindAddress, ForwardingPlan, Order, Plan, Protocol, ReadPlan, ServerPlan, StatsdPlan,
-    Timeouts, VERSION,
-};
+use anygate_config::{AdminPlan, BindAddress, Order, Plan, Protocol, StatsdPlan, VERSION};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
-use anygate_proto::cgi::Mount;
-use anygate_proto::limits::Limits;
 use anygate_server::{Events, Runner, Service, Supervision, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree};
@@ -29,8 +24,6 @@ use anygate_sys::Address;
 use crate::logs;
 use crate::refusal::Refusal;
 
-/// Threads that response on the admin address.
-const THREADS: usize = 2;
 /// How often metrics are sent to StatsD, as its own server flushes.
 const PUSH: Duration = Duration::from_secs(10);
 /// A client of uWSGI's statistics that takes nothing for so long gets no more.
@@ -122,9 +115,10 @@ impl Assistant {
         }
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let admin = Admin::new(about, Guard { token: self.token.clone(), hosts }, processes, cache);
+        let plan = plan.server.for_admin();
         let service = Service {
             site: None,
-            runner: Runner::Threads(Arc::new(admin), THREADS),
+            runner: Runner::Threads(Arc::new(admin), plan.threads),
             access_log: None,
             reopen_logs: Some(Box::new(logs::reopen)),
             write_stacks: None,
@@ -134,7 +128,6 @@ impl Assistant {
             peers: None,
             requests_max: None,
         };
-        let plan = server_plan(&plan.server);
         // A signal from elsewhere is for the supervisor.
         let supervision = Supervision { signals, orders: told, signalled: Box::new(|| ()) };
         let (worker, _handle) =
@@ -177,37 +170,11 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Maximum time without a byte of an order's body: orders are short, and those that never end must not keep others away.
-const BODY_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Whether only this machine can reach an address.
 fn is_local(address: &Address) -> bool {
     match address {
         Address::Inet(address) => address.ip().is_loopback(),
         Address::Unix(_) => true,
-    }
-}
-
-/// Returns the plan of the assistant's own server, without the site's options for its clients.
-fn server_plan(site: &ServerPlan) -> ServerPlan {
-    let site = site.clone();
-    ServerPlan {
-        workers: 1,
-        threads: THREADS,
-        connections_max: 256,
-        request_timeout: Duration::ZERO,
-        slow_request: Duration::ZERO,
-        timeouts: Timeouts { graceful: Duration::from_secs(2), body: BODY_TIMEOUT, ..site.timeouts },
-        reading: ReadPlan {
-            limits: Limits { body_max_bytes: 64 * 1024, ..site.reading.limits },
-            body_timeout: BODY_TIMEOUT,
-            stream_paths: Vec::new(),
-            mount: Mount::default(),
-            proxy_protocol: false,
-            ..site.reading
-        },
-        forwarding: ForwardingPlan::default(),
-        ..site
     }
 }
 

@@ -191,7 +191,9 @@ impl WorkerBody for Body {
             }
             Err(reason) => match process::enter(folder.as_fd()) {
                 Ok(()) => Err(reason),
-                Err(error) => Err(format!("{reason}; cannot go back to the former folder: {error}")),
+                Err(error) => {
+                    Err(format!("{reason}; cannot return to the former working directory: {error}"))
+                }
             },
         }
     }
@@ -204,7 +206,7 @@ impl WorkerBody for Body {
         }
         (self.plan, self.site) = (plan, site);
         if let Err(error) = process::enter(folder.as_fd()) {
-            tracing::error!("cannot go back to the folder of the old workers: {error}");
+            tracing::error!("cannot return to the working directory of the old workers: {error}");
         }
         false
     }

@@ -73,7 +73,7 @@ impl Rules {
             response: ResponseRules {
                 streamed_outbox: outbox.without_spool(),
                 outbox,
-                server_header: plan.server_header.into_bytes(),
+                server: plan.server_header.into_bytes(),
                 websocket,
                 site,
             },
@@ -110,9 +110,20 @@ pub(crate) struct ReadRules {
 }
 
 impl ReadRules {
+    /// Whether bodies of some requests are passed on as they arrive.
+    pub(crate) fn streams_some(&self) -> bool {
+        !self.plan.stream_paths.is_empty()
+    }
+
     /// Whether the body of a request is passed on as it arrives.
     pub(crate) fn streams(&self, head: &RequestHead) -> bool {
         paths::is_below_any(&self.plan.stream_paths, head.path())
+    }
+
+    /// Whether a connection that has `served` so many requests gets no further one.
+    pub(crate) fn has_served_all(&self, served: u64) -> bool {
+        let max = self.plan.requests_per_connection_max;
+        max != 0 && served >= max
     }
 
     /// Maximum size of a request's body.
@@ -128,7 +139,8 @@ pub(crate) struct ResponseRules {
     pub(crate) outbox: OutboxRules,
     /// The same for streamed exchanges: nothing goes to a file, and the thread waits for its client.
     pub(crate) streamed_outbox: OutboxRules,
-    pub(crate) server_header: Vec<u8>,
+    /// Value of the field Server; empty for none.
+    pub(crate) server: Vec<u8>,
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,

@@ -149,7 +149,7 @@ impl Worker {
         let poll = Poll::new()?;
         forked::watch();
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let call_limits = CallLimits::new(plan.slow_request, plan.request_timeout).map(Arc::new);
+        let call_limits = CallLimits::new(plan.call_limits).map(Arc::new);
         let attention = Arc::new(Attention::new(waker, requests_max));
         let inbox = Arc::new(Inbox::new(Arc::clone(&attention)));
         let sampling = Arc::new(Sampling::default());

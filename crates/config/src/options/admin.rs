@@ -10,6 +10,7 @@ const CONTROL: Opt = Opt { section: Section::Admin, ..BASE };
 rows! {
     ADMIN: Option<String> = Opt {
         name: "admin",
+        foreign_names: &["metrics", "metrics_port", "stats_http"],
         metavar: "ADDRESS",
         common: true,
         help: "address of status page, metrics and API",
@@ -30,6 +31,7 @@ rows! {
     },
     UWSGI_STATS: Option<String> = Opt {
         name: "uwsgi_stats",
+        foreign_names: &["stats", "stats_server"],
         metavar: "ADDRESS",
         help: "address of statistics in uWSGI's format, for uwsgitop",
         details: "A loopback address or a unix socket. Every client that connects gets the JSON that uWSGI's `stats` \
@@ -38,6 +40,7 @@ rows! {
     },
     STATSD: Option<String> = Opt {
         name: "statsd",
+        foreign_names: &["statsd_host"],
         metavar: "HOST:PORT",
         help: "StatsD server that metrics are sent to every 10 seconds",
         ..CONTROL
@@ -51,6 +54,7 @@ rows! {
     },
     STATSD_TAGS: bool = Opt {
         name: "statsd_tags",
+        foreign_names: &["dogstatsd_tags"],
         kind: Kind::Flag,
         default: "false",
         help: "send labels as DogStatsD tags, not as part of metric names",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::key::rows;
-use super::opt::{BASE, Kind, Opt, Section};
+use super::opt::{BASE, Kind, Opt, Reach, Section};
 
 const APPLICATION: Opt = Opt { section: Section::Application, ..BASE };
 
@@ -54,6 +54,7 @@ rows! {
     },
     CHDIR: Option<PathBuf> = Opt {
         name: "chdir",
+        foreign_names: &["app_dir", "working_dir"],
         kind: Kind::Path,
         metavar: "DIR",
         help: "working directory to change to before the application is loaded",
@@ -63,6 +64,8 @@ rows! {
     },
     PYTHONPATH: Vec<String> = Opt {
         name: "pythonpath",
+        foreign_names: &["pp", "python_path"],
+        reach: Reach::AnyServer,
         kind: Kind::List,
         metavar: "DIR",
         help: "directory to add to Python's module search path (repeatable)",
@@ -70,6 +73,7 @@ rows! {
     },
     PRELOAD: bool = Opt {
         name: "preload",
+        foreign_names: &["preload_app"],
         kind: Kind::Flag,
         default: "false",
         help: "import the application once, before workers are forked",
@@ -88,6 +92,7 @@ rows! {
     },
     DEBUG: bool = Opt {
         name: "debug",
+        foreign_names: &["expose_tracebacks", "use_debugger"],
         kind: Kind::Flag,
         default: "false",
         help: "show tracebacks of failed requests to clients on this machine",
@@ -119,6 +124,7 @@ rows! {
     },
     SCRIPT_NAME: String = Opt {
         name: "script_name",
+        foreign_names: &["root_path", "url_prefix", "url_path_prefix", "mount", "manage_script_name"],
         metavar: "auto|given|PATH",
         default: "auto",
         help: "path at which the application is mounted (SCRIPT_NAME)",

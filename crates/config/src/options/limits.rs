@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::rows;
-use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Reach, Section};
 
 const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
 
 rows! {
     REQUEST_TIMEOUT: Option<Duration> = Opt {
         name: "request_timeout",
+        foreign_names: &["timeout", "t", "harakiri", "read_timeout", "http_timeout"],
         kind: Kind::TimeLimit,
         default: "0",
         metavar: "TIME",
@@ -31,6 +32,7 @@ rows! {
     },
     REQUEST_LINE_MAX_BYTES: usize = Opt {
         name: "request_line_max_bytes",
+        foreign_names: &["limit_request_line", "max_request_line_size"],
         kind: Kind::Size { min: 64, max: 1 << 20 },
         default: "8K",
         metavar: "SIZE",
@@ -39,6 +41,7 @@ rows! {
     },
     FIELDS_MAX: usize = Opt {
         name: "fields_max",
+        foreign_names: &["limit_request_fields"],
         kind: Kind::Integer { min: 1, max: 10_000 },
         default: "100",
         metavar: "N",
@@ -47,6 +50,7 @@ rows! {
     },
     FIELDS_MAX_BYTES: usize = Opt {
         name: "fields_max_bytes",
+        foreign_names: &["limit_request_field_size", "max_request_header_size", "buffer_size", "h11_max_incomplete_event_size", "http1_buffer_size", "max_header_size"],
         kind: Kind::Size { min: 256, max: 16 << 20 },
         default: "64K",
         metavar: "SIZE",
@@ -55,6 +59,8 @@ rows! {
     },
     BODY_MAX_BYTES: u64 = Opt {
         name: "body_max_bytes",
+        foreign_names: &["limit_post", "max_request_body_size", "max_body_size", "client_max_body_size"],
+        reach: Reach::AnyServer,
         kind: Kind::Size { min: 0, max: BYTES_MAX },
         default: "1G",
         metavar: "SIZE",
@@ -71,6 +77,7 @@ rows! {
     },
     BODY_MEMORY_MAX_BYTES: usize = Opt {
         name: "body_memory_max_bytes",
+        foreign_names: &["post_buffering", "inbuf_overflow"],
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "256K",
         metavar: "SIZE",
@@ -79,6 +86,7 @@ rows! {
     },
     RESPONSE_MEMORY_MAX_BYTES: usize = Opt {
         name: "response_memory_max_bytes",
+        foreign_names: &["outbuf_overflow", "outbuf_high_watermark", "send_bytes"],
         kind: Kind::Size { min: 4096, max: 1 << 30 },
         default: "256K",
         metavar: "SIZE",
@@ -96,6 +104,7 @@ rows! {
     },
     TEMP_DIR: Option<PathBuf> = Opt {
         name: "temp_dir",
+        foreign_names: &["worker_tmp_dir", "tmp_upload_dir"],
         kind: Kind::Path,
         metavar: "DIR",
         help: "directory for temporary files",
@@ -105,6 +114,7 @@ rows! {
     },
     HEADER_TIMEOUT: Duration = Opt {
         name: "header_timeout",
+        foreign_names: &["http1_header_read_timeout", "header_read_timeout"],
         kind: Kind::Duration,
         default: "10s",
         metavar: "TIME",
@@ -132,6 +142,7 @@ rows! {
     },
     KEEPALIVE_TIMEOUT: Duration = Opt {
         name: "keepalive_timeout",
+        foreign_names: &["keep_alive", "keepalive", "timeout_keep_alive", "http_keepalive", "keep_alive_timeout", "http1_keep_alive"],
         kind: Kind::Duration,
         default: "75s",
         metavar: "TIME",
@@ -159,6 +170,7 @@ rows! {
     },
     CONNECTIONS_MAX: usize = Opt {
         name: "connections_max",
+        foreign_names: &["connection_limit", "limit_concurrency", "max_connections"],
         kind: Kind::Integer { min: 1, max: 1 << 24 },
         default: "16384",
         metavar: "N",
@@ -179,6 +191,7 @@ rows! {
     },
     WEBSOCKET_MESSAGE_MAX_BYTES: usize = Opt {
         name: "websocket_message_max_bytes",
+        foreign_names: &["ws_max_size", "websocket_max_message_size"],
         kind: Kind::Size { min: 125, max: 1 << 32 },
         default: "1M",
         metavar: "SIZE",
@@ -188,6 +201,7 @@ rows! {
     },
     WEBSOCKET_COMPRESSION: bool = Opt {
         name: "websocket_compression",
+        foreign_names: &["ws_per_message_deflate"],
         kind: Kind::Flag,
         default: "true",
         help: "compress WebSocket messages if the client offers it",
@@ -228,6 +242,7 @@ rows! {
     },
     WEBSOCKET_PING_INTERVAL: Duration = Opt {
         name: "websocket_ping_interval",
+        foreign_names: &["ws_ping_interval"],
         kind: Kind::Duration,
         default: "20s",
         metavar: "TIME",
@@ -236,6 +251,7 @@ rows! {
     },
     WEBSOCKET_PING_TIMEOUT: Duration = Opt {
         name: "websocket_ping_timeout",
+        foreign_names: &["ws_ping_timeout", "websocket_timeout"],
         kind: Kind::Duration,
         default: "20s",
         metavar: "TIME",

@@ -12,6 +12,7 @@ const LOG: Opt = Opt { section: Section::Logs, ..BASE };
 rows! {
     ERROR_LOG: String = Opt {
         name: "error_log",
+        foreign_names: &["error_logfile", "log_file", "logfile", "errorlog", "logto", "logto2", "logger", "log"],
         default: "-",
         metavar: "FILE",
         help: "destination of errors and other messages; -: stderr",
@@ -32,6 +33,7 @@ rows! {
     },
     LOG_LEVEL: LogLevel = Opt {
         name: "log_level",
+        foreign_names: &["loglevel", "verbosity"],
         kind: Kind::Choice(LogLevel::WORDS),
         default: "info",
         metavar: "LEVEL",
@@ -64,6 +66,7 @@ rows! {
     },
     ACCESS_LOG: Option<String> = Opt {
         name: "access_log",
+        foreign_names: &["access_logfile", "accesslog", "accesslogfile", "req_logger"],
         metavar: "FILE",
         common: true,
         help: "access log: a line per request to FILE; -: stdout",
@@ -72,6 +75,7 @@ rows! {
     },
     ACCESS_LOG_FORMAT: String = Opt {
         name: "access_log_format",
+        foreign_names: &["access_logformat", "access_log_fmt", "log_format", "logformat", "access_fmt"],
         default: "combined",
         metavar: "FORMAT",
         help: "access log format: combined, common, json, web2py, or text with %(h)s",
@@ -88,6 +92,7 @@ rows! {
     },
     LOG_ROTATE_SIZE: u64 = Opt {
         name: "log_rotate_size",
+        foreign_names: &["log_maxsize"],
         kind: Kind::Size { min: 0, max: 1 << 50 },
         default: "0",
         metavar: "SIZE",
@@ -123,6 +128,7 @@ rows! {
     },
     SYSLOG_FACILITY: Facility = Opt {
         name: "syslog_facility",
+        foreign_names: &["log_syslog_facility"],
         kind: Kind::Choice(Facility::WORDS),
         default: "daemon",
         metavar: "FACILITY",

@@ -26,7 +26,7 @@ pub use limits::*;
 pub use logs::*;
 use opt::BASE;
 pub(crate) use opt::BYTES_MAX;
-pub use opt::{Kind, Opt, Section};
+pub use opt::{Kind, Opt, Reach, Section};
 pub use processes::*;
 pub use site::*;
 pub use sockets::*;
@@ -65,17 +65,14 @@ pub fn find(name: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| same(option.name, name))
 }
 
-/// Request policies that need anygate's own server.
-pub const OWN_SERVER_ONLY: [&str; 2] = [QUEUE_MAX.name(), CONNECTIONS_PER_CLIENT_MAX.name()];
-
-/// Other options that work under any server.
-const UNDER_ANY_SERVER: [&str; 4] =
-    [PYTHONPATH.name(), TRUSTED_PROXIES.name(), FORWARDED_HEADER.name(), BODY_MAX_BYTES.name()];
-
 /// Whether an option works around an application under any server.
 pub fn works_under_any_server(name: &str) -> bool {
-    UNDER_ANY_SERVER.contains(&name)
-        || (site::ROWS.iter().any(|option| option.name == name) && !OWN_SERVER_ONLY.contains(&name))
+    find(name).is_some_and(|option| option.reach == Reach::AnyServer)
+}
+
+/// Whether an option protects an application under anygate's own server only.
+pub fn protects_under_own_server(name: &str) -> bool {
+    find(name).is_some_and(|option| option.reach == Reach::OwnServerProtection)
 }
 
 fn same(name: &str, given: &str) -> bool {

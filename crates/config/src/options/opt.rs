@@ -10,6 +10,8 @@ pub struct Opt {
     pub short: Option<char>,
     /// Second one-letter form, kept for compatibility with an older program.
     pub old_short: Option<char>,
+    /// Names of the same option under other servers, with `_`, for the hint to one who gives them.
+    pub foreign_names: &'static [&'static str],
     /// Type and range of the value.
     pub kind: Kind,
     /// Default value, as a file would say it; empty for "not set".
@@ -20,6 +22,8 @@ pub struct Opt {
     pub section: Section,
     /// Whether `--help` shows it; `--help-all` shows every option.
     pub common: bool,
+    /// Servers under which it works.
+    pub reach: Reach,
     /// Help: one line that starts with a small letter and has no full stop.
     pub help: &'static str,
     /// Further explanation for the documentation; may be empty.
@@ -71,6 +75,17 @@ pub enum Kind {
     TimeLimit,
     /// Permission bits in octal: `660`.
     Mode,
+}
+
+/// Servers under which an option works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// anygate's own.
+    OwnServer,
+    /// anygate's own; as it protects the application, it is missed under other servers.
+    OwnServerProtection,
+    /// Any server, around the application (`anygate.wsgihandler`).
+    AnyServer,
 }
 
 /// Section of the documentation and of `--help-all`.
@@ -139,11 +154,13 @@ pub(super) const BASE: Opt = Opt {
     name: "",
     short: None,
     old_short: None,
+    foreign_names: &[],
     kind: Kind::Text,
     default: "",
     metavar: "",
     section: Section::Application,
     common: false,
+    reach: Reach::OwnServer,
     help: "",
     details: "",
     since: "0.1",

@@ -12,6 +12,7 @@ const PROCESS: Opt = Opt { section: Section::Processes, ..BASE };
 rows! {
     WORKERS: usize = Opt {
         name: "workers",
+        foreign_names: &["processes", "process", "num_workers", "web_concurrency"],
         short: Some('w'),
         kind: Kind::Integer { min: 1, max: 1024 },
         default: "1",
@@ -24,6 +25,7 @@ rows! {
     },
     THREADS: usize = Opt {
         name: "threads",
+        foreign_names: &["blocking_threads", "backpressure", "num_threads", "threads_per_worker"],
         kind: Kind::Integer { min: 1, max: 4096 },
         default: "8",
         metavar: "N",
@@ -65,6 +67,7 @@ rows! {
     },
     GRACEFUL_TIMEOUT: Duration = Opt {
         name: "graceful_timeout",
+        foreign_names: &["reload_mercy", "worker_reload_mercy", "timeout_graceful_shutdown", "workers_kill_timeout", "shutdown_timeout", "graceful_shutdown_timeout"],
         kind: Kind::Duration,
         default: "30s",
         metavar: "TIME",
@@ -74,6 +77,7 @@ rows! {
     },
     WORKER_TIMEOUT: Duration = Opt {
         name: "worker_timeout",
+        foreign_names: &["timeout_worker_healthcheck"],
         kind: Kind::Duration,
         default: "30s",
         metavar: "TIME",
@@ -92,6 +96,7 @@ rows! {
     },
     MAX_REQUESTS: u64 = Opt {
         name: "max_requests",
+        foreign_names: &["limit_max_requests", "R"],
         kind: Kind::Integer { min: 0, max: 1 << 40 },
         default: "0",
         metavar: "N",
@@ -103,6 +108,7 @@ rows! {
     },
     MAX_REQUESTS_JITTER: u64 = Opt {
         name: "max_requests_jitter",
+        foreign_names: &["limit_max_requests_jitter"],
         kind: Kind::Integer { min: 0, max: 1 << 40 },
         default: "0",
         metavar: "N",
@@ -112,6 +118,7 @@ rows! {
     },
     WORKER_MAX_AGE: Option<Duration> = Opt {
         name: "worker_max_age",
+        foreign_names: &["max_worker_lifetime", "workers_lifetime"],
         kind: Kind::TimeLimit,
         default: "0",
         metavar: "TIME",
@@ -121,6 +128,7 @@ rows! {
     },
     WORKER_MEMORY_MAX: MemoryMax = Opt {
         name: "worker_memory_max",
+        foreign_names: &["reload_on_rss", "evil_reload_on_rss", "workers_max_rss"],
         kind: Kind::AutoSize { max: BYTES_MAX },
         default: "0",
         metavar: "SIZE|auto",
@@ -133,6 +141,7 @@ rows! {
     },
     WORKER_ADDRESS_SPACE_MAX: Option<u64> = Opt {
         name: "worker_address_space_max",
+        foreign_names: &["limit_as"],
         kind: Kind::Size { min: 1 << 20, max: BYTES_MAX },
         metavar: "SIZE",
         help: "limit of a worker's address space (RLIMIT_AS)",
@@ -152,6 +161,7 @@ rows! {
     },
     OPEN_FILES_MAX: Option<u64> = Opt {
         name: "open_files_max",
+        foreign_names: &["max_fd"],
         kind: Kind::Integer { min: 64, max: 1 << 30 },
         metavar: "N",
         help: "limit of open files for each process (RLIMIT_NOFILE)",
@@ -168,6 +178,7 @@ rows! {
     },
     NICE: u64 = Opt {
         name: "nice",
+        foreign_names: &["prio"],
         kind: Kind::Integer { min: 0, max: 19 },
         default: "0",
         metavar: "N",
@@ -213,6 +224,7 @@ rows! {
     },
     USER: Option<String> = Opt {
         name: "user",
+        foreign_names: &["uid", "u"],
         metavar: "USER",
         help: "user that workers run as (name or number)",
         details: "Sockets and logs are opened before. The supervisor keeps its own privileges, so that it can start \
@@ -221,6 +233,7 @@ rows! {
     },
     GROUP: Option<String> = Opt {
         name: "group",
+        foreign_names: &["gid", "g", "initgroups"],
         metavar: "GROUP",
         help: "group that workers run as (name or number)",
         details: "If not set: the primary group of `user`.",
@@ -228,6 +241,7 @@ rows! {
     },
     UMASK: Option<u32> = Opt {
         name: "umask",
+        foreign_names: &["m"],
         kind: Kind::Mode,
         metavar: "MODE",
         help: "umask of workers: permissions removed from new files, in octal",
@@ -235,6 +249,7 @@ rows! {
     },
     PROC_NAME: String = Opt {
         name: "proc_name",
+        foreign_names: &["name", "n", "procname", "procname_prefix", "process_name"],
         default: "anygate",
         metavar: "NAME",
         help: "name of the processes in ps and top",
@@ -245,6 +260,7 @@ rows! {
     },
     PID_FILE: Option<PathBuf> = Opt {
         name: "pid_file",
+        foreign_names: &["pid", "pidfile", "pidfile2", "safe_pidfile"],
         kind: Kind::Path,
         metavar: "FILE",
         help: "file for the supervisor's process ID",

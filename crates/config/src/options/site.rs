@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::choices::{QueueMax, SecurityProfile};
 use super::key::rows;
-use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Reach, Section};
 
-const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
-const HEALTH: Opt = Opt { section: Section::Health, ..BASE };
-const RESPONSE: Opt = Opt { section: Section::Responses, ..BASE };
-const FILES: Opt = Opt { section: Section::StaticFiles, ..BASE };
-const CACHING: Opt = Opt { section: Section::Cache, ..BASE };
+/// Request policies work under any server, but for those that say otherwise.
+const POLICY: Opt = Opt { reach: Reach::AnyServer, ..BASE };
+const LIMIT: Opt = Opt { section: Section::Limits, ..POLICY };
+const HEALTH: Opt = Opt { section: Section::Health, ..POLICY };
+const RESPONSE: Opt = Opt { section: Section::Responses, ..POLICY };
+const FILES: Opt = Opt { section: Section::StaticFiles, ..POLICY };
+const CACHING: Opt = Opt { section: Section::Cache, ..POLICY };
 
 rows! {
     ALLOW: Vec<String> = Opt {
@@ -62,6 +64,7 @@ rows! {
     },
     QUEUE_MAX: QueueMax = Opt {
         name: "queue_max",
+        reach: Reach::OwnServerProtection,
         kind: Kind::AutoInteger { max: 1 << 24 },
         default: "auto",
         metavar: "auto|N",
@@ -74,6 +77,7 @@ rows! {
     },
     CONNECTIONS_PER_CLIENT_MAX: u32 = Opt {
         name: "connections_per_client_max",
+        reach: Reach::OwnServerProtection,
         kind: Kind::Integer { min: 0, max: 1 << 24 },
         default: "0",
         metavar: "N",
@@ -323,6 +327,7 @@ rows! {
     },
     STATIC_MAX_AGE: Option<Duration> = Opt {
         name: "static_max_age",
+        foreign_names: &["static_expires", "static_path_expires"],
         kind: Kind::TimeLimit,
         default: "60s",
         metavar: "TIME",
@@ -348,6 +353,7 @@ rows! {
     },
     CACHE: Vec<String> = Opt {
         name: "cache",
+        foreign_names: &["cache2"],
         kind: Kind::List,
         metavar: "[!]PATH[ TIME]",
         help: "cache responses at and below a path (repeatable)",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::choices::{ClientCert, ForwardedHeader};
 use super::key::rows;
-use super::opt::{BASE, Kind, Opt, Section};
+use super::opt::{BASE, Kind, Opt, Reach, Section};
 
 const SOCKET: Opt = Opt { section: Section::Sockets, ..BASE };
 
@@ -34,6 +34,8 @@ rows! {
     },
     TRUSTED_PROXIES: Vec<String> = Opt {
         name: "trusted_proxies",
+        foreign_names: &["forwarded_allow_ips", "trusted_proxy", "trusted_hosts"],
+        reach: Reach::AnyServer,
         kind: Kind::List,
         metavar: "ADDRESS",
         help: "proxy whose forwarding fields are trusted (repeatable)",
@@ -45,6 +47,7 @@ rows! {
     },
     FORWARDED_HEADER: ForwardedHeader = Opt {
         name: "forwarded_header",
+        reach: Reach::AnyServer,
         kind: Kind::Choice(ForwardedHeader::WORDS),
         default: "x-forwarded",
         metavar: "KIND",
@@ -65,6 +68,7 @@ rows! {
     },
     IP: Option<String> = Opt {
         name: "ip",
+        foreign_names: &["host", "hostname", "address", "addr"],
         short: Some('i'),
         metavar: "IP",
         common: true,
@@ -93,6 +97,7 @@ rows! {
     },
     SOCKET_MODE: Option<u32> = Opt {
         name: "socket_mode",
+        foreign_names: &["chmod_socket", "unix_socket_perms", "uds_permissions", "C"],
         kind: Kind::Mode,
         metavar: "MODE",
         help: "permissions of unix sockets, in octal",
@@ -101,12 +106,14 @@ rows! {
     },
     SOCKET_OWNER: Option<String> = Opt {
         name: "socket_owner",
+        foreign_names: &["chown_socket"],
         metavar: "USER[:GROUP]",
         help: "owner of unix sockets, optionally with a group",
         ..SOCKET
     },
     SSL_CERTIFICATE: Vec<String> = Opt {
         name: "ssl_certificate",
+        foreign_names: &["certfile", "ssl_certfile", "ssl_cert", "cert", "certificate"],
         short: Some('c'),
         kind: Kind::List,
         metavar: "PATH",
@@ -122,6 +129,7 @@ rows! {
     },
     SSL_PRIVATE_KEY: Vec<String> = Opt {
         name: "ssl_private_key",
+        foreign_names: &["keyfile", "ssl_keyfile", "ssl_key", "key", "private_key"],
         short: Some('k'),
         kind: Kind::List,
         metavar: "FILE",
@@ -132,6 +140,7 @@ rows! {
     },
     SSL_KEY_PASSWORD_FILE: Option<PathBuf> = Opt {
         name: "ssl_key_password_file",
+        foreign_names: &["ssl_keyfile_password", "keyfile_password", "ssl_password"],
         kind: Kind::Path,
         metavar: "FILE",
         help: "file with the password of encrypted private keys",
@@ -140,6 +149,7 @@ rows! {
     },
     CLIENT_CA: Option<PathBuf> = Opt {
         name: "client_ca",
+        foreign_names: &["ca_certs", "ssl_ca_certs", "ssl_ca"],
         kind: Kind::Path,
         metavar: "FILE",
         help: "CA certificates (PEM file) for checking client certificates",
@@ -160,6 +170,7 @@ rows! {
     },
     REDIRECT_HTTPS: Option<String> = Opt {
         name: "redirect_https",
+        foreign_names: &["http_to_https"],
         metavar: "PORT",
         help: "plain HTTP port that redirects clients to HTTPS",
         details: "A port, on the hosts that serve HTTPS, or an address as for `bind`. Every request is redirected to \

@@ -121,7 +121,7 @@ pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> 
         let bind = bind(&text, read.folder, http)
             .map_err(|reason| read.wrong(options::BIND, &format!("{text:?} {reason}")))?;
         if bind.protocol == Protocol::Https && http == Protocol::Http {
-            let needs = "needs a certificate: ssl_certificate";
+            let needs = "needs a certificate (ssl_certificate)";
             return Err(read.wrong(options::BIND, &format!("{text:?} {needs}")));
         }
         if binds.contains(&bind) && !is_any_port(&bind.address) {
@@ -163,7 +163,7 @@ fn redirects(read: &Reader<'_>, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
     let secure = binds.iter().filter(|bind| bind.protocol == Protocol::Https);
     let mut addresses: Vec<BindAddress> = secure.map(|bind| bind.address.clone()).collect();
     if addresses.is_empty() {
-        return Err(wrong("needs an address that speaks HTTPS: ssl_certificate"));
+        return Err(wrong("needs an address that serves HTTPS (ssl_certificate)"));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let chosen: u16 = text.parse().map_err(|_| wrong("must be a port from 0 to 65535"))?;
@@ -175,7 +175,7 @@ fn redirects(read: &Reader<'_>, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
             BindAddress::Unix(_) | BindAddress::Fd(_) => false,
         });
         if addresses.is_empty() {
-            return Err(wrong("must be an address, since what speaks HTTPS is no host and port"));
+            return Err(wrong("must be an address, because HTTPS is served on no host and port"));
         }
     } else {
         addresses = vec![bind_address(&text, read.folder).map_err(|reason| wrong(&reason.to_string()))?];
@@ -184,7 +184,7 @@ fn redirects(read: &Reader<'_>, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
         let used = binds.iter().find(|bind| bind.address == address && !is_any_port(&address));
         match used {
             Some(Bind { protocol: Protocol::Redirect, .. }) => {}
-            Some(_) => return Err(wrong("is an address that is used already")),
+            Some(_) => return Err(wrong("is an address that is already in use")),
             None => binds.push(Bind { protocol: Protocol::Redirect, address }),
         }
     }
@@ -258,7 +258,7 @@ pub(super) fn bind_address(text: &str, folder: &Path) -> Result<BindAddress, Inv
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         return if path.is_empty() {
-            Err(Invalid::Form("names no path"))
+            Err(Invalid::Form("has no path"))
         } else {
             Ok(BindAddress::Unix(folder.join(path)))
         };

@@ -60,7 +60,9 @@ impl AdminPlan {
         if let Some(BindAddress::Tcp { host, .. }) = &uwsgi_stats
             && !is_loopback(host)
         {
-            let reason = format!("{host:?} must be a loopback address: anybody who connects is answered");
+            let reason = format!(
+                "{host:?} must be a loopback address, because every client that connects gets the figures"
+            );
             return Err(read.wrong(options::UWSGI_STATS, &reason));
         }
         let statsd = read.one(options::STATSD, |text| match bind_address(text, read.folder) {

@@ -43,7 +43,7 @@ impl ApplicationPlan {
         let web2py = web2py(read)?;
         let password = read.get(options::PASSWORD);
         if password.is_some() && web2py.is_none() {
-            return Err(read.wrong(options::PASSWORD, "is for web2py sites, and none is served"));
+            return Err(read.wrong(options::PASSWORD, "is for web2py sites, and this is not one"));
         }
         Ok(ApplicationPlan {
             target: match web2py {
@@ -86,7 +86,9 @@ fn web2py(read: &Reader<'_>) -> Result<Option<PathBuf>, Wrong> {
         Some(folder) if !is_site(&folder) => {
             wrong(&folder, "is not a web2py site: it has no directory applications")
         }
-        Some(folder) if read.get(options::APP).is_some() => wrong(&folder, "and APP are two things to serve"),
+        Some(folder) if read.get(options::APP).is_some() => {
+            wrong(&folder, "cannot be served together with APP")
+        }
         Some(folder) => Ok(Some(folder)),
         // Started inside a site, without anything else to serve.
         None if read.get(options::APP).is_none() => {

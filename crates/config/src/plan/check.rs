@@ -43,7 +43,7 @@ impl Reader<'_> {
     pub(super) fn existing_folder(&self, key: Key<Option<PathBuf>>) -> Result<Option<PathBuf>, Wrong> {
         match self.path(key) {
             Some(path) if !path.is_dir() => {
-                Err(self.wrong(key, &format!("{:?} is not a folder", path.display().to_string())))
+                Err(self.wrong(key, &format!("{:?} is not a directory", path.display().to_string())))
             }
             path => Ok(path),
         }

@@ -102,7 +102,7 @@ fn job(table: &Table, place: usize, folder: &Path, chdir: Option<&Path>) -> Resu
         "name, schedule, command, function, timezone, overlap, time_limit, environment, folder";
     let name = table.values.get("name").and_then(|name| name.as_str()).unwrap_or_default();
     let called =
-        if name.is_empty() { format!("the {}. [[cron]]", place + 1) } else { format!("cron {name:?}") };
+        if name.is_empty() { format!("[[cron]] number {}", place + 1) } else { format!("cron {name:?}") };
     let wrong = |reason: String| Wrong { origin: table.origin.clone(), name: called.clone(), reason };
     if let Some(key) = table.values.keys().find(|key| !KEYS.split(", ").any(|known| known == key.as_str())) {
         return Err(wrong(format!("there is no key {key}; the keys are {KEYS}")));
@@ -123,14 +123,16 @@ fn job(table: &Table, place: usize, folder: &Path, chdir: Option<&Path>) -> Resu
         (Some(serde_json::Value::String(line)), None) => CronTask::Command(
             quoting::split(line).map_err(|_| wrong(format!("command: a quote is not closed in {line:?}")))?,
         ),
-        (Some(serde_json::Value::Array(items)), None) => {
-            CronTask::Command(words(items).ok_or_else(|| wrong("command: must be strings".to_owned()))?)
-        }
+        (Some(serde_json::Value::Array(items)), None) => CronTask::Command(
+            words(items).ok_or_else(|| wrong("command: must be a list of strings".to_owned()))?,
+        ),
         (Some(other), None) => {
             return Err(wrong(format!("command: {other} must be a string or a list of strings")));
         }
         (None, None) => return Err(wrong("needs a command or a function".to_owned())),
-        (Some(_), Some(_)) => return Err(wrong("has a command and a function; one is to run".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(wrong("has both a command and a function: give one of them".to_owned()));
+        }
     };
     let overlap = match text("overlap")? {
         None => Overlap::default(),

@@ -29,8 +29,7 @@ pub struct ServerPlan {
     pub greenlets: usize,
     /// Whether `queue_max` is `auto`.
     pub queue_auto: bool,
-    pub request_timeout: Duration,
-    pub slow_request: Duration,
+    pub call_limits: CallLimitsPlan,
     pub connections_max: usize,
     pub timeouts: Timeouts,
     pub reading: ReadPlan,
@@ -52,12 +51,20 @@ pub struct Timeouts {
 }
 
 /// How fast request bodies must come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyRate {
     /// Maximum time between two parts.
     pub timeout: Duration,
     /// Minimum number of bytes a second on the whole, once the timeout has passed; 0 for none.
     pub min_bytes: u64,
+}
+
+/// Time limits of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct CallLimitsPlan {
+    pub slow_request: Option<Duration>,
+    pub request_timeout: Option<Duration>,
 }
 
 /// How requests are read.
@@ -122,8 +129,10 @@ impl ServerPlan {
             concurrency: read.get(options::CONCURRENCY),
             greenlets: read.get(options::GREENLETS),
             queue_auto: read.get(options::QUEUE_MAX) == QueueMax::Auto,
-            request_timeout: read.get(options::REQUEST_TIMEOUT).unwrap_or_default(),
-            slow_request: read.get(options::SLOW_REQUEST).unwrap_or_default(),
+            call_limits: CallLimitsPlan {
+                slow_request: read.get(options::SLOW_REQUEST),
+                request_timeout: read.get(options::REQUEST_TIMEOUT),
+            },
             connections_max: read.get(options::CONNECTIONS_MAX),
             timeouts: Timeouts {
                 header: read.get(options::HEADER_TIMEOUT),
@@ -157,6 +166,31 @@ impl ServerPlan {
             },
             server_header: server_header(read)?,
         })
+    }
+}
+
+impl ServerPlan {
+    /// Returns the plan for the admin address of a site, without the site's options for its clients.
+    #[must_use]
+    pub fn for_admin(&self) -> ServerPlan {
+        let site = self.clone();
+        ServerPlan {
+            workers: 1,
+            threads: 2,
+            connections_max: 256,
+            call_limits: CallLimitsPlan::default(),
+            timeouts: Timeouts { graceful: Duration::from_secs(2), ..site.timeouts },
+            reading: ReadPlan {
+                limits: Limits { body_max_bytes: 64 * 1024, ..site.reading.limits },
+                body_rate: BodyRate { timeout: ADMIN_BODY_TIMEOUT, ..site.reading.body_rate },
+                stream_paths: Vec::new(),
+                mount: Mount::default(),
+                proxy_protocol: false,
+                ..site.reading
+            },
+            forwarding: ForwardingPlan::default(),
+            ..site
+        }
     }
 }
 
@@ -241,12 +275,12 @@ fn trusted_proxies(read: &Reader<'_>, is_web2py: bool) -> Result<Vec<Source>, Wr
 fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
     let on = read.get(options::PROXY_PROTOCOL);
     if on && binds.iter().any(|bind| bind.protocol == Protocol::Https) {
-        let reason = "comes before TLS, which is not supported: let the balancer end TLS, or bind http://";
+        let reason = "is not supported with TLS: end TLS at the balancer, or bind http://";
         return Err(read.wrong(options::PROXY_PROTOCOL, reason));
     }
     if on && read.get(options::TRUSTED_PROXIES).is_empty() {
         return Err(
-            read.wrong(options::PROXY_PROTOCOL, "needs trusted_proxies: whose preface is to be believed")
+            read.wrong(options::PROXY_PROTOCOL, "needs trusted_proxies, the peers whose preface is trusted")
         );
     }
     Ok(on)
@@ -255,3 +289,6 @@ fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
 /// `trusted_proxies` of a web2py site, unless it is set: it takes whoever seems to come from this machine for its
 /// administrator.
 pub const WEB2PY_TRUSTED_PROXIES: [&str; 3] = ["127.0.0.1", "::1", "unix"];
+
+/// Maximum time without a byte of an order's body: orders are short, and those that never end must not keep others away.
+const ADMIN_BODY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -199,8 +199,8 @@ fn keys_belong_to_certificates_in_order() {
     for (c, k, message) in [
         (&["a", "b"][..], &["a.key"][..], "given 1 times for 2"),
         (&["folder"], &["a.key"], "given 1 times for 0"),
-        (&[], &["a.key"], "needs its certificate"),
-        (&["c"], &[], "no file or folder"),
+        (&[], &["a.key"], "needs ssl_certificate, its certificate"),
+        (&["c"], &[], "no file or directory"),
         (&["a"], &["c"], "no file"),
     ] {
         let error = certificates(c, k).unwrap_err();
@@ -224,8 +224,8 @@ fn redirects_are_on_the_hosts_of_https() {
     assert_eq!(binds(&["a:443", "a:444"], "80"), Ok(vec![at("a", 80)]));
     assert_eq!(binds(&["a:443"], "b:80"), Ok(vec![at("b", 80)]));
     for (given, place, message) in [
-        (&["http://a:1"][..], "80", "needs an address that speaks HTTPS"),
-        (&["a:443", "http://a:80"], "80", "is used already"),
+        (&["http://a:1"][..], "80", "needs an address that serves HTTPS"),
+        (&["a:443", "http://a:80"], "80", "is already in use"),
         (&["https+unix:x"], "80", "must be an address"),
         (&["a:443"], "https", "must be host:port"),
         (&["a:443"], "65536", "from 0 to 65535"),

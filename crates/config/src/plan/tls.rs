@@ -45,7 +45,7 @@ impl TlsPlan {
         const ONLY_WITH: [Key<Option<PathBuf>>; 2] = [options::SSL_KEY_PASSWORD_FILE, options::CLIENT_CA];
         if certificates.is_empty() {
             return match ONLY_WITH.into_iter().find(|key| read.is_given(*key)) {
-                Some(key) => Err(read.wrong(key, "needs a certificate of the server: ssl_certificate")),
+                Some(key) => Err(read.wrong(key, "needs ssl_certificate, the certificate of the server")),
                 None => Ok(None),
             };
         }
@@ -55,7 +55,7 @@ impl TlsPlan {
             ClientCert::Optional => false,
         };
         if client_ca.is_none() && !client_cert_required {
-            return Err(read.wrong(options::CLIENT_CERT, "needs the CAs of clients' certificates: client_ca"));
+            return Err(read.wrong(options::CLIENT_CERT, "needs client_ca, the CAs of client certificates"));
         }
         Ok(Some(TlsPlan {
             certificates,
@@ -84,7 +84,7 @@ pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, 
             continue;
         }
         if !path.is_file() {
-            return Err(read.wrong(certificates, &format!("there is no file or folder {}", shown(&path))));
+            return Err(read.wrong(certificates, &format!("there is no file or directory {}", shown(&path))));
         }
         if path.to_str().is_some_and(suggestion::is_settings) {
             return Err(read.wrong(certificates, &format!("{} is not a certificate", shown(&path))));
@@ -100,7 +100,7 @@ pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, 
         sources.push(CertificateSource::Files { certificate: path, key });
     }
     if keys_given > 0 && sources.is_empty() {
-        return Err(read.wrong(keys, "needs its certificate: ssl_certificate"));
+        return Err(read.wrong(keys, "needs ssl_certificate, its certificate"));
     }
     if keys_given > 0 && keys_given != files {
         let reason = format!(

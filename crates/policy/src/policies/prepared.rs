@@ -161,8 +161,7 @@ impl Prepared {
             Cache::new(plan, self.surroundings.waiting_max, store, self.epochs.clone())
         });
         Ok(Arc::new(ProcessPolicies {
-            health_path: health.health_path.clone().map(String::into_bytes),
-            ready_path: health.ready_path.clone().map(String::into_bytes),
+            health: health.clone(),
             access: AccessList::new(&limits.allow, &limits.deny),
             requests: RequestLimiter::new(&limits.requests_per_client_max, Arc::clone(&counts)),
             connections: limits

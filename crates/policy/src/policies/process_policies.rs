@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
+use anygate_config::site::HealthPlan;
 use anygate_proto::application::{Endpoints, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -26,8 +27,7 @@ use crate::static_files::StaticFiles;
 /// The policies of one process.
 #[derive(Debug)]
 pub struct ProcessPolicies {
-    pub(super) health_path: Option<Vec<u8>>,
-    pub(super) ready_path: Option<Vec<u8>>,
+    pub(super) health: HealthPlan,
     pub(super) access: AccessList,
     pub(super) requests: RequestLimiter,
     pub(super) connections: Option<Arc<Connections>>,
@@ -130,8 +130,8 @@ impl ProcessPolicies {
 
     /// The response to a request for the paths of health checks.
     pub(super) fn health(&self, head: &RequestHead) -> Option<FullResponse> {
-        let is = |path: &Option<Vec<u8>>| path.as_deref() == Some(head.path());
-        let (is_health, is_ready) = (is(&self.health_path), is(&self.ready_path));
+        let is = |path: &Option<String>| path.as_ref().is_some_and(|path| path.as_bytes() == head.path());
+        let (is_health, is_ready) = (is(&self.health.health_path), is(&self.health.ready_path));
         if !(is_health || is_ready) || !matches!(head.method(), b"GET" | b"HEAD") {
             return None;
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use anygate_config::options::{self, OWN_SERVER_ONLY, works_under_any_server};
+use anygate_config::options::{self, protects_under_own_server, works_under_any_server};
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
 use anygate_config::{LogPlan, Plan, Settings, file};
@@ -240,14 +240,14 @@ impl Site {
     }
 }
 
-/// Options that mean nothing here: nobody should believe that they do.
+/// Refuses options that have no effect here, and warns of those in a file that would protect the application.
 fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> {
     if let Some(name) = keywords.names().find(|name| !works_under_any_server(name)) {
         let message = format!("{name}: needs anygate's own server, and another one serves here");
         return Err(PyTypeError::new_err(message));
     }
     // The file may be for our own server as well, but these protect something.
-    for name in file.names().filter(|name| OWN_SERVER_ONLY.contains(name)) {
+    for name in file.names().filter(|name| protects_under_own_server(name)) {
         let message =
             format!("{name} has no effect: it needs anygate's own server, and another one serves here");
         let message = CString::new(message).map_err(|error| PyValueError::new_err(error.to_string()))?;

@@ -313,8 +313,7 @@ impl Connection {
 
     /// Whether a connection that had `more` further requests has had all that it may have.
     pub(crate) fn is_last_request(&self, more: u64, rules: &ReadRules) -> bool {
-        let max = rules.plan.requests_per_connection_max;
-        max != 0 && self.served + more >= max
+        rules.has_served_all(self.served + more)
     }
 
     /// Whether a request has begun since this was asked last.

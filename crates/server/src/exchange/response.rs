@@ -250,7 +250,7 @@ impl<'a> ResponseWriter<'a> {
                     keep_alive,
                     body_length,
                     date: self.date.at(SystemTime::now()),
-                    server: &self.rules.server_header,
+                    server: &self.rules.server,
                 };
                 http1::encode_head(self.out, head, &answer)
             }
@@ -275,7 +275,7 @@ impl<'a> ResponseWriter<'a> {
                     head_request: self.is_head_request(),
                     body_length,
                     date: self.date.at(SystemTime::now()),
-                    server: &self.rules.server_header,
+                    server: &self.rules.server,
                 };
                 let (message, framing) = http2::encode_head(head, &answer)?;
                 let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
@@ -511,7 +511,7 @@ impl Response for ResponseWriter<'_> {
                     head_request: false,
                     body_length: None,
                     date: self.date.at(SystemTime::now()),
-                    server: &self.rules.server_header,
+                    server: &self.rules.server,
                 };
                 let sent =
                     http2::encode_head(&head, &answer).and_then(|(message, _)| stream.start(message, false));
@@ -519,7 +519,7 @@ impl Response for ResponseWriter<'_> {
                 sent
             }
             None => {
-                http1::encode_switch(self.out, &head, b"websocket", &self.rules.server_header);
+                http1::encode_switch(self.out, &head, b"websocket", &self.rules.server);
                 self.send(&[])
             }
         };

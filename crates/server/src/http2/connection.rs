@@ -154,7 +154,7 @@ impl Http2 {
         let shared = Arc::new(Shared::new(READ_MAX_BYTES, now));
         shared.look_at(&received);
         let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
-        let windows = if rules.plan.stream_paths.is_empty() { WINDOWS } else { STREAMED_WINDOWS };
+        let windows = if rules.streams_some() { STREAMED_WINDOWS } else { WINDOWS };
         let mut builder = Builder::new();
         if rules.websocket.plan.over_http2 {
             builder.enable_connect_protocol();
@@ -260,8 +260,7 @@ impl Http2 {
                 break;
             }
         }
-        let served_max = turn.rules.plan.requests_per_connection_max;
-        if served_max != 0 && self.served >= served_max {
+        if turn.rules.has_served_all(self.served) {
             self.leave();
         }
     }

@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use anygate_config::CallLimitsPlan;
 use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_policy::metrics;
 use anygate_proto::application::{Endpoints, LongCall};
@@ -26,8 +27,7 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// The running calls, and the limits of their time.
 pub(crate) struct CallLimits {
-    slow: Option<Duration>,
-    overdue: Option<Duration>,
+    plan: CallLimitsPlan,
     calls: Mutex<Calls>,
     /// Notified at the end only.
     ended: Condvar,
@@ -56,13 +56,11 @@ struct Running {
 }
 
 impl CallLimits {
-    /// Watches for calls that take so long; zero: for none. `None` if there is nothing to watch for.
-    pub(crate) fn new(slow: Duration, overdue: Duration) -> Option<Self> {
-        let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
-        let (slow, overdue) = (limit(slow), limit(overdue));
-        slow.or(overdue)?;
+    /// Watches for calls that exceed a limit; `None` if there is none.
+    pub(crate) fn new(plan: CallLimitsPlan) -> Option<Self> {
+        plan.slow_request.or(plan.request_timeout)?;
         let (calls, ended, stuck) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Some(CallLimits { slow, overdue, calls, ended, stuck })
+        Some(CallLimits { plan, calls, ended, stuck })
     }
 
     /// A call begins. Returns its number.
@@ -117,7 +115,8 @@ impl CallLimits {
     }
 
     fn run(&self, rules: &Rules, attendant: &Sender<LongCall>) {
-        let shortest = self.slow.into_iter().chain(self.overdue).min().unwrap_or(STUCK);
+        let shortest =
+            self.plan.slow_request.into_iter().chain(self.plan.request_timeout).min().unwrap_or(STUCK);
         let mut calls = self.lock();
         while !calls.ended {
             let now = Instant::now();
@@ -139,7 +138,7 @@ impl CallLimits {
         rules: &Rules,
         attendant: &Sender<LongCall>,
     ) -> Option<Instant> {
-        let slow = self.slow?;
+        let slow = self.plan.slow_request?;
         let Calls { running, slow: last, .. } = calls;
         for (&number, running) in running.range(*last + 1..) {
             if running.begun + slow > now {
@@ -164,7 +163,7 @@ impl CallLimits {
         rules: &Rules,
         attendant: &Sender<LongCall>,
     ) -> Option<Instant> {
-        let limit = self.overdue?;
+        let limit = self.plan.request_timeout?;
         while let Some(oldest) = calls.running.first_entry() {
             if oldest.get().begun + limit > now {
                 return Some(oldest.get().begun + limit);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anygate_config::{Plan as ServerPlans, ServerPlan, Settings, Timeouts};
+use anygate_config::{CallLimitsPlan, Plan as ServerPlans, ServerPlan, Settings, Timeouts};
 
 use crate::random::{Random, checksum};
 
@@ -124,8 +124,7 @@ impl Plan {
         plan.reading.stream_paths = vec!["/stream".to_owned()];
         plan.timeouts = Timeouts { header: long, keepalive: long, write: long, graceful: long, queue: long };
         plan.queue_auto = false;
-        plan.request_timeout = Duration::ZERO;
-        plan.slow_request = Duration::ZERO;
+        plan.call_limits = CallLimitsPlan::default();
         plan
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::grammar::without_password;
 use crate::options::{self, Kind};
-use crate::{Origin, Plan, Settings};
+use crate::{Origin, PageOrigin, Plan, Settings, Source};
 
 fn checked_in(folder: &Path, options: &[(&str, &[&str])]) -> Result<SitePlan, String> {
     let mut settings = Settings::default();
@@ -96,9 +96,9 @@ fn health_and_readiness_have_paths() {
     }
     refused("ready_check", &["check", "a:", ":check", "a:b:c", "a:b()", "a/b:c", "a:1b", "a..b:c"]);
     let same = checked(&[("health_path", &["/x"]), ("ready_path", &["/x"])]);
-    assert_eq!(same.unwrap_err(), "ready_path: \"/x\" is health_path, too: they must differ");
+    assert_eq!(same.unwrap_err(), "ready_path: \"/x\" is also health_path: they must differ");
     let alone = checked(&[("ready_check", &["a:b"]), ("health_path", &["/x"])]);
-    assert_eq!(alone.unwrap_err(), "ready_check: needs the path where its answer is shown: ready_path");
+    assert_eq!(alone.unwrap_err(), "ready_check: needs ready_path, the path that shows its result");
 }
 
 #[test]
@@ -159,8 +159,8 @@ fn rates_are_read() {
     for (text, message) in [
         ("5/500ms", "whole seconds"),
         ("5/1.5s", "whole seconds"),
-        ("20001/1s", "20000 requests a second or fewer"),
-        ("40001/2s", "20000 requests a second or fewer"),
+        ("20001/1s", "at most 20000 requests a second"),
+        ("40001/2s", "at most 20000 requests a second"),
         ("1/32d", "within 31 days"),
         ("1/1d burst 32", "within 31 days"),
         ("4000000000/366d burst 4294967295", "within 31 days"),
@@ -260,7 +260,7 @@ fn pages_of_other_origins_need_origins() {
     let cors = checked(all).unwrap().cors.unwrap();
     assert_eq!((cors.headers, cors.max_age), (CorsHeaders::Any, None));
     let error = checked(&[all, &[("cors_credentials", &["true"])]].concat()).unwrap_err();
-    assert!(error.starts_with("cors_credentials: with the origin * "), "{error}");
+    assert!(error.starts_with("cors_credentials: cannot be combined with the origin *"), "{error}");
     let named: &[(&str, &[&str])] = &[("cors_origins", &["https://a"]), ("cors_credentials", &["true"])];
     assert!(checked(named).unwrap().cors.unwrap().credentials);
 }
@@ -359,7 +359,7 @@ fn paths_are_cached_or_left_out() {
         &["", "!", "news", "!news", "/news 0", "/news x", "!/news 1m", "/news 1m 2m", "/a//b", "! /a"],
     );
     assert!(checked(&[("cache", &["/a", "!/a"])]).unwrap_err().contains("\"/a\" twice"));
-    assert!(checked(&[("cache", &["!/a"])]).unwrap_err().contains("name one"));
+    assert!(checked(&[("cache", &["!/a"])]).unwrap_err().contains("includes none"));
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn error_pages_are_ours_or_in_a_folder() {
     assert_eq!(errors("on"), Ok(ErrorsPlan { pages: true, folder: None }));
     assert_eq!(errors("public"), Ok(ErrorsPlan { pages: true, folder: Some(folder.0.join("public")) }));
     let error = errors("yes").unwrap_err();
-    assert!(error.starts_with("error_pages: \"yes\" must be on or a folder, and "), "{error}");
+    assert!(error.starts_with("error_pages: \"yes\" must be on or a directory, and "), "{error}");
 }
 
 #[test]
@@ -388,7 +388,10 @@ fn what_nodes_share_is_of_use_and_keeps_its_password() {
     }
     assert!(checked(&[("cache", &["/"]), ("shared", &["redis://a"])]).unwrap().shared.is_some());
     let useless = checked(&[("shared", &["redis://:secret@a"])]).unwrap_err();
-    assert_eq!(useless, "shared: is for rate_limit and cache, and neither is set: set one, or leave it out");
+    assert_eq!(
+        useless,
+        "shared: is used by rate_limit and cache, and neither is set: set one of them, or remove it"
+    );
     for bad in [
         "secret",
         "redis:secret@a",
