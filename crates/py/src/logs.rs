@@ -75,6 +75,8 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
     let on_terminal = DynFilterFn::new(move |about, _| {
         elsewhere && *about.level() == Level::ERROR && STARTING.load(Ordering::Relaxed)
     });
+    // Without a level all spans and messages of all libraries, for each frame of HTTP/2, would be made and then asked about.
+    let on_terminal = on_terminal.with_max_level_hint(LevelFilter::ERROR);
     let terminal =
         tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(TimeAndProcess);
     let terminal = terminal.with_writer(io::stderr).with_filter(on_terminal);
