@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 fork = multiprocessing.get_context("fork")
 
@@ -22,6 +23,34 @@ def forked(what):
     if what == "raise":
         raise ValueError("of the child")
     return b"CHILD"
+
+
+def logs(errors):
+    """Fork while other threads write to the log, in children that do so, too; returns how many of them have ended."""
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            errors.write("of a thread\n")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    ended = 0
+    try:
+        for _ in range(100):
+            child = os.fork()
+            if child == 0:
+                # Nobody waits longer for a child that hangs.
+                signal.alarm(10)
+                errors.write("of a child\n")
+                os._exit(0)
+            ended += reap(child) == 0
+    finally:
+        done.set()
+    for thread in threads:
+        thread.join()
+    return b"%d" % ended
 
 
 def generated():
@@ -54,6 +83,8 @@ def application(environ, start_response):
         body = ended()
     elif path == "outlive":
         body = outlives()
+    elif path == "logs":
+        body = logs(environ["wsgi.errors"])
     elif path == "pid":
         body = b"%d" % os.getpid()
     else:

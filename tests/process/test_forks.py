@@ -10,6 +10,16 @@ from conftest import APPS
 APPLICATION = f"{APPS / 'forks.py'}:application"
 
 
+@pytest.mark.parametrize("log", [None, "error.log"])
+def test_a_child_writes_to_the_log_whatever_other_threads_do(launch, tmp_path, log):
+    served = launch(APPLICATION, "--threads", 2, "--bind", "unix:a.sock", *(["--error-log", log] if log else []))
+    path = tmp_path / log if log else served.errors
+    served.wait_until(lambda: path.exists() and " serves " in path.read_text(), "ready")
+    with served.connect(str(tmp_path / "a.sock")) as connection:
+        assert connection.ask("GET", "/logs").body == b"100"
+    assert path.read_text().count("of a child\n") == 100
+
+
 @pytest.fixture(params=["threads", "gevent"])
 def served(request, serve):
     return serve(APPLICATION, "--threads", 2, "--concurrency", request.param)

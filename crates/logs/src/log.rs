@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anygate_config::{Facility, LogTarget, MessageForm};
 use anygate_lock::{Mutex, MutexGuard};
-use anygate_sys::poll;
+use anygate_sys::{forked, poll};
 
 use crate::destination::{Destination, Unit};
 use crate::recognisable;
@@ -107,15 +107,7 @@ impl Outlet {
         form: MessageForm,
     ) -> io::Result<Self> {
         let place = Destination::open(target, kind.identifier(), facility, owner, form)?;
-        let state = State {
-            place,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            sender: None,
-            unfinished: Vec::new(),
-            torn: false,
-            losses: Losses::default(),
-        };
+        let state = State::new(place);
         Ok(Outlet { kind, target: target.clone(), facility, owner, form, state: Arc::new(Mutex::new(state)) })
     }
 
@@ -144,6 +136,9 @@ impl Outlet {
     /// Writes text of the application as it comes, which may end within a line. A line that would pass for one of ours is
     /// indented.
     pub fn text(&self, text: &[u8]) {
+        if forked::is_child() {
+            return self.write_alone(Severity::Notice, &Unit::Message(&recognisable::application_text(text)));
+        }
         let mut state = self.lock();
         if !state.place.takes_messages() {
             drop(state);
@@ -219,7 +214,20 @@ impl Outlet {
         Held { _state: self.lock() }
     }
 
+    /// Writes in a process that the application has forked, in which nobody may ever give the lock back.
+    fn write_alone(&self, severity: Severity, unit: &Unit<'_>) {
+        let place =
+            Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner, self.form);
+        // The lines of a child that cannot open the log have nowhere else to go.
+        if let Ok(place) = place {
+            State::new(place).write(severity, unit);
+        }
+    }
+
     fn write(&self, severity: Severity, unit: &Unit<'_>) {
+        if forked::is_child() {
+            return self.write_alone(severity, unit);
+        }
         let mut state = self.lock();
         state.write(severity, unit);
         if state.waiting.is_empty() || state.sender.is_some() {
@@ -267,6 +275,18 @@ fn send_on(state: &Mutex<State>) {
 }
 
 impl State {
+    fn new(place: Destination) -> State {
+        State {
+            place,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            sender: None,
+            unfinished: Vec::new(),
+            torn: false,
+            losses: Losses::default(),
+        }
+    }
+
     fn write(&mut self, severity: Severity, unit: &Unit<'_>) {
         let (Unit::Message(text) | Unit::Lines(text)) = *unit;
         if self.place.is_file() {

@@ -14,6 +14,15 @@ use crate::{ours, signals};
 /// The fork that is under way is our own.
 static OWN_FORK: AtomicBool = AtomicBool::new(false);
 
+/// This process was forked by somebody else.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody else's code has forked this process from one of ours. It has one thread of that: what another one had
+/// locked then stays so for ever.
+pub fn is_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
+}
+
 /// Has children that somebody else forks from now on lose what is ours.
 pub fn watch() {
     static REGISTERED: Once = Once::new();
@@ -36,6 +45,7 @@ extern "C" fn in_child() {
     if OWN_FORK.load(Ordering::Relaxed) {
         return;
     }
+    IS_CHILD.store(true, Ordering::Relaxed);
     signals::leave();
     // SAFETY: the path is a string that ends with NUL.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
