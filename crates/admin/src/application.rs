@@ -61,7 +61,7 @@ impl AdminResponse {
 }
 
 impl Admin {
-    /// Tells about `processes` whoever `guard` lets ask, and forgets what their `cache` has.
+    /// Shows `processes` to clients that `guard` admits, and purges their `cache`.
     pub fn new(
         about: About,
         guard: Guard,

@@ -1,5 +1,5 @@
-//! Who may ask, and from where: people on this machine, or whoever knows the token; never a page of another site in
-//! somebody's browser.
+//! Which clients may send requests: those on this machine, and those that know the token; never a page of another site in
+//! a browser.
 
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
@@ -15,7 +15,7 @@ pub const OWN_FIELD: &str = "X-Anygate";
 /// The rules of one admin address.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Token that TCP clients need; without one, anybody who reaches the address may send requests.
+    /// Token that TCP clients need; without one, every client that reaches the address may send requests.
     pub token: Option<String>,
     /// Names and addresses that were given to bind, beside those of this machine itself.
     pub hosts: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Guard {
 pub enum Refused {
     /// The token is missing or wrong.
     Token,
-    /// It is for another host: a name that somebody else made lead here (DNS rebinding).
+    /// It is for another host: a foreign name that resolves to this machine (DNS rebinding).
     Host,
     /// It changes something and may come from a page of another site.
     Origin,

@@ -89,7 +89,7 @@ fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, ProcessRow<'t>)>) -> Ve
     all.truncate(MESSAGES_MAX);
     all.iter()
         .map(|(pid, Message { time, text })| {
-            // Whoever writes a message down puts its level before it.
+            // Recorded messages begin with their level.
             let (level, text) = text.split_once(' ').unwrap_or(("", text));
             json!({ "time": seconds(*time), "pid": pid, "level": level.to_ascii_lowercase(), "text": text })
         })

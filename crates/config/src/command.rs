@@ -75,7 +75,7 @@ pub enum CronAction {
 /// What a server of another package is to do; its name is in the plan.
 #[derive(Debug)]
 pub struct OtherServer {
-    /// Options that somebody set, by name, with the words of whoever set them: what the server cannot do is refused with
+    /// Options that are set, by name, as they were given: what the server cannot do is refused with
     /// these.
     pub given: Vec<(&'static str, String)>,
     /// The settings as they were given.

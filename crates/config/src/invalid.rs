@@ -1,5 +1,5 @@
 //! What can be wrong with the text of an option. All of it is the user's to mend; what the machine refuses (a folder that
-//! is not there) is found by whoever looks, and named in the same form.
+//! is not there) is found where it is used, and reported in the same form.
 
 use std::fmt;
 use std::path::PathBuf;

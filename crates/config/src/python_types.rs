@@ -36,7 +36,7 @@ class Options(PolicyOptions, total=False):
 
 /// Returns the text of `python/anygate/options.py`.
 pub fn python_types() -> String {
-    // The application is an argument of its own, and the file is read by whoever starts anygate.
+    // The application is an argument of its own, and the file is read by the program that starts anygate.
     let options = || OPTIONS.iter().filter(|option| !APP.is(option) && !CONFIG.is(option));
     let mut text = HEAD.to_owned();
     text.push_str(POLICIES);

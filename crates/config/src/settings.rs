@@ -217,7 +217,7 @@ impl Settings {
         Settings { given: given.map(|(name, given)| (*name, given.clone())).collect(), ..Settings::default() }
     }
 
-    /// The options that somebody set.
+    /// The options that are set.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.given.keys().copied()
     }
@@ -283,7 +283,7 @@ impl Settings {
         suggestion::of(option, text, origin.form())
     }
 
-    /// An error about an option, in the words of whoever gave it.
+    /// An error about an option, named as in the place where it was given.
     pub fn wrong(&self, option: &Opt, reason: &str) -> Wrong {
         let origin = self.given(option).map_or(Origin::Default, |given| given.origin.clone());
         match self.suggestion(option, reason, &origin) {

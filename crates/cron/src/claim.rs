@@ -18,7 +18,7 @@ pub(crate) enum Claim {
     Taken,
     /// It is the caller's.
     Ours {
-        /// Minutes between the last one that anybody had and this.
+        /// Minutes between the last claimed one and this.
         gap: u64,
         /// How often jobs were due in these, by name. Jobs that were not are left out.
         missed: Vec<(String, u64)>,

@@ -28,7 +28,7 @@ pub struct JobStatus {
     pub runs: u64,
     /// How often it failed or could not be started.
     pub failures: u64,
-    /// How often nobody started it in its minute.
+    /// Number of minutes in which it was not started.
     pub missed: u64,
     /// How often it was left out because the last run had not ended.
     pub skipped: u64,

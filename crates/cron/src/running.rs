@@ -1,7 +1,7 @@
 //! Runs that are going on: starting a process, ending it when its time is up, and logging what it wrote.
 //!
-//! Output goes to a file without a name and is read when the run has ended: nobody waits for a pipe, and a job that
-//! writes much or leaves children behind holds nobody up. Memory holds the end of it, [`OUTPUT_MAX`].
+//! Output goes to a file without a name and is read when the run has ended: no reader waits for a pipe, and a job that
+//! writes much or leaves children behind does not delay others. Memory holds the end of it, [`OUTPUT_MAX`].
 
 use std::fs::File;
 use std::io;

@@ -115,11 +115,11 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Runs what is due in the minute of `now`, unless somebody has, and ends runs whose time is up. Returns when it
+    /// Runs what is due in the minute of `now`, unless another scheduler has, and ends runs whose time is up. Returns when it
     /// wants to be called next; `None` when nothing will happen any more. Calling it sooner or later harms nothing,
     /// but a minute without a call is missed.
     ///
-    /// Errors: the state cannot be read or written, so nobody can say whether the minute is passed and nothing was
+    /// Errors: the state cannot be read or written, so it is unknown whether the minute was claimed, and nothing was
     /// started. The same minute is tried again by the next call; some seconds later is a good time.
     pub fn tick(&mut self, now: SystemTime) -> io::Result<Option<SystemTime>> {
         let due = self.enforce(now);
@@ -166,7 +166,7 @@ impl Scheduler {
                 Ok(None) => {}
                 Ok(Some(status)) => ended.push((run.pid, how(status))),
                 Err(error) => {
-                    // Somebody else has reaped it; how it ended is lost.
+                    // It was reaped elsewhere; how it ended is lost.
                     tracing::warn!(target: "anygate::cron", "{}: cannot wait for its end: {error}", run.job.name);
                     ended.push((run.pid, Ended::Exited(-1)));
                 }

@@ -26,7 +26,7 @@ pub(crate) struct StateFile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
-    /// The last minute that somebody took, in minutes of UTC from 1970.
+    /// The last minute that was claimed, in minutes of UTC from 1970.
     pub(crate) minute: Option<i64>,
     /// The jobs by their keys.
     pub(crate) jobs: BTreeMap<String, Record>,
@@ -36,7 +36,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
-    /// The minute in which somebody last had it among its jobs.
+    /// The minute in which a scheduler last had it among its jobs.
     pub(crate) seen_minute: i64,
     pub(crate) started: Option<u64>,
     pub(crate) ended: Option<u64>,
@@ -48,7 +48,7 @@ pub(crate) struct Record {
     pub(crate) runs: u64,
     /// Runs that did not succeed, or could not be started.
     pub(crate) failures: u64,
-    /// Runs that nobody started in their minute.
+    /// Runs that were not started in their minute.
     pub(crate) missed: u64,
     /// Runs that were left out because another one had not ended.
     pub(crate) skipped: u64,

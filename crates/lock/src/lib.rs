@@ -1,4 +1,4 @@
-//! Locks that know no poison. A panic ends the exchange that it happened in and nothing else, so whoever comes next must have
+//! Locks that know no poison. A panic ends the exchange that it happened in and nothing else, so the next thread must have
 //! the lock all the same; in exchange, nothing that is done under a lock of ours may leave half a change where it can panic.
 //!
 //! These are the locks of `std`, not those of `parking_lot`: that has one table of waiting threads for the whole process, and a
@@ -20,12 +20,12 @@ impl<T> Mutex<T> {
         Mutex(sync::Mutex::new(value))
     }
 
-    /// Waits until nobody else has it.
+    /// Waits until no other thread has it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes it if nobody else has it.
+    /// Takes it if no other thread has it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
@@ -34,7 +34,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// The value, which nobody else can have now.
+    /// The value, which no other thread can have now.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,12 +55,12 @@ impl<T> RwLock<T> {
         RwLock(sync::RwLock::new(value))
     }
 
-    /// Waits until nobody writes.
+    /// Waits until no thread writes.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody else has it.
+    /// Waits until no other thread has it.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl<T> RwLock<T> {
 pub struct Condvar(sync::Condvar);
 
 impl Condvar {
-    /// One that nobody waits for.
+    /// One without waiters.
     pub const fn new() -> Condvar {
         Condvar(sync::Condvar::new())
     }

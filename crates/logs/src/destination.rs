@@ -157,7 +157,7 @@ impl Socket {
         let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
         let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
         socket.set_nonblocking(true)?;
-        // Connected, it is told when nobody listens there.
+        // Connected, it learns when there is no listener.
         socket.connect(address)?;
         Ok(Socket::Udp(socket))
     }

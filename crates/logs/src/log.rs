@@ -1,4 +1,4 @@
-//! One log. Whoever writes a line never waits: it goes out at once, or behind others that wait for a reader who is slow,
+//! One log. A thread that writes a line never waits: it goes out at once, or behind others that wait for a reader who is slow,
 //! which a thread sends on as soon as there is room. When too much waits, or there is no room on the disk, lines are
 //! dropped and counted, and [`Outlet::tend`] tells of it.
 
@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_secs(10);
 /// The thread that sends on what waits looks so often whether it goes somewhere else now.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why lines are lost that nobody has read.
+/// Why lines are lost before they are read.
 const TOO_SLOW: &str = "its reader does not keep up";
 
 /// Which log it is.
@@ -84,7 +84,7 @@ struct State {
 /// Lines that were lost.
 #[derive(Default)]
 struct Losses {
-    /// Since somebody asked.
+    /// Since the last report.
     lines: u64,
     reason: String,
     /// Since it began, and when that was seen last.
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_reader_and_what_is_not_lost_arrives_whole() {
+    fn writers_do_not_wait_for_a_reader_and_what_is_not_lost_arrives_whole() {
         const LINES: u64 = 100_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
@@ -470,7 +470,7 @@ mod tests {
             assert!(message.starts_with("<139>") && message.ends_with(end), "{message}");
         }
         drop(daemon);
-        outlet.lines(b"nobody is there\n");
+        outlet.lines(b"no reader is there\n");
         assert_eq!(outlet.tend(Instant::now()).0, 1);
         fs::remove_file(&path).unwrap();
         let daemon = UnixDatagram::bind(&path).unwrap();

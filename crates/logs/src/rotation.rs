@@ -2,14 +2,14 @@
 //!
 //! Several processes append to one file. One of them, the supervisor, looks at it once a second, gives it another name
 //! and makes an empty file of the old name; then it has all others open theirs anew, as it does when USR1 says that
-//! somebody else has moved a file. No line is lost meanwhile, because whoever has not done so yet goes on writing into the
+//! another program has moved a file. No line is lost meanwhile, because a process that has not done so yet still writes into the
 //! file with the new name, and none is torn, because nothing of what was written is touched.
 //!
-//! A file may only be compressed when nobody writes into it any more. Whoever has a log open shares its lock
+//! A file may only be compressed when no process writes into it any more. Every process that has a log open shares its lock
 //! ([`lock::share`]), which the system takes back when the last descriptor is closed, however a process ends. So a file
 //! that can be locked exclusively is complete. A thread compresses it, into a file of another name until it is whole.
 //!
-//! Supervisors of two trees may have the same log. The folder is locked while a file gets its name, and whoever finds that
+//! Supervisors of two trees may have the same log. The folder is locked while a file gets its name, and a process that finds that
 //! the name of the log stands for another file than before leaves it at that and has its own processes open theirs anew.
 
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ impl Rotation {
             let file = OpenOptions::new().read(true).write(true).open(path);
             let locked = file.and_then(|file| lock::exclusive(&file, Duration::ZERO).map(|()| file));
             match locked {
-                // Somebody writes into it.
+                // A process still writes into it.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => place += 1,
                 Ok(file) => {
                     let path = self.unpacked.remove(place);
@@ -177,12 +177,12 @@ impl Rotation {
 }
 
 impl Log {
-    /// Gives the file another name, if it is time. Says whether somebody did.
+    /// Renames the file if it is time. Returns whether it was renamed, by this process or another one.
     fn turn(&mut self, plan: &RotatePlan, interval: i64, now: SystemTime) -> io::Result<bool> {
         let about = match self.path.metadata() {
             Ok(about) if about.is_file() => about,
             Ok(_) => return Ok(false),
-            // Whoever has moved it will tell us.
+            // The process that has moved it will tell us.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
@@ -199,7 +199,7 @@ impl Log {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let folder = File::open(folder)?;
         match lock::exclusive(&folder, Duration::ZERO) {
-            // Somebody is about to do it. There is another look.
+            // Another process is about to do it. It is checked again later.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
             // Without locks it is the only one, most likely.
             Ok(()) | Err(_) => {}
@@ -223,7 +223,7 @@ fn make_like(path: &Path, other: &fs::Metadata) -> io::Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(other.mode() & 0o777).open(path);
     match made {
         Ok(file) => resemble(&file, other),
-        // Somebody was faster.
+        // Another process was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }

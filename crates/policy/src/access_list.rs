@@ -38,7 +38,7 @@ impl AccessList {
         AccessList { lists: lists.into_iter().map(list).collect() }
     }
 
-    /// Whether everybody may come in, so that nothing need be asked.
+    /// Whether every client is admitted, so that no check is needed.
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
@@ -106,7 +106,7 @@ impl Decisions {
                 lengths.iter().find_map(|length| length.decide(address)).unwrap_or(self.otherwise)
             }
             Client::Unix => self.unix.unwrap_or(self.otherwise),
-            // Nobody can say that it is not among the denied.
+            // It may be among the denied.
             Client::Unknown => false,
         }
     }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn no_lists_let_everybody_in() {
+    fn no_lists_admit_every_client() {
         assert!(AccessList::new(&[], &[]).is_empty());
         assert!(allows(&[], "/", "192.0.2.1"));
         assert!(allows(&[], "/", ""));

@@ -88,7 +88,7 @@ impl Connections {
         Arc::new(Connections { per_client_max, exempt: exempt.collect(), table })
     }
 
-    /// Counts a connection of `peer`, which is whoever it came from, not whom that speaks for.
+    /// Counts a connection of `peer`, which is the other end of the socket, not the client that it forwards.
     pub fn open(&self, peer: Client) -> Result<ConnectionPermit, TooMany> {
         match peer {
             Client::Address(address) if !self.exempt.iter().any(|network| network.contains(address)) => {

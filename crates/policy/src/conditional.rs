@@ -62,7 +62,7 @@ impl Validators {
     /// Those of a file as it is `now`.
     pub(crate) fn new(metadata: &Metadata, now: SystemTime) -> Validators {
         let mut hasher = DefaultHasher::new();
-        // Hashed, because the number of a file is nobody's business.
+        // Hashed, because clients must not learn the number of a file.
         (metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(&mut hasher);
         // A tool can set the time of the last change, as it does for reproducible images, but not this one.
         (metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);

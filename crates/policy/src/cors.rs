@@ -186,10 +186,10 @@ mod tests {
 
     #[test]
     fn an_answer_says_who_may_read_it() {
-        let everybody =
+        let any_origin =
             cors(&["*"], |plan| plan.exposed_headers = vec!["X-Total".to_owned(), "Link".to_owned()]);
         let mut head = response("200 OK", &[]);
-        everybody.apply(&request("GET", "/", &[]), &mut head);
+        any_origin.apply(&request("GET", "/", &[]), &mut head);
         assert_eq!(field(&head, "access-control-allow-origin"), Some("*"));
         assert_eq!(field(&head, "access-control-expose-headers"), Some("X-Total, Link"));
         assert!(!head.has_field("vary"));

@@ -49,7 +49,7 @@ impl Form {
         let names: &[&str] = match self {
             Form::Text => &["text/plain"],
             Form::Html => &["text/html", "application/xhtml+xml"],
-            // Whoever wants JSON is content with a kind of JSON.
+            // A client that accepts JSON accepts a kind of JSON.
             Form::Json => &["application/problem+json", "application/json"],
         };
         let family: &[u8] = if self == Form::Json { b"application/*" } else { b"text/*" };
@@ -113,7 +113,7 @@ impl ErrorPages {
         Ok(ErrorPages { own })
     }
 
-    /// The page for an error. `accept`: what the client reads, its field Accept. `request_id` is shown, so that somebody
+    /// The page for an error. `accept`: what the client reads, its field Accept. `request_id` is shown, so that support
     /// can be told of it; it is left out if it holds anything but letters, digits and `-_.:`.
     pub fn page(
         &self,

@@ -27,9 +27,9 @@ pub enum Applied {
     Removed,
     /// It travelled between these ends.
     Believed {
-        /// As far as anybody said.
+        /// As far as it is known.
         ends: Endpoints,
-        /// Whoever forwarded it did not say for whom: the client is not the one that `ends` have.
+        /// The proxy did not name the client, which is not the one of `ends`.
         hidden: bool,
     },
 }
@@ -38,7 +38,7 @@ pub enum Applied {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Claims {
     client: Option<Client>,
-    /// Somebody is behind the last address that is known.
+    /// Another host is behind the last known address.
     hidden: bool,
     https: Option<bool>,
     host: Option<String>,
@@ -74,12 +74,12 @@ impl Forwarding {
         Forwarding { plan }
     }
 
-    /// Whether nobody is believed.
+    /// Whether no peer is believed.
     pub fn is_empty(&self) -> bool {
         self.plan.proxies.is_empty()
     }
 
-    /// Whether whoever connected from there is believed. A forwarder of connections that named no client is not: it passes
+    /// Whether the peer that connected from there is believed. A forwarder of connections that named no client is not: it passes
     /// requests on as they are, and fields in them are its client's.
     pub fn trusts(&self, ends: &Endpoints) -> bool {
         if ends.unnamed == Unnamed::Connection {
@@ -143,7 +143,7 @@ impl Forwarding {
                 head.set_prefix(taken);
             }
         }
-        // Who forwards a request and names nobody has a client all the same.
+        // A proxy that forwards a request without naming its client has one all the same.
         let hidden = claims.hidden || claims.client.is_none();
         Applied::Believed { ends: claims.endpoints(ends), hidden }
     }
@@ -251,7 +251,7 @@ impl Claims {
     }
 }
 
-/// Whether somebody says something about the client of a request, believed or not.
+/// Whether a request has fields about its client, believed or not.
 fn is_forwarded(head: &RequestHead) -> bool {
     head.fields().any(|(name, _)| is_claim(name))
 }
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_nobody_names_is_hidden() {
+    fn a_client_that_is_not_named_is_hidden() {
         let hidden = |fields: &[(&str, &str)], header| match forwarding(&TRUSTED, header)
             .apply(&mut head(fields), &from("10.0.0.1"))
         {
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn no_other_peer_is_believed() {
         let fields = [
             ("X-Forwarded-For", "127.0.0.1"),
             ("X-Real-IP", "127.0.0.1"),
@@ -607,7 +607,7 @@ mod tests {
             (r#"host="a\";for=9.9.9.9;x=\"";for=192.0.2.1;proto=https"#, "192.0.2.1", true),
             (r#"for="192.0.2\.1""#, "192.0.2.1", false),
             (r#"for="192.0.2.1:+80";;proto=http;"#, "192.0.2.1", false),
-            // Said twice, or with something behind a quoted string: nobody is named.
+            // Said twice, or with something behind a quoted string: no client is named.
             (r#"host="a";for="9.9.9.9";for=192.0.2.1"#, "10.0.0.1", false),
             (r#"for=9.9.9.9;x="; for="192.0.2.1:1";host="a\"b""#, "10.0.0.1", false),
             (r#"for=9.9.9.9;x=", for="192.0.2.1:1";host="a\"b""#, "10.0.0.1", false),

@@ -13,7 +13,7 @@ const WORDS: usize = 16;
 pub const CELLS: usize = PLACES * WORDS;
 /// Method and target are cut off after so many bytes.
 const TEXT_BYTES: usize = text::text_max_bytes(WORDS - 1);
-/// Somebody is writing here.
+/// The place is being written.
 const CLAIMED: u64 = u64::MAX;
 
 /// A worker's requests.
@@ -68,7 +68,7 @@ impl<'a> InFlight<'a> {
             return None;
         }
         let request = text::load(words);
-        // Whoever reused the place meanwhile wrote into what we read.
+        // The place was reused meanwhile, so what was read is mixed.
         std::sync::atomic::fence(Ordering::Acquire);
         let unchanged = cell.load(Ordering::Relaxed) == begun;
         let age = Duration::from_micros(micros(now).saturating_sub(begun));

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use anygate_proto::application::Endpoints;
 
-/// Bits of an IPv6 address that one customer of a provider has in common (RFC 6177): whoever has one address there has all
+/// Bits of an IPv6 address that one customer of a provider has in common (RFC 6177): a customer with one address there has all
 /// of them.
 const SITE_BITS: u8 = 64;
 /// Who sent a request, as far as limits and lists care.
@@ -16,7 +16,7 @@ const SITE_BITS: u8 = 64;
 pub enum Client {
     /// From this address, which is never an IPv4 address written as IPv6.
     Address(IpAddr),
-    /// On a unix socket, with nobody telling of a client behind.
+    /// On a unix socket, without a named client behind it.
     Unix,
     /// The text for its address is no address.
     Unknown,
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(Client::of(&ends), Client::Unix);
         ends.of_one_request = true;
         assert_eq!(Client::of(&ends), Client::Address("127.0.0.1".parse().unwrap()));
-        ends.remote_addr = "nobody".into();
+        ends.remote_addr = "unknown".into();
         assert_eq!(Client::of(&ends), Client::Unknown);
     }
 }

@@ -35,7 +35,7 @@ struct Policy {
 /// Rates that all nodes share.
 pub trait Shared: Send + Sync + fmt::Debug {
     /// Takes one request from each, or from none if one refuses. The answers are in the order of the questions; `None`
-    /// when nobody can be asked now.
+    /// when the store cannot be asked now.
     fn take(&self, asks: &[Ask<'_>]) -> Option<Vec<Taken>>;
 }
 

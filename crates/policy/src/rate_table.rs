@@ -2,13 +2,13 @@
 //!
 //! Each key has a cell: 20 bits that tell keys apart and 44 bits of time, the moment at which all of its requests will
 //! have been paid for (the "theoretical arrival time" of the generic cell rate algorithm, ITU-T I.371 annex A). Being one
-//! word, a cell is read and changed in one step and nobody ever waits for anybody, not even for a process that died.
+//! word, a cell is read and changed in one step and no process waits for another, not even for one that died.
 //!
 //! A key may lie in any of the eight cells of its bucket, which is one line of a processor's cache. When all are taken,
 //! the key that has paid or is nearest to having paid makes room: what is forgotten is the least of what there is to
 //! remember. A million addresses that send one request each forget each other, and not the one that sends a thousand.
 //!
-//! Two keys of one bucket with the same 20 bits would share a rate. That concerns one key in 130 000, and nobody can
+//! Two keys of one bucket with the same 20 bits would share a rate. That concerns one key in 130 000, and no client can
 //! choose which, because the hash is keyed.
 
 use std::fmt;
@@ -165,7 +165,7 @@ pub struct Key<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The bits that tell keys of a bucket apart. Zero is for cells that nobody used.
+/// The bits that tell keys of a bucket apart. Zero is for unused cells.
 fn tag(hash: u64) -> u64 {
     (hash >> TIME_BITS).max(1)
 }

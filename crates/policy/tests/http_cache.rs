@@ -301,7 +301,7 @@ impl World<'_> {
                 answer
             }
             Lookup::Miss(recorder) => self.forward(number, head, *recorder),
-            Lookup::Wait(_) => panic!("nobody else asks"),
+            Lookup::Wait(_) => panic!("there is no other request"),
             Lookup::Refuse(refusal) => SentResponse::new(refusal.head(), refusal.body()),
             Lookup::Bypass => match self.ask(number, &head) {
                 Some((response, body)) => SentResponse::new(&response, body.as_bytes()),

@@ -341,7 +341,7 @@ fn tls_is_spoken() {
         .stderr(Stdio::null())
         .status();
     assert!(made.unwrap().success());
-    // The kernel names a port that is free; nobody else asks for one within these milliseconds.
+    // The kernel chooses a free port; no other program is given the same within these milliseconds.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let process = Command::new(std::env::var_os("ANYGATE_REDIS_SERVER").expect(WITHOUT))
         .args([
@@ -379,5 +379,5 @@ fn tls_is_spoken() {
     };
     assert!(asked("127.0.0.1", "cert.pem").contains("[Some(true), Some(false)]"));
     assert!(asked("127.0.0.2", "cert.pem").contains("[None, None]"), "another name");
-    assert!(asked("127.0.0.1", "none.pem").contains("[None, None]"), "nobody vouches for it");
+    assert!(asked("127.0.0.1", "none.pem").contains("[None, None]"), "no authority has signed it");
 }

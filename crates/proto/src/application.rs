@@ -92,7 +92,7 @@ pub trait HubQueue: Send + Sync {
     /// How long a client may take to send more of a streamed body.
     fn body_timeout(&self) -> Duration;
 
-    /// Whether somebody watches how long calls take.
+    /// Whether the duration of calls is watched.
     fn has_time_limit(&self) -> bool;
 }
 
@@ -110,7 +110,7 @@ pub enum News {
 
 /// One request with its response, in the hands of a hub. A call that is dropped has failed.
 ///
-/// None of it waits: [`Body::read`] gives `WouldBlock` when nothing is there, and whoever writes asks
+/// None of it waits: [`Body::read`] gives `WouldBlock` when nothing is there, and a writer asks
 /// [`has_room`](Self::has_room) before.
 pub trait Call: Response + Send {
     /// Number that no other call of the queue has.
@@ -339,8 +339,8 @@ pub trait Response {
     fn body_bytes(&self) -> u64;
 }
 
-/// An accepted WebSocket. It lives as long as its call: afterwards it is closed, whoever still has it. Pings are answered
-/// and closes noticed by the server, whether or not anybody receives.
+/// An accepted WebSocket. It lives as long as its call: afterwards it is closed, even if it is still referred to. Pings are answered
+/// and closes noticed by the server, whether or not the application receives.
 pub trait Socket: Send + Sync {
     /// Sends a message. It waits while the client is too slow to take what was sent before.
     ///

@@ -374,7 +374,7 @@ fn endpoints(known: &Known<'_>, fallback: &Endpoints) -> Endpoints {
         None => other.into(),
     };
     let client = address(known.remote_addr);
-    // With an address the client is somebody behind the front server.
+    // With an address the client is behind the front server.
     let is_named = client.is_some();
     let unix = fallback.unix && !is_named;
     let (remote_addr, remote_port) = match client {

@@ -83,7 +83,7 @@ pub fn decode(
                     return Err(Error::ContentLength);
                 }
             }
-            // Which of them holds is anybody's guess, and guesses differ.
+            // Recipients differ in which of them they use.
             "content-type" if std::mem::replace(&mut has_type, true) => return Err(Error::ContentType),
             "expect" if value.eq_ignore_ascii_case(b"100-continue") => decoded.expect_continue = true,
             "expect" => return Err(Error::Expectation),

@@ -2,7 +2,7 @@
 //! (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
 //!
 //! Only requests of WSGI applications are served (modifier1 0, and 30, with which SCRIPT_NAME is still a part of PATH_INFO).
-//! Other modifiers make uWSGI evaluate code or send mail; here they are refused, whoever sends them.
+//! Other modifiers make uWSGI evaluate code or send mail; here they are always refused.
 
 use std::fmt;
 

@@ -35,7 +35,7 @@ impl Bell {
         (&self.write).write_all(&[1])
     }
 
-    /// Silences it. What there is to find must be looked for afterwards, since whoever rang in between is not heard.
+    /// Silences it. News must be looked for afterwards, since a ring in between is lost.
     ///
     /// Errors: whatever the system says to reading.
     pub fn silence(&self) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Children that somebody else's code forks: they have nothing of ours. In the child our descriptors become /dev/null, under
+//! Children that foreign code forks: they have nothing of ours. In the child our descriptors become /dev/null, under
 //! the same numbers, so that no connection stays open with it and no number is used for something else; and signals do what
 //! they do by default.
 //!
@@ -23,7 +23,7 @@ pub fn is_child() -> bool {
     IS_CHILD.load(Ordering::Relaxed)
 }
 
-/// Has children that somebody else forks from now on lose what is ours.
+/// From now on, children that foreign code forks lose what is ours.
 pub fn watch() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
@@ -51,7 +51,7 @@ extern "C" fn in_child() {
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     ours::take_all(|fd| replace(fd, null));
     if null >= 0 {
-        // SAFETY: it was opened above, and nobody else has it.
+        // SAFETY: it was opened above, and nothing else has it.
         unsafe { libc::close(null) };
     }
 }
@@ -59,7 +59,7 @@ extern "C" fn in_child() {
 /// Makes `fd` another name of `null`, or closes it where there is none. Either fails only for a number that is not open.
 fn replace(fd: RawFd, null: RawFd) {
     if null >= 0 {
-        // SAFETY: integers only. The child has one thread, which is in here, so nobody uses the number meanwhile.
+        // SAFETY: integers only. The child has one thread, which is in here, so no other thread uses the number meanwhile.
         unsafe { libc::dup3(null, fd, libc::O_CLOEXEC) };
     } else {
         // SAFETY: as above.

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_thread_runs_on_the_processors_of_its_number() {
-        // The affinity of a thread that ends is nobody else's.
+        // The affinity of a thread that ends does not concern others.
         std::thread::spawn(|| {
             bind_to_processors(7, 1).unwrap();
             assert_eq!(sched_getaffinity(None).unwrap().count(), 1);

@@ -118,7 +118,7 @@ impl Listener {
         Ok(Self::listen(socket, backlog)?)
     }
 
-    /// Listens on a unix socket. A socket that nobody listens on any more is replaced.
+    /// Listens on a unix socket. A socket without a listener is replaced.
     ///
     /// The socket is made under another name with its final rights and then moved into place, so that no client ever
     /// meets it with wrong rights, and two servers that start at once cannot both believe that they own it.
@@ -197,7 +197,7 @@ impl Listener {
         Ok(Listener { _ours: Ours::mark(&socket), fd: socket.into(), local, made: None })
     }
 
-    /// Takes over a listening socket that somebody else opened and that this process inherited under the number `fd`.
+    /// Takes over a listening socket that another program opened and that this process inherited under the number `fd`.
     /// The number itself stays open; a duplicate is used.
     pub fn adopt(fd: RawFd) -> Result<Self, BindError> {
         let copy = syscall!("a number that is not open is an error", fcntl(fd, libc::F_DUPFD_CLOEXEC, 3))
@@ -207,12 +207,12 @@ impl Listener {
         Self::from_fd(copy)
     }
 
-    /// Takes over the listening socket `fd`, which whoever started this program left for it. Programs that this one starts
+    /// Takes over the listening socket `fd`, which the program that started this one left for it. Programs that this one starts
     /// do not get it.
     pub fn take_over(fd: RawFd) -> Result<Self, BindError> {
         syscall!("a number that is not open is an error", fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))
             .map_err(|_| BindError::NotListening)?;
-        // SAFETY: it is open, and was left for us by its number, so nobody else in this program owns it.
+        // SAFETY: it is open, and was left for us by its number, so nothing else in this program owns it.
         Self::from_fd(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) })
     }
 

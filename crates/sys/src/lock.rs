@@ -10,7 +10,7 @@ use rustix::io::Errno;
 /// Takes the exclusive lock (flock) of an open file, which is held until the file is closed. The lock belongs to the
 /// opening of the file: a second opening, even in the same process, waits.
 ///
-/// Errors: [`io::ErrorKind::TimedOut`] when somebody else holds it all of `patience`, so that a process that was
+/// Errors: [`io::ErrorKind::TimedOut`] when another process holds it during all of `patience`, so that a process that was
 /// stopped in the middle never stops all others.
 pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
     let until = Instant::now() + patience;
@@ -27,10 +27,10 @@ pub fn exclusive(file: &File, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// Shares the lock of an open file with others, until it is closed: as long as anybody does, nobody has it
+/// Shares the lock of an open file with others, until it is closed: as long as any process does, none has it
 /// [exclusively](exclusive).
 ///
-/// Errors: somebody has it exclusively, or it cannot be locked.
+/// Errors: another process has it exclusively, or it cannot be locked.
 pub fn share(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::NonBlockingLockShared)?)
 }

@@ -1,4 +1,4 @@
-//! Descriptors that are ours, which a process that somebody else's code forks must not keep ([`forked`](crate::forked)).
+//! Descriptors that are ours, which a process that foreign code forks must not keep ([`forked`](crate::forked)).
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

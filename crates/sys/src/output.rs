@@ -1,6 +1,6 @@
 //! Writing without waiting to files, and to what others gave us and may use as well: standard streams, pipes, terminals.
 //!
-//! Whether a write waits is a property of the opening (O_NONBLOCK, open(2)), and a standard stream's is shared with whoever
+//! Whether a write waits is a property of the opening (O_NONBLOCK, open(2)), and a standard stream's is shared with the program that
 //! started us, so it must not be changed. What can be opened anew is; a socket is told with each call.
 
 use std::fs::{File, OpenOptions};

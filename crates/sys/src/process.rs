@@ -92,7 +92,7 @@ pub fn reap() -> io::Result<Option<(Pid, Ended)>> {
     }
 }
 
-/// Takes the end of the child `pid`; `None` while it lives. One whose end somebody else has taken counts as well ended.
+/// Takes the end of the child `pid`; `None` while it lives. One that was reaped elsewhere counts as well ended.
 pub fn reap_one(pid: Pid) -> io::Result<Option<Ended>> {
     wait_for(pid, WaitOptions::NOHANG)
 }

@@ -78,7 +78,7 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 extern "C" fn note(number: libc::c_int) {
     // SAFETY: takes nothing.
     if unsafe { libc::getpid() } != OWNER.load(Ordering::Relaxed) {
-        // A process that somebody else has forked, before it could leave (or a clone without handlers of forks).
+        // A process that foreign code has forked, before it could leave (or a clone without handlers of forks).
         // SAFETY: both are async-signal-safe; with its default action the signal does what it does in any other process.
         unsafe { libc::signal(number, libc::SIG_DFL) };
         // SAFETY: as above.
@@ -107,7 +107,7 @@ extern "C" fn note_if_sent(number: libc::c_int, info: *mut libc::siginfo_t, _con
     }
 }
 
-/// Signals that end a process unless it handles them, and that nobody is to end anygate with.
+/// Signals that end a process unless it handles them, and that are not meant to end anygate.
 const WITHOUT_MEANING: [system::Signal; 8] = [
     system::Signal::SIGHUP,
     system::Signal::SIGUSR1,
@@ -152,7 +152,7 @@ impl Signals {
             }
         }
         if who == Survivor::Worker {
-            // Whoever ignores them gets an error from the terminal instead of being stopped (tty_ioctl(4), TIOCSCTTY).
+            // A process that ignores them gets an error from the terminal instead of being stopped (tty_ioctl(4), TIOCSCTTY).
             Signals::ignore(Signal::Ttin)?;
             Signals::ignore(Signal::Ttou)?;
         }
@@ -175,7 +175,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Watches them again, in case that somebody has set other handlers since.
+    /// Watches them again, in case other handlers have been set since.
     pub fn renew(&self) -> io::Result<()> {
         for &signal in &self.watched {
             let handler = match signal {
@@ -214,7 +214,7 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives signals that are [noted](note) their default actions, in a child that somebody else has forked. It does only what
+/// Gives signals that are [noted](note) their default actions, in a child that foreign code has forked. It does only what
 /// signal-safety(7) allows.
 pub(crate) fn leave() {
     for number in 1..=LAST {

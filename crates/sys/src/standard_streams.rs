@@ -1,5 +1,5 @@
 //! Descriptors 0 to 2. A daemon manager may start a program without them; the next file or socket that is opened then gets
-//! such a number, and whatever C code prints goes to somebody's client or into a log.
+//! such a number, and whatever C code prints goes to a client or into a log.
 
 use std::fs::OpenOptions;
 use std::io;

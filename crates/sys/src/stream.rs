@@ -43,7 +43,7 @@ impl TryFrom<SockAddr> for Address {
 
     fn try_from(address: SockAddr) -> io::Result<Self> {
         if let Some(inet) = address.as_socket() {
-            // A socket for both families sees IPv4 clients as `::ffff:192.0.2.1`: nobody above is to know.
+            // A socket for both families sees IPv4 clients as `::ffff:192.0.2.1`: code above must not notice.
             Ok(Address::Inet(match inet.ip().to_canonical() {
                 ip if ip.is_ipv4() => SocketAddr::new(ip, inet.port()),
                 _ => inet,

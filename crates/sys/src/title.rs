@@ -33,7 +33,7 @@ fn short_name(name: &str, short: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }
 
-/// Overwrites the arguments, of which everybody who needs them has a copy: Python's `sys.argv` and `sys.orig_argv`, Rust's
+/// Overwrites the arguments, of which each user has a copy: Python's `sys.argv` and `sys.orig_argv`, Rust's
 /// `args` as owned strings. The last byte stays zero, so a pointer into them ends there at the latest.
 fn write(title: &[u8]) {
     let Some((start, length)) = *ARGUMENTS.get_or_init(find) else { return };

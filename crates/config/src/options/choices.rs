@@ -1,4 +1,4 @@
-//! Options that are one of several words: an enum each, so that whoever reads one must say what each word means.
+//! Options that are one of several words: an enum each, so that code that reads one must handle every word.
 
 /// Makes an enum of the words of an option.
 macro_rules! choices {

@@ -35,7 +35,7 @@ pub struct StatsdPlan {
 }
 
 impl AdminPlan {
-    /// Whether anybody wants to know what processes count.
+    /// Whether the counters of processes are used.
     pub fn is_wanted(&self) -> bool {
         self.address.is_some() || self.uwsgi_stats.is_some() || self.statsd.is_some()
     }

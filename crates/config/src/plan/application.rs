@@ -14,7 +14,7 @@ pub struct ApplicationPlan {
     pub target: Option<String>,
     /// Which server is to serve it; `native` is our own.
     pub server: String,
-    /// Somebody asked for that server by name.
+    /// The server was requested by name.
     pub server_named: bool,
     /// The web2py site that is served, with its folder's full path.
     pub web2py: Option<PathBuf>,

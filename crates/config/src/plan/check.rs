@@ -1,4 +1,4 @@
-//! Reads values out of settings, for whoever checks them.
+//! Reads values out of settings, for the plans that check them.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ impl Reader<'_> {
         self.settings.get(key)
     }
 
-    /// Whether somebody set it.
+    /// Whether it is set.
     pub(super) fn is_given<T: Typed>(&self, key: Key<T>) -> bool {
         self.settings.given(key.option()).is_some()
     }

@@ -13,7 +13,7 @@ use crate::value::Value;
 /// What runs at given minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronPlan {
-    /// When; `None` when nobody said.
+    /// When jobs run; `None` if the option is not set.
     pub mode: Option<CronMode>,
     /// The file that remembers what ran.
     pub state: PathBuf,
@@ -21,7 +21,7 @@ pub struct CronPlan {
     pub jobs: Vec<CronJob>,
 }
 
-/// One job of the configuration: a `[[cron]]` table. Its schedule and zone are checked by whoever runs it.
+/// One job of the configuration: a `[[cron]]` table. Its schedule and zone are checked by the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronJob {
     /// Name in logs and lists; past runs are recorded under it.

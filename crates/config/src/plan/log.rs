@@ -50,7 +50,7 @@ pub enum LogTarget {
     Stderr,
     /// A file, appended to.
     File(PathBuf),
-    /// Whoever collects messages by the protocol of syslog.
+    /// A collector of messages that speaks the syslog protocol.
     Syslog(SyslogAddress),
     /// systemd's journal, which has a socket at this path.
     Journald(PathBuf),

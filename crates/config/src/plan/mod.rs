@@ -1,4 +1,4 @@
-//! Settings that were checked. Whoever holds a [`Plan`] need not check again: each part is the very value that its user
+//! Settings that were checked. A [`Plan`] needs no further check: each part is the very value that its user
 //! works by.
 //!
 //! * [`application`], [`address`], [`tls`], [`server`], [`process`], [`log`], [`cron`], [`admin`], [`site`]: the parts, each

@@ -286,7 +286,7 @@ fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
     Ok(on)
 }
 
-/// `trusted_proxies` of a web2py site, unless it is set: it takes whoever seems to come from this machine for its
+/// `trusted_proxies` of a web2py site, unless it is set: it takes every client that seems to come from this machine for its
 /// administrator.
 pub const WEB2PY_TRUSTED_PROXIES: [&str; 3] = ["127.0.0.1", "::1", "unix"];
 

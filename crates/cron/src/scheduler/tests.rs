@@ -232,7 +232,7 @@ fn a_time_limit_ends_all_processes_of_a_run_even_those_that_do_not_want_to() {
     wait(&mut scheduler);
     let record = record(&folder, "long");
     assert!(record.result.unwrap().contains("KILL"));
-    // Nobody is left in its group: the signal that only asks finds none, once the last has been buried.
+    // Its group is empty: signal 0 finds no process once the last one has been reaped.
     until(|| !group_lives(pid));
 }
 

@@ -72,7 +72,7 @@ fn ask(
         }
         Lookup::Refuse(refusal) => (false, refusal.head().status().to_string()),
         Lookup::Bypass => (true, "bypass".to_owned()),
-        Lookup::Wait(_) => panic!("nobody else asks"),
+        Lookup::Wait(_) => panic!("there is no other request"),
     }
 }
 
@@ -697,7 +697,7 @@ fn an_unusual_spelling_of_the_host_is_given_what_is_stored_and_stores_nothing() 
     let usual = get("/a");
     let unusual = of_host("EXAMPLE.org", get("/a"));
     assert!(ask(&cache, &unusual, 0, &fields, "for EXAMPLE").0);
-    assert!(ask(&cache, &usual, 0, &fields, "for example").0, "nothing was stored, and nobody waits");
+    assert!(ask(&cache, &usual, 0, &fields, "for example").0, "nothing was stored, and no request waits");
     for head in [&usual, &unusual] {
         let Lookup::Hit(stored) = cache.lookup(head, false, at(1)) else { panic!("stored for both") };
         assert_eq!(stored.body(), b"for example");

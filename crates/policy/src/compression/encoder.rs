@@ -1,4 +1,4 @@
-//! Bodies to codings, piece by piece. An encoder is pushed into and owned, so that it serves whoever passes a body on.
+//! Bodies to codings, piece by piece. An encoder is pushed into and owned, so that it suits every caller that passes a body on.
 //!
 //! Its memory does not grow with the body: windows are small. A large one finds repetitions that lie far apart, which
 //! pages and JSON have few of, and is paid for by every response under way.

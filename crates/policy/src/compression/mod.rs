@@ -1,7 +1,7 @@
 //! Responses compressed on their way to the client: which ones, and what their heads then say.
 //!
 //! Compression tells about secrets (BREACH, <https://breachattack.com>): where a page repeats something of its request
-//! and holds a secret, whoever can make a browser send requests and sees how long the responses are can guess the secret
+//! and holds a secret, an attacker who can make a browser send requests and sees how long the responses are can guess the secret
 //! bit by bit. Applications that put a fresh mask over such secrets (Django and web2py do so with their form keys, or
 //! use each key once) are safe; paths of others belong into [`CompressionPlan::excluded_paths`].
 
@@ -105,7 +105,7 @@ impl Compression {
         Some(coded)
     }
 
-    /// Bytes of a body that would be compressed, if they are known: whoever has them all had better
+    /// Bytes of a body that would be compressed, if they are known: a caller that has them all should
     /// [compress](Self::compress) them together.
     pub fn length_to_code(
         &self,

@@ -39,7 +39,7 @@ pub(crate) fn preferred(request: &RequestHead, offered: &[Coding]) -> Option<Cod
     }
     let weight = |coding: Coding| {
         let named = named.iter().zip(Coding::ALL).find(|(_, c)| *c == coding).and_then(|(weight, _)| *weight);
-        // Whoever accepts anything by `*` may never have heard of the newer ones.
+        // A client that accepts anything by `*` may not know the newer ones.
         named.unwrap_or(if coding == Coding::Gzip { others } else { 0 })
     };
     let mut best = None;

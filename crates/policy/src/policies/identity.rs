@@ -44,7 +44,7 @@ impl Identity {
             let known = head.field(TRACEPARENT).and_then(trace_id);
             names.trace = Some(known.unwrap_or_else(|| {
                 let trace = random(16);
-                // It is for whoever records to say that this one is sampled.
+                // The recorder decides whether this one is sampled.
                 replace(head, TRACEPARENT, &format!("00-{trace}-{}-00", random(8)));
                 // Section 3.3: without a valid parent the state means nothing.
                 head.retain_fields(|name| !name.eq_ignore_ascii_case(TRACESTATE.as_bytes()));

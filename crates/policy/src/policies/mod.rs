@@ -5,7 +5,7 @@
 //! * [`RequestPolicies`]: those of one request. [`FilteredResponse`]: the response on its way through them.
 //!
 //! A request is [admitted](ProcessPolicies::admit) when its head has arrived, by a thread that never waits. The
-//! [`RequestPolicies`] that it may get stay with it: whoever serves it lets them [prepare](RequestPolicies::prepare), asks
+//! [`RequestPolicies`] that it may get stay with it: the server lets them [prepare](RequestPolicies::prepare), asks
 //! them whether they have [the response](RequestPolicies::answer), and otherwise has the application respond through
 //! [`filter`](RequestPolicies::filter). At the end they must [finish](RequestPolicies::finish).
 

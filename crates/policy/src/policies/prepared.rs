@@ -140,7 +140,7 @@ impl Prepared {
         Prepared { surroundings, ..self.clone() }
     }
 
-    /// The site of the process that has this row of those that there are at the same time; whoever had it before is gone.
+    /// Returns the policies of the process that has this row; the process that had it before is gone.
     ///
     /// Errors: as for [`new`](Self::new).
     pub fn site(&self, row: usize) -> Result<Arc<ProcessPolicies>, Unprepared> {

@@ -72,7 +72,7 @@ impl ResponseFilter {
         self.recorder = Some(recorder);
     }
 
-    /// Sends a response of our own, which nobody records.
+    /// Sends a response of our own, which is not recorded.
     pub(super) fn respond(
         &mut self,
         request: &RequestHead,

@@ -1,11 +1,11 @@
 //! What all nodes of a site share, in Redis: rates and stored responses. This is the one room of policies that does I/O and
-//! reads a clock: whoever asks may wait for as long as the timeout says, so it is nothing for a thread that serves others
+//! reads a clock: a caller may wait for the whole timeout, so it must not be a thread that serves others
 //! meanwhile.
 //!
 //! * [`Redis`]: connections, and what happens when there are none. `rates`: requests counted by all nodes. `responses`:
 //!   a store for the cache.
 //!
-//! When Redis cannot be reached, every question is answered with "nobody knows": limits then hold in each node, and nothing
+//! When Redis cannot be reached, every lookup returns "unknown": limits then hold in each node, and nothing
 //! is cached. It is asked again after a pause that grows, by one request at a time, so a Redis that does not answer costs a
 //! few requests its timeout and not every one.
 
@@ -70,7 +70,7 @@ impl Redis {
     ///
     /// Errors: an address that needs what this build has not.
     pub fn new(plan: &SharedPlan) -> Result<Redis, InvalidAddress> {
-        // What TLS computes with is to be chosen once in a process; whoever did so before chose the same.
+        // The cryptography of TLS is installed once in a process; an earlier caller installed the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let info = plan.address.as_str().into_connection_info()?;
         Ok(Redis {
@@ -118,7 +118,7 @@ impl Redis {
         if let Some(mut connection) = kept {
             match question(&mut connection) {
                 Err(error) if error.is_connection_dropped() && !error.is_timeout() => {
-                    // It was closed while nobody used it, and so were the others, most likely.
+                    // It was closed while it was idle, and so were the others, most likely.
                     lock(&self.idle).clear();
                 }
                 answer => return self.keep(connection, answer),
@@ -261,8 +261,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_no_error() {
-        let folder = folder("nobody");
+    fn an_absent_server_is_no_error() {
+        let folder = folder("absent");
         let redis = redis(&folder.join("none"));
         assert!(redis.is_reachable());
         assert_eq!(redis.ask(|_| Ok(())), None);

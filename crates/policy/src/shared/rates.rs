@@ -48,7 +48,7 @@ impl Shared for Redis {
     fn take(&self, asks: &[Ask<'_>]) -> Option<Vec<Taken>> {
         let mut call = SCRIPT.prepare_invoke();
         for ask in asks {
-            // The key may be a client's secret, which is nobody else's to read.
+            // The key may be a client's secret, which no other client may read.
             let hash = digest::digest(&digest::SHA256, ask.key);
             let mut name = String::new();
             for byte in hash.as_ref().iter().take(16) {

@@ -144,7 +144,7 @@ impl Drop for Permit {
         if let Some((table, place)) = &self.place
             && let Some(cell) = table.row_of_cells(table.row).get(*place)
         {
-            // As long as the permit lives, the count is at least one, and the cell nobody else's.
+            // As long as the permit lives, the count is at least one, and the cell belongs to this client.
             cell.fetch_sub(1, Ordering::AcqRel);
         }
     }

@@ -1,4 +1,4 @@
-//! Text in memory that all processes share: its length, then eight bytes to a number. Whoever reads while another writes
+//! Text in memory that all processes share: its length, then eight bytes to a number. A reader that reads while another process writes
 //! may find a mixture.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -168,7 +168,7 @@ fn is_compressed(name: &[u8]) -> bool {
     [&b".br"[..], b".zst", b".gz"].iter().any(|ending| name.ends_with(ending))
 }
 
-/// What an error of opening comes to. That a file may not be read is nobody's business.
+/// What an error of opening means. Clients do not learn that a file exists which may not be read.
 fn missing(error: &io::Error) -> Found {
     use rustix::io::Errno;
 

@@ -1,4 +1,4 @@
-//! The page that lists a folder, for whoever asked for one.
+//! The page that lists a directory.
 
 use std::fmt::Write;
 use std::fs::File;

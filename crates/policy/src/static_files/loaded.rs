@@ -124,7 +124,7 @@ impl Variant {
         let content = read(&file, length)?;
         let after = file.metadata()?;
         let validators_after = Validators::new(&after, now);
-        // Whoever writes into a file that is being read is slower than the next request: that gets it anew.
+        // A file that changes while it is read is read anew for the next request.
         let whole = content.len() as u64 == length && validators == validators_after;
         let content = if whole { Content::Memory(content.into()) } else { Content::File(file) };
         let (length, validators) = if whole { (length, validators) } else { (after.len(), validators_after) };

@@ -1,7 +1,7 @@
 //! Opening files below a folder and nowhere else.
 //!
 //! Where symlinks must not lead out of the folder the kernel watches over every step (openat2 with `RESOLVE_BENEATH`), so
-//! that nobody can exchange a folder for a link between a check and the opening. `rustix` has the call, `std` has not.
+//! that a directory cannot be exchanged for a link between a check and the opening. `rustix` has the call, `std` has not.
 
 use std::fs::File;
 use std::io;
@@ -89,7 +89,7 @@ fn open_beneath(
 use open_stepwise as open_beneath;
 
 /// Opens one folder after the other and follows links only as long as they stay beneath the first. A step upwards goes
-/// back to the folder that was opened before, so that nobody can exchange folders between the steps.
+/// back to the folder that was opened before, so that directories cannot be exchanged between the steps.
 fn open_stepwise(
     folder: std::os::fd::BorrowedFd<'_>,
     path: &[u8],
@@ -188,7 +188,7 @@ mod tests {
             assert!(strict.open(path.as_bytes(), now).is_err(), "{path}");
             assert_eq!(read(lax.open(path.as_bytes(), now)).as_deref(), Some("secret"), "{path}");
         }
-        // Nobody asks like that, but if somebody did:
+        // Paths like these are not requested, but if they were:
         for path in ["../secret", "/etc/passwd", "sub/../../secret", "loop"] {
             assert!(strict.open(path.as_bytes(), now).is_err(), "{path}");
         }

@@ -256,7 +256,7 @@ impl<'b> Seen<'b> {
                 }
                 Ok(())
             }
-            // Which of them holds is anybody's guess, and guesses differ.
+            // Recipients differ in which of them they use.
             12 if name.eq_ignore_ascii_case("content-type")
                 && std::mem::replace(&mut self.has_type, true) =>
             {

@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692): what client and server agree on, and messages in and out of DEFLATE.
 //!
 //! A context costs far more memory than an idle connection should, so it is made when it is first used. Where messages do
-//! not share one it is idle when its message is over: whoever drives the codec takes it back and lends it to another
+//! not share one it is idle when its message is over: the caller takes it back and lends it to another
 //! connection, since making one costs more than most messages.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};

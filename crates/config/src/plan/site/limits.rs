@@ -41,7 +41,7 @@ pub enum ClientBy {
     /// The address; all of a /64 of IPv6.
     #[default]
     Address,
-    /// The value of this field; the address when a request has none. Whoever may choose the value freely has as many
+    /// The value of this field; the address when a request has none. A client that may choose the value freely has as many
     /// rates as there are values, so something should check it, or a rate by address stand beside this one.
     Field(String),
 }

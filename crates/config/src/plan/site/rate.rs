@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::invalid::Invalid;
 
-/// Whoever counts does so in units of time of which a request must fill some.
+/// Rates are counted in units of time, of which a request must fill at least one.
 const PER_SECOND_MAX: u64 = 20_000;
-/// Nobody is made to wait longer.
+/// Maximum time that a client is made to wait.
 const DAYS_MAX: u64 = 31;
 
 /// So many requests in so much time, and how many at once.
@@ -21,7 +21,7 @@ pub struct Rate {
 impl Rate {
     /// `requests` in each `period` (whole seconds), `burst` of them at once.
     ///
-    /// Errors: the period is not whole seconds, or nobody can count such a rate.
+    /// Errors: the period is not whole seconds, or the rate is too fast or too slow to be counted.
     pub fn new(requests: NonZeroU32, period: Duration, burst: NonZeroU32) -> Result<Rate, Invalid> {
         if period.as_secs() == 0 || period.subsec_nanos() > 0 {
             return Err(Invalid::Fraction);
