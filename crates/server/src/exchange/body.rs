@@ -5,9 +5,7 @@
 //! never reaches the application, unless it is streamed: then reading it is an error.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +16,7 @@ use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
 use crate::body_rate::ReaderWait;
-use crate::outbox::spool;
+use crate::outbox::spool::{self, Extents};
 use crate::outbox::{Pipe, WAIT_MAX};
 use crate::rules::ReadRules;
 
@@ -29,7 +27,7 @@ const READY_MAX_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 pub(crate) struct BodySpool {
     memory: Vec<u8>,
-    file: Option<(File, u64)>,
+    spooled: Extents,
     /// Present where no temporary file takes the body.
     unspooled: Option<Unspooled>,
 }
@@ -72,7 +70,7 @@ impl BodySpool {
         memory_max_bytes: usize,
         dir: Option<&Path>,
     ) -> io::Result<()> {
-        if self.file.is_none() && self.memory.len() + bytes.len() <= memory_max_bytes {
+        if self.spooled.len() == 0 && self.memory.len() + bytes.len() <= memory_max_bytes {
             self.memory.extend_from_slice(bytes);
             return Ok(());
         }
@@ -89,31 +87,25 @@ impl BodySpool {
     }
 
     fn spool(&mut self, bytes: &[u8], dir: Option<&Path>) -> io::Result<()> {
-        let (file, length) = match &mut self.file {
-            Some(spooled) => spooled,
-            none => {
-                let file = spool::file(dir)?;
-                file.write_all_at(&self.memory, 0)?;
-                let length = self.memory.len() as u64;
-                self.memory = Vec::new();
-                none.insert((file, length))
-            }
-        };
-        file.write_all_at(bytes, *length)?;
-        *length += bytes.len() as u64;
-        Ok(())
+        if !self.memory.is_empty() {
+            self.spooled.push(&self.memory, dir)?;
+            self.memory = Vec::new();
+        }
+        self.spooled.push(bytes, dir)
     }
 
     /// No temporary file takes more: what was spooled goes back to memory, as far as the worker has some for that.
     fn take_back(&mut self, error: &io::Error) -> io::Result<()> {
         spool::note_failure(error);
         let mut unspooled = Unspooled::default();
-        if let Some((file, length)) = &self.file {
-            let length = usize::try_from(*length).map_err(io::Error::other)?;
+        let length = usize::try_from(self.spooled.len()).map_err(io::Error::other)?;
+        if length > 0 {
             unspooled.add(length)?;
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, 0)?;
-            (self.memory, self.file) = (bytes, None);
+            self.memory = vec![0; length];
+            let length = self.spooled.len();
+            let extents = std::mem::take(&mut self.spooled);
+            let mut body = SpooledBody { extents, length, position: 0 };
+            io::Read::read_exact(&mut body, &mut self.memory)?;
         }
         self.unspooled = Some(unspooled);
         Ok(())
@@ -121,12 +113,10 @@ impl BodySpool {
 
     /// The complete body; `None` when it is empty.
     pub(crate) fn finish(self) -> Option<Box<dyn Body>> {
-        match self.file {
-            Some((file, length)) => Some(Box::new(FileBody { file, length, position: 0 })),
-            None if self.memory.is_empty() => None,
-            None => {
-                Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _unspooled: self.unspooled }))
-            }
+        match self.spooled.len() {
+            0 if self.memory.is_empty() => None,
+            0 => Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _unspooled: self.unspooled })),
+            length => Some(Box::new(SpooledBody { extents: self.spooled, length, position: 0 })),
         }
     }
 }
@@ -154,23 +144,16 @@ impl Body for MemoryBody {
     }
 }
 
-struct FileBody {
-    file: File,
+struct SpooledBody {
+    extents: Extents,
     length: u64,
     position: u64,
 }
 
-impl Body for FileBody {
-    fn length(&self) -> Option<u64> {
-        Some(self.length)
-    }
-
+impl io::Read for SpooledBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.length - self.position).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let Some(buffer) = buffer.get_mut(..wanted) else { return Ok(0) };
-        let count = self.file.read_at(buffer, self.position)?;
-        if count == 0 && wanted > 0 {
+        let count = self.extents.read_at(buffer, self.position)?;
+        if count == 0 && self.position < self.length && !buffer.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the spooled body is shorter than it was",
@@ -178,6 +161,16 @@ impl Body for FileBody {
         }
         self.position += count as u64;
         Ok(count)
+    }
+}
+
+impl Body for SpooledBody {
+    fn length(&self) -> Option<u64> {
+        Some(self.length)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(self, buffer)
     }
 
     fn may_block(&self) -> bool {

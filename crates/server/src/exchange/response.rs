@@ -477,7 +477,7 @@ impl Response for ResponseWriter<'_> {
             Form::FastCgi { id } => Some(Records::new(id)),
             Form::Http | Form::Cgi(_) | Form::Http2 => None,
         };
-        let part = FilePart { file, offset, left: length, records };
+        let part = FilePart { file: Arc::new(file), offset, left: length, records };
         let sent = self.pipe.send_file(self.out, part, self.limits);
         self.out.clear();
         self.pipe.nudge();

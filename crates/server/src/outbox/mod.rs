@@ -2,6 +2,7 @@
 //! what the socket does not take stays in the outbox (memory, then temporary files) and the reactor goes on sending
 //! when the socket can take more. Both may hold the pipe at once; the outbox's lock decides whose turn it is.
 
+mod held_files;
 mod queue;
 mod seizure;
 pub(crate) mod spool;
@@ -159,7 +160,7 @@ impl Pipe {
     /// bytes wait.
     pub(crate) fn send_aside(&self, bytes: &[u8], waiting_max: usize) {
         let outbox = self.lock();
-        if !outbox.ended && outbox.memory_bytes <= waiting_max {
+        if !outbox.ended && outbox.memory_bytes.get() <= waiting_max {
             self.push_small(outbox, bytes);
         }
     }
@@ -174,7 +175,7 @@ impl Pipe {
 
     fn push_small(&self, mut outbox: MutexGuard<'_, Outbox>, bytes: &[u8]) {
         if !self.is_broken() {
-            outbox.memory_bytes += bytes.len();
+            outbox.memory_bytes.add(bytes.len());
             outbox.progress.get_or_insert_with(Instant::now);
             outbox.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
             self.flush_locked(&mut outbox);
@@ -226,7 +227,7 @@ impl Pipe {
         outbox.prompt = prompt;
         if prompt && !outbox.held.is_empty() {
             let bytes = std::mem::take(&mut outbox.held);
-            outbox.memory_bytes += bytes.len();
+            outbox.memory_bytes.add(bytes.len());
             outbox.progress.get_or_insert_with(Instant::now);
             outbox.queue.push_back(Segment::Memory { bytes, sent: 0 });
             self.flush_locked(&mut outbox);
@@ -257,7 +258,11 @@ impl Pipe {
         outbox.progress.get_or_insert_with(Instant::now);
         match self.flush_locked(&mut outbox) {
             Flushed::Broken => Err(SendError::Disconnected),
-            Flushed::Empty | Flushed::Blocked => Ok(()),
+            Flushed::Empty => Ok(()),
+            Flushed::Blocked => {
+                outbox.share_files();
+                Ok(())
+            }
         }
     }
 
@@ -326,7 +331,7 @@ impl Pipe {
     /// Sends the response in place of the application's.
     pub(crate) fn send_in_place(&self, response: Vec<u8>) {
         let mut outbox = self.lock();
-        outbox.memory_bytes += response.len();
+        outbox.memory_bytes.add(response.len());
         outbox.progress.get_or_insert_with(Instant::now);
         outbox.queue.push_back(Segment::Memory { bytes: response, sent: 0 });
         if self.stream.http2().is_some() {
@@ -452,8 +457,9 @@ impl Pipe {
                 Segment::Memory { bytes, sent } => {
                     self.send_now(&[IoSlice::new(bytes.get(*sent..).unwrap_or_default())])
                 }
-                Segment::Spool { file, sent, written } => {
-                    self.send_file_now(&file.as_fd(), *sent, written.saturating_sub(*sent))
+                Segment::Spool { extent, sent } => {
+                    let (file, offset) = extent.place(*sent);
+                    self.send_file_now(&file, offset, extent.len().saturating_sub(*sent))
                 }
                 Segment::File(FilePart { file, offset, left, records }) => match records {
                     None => self.send_file_now(&file.as_fd(), *offset, *left),

@@ -1,19 +1,59 @@
 //! What waits for a client: bytes in memory, in temporary files, and parts of files that the application named.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anygate_proto::fastcgi;
 
-use super::spool;
+use super::held_files;
+use super::spool::{self, Extent};
 use crate::rules::OutboxRules;
 
-/// A file of the spool is closed at this size, so that its room comes back when it was sent.
-const SPOOL_FILE_BYTES: u64 = 64 << 20;
+/// So many outboxes of a process may have all the memory that one may have. With more than that in all of them together each
+/// may have no more than a small part of it, and the rest goes to temporary files.
+const FULL_OUTBOXES: usize = 256;
+const SMALL_PART: usize = 16;
+
+/// Bytes in memory of all outboxes of this process.
+static MEMORY_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes in memory of one outbox, as a part of those of all.
+#[derive(Default)]
+pub(super) struct MemoryBytes(usize);
+
+impl MemoryBytes {
+    pub(super) fn get(&self) -> usize {
+        self.0
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.0 += bytes;
+        MEMORY_BYTES.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.0);
+        self.0 -= bytes;
+        MEMORY_BYTES.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether more bytes may be in memory, where others could be in files.
+    fn has_room(&self, bytes: usize, memory_max_bytes: usize) -> bool {
+        let all = MEMORY_BYTES.load(Ordering::Relaxed);
+        let is_scarce = all >= memory_max_bytes.saturating_mul(FULL_OUTBOXES);
+        self.0 + bytes <= if is_scarce { memory_max_bytes / SMALL_PART } else { memory_max_bytes }
+    }
+}
+
+impl Drop for MemoryBytes {
+    fn drop(&mut self) {
+        self.remove(self.0);
+    }
+}
 
 /// Data that waits for one client.
 #[derive(Default)]
@@ -27,7 +67,7 @@ pub(super) struct Outbox {
     pub(super) prompt: bool,
     /// Nothing may be added any more.
     pub(super) ended: bool,
-    pub(super) memory_bytes: usize,
+    pub(super) memory_bytes: MemoryBytes,
     pub(super) spool_bytes: u64,
     /// No temporary file takes more: the response waits for its client.
     pub(super) spool_failed: bool,
@@ -41,11 +81,10 @@ pub(super) enum Segment {
         bytes: Vec<u8>,
         sent: usize,
     },
-    /// Bytes that were spooled; `written` grows while the segment is the last one.
+    /// Bytes that were spooled, which grow while the segment is the last one.
     Spool {
-        file: File,
+        extent: Extent,
         sent: u64,
-        written: u64,
     },
     /// A file that the application named.
     File(FilePart),
@@ -55,7 +94,7 @@ pub(super) enum Segment {
 
 /// A part of a file, to be sent from where it lies.
 pub(crate) struct FilePart {
-    pub(crate) file: OwnedFd,
+    pub(crate) file: Arc<OwnedFd>,
     pub(crate) offset: u64,
     pub(crate) left: u64,
     /// In FastCGI records, or as it is.
@@ -92,10 +131,17 @@ impl Records {
 }
 
 impl Outbox {
+    /// Parts of files wait: no file is held twice.
+    pub(super) fn share_files(&mut self) {
+        if let Some(Segment::File(part)) = self.queue.back_mut() {
+            part.file = held_files::shared(&part.file);
+        }
+    }
+
     pub(super) fn is_full(&self, limits: &OutboxRules) -> bool {
         match limits.plan.spool_max_bytes {
-            0 => self.memory_bytes >= limits.plan.memory_max_bytes,
-            _ if self.spool_failed => self.memory_bytes >= limits.plan.memory_max_bytes,
+            0 => self.memory_bytes.get() >= limits.plan.memory_max_bytes,
+            _ if self.spool_failed => self.memory_bytes.get() >= limits.plan.memory_max_bytes,
             spool_max_bytes => self.spool_bytes >= spool_max_bytes,
         }
     }
@@ -105,19 +151,9 @@ impl Outbox {
         self.progress.get_or_insert_with(Instant::now);
         let fits = limits.plan.spool_max_bytes == 0
             || self.spool_failed
-            || self.memory_bytes + bytes.len() <= limits.plan.memory_max_bytes;
+            || self.memory_bytes.has_room(bytes.len(), limits.plan.memory_max_bytes);
         match self.queue.back_mut() {
-            Some(Segment::Spool { file, written, .. })
-                if *written < SPOOL_FILE_BYTES && !self.spool_failed =>
-            {
-                match file.write_all_at(bytes, *written) {
-                    Ok(()) => {
-                        *written += bytes.len() as u64;
-                        self.spool_bytes += bytes.len() as u64;
-                    }
-                    Err(error) => self.keep(bytes, &error),
-                }
-            }
+            Some(Segment::Spool { .. }) if !self.spool_failed => self.spool(bytes, limits),
             Some(Segment::Memory { bytes: tail, sent }) if fits => {
                 // What was sent leaves memory too, but is not moved out byte by byte.
                 if *sent > tail.len() / 2 {
@@ -125,16 +161,41 @@ impl Outbox {
                     *sent = 0;
                 }
                 tail.extend_from_slice(bytes);
-                self.memory_bytes += bytes.len();
+                self.memory_bytes.add(bytes.len());
             }
             _ if fits => self.push_memory(bytes),
-            _ => match spooled(bytes, limits) {
-                Ok(file) => {
-                    self.queue.push_back(Segment::Spool { file, sent: 0, written: bytes.len() as u64 });
-                    self.spool_bytes += bytes.len() as u64;
+            _ => self.spool(bytes, limits),
+        }
+    }
+
+    /// Keeps bytes in temporary files, behind what is there.
+    fn spool(&mut self, mut bytes: &[u8], limits: &OutboxRules) {
+        while !bytes.is_empty() {
+            let pushed = match self.queue.back_mut() {
+                Some(Segment::Spool { extent, .. }) if !extent.is_full() => extent.push(bytes),
+                last => {
+                    let before = match last {
+                        Some(Segment::Spool { extent, .. }) => Some(&*extent),
+                        _ => None,
+                    };
+                    Extent::new(limits.plan.temp_dir.as_deref(), before).map(|extent| {
+                        self.queue.push_back(Segment::Spool { extent, sent: 0 });
+                        0
+                    })
                 }
-                Err(error) => self.keep(bytes, &error),
-            },
+            };
+            match pushed {
+                Ok(count) => {
+                    self.spool_bytes += count as u64;
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Err(error) => {
+                    if matches!(self.queue.back(), Some(Segment::Spool { extent, .. }) if extent.len() == 0) {
+                        self.queue.pop_back();
+                    }
+                    return self.keep(bytes, &error);
+                }
+            }
         }
     }
 
@@ -147,7 +208,7 @@ impl Outbox {
 
     fn push_memory(&mut self, bytes: &[u8]) {
         self.queue.push_back(Segment::Memory { bytes: bytes.to_vec(), sent: 0 });
-        self.memory_bytes += bytes.len();
+        self.memory_bytes.add(bytes.len());
     }
 
     /// Counts `count` bytes of the first segment as sent.
@@ -157,13 +218,13 @@ impl Outbox {
             None | Some(Segment::End) => return,
             Some(Segment::Memory { bytes, sent }) => {
                 *sent += count;
-                self.memory_bytes = self.memory_bytes.saturating_sub(count);
+                self.memory_bytes.remove(count);
                 *sent >= bytes.len()
             }
-            Some(Segment::Spool { sent, written, .. }) => {
+            Some(Segment::Spool { extent, sent }) => {
                 *sent += wide;
                 self.spool_bytes = self.spool_bytes.saturating_sub(wide);
-                *sent >= *written
+                *sent >= extent.len()
             }
             Some(Segment::File(FilePart { offset, left, records, .. })) => {
                 *offset += wide;
@@ -185,11 +246,4 @@ impl Outbox {
             self.spool_failed = false;
         }
     }
-}
-
-/// A new temporary file with these bytes.
-fn spooled(bytes: &[u8], limits: &OutboxRules) -> io::Result<File> {
-    let file = spool::file(limits.plan.temp_dir.as_deref())?;
-    file.write_all_at(bytes, 0)?;
-    Ok(file)
 }
