@@ -12,7 +12,7 @@ use compact_str::{CompactString, ToCompactString};
 
 use crate::application::{Endpoints, SendError, Unnamed};
 use crate::error::InvalidHead;
-use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value_byte};
+use crate::head::{RequestHead, ResponseHead, Span, Version, is_token_byte, is_value};
 use crate::http1::response::{BodyFraming, Length, Own, content_length, field, own};
 use crate::http1::{number, target};
 
@@ -133,7 +133,7 @@ pub fn decode<'v>(
     head.clear();
     let mut known = Known::default();
     for (name, value) in variables {
-        if !value.iter().all(|&byte| is_value_byte(byte)) {
+        if !is_value(value) {
             return Err(Error::Variable);
         }
         match name {

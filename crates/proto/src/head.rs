@@ -351,7 +351,7 @@ impl ResponseHead {
         if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
             return Err(InvalidHead::FieldName);
         }
-        if !value.iter().all(|&byte| is_value_byte(byte)) {
+        if !is_value(value) {
             return Err(InvalidHead::FieldValue);
         }
         Ok((push(&mut self.text, name)?, push(&mut self.text, value.trim_ascii())?))
@@ -365,30 +365,35 @@ fn push(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, InvalidHead> {
     Ok(Span { start, end })
 }
 
-/// `tchar` of RFC 9110 section 5.6.2.
+/// Whether each byte may stand in a token. Every byte of every field name is looked up here.
+#[expect(clippy::indexing_slicing, reason = "in a constant an index out of range does not compile")]
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        // `tchar` of RFC 9110 section 5.6.2.
+        table[byte as usize] = matches!(
+            byte,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        ) || byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+/// Whether a byte may stand in a token (`tchar` of RFC 9110 section 5.6.2).
 pub fn is_token_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#'
-            | b'$'
-            | b'%'
-            | b'&'
-            | b'\''
-            | b'*'
-            | b'+'
-            | b'-'
-            | b'.'
-            | b'^'
-            | b'_'
-            | b'`'
-            | b'|'
-            | b'~'
-    ) || byte.is_ascii_alphanumeric()
+    TOKEN_BYTES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 /// What a field value may hold (RFC 9110 section 5.5): HTAB, SP, VCHAR, obs-text. No other control character.
 pub fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// Whether all bytes may stand in a field value. All are looked at, many at a time: values are hardly ever wrong.
+pub fn is_value(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |good, &byte| good & is_value_byte(byte))
 }
 
 #[cfg(test)]

@@ -237,7 +237,8 @@ impl Reactor {
     /// Lets the site know how many requests wait. Those that came together and of which somebody begins the first now do
     /// not.
     fn tell_queued(&self) {
-        let is_overloaded = self.rules.queue_auto && self.ready.is_full(self.rules.timeouts.queue);
+        let is_overloaded =
+            self.rules.queue_auto && self.has_ready() && self.ready.is_full(self.rules.timeouts.queue);
         self.rules.read.is_overloaded.store(is_overloaded, Ordering::Relaxed);
         if let Some(site) = &self.rules.read.site {
             site.vitals().set_queued(if self.busy { self.ready.len() } else { 0 });
