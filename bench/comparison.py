@@ -22,7 +22,7 @@ BOTH = f"{SERVER_CORE},{LOAD_CORE}"
 
 
 def probe(row, running):
-    """Ask once, with curl. Returns the body of a right response, or None if nobody listens yet."""
+    """Ask once, with curl. Returns the body of a right response, or None if there is no listener yet."""
     out = CACHE / "response"
     command = ["curl", "--silent", "--insecure", "--max-time", "20", "--output", str(out)]
     command += ["--write-out", "%{http_code} %{http_version}", "--http2" if row.streams else "--http1.1"]

@@ -190,7 +190,7 @@ class Secure(Running):
     scheme = "https"
 
     def connect(self):
-        """It need not be anybody."""
+        """Connect without checking the certificate."""
         context = ssl._create_unverified_context()
         return context.wrap_socket(super().connect())
 

@@ -171,7 +171,7 @@ def anygate_many(module, name, port, threads):
 
 
 def certificate(kind):
-    """A certificate that nobody signed, and its key; made once."""
+    """A self-signed certificate, and its key; made once."""
     paths = CACHE / f"{kind}.crt", CACHE / f"{kind}.key"
     if not paths[0].exists():
         algorithm = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[kind]

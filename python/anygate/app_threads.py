@@ -26,7 +26,7 @@ _CLEANING = 0.5
 
 
 class _ProgramEnd(RequestTimeout, SystemExit):
-    """Raised in a request that is not over when the program ends. Nobody is told of it."""
+    """Raised in a request that is not over when the program ends. It is not reported."""
 
 
 def start(name: str, work: Callable[[], None]) -> None:

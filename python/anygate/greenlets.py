@@ -226,7 +226,7 @@ class CallRunner:
         return result
 
     def wait_for_news(self, number: int, seconds: float | None) -> None:
-        """Let other greenlets run until there is news of that number, which nobody else waits for.
+        """Let other greenlets run until there is news of that number, which no other greenlet waits for.
 
         Raises TimeoutError when there was none for so many seconds.
         """

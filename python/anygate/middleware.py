@@ -109,7 +109,7 @@ class _Response:
         exchange = self._exchange
         file_wrapper = self._environ.get("wsgi.file_wrapper")
         if file_wrapper is not None:
-            # So that a file is known as one. The server gets it in its own wrapper if nobody else needs the bytes.
+            # So that a file is known as one. The server gets it in its own wrapper if no policy needs the bytes.
             self._environ["wsgi.file_wrapper"] = FileWrapper
         try:
             answer = self._answer = application(self._environ, self._start)

@@ -74,7 +74,7 @@ class Figures:
     def refresh(self) -> None:
         """Read the profiles that are new since the last time.
 
-        When a profile that was read is gone, somebody cleared the folder, perhaps another worker: then everything that
+        When a profile that was read is gone, the directory was cleared, perhaps by another worker: then everything that
         is still there is read anew, so that the figures always tell what the folder holds.
         """
         try:

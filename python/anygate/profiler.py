@@ -164,7 +164,7 @@ class Profiler:
     def _write(self, profile: cProfile.Profile, stacks: dict[Stack, float]) -> None:
         path = self.folder / f"req_{uuid.uuid4()}.prof"
         try:
-            # First, because whoever reads a profile reads its stacks too.
+            # First, because readers of a profile read its stacks too.
             if stacks:
                 with _new_content(stacks_beside(path)) as part:
                     part.write_bytes(dump_stacks(stacks))

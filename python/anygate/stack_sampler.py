@@ -24,7 +24,7 @@ class StackSampler:
     """Samples what the frame that calls :meth:`start` calls, until :meth:`stop`.
 
     ``seconds`` then has the time for each stack, a tuple of functions from the outermost. Where a greenlet is switched
-    out, its own stack is sampled, not that of whoever runs on its thread.
+    out, its own stack is sampled, not that of the greenlet that runs on its thread.
     """
 
     def __init__(self, interval_seconds: float = 0.001) -> None:

@@ -204,7 +204,7 @@ def wsgihandler(
     from anygate.middleware import Middleware
 
     site = _folder_of(file)
-    # Whatever else is asked for: web2py believes X-Forwarded-For of anybody.
+    # Whatever else is asked for: web2py believes the X-Forwarded-For of any client.
     found: Application = Middleware(application(site), Site(config, None, True, **options))
     if logging:
         from anygate.request_log import RequestLog
@@ -238,9 +238,9 @@ def save_password(
 ) -> None:
     """Write ``parameters_<port>.py`` for each port, as ``gluon.main.save_password`` does, for the owner's eyes only.
 
-    The owner is ``uid`` and ``gid``, or whoever runs this (-1).
+    The owner is ``uid`` and ``gid``, or the user who runs this (-1).
     ``<recycle>`` keeps what is there, ``<random>`` makes one up and prints it, ``<pam_user:NAME>`` lets PAM decide, an
-    empty one lets nobody in. Raises ValueError for another word in ``<>``, and OSError if a file cannot be written.
+    empty one admits no administrator. Raises ValueError for another word in ``<>``, and OSError if a file cannot be written.
     """
     if password == "<random>":
         password = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))

@@ -6,7 +6,7 @@ A request that asks for a WebSocket has in its environ
   application holds and does not use is accepted after a while (``websocket_accept_after``).
 * ``werkzeug.socket``: the connection itself, for libraries that speak WebSocket themselves, such as simple-websocket.
 
-Whoever uses neither answers as usual.
+An application that uses neither responds as usual.
 """
 
 from __future__ import annotations

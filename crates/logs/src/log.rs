@@ -214,7 +214,7 @@ impl Outlet {
         Held { _state: self.lock() }
     }
 
-    /// Writes in a process that the application has forked, in which nobody may ever give the lock back.
+    /// Writes in a process that the application has forked, in which the lock may never be released.
     fn write_alone(&self, severity: Severity, unit: &Unit<'_>) {
         let place =
             Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner, self.form);

@@ -43,7 +43,7 @@ pub(crate) struct Assistant {
 }
 
 impl Assistant {
-    /// Prepares what the assistant needs, in the supervisor; `None` if nobody wants one.
+    /// Prepares what the assistant needs, in the supervisor; `None` if no option needs one.
     pub(crate) fn prepare(plan: &AdminPlan) -> Result<Option<Assistant>, Refusal> {
         if !plan.is_wanted() {
             return Ok(None);
@@ -62,7 +62,7 @@ impl Assistant {
     ///
     /// Errors: one line that says why not.
     pub(crate) fn open(&self, plan: &Plan) -> Result<Vec<Socket>, Refusal> {
-        // Whoever may use the site's own sockets may not steer it.
+        // Access to the site's own sockets is no permission to control it.
         let own =
             anygate_config::SocketPlan { unix_mode: Some(0o600), unix_owner: None, ..plan.socket.clone() };
         let opened = sockets::open(&plan.admin.binds(), &own, true).map_err(Refusal::machine)?;
@@ -238,7 +238,7 @@ impl Events for Following {
     fn retiring(&mut self) {}
 }
 
-/// Sends uWSGI's statistics to whoever connects, one after another.
+/// Sends uWSGI's statistics to each client that connects, one after another.
 fn serve_stats(socket: &Socket, about: About, processes: Arc<dyn Processes>) -> io::Result<()> {
     let fd = socket.listener.as_fd().try_clone_to_owned()?;
     let text = move || format!("{}\n", uwsgi::stats(&about, processes.as_ref()));

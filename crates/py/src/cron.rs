@@ -23,7 +23,7 @@ enum Mode {
     WithTraffic,
 }
 
-/// `None`: there are no jobs, or they are not the server's to run. Crontabs run only where somebody asks for it.
+/// `None`: there are no jobs, or they are not the server's to run. Crontabs run only on request.
 fn mode(plan: &Plan) -> Option<Mode> {
     let has_entries = !plan.cron.jobs.is_empty();
     let has_jobs = has_entries || plan.application.web2py.is_some();

@@ -122,7 +122,7 @@ impl Server {
 
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let ended = py.detach(|| {
-            // The lock is held for this line only: nobody waits for it while a worker drains.
+            // The lock is held for this line only: no thread waits for it while a worker drains.
             let running = self.running.lock().take();
             let here = running.filter(|running| running.process == std::process::id());
             let Some(Running { handle, thread, sockets, .. }) = here else { return Ok(None) };
@@ -144,7 +144,7 @@ impl Server {
     }
 }
 
-/// Nobody watches an embedded worker, and it looks after its logs itself.
+/// An embedded worker has no supervisor, and looks after its logs itself.
 struct Keeping(Logs);
 
 impl Events for Keeping {

@@ -130,7 +130,7 @@ pub(crate) fn serve(
     }
 }
 
-/// Runs a tree of processes. `beginning`: this process is the command's own, otherwise somebody's program.
+/// Runs a tree of processes. `beginning`: this process is the command's own, otherwise a program that embeds it.
 fn launch(
     py: Python<'_>,
     plan: Plan,
@@ -173,7 +173,7 @@ fn launch(
     if let Some(beginning) = &beginning {
         name_supervisor(&plan, &beginning.arguments);
     }
-    let reaping = if beginning.is_some() { Reaping::Everybody } else { Reaping::Own };
+    let reaping = if beginning.is_some() { Reaping::All } else { Reaping::Own };
     let mut body = Body {
         beginning,
         former: None,
@@ -233,7 +233,7 @@ pub(crate) fn name_job(job: &str) -> PyResult<()> {
     Ok(title::set("anygate", &format!("cron job {job}"), "cron")?)
 }
 
-/// Opens the sockets, unless a service manager left them. Whoever names descriptors knows of those.
+/// Opens the sockets, unless a service manager left them. A user who names descriptors knows of those.
 fn listen(
     plan: &Plan,
     activation: &Activation,
@@ -263,7 +263,7 @@ fn listen(
     Ok(opened)
 }
 
-/// Loads the application if it is to be in this process, which is somebody's program, and writes the pid file.
+/// Loads the application if it is to be in this process, which is a program that embeds it, and writes the pid file.
 fn prepare(
     py: Python<'_>,
     plan: &Plan,

@@ -257,7 +257,7 @@ impl Logs {
         self.reopener()();
     }
 
-    /// The same for whoever is told to.
+    /// The same for a thread that is told to.
     pub(crate) fn reopener(&self) -> Reopen {
         let access = self.access.clone().zip(self.plan.access_log.clone());
         Box::new(move || {

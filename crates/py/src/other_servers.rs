@@ -51,7 +51,7 @@ fn address(address: &BindAddress) -> String {
     }
 }
 
-/// Whether an option is about what is around the application, whoever serves it.
+/// Whether an option is about what is around the application under any server.
 fn is_around(name: &str) -> bool {
     // It is also where the application is found.
     options::works_under_any_server(name) && name != options::PYTHONPATH.name()
@@ -61,7 +61,7 @@ fn is_around(name: &str) -> bool {
 fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
     let mut around = settings.only(is_around).to_json();
     if plan.application.web2py.is_some() {
-        // web2py believes `X-Forwarded-For` of anybody, so somebody must look at it first, whoever serves.
+        // web2py believes the `X-Forwarded-For` of any client, so it must be checked first under every server.
         around.entry(options::TRUSTED_PROXIES.name()).or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
     }
     around

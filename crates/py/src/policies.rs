@@ -23,7 +23,7 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
     }
     let surroundings = Surroundings {
         processes: plan.workers.saturating_mul(2).max(PROCESSES_MIN),
-        // A thread that waits for another's response answers nobody; greenlets do not even begin.
+        // A thread that waits for another's response serves no request; greenlets do not even begin.
         waiting_max: match plan.server.concurrency {
             Concurrency::Threads => plan.server.threads.saturating_sub(1),
             Concurrency::Gevent => plan.server.greenlets,

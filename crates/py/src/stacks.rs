@@ -1,4 +1,4 @@
-//! Stacks of this worker's threads. The interpreter shows them; only where it is held by a call that lets nobody else run
+//! Stacks of this worker's threads. The interpreter shows them; only where it is held by a call that lets no other thread run
 //! does a signal's handler look at them from outside, which is safe then because no thread runs Python.
 
 use std::fs::File;
@@ -48,7 +48,7 @@ impl Stacks {
             let text = Python::attach(|py| -> PyResult<String> {
                 py.import("anygate.stacks")?.call_method0("describe")?.extract()
             });
-            // Nobody waits any more if it came too late.
+            // The waiter has given up if it came too late.
             let _ = sender.send(text);
         };
         thread::Builder::new().name("stacks".to_owned()).spawn(ask)?;

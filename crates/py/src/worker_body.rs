@@ -388,7 +388,7 @@ impl Body {
 /// Requests that have not run for so long stand still.
 const HELD: Duration = Duration::from_secs(1);
 
-/// Tells the supervisor, and everybody who looks.
+/// Reports to the supervisor, and in the process row.
 struct Reporting {
     report: Report,
     row: Option<SharedRow>,

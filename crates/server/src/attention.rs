@@ -1,4 +1,4 @@
-//! Who wants the attention of the reactor's owner, and what everybody may ask about the worker as a whole.
+//! Requests for the attention of the reactor's owner, and what all threads may ask about the worker as a whole.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ pub(crate) struct Attention {
     draining: AtomicBool,
     /// Calls have ended since the supervisor was told.
     responded: AtomicBool,
-    /// Calls that have ended, if somebody is told of a certain number.
+    /// Calls that have ended, if a certain number of them is reported.
     requests: AtomicU64,
     requests_max: Option<RequestsMax>,
 }

@@ -71,14 +71,14 @@ pub fn answer(
 ) -> io::Result<()> {
     let variables = environment.iter().filter(|(name, _)| is_of_request(name));
     let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
-    let nobody = Endpoints { unix: false, ..Endpoints::local() };
+    let unnamed = Endpoints { unix: false, ..Endpoints::local() };
     // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
     let mount = match &plan.reading.mount {
         Mount::Automatic => &Mount::AsGiven,
         mount => mount,
     };
     let mut head = RequestHead::default();
-    let decoded = cgi::decode(variables, mount, &nobody, &mut head);
+    let decoded = cgi::decode(variables, mount, &unnamed, &mut head);
     let mut answer = CgiResponse {
         output,
         head_request: head.method() == b"HEAD",

@@ -17,7 +17,7 @@ pub type Reopen = Box<dyn Fn() + Send + Sync>;
 /// Has the stacks of all threads written down, without waiting for it.
 pub type WriteStacks = Box<dyn Fn() + Send + Sync>;
 
-/// Number of calls after which somebody is told.
+/// Number of calls after which a report is made.
 pub struct RequestsMax {
     /// The number.
     pub count: u64,
@@ -70,8 +70,8 @@ pub struct BetterPeer {
 
 /// What makes a worker obey a supervisor.
 pub struct Supervision {
-    /// Signals of this process. None of them is an order: whoever sends one to all processes of a tree, as terminals and
-    /// service managers do, sends it to the supervisor as well.
+    /// Signals of this process. None of them is an order: a sender to all processes of a tree, as terminals and
+    /// service managers are, reaches the supervisor as well.
     pub signals: Signals,
     /// Orders of the supervisor.
     pub orders: Orders,

@@ -1,4 +1,4 @@
-//! The numbers and choices that all threads of a worker go by, made of the plan once. Whoever needs one imports this and no
+//! The numbers and choices that all threads of a worker go by, made of the plan once. Users of them import this and no
 //! machine.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct Rules {
     pub(crate) files: Option<Web2pyStatic>,
     /// For connections of HTTPS.
     pub(crate) tls: Option<Tls>,
-    /// The counters of this process, if anybody reads them.
+    /// The counters of this process, if they are used.
     pub(crate) counts: Option<SharedRow>,
     /// The workers that accept from the same listeners.
     pub(crate) peers: Option<Arc<dyn Peers>>,
@@ -88,7 +88,7 @@ impl Rules {
         }
     }
 
-    /// The counters of this process, if anybody reads them.
+    /// The counters of this process, if they are used.
     pub(crate) fn row(&self) -> Option<ProcessRow<'_>> {
         self.counts.as_ref().map(|counts| ProcessRow((**counts).as_ref()))
     }

@@ -1,5 +1,5 @@
 //! The pause before a dead worker is replaced: longer and longer while workers die before they serve. One that has served
-//! is replaced at once, whatever its end: a request that ends its worker again and again keeps nobody else away.
+//! is replaced at once, whatever its end: a request that ends its worker again and again does not keep other clients away.
 
 use std::time::Duration;
 

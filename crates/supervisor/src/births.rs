@@ -15,7 +15,7 @@ use crate::supervisor::{ASSISTANT_PAUSE, Assistant, Phase, Supervisor};
 use crate::template::{self, Template};
 use crate::worker_body::{AssistantContext, Event, WorkerBody, WorkerContext};
 
-/// What a worker watches: it tells its supervisor that somebody wants it to end.
+/// What a worker watches: it tells its supervisor that it was asked to end.
 const SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Usr1];
 
 /// Role of this process.
@@ -257,7 +257,7 @@ fn fork_on_request(
     loop {
         let Some((text, Some(told))) = packets.receive().map_err(failed)? else { return Ok(None) };
         let Ok(slot) = text.parse::<usize>() else { return Ok(None) };
-        // It runs where nothing can be logged. If nobody hears of a worker, it sees that nobody gives it orders, and ends.
+        // It runs where nothing can be logged. A worker of which the supervisor does not learn finds the pipe of its orders closed, and ends.
         let mut tell = |forked: io::Result<Pid>| {
             let _ = packets.send(&template::message(slot, forked.ok()), None);
         };

@@ -35,7 +35,7 @@ pub(crate) const SUPERVISOR: usize = SLOTS;
 pub(crate) const GONE: usize = SLOTS + 1;
 pub(crate) const ROWS: usize = SLOTS + 2;
 
-/// In the supervisor's row: how many of the first rows were ever used, so that nobody looks at (and thereby makes
+/// In the supervisor's row: how many of the first rows were ever used, so that no process reads (and thereby makes
 /// memory of) thousands that were not.
 const ROWS_USED: usize = 0;
 /// In the supervisor's row: number of workers that serve.
@@ -75,7 +75,7 @@ impl Report {
         Report { board, bells, slot, news }
     }
 
-    /// The worker serves from now on; `false` if nobody wants that any more.
+    /// The worker serves from now on; `false` if it is not wanted any more.
     #[must_use]
     pub fn ready(&mut self) -> bool {
         let wanted = self.board.cell(self.slot, STAGE).is_some_and(|stage| {
@@ -221,7 +221,7 @@ impl Peers {
                 Some((slot, (read(slot, FREE) != 0, connections)))
             })
             .min_by_key(|&(_, (free, connections))| (!free, connections))
-            .filter(|&(_, theirs)| is_better(theirs, mine))
+            .filter(|&(_, theirs)| has_more_room(theirs, mine))
             .map(|(slot, (free, _))| (slot, free))
     }
 
@@ -240,7 +240,7 @@ impl Peers {
 
 /// Whether a worker should rather take a connection than another one: because it could serve it at once, or because it has
 /// clearly fewer. Each is given as whether it is free, and its connections.
-fn is_better(theirs: (bool, u64), mine: (bool, u64)) -> bool {
+fn has_more_room(theirs: (bool, u64), mine: (bool, u64)) -> bool {
     match (theirs.0, mine.0) {
         (true, false) => true,
         (false, true) => false,

@@ -16,7 +16,7 @@ use crate::board::{
 };
 use crate::worker_body::{Death, Reason};
 
-/// Signals to end that come within this time are one: whoever tells all processes of a tree tells its supervisor, too.
+/// Signals to end that come within this time are one: a signal to all processes of a tree reaches its supervisor, too.
 pub const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Maximum number of bells; each is a descriptor of every worker.
 const BELLS_MAX: usize = 256;
@@ -36,7 +36,7 @@ pub(crate) struct Child {
     pub(crate) stage: Stage,
     /// Why it was killed, if it was.
     pub(crate) killed: Option<Death>,
-    /// It was killed because nobody needs it any more.
+    /// It was killed because it is not needed any more.
     pub(crate) unwanted: bool,
     /// It serves until another one takes its place.
     pub(crate) replaced: bool,
@@ -86,7 +86,7 @@ pub(crate) struct Children {
     list: Vec<Child>,
     board: Arc<Board>,
     bells: Bells,
-    /// Requests were answered since somebody asked.
+    /// Requests were answered since the last report.
     traffic: bool,
 }
 
@@ -126,7 +126,7 @@ impl Children {
         Arc::clone(&self.bells)
     }
 
-    /// A row that nobody uses and that is not `reserved`.
+    /// A row that no worker uses and that is not `reserved`.
     pub(crate) fn free_slot(&self, reserved: &[usize]) -> Option<usize> {
         (0..SLOTS).find(|slot| !reserved.contains(slot) && !self.list.iter().any(|child| child.slot == *slot))
     }
@@ -241,7 +241,7 @@ impl Children {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Tells workers to finish; those that were told so already are left alone. Whoever has not begun to serve has
+    /// Tells workers to finish; those that were told so already are left alone. A worker that has not begun to serve has
     /// nothing to finish.
     pub(crate) fn retire(&mut self, until: Instant, which: impl Fn(&Child) -> bool) {
         let mut retired = Vec::new();
@@ -288,7 +288,7 @@ impl Children {
         }
     }
 
-    /// Time passed in which this process stood still, and all others with it, as far as anybody knows: it is nobody's.
+    /// Time passed in which this process stood still, and all others with it, as far as can be known: it is held against none.
     pub(crate) fn forgive(&mut self, gap: Duration) {
         let now = Instant::now();
         for child in &mut self.list {

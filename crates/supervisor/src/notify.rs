@@ -21,7 +21,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// Prepares to tell whoever listens at `address` (NOTIFY_SOCKET), which wants to be told every `watchdog` that the
+    /// Prepares to notify the manager at `address` (NOTIFY_SOCKET), which wants to be told every `watchdog` that the
     /// supervisor lives (WATCHDOG_USEC).
     pub fn new(address: &std::ffi::OsStr, watchdog: Option<Duration>) -> ServiceManager {
         let connect = || {

@@ -20,7 +20,7 @@ impl Orders {
             Order::Look => "look\n".to_owned(),
             Order::Stacks(pid) => format!("stacks {pid}\n"),
         };
-        // Short enough to arrive in one piece, whoever else asks (pipe(7), PIPE_BUF).
+        // Short enough to arrive in one piece beside others (pipe(7), PIPE_BUF).
         (&self.0).write_all(line.as_bytes())
     }
 }

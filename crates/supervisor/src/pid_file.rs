@@ -116,7 +116,7 @@ fn is_at(file: &File, path: &std::path::Path) -> bool {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // One that somebody put in its place is not ours to remove.
+        // A file that was put in its place is not ours to remove.
         if std::process::id() == self.pid
             && is_at(&self.file, &self.path)
             && let Err(error) = fs::remove_file(&self.path)

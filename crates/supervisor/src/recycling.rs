@@ -35,7 +35,7 @@ impl Supervisor<'_> {
         };
         let serving = self.children.iter_mut().filter(|child| !child.replaced);
         let chosen = serving.filter_map(|child| Some((reason(child)?, child)));
-        // Whoever has most memory first, then the oldest.
+        // The worker with most memory first, then the oldest.
         let Some((((reason, memory), age), child)) =
             chosen.max_by_key(|(((_, memory), age), _)| (*memory, *age))
         else {

@@ -13,7 +13,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A scheduler and when it runs.
 pub struct Schedule {
     scheduler: Scheduler,
-    /// Minutes without a request are passed by nobody.
+    /// Minutes without a request are not passed.
     soft: bool,
     next: Option<SystemTime>,
     /// Time at which running jobs are asked to end; set when the tree ends.

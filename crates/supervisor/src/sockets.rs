@@ -277,10 +277,10 @@ mod tests {
     #[test]
     fn unknown_owners_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let plan = SocketPlan { unix_owner: Some(("nobody-such".to_owned(), None)), ..PLAN };
+        let plan = SocketPlan { unix_owner: Some(("no-such-user".to_owned(), None)), ..PLAN };
         let error = open(&[http(BindAddress::Unix(dir.path().join("a.sock")))], &plan, false)
             .unwrap_err()
             .to_string();
-        assert!(error.contains("nobody-such"), "{error}");
+        assert!(error.contains("no-such-user"), "{error}");
     }
 }

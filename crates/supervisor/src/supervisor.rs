@@ -47,7 +47,7 @@ pub type Exit = i32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaping {
     /// Those of all children, and of all descendants without a parent: the process is the command's own.
-    Everybody,
+    All,
     /// Those of its own children: the others are for the program in which it runs.
     Own,
 }
@@ -140,7 +140,7 @@ impl<'a> Supervisor<'a> {
             false => None,
         };
         let children = Children::new(body.counts(), workers)?;
-        if reaping == Reaping::Everybody {
+        if reaping == Reaping::All {
             Signals::survive(Survivor::Supervisor)?;
             process::become_subreaper()?;
         }
@@ -269,7 +269,7 @@ impl<'a> Supervisor<'a> {
         pauses.min().map_or(TICK, |pause| pause.min(TICK))
     }
 
-    /// If this process stood still, its workers did, too, or nobody knows better: a suspended machine, a paused container.
+    /// If this process stood still, its workers did, too, as far as can be known: a suspended machine, a paused container.
     fn notice_standstill(&mut self, now: Instant) {
         let gap = now.saturating_duration_since(self.looked_at);
         self.looked_at = now;
@@ -282,7 +282,7 @@ impl<'a> Supervisor<'a> {
 
     /// Takes notice of children that have ended.
     fn reap(&mut self) -> io::Result<()> {
-        if self.reaping == Reaping::Everybody {
+        if self.reaping == Reaping::All {
             while let Some((pid, ended)) = process::reap()? {
                 self.ended(pid, ended);
             }
@@ -351,7 +351,7 @@ impl<'a> Supervisor<'a> {
                 let is_over = self.children.is_empty()
                     && self.templates.is_empty()
                     && self.schedule.as_ref().is_none_or(Schedule::is_idle);
-                // Whoever watches may see the end of the workers.
+                // Status pages may show the end of the workers.
                 if is_over {
                     self.tell_assistant(WorkerOrder::Drain);
                 }
@@ -426,7 +426,7 @@ impl<'a> Supervisor<'a> {
                 }
             }
             Phase::Leaving(_) => self.end(0),
-            // Whoever presses Ctrl-C does not wait for balancers.
+            // After Ctrl-C, balancers are not waited for.
             Phase::Serving | Phase::Reloading
                 if signal != Signal::Int && !self.plan.drain_delay.is_zero() =>
             {
@@ -504,7 +504,7 @@ impl<'a> Supervisor<'a> {
         if let Some(schedule) = &mut self.schedule {
             schedule.end(SystemTime::now(), self.plan.graceful_timeout);
         }
-        // Whoever wants to connect from now on is to be refused, and go elsewhere, rather than to wait for nobody. The
+        // Clients that connect from now on are refused, so that they go elsewhere instead of waiting in vain. The
         // workers do the same. The assistant goes on to the end.
         let own = self.sockets.extract_if(.., |socket| !socket.admin).collect::<Vec<_>>();
         sockets::close(&own);

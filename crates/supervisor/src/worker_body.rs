@@ -1,4 +1,4 @@
-//! What the supervisor hands to a worker, and what it asks of whoever knows what workers do.
+//! What the supervisor hands to a worker, and what it asks of the code that knows what workers do.
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -51,7 +51,7 @@ pub trait WorkerBody {
     /// assistant must be another one.
     fn settle(&mut self, serves: bool) -> bool;
 
-    /// How many numbers each process counts for everybody to see, beside what the supervisor needs itself.
+    /// How many numbers each process publishes, beside what the supervisor needs itself.
     fn counts(&self) -> usize {
         0
     }

@@ -14,10 +14,10 @@ use crate::{ours, signals};
 /// The fork that is under way is our own.
 static OWN_FORK: AtomicBool = AtomicBool::new(false);
 
-/// This process was forked by somebody else.
+/// This process was forked by foreign code.
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// Whether somebody else's code has forked this process from one of ours. It has one thread of that: what another one had
+/// Whether foreign code has forked this process from one of ours. It has one thread of that: what another one had
 /// locked then stays so for ever.
 pub fn is_child() -> bool {
     IS_CHILD.load(Ordering::Relaxed)

@@ -138,7 +138,7 @@ impl ThreadWork {
         let Some(mut work) = self.0.lock().take() else { return };
         // The thread state is Python's own and lives as long as the thread: calls only take and leave the lock.
         py.detach(&mut work);
-        // Whoever waits for that may end the interpreter next, so this thread must have it for the last time.
+        // A thread that waits for that may end the interpreter next, so this thread must have it for the last time.
         drop(work);
     }
 }

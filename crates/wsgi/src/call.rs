@@ -46,7 +46,7 @@ pub(crate) enum Reach {
     Lent(Loan),
     /// Here, until the call is over.
     Owned(Mutex<Option<Box<dyn application::Call>>>),
-    /// With somebody who lends it for each step.
+    /// With a lender, for each step.
     Elsewhere(Arc<dyn Lender>),
 }
 
@@ -80,7 +80,7 @@ impl Call {
         Call { response: Reach::Owned(Mutex::new(Some(call))), ..Call::default() }
     }
 
-    /// A call whose response somebody lends.
+    /// A call whose response is lent.
     pub(crate) fn lent_by(lender: Arc<dyn Lender>) -> Self {
         Call { response: Reach::Elsewhere(lender), ..Call::default() }
     }
@@ -124,7 +124,7 @@ impl Call {
         &self,
         work: impl FnOnce(&mut (dyn Response + Send)) -> Result<T, SendError>,
     ) -> PyResult<Result<T, SendError>> {
-        // Another thread may do so while the application responds: whoever has the response next knows.
+        // Another thread may do so while the application responds: the next holder of the response knows.
         let work = |response: &mut (dyn Response + Send)| {
             let upgraded = work(response);
             self.upgraded.fetch_or(upgraded.is_ok(), Ordering::Relaxed);

@@ -67,9 +67,9 @@ impl Drop for EndOfLoan<'_> {
 }
 
 impl Loan {
-    /// Lends `response` while `work` runs. When it has returned nobody uses the response any more.
+    /// Lends `response` while `work` runs. When it has returned the response is not used any more.
     ///
-    /// Whoever calls [`with`](Self::with) must not wait for the interpreter inside it, since the end of the loan waits
+    /// A caller of [`with`](Self::with) must not wait for the interpreter inside it, since the end of the loan waits
     /// for them while it is attached.
     pub(crate) fn during<R>(&self, response: &mut (dyn Response + Send), work: impl FnOnce() -> R) -> R {
         // SAFETY: only the lifetime changes. The pointer is used by `with` alone, under the mutex, and is gone before
@@ -104,7 +104,7 @@ impl<'py> Context<'py> {
         let context = unsafe { ffi::PyContext_New() };
         // SAFETY: the call gives a new reference, or NULL with an exception set.
         let context = unsafe { Bound::from_owned_ptr_or_err(py, context) }?;
-        // SAFETY: it is a context, and nobody is in it.
+        // SAFETY: it is a context, and no thread is in it.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
             return Err(PyErr::fetch(py));
         }

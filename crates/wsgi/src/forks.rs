@@ -51,6 +51,6 @@ pub(crate) fn end(py: Python<'_>, error: Option<&PyErr>) -> ! {
     let error = error.map(|error| error.value(py));
     let ended = py.import("anygate.forked").and_then(|module| module.call_method1("end", (error,)));
     debug_assert!(ended.is_err(), "it does not return");
-    // As Python does at an exception that nobody can be told of.
+    // As Python does at an exception that cannot be reported.
     std::process::abort()
 }

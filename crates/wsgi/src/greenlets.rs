@@ -151,7 +151,7 @@ impl GreenletQueue {
         self.queue.body_timeout().as_secs_f64()
     }
 
-    /// Whether calls must be found by their number, because somebody watches how long they take.
+    /// Whether calls must be found by their number, because their duration is watched.
     #[getter]
     fn has_time_limit(&self) -> bool {
         self.queue.has_time_limit()

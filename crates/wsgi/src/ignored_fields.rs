@@ -1,5 +1,5 @@
 //! Fields that get lost between a client and an application, because PEP 3333 or a rule against attacks wants it. What is lost
-//! is told in the error log, once, since everybody would look for it elsewhere.
+//! is reported in the error log, once, because the cause would otherwise be sought elsewhere.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

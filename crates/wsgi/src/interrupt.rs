@@ -1,5 +1,5 @@
 //! Calls that take long: where they are, and breaking off those that take too long. Then an exception is raised in the thread
-//! of the call, at the next piece of Python that it runs. Nobody else must get it, so a call that has ended takes back what
+//! of the call, at the next piece of Python that it runs. No other call must get it, so a call that has ended takes back what
 //! did not reach it.
 
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ impl Interrupts {
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut HashMap<u64, Running>) -> R) -> R {
-        // Whoever holds the lock is attached and does not wait for anything.
+        // The holder of the lock is attached and does not wait for anything.
         work(&mut self.running.lock())
     }
 }

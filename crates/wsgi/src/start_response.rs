@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use crate::call::{Call, spare_head};
 use crate::ffi::latin1_bytes;
 
-/// The callable that an application gets. That of a greenlet is a subclass, so whoever needs the call of either takes this.
+/// The callable that an application gets. That of a greenlet is a subclass, so code for the call of either takes this.
 #[pyclass(frozen, subclass, module = "anygate")]
 #[derive(Default)]
 pub(crate) struct StartResponse {

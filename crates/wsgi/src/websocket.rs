@@ -41,7 +41,7 @@ pub struct WebSocket {
     unasked: AtomicBool,
     /// The application knows that it is closed.
     told: AtomicBool,
-    /// Readable when there are news, if anybody asked for that.
+    /// Readable when there is news, if the application asked for that.
     signal: Mutex<Option<(UnixStream, Arc<UnixStream>)>>,
 }
 
@@ -190,7 +190,7 @@ fn send_error(error: SendError) -> PyErr {
 impl WebSocket {
     /// The environ has this object, and an application may keep either.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever has the lock uses the environ, so that it is not garbage.
+        // The holder of the lock uses the environ, so that it is not garbage.
         self.environ.try_lock().map_or(Ok(()), |environ| visit.call(&*environ))
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use anygate_proto::application::{Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-/// More than so many bytes of what nobody asks for in pieces wait in a temporary file.
+/// Maximum bytes in memory of a response that is not read in pieces; more wait in a temporary file.
 const MEMORY_MAX: usize = 1 << 20;
 /// A file is given in such pieces.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -52,7 +52,7 @@ pub(crate) struct Site {
     pythonpath: Vec<PathBuf>,
     rows: Rows,
     /// The process that made the last one, and what it made. The lock is never held while the interpreter is let go,
-    /// so that nobody has it when a process forks.
+    /// so that no thread has it when a process forks.
     made: Mutex<Option<(u32, Arc<policies::ProcessPolicies>)>>,
 }
 
@@ -202,7 +202,7 @@ impl Site {
         }
         // A server that is our own has its log already.
         logs::start(&self.log, None).map_err(PyOSError::new_err)?;
-        // Where all are on one thread, nobody would do what a request waits for.
+        // With one thread for all requests, the response that a request waits for would never come.
         let waiting_max = if threads && !greenlets { WAITING_MAX } else { 0 };
         let prepared = self.prepared.with_waiting_max(waiting_max);
         let site =
@@ -256,7 +256,7 @@ fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> 
     Ok(())
 }
 
-/// Lets the application read no more of a body whose length nobody said.
+/// Lets the application read no more of a body of unknown length.
 fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
     let Some(input) = environ.get_item("wsgi.input")? else { return Ok(()) };
     let limited = environ.py().import("anygate.middleware")?.call_method1("LimitedInput", (input, max))?;
@@ -283,7 +283,7 @@ fn refuse(
 #[pyo3(signature = (environ, hosts, /))]
 pub(crate) fn is_for_this_machine(environ: &Bound<'_, PyDict>, hosts: Vec<String>) -> PyResult<bool> {
     let mut head = RequestHead::default();
-    // What is no request is nobody's.
+    // Input that is no request has no client.
     let Ok(_) = request::read(environ, &mut head) else { return Ok(false) };
     let is_hidden = match environ.get_item(HIDDEN_CLIENT)? {
         Some(hidden) => !hidden.is(PyBool::new(environ.py(), false)),

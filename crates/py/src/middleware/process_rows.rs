@@ -1,12 +1,12 @@
 //! Which process counts in which row. Servers of other packages do not number their processes, so each takes a row that
-//! nobody has, or whose process is gone.
+//! no process has, or whose process is gone.
 
 use std::sync::atomic::Ordering;
 
 use anygate_policy::rate_table::Cells;
 use anygate_sys::process;
 
-/// The processes that have the rows, 0 where nobody does; for all that are forked from this one.
+/// The processes that have the rows, 0 for a free row; for all that are forked from this one.
 pub(super) struct Rows(Cells);
 
 impl Rows {
@@ -28,7 +28,7 @@ impl Rows {
                     && cell.compare_exchange(owner, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             })
         };
-        // What those that are gone have left behind counts until somebody clears it.
+        // The counts of processes that are gone stay until they are cleared.
         take(&is_gone).or_else(|| take(&|owner| owner == 0)).unwrap_or(usize::MAX)
     }
 }

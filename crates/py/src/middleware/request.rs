@@ -63,15 +63,15 @@ pub(super) fn read(environ: &Bound<'_, PyDict>, head: &mut RequestHead) -> Resul
     }
     let bytes: Vec<_> = variables.iter().map(|(name, value)| (octets(name), octets(value))).collect();
     let peer = variable("REMOTE_ADDR").map(|peer| peer.to_string_lossy().into_owned()).unwrap_or_default();
-    let nobody = if peer.is_empty() || peer.starts_with("unix") {
+    let unnamed = if peer.is_empty() || peer.starts_with("unix") {
         // A peer without an address is on a unix socket.
         Endpoints::local()
     } else {
-        // Unless it has an address, nothing is known of it: it must not pass for somebody who is trusted.
+        // Unless it has an address, nothing is known of it: it must not pass for a trusted peer.
         Endpoints { unix: false, remote_addr: "0.0.0.0".into(), ..Endpoints::local() }
     };
     let variables = bytes.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
-    let decoded = cgi::decode(variables, &Mount::AsGiven, &nobody, head)?;
+    let decoded = cgi::decode(variables, &Mount::AsGiven, &unnamed, head)?;
     // That the body's length is not known matters to some.
     if let Some(coding) =
         variable("HTTP_TRANSFER_ENCODING").filter(|coding| !coding.is_empty().unwrap_or(true))

@@ -54,7 +54,7 @@ pub(crate) struct Connection {
     pub(crate) newcomer: bool,
     /// The socket may hold bytes, or an end, that no further readiness event will tell of.
     pub(crate) more: bool,
-    /// A request has begun since somebody looked.
+    /// A request has begun since the last look.
     begun: bool,
     /// Bytes that were received.
     received: u64,
@@ -194,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Whether nobody waits for the response any more: the client has left, or the stream was reset.
+    /// Whether no client waits for the response any more: the client has left, or the stream was reset.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.pipe.is_broken() || self.pipe.stream().http2().is_some_and(Http2Stream::is_reset)
     }
@@ -283,7 +283,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client may still be sending what nobody will read.
+    /// Whether the client may still be sending bytes that are not read any more.
     pub(crate) fn has_unread(&self) -> bool {
         self.more || !self.input.is_empty()
     }

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_speaks_what_is_expected_needs_no_advice() {
+    fn clients_of_the_expected_protocol_get_no_hint() {
         for expected in [Protocol::Http, Protocol::Https, Protocol::Redirect] {
             assert_eq!(advice(b"GET / HTTP/1.1\r\n", expected), None);
         }

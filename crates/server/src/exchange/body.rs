@@ -199,7 +199,7 @@ struct StreamState {
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     expect_continue: bool,
     failed: Option<io::ErrorKind>,
-    /// The exchange is over: whoever still holds the body gets an error instead of another request's bytes.
+    /// The exchange is over: a holder of the body gets an error instead of another request's bytes.
     closed: bool,
 }
 
@@ -228,7 +228,7 @@ impl BodyStream {
 
     /// Whether the body is there to its end. What the client has sent by now is taken, if it is little.
     pub(crate) fn is_received(&self) -> bool {
-        // Whoever reads it at this moment waits for more.
+        // A reader waits for more at this moment.
         let Some(mut state) = self.state.try_lock() else { return false };
         match state.receive_ready() {
             Ok(done) => done,

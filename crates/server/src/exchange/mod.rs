@@ -55,7 +55,7 @@ pub(crate) struct Exchange {
     span: Option<Span>,
     /// The site has looked at the request.
     pub(crate) admitted: Option<Admitted>,
-    /// Since when the request is complete, where somebody counts.
+    /// Since when the request is complete, where requests are counted.
     pub(crate) ready: Option<Instant>,
     /// Progress of the response.
     given: Given,

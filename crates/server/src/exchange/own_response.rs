@@ -12,7 +12,7 @@ impl ResponseWriter<'_> {
         let https = self.admitted.is_some_and(|admitted| admitted.https);
         let site = self.rules.site.as_deref();
         let (head, body) = error_response(site, self.head, self.admitted.is_some(), https, status);
-        // Nothing can fail here but the socket, and then there is nobody to tell.
+        // Nothing can fail here but the socket, and then there is no client to tell.
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
     }
 

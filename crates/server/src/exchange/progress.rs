@@ -53,7 +53,7 @@ pub(super) enum Ending {
     Short,
 }
 
-/// The beginning of the application's own code, where somebody wants to know of it.
+/// The beginning of the application's own code, where it is reported.
 #[derive(Default)]
 pub(super) enum Beginning<T> {
     #[default]
@@ -100,7 +100,7 @@ pub(super) struct Given {
     pub(super) kept_head: Option<ResponseHead>,
     /// For a measured call.
     pub(super) usage: Beginning<Started>,
-    /// Where somebody counts.
+    /// Where responses are counted.
     pub(super) entered: Beginning<Instant>,
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct ResponseWriter<'a> {
     given: &'a mut Given,
 }
 
-/// What somebody wants to know of a response.
+/// Which facts about a response are recorded.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
     /// Fields of its head.
@@ -177,7 +177,7 @@ impl<'a> ResponseWriter<'a> {
         }
     }
 
-    /// Nobody may take the response for whole. Where only the close ends it nothing more is sent: reset at once. Whoever
+    /// The response must not look complete. Where only the close ends it nothing more is sent: reset at once. A client that
     /// knows its length gets what there is, and then a reset instead of an orderly end, which some front servers (nginx
     /// without buffering, lighttpd) would take for one.
     fn cut_short(&mut self) {

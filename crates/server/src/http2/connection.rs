@@ -1,4 +1,4 @@
-//! HTTP/2 (RFC 9113) on one connection. The `h2` crate keeps frames, windows and streams; it is driven by hand: nobody
+//! HTTP/2 (RFC 9113) on one connection. The `h2` crate keeps frames, windows and streams; it is driven by hand: nothing
 //! polls it but the reactor, when the socket has something, can take something, or a response is to be sent.
 //!
 //! A stream with a complete request becomes a connection of its own, with one request and a [`Stream`] for a socket, so
@@ -44,7 +44,7 @@ const STREAMS_MAX: usize = 100;
 const WINDOWS: WindowLimits =
     WindowLimits { stream_bytes: 256 * 1024, stream_max_bytes: 4 * 1024 * 1024, streams: 4 };
 /// The same where applications take bodies as they come: those that wait for a thread must leave room for those that are
-/// read, or nobody goes on.
+/// read, or the connection stands still.
 const STREAMED_WINDOWS: WindowLimits =
     WindowLimits { stream_bytes: 64 * 1024, stream_max_bytes: 512 * 1024, streams: STREAMS_MAX as u32 };
 /// Maximum amount of data that waits in a stream for its window or the socket; the rest waits in its outbox.
@@ -201,7 +201,7 @@ impl Http2 {
         matches!(self.waited, Waits::Start | Waits::Request).then_some(self.served > 0)
     }
 
-    /// Whether the client may have sent what nobody read.
+    /// Whether the client may have sent bytes that were not read.
     pub(crate) fn has_unread(&self) -> bool {
         self.shared.readable.load(Ordering::Relaxed)
     }
@@ -418,7 +418,7 @@ impl Http2 {
             return Ok(());
         }
         let streamed = rules.streams(&exchange.head);
-        // Whoever is turned away need not send its body.
+        // A client that is turned away need not send its body.
         if !streamed {
             exchange.enter(&self.endpoints, self.protocol, decoded.length, rules)?;
         }
@@ -435,7 +435,7 @@ impl Http2 {
         Ok(())
     }
 
-    /// Drops what came of bodies that nobody will read; returns whether anything did.
+    /// Drops what came of bodies that are not read any more; returns whether anything did.
     fn drop_unwanted(&mut self, now: Instant) -> bool {
         let unwanted = std::mem::take(&mut *self.shared.unwanted.lock());
         let came = !unwanted.is_empty();
@@ -478,7 +478,7 @@ impl Http2 {
                     turn.arrived.push(arrival);
                     self.shared.unwanted.lock().push(body);
                 }
-                // The client reset the stream: an aborted upload is nobody's request.
+                // The client reset the stream: an aborted upload is no request.
                 Outcome::Gone => {}
             }
         }

@@ -95,7 +95,7 @@ fn a_panic_inside_h2_ends_only_its_connection() {
     }
     let waker = Waker::from(Arc::new(Failing));
     first.want_room(&waker);
-    // The reset wakes whoever waits for room, while h2 holds its locks.
+    // The reset wakes the thread that waits for room, while h2 holds its locks.
     client.write_all(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08").unwrap();
     http2.set_readable(false);
     http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });

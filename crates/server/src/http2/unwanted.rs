@@ -1,4 +1,4 @@
-//! Bodies that nobody will read, because their requests have their responses. What comes of them is dropped for a moment
+//! Bodies that are not read any more, because their requests have their responses. What comes of them is dropped for a moment
 //! before their streams are reset: some clients that are reset at once give up without having read the response.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use h2::RecvStream;
 
 use crate::transport::Handle;
 
-/// Maximum time that a client may go on sending a body that nobody will read.
+/// Maximum time that a client may go on sending a body that is not read any more.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum number of bodies of one connection that may go on: each takes the place of a request that the client could send.

@@ -13,7 +13,7 @@ use super::wire::Wire;
 use crate::transport::Handle;
 
 /// Maximum amount by which the windows of a worker's connections may have grown together. What is sent ahead is in memory
-/// where nobody takes it at once.
+/// where it is not taken at once.
 const GROWN_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Amount by which they have grown.
 static GROWN_BYTES: AtomicU64 = AtomicU64::new(0);

@@ -48,7 +48,7 @@ pub(crate) struct Pipe {
     on_news: Mutex<Option<OnNews>>,
 }
 
-/// What a connection became instead of going on with HTTP, as far as it concerns whoever has its pipe.
+/// What a connection became instead of going on with HTTP, as far as it concerns the users of its pipe.
 pub(crate) trait Upgraded: Send + Sync {
     /// Whether the reactor reads the socket for it; else it does so itself.
     fn is_fed(&self) -> bool {
@@ -184,7 +184,7 @@ impl Pipe {
         }
     }
 
-    /// Has what was sent on a stream of HTTP/2 sent on, for whoever does not own the reactor: it is under way when the
+    /// Has what was sent on a stream of HTTP/2 sent on, for a thread that does not own the reactor: it is under way when the
     /// stream's connection has been looked after.
     pub(crate) fn nudge(&self) {
         if let Some(stream) = self.stream.http2() {
@@ -202,7 +202,7 @@ impl Pipe {
         self.upgraded.get_or_init(|| upgraded);
     }
 
-    /// Takes the end of a response, to be sent after the call; not when bytes before it still wait, or when nobody would
+    /// Takes the end of a response, to be sent after the call; not when bytes before it still wait, or when no thread would
     /// send it while the call goes on.
     pub(crate) fn hold_back(&self, bytes: &mut Vec<u8>) -> bool {
         let mut outbox = self.lock();
@@ -285,7 +285,7 @@ impl Pipe {
             || !outbox.is_full(limits)
     }
 
-    /// Calls `on_news` once, at the next news. Nobody else may be waiting.
+    /// Calls `on_news` once, at the next news. There may be no other waiter.
     pub(crate) fn want_news(&self, on_news: OnNews) {
         *self.on_news.lock() = Some(on_news);
     }
@@ -303,7 +303,7 @@ impl Pipe {
         self.lock().begun = false;
     }
 
-    /// The application's response begins by another way than a write; `false` when nobody hears it any more.
+    /// The application's response begins by another way than a write; `false` when it has no client any more.
     pub(crate) fn claim(&self) -> bool {
         let mut outbox = self.lock();
         outbox.begun |= !self.is_over();
@@ -359,7 +359,7 @@ impl Pipe {
         self.seizure.get() != Seizure::None && (self.is_broken() || self.waiting_since().is_none())
     }
 
-    /// Whether nobody hears the application any more.
+    /// Whether the application's response has no client any more.
     pub(crate) fn is_over(&self) -> bool {
         self.is_broken() || self.seizure.get() != Seizure::None
     }

@@ -31,7 +31,7 @@ pub(super) struct Acceptance {
     pub(super) deferrals: u32,
     /// The other workers are not waited for before this time, since one has let clients wait for too long.
     pub(super) alone_until: Option<Instant>,
-    /// The listeners are looked at until nobody waits, whatever the poll announces.
+    /// The listeners are looked at until no client waits, whatever the poll announces.
     pub(super) until_empty: bool,
     /// When it was last said that the system refuses further connections.
     pub(super) refused_at: Option<Instant>,
@@ -74,7 +74,7 @@ impl Acceptance {
         matches!(self.looking, Looking::Watching | Looking::Due { watching: true, .. })
     }
 
-    /// When the listeners are to be looked at even if the poll announces nobody.
+    /// When the listeners are to be looked at even if the poll announces no client.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.looking {
             Looking::Due { at, .. } => Some(at),

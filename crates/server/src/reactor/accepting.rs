@@ -86,7 +86,7 @@ impl Reactor {
     }
 
     /// Another worker wants this one to take the clients that wait.
-    pub(super) fn look_until_nobody_waits(&mut self) {
+    pub(super) fn accept_all_waiting(&mut self) {
         self.acceptance.until_empty = true;
         self.acceptance.look_at(self.now);
     }
@@ -113,7 +113,7 @@ impl Reactor {
         }
         // Watching again later, it is woken after the others.
         self.stop_accepting();
-        if !self.anybody_waits() {
+        if !self.has_waiting_clients() {
             return self.wait_for_connections();
         }
         if let (Some(better), Some(peers)) = (better, self.peers())
@@ -125,7 +125,7 @@ impl Reactor {
         self.acceptance.look_at(self.now + DEFERRAL);
     }
 
-    fn anybody_waits(&self) -> bool {
+    fn has_waiting_clients(&self) -> bool {
         self.listeners.iter().any(|(_, listener)| poll::is_readable(listener.as_fd()))
     }
 
@@ -142,7 +142,7 @@ impl Reactor {
         self.peers()?.better_than(self.clients(), self.is_free())
     }
 
-    /// Nobody waits to be accepted.
+    /// No client waits to be accepted: waits for the next one.
     fn wait_for_connections(&mut self) {
         self.acceptance.looked();
         self.acceptance.deferrals = 0;
@@ -194,7 +194,7 @@ impl Reactor {
         self.accept_up_to(if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN });
     }
 
-    /// Before the listeners are closed: takes everybody who waits already, unless there are others who may.
+    /// Before the listeners are closed: takes all clients that wait already, unless other workers may.
     pub(super) fn accept_last(&mut self) {
         match &self.rules.peers {
             Some(peers) if peers.remain() => self.accept(),
@@ -213,7 +213,7 @@ impl Reactor {
                     return;
                 }
                 let Some((protocol, listener)) = self.listeners.get(index) else { return };
-                // The system makes a socket before it looks whether somebody wants it, so that asking first costs less.
+                // The system makes a socket before it looks for a client, so that asking first costs less.
                 if !poll::is_readable(listener.as_fd()) {
                     break;
                 }
@@ -262,7 +262,7 @@ impl Reactor {
             }
         }
         if left == 0 && (self.acceptance.until_empty || self.acceptance.deferrals > 0) {
-            // The poll may announce nobody who waits already.
+            // The poll may not announce a client that waits already.
             self.acceptance.look_at(self.now);
         } else {
             self.wait_for_connections();

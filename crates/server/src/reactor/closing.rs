@@ -70,7 +70,7 @@ impl Reactor {
         if connection.pipe.stream().http2().is_some() {
             return self.close(token);
         }
-        // Nobody told us what a connection that was not watched has sent since. Front servers send nothing.
+        // What a connection that was not watched has sent since is unknown. Front servers send nothing.
         let unread = connection.has_unread()
             || (!connection.pipe.is_watched()
                 && connection.protocol.is_http()

@@ -137,7 +137,7 @@ impl Reactor {
     }
 
     /// Drops the requests that wait and whose clients have left, or whose streams were reset: they must not take the places of
-    /// others. As long as somebody begins those that are ready, they are dropped when their turn comes.
+    /// others. As long as threads begin those that are ready, they are dropped when their turn comes.
     pub(super) fn forget_abandoned(&mut self) {
         if !self.busy {
             return;
@@ -152,7 +152,7 @@ impl Reactor {
         self.tell_queued();
     }
 
-    /// Drops a request that nobody waits for any more.
+    /// Drops a request whose client does not wait any more.
     pub(super) fn forget(&mut self, mut connection: Box<Connection>) {
         let token = connection.token;
         connection.pipe.break_off();

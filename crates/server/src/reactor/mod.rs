@@ -61,7 +61,7 @@ const READ_BYTES: usize = 64 * 1024;
 const RECENT: Duration = Duration::from_secs(1);
 /// Minimum time between two turns of the reactor while requests are ready.
 const TURN_MIN: Duration = Duration::from_micros(50);
-/// How often connections are counted, if anybody reads the counters.
+/// How often connections are counted, if the counters are used.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Reactor {
@@ -88,7 +88,7 @@ pub(crate) struct Reactor {
     lent_for: Option<usize>,
     lent_since: Instant,
     returned: Vec<Box<Connection>>,
-    /// Connections that somebody called on, or whose streams have something to send.
+    /// Connections that want attention, or whose streams have something to send.
     due: Vec<usize>,
     /// Of all connections, those that are streams of others.
     streams: usize,
@@ -224,7 +224,7 @@ impl Reactor {
         self.lent_since
     }
 
-    /// To be called by whoever takes the reactor from a thread that lent it. From now on that thread sends its response itself.
+    /// To be called by the thread that takes the reactor from a thread that lent it. From now on that thread sends its response itself.
     pub(crate) fn taken_over(&mut self) {
         let Some(token) = self.lent_for.take() else { return };
         if let Some(Entry::Out { pipe, .. }) = self.connections.get(token) {
@@ -234,7 +234,7 @@ impl Reactor {
         }
     }
 
-    /// Lets the site know how many requests wait. Those that came together and of which somebody begins the first now do
+    /// Tells the site how many requests wait. Those that came together, of which a thread begins the first now, do
     /// not.
     fn tell_queued(&self) {
         let is_overloaded =
@@ -279,7 +279,7 @@ impl Reactor {
         for event in &events {
             match event.token().0 {
                 WAKER | SIGNALS | ORDERS => control = true,
-                BELL => self.look_until_nobody_waits(),
+                BELL => self.accept_all_waiting(),
                 token if token >= LISTENERS => accept = true,
                 token => self.connection_event(token, event),
             }

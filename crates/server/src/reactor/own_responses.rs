@@ -7,7 +7,7 @@ use crate::exchange::ResponseWriter;
 use crate::threads::call::respond;
 
 impl Reactor {
-    /// Answers 503 to requests that have waited too long for somebody to answer them (RFC 9110 section 15.6.4).
+    /// Answers 503 to requests that have waited too long for a thread (RFC 9110 section 15.6.4).
     pub(super) fn refuse_late(&mut self) {
         while self.ready.oldest().is_some_and(|since| since + self.rules.timeouts.queue <= self.now) {
             let Some((_, mut connection)) = self.ready.pop() else { return };

@@ -57,7 +57,7 @@ impl Queue {
         self.waiting.front().map(|(since, _)| *since)
     }
 
-    /// Whether requests wait although somebody may begin the first one soon.
+    /// Whether requests wait although a thread may begin the first one soon.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
         self.oldest().is_some_and(|since| since + QUEUE_AGE <= now)
     }
@@ -89,7 +89,7 @@ impl Queue {
         self.throughput.patience += now.saturating_duration_since(since).as_secs_f64();
     }
 
-    /// Takes out those whose clients have left, if they are many, or if some may have left that nobody noted.
+    /// Takes out those whose clients have left, if they are many, or if some may have left unnoticed.
     pub(super) fn take_abandoned(&mut self, unnoted: bool) -> Vec<Box<Connection>> {
         if !unnoted && (self.left == 0 || self.left * 2 < self.waiting.len()) {
             return Vec::new();

@@ -75,7 +75,7 @@ impl Reactor {
     }
 
     /// Whether the end of what a client sends means that it has left: as long as its request waits to be begun. Once it is
-    /// begun, or somebody is about to, the client may have sent all that it wanted to and waits for its response.
+    /// begun, or a thread is about to begin it, the client may have sent all that it wanted to and waits for its response.
     fn is_gone(&self, pipe: &Pipe, queued: bool, since: Instant) -> bool {
         match queued {
             true => self.busy || self.ready.is_slow(self.now),

@@ -156,7 +156,7 @@ impl HubQueue {
 
     fn wait_for(&self, waiter: Waiter, call: Box<HubCall>) {
         let (landed, attention) = (Arc::clone(&self.landed), Arc::clone(&self.shared.attention));
-        // Whoever looks because of what is told here finds the call, which is there when the lock is free.
+        // A thread that looks because of this news finds the call, which is there when the lock is free.
         let mut waiting = self.waiting.lock();
         waiter.then(move || {
             if !landed.swap(true, Ordering::AcqRel) {
@@ -393,7 +393,7 @@ impl HubCall {
         call.try_prepare(&mut exchange.head, waited)
     }
 
-    /// Whether it was answered in place of the application, or nobody waits for its response. A client that got a stored
+    /// Whether it was answered in place of the application, or no client waits for its response. A client that got a stored
     /// response may leave: the application refreshes it all the same.
     fn is_over(&self) -> bool {
         let is_over = |connection: &Connection| {

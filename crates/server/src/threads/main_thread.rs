@@ -1,6 +1,6 @@
 //! The thread that runs a worker, while app threads run its requests: it waits for the worker's end, and enters the
 //! application's language once a second and whenever a signal came, so that handlers of the application's own run there. How
-//! long it waits to be let in tells whether the interpreter is held by a call that lets nobody else run.
+//! long it waits to be let in tells whether the interpreter is held by a call that lets no other thread run.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! The steward: the one thread of a worker that never enters the application. It notices that the reactor has been
-//! lent for too long and sees to it that somebody runs it: an idle app thread, or, when all are busy, itself. (The
+//! lent for too long and sees to it that a thread runs it: an idle app thread, or, when all are busy, itself. (The
 //! `sysmon` thread of the Go runtime is the model.) It sleeps deeply while nothing can be slow. Where the application
 //! is a hub, the steward keeps the reactor for good.
 

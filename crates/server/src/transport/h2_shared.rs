@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) called: Mutex<Vec<usize>>,
     /// Bytes of bodies that were taken.
     pub(crate) taken: AtomicU64,
-    /// Bodies that nobody will read.
+    /// Bodies that are not read any more.
     pub(crate) unwanted: Mutex<Vec<Handle<RecvStream>>>,
     idle_frames: Mutex<IdleFrames>,
 }
@@ -103,7 +103,7 @@ impl Shared {
         }
     }
 
-    /// A response was given: whoever has work done may ask for a little more beside it.
+    /// A response was given: a client whose requests are served may ask for a little more beside it.
     pub(crate) fn earn(&self) {
         let mut idle = self.idle_frames();
         if idle.left > 0 {
@@ -147,7 +147,7 @@ impl<T> Handle<T> {
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
         let handle = self.0.take();
-        // What went wrong was said by whoever was first to see it.
+        // The error was logged by the thread that saw it first.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(handle)));
     }
 }

@@ -30,7 +30,7 @@ impl Simulated {
                 Ok((client, index))
             }
             _ => {
-                self.ledger.problem(format!("called for {path}, which nobody has sent"));
+                self.ledger.problem(format!("called for {path}, which no client has sent"));
                 Err(Failed)
             }
         }
