@@ -147,7 +147,7 @@ class PolicyOptions(TypedDict, total=False):
     """Let clients bypass the cache."""
 
     shared: Text | None
-    """Redis server through which servers share rate limits and cache."""
+    """Redis server through which servers share rate limits, cache and cron jobs."""
 
     shared_prefix: Text | None
     """Prefix of keys in Redis, for sites that share one Redis server."""

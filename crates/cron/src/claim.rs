@@ -55,6 +55,14 @@ pub(crate) fn claim(state: &mut State, minute: Minute, jobs: &[&Job]) -> Claim {
     Claim::Ours { gap: u64::try_from(gap).unwrap_or_default(), missed, back }
 }
 
+/// Takes note that another node has a minute, so that nothing of it counts as missed.
+pub(crate) fn pass_by(state: &mut State, minute: Minute, jobs: &[&Job]) {
+    state.minute = state.minute.max(Some(minute.0));
+    for job in jobs {
+        state.jobs.entry(job.key.clone()).or_default().seen_minute = minute.0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

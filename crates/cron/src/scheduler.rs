@@ -6,19 +6,23 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anygate_config::Overlap;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
 
-use crate::claim::{Claim, claim};
+use crate::claim::{Claim, claim, pass_by};
 use crate::entry::{self, Identity, Job, Sources};
 use crate::error::Error;
 use crate::folder::Folder;
+use crate::nodes::{Nodes, Share};
 use crate::running::Run;
 use crate::schedule::Minute;
 use crate::state::{Process, State, StateFile, milliseconds};
+
+/// Time after which an open minute is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Runs the jobs of all sources. Any number of schedulers may share a state file, in one process or in many: each
 /// minute is passed by one of them.
@@ -32,6 +36,8 @@ pub struct Scheduler {
     queue: Vec<Queued>,
     /// The minute that was asked for last, so that the file is touched once a minute.
     asked: Option<Minute>,
+    /// Who runs jobs, if there are other nodes.
+    nodes: Option<Box<dyn Nodes>>,
     draining: bool,
     summary: Summary,
 }
@@ -99,9 +105,15 @@ impl Scheduler {
             running: Vec::new(),
             queue: Vec::new(),
             asked: None,
+            nodes: None,
             draining: false,
             summary: Summary::default(),
         })
+    }
+
+    /// Runs the jobs of minutes that are this node's only. Those of the start run on each.
+    pub fn share(&mut self, nodes: Box<dyn Nodes>) {
+        self.nodes = Some(nodes);
     }
 
     /// Runs what runs at the start (`@reboot`). To be called once; jobs of this minute are left to [`Scheduler::tick`].
@@ -128,7 +140,11 @@ impl Scheduler {
         }
         self.promote(now);
         self.pass(now)?;
-        let next = Minute::of(now).next().start();
+        let minute = Minute::of(now);
+        let next = match self.asked == Some(minute) {
+            true => minute.next().start(),
+            false => now + ASK_AGAIN,
+        };
         Ok(Some(self.enforce(now).map_or(next, |due| due.min(next))))
     }
 
@@ -228,7 +244,17 @@ impl Scheduler {
             return Ok(());
         }
         self.jobs.look();
+        let share = self.nodes.as_mut().map_or(Share::Ours, |nodes| nodes.take(minute.0));
         let all: Vec<_> = self.jobs.iter().collect();
+        match share {
+            Share::Open => return Ok(()),
+            Share::Passed => {
+                self.state.change(|state| pass_by(state, minute, &all))?;
+                self.asked = Some(minute);
+                return Ok(());
+            }
+            Share::Ours => {}
+        }
         let (claim, state) = self.state.change(|state| (claim(state, minute, &all), state.clone()))?;
         self.asked = Some(minute);
         let Claim::Ours { gap, missed, back } = claim else { return Ok(()) };

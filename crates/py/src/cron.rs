@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::{CronAction, CronMode, Overlap, Plan};
-use anygate_cron::{Crontabs, Identity, Scheduler, Sources};
+use anygate_cron::{Crontabs, Identity, Nodes, Scheduler, Share, Sources};
+use anygate_policy::shared::{Candidate, Taken};
 use anygate_supervisor::{SAME_SIGNAL, Schedule};
 use anygate_sys::poll;
 use anygate_sys::signals::{Signal, Signals};
@@ -39,8 +40,32 @@ fn mode(plan: &Plan) -> Option<Mode> {
 pub(crate) fn schedule(py: Python<'_>, plan: &Plan) -> Result<Option<Schedule>, Refusal> {
     let Some(mode) = mode(plan) else { return Ok(None) };
     let sources = sources(py, plan, plan.cron.mode.is_some())?;
-    let scheduler = Scheduler::new(sources, plan.cron.state.clone()).map_err(refused)?;
+    let scheduler = scheduler(plan, sources)?;
     Ok(Some(Schedule::new(scheduler, mode == Mode::WithTraffic)))
+}
+
+/// A scheduler of one server, or of one node among those that share a Redis.
+fn scheduler(plan: &Plan, sources: Sources) -> Result<Scheduler, Refusal> {
+    let mut scheduler = Scheduler::new(sources, plan.cron.state.clone()).map_err(refused)?;
+    if let Some(shared) = &plan.site.shared {
+        let candidate = Candidate::new(shared).map_err(|error| Refusal::usage(format!("shared: {error}")))?;
+        scheduler.share(Box::new(SharedNodes(candidate)));
+    }
+    Ok(scheduler)
+}
+
+/// The nodes that share a Redis.
+#[derive(Debug)]
+struct SharedNodes(Candidate);
+
+impl Nodes for SharedNodes {
+    fn take(&mut self, minute: i64) -> Share {
+        match self.0.take(minute) {
+            Taken::Ours => Share::Ours,
+            Taken::Passed => Share::Passed,
+            Taken::Open => Share::Open,
+        }
+    }
 }
 
 /// How jobs run with a server of another package, if there are any.
@@ -71,7 +96,7 @@ fn obey(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal>
             let summary = py.detach(|| anygate_cron::once(sources, state)).map_err(refused)?;
             return Ok(i32::from(summary.failed + summary.not_started > 0));
         }
-        CronAction::Run => Some(Schedule::new(Scheduler::new(all()?, state).map_err(refused)?, false)),
+        CronAction::Run => Some(Schedule::new(scheduler(plan, all()?)?, false)),
         CronAction::Beside => schedule(py, plan)?,
     };
     if let Some(schedule) = schedule {

@@ -390,10 +390,10 @@ rows! {
     SHARED: Option<String> = Opt {
         name: "shared",
         metavar: "ADDRESS",
-        help: "Redis server through which servers share rate limits and cache",
+        help: "Redis server through which servers share rate limits, cache and cron jobs",
         details: "`redis://host:6379/0`, `rediss://user:password@host` (TLS), `unix:///run/redis.sock`. Used by \
-                  `rate_limit` and `cache`. While it cannot be reached, each server counts rates for itself and \
-                  nothing is cached. `anygate config --print` does not show its password; on the command line all \
+                  `rate_limit`, `cache` and cron jobs, which one server runs for all. While it cannot be reached, each \
+                  server counts rates for itself, nothing is cached, and no jobs run. `anygate config --print` does not show its password; on the command line all \
                   users of the machine can see it. See [the guide](guide/policies.md).",
         ..CACHING
     },

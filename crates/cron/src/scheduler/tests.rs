@@ -335,3 +335,40 @@ fn a_state_that_cannot_be_written_starts_nothing_and_is_tried_again() {
     wait(&mut scheduler);
     assert_eq!(notes(&folder, "each"), 1);
 }
+
+/// Answers for each minute, in turn.
+#[derive(Debug)]
+struct Planned(Vec<(i64, Share)>);
+
+impl Nodes for Planned {
+    fn take(&mut self, minute: i64) -> Share {
+        let (expected, share) = self.0.remove(0);
+        assert_eq!(minute, expected);
+        share
+    }
+}
+
+#[test]
+fn among_nodes_only_minutes_of_its_own_are_run() {
+    let folder = TempDir::new().unwrap();
+    let mut scheduler = scheduler(&folder, vec![entry("job", "* * * * *", &note(&folder, "job"))]);
+    let first = Minute::of(noon()).0;
+    scheduler.share(Box::new(Planned(vec![
+        (first, Share::Open),
+        (first, Share::Ours),
+        (first + 1, Share::Passed),
+        (first + 2, Share::Ours),
+    ])));
+    // An open minute is asked for again while it lasts.
+    assert_eq!(scheduler.tick(noon()).unwrap(), Some(noon() + ASK_AGAIN));
+    assert_eq!(scheduler.summary().started, 0);
+    for (minute, started) in [(0, 1), (1, 1), (2, 2)] {
+        let next = scheduler.tick(noon() + minutes(minute)).unwrap();
+        assert_eq!(next, Some(noon() + minutes(minute + 1)));
+        assert_eq!(scheduler.summary().started, started);
+        wait(&mut scheduler);
+        // What another node ran was not missed.
+        assert_eq!(record(&folder, "job").missed, 0);
+    }
+    assert_eq!(notes(&folder, "job"), 2);
+}

@@ -3,14 +3,17 @@
 //! meanwhile.
 //!
 //! * [`Redis`]: connections, and what happens when there are none. `rates`: requests counted by all nodes. `responses`:
-//!   a store for the cache.
+//!   a store for the cache. [`Candidate`]: which node runs cron jobs.
 //!
 //! When Redis cannot be reached, every lookup returns "unknown": limits then hold in each node, and nothing
 //! is cached. It is asked again after a pause that grows, by one request at a time, so a Redis that does not answer costs a
 //! few requests its timeout and not every one.
 
+mod leader;
 mod rates;
 mod responses;
+
+pub use leader::{Candidate, Taken};
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -87,8 +87,10 @@ impl SitePlan {
         let limits = LimitsPlan::check(read)?;
         let cache = CachePlan::check(read)?;
         let shared = SharedPlan::check(read)?;
-        if shared.is_some() && limits.rate_limit.is_empty() && cache.is_none() {
-            let reason = "is used by rate_limit and cache, and neither is set: set one of them, or remove it";
+        let has_jobs = !read.settings.tables("cron").is_empty() || read.get(options::CRON_MODE).is_some();
+        if shared.is_some() && limits.rate_limit.is_empty() && cache.is_none() && !has_jobs {
+            let reason =
+                "is used by rate_limit, cache and cron jobs, and there are none: set one, or remove it";
             return Err(read.wrong(options::SHARED, reason));
         }
         Ok(SitePlan {

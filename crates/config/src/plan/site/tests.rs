@@ -390,7 +390,7 @@ fn what_nodes_share_is_of_use_and_keeps_its_password() {
     let useless = checked(&[("shared", &["redis://:secret@a"])]).unwrap_err();
     assert_eq!(
         useless,
-        "shared: is used by rate_limit and cache, and neither is set: set one of them, or remove it"
+        "shared: is used by rate_limit, cache and cron jobs, and there are none: set one, or remove it"
     );
     for bad in [
         "secret",
