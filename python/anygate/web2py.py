@@ -240,7 +240,8 @@ def save_password(
 
     The owner is ``uid`` and ``gid``, or the user who runs this (-1).
     ``<recycle>`` keeps what is there, ``<random>`` makes one up and prints it, ``<pam_user:NAME>`` lets PAM decide, an
-    empty one admits no administrator. Raises ValueError for another word in ``<>``, and OSError if a file cannot be written.
+    empty one admits no administrator. Raises ValueError for another word in ``<>``, and OSError if a file cannot be
+    written.
     """
     if password == "<random>":
         password = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anygate_sys::{Address, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -16,9 +16,15 @@ pub(crate) struct Client {
     /// Where each request ends in them.
     ends: Vec<usize>,
     sent: usize,
+    /// When the end of each request was sent.
+    pub(crate) sent_at: Vec<Instant>,
     socket: Option<Socket>,
     pub(crate) state: State,
     half_closed: bool,
+    /// When it has half-closed the connection by itself.
+    pub(crate) half_closed_at: Option<Instant>,
+    /// When it has seen the end of the connection.
+    pub(crate) ended_at: Option<Instant>,
     received: Vec<u8>,
     /// Responses to its requests.
     pub(crate) responses: usize,
@@ -44,9 +50,12 @@ impl Client {
             bytes,
             ends,
             sent: 0,
+            sent_at: Vec::new(),
             socket: None,
             state: State::Unconnected,
             half_closed: false,
+            half_closed_at: None,
+            ended_at: None,
             received: Vec::new(),
             responses: 0,
             refusals: 0,
@@ -104,6 +113,8 @@ impl Client {
         match socket.write(piece) {
             Ok(count) => {
                 self.sent += count;
+                let whole = self.ends.iter().filter(|&&end| end <= self.sent).count();
+                self.sent_at.resize(whole, Instant::now());
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -123,7 +134,11 @@ impl Client {
             End::Close if self.responses < self.ends.len() => false,
             End::Close => self.leave(),
             End::HalfClose | End::CutAfter(_) => {
+                let now = Instant::now();
                 let done = !self.half_closed && socket.shutdown(Shutdown::Write).is_ok();
+                if done {
+                    self.half_closed_at = Some(now);
+                }
                 self.half_closed = true;
                 done
             }
@@ -133,6 +148,10 @@ impl Client {
                 self.leave()
             }
         }
+    }
+
+    fn end(&mut self) {
+        (self.socket, self.state, self.ended_at) = (None, State::Ended, Some(Instant::now()));
     }
 
     fn leave(&mut self) -> bool {
@@ -149,7 +168,7 @@ impl Client {
         let mut buffer = vec![0; length];
         match socket.read(&mut buffer) {
             Ok(0) => {
-                (self.socket, self.state) = (None, State::Ended);
+                self.end();
                 match self.received.is_empty() {
                     true => Ok(true),
                     false => Err(format!("client {}: the connection ended amid a response", self.number)),
@@ -162,7 +181,7 @@ impl Client {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(_) => {
-                (self.socket, self.state) = (None, State::Ended);
+                self.end();
                 Ok(true)
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex};
+use std::time::Instant;
 
 use crate::plan::Id;
 
@@ -17,7 +18,19 @@ struct Book {
     open: BTreeSet<Id>,
     /// Calls at their gates, and what tells them that it is open.
     waiting: BTreeMap<Id, Option<Box<dyn FnOnce() + Send>>>,
+    /// When each call has begun.
+    begun: BTreeMap<Id, Instant>,
+    /// The number of calls in progress at each change.
+    in_progress: Vec<(Instant, usize)>,
     problems: Vec<String>,
+}
+
+impl Book {
+    fn set(&mut self, id: Id, state: CallState) {
+        self.calls.insert(id, state);
+        let count = self.calls.values().filter(|&&state| state == CallState::Begun).count();
+        self.in_progress.push((Instant::now(), count));
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +56,12 @@ impl Ledger {
                 book.problems.push(format!("request {id:?} was called while {other:?} was {state:?}"));
             }
         }
-        book.calls.insert(id, CallState::Begun);
+        book.begun.insert(id, Instant::now());
+        book.set(id, CallState::Begun);
     }
 
     pub(crate) fn end(&self, id: Id, state: CallState) {
-        self.book.lock().unwrap().calls.insert(id, state);
+        self.book.lock().unwrap().set(id, state);
     }
 
     pub(crate) fn problem(&self, text: String) {
@@ -62,6 +76,21 @@ impl Ledger {
     pub(crate) fn calls(&self, client: usize) -> Vec<(Id, CallState)> {
         let book = self.book.lock().unwrap();
         book.calls.range((client, 0)..(client + 1, 0)).map(|(&id, &state)| (id, state)).collect()
+    }
+
+    /// Returns when a call has begun, if it has.
+    pub(crate) fn begun(&self, id: Id) -> Option<Instant> {
+        self.book.lock().unwrap().begun.get(&id).copied()
+    }
+
+    /// Whether so many calls were in progress at some time from `from` to `until`.
+    pub(crate) fn was_full(&self, calls: usize, from: Instant, until: Instant) -> bool {
+        let book = self.book.lock().unwrap();
+        let ends = book.in_progress.iter().skip(1).map(|(at, _)| *at).chain([Instant::now()]);
+        book.in_progress
+            .iter()
+            .zip(ends)
+            .any(|((at, count), end)| *count >= calls && *at <= until && end >= from)
     }
 
     /// Waits until the gate of a call is open.
