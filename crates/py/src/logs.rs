@@ -60,28 +60,7 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
     let target = plan.error_log.clone();
     let outlet = Arc::new(open(plan, Kind::Error, &target, owner)?);
     let log = ERROR_LOG.get_or_init(|| ErrorLog { target, outlet }).clone();
-    let (filter, handle) = reload::Layer::new(filter_at(plan.level));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.target {
-        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_)
-            if plan.error_log_format == MessageForm::Text =>
-        {
-            lines.with_timer(TimeAndProcess).with_writer(log).with_filter(filter).boxed()
-        }
-        // Those have time, process and level from the message around it.
-        _ => lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed(),
-    };
-    let elsewhere = !matches!(plan.error_log, LogTarget::Stdout | LogTarget::Stderr);
-    let on_terminal = DynFilterFn::new(move |about, _| {
-        elsewhere && *about.level() == Level::ERROR && STARTING.load(Ordering::Relaxed)
-    });
-    // Without a level all spans and messages of all libraries, for each frame of HTTP/2, would be made and then asked about.
-    let on_terminal = on_terminal.with_max_level_hint(LevelFilter::ERROR);
-    let terminal =
-        tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(TimeAndProcess);
-    let terminal = terminal.with_writer(io::stderr).with_filter(on_terminal);
-    let subscriber =
-        Registry::default().with(lines).with(terminal).with(Shown.with_filter(filter_at(LogLevel::Warn)));
+    let (subscriber, handle) = subscriber(plan.level, plan.error_log_format, log);
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let level = plan.level;
@@ -92,6 +71,35 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
         drop(SET_LEVEL.set(Box::new(set)));
     }
     Ok(())
+}
+
+/// What takes all messages of this process, and the handle of its filter.
+fn subscriber(
+    level: LogLevel,
+    form: MessageForm,
+    log: ErrorLog,
+) -> (impl Subscriber + Send + Sync, reload::Handle<Targets, Registry>) {
+    let elsewhere = !matches!(log.target, LogTarget::Stdout | LogTarget::Stderr);
+    let (filter, handle) = reload::Layer::new(filter_at(level));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.target {
+        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_) if form == MessageForm::Text => {
+            lines.with_timer(TimeAndProcess).with_writer(log).with_filter(filter).boxed()
+        }
+        // Those have time, process and level from the message around it.
+        _ => lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed(),
+    };
+    let on_terminal = DynFilterFn::new(move |about, _| {
+        elsewhere && *about.level() == Level::ERROR && STARTING.load(Ordering::Relaxed)
+    });
+    // Without a level all spans and messages of all libraries, for each frame of HTTP/2, would be made and then asked about.
+    let on_terminal = on_terminal.with_max_level_hint(LevelFilter::ERROR);
+    let terminal =
+        tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(TimeAndProcess);
+    let terminal = terminal.with_writer(io::stderr).with_filter(on_terminal);
+    let subscriber =
+        Registry::default().with(lines).with(terminal).with(Shown.with_filter(filter_at(LogLevel::Warn)));
+    (subscriber, handle)
 }
 
 fn filter_at(level: LogLevel) -> Targets {
@@ -414,7 +422,19 @@ impl FormatTime for TimeAndProcess {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    #[test]
+    fn nothing_is_made_that_no_log_shows() {
+        let outlet =
+            Outlet::open(Kind::Error, &LogTarget::Stderr, Default::default(), None, Default::default());
+        let log =
+            ErrorLog { target: LogTarget::File(PathBuf::from("/log")), outlet: Arc::new(outlet.unwrap()) };
+        let (subscriber, _handle) = subscriber(LogLevel::Info, MessageForm::Text, log);
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+    }
 
     #[test]
     fn a_message_is_shortened_to_what_it_is_about() {
