@@ -198,6 +198,7 @@ class CallRunner:
         try:
             close = getattr(iterable, "close", None)
             if close is not None:
+                call.before_close(iterable)
                 close()
         except BaseException as error:
             call.settle_closing(error, also)

@@ -327,8 +327,8 @@ class Options(PolicyOptions, total=False):
     chunk_extensions_max_bytes: int | str | None
     """Maximum total size of chunk extensions per request body (400)."""
 
-    body_memory_max_bytes: int | str | None
-    """Memory that buffers a request body; the rest goes to a file."""
+    bodies_memory_max_bytes: int | str | None
+    """Memory of each worker that buffers request bodies; others go to files."""
 
     response_memory_max_bytes: int | str | None
     """Memory that buffers a response; the rest goes to a file."""

@@ -37,7 +37,7 @@ def test_responses_that_nobody_takes_share_descriptors(serve, concurrency):
 
 @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
 def test_uploads_that_are_not_whole_share_descriptors(serve, concurrency):
-    served = serve(CONTRACT, "--concurrency", concurrency, "--body-memory-max-bytes", "4K")
+    served = serve(CONTRACT, "--concurrency", concurrency, "--bodies-memory-max-bytes", "0")
     before = descriptors(served)
     with Client(plain(served.address)) as client:
         streams = [client.begin("POST", "/echo", end=False) for _ in range(STREAMS)]

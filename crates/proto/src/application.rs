@@ -265,6 +265,11 @@ pub trait Body: Send {
     /// gives.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Takes all that was not read, if it lies in memory; it counts as read from then on.
+    fn take_rest(&mut self) -> Option<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        None
+    }
+
     /// Whether [`read`](Self::read) may wait for the network: then a bridge lets other threads run meanwhile.
     fn may_block(&self) -> bool;
 }
@@ -291,8 +296,8 @@ pub trait Response {
     /// hub's never does.
     fn flush(&mut self) -> Result<(), SendError>;
 
-    /// Instead of [`flush`](Self::flush): whether what was written may wait for the end of the call. It may when it
-    /// completes the message and the server sends it even if the call goes on for long. Never waits.
+    /// Instead of [`flush`](Self::flush): whether what was written may wait for what follows it, or for the end of the call.
+    /// It may when the server sends it soon even if the call goes on for long. Never waits.
     fn hold_back(&mut self) -> bool;
 
     /// Ends the message, which is whole, although the call goes on: its client need not wait for the rest of the call.

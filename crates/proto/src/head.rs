@@ -341,6 +341,13 @@ impl ResponseHead {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// Whether the body is a stream of events, each of which its client waits for (server-sent events).
+    pub fn is_event_stream(&self) -> bool {
+        const TYPE: &[u8] = b"text/event-stream";
+        let begin = self.field("content-type").and_then(|value| value.get(..TYPE.len()));
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(TYPE))
+    }
+
     /// Whether there is a field of that name, in any case.
     pub fn has_field(&self, name: &str) -> bool {
         self.field(name).is_some()

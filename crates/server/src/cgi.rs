@@ -15,7 +15,7 @@ use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 
-use crate::exchange::{Announced, BodySpool, error_response};
+use crate::exchange::{Announced, BodyMemory, BodySpool, error_response};
 use crate::threads::call::Call;
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
@@ -158,6 +158,7 @@ fn body(
         _ => return Ok(None),
     }
     let (mut spool, mut buffer, mut left) = (BodySpool::default(), vec![0; READ_BYTES], max);
+    let memory = Arc::new(BodyMemory::new(plan.reading.bodies_memory_max_bytes));
     loop {
         let count = match input.read(&mut buffer) {
             Ok(0) => return Ok(spool.finish()),
@@ -170,12 +171,10 @@ fn body(
         };
         left = left.checked_sub(count as u64).ok_or(413u16)?;
         let read = buffer.get(..count).unwrap_or_default();
-        spool.push(read, plan.reading.body_memory_max_bytes, plan.reading.temp_dir.as_deref()).map_err(
-            |error| {
-                tracing::error!("cannot spool a request body to a temporary file: {error}");
-                503u16
-            },
-        )?;
+        spool.push(read, &memory, plan.reading.temp_dir.as_deref()).map_err(|error| {
+            tracing::error!("cannot spool a request body to a temporary file: {error}");
+            503u16
+        })?;
     }
 }
 

@@ -11,7 +11,8 @@
 //! * [`reactor`]: readiness, accepting, deadlines, and what to do with each event.
 //! * [`connection`]: one client's bytes become exchanges. * [`http2`]: many requests at a time on one connection.
 //! * [`exchange`]: one request and its response: bodies, framing, counting. * [`body_rate`]: how fast bodies must come.
-//! * [`outbox`]: a socket with what waits for it. * [`transport`]: plain sockets, TLS, streams of HTTP/2.
+//! * [`outbox`]: a socket with what waits for it. * [`gathering`]: the thread that sends blocks that wait for others.
+//! * [`transport`]: plain sockets, TLS, streams of HTTP/2.
 //! * [`websocket`]: a connection that became a WebSocket, or that the application took over.
 //! * [`tls`]: certificates. * [`handshakes`]: the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
 //! * [`access_log`], [`date`]. * [`cgi`]: no worker at all: one request by one process.
@@ -27,6 +28,7 @@ mod control;
 mod date;
 mod exchange;
 mod finished;
+mod gathering;
 mod handshakes;
 mod http2;
 mod inbox;

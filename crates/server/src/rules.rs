@@ -15,6 +15,8 @@ use anygate_proto::websocket::deflate::{DeflateContext, InflateContext};
 
 use crate::access_log::AccessLog;
 use crate::control::{Peers, SharedRow};
+use crate::exchange::BodyMemory;
+use crate::gathering::Gathering;
 use crate::tls::Tls;
 use crate::websocket::Spares;
 
@@ -63,6 +65,7 @@ impl Rules {
         Rules {
             read: ReadRules {
                 reader_waits: waits,
+                body_memory: Arc::new(BodyMemory::new(plan.reading.bodies_memory_max_bytes)),
                 plan: plan.reading,
                 forwarding: Forwarding::new(plan.forwarding),
                 https_port,
@@ -76,6 +79,7 @@ impl Rules {
                 server: plan.server_header.into_bytes(),
                 websocket,
                 site,
+                gathering: Arc::default(),
             },
             timeouts: plan.timeouts,
             access_log,
@@ -99,6 +103,8 @@ pub(crate) struct ReadRules {
     pub(crate) plan: ReadPlan,
     /// Whether the reader of a streamed body waits for more of it; a hub waits itself.
     pub(crate) reader_waits: bool,
+    /// Where bodies are kept while they are received, until the application has read them.
+    pub(crate) body_memory: Arc<BodyMemory>,
     pub(crate) forwarding: Forwarding,
     /// Port to which clients of [`Protocol::Redirect`] are redirected.
     pub(crate) https_port: Option<u16>,
@@ -144,6 +150,8 @@ pub(crate) struct ResponseRules {
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
+    /// Where blocks wait for those that follow them.
+    pub(crate) gathering: Arc<Gathering>,
 }
 
 /// Rules for what waits for a client.

@@ -202,12 +202,22 @@ impl Worker {
             thread::Builder::new().name("handshakes".to_owned()).spawn(work)
         });
         let shaking = shaking.transpose()?;
+        let floor = Arc::clone(&shared);
+        let work = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| floor.rules.response.gathering.run())) {
+                tracing::error!("the thread for gathered blocks failed: {}", panic_text(panic.as_ref()));
+                floor.handoff.stop();
+            }
+        };
+        let gathering = thread::Builder::new().name("gathering".to_owned()).spawn(work)?;
         let ended = serve(runner, &shared, reactor, events);
+        rules.response.gathering.stop();
         if let Some(watch) = &shared.call_limits {
             watch.end();
         }
         handshakes.stop();
-        let shaken = wait(|| shaking.as_ref().is_none_or(thread::JoinHandle::is_finished));
+        let shaken =
+            wait(|| gathering.is_finished() && shaking.as_ref().is_none_or(thread::JoinHandle::is_finished));
         let ended = ended? && shaken;
         if let Some(log) = &rules.access_log {
             log.flush();

@@ -62,7 +62,7 @@ impl WsgiApplication {
             }
         }
         if let Some(iterable) = closing {
-            self.close(&environ, &iterable, result.as_ref().err());
+            self.close(call, &environ, &iterable, result.as_ref().err());
         }
         match &websocket {
             Some(websocket) => WebSocket::end(websocket, result),
@@ -113,11 +113,20 @@ impl WsgiApplication {
     /// method upon completion of the current request, whether the request was completed normally, or terminated early
     /// due to an application error during iteration or an early disconnect of the browser." As in the `finally` of its
     /// example, `sys.exc_info()` says there which of these it is.
-    fn close(&self, environ: &Bound<'_, PyDict>, iterable: &Bound<'_, PyAny>, failed: Option<&PyErr>) {
-        let closed = iterable.getattr_opt("close").and_then(|close| match (close, failed) {
-            (None, _) => Ok(()),
-            (Some(close), None) => close.call0().map(|_| ()),
-            (Some(close), Some(error)) => call_within(error, &close),
+    fn close(
+        &self,
+        call: &Call,
+        environ: &Bound<'_, PyDict>,
+        iterable: &Bound<'_, PyAny>,
+        failed: Option<&PyErr>,
+    ) {
+        let closed = iterable.getattr_opt("close").and_then(|close| {
+            let Some(close) = close else { return Ok(()) };
+            call.before_close(iterable);
+            match failed {
+                None => close.call0().map(|_| ()),
+                Some(error) => call_within(error, &close),
+            }
         });
         // What was sent stands: the client need not suffer.
         if let Err(error) = closed {

@@ -14,7 +14,7 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::ffi::Loan;
+use crate::ffi::{self, Loan};
 use crate::forks::{self, Origin};
 use crate::ignored_fields::{is_chunked_already, tell_of_dropped};
 
@@ -30,6 +30,8 @@ pub(crate) struct Call {
     disconnected: AtomicBool,
     /// The connection became something else: what is answered is dropped.
     upgraded: AtomicBool,
+    /// Blocks may wait for those that follow them.
+    gathers: AtomicBool,
     /// A process that was forked since the call began has no part in its response.
     origin: Origin,
 }
@@ -187,8 +189,9 @@ impl Call {
         py.detach(|| self.on_response(|response| response.write(bytes)))
     }
 
-    /// Sends a block that is not empty, at once (PEP 3333: "must not delay the transmission of any block"). `whole`: it is
-    /// all of the body.
+    /// Sends a block that is not empty, together with those that follow it soon (PEP 3333: the server must "guarantee that
+    /// [it] will continue transmission even while the application is producing its next block"). `whole`: it is all of the
+    /// body.
     pub(crate) fn block(&self, block: &Bound<'_, PyBytes>, whole: bool) -> PyResult<()> {
         let length = block.as_bytes().len();
         if length == 0 {
@@ -196,26 +199,40 @@ impl Call {
         }
         self.start(whole.then_some(length as u64), block.as_bytes())?;
         self.write(block)?;
+        if self.is_upgraded() {
+            return Ok(());
+        }
+        if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
+            self.gathers.store(!whole, Ordering::Relaxed);
+            return Ok(());
+        }
         self.flush(block.py())
     }
 
-    /// Takes what the application gives to `write`.
+    /// Takes what the application gives to `write`, and sends it at once.
     pub(crate) fn written(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let bytes = data
             .cast::<PyBytes>()
             .map_err(|_| PyTypeError::new_err(format!("write() takes bytes, not {}", data.get_type())))?;
         self.start(None, bytes.as_bytes())?;
-        self.block(bytes, false)
+        if bytes.as_bytes().is_empty() {
+            return Ok(());
+        }
+        self.write(bytes)?;
+        self.flush(data.py())
+    }
+
+    /// Sends the blocks that wait for others, before the `close()` of what yielded them. That of a generator, which has
+    /// ended, does nothing.
+    pub(crate) fn before_close(&self, iterable: &Bound<'_, PyAny>) {
+        if self.gathers.load(Ordering::Relaxed) && !ffi::is_generator(iterable) {
+            // A client that is gone does not matter any more; the response cannot be taken for whole.
+            let _ = self.flush(iterable.py());
+        }
     }
 
     /// Sends what was taken.
     pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_upgraded() {
-            return Ok(());
-        }
-        if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
-            return Ok(());
-        }
         py.detach(|| self.on_response(|response| response.flush()))
     }
 

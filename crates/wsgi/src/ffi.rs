@@ -1,6 +1,7 @@
 //! The only unsafe code of the bridge.
 
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
@@ -8,8 +9,11 @@ use anygate_lock::Mutex;
 use anygate_proto::application::Response;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 use pyo3::types::string::PyStringData;
+use pyo3::types::{PyBytes, PyString};
+
+/// Copies up to this size are made without letting other threads run.
+const COPY_BYTES: usize = 128 * 1024;
 
 /// Bytes as Python's "native string" of PEP 3333: each byte is the character of that number (ISO-8859-1).
 ///
@@ -32,6 +36,29 @@ pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> Option<&'a [u8]> {
         Ok(PyStringData::Ucs1(bytes)) => Some(bytes),
         _ => None,
     }
+}
+
+/// A copy of `bytes`. Other threads run while a long one is made.
+///
+/// Errors: out of memory.
+pub(crate) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    if bytes.len() <= COPY_BYTES {
+        return Ok(PyBytes::new(py, bytes));
+    }
+    let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+    // SAFETY: NULL asks for an object whose bytes are not set.
+    let made = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), length) };
+    // SAFETY: the call gives a new reference, or NULL with an exception set.
+    let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
+    // SAFETY: it is a bytes object.
+    let place = unsafe { ffi::PyBytes_AsString(made.as_ptr()) };
+    // SAFETY: the object has so many bytes, and nobody else knows of it before this function returns.
+    let place = unsafe { std::slice::from_raw_parts_mut(place.cast::<MaybeUninit<u8>>(), bytes.len()) };
+    py.detach(|| {
+        // SAFETY: both have the same length, and a new object does not overlap with what is copied.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_mut_ptr().cast(), bytes.len()) };
+    });
+    Ok(made.cast_into()?)
 }
 
 /// Another owner for the open file that `fd` names.
@@ -90,6 +117,12 @@ impl Loan {
         // mutex makes this the only reference.
         Some(work(unsafe { lent.0.as_mut() }))
     }
+}
+
+/// Whether `object` is a generator of Python's own.
+pub(crate) fn is_generator(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the pointer is that of a live object, whose type is looked at.
+    unsafe { ffi::PyGen_CheckExact(object.as_ptr()) != 0 }
 }
 
 /// A context for context variables, which the calling thread is in while this lives.
@@ -175,6 +208,17 @@ mod tests {
             }
             assert_eq!(latin1_bytes(&PyString::new(py, "a\u{100}")), None);
             assert_eq!(latin1_bytes(&PyString::new(py, "\u{1f600}")), None);
+        });
+    }
+
+    #[test]
+    fn copies_of_all_lengths_are_equal() {
+        Python::initialize();
+        Python::attach(|py| {
+            for length in [0, 1, COPY_BYTES, COPY_BYTES + 1, 1 << 20] {
+                let original: Vec<u8> = (0..=255).cycle().take(length).collect();
+                assert!(bytes(py, &original).unwrap().as_bytes() == original);
+            }
         });
     }
 

@@ -317,7 +317,7 @@ impl GreenletCall {
         send_file(call(slf), iterable)
     }
 
-    /// Sends one block at once. `whole`: it is all of the body.
+    /// Sends one block, together with those that follow it soon. `whole`: it is all of the body.
     fn block(slf: &Bound<'_, Self>, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
         call(slf).block(bytes(block)?, whole)
     }
@@ -330,6 +330,11 @@ impl GreenletCall {
     /// All blocks were given.
     fn end_of_blocks(slf: &Bound<'_, Self>) -> PyResult<()> {
         call(slf).start(Some(0), &[])
+    }
+
+    /// Sends what waits for further blocks, before `iterable` is closed.
+    fn before_close(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>) {
+        call(slf).before_close(iterable);
     }
 
     /// Tells of what the application raised; returns whether the site's function is to know of it.

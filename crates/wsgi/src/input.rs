@@ -10,6 +10,8 @@ use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice, PyTuple};
 
+use crate::ffi;
+
 /// Size of one read for `readline`.
 const REFILL_BYTES: usize = 16 * 1024;
 /// Maximum size of one read of a body of unknown length.
@@ -53,6 +55,16 @@ impl InputStream {
         result.map(Some).map_err(error)
     }
 
+    /// All that is left of a body that lies in memory, if so much is asked for and nobody else is reading.
+    fn whole<'py>(
+        py: Python<'py>,
+        reader: &Mutex<Reader>,
+        most: Option<usize>,
+    ) -> Option<PyResult<Bound<'py, PyBytes>>> {
+        let rest = reader.try_lock()?.take_rest(most)?;
+        Some(ffi::bytes(py, (*rest).as_ref()))
+    }
+
     fn line<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let most = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX);
         let line = self.with(py, |reader| reader.line(most))?;
@@ -76,6 +88,9 @@ impl InputStream {
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let most = size.and_then(|size| usize::try_from(size).ok());
         let Some(reader) = &self.reader else { return Ok(PyBytes::new(py, b"")) };
+        if let Some(whole) = Self::whole(py, reader, most) {
+            return whole;
+        }
         // A body that is here is read straight into the object that Python gets.
         let known = {
             let reader = py.detach(|| reader.lock().known());
@@ -192,6 +207,17 @@ impl Reader {
         }
         let left = usize::try_from(self.left?).ok()?;
         (self.buffer.len() - self.start).checked_add(left)
+    }
+
+    /// All that is left, if it lies in memory and is no more than `most` bytes.
+    fn take_rest(&mut self, most: Option<usize>) -> Option<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        let known = self.known()?;
+        if !self.buffered().is_empty() || most.is_some_and(|most| most < known) {
+            return None;
+        }
+        let rest = self.body.take_rest()?;
+        self.count_down(known);
+        Some(rest)
     }
 
     fn buffered(&self) -> &[u8] {

@@ -75,13 +75,14 @@ rows! {
         help: "maximum total size of chunk extensions per request body (400)",
         ..LIMIT
     },
-    BODY_MEMORY_MAX_BYTES: usize = Opt {
-        name: "body_memory_max_bytes",
+    BODIES_MEMORY_MAX_BYTES: usize = Opt {
+        name: "bodies_memory_max_bytes",
         foreign_names: &["post_buffering", "inbuf_overflow"],
-        kind: Kind::Size { min: 0, max: 1 << 30 },
-        default: "256K",
+        kind: Kind::Size { min: 0, max: 1 << 40 },
+        default: "64M",
         metavar: "SIZE",
-        help: "memory that buffers a request body; the rest goes to a file",
+        help: "memory of each worker that buffers request bodies; others go to files",
+        details: "It counts the bytes of all bodies that were received. A body that does not fit any more goes to a temporary file.",
         ..LIMIT
     },
     RESPONSE_MEMORY_MAX_BYTES: usize = Opt {

@@ -72,7 +72,7 @@ pub struct CallLimitsPlan {
 #[expect(missing_docs, reason = "each field is the option of its name, or described by its type")]
 pub struct ReadPlan {
     pub limits: Limits,
-    pub body_memory_max_bytes: usize,
+    pub bodies_memory_max_bytes: usize,
     pub body_rate: BodyRate,
     pub temp_dir: Option<PathBuf>,
     pub stream_paths: Vec<String>,
@@ -204,7 +204,7 @@ impl ReadPlan {
                 body_max_bytes: read.get(options::BODY_MAX_BYTES),
                 chunk_extensions_max_bytes: read.get(options::CHUNK_EXTENSIONS_MAX_BYTES),
             },
-            body_memory_max_bytes: read.get(options::BODY_MEMORY_MAX_BYTES),
+            bodies_memory_max_bytes: read.get(options::BODIES_MEMORY_MAX_BYTES),
             body_rate: BodyRate {
                 timeout: read.get(options::BODY_TIMEOUT),
                 min_bytes: read.get(options::BODY_RATE_MIN_BYTES),

@@ -114,6 +114,22 @@ impl BodyDecoder {
         matches!(self.state, State::Done)
     }
 
+    /// Bytes that are still to come, of a body with a length.
+    pub fn length_left(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// So many bytes of a body with a length have come and need no decoding; at most [`length_left`](Self::length_left).
+    pub fn pass(&mut self, count: u64) {
+        if let State::Length(left) = self.state {
+            let left = left.saturating_sub(count);
+            self.state = if left == 0 { State::Done } else { State::Length(left) };
+        }
+    }
+
     /// Takes framing off `input` up to and including the next piece of data.
     ///
     /// Errors: malformed framing, or more data than the limit.

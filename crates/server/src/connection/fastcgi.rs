@@ -80,7 +80,7 @@ impl OpenRequests {
                         if decoded.length.is_some_and(|length| length > max) {
                             return Ok((taken, Arrived::Refused(exchange, 413)));
                         }
-                        let (spool, announced) = (BodySpool::default(), decoded.length);
+                        let (spool, announced) = (BodySpool::new(decoded.length), decoded.length);
                         self.open.push(OpenRequest { id, exchange, spool, received: 0, announced });
                         Arrived::Nothing
                     }
@@ -121,7 +121,7 @@ impl OpenRequests {
         } else if request.announced.is_some_and(|announced| request.received > announced) {
             400
         } else {
-            match request.spool.push(data, rules.plan.body_memory_max_bytes, rules.plan.temp_dir.as_deref()) {
+            match request.spool.push(data, &rules.body_memory, rules.plan.temp_dir.as_deref()) {
                 Ok(()) => return Arrived::Nothing,
                 Err(error) => {
                     tracing::error!("cannot spool a request body to a temporary file: {error}");

@@ -9,7 +9,7 @@ mod gateway;
 mod protocol_hint;
 mod refusals;
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +31,9 @@ use crate::outbox::Pipe;
 use crate::rules::{OutboxRules, ReadRules};
 use crate::transport::Http2Stream;
 use fastcgi::OpenRequests;
+
+/// Maximum bytes of a body that one read takes.
+const BODY_READ_BYTES: usize = 256 * 1024;
 
 pub(crate) struct Connection {
     pub(crate) token: usize,
@@ -231,6 +234,30 @@ impl Connection {
         }
         self.input.extend_from_slice(bytes);
         self.resume(rules, spare)
+    }
+
+    /// Receives more of a body straight to where it is kept, if that is possible. Returns how many bytes came, and whether
+    /// they were fewer than were asked for.
+    pub(crate) fn receive_body(&mut self, rules: &ReadRules) -> Option<io::Result<(usize, bool)>> {
+        let State::Body(decoder, spool) = &mut self.state else { return None };
+        let left = decoder.length_left().filter(|_| self.input.is_empty())?;
+        let most = usize::try_from(left).map_or(BODY_READ_BYTES, |left| left.min(BODY_READ_BYTES));
+        let room = spool.room(most, &rules.body_memory)?;
+        let asked = room.len();
+        let result = self.pipe.stream().recv(room);
+        let count = *result.as_ref().unwrap_or(&0);
+        spool.received(count);
+        self.received = self.received.saturating_add(count as u64);
+        decoder.pass(count as u64);
+        if decoder.is_done() {
+            self.end_body();
+        }
+        Some(result.map(|count| (count, count < asked)))
+    }
+
+    /// What to do after some of a body was received.
+    pub(crate) fn after_body(&self) -> Next {
+        if matches!(self.state, State::Ready) { Next::Ready } else { Next::Wait }
     }
 
     /// Goes on with what was received before.
@@ -446,23 +473,26 @@ impl Connection {
             }
         };
         let data = rest.get(step.data).unwrap_or_default();
-        if let Err(error) = spool.push(data, rules.plan.body_memory_max_bytes, rules.plan.temp_dir.as_deref())
-        {
+        if let Err(error) = spool.push(data, &rules.body_memory, rules.plan.temp_dir.as_deref()) {
             let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
             tracing::error!("cannot spool a request body to a temporary file: {error}");
             return Step::Drop(refuse(503));
         }
         if step.done {
-            let body = std::mem::take(spool).finish();
-            self.coming = None;
-            if let Some(exchange) = &mut self.exchange {
-                exchange.body = body.map_or(RequestBody::None, RequestBody::Received);
-            }
-            self.state = State::Ready;
+            self.end_body();
         } else if step.consumed == 0 {
             return Step::Leave(0, Next::Wait);
         }
         Step::On(step.consumed)
+    }
+
+    /// The body is complete.
+    fn end_body(&mut self) {
+        let State::Body(_, spool) = std::mem::replace(&mut self.state, State::Ready) else { return };
+        self.coming = None;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
+        }
     }
 
     /// Takes a PROXY preface: the connection's ends are those of the client. Returns how much was taken; 0 if more is needed.
@@ -540,7 +570,8 @@ impl Connection {
             // sent the client is gone, which the next read shows.
             let _ = self.pipe.stream().send(CONTINUE);
         }
-        self.state = State::Body(decoder, BodySpool::default());
+        let spool = BodySpool::new(decoder.length_left());
+        self.state = State::Body(decoder, spool);
         Ok(0)
     }
 }

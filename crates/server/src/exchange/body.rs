@@ -1,4 +1,4 @@
-//! Request bodies: read completely before the application runs (in memory, then in an unlinked file), or, for the
+//! Request bodies: read completely before the application runs (in memory, or in an unlinked file), or, for the
 //! paths that ask for it, handed on as they arrive.
 //!
 //! The reactor fills a [`BodySpool`]; the application reads a `proto::Body` made of it. An aborted upload therefore
@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use anygate_proto::http1::{BodyDecoder, CONTINUE};
 
+use super::body_memory::{BodyBuffer, BodyMemory, UNSPOOLED_BYTES_MAX};
 use crate::body_rate::ReaderWait;
 use crate::outbox::spool::{self, Extents};
 use crate::outbox::{Pipe, WAIT_MAX};
@@ -26,117 +26,131 @@ const READY_MAX_BYTES: usize = 64 * 1024;
 /// A body while it is being received.
 #[derive(Default)]
 pub(crate) struct BodySpool {
-    memory: Vec<u8>,
+    memory: Option<BodyBuffer>,
     spooled: Extents,
-    /// Present where no temporary file takes the body.
-    unspooled: Option<Unspooled>,
-}
-
-/// Bytes of one body in memory that should be in a file, as part of those that the worker has for all of them.
-#[derive(Default)]
-struct Unspooled(usize);
-
-/// Maximum bytes in memory of all bodies for which there is no temporary file.
-const UNSPOOLED_BYTES_MAX: usize = 64 << 20;
-
-/// Bytes in memory of all such bodies of this process.
-static UNSPOOLED_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-impl Unspooled {
-    fn add(&mut self, bytes: usize) -> io::Result<()> {
-        let before = UNSPOOLED_BYTES.fetch_add(bytes, Ordering::Relaxed);
-        self.0 += bytes;
-        match before + bytes <= UNSPOOLED_BYTES_MAX {
-            true => Ok(()),
-            false => Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "no temporary file takes it, and other bodies need the memory",
-            )),
-        }
-    }
-}
-
-impl Drop for Unspooled {
-    fn drop(&mut self) {
-        UNSPOOLED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
-    }
+    /// Its whole length, where the client has announced it.
+    announced: Option<u64>,
+    /// No temporary file takes the body.
+    is_unspooled: bool,
 }
 
 impl BodySpool {
-    /// Takes more of the body: into memory up to `memory_max_bytes`, else everything goes to a file in `dir`.
+    /// For a body whose length is known, or not.
+    pub(crate) fn new(announced: Option<u64>) -> BodySpool {
+        BodySpool { announced, ..BodySpool::default() }
+    }
+
+    /// Takes more of the body: into memory as long as the bodies of the worker may have more of it, else everything goes to
+    /// a file in `dir`.
     pub(crate) fn push(
         &mut self,
         bytes: &[u8],
-        memory_max_bytes: usize,
+        memory: &Arc<BodyMemory>,
         dir: Option<&Path>,
     ) -> io::Result<()> {
-        if self.spooled.len() == 0 && self.memory.len() + bytes.len() <= memory_max_bytes {
-            self.memory.extend_from_slice(bytes);
+        let announced = self.announced;
+        if self.spooled.len() == 0 && self.buffer(memory).push(bytes, announced) {
             return Ok(());
         }
-        if self.unspooled.is_none() {
+        if !self.is_unspooled {
             match self.spool(bytes, dir) {
                 Ok(()) => return Ok(()),
-                Err(error) => self.take_back(&error)?,
+                Err(error) => self.take_back(&error, memory)?,
             }
         }
-        let unspooled = self.unspooled.get_or_insert_default();
-        unspooled.add(bytes.len())?;
-        self.memory.extend_from_slice(bytes);
-        Ok(())
+        self.buffer(memory).push_unspooled(bytes)
+    }
+
+    /// Room for the next bytes of the body, at most `most`, to be followed by [`received`](Self::received). `None` if they
+    /// are to be pushed.
+    pub(crate) fn room(&mut self, most: usize, memory: &Arc<BodyMemory>) -> Option<&mut [u8]> {
+        if self.spooled.len() > 0 || self.is_unspooled {
+            return None;
+        }
+        let announced = self.announced;
+        self.buffer(memory).room(most, announced)
+    }
+
+    /// So many bytes were received into the [room](Self::room).
+    pub(crate) fn received(&mut self, count: usize) {
+        if let Some(buffer) = &mut self.memory {
+            buffer.received(count);
+        }
+    }
+
+    fn buffer(&mut self, memory: &Arc<BodyMemory>) -> &mut BodyBuffer {
+        self.memory.get_or_insert_with(|| BodyBuffer::new(Arc::clone(memory)))
     }
 
     fn spool(&mut self, bytes: &[u8], dir: Option<&Path>) -> io::Result<()> {
-        if !self.memory.is_empty() {
-            self.spooled.push(&self.memory, dir)?;
-            self.memory = Vec::new();
+        if let Some(memory) = &self.memory {
+            self.spooled.push(memory.bytes(), dir)?;
+            self.memory = None;
         }
         self.spooled.push(bytes, dir)
     }
 
     /// No temporary file takes more: what was spooled goes back to memory, as far as the worker has some for that.
-    fn take_back(&mut self, error: &io::Error) -> io::Result<()> {
+    fn take_back(&mut self, error: &io::Error, memory: &Arc<BodyMemory>) -> io::Result<()> {
         spool::note_failure(error);
-        let mut unspooled = Unspooled::default();
-        let length = usize::try_from(self.spooled.len()).map_err(io::Error::other)?;
+        self.is_unspooled = true;
+        let length = self.spooled.len();
         if length > 0 {
-            unspooled.add(length)?;
-            self.memory = vec![0; length];
-            let length = self.spooled.len();
             let extents = std::mem::take(&mut self.spooled);
-            let mut body = SpooledBody { extents, length, position: 0 };
-            io::Read::read_exact(&mut body, &mut self.memory)?;
+            // More than that is refused below as well, but this need not be read.
+            let least =
+                usize::try_from(length).unwrap_or(usize::MAX).min(UNSPOOLED_BYTES_MAX.saturating_add(1));
+            let mut bytes = vec![0; least];
+            io::Read::read_exact(&mut SpooledBody { extents, length, position: 0 }, &mut bytes)?;
+            self.buffer(memory).push_unspooled(&bytes)?;
         }
-        self.unspooled = Some(unspooled);
         Ok(())
     }
 
     /// The complete body; `None` when it is empty.
     pub(crate) fn finish(self) -> Option<Box<dyn Body>> {
-        match self.spooled.len() {
-            0 if self.memory.is_empty() => None,
-            0 => Some(Box::new(MemoryBody { bytes: self.memory, position: 0, _unspooled: self.unspooled })),
-            length => Some(Box::new(SpooledBody { extents: self.spooled, length, position: 0 })),
+        match (self.spooled.len(), self.memory) {
+            (0, Some(buffer)) if !buffer.bytes().is_empty() => Some(Box::new(MemoryBody {
+                length: buffer.bytes().len() as u64,
+                rest: Rest { buffer, position: 0 },
+            })),
+            (0, _) => None,
+            (length, _) => Some(Box::new(SpooledBody { extents: self.spooled, length, position: 0 })),
         }
     }
 }
 
 struct MemoryBody {
-    bytes: Vec<u8>,
+    length: u64,
+    rest: Rest,
+}
+
+/// What was not read of a body in memory.
+struct Rest {
+    buffer: BodyBuffer,
     position: usize,
-    _unspooled: Option<Unspooled>,
+}
+
+impl AsRef<[u8]> for Rest {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.bytes().get(self.position..).unwrap_or_default()
+    }
 }
 
 impl Body for MemoryBody {
     fn length(&self) -> Option<u64> {
-        Some(self.bytes.len() as u64)
+        Some(self.length)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut rest = self.bytes.get(self.position..).unwrap_or_default();
-        let count = io::Read::read(&mut rest, buffer)?;
-        self.position += count;
+        let count = io::Read::read(&mut self.rest.as_ref(), buffer)?;
+        self.rest.position += count;
         Ok(count)
+    }
+
+    fn take_rest(&mut self) -> Option<Box<dyn AsRef<[u8]> + Send + Sync>> {
+        let nothing = Rest { buffer: self.rest.buffer.emptied(), position: 0 };
+        Some(Box::new(std::mem::replace(&mut self.rest, nothing)))
     }
 
     fn may_block(&self) -> bool {

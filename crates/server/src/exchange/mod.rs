@@ -5,6 +5,7 @@
 
 mod admission;
 mod body;
+mod body_memory;
 mod error_page;
 mod own_response;
 mod progress;
@@ -22,10 +23,11 @@ use tracing::Span;
 use crate::websocket::Upgrade;
 pub(crate) use admission::EarlyResponse;
 pub(crate) use body::{BodySpool, BodyStream};
+pub(crate) use body_memory::BodyMemory;
 pub use error_page::error_response;
-pub(crate) use progress::Announced;
+pub(crate) use progress::{Announced, Wanted};
 use progress::{Given, Progress};
-pub(crate) use response::{ResponseWriter, Wanted};
+pub(crate) use response::ResponseWriter;
 
 /// An exchange that is used again keeps no more output memory than this.
 const KEPT_BYTES: usize = 64 * 1024;

@@ -87,6 +87,8 @@ impl<T> Beginning<T> {
 pub(super) struct Given {
     pub(super) progress: Progress,
     pub(super) keep_alive: bool,
+    /// No block waits for those that follow it.
+    pub(super) is_prompt: bool,
     /// The request's body, when the application reads it while it arrives: unless it was received to its end, the
     /// connection cannot stay.
     pub(super) body: Option<BodyStream>,
@@ -127,4 +129,15 @@ impl Announced {
         self.left -= taken;
         taken
     }
+}
+
+/// Which facts about a response are recorded.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// Fields of its head.
+    pub(crate) keep_head: bool,
+    /// How much of the call was waiting.
+    pub(crate) measured: bool,
+    /// When the application's own code began.
+    pub(crate) timed: bool,
 }

@@ -17,11 +17,12 @@ use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 
-use super::progress::{Announced, Beginning, Ending, Given, Progress};
+use super::progress::{Announced, Beginning, Ending, Given, Progress, Wanted};
 use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES, RequestBody};
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
+use crate::gathering::Gathered;
 use crate::outbox::{FilePart, Pipe, Records, Upgraded};
 use crate::rules::{OutboxRules, ResponseRules};
 use crate::sampling::Started;
@@ -38,6 +39,8 @@ const RECORDS_AT_ONCE: usize = 16;
 pub(crate) struct ResponseWriter<'a> {
     pipe: &'a Arc<Pipe>,
     limits: &'a OutboxRules,
+    /// Its bytes are passed on as they come.
+    streamed: bool,
     pub(super) rules: &'a ResponseRules,
     date: &'a mut DateCache,
     draining: &'a AtomicBool,
@@ -52,17 +55,6 @@ pub(crate) struct ResponseWriter<'a> {
     pub(super) head: &'a RequestHead,
     upgrade: Option<&'a mut Upgrade>,
     given: &'a mut Given,
-}
-
-/// Which facts about a response are recorded.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Wanted {
-    /// Fields of its head.
-    pub(crate) keep_head: bool,
-    /// How much of the call was waiting.
-    pub(crate) measured: bool,
-    /// When the application's own code began.
-    pub(crate) timed: bool,
 }
 
 impl Exchange {
@@ -112,6 +104,7 @@ impl<'a> ResponseWriter<'a> {
         } = exchange;
         let answer = ResponseWriter {
             pipe,
+            streamed: *streamed,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
             rules,
             date,
@@ -185,7 +178,11 @@ impl<'a> ResponseWriter<'a> {
             Some(BodyFraming::Length(_) | BodyFraming::Chunked) if self.form != Form::Http2 => {
                 self.pipe.set_short()
             }
-            _ => self.pipe.break_off(),
+            _ => {
+                // What the application gave before it failed is sent, as if it had not been gathered.
+                self.pipe.send_gathered();
+                self.pipe.break_off();
+            }
         }
     }
 
@@ -390,6 +387,7 @@ impl Response for ResponseWriter<'_> {
             }
         }
         self.given.announced = Announced::new(self.given.progress.framing());
+        self.given.is_prompt = self.streamed || (body_length.is_none() && head.is_event_stream());
         self.given.status = head.status();
         if let Some(kept) = &mut self.given.kept_head {
             kept.clone_from(head);
@@ -421,15 +419,23 @@ impl Response for ResponseWriter<'_> {
     }
 
     fn flush(&mut self) -> Result<(), SendError> {
-        if self.out.is_empty() {
+        if self.out.is_empty() && !std::mem::take(self.held) {
             return if self.pipe.is_over() { Err(SendError::Disconnected) } else { Ok(()) };
         }
         self.send(&[])
     }
 
     fn hold_back(&mut self) -> bool {
-        *self.held |= self.is_complete() && !self.out.is_empty() && self.pipe.hold_back(self.out);
-        *self.held
+        if self.out.is_empty() {
+            return *self.held && !self.pipe.is_over();
+        }
+        let is_complete = self.is_complete();
+        if !is_complete && self.given.is_prompt {
+            return false;
+        }
+        let held = self.pipe.hold_back(self.out, is_complete, &self.rules.gathering);
+        *self.held |= held;
+        held
     }
 
     fn conclude(&mut self) -> Result<(), SendError> {
@@ -440,6 +446,9 @@ impl Response for ResponseWriter<'_> {
             return self.flush();
         }
         self.given.progress.conclude();
+        if std::mem::take(self.held) {
+            self.pipe.take_held(self.out);
+        }
         let sent = match self.form {
             Form::Http2 => self.pipe.send_last(self.out, self.limits),
             Form::Http | Form::Cgi(_) | Form::FastCgi { .. } => {

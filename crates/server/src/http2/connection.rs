@@ -23,6 +23,7 @@ use anygate_proto::http2;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, ext};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
@@ -375,7 +376,8 @@ impl Http2 {
                     let taken = self.shared.taken.load(Ordering::Relaxed);
                     let coming = BodyArrival::new(turn.now, taken);
                     let due = coming.due(taken, &turn.rules.plan.body_rate);
-                    let spool = BodySpool::default();
+                    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+                    let spool = BodySpool::new(announced.and_then(|length| length.parse().ok()));
                     return self.receiving.push(Receiving { arrival, body, spool, received: 0, coming, due });
                 }
             }
@@ -515,11 +517,7 @@ impl Receiving {
                     if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
                         return Some(Outcome::Refused(413));
                     }
-                    let spooled = self.spool.push(
-                        &data,
-                        rules.plan.body_memory_max_bytes,
-                        rules.plan.temp_dir.as_deref(),
-                    );
+                    let spooled = self.spool.push(&data, &rules.body_memory, rules.plan.temp_dir.as_deref());
                     if let Err(error) = spooled {
                         let _entered = self.arrival.exchange.span().entered();
                         tracing::error!("cannot spool a request body to a temporary file: {error}");

@@ -31,7 +31,7 @@ fn rules(stream_paths: Vec<String>) -> ReadRules {
     let mut plan = Plan::check(&Settings::default(), &std::env::temp_dir()).unwrap().server;
     plan.websocket.over_http2 = false;
     plan.reading.stream_paths = stream_paths;
-    plan.reading.body_memory_max_bytes = 1000;
+    plan.reading.bodies_memory_max_bytes = 1000;
     plan.reading.body_rate.timeout = Duration::from_secs(1);
     let around = Around { access_log: None, files: None, site: None, tls: None, counts: None, peers: None };
     Rules::new(plan, around, None, false).read

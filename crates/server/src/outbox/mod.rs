@@ -10,12 +10,13 @@ pub(crate) mod spool;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::application::SendError;
 
+use crate::gathering::{Gathered, Gathering};
 use crate::rules::OutboxRules;
 use crate::transport::Transport;
 pub(crate) use queue::{FilePart, Records};
@@ -27,6 +28,9 @@ pub(crate) type OnNews = Box<dyn FnOnce() + Send>;
 
 /// Maximum bytes of one sendfile call: enough to be efficient, little enough to share the thread.
 const SEND_FILE_BYTES: u64 = 1 << 20;
+
+/// Maximum bytes that are held back in one piece with those that follow them.
+const HELD_MAX_BYTES: usize = 64 * 1024;
 
 /// A thread that waits for its client checks at least this often whether it is to go on.
 pub(crate) const WAIT_MAX: Duration = Duration::from_millis(500);
@@ -87,6 +91,14 @@ pub(crate) enum Flushed {
     Broken,
 }
 
+impl Gathered for Pipe {
+    fn send_gathered(&self) {
+        if self.send_held(&mut self.lock()) {
+            self.nudge();
+        }
+    }
+}
+
 impl Pipe {
     pub(crate) fn new(stream: Transport) -> Self {
         Pipe {
@@ -106,10 +118,25 @@ impl Pipe {
         &self.stream
     }
 
-    /// Sends `parts` one after the other, or keeps what the socket does not take.
-    pub(crate) fn send(&self, mut parts: &mut [IoSlice<'_>], limits: &OutboxRules) -> Result<(), SendError> {
+    /// Sends `parts` one after the other behind what is held, or keeps what the socket does not take.
+    pub(crate) fn send(&self, parts: &mut [IoSlice<'_>], limits: &OutboxRules) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
+        let held = std::mem::take(&mut outbox.held);
+        if held.is_empty() {
+            return self.send_locked(&mut outbox, parts, limits);
+        }
+        let mut all = vec![IoSlice::new(&held)];
+        all.extend(parts.iter().map(|part| IoSlice::new(part)));
+        self.send_locked(&mut outbox, &mut all, limits)
+    }
+
+    fn send_locked(
+        &self,
+        outbox: &mut Outbox,
+        mut parts: &mut [IoSlice<'_>],
+        limits: &OutboxRules,
+    ) -> Result<(), SendError> {
         if outbox.queue.is_empty() {
             // This drops those that are empty.
             IoSlice::advance_slices(&mut parts, 0);
@@ -202,16 +229,34 @@ impl Pipe {
         self.upgraded.get_or_init(|| upgraded);
     }
 
-    /// Takes the end of a response, to be sent after the call; not when bytes before it still wait, or when no thread would
-    /// send it while the call goes on.
-    pub(crate) fn hold_back(&self, bytes: &mut Vec<u8>) -> bool {
+    /// Takes bytes of a response, to be sent with those that follow them, or after the call. `is_complete`: they are its
+    /// end, which the reactor's owner sends when the call goes on; others are sent by `gathering`. Not when bytes before
+    /// them still wait, or when they would be too many.
+    pub(crate) fn hold_back(
+        self: &Arc<Self>,
+        bytes: &mut Vec<u8>,
+        is_complete: bool,
+        gathering: &Gathering,
+    ) -> bool {
         let mut outbox = self.lock();
-        let may = !outbox.prompt && outbox.held.is_empty() && outbox.queue.is_empty() && !self.is_over();
-        if may {
-            outbox.begun = true;
-            std::mem::swap(&mut outbox.held, bytes);
+        let is_first = outbox.held.is_empty();
+        let fits =
+            outbox.held.len().saturating_add(bytes.len()) <= HELD_MAX_BYTES || (is_complete && is_first);
+        if !outbox.queue.is_empty() || !fits || self.is_over() || (is_complete && is_first && outbox.prompt) {
+            return false;
         }
-        may
+        outbox.begun = true;
+        if is_first {
+            std::mem::swap(&mut outbox.held, bytes);
+        } else {
+            outbox.held.append(bytes);
+        }
+        drop(outbox);
+        if is_first && !is_complete {
+            let pipe: Weak<Pipe> = Arc::downgrade(self);
+            gathering.watch(pipe);
+        }
+        true
     }
 
     /// Puts what is held in front of what `bytes` has.
@@ -221,17 +266,25 @@ impl Pipe {
         *bytes = held;
     }
 
-    /// Whether what is held may stay until the call is over. If not it is sent now.
+    /// Whether the end of a response may stay until the call is over. If not it is sent now.
     pub(crate) fn set_prompt(&self, prompt: bool) {
         let mut outbox = self.lock();
         outbox.prompt = prompt;
-        if prompt && !outbox.held.is_empty() {
-            let bytes = std::mem::take(&mut outbox.held);
-            outbox.memory_bytes.add(bytes.len());
-            outbox.progress.get_or_insert_with(Instant::now);
-            outbox.queue.push_back(Segment::Memory { bytes, sent: 0 });
-            self.flush_locked(&mut outbox);
+        if prompt {
+            self.send_held(&mut outbox);
         }
+    }
+
+    fn send_held(&self, outbox: &mut Outbox) -> bool {
+        if outbox.held.is_empty() || self.is_over() {
+            return false;
+        }
+        let bytes = std::mem::take(&mut outbox.held);
+        outbox.memory_bytes.add(bytes.len());
+        outbox.progress.get_or_insert_with(Instant::now);
+        outbox.queue.push_back(Segment::Memory { bytes, sent: 0 });
+        self.flush_locked(outbox);
+        true
     }
 
     /// Sends `head` and then a part of a file, after what waits already.
@@ -246,6 +299,13 @@ impl Pipe {
         }
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
+        let mut held = std::mem::take(&mut outbox.held);
+        let head = if held.is_empty() {
+            head
+        } else {
+            held.extend_from_slice(head);
+            &held
+        };
         let mut sent = 0;
         if outbox.queue.is_empty() && !head.is_empty() {
             // What failed here fails below as well, where it is looked at.

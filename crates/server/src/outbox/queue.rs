@@ -59,7 +59,8 @@ impl Drop for MemoryBytes {
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) queue: VecDeque<Segment>,
-    /// The end of a response, which its thread will send when its call is over, together with other responses.
+    /// Blocks of a response that are sent with those that follow them, or its end, which its thread will send when its call
+    /// is over, together with other responses. They come behind the queue, which was empty when the first was held.
     pub(super) held: Vec<u8>,
     /// The application's response has begun.
     pub(super) begun: bool,

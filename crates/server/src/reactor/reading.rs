@@ -96,6 +96,12 @@ impl Reactor {
             if connection.pipe.stream().is_greeting() {
                 return self.greet(token);
             }
+            if let Some(received) = connection.receive_body(&self.rules.read) {
+                match self.take_body(token, received) {
+                    true => continue,
+                    false => return,
+                }
+            }
             match connection.pipe.stream().recv(&mut self.scratch) {
                 Ok(0) => return self.ended(token),
                 Ok(count) => {
@@ -119,6 +125,31 @@ impl Reactor {
             }
         }
         self.again.push_back(token);
+    }
+
+    /// Goes on after more of a body was received, or was not. Returns whether to read on.
+    fn take_body(&mut self, token: usize, received: io::Result<(usize, bool)>) -> bool {
+        let Some(Entry::Here(connection)) = self.connections.get_mut(token) else { return false };
+        match received {
+            Ok((0, _)) => self.ended(token),
+            Ok((_, fewer)) => {
+                let all = fewer && !connection.more && connection.pipe.stream().is_plain();
+                connection.more = !all;
+                let next = connection.after_body();
+                self.follow(token, next);
+                if !all {
+                    return true;
+                }
+                self.watch_waiting(token);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.more = false;
+                self.watch_waiting(token);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(_) => self.close(token),
+        }
+        false
     }
 
     /// Reads what the client of a WebSocket sent, as long as it is wanted. `goes_on`: an event has just told of bytes and of

@@ -119,7 +119,7 @@ impl Plan {
         let mut plan = ServerPlans::check(&Settings::default(), &std::env::temp_dir()).unwrap().server;
         (plan.outbox.memory_max_bytes, plan.outbox.spool_max_bytes) = self.outbox;
         plan.outbox.write_timeout = long;
-        plan.reading.body_memory_max_bytes = self.body_memory;
+        plan.reading.bodies_memory_max_bytes = self.body_memory;
         plan.reading.body_rate.timeout = long;
         plan.reading.stream_paths = vec!["/stream".to_owned()];
         plan.timeouts = Timeouts { header: long, keepalive: long, write: long, graceful: long, queue: long };
