@@ -17,7 +17,7 @@ RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o
 
 .PHONY: serve test packages lint rust-test python-test fuzz soak bench instructions docs format clean
 
-serve: $(VENV)/installed
+serve: $(VENV)/quick
 	cd examples/demo && ../../$(BIN)/anygate app:application
 
 # Packages are fetched while the native module is built.
@@ -31,15 +31,20 @@ $(BIN)/maturin:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
 
-# The native module as users have it, or with every assertion, for tests: one of them is installed.
+# The native module as users have it, built quickly, or with every assertion, for tests: one of them is installed.
 $(VENV)/installed: $(BIN)/maturin $(RUST)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
-	rm -f $(VENV)/checked
+	rm -f $(VENV)/checked $(VENV)/quick
+	touch $@
+
+$(VENV)/quick: $(BIN)/maturin $(RUST)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --profile quick --quiet
+	rm -f $(VENV)/checked $(VENV)/installed
 	touch $@
 
 $(VENV)/checked: $(BIN)/maturin $(RUST)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet
-	rm -f $(VENV)/installed
+	rm -f $(VENV)/installed $(VENV)/quick
 	touch $@
 
 $(VENV)/tools: $(BIN)/maturin pyproject.toml
