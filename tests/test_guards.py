@@ -23,10 +23,24 @@ ALLOWED = {
     "admin": {"proto", "config", "policy"},
     "server": {"lock", "proto", "config", "sys", "policy"},
     "cron": {"config", "sys"},
+    "migrate": {"config"},
     "logs": {"lock", "config", "sys"},
     "supervisor": {"config", "sys", "cron"},
     "wsgi": {"lock", "proto"},
-    "py": {"lock", "proto", "config", "sys", "policy", "admin", "server", "cron", "logs", "supervisor", "wsgi"},
+    "py": {
+        "lock",
+        "proto",
+        "config",
+        "sys",
+        "policy",
+        "admin",
+        "server",
+        "cron",
+        "logs",
+        "supervisor",
+        "wsgi",
+        "migrate",
+    },
 }
 
 

@@ -14,9 +14,11 @@ import importlib.util
 import inspect
 import os
 import shutil
+import site
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.machinery import SourceFileLoader
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -42,6 +44,25 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
     module = _module(source, pythonpath)
     found = _evaluate(module, source, expression) if expression else _default(module, source)
     return _checked(found, target)
+
+
+def prepare(env: Iterable[tuple[str, str]] = (), virtualenv: str | os.PathLike[str] | None = None) -> None:
+    """Set variables of the environment, and make the packages of a virtual environment importable before all others.
+
+    Raises LoadError when there is no virtual environment of this version of Python.
+    """
+    os.environ.update(env)
+    if virtualenv is None:
+        return
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = os.path.join(virtualenv, "lib", version, "site-packages")
+    if not os.path.isdir(packages):
+        raise LoadError(f"{os.fspath(virtualenv)!r} is no virtual environment of {version}: it has no {packages}")
+    before = list(sys.path)
+    # Also what its .pth files name.
+    site.addsitedir(packages)
+    added = [path for path in sys.path if path not in before]
+    sys.path[:] = added + before
 
 
 def hook(
@@ -122,7 +143,7 @@ def _function(
 def _module(source: str, pythonpath: Iterable[str | os.PathLike[str]]) -> ModuleType:
     for folder in reversed([os.fspath(path) for path in pythonpath]):
         _make_importable(folder)
-    if source.endswith(".py") or os.sep in source:
+    if source.endswith(".py") or os.sep in source or os.path.isfile(source):
         return _import_file(source)
     _make_importable(os.getcwd())
     return _import_module(source)
@@ -173,9 +194,10 @@ def _import_file(path: str) -> ModuleType:
             break
         if getattr(known, "__file__", None) == path:
             return known
-    spec = importlib.util.spec_from_file_location(name, path)
+    # Scripts of mod_wsgi end in .wsgi.
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
     if spec is None or spec.loader is None:
-        raise LoadError(f"{path!r} is not a Python file: its name must end in .py")
+        raise LoadError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

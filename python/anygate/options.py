@@ -171,6 +171,12 @@ class Options(PolicyOptions, total=False):
     chdir: Text | None
     """Working directory to change to before the application is loaded."""
 
+    virtualenv: Text | None
+    """Virtual environment whose packages the application uses."""
+
+    env: Texts | None
+    """Environment variable of the application (repeatable)."""
+
     preload: bool | None
     """Import the application once, before workers are forked."""
 

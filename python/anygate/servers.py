@@ -19,7 +19,7 @@ from anygate.task import NOT_THERE, CannotServe, Task
 
 #: Options that mean the same under every server: they concern the application or this module.
 UNIVERSAL = frozenset({"app", "bind", "chdir", "config", "ip", "port", "pythonpath", "scgi", "server"}) | frozenset(
-    {"cron_mode", "cron_state", "local_hosts", "logging", "password", "profiler", "web2py"}
+    {"cron_mode", "cron_state", "env", "local_hosts", "logging", "password", "profiler", "virtualenv", "web2py"}
 )
 
 #: Options that ``tls`` in :attr:`Server.supports` stands for.

@@ -48,6 +48,9 @@ class Task:
     local_hosts: tuple[str, ...] = ()
     chdir: str | None = None
     pythonpath: tuple[str, ...] = ()
+    virtualenv: str | None = None
+    #: Variables of the environment, each with its value.
+    env: tuple[tuple[str, str], ...] = ()
     server: str = ""
     #: The address as ``host:port`` or ``unix:path``.
     bind: str = ""
@@ -95,6 +98,7 @@ class Task:
         Raises CannotServe when it cannot be loaded, and OSError when ``httpserver.log`` cannot be opened.
         """
         try:
+            importer.prepare(self.env, self.virtualenv)
             application: Application = importer.load(self.target, self.pythonpath)
         except Exception as error:
             raise CannotServe(importer.explain(self.target, error), NOT_THERE) from error

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::file::{Named, ReadForeign};
 use crate::foreign::{self, Form};
 use crate::options::{self, Kind, OPTIONS};
 use crate::plan::Plan;
@@ -33,6 +34,8 @@ pub enum Command {
     Top(AdminPlan),
     /// Steer a running server, as these words say.
     Control(Vec<String>, AdminPlan),
+    /// Show the settings that these words name, of another server, as ours.
+    Import(Vec<OsString>),
     /// Show this on standard output and end.
     Show(String),
 }
@@ -111,6 +114,16 @@ pub fn parse(
     environment: &[(OsString, OsString)],
     folder: &Path,
 ) -> Result<Command, Exit> {
+    parse_with(arguments, environment, folder, &|_| None)
+}
+
+/// The same, where the file may be another server's.
+pub fn parse_with(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(OsString, OsString)],
+    folder: &Path,
+    foreign: &ReadForeign<'_>,
+) -> Result<Command, Exit> {
     let mut arguments: VecDeque<OsString> = arguments.into_iter().collect();
     if let Some(text) = subcommand::help(&arguments) {
         return Ok(Command::Show(text));
@@ -119,6 +132,10 @@ pub fn parse(
         // It has options of its own, and needs no settings.
         arguments.pop_front();
         return certificate(arguments).map(Command::Certificate);
+    }
+    if arguments.front().is_some_and(|word| word == "import") {
+        arguments.pop_front();
+        return Ok(Command::Import(arguments.into()));
     }
     let subcommand = Subcommand::take(&mut arguments)?;
     if subcommand.serves()
@@ -138,7 +155,7 @@ pub fn parse(
     if matches.get_flag("version") {
         return Ok(Command::Show(format!("anygate {VERSION}\n")));
     }
-    let (settings, warnings) = layers(&matches, environment, folder, subcommand)?;
+    let (settings, warnings) = layers(&matches, environment, folder, subcommand, foreign)?;
     let pool = match subcommand {
         Subcommand::Serve | Subcommand::Config => pool(&settings, folder)?,
         _ => Vec::new(),
@@ -351,6 +368,7 @@ fn layers(
     variables: &[(OsString, OsString)],
     folder: &Path,
     subcommand: Subcommand,
+    foreign: &ReadForeign<'_>,
 ) -> Result<(Settings, Vec<String>), Exit> {
     let variable = |name: &str| {
         variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
@@ -358,13 +376,16 @@ fn layers(
     let mut settings = Settings::default();
     let mut warnings = Vec::new();
 
-    let named = (subcommand == Subcommand::Config)
+    let typed = (subcommand == Subcommand::Config)
         .then(|| matches.get_one::<String>("file").cloned())
         .flatten()
-        .or_else(|| matches.get_one::<String>("config").cloned())
-        .or_else(|| variable("ANYGATE_CONFIG"));
-    match named {
-        Some(name) => file::read(&folder.join(&name), &PathBuf::from(&name), &mut settings)?,
+        .or_else(|| matches.get_one::<String>("config").cloned());
+    let by_command_line = typed.is_some();
+    match typed.or_else(|| variable("ANYGATE_CONFIG")) {
+        Some(name) => {
+            let named = Named { path: &folder.join(&name), shown: &PathBuf::from(&name), by_command_line };
+            file::read_named(named, foreign, &mut settings, &mut warnings)?;
+        }
         None => {
             if let Some(path) = file::find(folder) {
                 let shown = path.strip_prefix(folder).unwrap_or(&path).to_owned();

@@ -14,6 +14,51 @@ pub fn find(folder: &Path) -> Option<PathBuf> {
     NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
+/// Settings that a file of another server has, as ours.
+#[derive(Clone, Debug, Default)]
+pub struct ForeignSettings {
+    /// Options and lists of tables.
+    pub values: serde_json::Map<String, serde_json::Value>,
+    /// What of the file has no effect, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// A file that is named as one of settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// Its path.
+    pub path: &'a Path,
+    /// How the user calls it.
+    pub shown: &'a Path,
+    /// Whether the command line names it, not the environment.
+    pub by_command_line: bool,
+}
+
+/// Reads a file of another server; returns `None` if it is none.
+///
+/// Errors: a line that says where and what is wrong.
+pub type ReadForeign<'a> = dyn Fn(Named<'_>) -> Option<Result<ForeignSettings, String>> + 'a;
+
+/// Reads a file that somebody named, of whatever server, into `settings`. Adds what has no effect to `warnings`.
+///
+/// Errors: as for [`read`].
+pub(crate) fn read_named(
+    named: Named<'_>,
+    foreign: &ReadForeign<'_>,
+    settings: &mut Settings,
+    warnings: &mut Vec<String>,
+) -> Result<(), Wrong> {
+    let origin = Origin::File(named.shown.to_owned());
+    match foreign(named) {
+        None => read(named.path, named.shown, settings),
+        Some(Err(reason)) => Err(Wrong { origin: Origin::Default, name: "config".to_owned(), reason }),
+        Some(Ok(found)) => {
+            warnings.extend(found.warnings);
+            found.values.iter().try_for_each(|(key, value)| settings.set_json(key, value, origin.clone()))
+        }
+    }
+}
+
 /// Reads a file into `settings`. `shown` is how the user calls it.
 ///
 /// Errors: it cannot be read, is not what its ending says, or holds a wrong setting.
@@ -38,7 +83,7 @@ pub fn read(path: &Path, shown: &Path, settings: &mut Settings) -> Result<(), Wr
         Some("json") => serde_json::from_str(text).map_err(|error| error.to_string()),
         _ => {
             let reason = "must end in .toml, .yaml, .yml or .json, and have anygate's own settings, as `anygate config \
-                          --print` shows them";
+                          --print` shows them, or be a file of uWSGI, gunicorn, Unit, mod_wsgi or Paste, or a Procfile";
             return Err(fail(reason.to_owned()));
         }
     };

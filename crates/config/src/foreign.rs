@@ -1,11 +1,12 @@
 //! Options of other servers, which users type here out of habit, and what to use instead. A table: gunicorn, uWSGI, uvicorn,
 //! waitress, hypercorn and granian. Names that mean the same here are not in it; an option that is the same under another name
 //! has that name in its own row ([`Opt::foreign_names`](options::Opt::foreign_names)).
+//! Importers of the files of other servers read all of it, too.
 //!
 //! In texts `{workers}` is the name of an option in the form of the place where it is to be set, and
 //! `{concurrency=gevent}` an option with its value.
 
-use crate::options;
+use crate::options::{self, Opt};
 
 /// What to use instead.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +39,9 @@ const DAEMON: Instead =
     Nothing("anygate stays in the foreground; let systemd, a container or `nohup anygate ... &` run it");
 const OTHER_FILE: Instead =
     Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
+const PASTE: Instead =
+    Use("the argument APP, as in `anygate 'paste.deploy:loadapp(\"config:/path/to/production.ini\")'`");
 const MODULE: Instead = Use("the argument APP, as in `anygate myapp:app`");
-const VIRTUALENV: Instead = Use("the anygate that is installed there: ENV/bin/anygate");
 const CIPHERS: Instead = Nothing("TLS 1.2 and 1.3 with their strong ciphers are always used");
 const ASGI: Instead = Nothing("it is for ASGI; anygate serves WSGI applications");
 const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `NAME=value anygate ...`");
@@ -102,12 +104,8 @@ const TABLE: &[(&[&str], Instead)] = &[
     // The application.
     (&["wsgi_file", "file", "module", "wsgi", "wsgi_app", "callable", "application", "target"], MODULE),
     (&["factory", "call"], Use("the argument APP with parentheses, as in `anygate 'myapp:create_app()'`")),
-    (&["home", "virtualenv", "venv", "pyhome", "H"], VIRTUALENV),
-    (&["env", "env_file", "env_files", "raw_env", "e"], ENVIRONMENT),
-    (
-        &["paste", "paster", "raw_paste_global_conf", "paste_config"],
-        Use("a module of your own that calls paste.deploy.loadapp, as APP"),
-    ),
+    (&["env_file", "env_files"], ENVIRONMENT),
+    (&["paste", "paster", "raw_paste_global_conf", "paste_config"], PASTE),
     (
         &[
             "interface",
@@ -297,9 +295,158 @@ const TABLE: &[(&[&str], Instead)] = &[
         Always("what the application prints goes where anygate's own output goes"),
     ),
     (&["spew"], Use("{profiler}")),
+    // uWSGI's own.
+    (
+        &[
+            "ignore_sigpipe",
+            "ignore_write_errors",
+            "disable_write_exception",
+            "write_errors_tolerance",
+            "write_errors_exception_only",
+        ],
+        Always("a client that leaves is no error of the application"),
+    ),
+    (
+        &[
+            "so_keepalive",
+            "tcp_nodelay",
+            "no_defer_accept",
+            "freebind",
+            "http_manage_expect",
+            "honour_range",
+            "reaper",
+        ],
+        Always("it is done without an option"),
+    ),
+    (
+        &["static_gzip", "static_gzip_all", "static_gzip_dir", "static_gzip_ext", "static_gzip_prefix"],
+        Always("files that were compressed before, such as a.css.gz, are sent to clients that accept them"),
+    ),
+    (&["harakiri_verbose"], Always("the stack of a request that takes too long is logged")),
+    (&["wsgi_env_behaviour", "wsgi_env_behavior"], Always("each request has an environ of its own")),
+    (
+        &[
+            "master_as_root",
+            "drop_after_init",
+            "drop_after_apps",
+            "no_initgroups",
+            "immediate_uid",
+            "immediate_gid",
+        ],
+        Always("the supervisor keeps its privileges, and workers have those of {user}"),
+    ),
+    (
+        &[
+            "py_executable",
+            "py_sys_executable",
+            "py_programname",
+            "binary_path",
+            "no_default_app",
+            "autoload",
+            "no_server",
+        ],
+        Always("anygate runs in Python"),
+    ),
+    (&["catch_exceptions"], Use("{debug}, for clients on this machine")),
+    (&["py_tracebacker"], Use("`anygate ctl stacks`, with {admin}")),
+    (&["master_fifo"], Use("`anygate ctl`, with {admin}")),
+    (&["log_reopen", "touch_logreopen"], Use("`kill -USR1`, which opens logs anew")),
+    (&["touch_logrotate", "log_truncate"], Use("{log_rotate_size} or {log_rotate_interval}")),
+    (&["log_encoder", "log_req_encoder"], Use("{access_log_format=json}")),
+    (&["error_page_403", "error_page_404", "error_page_500"], Use("{error_pages=DIR}")),
+    (&["http_auto_gzip"], Use("{compression}")),
+    (&["ini_paste", "ini_paste_logged", "paste_logger", "pecan"], PASTE),
+    (
+        &[
+            "import",
+            "pyimport",
+            "py_import",
+            "python_import",
+            "shared_import",
+            "shared_pyimport",
+            "eval",
+            "pyrun",
+            "pyargv",
+        ],
+        Nothing("the application imports and runs what it needs"),
+    ),
+    (
+        &[
+            "sharedarea",
+            "queue",
+            "locks",
+            "lock_engine",
+            "signal",
+            "timer",
+            "rbtimer",
+            "cache_store",
+            "py_sharedarea",
+        ],
+        Nothing("it is for functions of the module uwsgi"),
+    ),
+    (
+        &[
+            "chroot",
+            "cgroup",
+            "namespace",
+            "unshare",
+            "jailed",
+            "limit_nproc",
+            "ksm",
+            "never_swap",
+            "pivot_root",
+        ],
+        Nothing("systemd or a container confines processes"),
+    ),
+    (&["idle", "cheap", "die_on_idle"], Nothing("workers do not end while nobody sends requests")),
+    (
+        &["route", "route_uri", "route_host", "route_run", "final_route"],
+        Nothing("the application routes requests"),
+    ),
+    (
+        &[
+            "subscribe_to",
+            "fastrouter",
+            "legion",
+            "zerg",
+            "carbon",
+            "snmp",
+            "vhost",
+            "emperor_stats",
+            "vassals_dir",
+        ],
+        Nothing("one server serves one application"),
+    ),
+    (&["skip_atexit", "skip_atexit_teardown"], Nothing("a worker ends as a program of Python does")),
     // Settings.
     (&["ini", "xml", "yaml", "json", "x", "config_file", "settings", "conf"], OTHER_FILE),
 ];
+
+/// What corresponds to an option of another server.
+#[derive(Clone, Debug)]
+pub enum Counterpart {
+    /// This option has the same meaning.
+    Same(&'static Opt),
+    /// Something that has the same effect, as a file of settings has it.
+    Instead(String),
+    /// The effect is always there, for this reason.
+    Always(String),
+    /// There is nothing like it, for this reason.
+    Nothing(String),
+}
+
+/// Returns what corresponds to an option of another server, if it is known. `name` has `_` between words.
+pub fn counterpart(name: &str) -> Option<Counterpart> {
+    if let Some(option) = options::OPTIONS.iter().find(|option| option.foreign_names.contains(&name)) {
+        return Some(Counterpart::Same(option));
+    }
+    let (_, instead) = TABLE.iter().find(|(names, _)| names.contains(&name))?;
+    Some(match *instead {
+        Use(text) => Counterpart::Instead(filled(text, Form::Key)),
+        Always(text) => Counterpart::Always(filled(text, Form::Key)),
+        Nothing(text) => Counterpart::Nothing(filled(text, Form::Key)),
+    })
+}
 
 /// Returns what to use instead of an option of another server, as the end of a sentence. `name` has `_` between words.
 pub(crate) fn hint(name: &str, form: Form) -> Option<String> {

@@ -22,6 +22,7 @@ const HEAD_ALL: &str = "       anygate ctl reload        or: scale N, status, st
        anygate cgi APP           handle one request of a CGI server
        anygate web2py init       write handler files into a web2py site
        anygate cert --self-signed  create a certificate for testing HTTPS
+       anygate import FILE       show the settings of another server as anygate's
 ";
 
 /// Returns the text of `--help`, which fits on a screen.

@@ -36,8 +36,9 @@ pub mod text;
 mod units;
 pub mod value;
 
-pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse};
+pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse, parse_with};
 pub use control::{Order, WorkerStage};
+pub use foreign::{Counterpart, counterpart};
 pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MessageForm};
 pub use plan::Plan;
 pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};

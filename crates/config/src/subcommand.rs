@@ -71,6 +71,19 @@ Usage: anygate ctl COMMAND [--admin ADDRESS] [--admin-token-file FILE]
 ",
     ),
     (
+        "import",
+        "\
+anygate import shows the settings of another server as settings of anygate.
+
+Usage: anygate import FILE             show it as anygate.toml, with what became of each option
+       anygate import -- COMMAND...    the same for a command line, such as gunicorn -w 4 app:app
+
+FILE: of uWSGI (.ini, .xml, .yaml, .json, or FILE:SECTION), gunicorn (gunicorn.conf.py, which is run),
+Unit (unit.json), mod_wsgi (Apache's .conf), Paste (.ini), or a Procfile.
+COMMAND: gunicorn, uwsgi, waitress-serve, mod_wsgi-express or uvicorn with its arguments.
+",
+    ),
+    (
         "servers",
         "\
 anygate servers lists the servers that -s accepts, and what each supports.
@@ -96,7 +109,7 @@ pub(crate) fn help(arguments: &VecDeque<OsString>) -> Option<String> {
         return None;
     }
     let mut text = (*text).to_owned();
-    if !matches!(*name, "cert" | "servers") {
+    if !matches!(*name, "cert" | "import" | "servers") {
         let _ = write!(text, "\n{OPTIONS}");
     }
     Some(text)
@@ -123,10 +136,10 @@ pub(crate) fn refuse_foreign(arguments: &VecDeque<OsString>, folder: &Path) -> O
     if ends(&[".toml", ".yaml", ".yml", ".json"]) {
         return Some(format!("{word:?} is a file of settings: write anygate --config {word}"));
     }
-    if ends(&[".ini", ".xml", ".cfg", ".conf"]) {
+    if ends(&[".ini", ".xml", ".cfg", ".conf", ".conf.py"]) || word == "Procfile" {
         return Some(format!(
-            "{word:?} is no application, and settings of other servers are not read: name the application, \
-             as in anygate myapp:app"
+            "{word:?} is a file of settings of another server: write anygate --config {word}, or anygate import {word} \
+             to see them as anygate's"
         ));
     }
     if word == "servers" {
@@ -174,7 +187,8 @@ mod tests {
             ("reload", "anygate ctl reload"),
             ("help", "anygate --help"),
             ("anygate.toml", "anygate --config anygate.toml"),
-            ("uwsgi.ini", "name the application"),
+            ("uwsgi.ini", "anygate --config uwsgi.ini"),
+            ("gunicorn.conf.py", "anygate import gunicorn.conf.py"),
         ] {
             let message = refuse_foreign(&words(line), folder).expect(line);
             assert!(message.contains(instead), "{message}");

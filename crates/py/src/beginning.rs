@@ -9,9 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anygate_config::{Command, Plan, parse};
+use anygate_config::{Command, Exit, Plan, parse_with};
 use anygate_supervisor::ServiceManager;
 use pyo3::prelude::*;
+
+use crate::foreign::Interpreter;
 
 /// Command line, environment and folder.
 #[derive(Clone, Debug)]
@@ -19,21 +21,33 @@ pub(crate) struct Beginning {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(OsString, OsString)>,
     pub(crate) folder: PathBuf,
+    /// What runs settings of another server that are a program.
+    pub(crate) interpreter: Interpreter,
 }
 
 impl Beginning {
     /// The beginning of this process.
     ///
     /// Errors: its folder cannot be used.
-    pub(crate) fn new(arguments: Vec<OsString>) -> io::Result<Beginning> {
-        Ok(Beginning { arguments, environment: env::vars_os().collect(), folder: folder()? })
+    pub(crate) fn new(arguments: Vec<OsString>, interpreter: Interpreter) -> io::Result<Beginning> {
+        Ok(Beginning { arguments, environment: env::vars_os().collect(), folder: folder()?, interpreter })
+    }
+
+    /// Reads the command line, the environment and the files of settings, of whatever server.
+    ///
+    /// Errors: what is wrong with them.
+    pub(crate) fn parse(&self) -> Result<Command, Exit> {
+        parse_with(self.arguments.clone(), &self.environment, &self.folder, &|named| {
+            let around = self.interpreter.around(&self.environment, &self.folder, named.by_command_line);
+            crate::foreign::settings(named.shown, &around)
+        })
     }
 
     /// Reads the settings anew.
     ///
     /// Errors: what is wrong with them.
     pub(crate) fn read(&self) -> Result<Plan, String> {
-        match parse(self.arguments.clone(), &self.environment, &self.folder) {
+        match self.parse() {
             Ok(Command::Serve(plan, warnings)) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 Ok(*plan)

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use anygate_config::{BindAddress, Command, Plan, Protocol, parse};
+use anygate_config::{BindAddress, Command, Plan, Protocol};
 use anygate_server::Tickets;
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{APPLICATION_FAILED, PidFile, Reaping, Supervisor, sockets};
@@ -18,6 +18,7 @@ use pyo3::types::PyDict;
 
 use crate::assistant::Assistant;
 use crate::beginning::{Activation, Beginning};
+use crate::foreign::Interpreter;
 use crate::identity::{change_folder, whom};
 use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
@@ -31,7 +32,11 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(error) = standard_streams::open_missing() {
         return complain(&Refusal::machine(format!("cannot open /dev/null: {error}")));
     }
-    let beginning = match Beginning::new(arguments) {
+    let interpreter = match Interpreter::find(py) {
+        Ok(interpreter) => interpreter,
+        Err(error) => return complain(&Refusal::machine(error.to_string())),
+    };
+    let beginning = match Beginning::new(arguments, interpreter) {
         Ok(beginning) => beginning,
         Err(error) => {
             return complain(&Refusal::machine(format!("the current directory cannot be used: {error}")));
@@ -40,8 +45,7 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(refusal) = end_with_parent(py) {
         return complain(&refusal);
     }
-    let parsed = parse(beginning.arguments.clone(), &beginning.environment, &beginning.folder);
-    let ended = match parsed {
+    let ended = match beginning.parse() {
         Ok(command) => obey(py, command, beginning),
         Err(exit) => Err(Refusal(exit.code, exit.message)),
     };
@@ -52,6 +56,12 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
 fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, Refusal> {
     match command {
         Command::Show(text) => Ok(show(&text)),
+        Command::Import(words) => {
+            let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
+            let around = beginning.interpreter.around(&beginning.environment, &beginning.folder, true);
+            let imported = anygate_migrate::import(&words, &around);
+            imported.map(|found| show(&found.toml())).map_err(|refused| Refusal::usage(refused.to_string()))
+        }
         Command::Serve(plan, warnings) => {
             for warning in warnings {
                 eprintln!("anygate: warning: {warning}");

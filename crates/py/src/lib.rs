@@ -17,6 +17,7 @@ mod cgi;
 mod control;
 mod cron;
 mod embedded;
+mod foreign;
 mod identity;
 mod interpreter;
 mod launch;

@@ -35,12 +35,15 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
 ///
 /// Errors: what the importer and the application's own code raise.
 pub(crate) fn import(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
+    let ApplicationPlan { target, pythonpath, virtualenv, env, .. } = &plan.application;
+    if !env.is_empty() || virtualenv.is_some() {
+        py.import("anygate.importer")?.call_method1("prepare", (env.clone(), virtualenv))?;
+    }
     // What the application imports must be patched by then.
     greenlets(py, plan, "patch")?;
     if plan.application.uwsgi_module {
         py.import("anygate.uwsgi")?.call_method0("register")?;
     }
-    let ApplicationPlan { target, pythonpath, .. } = &plan.application;
     let loaded = py.import("anygate.importer")?.call_method1("load", (target, pythonpath))?.unbind();
     if plan.application.preload {
         greenlets(py, plan, "imported")?;

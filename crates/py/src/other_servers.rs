@@ -125,6 +125,8 @@ fn describe(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal
         "target": application.target,
         "chdir": application.chdir,
         "pythonpath": application.pythonpath,
+        "virtualenv": application.virtualenv,
+        "env": application.env,
         "profiler": application.profiler,
         "local_hosts": plan.local_hosts(),
         "protocol": (*protocol != Protocol::Http).then(|| protocol.scheme()),

@@ -71,6 +71,27 @@ rows! {
         help: "directory to add to Python's module search path (repeatable)",
         ..APPLICATION
     },
+    VIRTUALENV: Option<PathBuf> = Opt {
+        name: "virtualenv",
+        foreign_names: &["home", "venv", "pyhome", "H"],
+        kind: Kind::Path,
+        metavar: "DIR",
+        help: "virtual environment whose packages the application uses",
+        details: "Its packages come before those of the environment in which anygate is installed. It must be of the same \
+                  version of Python.",
+        ..APPLICATION
+    },
+    ENV: Vec<String> = Opt {
+        name: "env",
+        foreign_names: &["raw_env", "e"],
+        kind: Kind::List,
+        metavar: "NAME=VALUE",
+        help: "environment variable of the application (repeatable)",
+        details: "Set in each worker before the application is imported, in place of what the environment has. Jobs have \
+                  `environment` of their own. Everybody on the machine can see a value on the command line, and \
+                  `anygate config --print` shows it: give secrets in the environment.",
+        ..APPLICATION
+    },
     PRELOAD: bool = Opt {
         name: "preload",
         foreign_names: &["preload_app"],

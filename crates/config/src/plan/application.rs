@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::Reader;
 use crate::grammar;
+use crate::invalid::Invalid;
 use crate::options;
 use crate::settings::Wrong;
 
@@ -28,6 +29,10 @@ pub struct ApplicationPlan {
     pub chdir: Option<PathBuf>,
     /// Folders to look for modules in.
     pub pythonpath: Vec<PathBuf>,
+    /// Virtual environment whose packages the application uses.
+    pub virtualenv: Option<PathBuf>,
+    /// Variables that are set in the environment of the application.
+    pub env: Vec<(String, String)>,
     /// Import before forking.
     pub preload: bool,
     /// `import uwsgi` finds uWSGI's functions for WebSockets.
@@ -57,6 +62,8 @@ impl ApplicationPlan {
             profiler: read.path(options::PROFILER),
             chdir: web2py.clone().or_else(|| read.path(options::CHDIR)),
             pythonpath: read.get(options::PYTHONPATH).iter().map(|path| read.folder.join(path)).collect(),
+            virtualenv: read.path(options::VIRTUALENV),
+            env: read.each(options::ENV, variable)?,
             preload: read.get(options::PRELOAD),
             uwsgi_module: read.get(options::UWSGI_MODULE),
             debug: read.get(options::DEBUG),
@@ -73,6 +80,16 @@ impl ApplicationPlan {
     /// Where the application lives.
     pub(super) fn home<'a>(&'a self, read: &Reader<'a>) -> &'a Path {
         self.chdir.as_deref().unwrap_or(read.folder)
+    }
+}
+
+/// Reads `NAME=VALUE`.
+fn variable(text: &str) -> Result<(String, String), Invalid> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err(Invalid::Form("must be NAME=VALUE")),
     }
 }
 

@@ -1,0 +1,450 @@
+//! NGINX Unit: `unit.json`, as its control API shows it. Of several applications one is served.
+
+use serde_json::{Map, Value, json};
+
+use crate::address::{plain, proxies};
+use crate::draft::{Draft, Entry, Position, Refused, Verdict};
+
+/// Whether a table is Unit's.
+pub(crate) fn is_unit(text: &str) -> bool {
+    let table: Result<Value, _> = serde_json::from_str(&without_comments(text));
+    table.is_ok_and(|table| table.get("listeners").is_some() && table.get("uwsgi").is_none())
+}
+
+struct Unit<'a> {
+    text: &'a str,
+    shown: &'a str,
+    draft: Draft,
+}
+
+/// Imports a file.
+pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
+    let position = Position::whole(shown);
+    let root: Value = serde_json::from_str(&without_comments(text))
+        .map_err(|error| position.refuse(format_args!("is not JSON: {error}")))?;
+    let Value::Object(root) = root else { return Err(position.refuse("it must be a table with listeners")) };
+    let mut unit = Unit { text, shown, draft: Draft::default() };
+    let applications = table(root.get("applications"));
+    let name = served(&root, &applications);
+    for (key, value) in &root {
+        match key.as_str() {
+            "listeners" => unit.listeners(&table(Some(value)))?,
+            "routes" => unit.routes(value)?,
+            "applications" => {
+                for (each, settings) in &applications {
+                    if Some(each) == name.as_ref() {
+                        unit.application(each, &table(Some(settings)))?;
+                    } else {
+                        let entry = unit.entry("applications", each, &json!("..."));
+                        unit.draft
+                            .missing(&entry, "one application is served: start another anygate for this one");
+                    }
+                }
+            }
+            "settings" => unit.settings(&table(Some(value)))?,
+            "access_log" => unit.access_log(value)?,
+            _ => {
+                let entry = unit.entry("", key, value);
+                unit.draft.missing(&entry, "anygate has nothing like it");
+            }
+        }
+    }
+    Ok(unit.draft)
+}
+
+fn table(value: Option<&Value>) -> Map<String, Value> {
+    value.and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// The first application that a listener or a route passes requests to.
+fn served(root: &Map<String, Value>, applications: &Map<String, Value>) -> Option<String> {
+    let mut passes = Vec::new();
+    for part in ["listeners", "routes"] {
+        if let Some(value) = root.get(part) {
+            collect(value, &mut passes);
+        }
+    }
+    let named = passes.iter().filter_map(|pass| pass.strip_prefix("applications/"));
+    let mut named = named.map(|name| name.split('/').next().unwrap_or_default().to_owned());
+    named.find(|name| applications.contains_key(name)).or_else(|| applications.keys().next().cloned())
+}
+
+fn collect(value: &Value, passes: &mut Vec<String>) {
+    match value {
+        Value::Object(table) => {
+            for (key, value) in table {
+                match (key.as_str(), value) {
+                    ("pass", Value::String(pass)) => passes.push(pass.clone()),
+                    (_, value) => collect(value, passes),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, passes)),
+        _ => {}
+    }
+}
+
+/// Unit accepts comments as in JavaScript.
+fn without_comments(text: &str) -> String {
+    let mut all = String::new();
+    let mut characters = text.chars().peekable();
+    let mut is_text = false;
+    while let Some(c) = characters.next() {
+        match (is_text, c, characters.peek()) {
+            (true, '\\', _) => {
+                all.push(c);
+                all.extend(characters.next());
+                continue;
+            }
+            (false, '/', Some('/')) => {
+                while characters.next_if(|c| *c != '\n').is_some() {}
+                continue;
+            }
+            (false, '/', Some('*')) => {
+                let mut before = ' ';
+                for c in characters.by_ref() {
+                    if c == '\n' {
+                        all.push(c);
+                    }
+                    if before == '*' && c == '/' {
+                        break;
+                    }
+                    before = c;
+                }
+                continue;
+            }
+            (_, '"', _) => is_text = !is_text,
+            _ => {}
+        }
+        all.push(c);
+    }
+    all
+}
+
+impl Unit<'_> {
+    /// An option below a part of the file, such as `applications.blog`.
+    fn entry(&self, part: &str, key: &str, value: &Value) -> Entry {
+        let quoted = Value::from(key).to_string();
+        // Behind the part that it belongs to.
+        let from = part
+            .split('.')
+            .filter(|name| !name.is_empty())
+            .fold(0, |from, name| self.position(&Value::from(name).to_string(), from));
+        let at = self.position(&quoted, from);
+        let line = self.text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+        let shown = match value {
+            Value::Object(_) => "{...}".to_owned(),
+            other => other.to_string(),
+        };
+        let name = if part.is_empty() { key.to_owned() } else { format!("{part}.{key}") };
+        Entry {
+            position: Position::line(self.shown, line),
+            key: key.replace('-', "_"),
+            value: value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            typed: format!("{name}: {shown}"),
+        }
+    }
+
+    fn position(&self, quoted: &str, from: usize) -> usize {
+        let rest = self.text.get(from..).unwrap_or_default();
+        rest.find(quoted).map_or(from, |at| from + at)
+    }
+
+    fn listeners(&mut self, listeners: &Map<String, Value>) -> Result<(), Refused> {
+        for (address, settings) in listeners {
+            let settings = table(Some(settings));
+            let entry = self.entry("listeners", address, &json!("..."));
+            let has_tls = settings.contains_key("tls");
+            let bind = plain(address, str::to_owned);
+            let bind = if has_tls { format!("https://{bind}") } else { bind };
+            self.draft.map(&entry, "bind", json!([bind]))?;
+            for (key, value) in &settings {
+                let entry = self.entry(&format!("listeners.{address}"), key, value);
+                match key.as_str() {
+                    "pass" => self.draft.needless(&entry, "requests go to static files and the application"),
+                    "forwarded" => self.forwarded(&entry, value)?,
+                    "tls" => {
+                        let why = "certificates are files here: set ssl_certificate and ssl_private_key to those that \
+                                   were uploaded";
+                        self.draft.missing(&entry, why);
+                    }
+                    "backlog" => self.draft.map(&entry, "backlog", value.clone())?,
+                    _ => self.draft.missing(&entry, "anygate has nothing like it"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forwarded(&mut self, entry: &Entry, value: &Value) -> Result<(), Refused> {
+        let sources = match value.get("source") {
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(Value::as_str).flat_map(proxies).collect::<Vec<_>>()
+            }
+            Some(Value::String(source)) => proxies(source),
+            _ => Vec::new(),
+        };
+        self.draft.note(entry, Verdict::Mapped, &[("trusted_proxies", json!(sources))])
+    }
+
+    /// Steps of routes: static files have a counterpart.
+    fn routes(&mut self, routes: &Value) -> Result<(), Refused> {
+        let steps: Vec<Value> = match routes {
+            Value::Array(steps) => steps.clone(),
+            Value::Object(named) => named.values().filter_map(Value::as_array).flatten().cloned().collect(),
+            _ => Vec::new(),
+        };
+        for step in steps {
+            let action = table(step.get("action"));
+            let matching = table(step.get("match"));
+            let (key, value) = match action
+                .iter()
+                .find(|(key, _)| matches!(key.as_str(), "share" | "pass" | "return" | "proxy"))
+            {
+                Some((key, value)) => (key.as_str(), value.clone()),
+                None => ("action", Value::Null),
+            };
+            let entry = self.entry("routes", key, &value);
+            let only_paths = matching.keys().all(|key| key == "uri");
+            match key {
+                "pass" if only_paths => {
+                    self.draft.needless(&entry, "what is no static file goes to the application");
+                }
+                "share" if only_paths => self.share(&entry, &value, matching.get("uri"))?,
+                "share" => self.draft.missing(&entry, "static files are told apart by their paths only"),
+                "pass" => self.draft.missing(&entry, "one application is served, for all hosts and methods"),
+                "return" => {
+                    self.draft.missing(&entry, "redirects and fixed responses belong to the application")
+                }
+                _ => self.draft.missing(&entry, "anygate has nothing like it"),
+            }
+            for (key, value) in &action {
+                let entry = self.entry("routes", key, value);
+                match key.as_str() {
+                    "share" | "pass" | "return" | "proxy" => {}
+                    "index" => self.draft.map(&entry, "static_index", json!([entry.value]))?,
+                    "fallback" => {
+                        self.draft.note(&entry, Verdict::Mapped, &[("static_fall_through", json!(true))])?;
+                    }
+                    "location" => self.draft.missing(&entry, "redirects belong to the application"),
+                    "follow_symlinks" => {
+                        self.draft.map(&entry, "static_symlinks", json!(value == &json!(true)))?;
+                    }
+                    "response_headers" => {
+                        let fields = table(Some(value));
+                        let fields: Vec<_> = fields
+                            .iter()
+                            .map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default()))
+                            .collect();
+                        let how = "the fields are set in all responses";
+                        self.draft.change(&entry, &[("security_header", json!(fields))], how)?;
+                    }
+                    _ => self.draft.missing(&entry, "anygate has nothing like it"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `/www$uri`, for the paths that match.
+    fn share(&mut self, entry: &Entry, value: &Value, uri: Option<&Value>) -> Result<(), Refused> {
+        let shares: Vec<&str> = match value {
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+            value => value.as_str().into_iter().collect(),
+        };
+        let paths: Vec<&str> = match uri {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+            Some(value) => value.as_str().into_iter().collect(),
+            None => vec!["/*"],
+        };
+        let [share] = shares.as_slice() else {
+            self.draft.missing(entry, "each path is served from one directory");
+            return Ok(());
+        };
+        let mut found = Vec::new();
+        for path in paths {
+            let prefix = path.strip_suffix('*').unwrap_or(path).trim_end_matches('/');
+            let is_plain = !path.starts_with(['!', '~', '*']) && !prefix.contains('*');
+            let folder =
+                share.strip_suffix("$uri").map(|root| format!("{}{prefix}", root.trim_end_matches('/')));
+            match folder.filter(|folder| is_plain && !folder.contains('$')) {
+                Some(folder) => {
+                    let prefix = if prefix.is_empty() { "/" } else { prefix };
+                    found.push(format!("{prefix}={folder}"));
+                }
+                None => {
+                    let why = format!("{path:?} from {share:?} is no path below which a directory is served");
+                    self.draft.missing(entry, &why);
+                    return Ok(());
+                }
+            }
+        }
+        self.draft.map(entry, "static", json!(found))
+    }
+
+    fn application(&mut self, name: &str, settings: &Map<String, Value>) -> Result<(), Refused> {
+        let part = format!("applications.{name}");
+        if let Some(kind) = settings.get("type").and_then(Value::as_str)
+            && !kind.starts_with("python")
+        {
+            let entry = self.entry(&part, "type", &json!(kind));
+            return Err(entry.refuse("is no application of Python, and anygate serves only those"));
+        }
+        self.draft.folder =
+            settings.get("working_directory").and_then(Value::as_str).unwrap_or_default().to_owned();
+        for (key, value) in settings {
+            let entry = self.entry(&part, key, value);
+            let module = settings.get("module").and_then(Value::as_str).unwrap_or("wsgi");
+            match key.as_str() {
+                "type" => self.draft.needless(&entry, "anygate serves applications of Python"),
+                "module" | "callable" | "factory" => {
+                    let callable = settings.get("callable").and_then(Value::as_str).unwrap_or("application");
+                    let call = if settings.get("factory") == Some(&json!(true)) { "()" } else { "" };
+                    self.draft.map(&entry, "app", json!(format!("{module}:{callable}{call}")))?;
+                }
+                "path" => {
+                    let paths = match value {
+                        Value::Array(items) => items.clone(),
+                        item => vec![item.clone()],
+                    };
+                    let paths: Vec<_> =
+                        paths.iter().filter_map(Value::as_str).map(|path| self.draft.path(path)).collect();
+                    self.draft.map(&entry, "pythonpath", json!(paths))?;
+                }
+                "home" => self.draft.map(&entry, "virtualenv", json!(entry.value))?,
+                "working_directory" => self.draft.map(&entry, "chdir", json!(entry.value))?,
+                "prefix" => self.draft.map(&entry, "script_name", json!(entry.value))?,
+                "environment" => {
+                    let variables = table(Some(value));
+                    let variables: Vec<_> = variables
+                        .iter()
+                        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+                        .collect();
+                    self.draft.map(&entry, "env", json!(variables))?;
+                }
+                "threads" => self.draft.map(&entry, "threads", value.clone())?,
+                "user" | "group" => self.draft.map(&entry, key, value.clone())?,
+                "processes" => self.processes(&entry, value)?,
+                "limits" => self.limits(&part, &table(Some(value)))?,
+                "stderr" => self.draft.map(&entry, "error_log", json!(entry.value))?,
+                "protocol" if entry.value == "wsgi" => self.draft.needless(&entry, "anygate serves WSGI"),
+                "protocol" => self.draft.missing(&entry, "it is for ASGI; anygate serves WSGI applications"),
+                "targets" => {
+                    self.draft.missing(&entry, "one application is served: set app to the target's module")
+                }
+                _ => self.draft.missing(&entry, "anygate has nothing like it"),
+            }
+        }
+        if !settings.contains_key("threads") {
+            let entry = Entry {
+                position: Position::whole(self.shown),
+                typed: "threads: 1 (Unit's default)".to_owned(),
+                ..Entry::default()
+            };
+            self.draft.map(&entry, "threads", json!(1))?;
+        }
+        Ok(())
+    }
+
+    fn processes(&mut self, entry: &Entry, value: &Value) -> Result<(), Refused> {
+        match value {
+            Value::Object(table) => {
+                let number = |key: &str| table.get(key).and_then(Value::as_u64);
+                let most = number("max").unwrap_or(1).max(1);
+                let least = number("spare").unwrap_or(0).clamp(1, most);
+                let values = [("workers_min", json!(least)), ("workers_max", json!(most))];
+                match anygate_config::options::find("workers_max") {
+                    Some(_) => self.draft.note(entry, Verdict::Mapped, &values),
+                    None => self.draft.change(
+                        entry,
+                        &[("workers", json!(most))],
+                        "the number of workers is fixed",
+                    ),
+                }
+            }
+            value => self.draft.map(entry, "workers", value.clone()),
+        }
+    }
+
+    fn limits(&mut self, part: &str, limits: &Map<String, Value>) -> Result<(), Refused> {
+        for (key, value) in limits {
+            let entry = self.entry(&format!("{part}.limits"), key, value);
+            match key.as_str() {
+                "timeout" => self.draft.map(&entry, "request_timeout", value.clone())?,
+                "requests" => self.draft.map(&entry, "max_requests", value.clone())?,
+                _ => self.draft.missing(&entry, "anygate has nothing like it"),
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&mut self, settings: &Map<String, Value>) -> Result<(), Refused> {
+        for (key, value) in &table(settings.get("http")) {
+            let entry = self.entry("settings.http", key, value);
+            match key.as_str() {
+                "header_read_timeout" => self.draft.map(&entry, "header_timeout", value.clone())?,
+                "body_read_timeout" => self.draft.map(&entry, "body_timeout", value.clone())?,
+                "send_timeout" => self.draft.map(&entry, "write_timeout", value.clone())?,
+                "idle_timeout" => self.draft.map(&entry, "keepalive_timeout", value.clone())?,
+                "max_body_size" => self.draft.map(&entry, "body_max_bytes", value.clone())?,
+                "body_temp_path" => self.draft.map(&entry, "temp_dir", value.clone())?,
+                "server_version" if value == &json!(false) => {
+                    self.draft.map(&entry, "server_header", json!(""))?;
+                }
+                "server_version" => self.draft.needless(&entry, "Server names anygate"),
+                "static" => {
+                    let types = table(value.get("mime_types"));
+                    let mut all = Vec::new();
+                    for (kind, endings) in &types {
+                        let endings = match endings {
+                            Value::Array(items) => items.clone(),
+                            item => vec![item.clone()],
+                        };
+                        let endings = endings.iter().filter_map(Value::as_str);
+                        all.extend(
+                            endings.map(|ending| format!("{}={kind}", ending.trim_start_matches('.'))),
+                        );
+                    }
+                    self.draft.map(&entry, "static_types", json!(all))?;
+                }
+                _ => self.draft.missing(&entry, "anygate has nothing like it"),
+            }
+        }
+        for (key, value) in settings.iter().filter(|(key, _)| key.as_str() != "http") {
+            let entry = self.entry("settings", key, value);
+            self.draft.missing(&entry, "anygate has nothing like it");
+        }
+        Ok(())
+    }
+
+    fn access_log(&mut self, value: &Value) -> Result<(), Refused> {
+        let entry = self.entry("", "access_log", value);
+        match value {
+            Value::Object(table) => {
+                let path = table.get("path").and_then(Value::as_str).unwrap_or("-");
+                self.draft.change(&entry, &[("access_log", json!(path))], "lines have the format combined")
+            }
+            _ => self.draft.map(&entry, "access_log", json!(entry.value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_taken_out_and_lines_stay() {
+        let text = "{ // a \"x\"\n \"a\": \"http://b\", /* c\n d */ \"e\": 1 }";
+        let plain = without_comments(text);
+        assert_eq!(serde_json::from_str::<Value>(&plain).unwrap(), json!({"a": "http://b", "e": 1}));
+        assert_eq!(plain.matches('\n').count(), 2);
+    }
+
+    #[test]
+    fn applications_of_other_languages_are_refused() {
+        let text =
+            r#"{"listeners": {"*:80": {"pass": "applications/a"}}, "applications": {"a": {"type": "php"}}}"#;
+        assert!(file("unit.json", text).unwrap_err().0.contains("type: \"php\""));
+    }
+}

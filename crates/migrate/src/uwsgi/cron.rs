@@ -1,0 +1,74 @@
+//! uWSGI's jobs: `minute hour day month weekday command`, where -1 is any and -N every N.
+
+use anygate_config::quoting;
+use serde_json::{Value, json};
+
+/// Characters that a shell has a meaning for.
+const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', ')', '{', '}', '\n'];
+
+/// Returns a `[[cron]]` table.
+///
+/// Errors: what is wrong.
+pub(super) fn job(text: &str, number: usize, folder: &str) -> Result<Value, String> {
+    let mut fields = Vec::new();
+    let mut rest = text.trim_start();
+    for (name, min, max) in
+        [("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7)]
+    {
+        let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        fields.push(field(word, min, max).ok_or_else(|| format!("{word:?} is no {name}"))?);
+        rest = after.trim_start();
+    }
+    if rest.is_empty() {
+        return Err("has no command behind the five fields".to_owned());
+    }
+    let command = if rest.contains(SHELL) {
+        vec!["/bin/sh".to_owned(), "-c".to_owned(), rest.to_owned()]
+    } else {
+        quoting::split(rest).map_err(|_| "has a quotation without an end".to_owned())?
+    };
+    let program = command.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let mut table =
+        json!({ "name": format!("{name}-{number}"), "schedule": fields.join(" "), "command": command });
+    if !folder.is_empty()
+        && let Some(table) = table.as_object_mut()
+    {
+        table.insert("folder".to_owned(), Value::from(folder));
+    }
+    Ok(table)
+}
+
+fn field(word: &str, min: i64, max: i64) -> Option<String> {
+    match word.parse::<i64>().ok()? {
+        -1 => Some("*".to_owned()),
+        // Those that can be divided by it.
+        step if step < -1 => {
+            let fitting = (min..=max).filter(|number| number % step == 0).map(|number| number.to_string());
+            Some(fitting.collect::<Vec<_>>().join(",")).filter(|all| !all.is_empty())
+        }
+        number if (min..=max).contains(&number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_run_when_uwsgi_would_run_them() {
+        let table = job("0 0 -1 -1 -1 python3 web2py.py -Q -S welcome", 1, "").unwrap();
+        assert_eq!(table["schedule"], "0 0 * * *");
+        assert_eq!(table["command"], json!(["python3", "web2py.py", "-Q", "-S", "welcome"]));
+        assert_eq!(table["name"], "python3-1");
+        let table = job("-20 -12 -10 -1 5 echo a > b", 2, "/srv").unwrap();
+        assert_eq!(table["schedule"], "0,20,40 0,12 10,20,30 * 5");
+        assert_eq!(table["command"], json!(["/bin/sh", "-c", "echo a > b"]));
+        assert_eq!(table["folder"], "/srv");
+        for wrong in ["", "1 2 3 4", "60 0 -1 -1 -1 x", "a 0 -1 -1 -1 x", "0 0 -1 -1 -1", "0 0 -1 -1 -1 a 'b"]
+        {
+            assert!(job(wrong, 1, "").is_err(), "{wrong}");
+        }
+    }
+}
