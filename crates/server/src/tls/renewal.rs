@@ -2,6 +2,10 @@
 //! symbolic links point to new files, one after the other).
 
 use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anygate_config::CertificateSource;
 
 use super::Tls;
 use super::snapshot::{Snapshot, paths};
@@ -17,13 +21,20 @@ pub(crate) struct Renewal {
 
 impl Renewal {
     pub(crate) fn new(tls: &Tls) -> Renewal {
-        let paths = paths(&tls.0.plan);
-        let may = !paths.is_empty() && paths.iter().all(|path| File::open(path).is_ok());
+        let plan = &tls.0.plan;
+        let sources = plan.certificates.iter().flat_map(|source| match source {
+            CertificateSource::Files { certificate, key } => vec![certificate.clone(), key.clone()],
+            CertificateSource::Folder(folder) => vec![folder.clone()],
+        });
+        // A file that is not there at this moment may be about to be replaced.
+        let is_denied =
+            |path: PathBuf| File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+        let may = !sources.chain(paths(plan)).any(is_denied);
         if !may {
             // They were read before the worker gave its rights up.
             tracing::info!("workers cannot read the certificate files: send HUP when they have changed");
         }
-        Renewal { used: tls.0.snapshot.clone(), last: Snapshot::of(&tls.0.plan), may }
+        Renewal { used: tls.0.snapshot.clone(), last: Snapshot::of(plan), may }
     }
 
     /// To be called from time to time. Files that changed are read when they look the same twice: the
@@ -48,5 +59,48 @@ impl Renewal {
                 tracing::error!("the certificates have changed, but the old ones are kept: {error}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use anygate_config::TlsPlan;
+
+    use super::*;
+    use crate::tls::Tickets;
+
+    fn write_pair(folder: &Path) {
+        let pair = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("a.pem"), pair.cert.pem()).unwrap();
+        fs::write(folder.join("a.key"), pair.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn certificates_that_are_away_when_a_worker_starts_are_read_when_they_are_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = folder.path().join("pairs");
+        write_pair(&pairs);
+        let plan = TlsPlan {
+            certificates: vec![CertificateSource::Folder(pairs.clone())],
+            key_password_file: None,
+            client_ca: None,
+            client_cert_required: false,
+            alpn: Vec::new(),
+        };
+        let tls = Tls::load(&plan, &Tickets::new().unwrap()).unwrap();
+        let first = Arc::clone(&tls.0.current.lock());
+        fs::remove_dir_all(&pairs).unwrap();
+        let mut renewal = Renewal::new(&tls);
+        renewal.look(&tls);
+        assert!(Arc::ptr_eq(&first, &tls.0.current.lock()));
+        write_pair(&pairs);
+        renewal.look(&tls);
+        renewal.look(&tls);
+        assert!(!Arc::ptr_eq(&first, &tls.0.current.lock()));
     }
 }
