@@ -10,6 +10,7 @@ import sys
 came = []
 signal.signal(signal.SIGALRM, lambda number, frame: came.append("timer"))
 signal.signal(signal.SIGRTMIN + 3, lambda number, frame: came.append("asked"))
+signal.signal(signal.SIGUSR2, lambda number, frame: came.append("user"))
 subprocess.run([sys.executable, "-c", ""], check=True)
 
 

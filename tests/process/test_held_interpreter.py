@@ -10,13 +10,15 @@ from conftest import APPS
 APPLICATION = f"{APPS / 'held.py'}:application"
 
 
+@pytest.mark.parametrize("more", [[], ["--preload"]])
 @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
-def test_handlers_of_the_application_run(serve, concurrency):
-    served = serve(APPLICATION, "--concurrency", concurrency)
+def test_handlers_of_the_application_run(serve, concurrency, more):
+    served = serve(APPLICATION, "--concurrency", concurrency, *more)
     (worker,) = served.workers()
     served.get("/arm")
     os.kill(worker, signal.SIGRTMIN + 3)
-    served.wait_until(lambda: served.get("/").body == b"asked timer", "both handlers")
+    os.kill(worker, signal.SIGUSR2)
+    served.wait_until(lambda: served.get("/").body == b"asked timer user", "all handlers")
     assert served.workers() == [worker]
 
 

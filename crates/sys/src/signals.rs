@@ -134,13 +134,20 @@ pub enum Survivor {
 
 impl Signals {
     /// Keeps this process from being ended by signals that mean nothing to it. Programs that it starts are ended by them
-    /// as ever, since handlers do not survive exec. To be called before [`install`](Self::install).
+    /// as ever, since handlers do not survive exec. Handlers that an application has set before the fork of this process
+    /// stay. To be called before [`install`](Self::install).
     pub fn survive(who: Survivor) -> io::Result<()> {
         let timers = if who == Survivor::Supervisor { &TIMERS[..] } else { &[] };
         for &signal in WITHOUT_MEANING.iter().chain(timers) {
+            if is_handled(signal as libc::c_int) {
+                continue;
+            }
             set_handler(signal, SigHandler::Handler(note))?;
         }
         for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            if is_handled(number) {
+                continue;
+            }
             let handler = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
             // SAFETY: the handler does only what signal-safety(7) allows.
             if unsafe { libc::signal(number, handler) } == libc::SIG_ERR {
@@ -218,15 +225,28 @@ impl AsFd for Signals {
 /// signal-safety(7) allows.
 pub(crate) fn leave() {
     for number in 1..=LAST {
-        // SAFETY: the structure is plain data, for which zeros are valid.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: NULL changes nothing, and the structure is ours to be written.
-        let known = unsafe { libc::sigaction(number, ptr::null(), &raw mut action) } == 0;
-        if known && action.sa_sigaction == note as *const () as usize {
+        if handler(number) == Some(note as *const () as usize) {
             // SAFETY: a default action needs no function.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
     }
+}
+
+/// The address of what handles a signal; `None` for signals that do not exist. Safe in handlers.
+fn handler(number: libc::c_int) -> Option<libc::sighandler_t> {
+    // SAFETY: the structure is plain data, for which zeros are valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: NULL changes nothing, and the structure is ours to be written.
+    let known = unsafe { libc::sigaction(number, ptr::null(), &raw mut action) } == 0;
+    known.then_some(action.sa_sigaction)
+}
+
+/// Whether a function of somebody else handles a signal.
+fn is_handled(number: libc::c_int) -> bool {
+    let ours = [note as *const () as usize, note_if_sent as *const () as usize];
+    handler(number).is_some_and(|handler| {
+        handler != libc::SIG_DFL && handler != libc::SIG_IGN && !ours.contains(&handler)
+    })
 }
 
 /// The last signal, real-time signals included (signal(7)).
