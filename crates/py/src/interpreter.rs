@@ -30,6 +30,10 @@ pub(crate) fn say_goodbye(py: Python<'_>, patience: Duration) {
     if let Err(error) = run("threading", "_shutdown") {
         tracing::error!("cannot wait for threads of the application: {error}");
     }
+    // Its own function at exit stops it.
+    if let Err(error) = run("anygate.measuring", "save") {
+        tracing::error!("cannot save what coverage has measured: {error}");
+    }
     if let Err(error) = run("atexit", "_run_exitfuncs") {
         tracing::error!("a function registered with atexit failed: {error}");
     }
