@@ -237,8 +237,17 @@ class Options(PolicyOptions, total=False):
     redirect_https: Text | None
     """Plain HTTP port that redirects clients to HTTPS."""
 
-    workers: int | None
-    """Number of worker processes."""
+    workers: int | str | None
+    """Number of worker processes, or auto."""
+
+    workers_min: int | None
+    """Number of workers that stay when the load is low."""
+
+    workers_max: int | None
+    """Number of workers up to which more are started under load."""
+
+    workers_cool_down: float | str | None
+    """Time of lower load after which there are fewer workers."""
 
     threads: int | None
     """Number of application threads per worker."""
@@ -254,6 +263,12 @@ class Options(PolicyOptions, total=False):
 
     graceful_timeout: float | str | None
     """Maximum time for a stopping worker to finish its requests."""
+
+    reload_mode: Literal["beside", "rolling", None]
+    """How new workers replace old ones: beside, rolling."""
+
+    touch_reload: Texts | None
+    """File whose modification triggers a reload, as HUP does (repeatable)."""
 
     worker_timeout: float | str | None
     """Time without a sign of life after which a worker is replaced."""

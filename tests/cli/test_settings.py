@@ -101,7 +101,7 @@ def test_check_is_silent_about_good_settings(run, site):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("workers = 0", "anygate.toml: workers: 0 must be a whole number from 1 to 1024"),
+        ("workers = 0", "anygate.toml: workers: 0 must be auto, or a whole number from 1 to 1024"),
         ("wrokers = 2", "anygate.toml: wrokers: there is no such option; did you mean workers?"),
         ("workers = [1]", "anygate.toml: workers: must be a whole number"),
         ("port = 'http'", 'anygate.toml: port: "http" must be a whole number from 0 to 65535'),
@@ -145,7 +145,7 @@ def test_check_names_file_key_and_reason(run, site, text, message):
     [
         (["--wrokers", "2", "app:app"], {}, "unknown option --wrokers; did you mean --workers?"),
         (["--zzz", "app:app"], {}, "unknown option --zzz; anygate --help-all lists them"),
-        (["--workers", "none", "app:app"], {}, '--workers: "none" must be a whole number from 1 to 1024'),
+        (["--workers", "none", "app:app"], {}, '--workers: "none" must be auto, or a whole number from 1 to 1024'),
         (["--workers"], {}, "--workers needs a value"),
         (["app:app", "other:app"], {}, 'unexpected argument "other:app"'),
         (["--port", "70000", "app:app"], {}, '--port: "70000" must be a whole number from 0 to 65535'),
@@ -224,7 +224,7 @@ def test_a_file_in_another_encoding_is_refused_with_what_to_do(run, site, name, 
         (["--bind", "*:8000"], "write :8000"),
         (["--bind", "localhost"], "write localhost:8000"),
         (["--ip", "*"], "write 0.0.0.0"),
-        (["--workers", "auto"], "whole number from 1 to 1024; for one per processor"),
+        (["--workers", "max"], "for one per processor write auto"),
         (["--log-level", "warning"], "did you mean warn?"),
         (["--log-level", "INFO"], "did you mean info?"),
         (["--request-timeout", "30sec"], "write 30s"),

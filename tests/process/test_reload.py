@@ -3,10 +3,10 @@
 import os
 import shutil
 import signal
-import threading
 
 import pytest
 from conftest import APPS
+from load import Load
 from waiting import let_pass
 
 
@@ -49,36 +49,14 @@ class TestReload:
 
     def test_no_request_fails_under_load(self, serve, site, preload):
         served = serve("app:app", "--workers", "2", *preload)
-        stop, failures, answers = threading.Event(), [], []
-
-        def client(keep):
-            connection = None
-            while not stop.is_set():
-                try:
-                    connection = connection or served.connect()
-                    answer = connection.ask("GET", "/")
-                    answers.append(answer.text)
-                    if answer["connection"] == "close" or not keep:
-                        connection.close()
-                        connection = None
-                except Exception as error:
-                    failures.append(repr(error))
-                    connection = None
-
-        clients = [threading.Thread(target=client, args=(number % 2 == 0,)) for number in range(6)]
-        for thread in clients:
-            thread.start()
-        for version in range(2, 6):
-            write(site, version)
-            served.send_signal(signal.SIGHUP)
-            served.wait_for_log("reloaded: 2 new workers are serving", version - 1)
-            served.wait_until(lambda new=f"version {version}": answers.count(new) > 50, "responses of the new code")
-        stop.set()
-        for thread in clients:
-            thread.join()
-        assert failures == []
-        assert "version 5" in answers
-        assert len(answers) > 200
+        with Load(served) as load:
+            for version in range(2, 6):
+                write(site, version)
+                served.send_signal(signal.SIGHUP)
+                served.wait_for_log("reloaded: 2 new workers are serving", version - 1)
+                load.wait_for(50, f"version {version}")
+        assert load.failures == []
+        assert "version 1" in load.answers
 
     def test_a_request_in_flight_is_finished_by_the_old_worker(self, serve, site, gate, preload):
         served = serve("app:app", *preload)
@@ -323,3 +301,90 @@ def test_workers_of_a_template_are_children_of_the_supervisor_and_are_replaced(s
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded: 3 new workers are serving")
     assert served.terminate() == 0
+
+
+ROLLING = ["--reload-mode", "rolling"]
+#: A file of the same size in the same second is the same to the cache of byte code.
+UNCACHED = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.mark.parametrize("kind", [[], ["--preload"], GREENLETS, ["--preload", *GREENLETS]])
+def test_rolling_replaces_one_worker_after_another_and_no_request_fails(serve, site, kind):
+    served = serve("app:app", "--workers", "4", *ROLLING, *kind, environment=UNCACHED)
+    first, most = set(served.workers()), 0
+    write(site, 2)
+    with Load(served) as load:
+        load.wait_for(50)
+        served.send_signal(signal.SIGHUP)
+
+        def is_over():
+            nonlocal most
+            most = max(most, len(served.workers()))
+            return "reloaded: 4 new workers are serving" in served.log()
+
+        served.wait_until(is_over, "the end of the reload")
+        load.wait_for(50, "version 2")
+    assert load.failures == []
+    # Five workers' worth of memory, never more.
+    assert most == 5
+    served.wait_until(lambda: len(served.workers()) == 4, "the end of the old workers")
+    assert not first & set(served.workers())
+
+
+@pytest.mark.parametrize("kind", [[], ["--preload"]])
+def test_rolling_stops_at_code_that_does_not_import(serve, site, kind):
+    served = serve("app:app", "--workers", "3", *ROLLING, *kind, environment=UNCACHED)
+    first = served.workers()
+    write(site, 2, "broken!")
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("before it was ready: not reloaded, the old workers continue")
+    served.wait_until(lambda: served.workers() == first, "the old workers alone")
+    assert served.get().body == b"version 1"
+    write(site, 2)
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded: 3 new workers are serving")
+
+
+def test_rolling_stops_at_the_first_worker_that_does_not_get_ready(serve, site):
+    """The others serve until there are old ones again."""
+    served = serve("app:app", "--workers", "3", *ROLLING, environment=UNCACHED)
+    # The second one that imports it fails, and no other.
+    write(site, 2, "import os\ntry: os.rmdir('first')\nexcept OSError: os.rmdir('second')")
+    (site / "first").mkdir()
+    with Load(served) as load:
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("before it was ready: not reloaded, the old workers continue")
+        load.wait_for(20, "version 2")
+        write(site, 1)
+        served.wait_until(lambda: len(served.workers()) == 3, "three workers")
+        load.wait_for(20, "version 1")
+    assert load.failures == []
+
+
+def test_a_long_request_is_finished_while_others_roll(serve, site, gate):
+    served = serve("app:app", "--workers", "2", *ROLLING, environment=UNCACHED)
+    with served.connect() as connection:
+        connection.send(f"GET /slow?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for(1)
+        write(site, 2)
+        served.send_signal(signal.SIGHUP)
+        served.wait_until(lambda: served.get().text == "version 2", "new code")
+        gate.open()
+        assert connection.answer().text == "version 1"
+    served.wait_for_log("reloaded: 2 new workers are serving")
+
+
+@pytest.mark.parametrize("kind", [[], ["--preload"], GREENLETS])
+def test_a_file_that_is_touched_triggers_a_reload(serve, site, kind):
+    (site / "touched").write_text("")
+    served = serve("app:app", "--touch-reload", "touched", "--touch-reload", "later", *kind, environment=UNCACHED)
+    write(site, 2)
+    os.utime(site / "touched")
+    served.wait_for_log(f"{site / 'touched'} was touched")
+    served.wait_for_log("reloaded: 1 new workers are serving")
+    served.wait_until(lambda: served.get().text == "version 2", "new code")
+    write(site, 3)
+    (site / "later").write_text("")
+    served.wait_for_log("reloaded: 1 new workers are serving", 2)
+    served.wait_until(lambda: served.get().text == "version 3", "new code")
+    assert served.log().count("was touched") == 2

@@ -48,7 +48,6 @@ const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `N
 const LOG_CONFIG: Instead = Use("{error_log}, {log_level}, {access_log} and {access_log_format}");
 const STRICT: Instead = Nothing("requests that two servers could read differently are always refused");
 const HOOKS: Instead = Nothing("there are no hooks of the server; {on_error} is called for failed requests");
-const CHEAPER: Instead = Nothing("the number of workers is fixed; `anygate ctl scale N` changes it");
 
 /// Options of others that are none here: their names, with `_`, and what to use instead.
 const TABLE: &[(&[&str], Instead)] = &[
@@ -147,14 +146,13 @@ const TABLE: &[(&[&str], Instead)] = &[
             "reload_delay",
             "reload_paths",
             "py_autoreload",
-            "touch_reload",
-            "touch_chain_reload",
             "use_reloader",
             "noreload",
             "autoreload",
         ],
         RELOAD,
     ),
+    (&["touch_chain_reload"], Use("{touch_reload} with {reload_mode=rolling}")),
     (&["check_config", "show_config"], Use("`anygate config --check`")),
     (&["print_config", "dump_config"], Use("`anygate config --print`")),
     // Processes and threads.
@@ -178,16 +176,8 @@ const TABLE: &[(&[&str], Instead)] = &[
     (&["min_worker_lifetime"], Always("workers are replaced one after another")),
     (&["reload_on_as"], Use("{worker_memory_max}, which measures resident memory")),
     (
-        &[
-            "cheaper",
-            "cheaper_algo",
-            "cheaper_initial",
-            "cheaper_step",
-            "min_workers",
-            "max_workers",
-            "autoscale",
-        ],
-        CHEAPER,
+        &["cheaper_algo", "cheaper_step", "cheaper_overload", "autoscale"],
+        Use("{workers_min} and {workers_max}: the number of workers follows the load"),
     ),
     (
         &[

@@ -202,7 +202,7 @@ fn kind(kind: Kind) -> String {
         Kind::List => "list".to_owned(),
         Kind::Integer { min, max } if max > u64::MAX >> 2 => format!("whole number from {min}"),
         Kind::Integer { min, max } => format!("whole number, {min} to {max}"),
-        Kind::AutoInteger { max } => format!("auto, or whole number, 0 to {max}"),
+        Kind::AutoInteger { min, max } => format!("auto, or whole number, {min} to {max}"),
         Kind::AutoSize { max } => format!("auto, or size, 0 to {}", show_size(max)),
         Kind::Size { min, max } => format!("size, {} to {}", show_size(min), show_size(max)),
         Kind::Duration => "time".to_owned(),

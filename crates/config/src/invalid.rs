@@ -20,6 +20,13 @@ pub enum Invalid {
         /// Largest.
         max: u64,
     },
+    /// Not `auto`, nor a whole number in this range.
+    AutoInteger {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
     /// Not a number of bytes in this range.
     Size {
         /// Smallest.
@@ -75,6 +82,9 @@ impl fmt::Display for Invalid {
             Invalid::Flag => f.write_str("must be true or false"),
             Invalid::Choice(words) => write!(f, "must be one of {}", words.join(", ")),
             Invalid::Integer { min, max } => write!(f, "must be a whole number from {min} to {max}"),
+            Invalid::AutoInteger { min, max } => {
+                write!(f, "must be auto, or a whole number from {min} to {max}")
+            }
             Invalid::Size { min, max } => {
                 let (min, max) = (show_size(*min), show_size(*max));
                 write!(f, "must be a size such as 65536, 64K, 1M or 1G, from {min} to {max}")

@@ -39,7 +39,9 @@ pub mod value;
 pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse, parse_with};
 pub use control::{Order, WorkerStage};
 pub use foreign::{Counterpart, counterpart};
-pub use options::{ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MessageForm};
+pub use options::{
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MessageForm, ReloadMode,
+};
 pub use plan::Plan;
 pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};
 pub use plan::admin::{AdminPlan, StatsdPlan};
@@ -48,7 +50,7 @@ pub use plan::cron::{CronJob, CronPlan, CronTask, Overlap};
 pub use plan::log::{AccessLogFormat, LogPlan, LogTarget, RotatePlan, SyslogAddress};
 pub use plan::network::{Network, Source};
 pub use plan::origin::PageOrigin;
-pub use plan::process::{LimitsPlan, ProcessPlan};
+pub use plan::process::{LimitsPlan, ProcessPlan, ScalingPlan};
 pub use plan::server::{
     BodyRate, CallLimitsPlan, ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan,
 };

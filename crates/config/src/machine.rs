@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Returns the number of processors that this process may use, by its affinity and the limit of its cgroup.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Returns the bytes of memory that there are: of the machine, or of the cgroup if it has a smaller limit. `None` where the
 /// system does not say.
 pub(crate) fn memory() -> Option<u64> {

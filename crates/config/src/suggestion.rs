@@ -112,9 +112,7 @@ fn host(text: &str) -> Option<String> {
 
 fn count(text: &str, plain: &str) -> Option<String> {
     match plain {
-        "auto" | "max" | "cpu" | "cpus" | "all" | "%k" | "-1" => {
-            Some("for one per processor the shell knows the number: $(nproc)".to_owned())
-        }
+        "max" | "cpu" | "cpus" | "all" | "%k" | "-1" => Some("for one per processor write auto".to_owned()),
         // uWSGI's -w, and `-w` behind which the number was forgotten.
         _ if text.contains(':') || text.ends_with(".py") || text.ends_with(".wsgi") => {
             Some(format!("the application has no option before it: anygate {text}"))
@@ -223,7 +221,7 @@ mod tests {
             ("bind", "ws://localhost:80", "write localhost:80"),
             ("ip", "*", "0.0.0.0"),
             ("ip", "127.0.0.1:8000", "--port"),
-            ("workers", "auto", "$(nproc)"),
+            ("workers", "max", "write auto"),
             ("workers", "myapp:app", "anygate myapp:app"),
             ("log_level", "warning", "warn?"),
             ("log_level", "WARN", "warn?"),

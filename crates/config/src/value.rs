@@ -44,8 +44,9 @@ impl Kind {
             Kind::AutoInteger { .. } | Kind::AutoSize { .. } if text == "auto" => {
                 Ok(Value::Text(text.to_owned()))
             }
-            Kind::AutoInteger { max } => in_range(plain_number(text), 0, max)
-                .ok_or(Invalid::Form("must be auto, or a whole number that is not too large")),
+            Kind::AutoInteger { min, max } => {
+                in_range(plain_number(text), min, max).ok_or(Invalid::AutoInteger { min, max })
+            }
             Kind::AutoSize { max } => in_range(size(text), 0, max)
                 .ok_or(Invalid::Form("must be auto, or a size such as 65536, 64K or 1G")),
             Kind::Size { min, max } => in_range(size(text), min, max).ok_or(Invalid::Size { min, max }),

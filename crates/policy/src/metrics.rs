@@ -347,6 +347,11 @@ impl Totals {
         (cell..=cell + BOUNDS.len()).map(|cell| self.get(cell)).collect()
     }
 
+    /// The sum of a histogram's observations, in microseconds.
+    pub fn micros(&self, cell: usize) -> u64 {
+        self.get(cell + BOUNDS.len() + 1)
+    }
+
     /// Every counter and gauge with its labels, and every histogram once, each with its first cell.
     pub fn samples(&self) -> impl Iterator<Item = Sample> {
         let mut at = 0;
@@ -395,7 +400,7 @@ impl Totals {
             let _ = writeln!(text, "anygate_{name}_bucket{{le=\"{}\"}} {count}", seconds(*bound));
         }
         count += self.get(at + BOUNDS.len());
-        let sum = seconds(self.get(at + BOUNDS.len() + 1));
+        let sum = seconds(self.micros(at));
         let _ = writeln!(
             text,
             "anygate_{name}_bucket{{le=\"+Inf\"}} {count}\nanygate_{name}_sum {sum}\nanygate_{name}_count {count}"

@@ -43,7 +43,7 @@ impl Server {
         let settings = settings::from_keywords(options)?;
         let plan = Plan::check(&settings, &env::current_dir()?)
             .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
-        if plan.workers > 1 {
+        if plan.workers_max() > 1 {
             let message = "workers: a Server is one worker inside this process; anygate.serve() starts more";
             return Err(PyValueError::new_err(message));
         }

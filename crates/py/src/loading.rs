@@ -95,7 +95,7 @@ pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>
 
 /// Makes the bridge to the callable of a worker.
 pub(crate) fn runner(py: Python<'_>, callable: Py<PyAny>, plan: &Plan) -> PyResult<Runner> {
-    let multiprocess = plan.workers > 1;
+    let multiprocess = plan.workers_max() > 1;
     Ok(match plan.server.concurrency {
         Concurrency::Threads => {
             let application = wsgi(py, callable, plan, multiprocess, false)?;

@@ -22,7 +22,7 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
         return Ok(None);
     }
     let surroundings = Surroundings {
-        processes: plan.workers.saturating_mul(2).max(PROCESSES_MIN),
+        processes: plan.workers_max().saturating_mul(2).max(PROCESSES_MIN),
         // A thread that waits for another's response serves no request; greenlets do not even begin.
         waiting_max: match plan.server.concurrency {
             Concurrency::Threads => plan.server.threads.saturating_sub(1),

@@ -38,6 +38,10 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
         "open_files_max",
         &mut kept,
     );
+    if plan.process.scaling.is_some() != now.process.scaling.is_some() {
+        // Whoever is to be measured has counted from the start.
+        keep(&mut plan.process.scaling, &now.process.scaling, "workers_min or workers_max", &mut kept);
+    }
     keep(&mut plan.process.proc_name, &now.process.proc_name, "proc_name", &mut kept);
     keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);
     keep(&mut plan.log, &now.log, "the settings of logs", &mut kept);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
-use anygate_policy::metrics::{self, DeathReason, Outcome, RecycleReason};
+use anygate_policy::metrics::{self, DeathReason, Outcome, RecycleReason, Totals};
 use anygate_policy::policies::Prepared;
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
 use anygate_server::{
@@ -17,8 +17,8 @@ use anygate_server::{
 };
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Reason, Renewed, Report, Tended, WorkerBody,
-    WorkerContext,
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Load, Reason, Renewed, Report, Tended,
+    WorkerBody, WorkerContext,
 };
 use anygate_sys::process::{self, Fork, Pid, User};
 use anygate_wsgi::ffi;
@@ -212,7 +212,7 @@ impl WorkerBody for Body {
     }
 
     fn counts(&self) -> usize {
-        if self.plan.admin.is_wanted() { process_row::CELLS } else { 0 }
+        if self.is_counted() { process_row::CELLS } else { 0 }
     }
 
     fn count(&self, event: Event, counts: &[AtomicU64]) {
@@ -243,6 +243,18 @@ impl WorkerBody for Body {
             Event::Ran(well) => counts.add(metrics::cell(metrics::CRON_RUNS, Outcome::of(well)), 1),
             Event::Reloaded(well) => counts.add(metrics::cell(metrics::RELOADS, Outcome::of(well)), 1),
             Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
+        }
+    }
+
+    fn load(&self, rows: &[&[AtomicU64]]) -> Load {
+        let totals = Totals::of(rows.iter().map(|row| ProcessRow(row).counts().0));
+        let time = |cell| Duration::from_micros(totals.micros(cell));
+        Load {
+            demand: totals.get(metrics::BUSY) + totals.get(metrics::QUEUED),
+            threads: totals.get(metrics::THREADS),
+            requests: totals.buckets(metrics::QUEUE_SECONDS).iter().sum(),
+            queued: time(metrics::QUEUE_SECONDS),
+            locked: time(metrics::LOCK_SECONDS),
         }
     }
 
@@ -287,7 +299,7 @@ impl Body {
         let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
         let site = site.map_err(|error| Failure::Server(error.to_string()))?;
         let mut row: Option<SharedRow> = None;
-        if self.assistant.is_some() {
+        if self.is_counted() {
             let counts: SharedRow = Arc::new(report.counts());
             logs::show_in(Arc::clone(&counts));
             logs::follow(ProcessRow(report.supervisor().as_ref()));
@@ -372,6 +384,11 @@ impl Body {
         let teller = report.try_clone()?;
         let reached = Box::new(move || teller.had_requests());
         Ok(Some(RequestsMax { count: plan.max_requests + more, reached }))
+    }
+
+    /// Whether somebody looks at what workers do: the assistant, or the supervisor, which has as many as the load needs.
+    fn is_counted(&self) -> bool {
+        self.plan.admin.is_wanted() || self.plan.process.scaling.is_some()
     }
 
     fn drop_rights(&self) -> Result<(), String> {

@@ -38,6 +38,7 @@ impl Supervisor<'_> {
         let forking: usize = self.template().map_or(0, |template| template.slots().count());
         !matches!(self.phase, Phase::Ending(_) | Phase::Leaving(_))
             && self.children.active(self.generation) + forking < self.target
+            && !self.rolls_on_later(forking)
     }
 
     /// Whether missing workers can be started only when a template is ready.

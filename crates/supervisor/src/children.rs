@@ -14,7 +14,7 @@ use crate::board::{
     BEATS, Bells, CANCELLED, Counts, DRAINING, FIELDS, GONE, HAD_REQUESTS, IS_STUCK, READY, RETIRING, ROWS,
     SERVING, SIGNALLED, SLOTS, STAGE, STARTING, SUPERVISOR, TRAFFIC,
 };
-use crate::worker_body::{Death, Reason};
+use crate::worker_body::{Death, Load, Reason};
 
 /// Signals to end that come within this time are one: a signal to all processes of a tree reaches its supervisor, too.
 pub const SAME_SIGNAL: Duration = Duration::from_millis(500);
@@ -103,6 +103,12 @@ impl Children {
     /// What the supervisor counts.
     pub(crate) fn counts(&self) -> &[AtomicU64] {
         self.board.row(SUPERVISOR, FIELDS)
+    }
+
+    /// The load of all workers: of those that live, and what only grows of those that are gone.
+    pub(crate) fn tree_load(&self, add_up: impl FnOnce(&[&[AtomicU64]]) -> Load) -> Load {
+        let slots = self.list.iter().map(|child| child.slot).chain([GONE]);
+        add_up(&slots.map(|slot| self.board.row(slot, FIELDS)).collect::<Vec<_>>())
     }
 
     /// The same, for as long as wanted.

@@ -5,8 +5,9 @@
 //! * [`worker_body`]: what a worker is given. * [`board`]: the table in shared memory in which processes report.
 //! * [`orders`]: what the assistant can ask. * [`backoff`]: the pause before a dead worker is replaced.
 //! * [`recycling`]: workers that are replaced although they serve.
+//! * [`scaling`]: the number of workers. * [`load`]: how many it needs.
 //! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
-//! * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
+//! * [`touched`]: files that trigger a reload. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
 //! * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
 
@@ -14,15 +15,18 @@ mod backoff;
 mod births;
 mod board;
 mod children;
+mod load;
 mod notify;
 mod orders;
 mod pid_file;
 mod recycling;
 mod reload;
+mod scaling;
 mod schedule;
 pub mod sockets;
 mod supervisor;
 mod template;
+mod touched;
 mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker};
@@ -32,7 +36,9 @@ pub use orders::Orders;
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use supervisor::{Exit, Reaping, Supervisor};
-pub use worker_body::{AssistantContext, Death, Event, Reason, Renewed, Tended, WorkerBody, WorkerContext};
+pub use worker_body::{
+    AssistantContext, Death, Event, Load, Reason, Renewed, Tended, WorkerBody, WorkerContext,
+};
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;

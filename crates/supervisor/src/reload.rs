@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use anygate_config::ReloadMode;
 use anygate_sys::orders::WorkerOrder;
-use anygate_sys::process::Ended;
+use anygate_sys::process::{Ended, Pid};
 
 use crate::APPLICATION_FAILED;
 use crate::backoff::Backoff;
 use crate::children::{Child, Stage, was_starting};
 use crate::supervisor::{Phase, Supervisor};
 use crate::template::Template;
+use crate::touched::Touched;
 use crate::worker_body::{Death, Event, Renewed};
 
 impl Supervisor<'_> {
@@ -23,20 +25,55 @@ impl Supervisor<'_> {
                 return;
             }
         };
-        self.before = Some((self.plan.clone(), self.target, self.configured));
+        self.before = Some((self.plan.clone(), [self.target, self.floor, self.configured]));
         if let Some(Renewed { plan, workers }) = renewed {
             self.plan = plan;
             // What signals asked for holds, unless the settings ask for something new.
             if workers != self.configured {
                 (self.target, self.configured) = (workers.max(1), workers);
+                self.floor = self.plan.scaling.as_ref().map_or(workers, |scaling| scaling.workers_min).max(1);
             }
         }
         tracing::info!("reloading: starting {} new workers", self.target);
-        self.manager.reloading(self.plan.worker_start_timeout);
+        let (start, finish) = (self.plan.worker_start_timeout, self.plan.graceful_timeout);
+        self.manager.reloading(match self.plan.reload_mode {
+            ReloadMode::Beside => start,
+            ReloadMode::Rolling => {
+                (start + finish).saturating_mul(u32::try_from(self.target).unwrap_or(u32::MAX))
+            }
+        });
+        self.touched = Touched::new(&self.plan.touch_reload);
         self.generation += 1;
         self.phase = Phase::Reloading;
         self.replace_at = None;
         self.backoff = Backoff::default();
+    }
+
+    /// Whether workers are replaced one after another.
+    fn is_rolling(&self) -> bool {
+        self.phase == Phase::Reloading && self.plan.reload_mode == ReloadMode::Rolling
+    }
+
+    /// Whether the next worker of a rolling reload is to wait: until the last one is ready, and an old one has ended, since
+    /// there is never more than one beside those that there should be.
+    pub(crate) fn rolls_on_later(&self, forking: usize) -> bool {
+        let all = self.children.iter().count() + forking;
+        let starts = self.children.iter().any(|child| matches!(child.stage, Stage::Starting(_)));
+        self.is_rolling() && (starts || forking > 0 || all > self.target)
+    }
+
+    /// Ends as many old workers as new ones serve in their place.
+    pub(crate) fn roll(&mut self, now: Instant) {
+        if !self.is_rolling() {
+            return;
+        }
+        let new = self.children.ready(self.generation);
+        let old = |child: &&Child| {
+            child.generation != self.generation && !matches!(child.stage, Stage::Retiring(_))
+        };
+        let mut old: Vec<Pid> = self.children.iter().filter(old).map(|child| child.pid).collect();
+        old.truncate((old.len() + new).saturating_sub(self.target));
+        self.children.retire(now + self.plan.graceful_timeout, |child| old.contains(&child.pid));
     }
 
     /// The new generation serves.
@@ -60,9 +97,17 @@ impl Supervisor<'_> {
         self.body.count(Event::Reloaded(false), self.children.counts());
         self.body.settle(false);
         let failed = self.generation;
-        self.children.retire(Instant::now() + self.plan.graceful_timeout, |child| child.generation == failed);
-        if let Some((plan, target, configured)) = self.before.take() {
-            (self.plan, self.target, self.configured) = (plan, target, configured);
+        // Those that serve in the place of old ones go on until there are others.
+        let rolling = self.plan.reload_mode == ReloadMode::Rolling;
+        let serves = |child: &Child| rolling && matches!(child.stage, Stage::Ready(_));
+        for child in self.children.iter_mut().filter(|child| child.generation == failed && serves(child)) {
+            child.replaced = true;
+        }
+        let until = Instant::now() + self.plan.graceful_timeout;
+        self.children.retire(until, |child| child.generation == failed && !child.replaced);
+        if let Some((plan, numbers)) = self.before.take() {
+            self.plan = plan;
+            [self.target, self.floor, self.configured] = numbers;
         }
         // A generation that failed is gone, so the one that serves is the latest of those that are left.
         let templates = self.templates.iter().map(|template| template.generation);

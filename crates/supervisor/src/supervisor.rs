@@ -12,13 +12,15 @@ use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::{Signal, Signals, Survivor};
 
 use crate::backoff::Backoff;
-use crate::board::{Counts, SLOTS};
-use crate::children::{Children, SAME_SIGNAL, Stage};
+use crate::board::Counts;
+use crate::children::{Children, SAME_SIGNAL};
+use crate::load::Scaling;
 use crate::notify::ServiceManager;
 use crate::orders;
 use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
 use crate::template::Template;
+use crate::touched::Touched;
 use crate::worker_body::{Event, Reason, WorkerBody};
 
 const SIGNALS: [Signal; 8] = [
@@ -31,9 +33,6 @@ const SIGNALS: [Signal; 8] = [
     Signal::Ttou,
     Signal::Chld,
 ];
-
-/// Workers that can be asked for: half of those that can live, since a reload has twice as many.
-const WORKERS_MAX: usize = SLOTS / 2;
 
 /// The supervisor looks around at least this often. If it did not, it stood still,
 const TICK: Duration = Duration::from_secs(1);
@@ -66,16 +65,20 @@ pub struct Supervisor<'a> {
     reaping: Reaping,
     /// Workers that there should be.
     pub(crate) target: usize,
-    /// The same, as the settings say: signals may ask for others.
+    /// As few as there may be: signals may ask for others than the settings.
+    pub(crate) floor: usize,
+    /// Workers that the settings say.
     pub(crate) configured: usize,
-    /// What a reload that fails goes back to: plan, target and configured workers.
-    pub(crate) before: Option<(ProcessPlan, usize, usize)>,
+    pub(crate) scaling: Scaling,
+    /// What a reload that fails goes back to: plan, and the numbers of workers (target, floor, configured).
+    pub(crate) before: Option<(ProcessPlan, [usize; 3])>,
     pub(crate) generation: u64,
     pub(crate) phase: Phase,
     pub(crate) backoff: Backoff,
     /// Dead workers are not replaced before.
     pub(crate) replace_at: Option<Instant>,
     reload_again: bool,
+    pub(crate) touched: Touched,
     /// When a signal told it to end.
     told_at: Option<Instant>,
     /// When it looked around last.
@@ -139,13 +142,17 @@ impl<'a> Supervisor<'a> {
             }),
             false => None,
         };
-        let children = Children::new(body.counts(), workers)?;
+        let scaling = plan.scaling.as_ref();
+        let floor = scaling.map_or(workers, |scaling| scaling.workers_min).max(1);
+        let most = scaling.map_or(workers, |scaling| scaling.workers_max);
+        let children = Children::new(body.counts(), most)?;
         if reaping == Reaping::All {
             Signals::survive(Survivor::Supervisor)?;
             process::become_subreaper()?;
         }
         let signals = Signals::install(&SIGNALS)?;
         Ok(Supervisor {
+            touched: Touched::new(&plan.touch_reload),
             plan,
             body,
             sockets,
@@ -155,6 +162,8 @@ impl<'a> Supervisor<'a> {
             strangers: Vec::new(),
             reaping,
             target: workers.max(1),
+            floor,
+            scaling: Scaling::new(Instant::now()),
             configured: workers,
             before: None,
             generation: 1,
@@ -238,6 +247,10 @@ impl<'a> Supervisor<'a> {
         for signal in self.signals.take() {
             self.obey(signal);
         }
+        if let Some(path) = self.touched.look() {
+            tracing::info!("{} was touched", path.display());
+            self.obey(Signal::Hup);
+        }
         for order in self.orders()? {
             self.follow(order);
         }
@@ -262,8 +275,8 @@ impl<'a> Supervisor<'a> {
             true => Some(self.replace_at.unwrap_or(now)),
             false => None,
         };
-        let measuring = self.measure_again(now);
-        let moments = measuring.into_iter().chain(due).chain(templates).chain(leaving).chain(missing);
+        let measuring = self.measure_again(now).into_iter().chain(self.measure_load_again());
+        let moments = measuring.chain(due).chain(templates).chain(leaving).chain(missing);
         let pauses = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs).chain(manager);
         let pauses = pauses.chain(moments.map(|at| at.saturating_duration_since(now)));
         pauses.min().map_or(TICK, |pause| pause.min(TICK))
@@ -366,9 +379,11 @@ impl<'a> Supervisor<'a> {
                 if self.children.ready(self.generation) >= self.target {
                     self.children.retire(now + self.plan.graceful_timeout, |child| child.replaced);
                     self.recycle(now);
+                    self.scale_by_load(now);
                 }
             }
             Phase::Starting | Phase::Reloading => {
+                self.roll(now);
                 if self.children.ready(self.generation) >= self.target {
                     self.serve(now);
                 }
@@ -402,9 +417,9 @@ impl<'a> Supervisor<'a> {
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
             (Signal::Usr1, _) => self.reopen_logs(),
-            (Signal::Ttin, Phase::Serving | Phase::Reloading) => self.scale(self.target + 1),
-            (Signal::Ttou, Phase::Serving | Phase::Reloading) if self.target > 1 => {
-                self.scale(self.target - 1);
+            (Signal::Ttin, Phase::Serving | Phase::Reloading) => self.scale(self.floor + 1),
+            (Signal::Ttou, Phase::Serving | Phase::Reloading) if self.floor > 1 => {
+                self.scale(self.floor - 1);
             }
             _ => {}
         }
@@ -452,20 +467,6 @@ impl<'a> Supervisor<'a> {
         if let Some(Err(error)) = sender.map(|sender| sender.send(order)) {
             tracing::error!("cannot give an order to the assistant: {error}");
         }
-    }
-
-    /// Has so many workers from now on.
-    fn scale(&mut self, target: usize) {
-        let target = target.clamp(1, WORKERS_MAX);
-        tracing::info!("{} workers instead of {}", target, self.target);
-        self.manager.scaled(target);
-        let surplus = self.children.active(self.generation).saturating_sub(target);
-        self.target = target;
-        let serving = self.children.iter().filter(|child| !matches!(child.stage, Stage::Retiring(_)));
-        let mut last: Vec<Pid> = serving.map(|child| child.pid).collect();
-        last.drain(..last.len().saturating_sub(surplus));
-        let until = Instant::now() + self.plan.graceful_timeout;
-        self.children.retire(until, |child| last.contains(&child.pid));
     }
 
     /// What the assistant asked for.

@@ -59,6 +59,11 @@ pub trait WorkerBody {
     /// Counts what the supervisor saw.
     fn count(&self, _event: Event, _counts: &[AtomicU64]) {}
 
+    /// Adds up what processes do, of which these are the rows.
+    fn load(&self, _rows: &[&[AtomicU64]]) -> Load {
+        Load::default()
+    }
+
     /// Adds what a process that is gone has counted to that of all others that are gone.
     fn add_up(&self, _gone: &[AtomicU64], _all: &[AtomicU64]) {}
 
@@ -110,6 +115,21 @@ pub enum Reason {
     Age,
     /// It has more memory than `worker_memory_max`.
     Memory,
+}
+
+/// What workers do, added up. Times and numbers of requests only grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Threads or greenlets that handle a request, and requests that wait for one.
+    pub demand: u64,
+    /// Threads or greenlets that there are.
+    pub threads: u64,
+    /// Requests that were begun.
+    pub requests: u64,
+    /// Time that they waited for a thread.
+    pub queued: Duration,
+    /// Time that their threads then waited for the interpreter.
+    pub locked: Duration,
 }
 
 /// How a worker died.

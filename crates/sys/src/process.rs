@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use nix::sys::signal as system;
 use nix::unistd;
@@ -234,6 +235,17 @@ pub fn resident_bytes_of(pid: Pid) -> Option<u64> {
     resident(&format!("/proc/{pid}/statm"))
 }
 
+/// Processor time that a process has used (utime and stime of proc_pid_stat(5)); `None`: there is no such process, or the
+/// system does not say.
+pub fn processor_time_of(pid: Pid) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the last bracket may contain anything; the field behind it is the third.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()?.checked_add(fields.next()?.parse().ok()?)?;
+    let second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_millis(ticks.checked_mul(1000)? / second.max(1)))
+}
+
 fn resident(path: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
@@ -269,5 +281,8 @@ mod tests {
     #[test]
     fn a_process_is_in_memory() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        let own = Pid::try_from(std::process::id()).unwrap();
+        assert!(resident_bytes_of(own).is_some_and(|bytes| bytes > 100_000));
+        assert!(processor_time_of(own).is_some_and(|time| time < Duration::from_secs(1000)));
     }
 }

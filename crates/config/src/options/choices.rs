@@ -46,6 +46,15 @@ pub enum QueueMax {
     Count(usize),
 }
 
+/// How many workers there are at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerCount {
+    /// As many as there are processors.
+    Auto,
+    /// This many.
+    Count(usize),
+}
+
 /// How much memory a worker may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryMax {
@@ -66,6 +75,14 @@ choices! {
         Threads = "threads",
         /// Greenlets of one gevent hub.
         Gevent = "gevent",
+    }
+
+    /// How new workers take the place of old ones.
+    pub enum ReloadMode {
+        /// All new ones beside all old ones.
+        Beside = "beside",
+        /// One after another.
+        Rolling = "rolling",
     }
 
     /// Fields that trusted proxies set.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choices::{
     ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
-    SecurityProfile,
+    ReloadMode, SecurityProfile, WorkerCount,
 };
 use super::opt::{Kind, Opt};
 use crate::value::Value;
@@ -293,6 +293,19 @@ impl Typed for QueueMax {
     }
 }
 
+impl Typed for WorkerCount {
+    const SHAPE: Shape = Shape::AutoNumber;
+    const DEFAULT: DefaultValue = DefaultValue::Set;
+
+    fn of(value: Option<Value>) -> Option<Self> {
+        match value {
+            Some(Value::Text(_)) => Some(WorkerCount::Auto),
+            Some(Value::Number(number)) => usize::try_from(number).ok().map(WorkerCount::Count),
+            _ => None,
+        }
+    }
+}
+
 impl Typed for MemoryMax {
     const SHAPE: Shape = Shape::AutoSize;
     const DEFAULT: DefaultValue = DefaultValue::Set;
@@ -328,6 +341,7 @@ typed! {
         Some(Value::Text(word)) => ForwardedHeader::of_word(&word);
     LogLevel: Shape::Choice(LogLevel::WORDS), Set, Some(Value::Text(word)) => LogLevel::of_word(&word);
     MessageForm: Shape::Choice(MessageForm::WORDS), Set, Some(Value::Text(word)) => MessageForm::of_word(&word);
+    ReloadMode: Shape::Choice(ReloadMode::WORDS), Set, Some(Value::Text(word)) => ReloadMode::of_word(&word);
     SecurityProfile: Shape::Choice(SecurityProfile::WORDS), Set,
         Some(Value::Text(word)) => SecurityProfile::of_word(&word);
 }

@@ -19,7 +19,7 @@ pub use admin::*;
 pub use application::*;
 pub use choices::{
     ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
-    SecurityProfile,
+    ReloadMode, SecurityProfile, WorkerCount,
 };
 pub use key::{DefaultValue, Key, Shape, Typed};
 pub use limits::*;

@@ -54,6 +54,8 @@ pub enum Kind {
     },
     /// A whole number, or `auto`.
     AutoInteger {
+        /// Smallest.
+        min: u64,
         /// Largest.
         max: u64,
     },

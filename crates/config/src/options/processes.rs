@@ -3,24 +3,54 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choices::{Concurrency, CronMode, MemoryMax};
+use super::choices::{Concurrency, CronMode, MemoryMax, ReloadMode, WorkerCount};
 use super::key::rows;
 use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
 
 const PROCESS: Opt = Opt { section: Section::Processes, ..BASE };
 
 rows! {
-    WORKERS: usize = Opt {
+    WORKERS: WorkerCount = Opt {
         name: "workers",
-        foreign_names: &["processes", "process", "num_workers", "web_concurrency"],
+        foreign_names: &["processes", "process", "num_workers", "web_concurrency", "cheaper_initial"],
         short: Some('w'),
-        kind: Kind::Integer { min: 1, max: 1024 },
+        kind: Kind::AutoInteger { min: 1, max: 1024 },
         default: "1",
-        metavar: "N",
+        metavar: "N|auto",
         common: true,
-        help: "number of worker processes",
+        help: "number of worker processes, or auto",
         details: "One per processor is a good start for applications that compute; each worker has its own interpreter \
-                  and interpreter lock (GIL).",
+                  and interpreter lock (GIL). `auto` counts the processors that anygate may use, by its affinity and the \
+                  limit of its container (cgroup). With `workers_max` it is the number at the start.",
+        ..PROCESS
+    },
+    WORKERS_MIN: Option<u16> = Opt {
+        name: "workers_min",
+        foreign_names: &["cheaper", "min_workers"],
+        kind: Kind::Integer { min: 1, max: 1024 },
+        metavar: "N",
+        help: "number of workers that stay when the load is low",
+        details: "If not set, it is `workers`. With `workers_min` or `workers_max`, the number of workers follows the load. \
+                  TTIN, TTOU and `anygate ctl scale` change this minimum until the next restart.",
+        ..PROCESS
+    },
+    WORKERS_MAX: Option<u16> = Opt {
+        name: "workers_max",
+        foreign_names: &["max_workers"],
+        kind: Kind::Integer { min: 1, max: 1024 },
+        metavar: "N",
+        help: "number of workers up to which more are started under load",
+        details: "More workers are started when requests would wait for a thread, when threads wait for the interpreter \
+                  lock, or when a worker uses almost a whole processor, but not when all processors are in use. If not set, \
+                  it is `workers`. See [the guide](guide/processes.md).",
+        ..PROCESS
+    },
+    WORKERS_COOL_DOWN: Duration = Opt {
+        name: "workers_cool_down",
+        kind: Kind::Duration,
+        default: "60s",
+        metavar: "TIME",
+        help: "time of lower load after which there are fewer workers",
         ..PROCESS
     },
     THREADS: usize = Opt {
@@ -73,6 +103,25 @@ rows! {
         metavar: "TIME",
         help: "maximum time for a stopping worker to finish its requests",
         details: "A worker that has not finished by then is killed.",
+        ..PROCESS
+    },
+    RELOAD_MODE: ReloadMode = Opt {
+        name: "reload_mode",
+        kind: Kind::Choice(ReloadMode::WORDS),
+        default: "beside",
+        metavar: "MODE",
+        help: "how new workers replace old ones: beside, rolling",
+        details: "`beside`: all new workers start beside the old ones, and take over together when all of them are ready. \
+                  `rolling`: one at a time, so that there is only one worker more than usual; a reload takes longer, and old \
+                  and new code serve side by side. In both modes the old workers continue when a new one does not get ready.",
+        ..PROCESS
+    },
+    TOUCH_RELOAD: Vec<String> = Opt {
+        name: "touch_reload",
+        kind: Kind::List,
+        metavar: "FILE",
+        help: "file whose modification triggers a reload, as HUP does (repeatable)",
+        details: "It is looked at once a second, and need not exist.",
         ..PROCESS
     },
     WORKER_TIMEOUT: Duration = Opt {

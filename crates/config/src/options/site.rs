@@ -65,7 +65,7 @@ rows! {
     QUEUE_MAX: QueueMax = Opt {
         name: "queue_max",
         reach: Reach::OwnServerProtection,
-        kind: Kind::AutoInteger { max: 1 << 24 },
+        kind: Kind::AutoInteger { min: 0, max: 1 << 24 },
         default: "auto",
         metavar: "auto|N",
         help: "maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit",

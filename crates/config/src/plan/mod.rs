@@ -21,7 +21,6 @@ pub mod tls;
 
 use std::path::Path;
 
-use crate::options;
 use crate::settings::{Settings, Wrong};
 use address::{Bind, BindAddress, SocketPlan};
 use admin::AdminPlan;
@@ -45,7 +44,7 @@ pub struct Plan {
     pub socket: SocketPlan,
     /// With which certificates; `None` when there are none.
     pub tls: Option<TlsPlan>,
-    /// Worker processes, at least 1.
+    /// Worker processes at the start, at least 1.
     pub workers: usize,
     /// Rules of each worker.
     pub server: ServerPlan,
@@ -73,6 +72,11 @@ impl Plan {
         self.application.local_hosts.iter().cloned().chain(bound).collect()
     }
 
+    /// Worker processes that there may be.
+    pub fn workers_max(&self) -> usize {
+        self.process.scaling.as_ref().map_or(self.workers, |scaling| scaling.workers_max)
+    }
+
     /// Checks settings. Relative paths are taken from `folder`.
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
         let read = Reader { settings, folder };
@@ -80,13 +84,14 @@ impl Plan {
         let certificates = tls::certificates(&read)?;
         let binds = address::binds(&read, application.is_native(), !certificates.is_empty())?;
         let home = application.home(&read);
-        let workers = read.get(options::WORKERS);
+        let (workers, scaling) = process::workers(&read)?;
+        let workers_max = scaling.as_ref().map_or(workers, |scaling| scaling.workers_max);
         Ok(Plan {
             socket: SocketPlan::check(&read)?,
             tls: TlsPlan::check(&read, certificates)?,
             workers,
-            server: ServerPlan::check(&read, &binds, &application)?,
-            process: ProcessPlan::check(&read, workers),
+            server: ServerPlan::check(&read, &binds, &application, workers_max)?,
+            process: ProcessPlan::check(&read, workers, scaling),
             log: LogPlan::check(&read, home)?,
             cron: CronPlan::check(&read, home, application.chdir.as_deref())?,
             admin: AdminPlan::check(&read)?,

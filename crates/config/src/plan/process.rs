@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::check::Reader;
 use crate::machine;
-use crate::options::{self, MemoryMax};
+use crate::options::{self, Key, MemoryMax, ReloadMode, WorkerCount};
+use crate::settings::Wrong;
 
 /// Time for balancers to hear that a site is not ready any more: Kubernetes takes seconds to tell all its nodes.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
@@ -21,6 +22,8 @@ pub struct ProcessPlan {
     pub pid_file: Option<PathBuf>,
     pub drain_delay: Duration,
     pub graceful_timeout: Duration,
+    pub reload_mode: ReloadMode,
+    pub touch_reload: Vec<PathBuf>,
     pub worker_timeout: Duration,
     pub worker_start_timeout: Duration,
     /// 0: any number.
@@ -30,6 +33,50 @@ pub struct ProcessPlan {
     /// In bytes.
     pub worker_memory_max: Option<u64>,
     pub limits: LimitsPlan,
+    /// If the number of workers follows the load.
+    pub scaling: Option<ScalingPlan>,
+}
+
+/// How the number of workers follows the load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the option of its name")]
+pub struct ScalingPlan {
+    pub workers_min: usize,
+    pub workers_max: usize,
+    pub workers_cool_down: Duration,
+    /// Processors that there are.
+    pub processors: usize,
+}
+
+/// Reads how many workers there are at first, and how their number follows the load.
+///
+/// Errors: there are to be more or fewer at first than there may be.
+pub(super) fn workers(read: &Reader<'_>) -> Result<(usize, Option<ScalingPlan>), Wrong> {
+    let number = |key: Key<Option<u16>>| read.get(key).map(usize::from);
+    let (min, max) = (number(options::WORKERS_MIN), number(options::WORKERS_MAX));
+    let mut workers = match read.get(options::WORKERS) {
+        WorkerCount::Auto => machine::processors(),
+        WorkerCount::Count(count) => count,
+    };
+    if !read.is_given(options::WORKERS) {
+        workers = workers.max(min.unwrap_or(1)).min(max.unwrap_or(usize::MAX));
+    }
+    let (workers_min, workers_max) = (min.unwrap_or(workers), max.unwrap_or(workers));
+    if workers_min > workers {
+        let reason = format!("{workers_min} is more than workers ({workers})");
+        return Err(read.wrong(options::WORKERS_MIN, &reason));
+    }
+    if workers_max < workers {
+        let reason = format!("{workers_max} is less than workers ({workers})");
+        return Err(read.wrong(options::WORKERS_MAX, &reason));
+    }
+    let scaling = ScalingPlan {
+        workers_min,
+        workers_max,
+        workers_cool_down: read.get(options::WORKERS_COOL_DOWN),
+        processors: machine::processors(),
+    };
+    Ok((workers, (min.is_some() || max.is_some()).then_some(scaling)))
 }
 
 /// What a worker may use.
@@ -46,7 +93,8 @@ pub struct LimitsPlan {
 }
 
 impl ProcessPlan {
-    pub(super) fn check(read: &Reader<'_>, workers: usize) -> ProcessPlan {
+    pub(super) fn check(read: &Reader<'_>, workers: usize, scaling: Option<ScalingPlan>) -> ProcessPlan {
+        let most = scaling.as_ref().map_or(workers, |scaling| scaling.workers_max);
         ProcessPlan {
             user: read.get(options::USER),
             group: read.get(options::GROUP),
@@ -59,6 +107,8 @@ impl ProcessPlan {
                 _ => read.get(options::DRAIN_DELAY).unwrap_or_default(),
             },
             graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
+            reload_mode: read.get(options::RELOAD_MODE),
+            touch_reload: read.get(options::TOUCH_RELOAD).iter().map(|path| read.absolute(path)).collect(),
             worker_timeout: read.get(options::WORKER_TIMEOUT),
             worker_start_timeout: read.get(options::WORKER_START_TIMEOUT),
             max_requests: read.get(options::MAX_REQUESTS),
@@ -68,8 +118,9 @@ impl ProcessPlan {
                 MemoryMax::Unlimited => None,
                 MemoryMax::Bytes(bytes) => Some(bytes),
                 // One more, since a new worker is ready before the old one ends.
-                MemoryMax::Auto => machine::memory().map(|bytes| bytes / 10 * 9 / (workers as u64 + 1)),
+                MemoryMax::Auto => machine::memory().map(|bytes| bytes / 10 * 9 / (most as u64 + 1)),
             },
+            scaling,
             limits: LimitsPlan {
                 worker_address_space_max: read.get(options::WORKER_ADDRESS_SPACE_MAX),
                 worker_cpu_time_max: read.get(options::WORKER_CPU_TIME_MAX),

@@ -122,9 +122,10 @@ impl ServerPlan {
         read: &Reader<'_>,
         binds: &[Bind],
         application: &ApplicationPlan,
+        workers: usize,
     ) -> Result<ServerPlan, Wrong> {
         Ok(ServerPlan {
-            workers: read.get(options::WORKERS),
+            workers,
             threads: read.get(options::THREADS),
             concurrency: read.get(options::CONCURRENCY),
             greenlets: read.get(options::GREENLETS),
