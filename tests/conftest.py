@@ -28,6 +28,17 @@ def name(pid):
         return ""
 
 
+def children(parent):
+    """The processes that a process has forked. The kernel's own list may miss some while others end (proc(5))."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pid, (_, ppid) = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent:
+                found.append(pid)
+    return found
+
+
 class Served:
     """A running anygate."""
 
@@ -114,8 +125,7 @@ class Served:
 
     def workers(self):
         """The processes below the supervisor, without the template that forks them with ``--preload``."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(int(pid) for pid in children if not name(pid).endswith("-template"))
+        return sorted(pid for pid in children(self.pid) if not name(pid).endswith("-template"))
 
     def send_signal(self, number):
         os.kill(self.pid, number)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import APPS, name
+from conftest import APPS, children, name
 
 CONTRACT = APPS / "contract.py"
 
@@ -14,10 +14,6 @@ CONTRACT = APPS / "contract.py"
 def title(pid):
     """What `ps` shows, and the short name that `top` shows."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(), name(pid)
-
-
-def children(served):
-    return [int(pid) for pid in Path(f"/proc/{served.pid}/task/{served.pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("command", [None, [sys.executable, "-m", "anygate"]], ids=["script", "module"])
@@ -28,7 +24,7 @@ def test_processes_are_told_apart(launch, command, kind):
     own, short = title(served.pid)
     assert own.startswith(f"anygate: supervisor {CONTRACT}")
     assert short == "anygate"
-    assert sorted(title(pid) for pid in children(served)) == [
+    assert sorted(title(pid) for pid in children(served.pid)) == [
         ("anygate: assistant", "anyga-assistant"),
         ("anygate: template", "anygat-template"),
         ("anygate: worker 1", "anygate-w1"),
@@ -95,7 +91,7 @@ def test_jobs_are_told_apart(serve, gate, tmp_path):
     )
     served = serve()
     gate.wait_for(1)
-    titles = [title(pid) for pid in children(served)]
+    titles = [title(pid) for pid in children(served.pid)]
     assert ("anygate: cron job app:tidy", "anygate-cron") in titles
     gate.open()
     assert re.search("tidy: done", served.log()) or served.wait_for_log("tidy: done") is None

@@ -78,9 +78,15 @@ impl Report {
     /// The worker serves from now on; `false` if it is not wanted any more.
     #[must_use]
     pub fn ready(&mut self) -> bool {
+        // Other workers see it before the supervisor does, so that none takes a client that this one could serve.
+        let peers = self.peers();
+        peers.tell(0, true);
         let wanted = self.board.cell(self.slot, STAGE).is_some_and(|stage| {
             stage.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire).is_ok()
         });
+        if !wanted {
+            peers.leave();
+        }
         self.news();
         wanted
     }
@@ -195,9 +201,18 @@ impl Peers {
         }
     }
 
-    /// Whether there are other workers that serve.
+    /// Whether there are other workers that accept connections.
     pub fn are_there(&self) -> bool {
-        self.serving() > 1
+        self.others().next().is_some()
+    }
+
+    /// The other workers that accept connections: their rows, whether they are free, and their connections.
+    fn others(&self) -> impl Iterator<Item = (usize, (bool, u64))> {
+        let read = |slot, field| self.board.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Relaxed));
+        (0..slots_used(&self.board)).filter(|&slot| slot != self.slot).filter_map(move |slot| {
+            let connections = read(slot, CONNECTIONS).checked_sub(1)?;
+            Some((slot, (read(slot, FREE) != 0, connections)))
+        })
     }
 
     /// Whether there are others when this one does not serve any more.
@@ -213,13 +228,7 @@ impl Peers {
     /// row, and whether it is free itself.
     pub fn better_than(&self, connections: usize, free: bool) -> Option<(usize, bool)> {
         let mine = (free, connections as u64);
-        let read = |slot, field| self.board.cell(slot, field).map_or(0, |cell| cell.load(Ordering::Relaxed));
-        (0..slots_used(&self.board))
-            .filter(|&slot| slot != self.slot)
-            .filter_map(|slot| {
-                let connections = read(slot, CONNECTIONS).checked_sub(1)?;
-                Some((slot, (read(slot, FREE) != 0, connections)))
-            })
+        self.others()
             .min_by_key(|&(_, (free, connections))| (!free, connections))
             .filter(|&(_, theirs)| has_more_room(theirs, mine))
             .map(|(slot, (free, _))| (slot, free))
@@ -350,6 +359,17 @@ mod tests {
         assert_eq!(one.better_than(100, true), None);
         assert_eq!(one.better_than(4, false), Some((4, false)));
         assert_eq!(one.better_than(3, false), None);
+    }
+
+    #[test]
+    fn a_worker_that_is_ready_is_known_to_the_others_at_once() {
+        let board = Arc::new(Board::new(ROWS, FIELDS).unwrap());
+        let report = |slot| Report::new(Arc::clone(&board), Bells::default(), slot, io::pipe().unwrap().1);
+        let (one, mut other, mut unwanted) = (report(0).peers(), report(1), report(2));
+        board.cell(2, STAGE).unwrap().store(DRAINING, Ordering::Relaxed);
+        assert!(!unwanted.ready() && !one.are_there());
+        assert!(other.ready() && one.are_there());
+        assert_eq!(one.better_than(1, false), Some((1, true)));
     }
 
     #[test]
