@@ -94,3 +94,19 @@ def test_the_lexicon_defines_the_words_that_are_written_instead():
     text = (ROOT / "docs" / "lexicon.md").read_text()
     for word in ("response", "assistant", "supervisor", "hub", "handoff", "inbox", "attention", "destination"):
         assert re.search(rf"^\| [^|]*\b{word}\b", text, re.MULTILINE), word
+
+
+def test_comments_name_what_acts():
+    """A client, a thread, a process or a caller, instead of someone who may be any of them."""
+    vague = re.compile(r"(?:^\s*(?:///|//!|#)|\s//)\s.*\b(nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files()
+        if path.relative_to(ROOT).parts[0] in ("crates", "python", "bench")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if vague.search(line)
+    ]
+    assert found == []
+    assert vague.search("    /// Whoever reads")
+    assert vague.search("x = 1 // nobody")
+    assert not vague.search('"nobody"')

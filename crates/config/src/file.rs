@@ -39,7 +39,7 @@ pub struct Named<'a> {
 /// Errors: a line that says where and what is wrong.
 pub type ReadForeign<'a> = dyn Fn(Named<'_>) -> Option<Result<ForeignSettings, String>> + 'a;
 
-/// Reads a file that somebody named, of whatever server, into `settings`. Adds what has no effect to `warnings`.
+/// Reads a named file, of any server, into `settings`. Adds what has no effect to `warnings`.
 ///
 /// Errors: as for [`read`].
 pub(crate) fn read_named(

@@ -106,7 +106,7 @@ pub fn file(name: &str, around: &Around<'_>) -> Option<Result<Imported, Refused>
     if !is_candidate {
         return None;
     }
-    // Whoever reads it next says that it cannot be read.
+    // The next reader reports that it cannot be read.
     let text = fs::read_to_string(around.path(path)).ok()?;
     if base.starts_with("Procfile") {
         return made(command_line::procfile(path, &text, around));

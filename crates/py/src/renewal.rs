@@ -39,7 +39,7 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
         &mut kept,
     );
     if plan.process.scaling.is_some() != now.process.scaling.is_some() {
-        // Whoever is to be measured has counted from the start.
+        // Workers that are to be measured have counted from the start.
         keep(&mut plan.process.scaling, &now.process.scaling, "workers_min or workers_max", &mut kept);
     }
     keep(&mut plan.process.proc_name, &now.process.proc_name, "proc_name", &mut kept);

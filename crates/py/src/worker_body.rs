@@ -386,7 +386,7 @@ impl Body {
         Ok(Some(RequestsMax { count: plan.max_requests + more, reached }))
     }
 
-    /// Whether somebody looks at what workers do: the assistant, or the supervisor, which has as many as the load needs.
+    /// Whether the work of workers is observed: by the assistant, or by the supervisor, which has as many as the load needs.
     fn is_counted(&self) -> bool {
         self.plan.admin.is_wanted() || self.plan.process.scaling.is_some()
     }

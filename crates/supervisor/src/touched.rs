@@ -1,4 +1,4 @@
-//! Files that somebody touches to have new workers (`touch_reload`). A file that is not there, and then is, was touched.
+//! Files that a user touches to have new workers (`touch_reload`). A file that is not there, and then is, was touched.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

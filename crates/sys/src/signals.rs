@@ -241,7 +241,7 @@ fn handler(number: libc::c_int) -> Option<libc::sighandler_t> {
     known.then_some(action.sa_sigaction)
 }
 
-/// Whether a function of somebody else handles a signal.
+/// Whether foreign code handles a signal.
 fn is_handled(number: libc::c_int) -> bool {
     let ours = [note as *const () as usize, note_if_sent as *const () as usize];
     handler(number).is_some_and(|handler| {

@@ -52,7 +52,7 @@ pub(crate) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, P
     let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
     // SAFETY: it is a bytes object.
     let place = unsafe { ffi::PyBytes_AsString(made.as_ptr()) };
-    // SAFETY: the object has so many bytes, and nobody else knows of it before this function returns.
+    // SAFETY: the object has so many bytes, and nothing else knows of it before this function returns.
     let place = unsafe { std::slice::from_raw_parts_mut(place.cast::<MaybeUninit<u8>>(), bytes.len()) };
     py.detach(|| {
         // SAFETY: both have the same length, and a new object does not overlap with what is copied.

@@ -55,7 +55,7 @@ impl InputStream {
         result.map(Some).map_err(error)
     }
 
-    /// All that is left of a body that lies in memory, if so much is asked for and nobody else is reading.
+    /// All that is left of a body that lies in memory, if so much is asked for and no other thread is reading.
     fn whole<'py>(
         py: Python<'py>,
         reader: &Mutex<Reader>,

@@ -2,7 +2,7 @@
 //! it. Another key holds the last minute whose jobs were run, which only the leader may advance: so a minute is run once,
 //! also when the leader dies in it, or was cut off and believes that it still leads.
 //!
-//! A thread asks Redis, because whoever wants to know must not wait (a supervisor).
+//! A thread asks Redis, because the caller, a supervisor, must not wait.
 
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
@@ -22,7 +22,7 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const _: () = assert!(LEASE.as_secs() + RENEWAL.as_secs() < 15);
 /// Interval of asking for a minute that is open.
 const OPEN: Duration = Duration::from_secs(1);
-/// Minimum time for Redis to respond: nobody waits.
+/// Minimum time for Redis to respond: no caller waits.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Minutes by which a clock may be ahead of another. A last minute that is further ahead was a wrong clock's.
 const AHEAD_MAX: i64 = 5;
@@ -55,7 +55,7 @@ static LEAVE: LazyLock<Script> = LazyLock::new(|| {
 /// Whose a minute is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Nobody's yet, or Redis cannot be asked.
+    /// No node's yet, or Redis cannot be asked.
     Open,
     /// This node's.
     Ours,

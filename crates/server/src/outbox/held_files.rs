@@ -8,15 +8,15 @@ use std::sync::{Arc, LazyLock, Weak};
 use anygate_lock::Mutex;
 use rustix::fs::{FileType, fstat};
 
-/// Files by device and inode, as long as somebody waits for them.
+/// Files by device and inode, as long as they are waited for.
 static FILES: LazyLock<Mutex<Files>> = LazyLock::new(Mutex::default);
 
 type Files = HashMap<(u64, u64), Weak<OwnedFd>>;
 
-/// So many entries may be there before those are looked for that nobody waits for.
+/// Number of entries above which unused ones are looked for.
 const ENTRIES: usize = 64;
 
-/// The descriptor through which others wait for the same file, or this one. Parts are read at their places, so that nobody
+/// The descriptor through which others wait for the same file, or this one. Parts are read at their places, so that no reader
 /// notices.
 pub(super) fn shared(file: &Arc<OwnedFd>) -> Arc<OwnedFd> {
     let Ok(found) = fstat(file) else { return Arc::clone(file) };

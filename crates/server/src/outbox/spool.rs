@@ -37,7 +37,7 @@ pub(crate) struct Extent {
     size: u64,
 }
 
-/// The file that has room for the next extent, as long as somebody uses it.
+/// The file that has room for the next extent, as long as it is used.
 struct Current {
     file: Weak<File>,
     folder: Option<PathBuf>,
