@@ -104,7 +104,7 @@ STEPS = {
     "whether the policies admit it": (r"\bAdmission\b", {"server/src/exchange/admission.rs"}),
     "its limit": (r"\.watch\(&connection|limits\.release\(", set()),
     "its place in flight": (r"\bin_flight\(\)|\b(show|hide)\(row", {"server/src/accounting.rs"}),
-    "its start": (r"\bbegin_response\(", {"server/src/exchange/response.rs", "server/src/threads/call_limits.rs"}),
+    "its start": (r"\bbegin_response\(", {"server/src/exchange/mod.rs", "server/src/threads/call_limits.rs"}),
     "files in the application's place": (r"\bfiles\.answer\(", set()),
     "the application": (r"\bapplication\.call\(", set()),
     "its end": (r"\banswer\.finish\(", {"server/src/threads/call_limits.rs"}),

@@ -274,6 +274,9 @@ pub trait Body: Send {
     fn may_block(&self) -> bool;
 }
 
+/// Bytes that several owners share, and that nobody changes.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// Where a response goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and
 /// `send_file` in any mix; or `accept_websocket` or `take_over` in place of all these. The server ends the message when [`Application::call`] returns.
 pub trait Response {
@@ -290,6 +293,11 @@ pub trait Response {
 
     /// Takes bytes of the body, in order. Small ones may wait for [`flush`](Self::flush) or the end of the call.
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError>;
+
+    /// The same for many bytes that the application lets the server keep as long as their client takes: they need no copy.
+    fn write_shared(&mut self, bytes: &SharedBytes) -> Result<(), SendError> {
+        self.write((**bytes).as_ref())
+    }
 
     /// Sends what was written. It returns at once: what the client does not take goes to a bounded buffer, then to a
     /// temporary file, and only past the spool's limit does the thread wait (PEP 3333, "Buffering and Streaming"); a

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anygate_lock::{Mutex, MutexGuard};
-use anygate_proto::application::{self, Response, SendError};
+use anygate_proto::application::{self, Response, SendError, SharedBytes};
 use anygate_proto::head::ResponseHead;
 use pyo3::exceptions::{
     PyAssertionError, PyBrokenPipeError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::ffi::{self, Loan};
@@ -20,6 +21,8 @@ use crate::ignored_fields::{is_chunked_already, tell_of_dropped};
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
+/// Items of more bytes are kept until they are sent, and not copied.
+const SHARED_BYTES_MIN: usize = 64 * 1024;
 
 /// One response while the application gives it. Python objects share it; what they can reach of the response ends with
 /// the call.
@@ -181,12 +184,18 @@ impl Call {
     }
 
     /// Takes bytes of the body.
-    pub(crate) fn write(&self, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let (py, bytes) = (bytes.py(), bytes.as_bytes());
-        if bytes.len() <= COPY_BYTES {
+    pub(crate) fn write(&self, object: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let (py, bytes) = (object.py(), object.as_bytes());
+        let length = bytes.len();
+        if length <= COPY_BYTES {
             return self.on_response(|response| response.write(bytes));
         }
-        py.detach(|| self.on_response(|response| response.write(bytes)))
+        if length <= SHARED_BYTES_MIN || !object.is_exact_instance_of::<PyBytes>() {
+            return py.detach(|| self.on_response(|response| response.write(bytes)));
+        }
+        let shared: SharedBytes = Arc::new(PyBackedBytes::from(object.clone()));
+        // If all are sent by then, this thread lets go of them, which is attached again.
+        py.detach(|| self.on_response(|response| response.write_shared(&shared)))
     }
 
     /// Sends a block that is not empty, together with those that follow it soon (PEP 3333: the server must "guarantee that

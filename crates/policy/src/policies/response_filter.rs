@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anygate_proto::application::{Failed, Response, SendError, Socket};
+use anygate_proto::application::{Failed, Response, SendError, SharedBytes, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use super::full_response::FullResponse;
@@ -424,6 +424,14 @@ impl Response for FilteredResponse<'_> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.filter.write(self.request, bytes, self.out)
+    }
+
+    fn write_shared(&mut self, bytes: &SharedBytes) -> Result<(), SendError> {
+        if !self.filter.passes_on() {
+            return self.write((**bytes).as_ref());
+        }
+        self.filter.taken = self.filter.taken.saturating_add((**bytes).as_ref().len() as u64);
+        self.out.write_shared(bytes)
     }
 
     fn flush(&mut self) -> Result<(), SendError> {

@@ -17,7 +17,7 @@ use anygate_config::Protocol;
 use anygate_policy::policies::RequestPolicies;
 use anygate_proto::application::{Body, Endpoints};
 use anygate_proto::cgi::StatusForm;
-use anygate_proto::head::RequestHead;
+use anygate_proto::head::{RequestHead, ResponseHead};
 use tracing::Span;
 
 use crate::websocket::Upgrade;
@@ -26,7 +26,7 @@ pub(crate) use body::{BodySpool, BodyStream};
 pub(crate) use body_memory::BodyMemory;
 pub use error_page::error_response;
 pub(crate) use progress::{Announced, Wanted};
-use progress::{Given, Progress};
+use progress::{Beginning, Given, Progress};
 pub(crate) use response::ResponseWriter;
 
 /// An exchange that is used again keeps no more output memory than this.
@@ -107,6 +107,21 @@ impl Exchange {
     /// Bytes of the response's body so far.
     pub(crate) fn answered_bytes(&self) -> u64 {
         self.given.body_bytes
+    }
+
+    /// Begins its response, which [`ResponseWriter::resume`] goes on with.
+    pub(crate) fn begin_response(&mut self, wanted: Wanted) {
+        self.given = Given {
+            keep_alive: self.keep_alive,
+            body: match &self.body {
+                RequestBody::Stream(body) => Some(body.clone()),
+                RequestBody::None | RequestBody::Received(_) => None,
+            },
+            kept_head: wanted.keep_head.then(ResponseHead::default),
+            usage: Beginning::wanted(wanted.measured),
+            entered: Beginning::wanted(wanted.timed),
+            ..Given::default()
+        };
     }
 
     /// Forgets the request but keeps a sensible amount of memory.

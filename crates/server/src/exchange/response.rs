@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use anygate_proto::application::{Endpoints, Response, SendError, Socket};
+use anygate_proto::application::{Endpoints, Response, SendError, SharedBytes, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
 use anygate_proto::head::{RequestHead, ResponseHead, Version};
@@ -17,8 +17,8 @@ use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 
-use super::progress::{Announced, Beginning, Ending, Given, Progress, Wanted};
-use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES, RequestBody};
+use super::progress::{Announced, Ending, Given, Progress};
+use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES};
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
@@ -45,6 +45,8 @@ pub(crate) struct ResponseWriter<'a> {
     date: &'a mut DateCache,
     draining: &'a AtomicBool,
     out: &'a mut Vec<u8>,
+    /// Owner of what is being written, if it may be kept.
+    shared: Option<SharedBytes>,
     held: &'a mut bool,
     ends: &'a mut bool,
     /// Whether the response replaces the application's, which is ignored from now on.
@@ -55,23 +57,6 @@ pub(crate) struct ResponseWriter<'a> {
     pub(super) head: &'a RequestHead,
     upgrade: Option<&'a mut Upgrade>,
     given: &'a mut Given,
-}
-
-impl Exchange {
-    /// Begins its response, which [`ResponseWriter::resume`] goes on with.
-    pub(crate) fn begin_response(&mut self, wanted: Wanted) {
-        self.given = Given {
-            keep_alive: self.keep_alive,
-            body: match &self.body {
-                RequestBody::Stream(body) => Some(body.clone()),
-                RequestBody::None | RequestBody::Received(_) => None,
-            },
-            kept_head: wanted.keep_head.then(ResponseHead::default),
-            usage: Beginning::wanted(wanted.measured),
-            entered: Beginning::wanted(wanted.timed),
-            ..Given::default()
-        };
-    }
 }
 
 impl<'a> ResponseWriter<'a> {
@@ -110,6 +95,7 @@ impl<'a> ResponseWriter<'a> {
             date,
             draining,
             out,
+            shared: None,
             held,
             ends,
             in_place: false,
@@ -308,9 +294,10 @@ impl<'a> ResponseWriter<'a> {
     }
 
     fn send(&mut self, more: &[u8]) -> Result<(), SendError> {
-        let result = match more {
-            [] => self.pipe.send(&mut [IoSlice::new(self.out)], self.limits),
-            _ => self.pipe.send(&mut [IoSlice::new(self.out), IoSlice::new(more)], self.limits),
+        let result = match (more, &self.shared) {
+            ([_, ..], Some(shared)) => self.pipe.send_shared(self.out, shared, more.len(), self.limits),
+            ([], _) => self.pipe.send(&mut [IoSlice::new(self.out)], self.limits),
+            (_, None) => self.pipe.send(&mut [IoSlice::new(self.out), IoSlice::new(more)], self.limits),
         };
         self.out.clear();
         self.pipe.nudge();
@@ -393,6 +380,13 @@ impl Response for ResponseWriter<'_> {
             kept.clone_from(head);
         }
         if self.pipe.is_over() && !self.in_place { Err(SendError::Disconnected) } else { Ok(()) }
+    }
+
+    fn write_shared(&mut self, bytes: &SharedBytes) -> Result<(), SendError> {
+        self.shared = Some(Arc::clone(bytes));
+        let written = self.write((**bytes).as_ref());
+        self.shared = None;
+        written
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {

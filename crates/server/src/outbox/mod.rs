@@ -5,6 +5,7 @@
 mod held_files;
 mod queue;
 mod seizure;
+mod sending;
 pub(crate) mod spool;
 
 use std::io::{self, IoSlice};
@@ -116,42 +117,6 @@ impl Pipe {
 
     pub(crate) fn stream(&self) -> &Transport {
         &self.stream
-    }
-
-    /// Sends `parts` one after the other behind what is held, or keeps what the socket does not take.
-    pub(crate) fn send(&self, parts: &mut [IoSlice<'_>], limits: &OutboxRules) -> Result<(), SendError> {
-        let mut outbox = self.room(limits)?;
-        outbox.begun = true;
-        let held = std::mem::take(&mut outbox.held);
-        if held.is_empty() {
-            return self.send_locked(&mut outbox, parts, limits);
-        }
-        let mut all = vec![IoSlice::new(&held)];
-        all.extend(parts.iter().map(|part| IoSlice::new(part)));
-        self.send_locked(&mut outbox, &mut all, limits)
-    }
-
-    fn send_locked(
-        &self,
-        outbox: &mut Outbox,
-        mut parts: &mut [IoSlice<'_>],
-        limits: &OutboxRules,
-    ) -> Result<(), SendError> {
-        if outbox.queue.is_empty() {
-            // This drops those that are empty.
-            IoSlice::advance_slices(&mut parts, 0);
-            while !parts.is_empty() {
-                match self.send_now(parts) {
-                    Ok(sent) => IoSlice::advance_slices(&mut parts, sent),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => return Err(self.disconnect()),
-                }
-            }
-        }
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            outbox.push(part, limits);
-        }
-        Ok(())
     }
 
     /// Sends the last bytes of a stream of HTTP/2 and its end.
@@ -285,45 +250,6 @@ impl Pipe {
         outbox.queue.push_back(Segment::Memory { bytes, sent: 0 });
         self.flush_locked(outbox);
         true
-    }
-
-    /// Sends `head` and then a part of a file, after what waits already.
-    pub(crate) fn send_file(
-        &self,
-        head: &[u8],
-        part: FilePart,
-        limits: &OutboxRules,
-    ) -> Result<(), SendError> {
-        if part.left == 0 {
-            return self.send(&mut [IoSlice::new(head)], limits);
-        }
-        let mut outbox = self.room(limits)?;
-        outbox.begun = true;
-        let mut held = std::mem::take(&mut outbox.held);
-        let head = if held.is_empty() {
-            head
-        } else {
-            held.extend_from_slice(head);
-            &held
-        };
-        let mut sent = 0;
-        if outbox.queue.is_empty() && !head.is_empty() {
-            // What failed here fails below as well, where it is looked at.
-            sent = self.stream.send_before_more(head).unwrap_or(0);
-        }
-        if let Some(rest @ [_, ..]) = head.get(sent..) {
-            outbox.push(rest, limits);
-        }
-        outbox.queue.push_back(Segment::File(part));
-        outbox.progress.get_or_insert_with(Instant::now);
-        match self.flush_locked(&mut outbox) {
-            Flushed::Broken => Err(SendError::Disconnected),
-            Flushed::Empty => Ok(()),
-            Flushed::Blocked => {
-                outbox.share_files();
-                Ok(())
-            }
-        }
     }
 
     /// Sends what waits, as much as the socket takes now.
@@ -516,6 +442,10 @@ impl Pipe {
             let sent = match segment {
                 Segment::Memory { bytes, sent } => {
                     self.send_now(&[IoSlice::new(bytes.get(*sent..).unwrap_or_default())])
+                }
+                Segment::Shared { bytes, sent, end, .. } => {
+                    let left = (**bytes).as_ref().get(*sent..*end).unwrap_or_default();
+                    self.send_now(&[IoSlice::new(left)])
                 }
                 Segment::Spool { extent, sent } => {
                     let (file, offset) = extent.place(*sent);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use anygate_proto::application::SharedBytes;
 use anygate_proto::fastcgi;
 
 use super::held_files;
@@ -55,6 +56,30 @@ impl Drop for MemoryBytes {
     }
 }
 
+/// Maximum bytes of applications that wait in all outboxes of a process together.
+const SHARED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of applications in all outboxes of this process.
+static SHARED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of an application in one outbox, as a part of those of all.
+pub(super) struct CountedShared(usize);
+
+impl CountedShared {
+    /// Counts so many, unless they would be too many.
+    fn new(bytes: usize) -> Option<CountedShared> {
+        let counted = CountedShared(bytes);
+        let before = SHARED_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        (before.saturating_add(bytes) <= SHARED_BYTES_MAX).then_some(counted)
+    }
+}
+
+impl Drop for CountedShared {
+    fn drop(&mut self) {
+        SHARED_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// Data that waits for one client.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -81,6 +106,13 @@ pub(super) enum Segment {
     Memory {
         bytes: Vec<u8>,
         sent: usize,
+    },
+    /// Bytes of the application, up to `end`.
+    Shared {
+        bytes: SharedBytes,
+        sent: usize,
+        end: usize,
+        _counted: CountedShared,
     },
     /// Bytes that were spooled, which grow while the segment is the last one.
     Spool {
@@ -169,6 +201,21 @@ impl Outbox {
         }
     }
 
+    /// Keeps the bytes of the application from `sent` to `end`. If that would be too many in all, they are kept as others are.
+    pub(super) fn push_shared(&mut self, bytes: &SharedBytes, sent: usize, end: usize, limits: &OutboxRules) {
+        let left = (**bytes).as_ref().get(sent..end).unwrap_or_default();
+        if left.is_empty() {
+            return;
+        }
+        // Where nothing goes to files the thread waits for its client, and what it has given counts as memory.
+        let counted = (limits.plan.spool_max_bytes > 0).then(|| CountedShared::new(left.len())).flatten();
+        let Some(counted) = counted else { return self.push(left, limits) };
+        self.progress.get_or_insert_with(Instant::now);
+        self.spool_bytes += left.len() as u64;
+        let bytes = SharedBytes::clone(bytes);
+        self.queue.push_back(Segment::Shared { bytes, sent, end, _counted: counted });
+    }
+
     /// Keeps bytes in temporary files, behind what is there.
     fn spool(&mut self, mut bytes: &[u8], limits: &OutboxRules) {
         while !bytes.is_empty() {
@@ -221,6 +268,11 @@ impl Outbox {
                 *sent += count;
                 self.memory_bytes.remove(count);
                 *sent >= bytes.len()
+            }
+            Some(Segment::Shared { sent, end, .. }) => {
+                *sent += count;
+                self.spool_bytes = self.spool_bytes.saturating_sub(wide);
+                *sent >= *end
             }
             Some(Segment::Spool { extent, sent }) => {
                 *sent += wide;

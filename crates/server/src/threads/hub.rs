@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_policy::cache::Waiter;
-use anygate_proto::application::{self, Failed, News, Request, Response, SendError, Socket};
+use anygate_proto::application::{self, Failed, News, Request, Response, SendError, SharedBytes, Socket};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_sys::Bell;
 
@@ -504,6 +504,10 @@ impl Response for HubCall {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.answer(|answer| answer.write(bytes)).unwrap_or(Err(SendError::Order))
+    }
+
+    fn write_shared(&mut self, bytes: &SharedBytes) -> Result<(), SendError> {
+        self.answer(|answer| answer.write_shared(bytes)).unwrap_or(Err(SendError::Order))
     }
 
     fn flush(&mut self) -> Result<(), SendError> {
