@@ -16,7 +16,9 @@ fn counted(bytes: &[u8], size: usize) {
         count.idle += idle;
         count.windows += windows;
     }
-    assert_eq!(count, Frames::new().count(bytes));
+    let mut whole = Frames::new();
+    assert_eq!(count, whole.count(bytes));
+    assert_eq!(pieces.take_malformed(), whole.take_malformed());
     assert!((count.idle + count.windows) as usize <= bytes.len() / 9);
 }
 

@@ -138,10 +138,6 @@ FINE = {
         1,
         lambda raw: post(raw) + frame(DATA, 0, 1, b"x") + frame(HEADERS, BOTH, 1, raw.encoder.encode([("x-t", "1")])),
     ),
-    "a pseudo-field in trailers, which go nowhere": (
-        1,
-        lambda raw: post(raw) + frame(HEADERS, BOTH, 1, raw.encoder.encode([(":method", "POST")])),
-    ),
     "trailers are welcome": (1, lambda raw: raw.request(1, fields=[("te", "trailers")])),
     "a literal that is indexed": (1, lambda raw: literal(raw, b"\x40\x03x-a\x011")),
     "a literal without index": (1, lambda raw: literal(raw, b"\x00\x03x-a\x011")),
@@ -160,6 +156,34 @@ STREAM_ERRORS = {
     "a pseudo-field behind others": (
         PROTOCOL_ERROR,
         lambda raw: listed(raw, *PSEUDO[:3], ("x-a", "1"), (":path", "/")),
+    ),
+    "a pseudo-field in trailers": (
+        PROTOCOL_ERROR,
+        lambda raw: post(raw) + frame(HEADERS, BOTH, 1, raw.encoder.encode([(":method", "POST")])),
+    ),
+    "a pseudo-field of the request in trailers behind data": (
+        PROTOCOL_ERROR,
+        lambda raw: (
+            post(raw) + frame(DATA, 0, 1, b"x") + frame(HEADERS, BOTH, 1, raw.encoder.encode([(":authority", "test")]))
+        ),
+    ),
+    "a path with a fragment": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO[:3], (":path", "/pid#part"))),
+    "a path with a fragment in pieces": (
+        PROTOCOL_ERROR,
+        lambda raw: (
+            frame(HEADERS, END_STREAM, 1, (coded := block(raw, path="/pid?a#b"))[:3])
+            + frame(CONTINUATION, 0, 1, coded[3:5])
+            + frame(CONTINUATION, END_HEADERS, 1, coded[5:])
+        ),
+    ),
+    "a path with a fragment behind padding and priority": (
+        PROTOCOL_ERROR,
+        lambda raw: frame(
+            HEADERS,
+            BOTH | PADDED | PRIORITIZED,
+            1,
+            b"\x04" + number(0) + b"\x10" + block(raw, path="/#") + b"\0" * 4,
+        ),
     ),
     "trailers that do not end the stream": (
         PROTOCOL_ERROR,

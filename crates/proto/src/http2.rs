@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::application::SendError;
 use crate::head::{RequestHead, ResponseHead, Version};
+use crate::hpack;
 use crate::http1::response::{Length, Own, own};
 use crate::http1::{BodyFraming, Error, number, target};
 use crate::limits::Limits;
@@ -182,6 +183,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 
 /// How many frames began that are work for us and none for the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,15 +194,32 @@ pub struct FrameCount {
     pub windows: u32,
 }
 
-/// Counts the frames of a client that are work for us and none for it, whatever pieces they come in (CVE-2019-9512 to
-/// 9518, CVE-2023-44487): all but HEADERS, DATA that holds something or ends a stream, and acknowledged SETTINGS.
+/// Follows the frames of a client, whatever pieces they come in. Counts those that are work for us and none for it
+/// (CVE-2019-9512 to 9518, CVE-2023-44487): all but HEADERS, DATA that holds something or ends a stream, and acknowledged
+/// SETTINGS. Finds requests that are malformed in a way that `h2` hides.
 #[derive(Debug, Default)]
 pub struct Frames {
     header: [u8; 9],
     have: usize,
     /// Bytes of the payload, or of the preface, that are still to come.
     skip: usize,
+    /// The payload is part of a block of fields.
+    gathers: bool,
+    payload: Vec<u8>,
+    /// The block so far.
+    block: Vec<u8>,
+    blocks: hpack::Blocks,
+    /// Nothing more is looked for: `h2` ends the connection.
+    broken: bool,
+    /// The client's newest stream.
+    last_stream: u32,
+    malformed: Vec<u32>,
 }
+
+/// Maximum payload of a frame, which we never change (section 6.5.2).
+const FRAME_MAX_BYTES: usize = 16_384;
+/// Far more than `h2` takes for one block.
+const BLOCK_MAX_BYTES: usize = 4 << 20;
 
 impl Frames {
     /// Begins before the preface.
@@ -214,7 +233,15 @@ impl Frames {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            let (payload, rest) = bytes.split_at_checked(skipped).unwrap_or_default();
+            bytes = rest;
+            if self.gathers {
+                self.payload.extend_from_slice(payload);
+                if self.skip == 0 {
+                    self.gathers = false;
+                    self.broken = self.gathered().is_none();
+                }
+            }
             let wanted = self.header.get_mut(self.have..).unwrap_or_default();
             let taken = wanted.len().min(bytes.len());
             for (to, from) in wanted.iter_mut().zip(bytes) {
@@ -237,9 +264,55 @@ impl Frames {
                 // Also those of a type that we do not know. We ask for very few of the responses that a PING may be.
                 _ => true,
             };
+            self.gathers = matches!(kind, HEADERS | CONTINUATION) && !self.broken;
+            if self.gathers && self.skip > FRAME_MAX_BYTES {
+                (self.gathers, self.broken) = (false, true);
+            }
             count.idle += u32::from(idle);
             count.windows += u32::from(kind == WINDOW_UPDATE);
         }
+    }
+
+    /// Takes the numbers of the streams whose requests have turned out to be malformed: a `:path` with a fragment (section
+    /// 8.3.1), or pseudo-fields in trailers (section 8.1).
+    pub fn take_malformed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.malformed)
+    }
+
+    /// A part of a block is there; `None` if `h2` will end the connection.
+    fn gathered(&mut self) -> Option<()> {
+        const END_HEADERS: u8 = 4;
+        const PADDED: u8 = 8;
+        const PRIORITY: u8 = 0x20;
+        let [.., kind, flags, a, b, c, d] = self.header;
+        let mut part = self.payload.as_slice();
+        if kind == HEADERS {
+            self.block.clear();
+            if flags & PADDED != 0 {
+                let (&padding, rest) = part.split_first()?;
+                part = rest.get(..rest.len().checked_sub(padding.into())?)?;
+            }
+            if flags & PRIORITY != 0 {
+                part = part.get(5..)?;
+            }
+        }
+        self.block.extend_from_slice(part);
+        self.payload.clear();
+        if self.block.len() > BLOCK_MAX_BYTES {
+            return None;
+        }
+        if flags & END_HEADERS != 0 {
+            let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            let hidden = self.blocks.read(&self.block).ok()?;
+            let is_request = stream > self.last_stream;
+            self.last_stream = self.last_stream.max(stream);
+            if if is_request { hidden.fragment } else { hidden.pseudo } {
+                self.malformed.push(stream);
+            }
+            // Idle connections hold no buffers.
+            (self.block, self.payload) = (Vec::new(), Vec::new());
+        }
+        Some(())
     }
 }
 

@@ -8,7 +8,8 @@
 //! * [`application`]: the contract: what the server hands to an application, and what it may do with the response.
 //! * [`limits`]: every cap a codec enforces, by name.
 //! * [`error`]: what can be wrong with parts of a message. [`status`]: reason phrases.
-//! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's.
+//! * [`http1`]: RFC 9112. [`http2`]: what the messages of RFC 9113 mean; their frames are the `h2` crate's. [`hpack`]: what that
+//!   crate hides of their fields.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`websocket`]: RFC 6455 and RFC 7692.
 //! * [`local_host`]: which names mean this machine.
@@ -20,6 +21,7 @@ pub mod cgi;
 pub mod error;
 pub mod fastcgi;
 pub mod head;
+pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod limits;

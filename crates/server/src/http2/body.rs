@@ -53,6 +53,12 @@ impl Body for StreamedBody {
         let mut context = Context::from_waker(&waker);
         while self.at_hand.is_empty() && !buffer.is_empty() {
             match self.body.get().poll_data(&mut context) {
+                Poll::Ready(None) if self.shared.is_malformed(self.body.get().stream_id().as_u32()) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the trailers have pseudo-fields",
+                    ));
+                }
                 Poll::Ready(None) => return Ok(0),
                 Poll::Ready(Some(Err(error))) => {
                     return Err(io::Error::new(

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,14 @@ enum Follows {
 }
 
 impl Arrival {
+    /// RFC 9113 section 8.1.1: malformed requests "MUST be treated as a stream error [...] of type PROTOCOL_ERROR".
+    fn reset(mut self) {
+        tracing::debug!(
+            "refused a request over HTTP/2: its path has a fragment, or its trailers pseudo-fields"
+        );
+        self.respond.get().send_reset(Reason::PROTOCOL_ERROR);
+    }
+
     /// Whether it asks for a WebSocket.
     pub(crate) fn is_websocket(&self) -> bool {
         matches!(self.follows, Follows::Messages(_))
@@ -369,6 +377,9 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let exchange = turn.spare.pop().unwrap_or_default();
         let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
+        if self.shared.is_malformed(arrival.respond.get().stream_id().as_u32()) {
+            return arrival.reset();
+        }
         let mut body = Some(Handle::new(body));
         match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
             Ok(()) => {
@@ -462,8 +473,7 @@ impl Http2 {
         let mut index = 0;
         while let Some(receiving) = self.receiving.get_mut(index) {
             let received = receiving.received;
-            let taken = &self.shared.taken;
-            let outcome = receiving.take((turn.now, taken), turn.rules, &mut context);
+            let outcome = receiving.take((turn.now, &self.shared), turn.rules, &mut context);
             progress |= receiving.received > received;
             let Some(outcome) = outcome else {
                 index += 1;
@@ -480,6 +490,7 @@ impl Http2 {
                     turn.arrived.push(arrival);
                     self.shared.unwanted.lock().push(body);
                 }
+                Outcome::Malformed => arrival.reset(),
                 // The client reset the stream: an aborted upload is no request.
                 Outcome::Gone => {}
             }
@@ -491,29 +502,33 @@ impl Http2 {
 enum Outcome {
     Whole,
     Refused(u16),
+    Malformed,
     Gone,
 }
 
 impl Receiving {
-    /// `taken`: the bytes of all bodies that the connection has received.
     fn take(
         &mut self,
-        (now, taken): (Instant, &AtomicU64),
+        (now, shared): (Instant, &Shared),
         rules: &ReadRules,
         context: &mut Context<'_>,
     ) -> Option<Outcome> {
         loop {
             match self.body.get().poll_data(context) {
                 Poll::Pending => {
-                    self.due = self.coming.due(taken.load(Ordering::Relaxed), &rules.plan.body_rate);
+                    self.due = self.coming.due(shared.taken.load(Ordering::Relaxed), &rules.plan.body_rate);
                     return (self.due <= now).then_some(Outcome::Refused(408));
+                }
+                // With its trailers the request may have turned out to be malformed.
+                Poll::Ready(None) if shared.is_malformed(self.body.get().stream_id().as_u32()) => {
+                    return Some(Outcome::Malformed);
                 }
                 Poll::Ready(None) => return Some(Outcome::Whole),
                 Poll::Ready(Some(Err(_))) => return Some(Outcome::Gone),
                 Poll::Ready(Some(Ok(data))) => {
                     self.coming.hear(now);
                     self.received = self.received.saturating_add(data.len() as u64);
-                    taken.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    shared.taken.fetch_add(data.len() as u64, Ordering::Relaxed);
                     if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
                         return Some(Outcome::Refused(413));
                     }

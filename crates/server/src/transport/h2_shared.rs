@@ -16,6 +16,9 @@ const IDLE_FRAMES_PER_RESPONSE: u32 = 4;
 const WINDOWS_PER_DATA: u32 = 4;
 const BYTES_PER_WINDOW: usize = 1024;
 
+/// Streams with malformed requests that are known at a time: as many as may be open, and some that `h2` has not given up.
+const MALFORMED_MAX: usize = 200;
+
 /// State that a connection shares with its streams and its socket.
 pub(crate) struct Shared {
     /// The socket may hold bytes that were not read.
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) called: Mutex<Vec<usize>>,
     /// Bytes of bodies that were taken.
     pub(crate) taken: AtomicU64,
+    /// Streams whose requests are malformed in a way that `h2` does not tell.
+    malformed: Mutex<Vec<u32>>,
     /// Bodies that are not read any more.
     pub(crate) unwanted: Mutex<Vec<Handle<RecvStream>>>,
     idle_frames: Mutex<IdleFrames>,
@@ -62,6 +67,7 @@ impl Shared {
             open: AtomicUsize::new(0),
             called: Mutex::default(),
             taken: AtomicU64::new(0),
+            malformed: Mutex::default(),
             unwanted: Mutex::default(),
             idle_frames: Mutex::new(IdleFrames {
                 frames: Frames::new(),
@@ -86,6 +92,22 @@ impl Shared {
         let count = idle.frames.count(bytes);
         idle.left = idle.left.saturating_sub(count.idle);
         idle.windows_left = idle.windows_left.saturating_sub(count.windows);
+        let malformed = idle.frames.take_malformed();
+        if !malformed.is_empty() {
+            // Each of them is work for nothing, too.
+            let count = u32::try_from(malformed.len()).unwrap_or(u32::MAX);
+            idle.left = idle.left.saturating_sub(count);
+            drop(idle);
+            let mut known = self.malformed.lock();
+            known.extend(malformed);
+            let excess = known.len().saturating_sub(MALFORMED_MAX);
+            known.drain(..excess);
+        }
+    }
+
+    /// Whether the request of a stream has turned out to be malformed.
+    pub(crate) fn is_malformed(&self, stream: u32) -> bool {
+        self.malformed.lock().contains(&stream)
     }
 
     pub(crate) fn is_flooded(&self) -> bool {
