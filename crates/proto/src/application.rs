@@ -274,7 +274,7 @@ pub trait Body: Send {
     fn may_block(&self) -> bool;
 }
 
-/// Bytes that several owners share, and that nobody changes.
+/// Bytes that several owners share, and that never change.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Where a response goes. The order of calls is: any number of `interim`, one `start`, then `write`, `flush` and

@@ -143,7 +143,7 @@ impl Blocks {
         let mut fragment = false;
         let value_bytes = match name.kind {
             NameKind::Path => value.decode(|byte| fragment |= byte == b'#')?,
-            // Nobody asks how long it is.
+            // Its length does not matter.
             _ if !is_indexed || value.bytes_min() > TABLE_MAX_BYTES => value.bytes_min(),
             _ => value.decode(|_| {})?,
         };
