@@ -231,6 +231,36 @@ class TestWhatGoesWrong:
         served.wait_for_log("reloaded")
         assert served.address == address
 
+    def test_logs_are_as_the_new_settings_say(self, serve, site, preload):
+        (site / "anygate.toml").write_text("access_log = 'one.log'\n")
+        served = serve("app:app", *preload)
+        served.get("/first")
+        new = ["access_log = 'two.log'", "access_log_format = 'asked %(U)s'", "log_level = 'debug'"]
+        (site / "anygate.toml").write_text("\n".join([*new, "error_log_format = 'json'", ""]))
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("reloaded: 1 new workers are serving")
+        assert "changed, but needs a restart: error_log_format\n" in served.log()
+        with served.connect() as connection:
+            # What a debug message tells of.
+            connection.send(b"GET / HTTP/9.9\r\n\r\n").rest()
+        served.get("/second")
+        served.wait_for_log("DEBUG")
+        assert served.terminate() == 0
+        assert "/first" in (site / "one.log").read_text()
+        assert "/second" not in (site / "one.log").read_text()
+        assert "asked /second\n" in (site / "two.log").read_text()
+
+    def test_a_log_that_cannot_be_opened_changes_nothing(self, serve, site, preload):
+        (site / "anygate.toml").write_text("access_log = 'one.log'\n")
+        served = serve("app:app", *preload)
+        (site / "anygate.toml").write_text("access_log = 'missing/two.log'\nlog_level = 'error'\n")
+        served.send_signal(signal.SIGHUP)
+        served.wait_for_log("not reloaded, the old workers continue")
+        served.get("/still")
+        assert served.terminate() == 0
+        assert "/still" in (site / "one.log").read_text()
+        assert "stopping" in served.log()
+
     def test_the_former_settings_are_those_of_replaced_workers(self, serve, site, preload):
         (site / "anygate.toml").write_text("server_header = 'one'\n")
         served = serve("app:app", *preload)

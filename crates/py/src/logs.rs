@@ -63,10 +63,11 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
     let (subscriber, handle) = subscriber(plan.level, plan.error_log_format, log);
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
-        let level = plan.level;
+        *SETTINGS_LEVEL.lock() = plan.level;
         let set = move |wanted: Option<LogLevel>| {
+            let level = wanted.unwrap_or(*SETTINGS_LEVEL.lock());
             // It fails only when the subscriber is gone, and it is there as long as the process.
-            let _ = handle.modify(|current| *current = filter_at(wanted.unwrap_or(level)));
+            let _ = handle.modify(|current| *current = filter_at(level));
         };
         drop(SET_LEVEL.set(Box::new(set)));
     }
@@ -117,8 +118,18 @@ fn filter_at(level: LogLevel) -> Targets {
 /// Sets the level, `None` to what the settings say.
 type SetLevel = Box<dyn Fn(Option<LogLevel>) + Send + Sync>;
 static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+/// What the settings say.
+static SETTINGS_LEVEL: Mutex<LogLevel> = Mutex::new(LogLevel::Info);
 /// The level that was last followed.
 static LEVEL: Mutex<Option<LogLevel>> = Mutex::new(None);
+
+/// Keeps to the level of new settings, here and in processes that are forked from now on, unless another one is followed.
+pub(crate) fn set_level(level: LogLevel) {
+    *SETTINGS_LEVEL.lock() = level;
+    if let Some(set) = SET_LEVEL.get() {
+        set(*LEVEL.lock());
+    }
+}
 
 /// Keeps to the level of messages that the supervisor's row asks for.
 pub(crate) fn follow(supervisor: ProcessRow<'_>) {
@@ -246,11 +257,28 @@ impl Logs {
     pub(crate) fn open(plan: &LogPlan, owner: Option<u32>) -> Result<Logs, String> {
         start(plan, owner)?;
         let access = plan.access_log.as_ref().map(|target| open(plan, Kind::Access, target, owner));
-        let access = access.transpose()?.map(Arc::new);
+        Ok(Logs::of(plan, access.transpose()?.map(Arc::new)))
+    }
+
+    /// Opens what new settings have that these logs have not. The error log stays as it is.
+    ///
+    /// Errors: one line that names the log.
+    pub(crate) fn renewed(&self, plan: &LogPlan, owner: Option<u32>) -> Result<Logs, String> {
+        let access = match &plan.access_log {
+            Some(target) if Some(target) != self.plan.access_log.as_ref() => {
+                Some(Arc::new(open(plan, Kind::Access, target, owner)?))
+            }
+            Some(_) => self.access.clone(),
+            None => None,
+        };
+        Ok(Logs::of(plan, access))
+    }
+
+    fn of(plan: &LogPlan, access: Option<Arc<Outlet>>) -> Logs {
         let errors = ERROR_LOG.get().map(|log| &log.target);
         let targets = errors.into_iter().chain(&plan.access_log);
         let rotation = Rotation::new(&plan.rotate, targets, Clock::now());
-        Ok(Logs { plan: plan.clone(), access, rotation })
+        Logs { plan: plan.clone(), access, rotation }
     }
 
     /// The access log of a worker.

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::identity::change_folder;
 use crate::loading::{certificates, gevent};
+use crate::logs::Logs;
 use crate::policies;
 use crate::refusal::Refusal;
 
@@ -20,6 +21,7 @@ use crate::refusal::Refusal;
 pub(crate) struct Former {
     pub(crate) plan: Arc<Plan>,
     pub(crate) site: Option<Prepared>,
+    pub(crate) logs: Logs,
     /// Where it was.
     pub(crate) folder: File,
 }
@@ -44,7 +46,9 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
     }
     keep(&mut plan.process.proc_name, &now.process.proc_name, "proc_name", &mut kept);
     keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);
-    keep(&mut plan.log, &now.log, "the settings of logs", &mut kept);
+    keep(&mut plan.log.error_log, &now.log.error_log, "error_log", &mut kept);
+    keep(&mut plan.log.error_log_format, &now.log.error_log_format, "error_log_format", &mut kept);
+    keep(&mut plan.log.syslog_facility, &now.log.syslog_facility, "syslog_facility", &mut kept);
     keep(&mut plan.cron, &now.cron, "the settings of jobs", &mut kept);
     keep(&mut plan.admin, &now.admin, "the settings of the admin address", &mut kept);
     if !kept.is_empty() {

@@ -182,11 +182,16 @@ impl WorkerBody for Body {
         keep_what_cannot_change(&mut plan, &self.plan);
         let folder =
             File::open(".").map_err(|error| format!("the current directory cannot be used: {error}"))?;
-        match renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref()) {
-            Ok(site) => {
+        let owner = self.user.as_ref().map(|user| user.uid);
+        let renewed = renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref())
+            .and_then(|site| Ok((site, self.logs.renewed(&plan.log, owner)?)));
+        match renewed {
+            Ok((site, logs)) => {
                 let site = std::mem::replace(&mut self.site, site);
+                let logs = std::mem::replace(&mut self.logs, logs);
                 let plan = std::mem::replace(&mut self.plan, Arc::new(plan));
-                self.former = Some(Former { plan, site, folder });
+                logs::set_level(self.plan.log.level);
+                self.former = Some(Former { plan, site, logs, folder });
                 Ok(Some(Renewed { plan: self.plan.process.clone(), workers: self.plan.workers }))
             }
             Err(reason) => match process::enter(folder.as_fd()) {
@@ -199,12 +204,13 @@ impl WorkerBody for Body {
     }
 
     fn settle(&mut self, serves: bool) -> bool {
-        let Some(Former { plan, site, folder }) = self.former.take() else { return false };
+        let Some(Former { plan, site, logs, folder }) = self.former.take() else { return false };
         if serves {
             // It has entries removed from the cache that workers share.
             return self.plan.site.cache.is_some() || plan.site.cache.is_some();
         }
-        (self.plan, self.site) = (plan, site);
+        (self.plan, self.site, self.logs) = (plan, site, logs);
+        logs::set_level(self.plan.log.level);
         if let Err(error) = process::enter(folder.as_fd()) {
             tracing::error!("cannot return to the working directory of the old workers: {error}");
         }
