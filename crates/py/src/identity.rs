@@ -65,3 +65,14 @@ pub(crate) fn limit(plan: &LimitsPlan, place: usize) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Becomes the user and group that workers run as.
+pub(crate) fn drop_rights(user: Option<&process::User>, group: Option<u32>) -> Result<(), String> {
+    let refused = |error: io::Error| format!("cannot run as the configured user or group: {error}");
+    if let Some(user) = user {
+        process::become_user(user, group).map_err(refused)?;
+    } else if let Some(group) = group {
+        process::become_group(group).map_err(refused)?;
+    }
+    Ok(())
+}

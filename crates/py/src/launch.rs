@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use anygate_config::{BindAddress, Command, Plan, Protocol};
@@ -24,7 +25,7 @@ use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::Refusal;
 use crate::worker_body::Body;
-use crate::{cgi, control, cron, other_servers, policies, self_signed, settings, web2py};
+use crate::{cgi, control, cron, other_servers, policies, self_signed, settings, upgrade, web2py};
 
 /// Runs the command line `arguments` (without the program's name). Returns the exit code.
 #[pyfunction]
@@ -152,10 +153,13 @@ fn launch(
     let (user, group) = whom(&plan)?;
     let owner = user.as_ref().map(|user| user.uid);
     let logs = Logs::open(&plan.log, owner).map_err(Refusal::machine)?;
-    if plan.application.server_named {
+    let checks = beginning.is_some() && upgrade::only_checks(py)?;
+    if plan.application.server_named && !checks {
         println!("{}", other_servers::announcement("native", &plan));
     }
-    web2py::save_password(py, &plan)?;
+    if !checks {
+        web2py::save_password(py, &plan)?;
+    }
     let schedule = cron::schedule(py, &plan)?;
     let tickets = Tickets::new()
         .map_err(|error| Refusal::machine(format!("cannot generate random numbers: {error}")))?;
@@ -170,8 +174,15 @@ fn launch(
     }
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan.admin)?;
+    if checks {
+        let code = upgrade::check(py, &plan, user.as_ref(), group)?;
+        logs::finish();
+        return Ok(code);
+    }
     let activation = Activation::take(py).map_err(|error| Refusal::machine(error.to_string()))?;
-    let sockets = listen(&plan, &activation, assistant.as_ref())?;
+    let mut handover = if beginning.is_some() { upgrade::handed_over(py)? } else { None };
+    let left = handover.as_mut().map(|handover| std::mem::take(&mut handover.sockets));
+    let sockets = listen(&plan, &activation, left, assistant.as_ref())?;
     let started = prepare(py, &plan, application, beginning.is_some());
     let (application, pid_file) = match started {
         Ok(started) => started,
@@ -206,6 +217,12 @@ fn launch(
             supervisor.set_schedule(schedule);
         }
         supervisor.set_service_manager(activation.manager());
+        supervisor.keep_lock(pid_file.as_ref().map(AsFd::as_fd));
+        if let Some(handover) = handover {
+            supervisor
+                .take_over(handover)
+                .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
+        }
         Ok(supervisor.run())
     })?;
     drop(pid_file);
@@ -243,15 +260,20 @@ pub(crate) fn name_job(job: &str) -> PyResult<()> {
     Ok(title::set("anygate", &format!("cron job {job}"), "cron")?)
 }
 
-/// Opens the sockets, unless a service manager left them. A user who names descriptors knows of those.
+/// Opens the sockets, unless the program before this one (`left`) or a service manager left them. A user who names descriptors knows of those.
 fn listen(
     plan: &Plan,
     activation: &Activation,
+    left: Option<Vec<Socket>>,
     assistant: Option<&Assistant>,
 ) -> Result<Vec<Socket>, Refusal> {
     let named = plan.binds.iter().any(|bind| matches!(bind.address, BindAddress::Fd(_)));
     let protocol = plan.binds.first().map(|bind| bind.protocol).unwrap_or_default();
+    let is_left = left.is_some();
+    let (admin, own): (Vec<_>, Vec<_>) =
+        left.unwrap_or_default().into_iter().partition(|socket| socket.admin);
     let mut opened = match activation.sockets.as_slice() {
+        _ if is_left => own,
         names if !names.is_empty() && !named => {
             sockets::activated(names, protocol).map_err(Refusal::machine)?
         }
@@ -262,6 +284,10 @@ fn listen(
         return Err(Refusal::usage(
             "a socket of LISTEN_FDS is named https: it needs a certificate and its key",
         ));
+    }
+    if assistant.is_some() && !admin.is_empty() {
+        opened.extend(admin);
+        return Ok(opened);
     }
     match assistant.map(|assistant| assistant.open(plan)).transpose() {
         Ok(more) => opened.extend(more.into_iter().flatten()),

@@ -4,7 +4,7 @@
 //!   inside a running program. * [`cgi`]: one request of a CGI server. * [`assistant`]: the process for the admin address.
 //! * [`loading`]: the application, from its target to the bridge. * [`policies`]: what is around it.
 //!   * [`ready_check`]: what a site's own check says of a worker. * [`middleware`]: policies under a server of another package.
-//! * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
+//! * [`upgrade`]: another program under the same process number. * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
 //! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
 //! * [`logs`]: the error log and the access log. * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
 //!   * [`interpreter`]: what it is asked for beside the application. * [`refusal`]: why nothing runs.
@@ -32,6 +32,7 @@ mod renewal;
 mod self_signed;
 mod settings;
 mod stacks;
+mod upgrade;
 mod web2py;
 mod worker_body;
 

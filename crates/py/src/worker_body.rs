@@ -27,13 +27,14 @@ use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
 use crate::beginning::Beginning;
-use crate::identity::limit;
+use crate::identity::{drop_rights, limit};
 use crate::interpreter::say_goodbye;
 use crate::loading::{certificates, greenlets, load, on_error, runner};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
 use crate::renewal::{Former, keep_what_cannot_change, renewed};
 use crate::stacks::Stacks;
+use crate::upgrade;
 use crate::web2py::static_files;
 
 /// Everything that passes from the launch to the workers.
@@ -217,6 +218,18 @@ impl WorkerBody for Body {
         false
     }
 
+    fn check_new_program(&mut self) -> Result<Pid, String> {
+        let beginning =
+            self.beginning.as_ref().ok_or("only the command can be upgraded, not a program that serves")?;
+        upgrade::start_check(beginning)
+    }
+
+    fn execute(&mut self, handover: &str) -> String {
+        let Some(beginning) = &self.beginning else { return "there is no command".to_owned() };
+        self.logs.tender().finish();
+        upgrade::execute(beginning, handover)
+    }
+
     fn counts(&self) -> usize {
         if self.is_counted() { process_row::CELLS } else { 0 }
     }
@@ -398,13 +411,7 @@ impl Body {
     }
 
     fn drop_rights(&self) -> Result<(), String> {
-        let refused = |error: io::Error| format!("cannot run as the configured user or group: {error}");
-        if let Some(user) = &self.user {
-            process::become_user(user, self.group).map_err(refused)?;
-        } else if let Some(group) = self.group {
-            process::become_group(group).map_err(refused)?;
-        }
-        Ok(())
+        drop_rights(self.user.as_ref(), self.group)
     }
 }
 

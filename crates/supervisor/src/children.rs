@@ -48,7 +48,7 @@ pub(crate) struct Child {
     pub(crate) memory: Option<Measured>,
     /// When a signal told it to end. If that is not the end of the tree, another one takes its place.
     signalled: Option<Instant>,
-    orders: OrderSender,
+    pub(crate) orders: OrderSender,
     beats: u64,
     beaten: Instant,
     traffic: u64,

@@ -7,6 +7,7 @@
 //! * [`recycling`]: workers that are replaced although they serve.
 //! * [`scaling`]: the number of workers. * [`load`]: how many it needs.
 //! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
+//! * [`upgrade`]: USR2, which replaces the program. * [`handover`]: what the next program is left.
 //! * [`touched`]: files that trigger a reload. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
 //! * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod backoff;
 mod births;
 mod board;
 mod children;
+pub mod handover;
 mod load;
 mod notify;
 mod orders;
@@ -27,6 +29,7 @@ pub mod sockets;
 mod supervisor;
 mod template;
 mod touched;
+mod upgrade;
 mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker};

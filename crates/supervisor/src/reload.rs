@@ -202,7 +202,10 @@ impl Supervisor<'_> {
             self.not_reloaded();
             return true;
         }
-        if self.phase == Phase::Starting && ended == Ended::Exited(APPLICATION_FAILED) {
+        if self.phase == Phase::Starting
+            && ended == Ended::Exited(APPLICATION_FAILED)
+            && self.former.is_empty()
+        {
             // It has said why.
             self.end(APPLICATION_FAILED);
             return true;

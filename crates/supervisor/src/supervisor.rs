@@ -2,7 +2,7 @@
 //! code: whatever an application does, this goes on.
 
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::{Order, ProcessPlan};
@@ -21,14 +21,16 @@ use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
 use crate::template::Template;
 use crate::touched::Touched;
+use crate::upgrade::{Check, Former};
 use crate::worker_body::{Event, Reason, WorkerBody};
 
-const SIGNALS: [Signal; 8] = [
+const SIGNALS: [Signal; 9] = [
     Signal::Term,
     Signal::Int,
     Signal::Quit,
     Signal::Hup,
     Signal::Usr1,
+    Signal::Usr2,
     Signal::Ttin,
     Signal::Ttou,
     Signal::Chld,
@@ -79,6 +81,12 @@ pub struct Supervisor<'a> {
     pub(crate) replace_at: Option<Instant>,
     reload_again: bool,
     pub(crate) touched: Touched,
+    /// Workers of the program before this one.
+    pub(crate) former: Vec<Former>,
+    /// The new program is checked.
+    pub(crate) check: Option<Check>,
+    /// Has the lock of the pid file.
+    pub(crate) lock: Option<BorrowedFd<'a>>,
     /// When a signal told it to end.
     told_at: Option<Instant>,
     /// When it looked around last.
@@ -153,6 +161,9 @@ impl<'a> Supervisor<'a> {
         let signals = Signals::install(&SIGNALS)?;
         Ok(Supervisor {
             touched: Touched::new(&plan.touch_reload),
+            former: Vec::new(),
+            check: None,
+            lock: None,
             plan,
             body,
             sockets,
@@ -208,6 +219,7 @@ impl<'a> Supervisor<'a> {
                 Err(error) => {
                     tracing::error!("the supervisor cannot continue: {error}");
                     self.children.kill(|_| true);
+                    self.kill_former();
                     self.templates.iter_mut().for_each(Template::kill);
                     sockets::close(&self.sockets);
                     return 1;
@@ -263,6 +275,7 @@ impl<'a> Supervisor<'a> {
     fn wait(&mut self, now: Instant, logs: Option<Duration>) -> Duration {
         let start = self.plan.worker_start_timeout;
         let due = self.children.enforce(now, start, self.plan.worker_timeout);
+        let due = due.into_iter().chain(self.enforce_former(now));
         let templates: Vec<Instant> =
             self.templates.iter_mut().filter_map(|template| template.enforce(now, start)).collect();
         let jobs = self.jobs();
@@ -319,6 +332,7 @@ impl<'a> Supervisor<'a> {
         if let Some(child) = self.children.remove(pid) {
             self.bury(&child, ended);
             self.children.leave(&child, |gone, all| self.body.add_up(gone, all));
+        } else if self.forget_former(pid, ended) || self.checked(pid, ended) {
         } else if let Some(assistant) = self.assistant.as_mut().filter(|other| other.pid == Some(pid)) {
             assistant.pid = None;
             let wanted = std::mem::take(&mut assistant.renewed);
@@ -362,6 +376,8 @@ impl<'a> Supervisor<'a> {
         match self.phase {
             Phase::Ending(exit) => {
                 let is_over = self.children.is_empty()
+                    && self.former.is_empty()
+                    && self.check.is_none()
                     && self.templates.is_empty()
                     && self.schedule.as_ref().is_none_or(Schedule::is_idle);
                 // Status pages may show the end of the workers.
@@ -401,6 +417,7 @@ impl<'a> Supervisor<'a> {
         self.children.retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
         if self.phase == Phase::Starting {
             self.body.serving(&self.sockets);
+            self.retire_former(now + self.plan.graceful_timeout);
             if let Some(schedule) = &mut self.schedule {
                 schedule.start(SystemTime::now());
             }
@@ -417,6 +434,7 @@ impl<'a> Supervisor<'a> {
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
             (Signal::Usr1, _) => self.reopen_logs(),
+            (Signal::Usr2, Phase::Serving) => self.check_new_program(),
             (Signal::Ttin, Phase::Serving | Phase::Reloading) => self.scale(self.floor + 1),
             (Signal::Ttou, Phase::Serving | Phase::Reloading) if self.floor > 1 => {
                 self.scale(self.floor - 1);
@@ -436,6 +454,7 @@ impl<'a> Supervisor<'a> {
             Phase::Ending(_) => {
                 tracing::warn!("stopping at once");
                 self.children.kill(|_| true);
+                self.kill_former();
                 if let Some(schedule) = &mut self.schedule {
                     schedule.cut_off();
                 }
@@ -509,7 +528,9 @@ impl<'a> Supervisor<'a> {
         // workers do the same. The assistant goes on to the end.
         let own = self.sockets.extract_if(.., |socket| !socket.admin).collect::<Vec<_>>();
         sockets::close(&own);
-        self.children.retire(Instant::now() + self.plan.graceful_timeout, |_| true);
+        let until = Instant::now() + self.plan.graceful_timeout;
+        self.children.retire(until, |_| true);
+        self.retire_former(until);
         self.dismiss_templates();
     }
 }

@@ -51,6 +51,19 @@ pub trait WorkerBody {
     /// assistant must be another one.
     fn settle(&mut self, serves: bool) -> bool;
 
+    /// Starts a process of the program that is installed now, which loads settings and application and ends with 0 if that
+    /// goes well; in the supervisor.
+    ///
+    /// Errors: why there can be none.
+    fn check_new_program(&mut self) -> Result<Pid, String> {
+        Err("this program cannot be replaced".to_owned())
+    }
+
+    /// Becomes that program, which is left `handover`; in the supervisor. Returns why it cannot.
+    fn execute(&mut self, _handover: &str) -> String {
+        "this program cannot be replaced".to_owned()
+    }
+
     /// How many numbers each process publishes, beside what the supervisor needs itself.
     fn counts(&self) -> usize {
         0

@@ -58,6 +58,18 @@ impl OrderSender {
     }
 }
 
+impl From<OwnedFd> for OrderSender {
+    fn from(fd: OwnedFd) -> OrderSender {
+        OrderSender(fd.into())
+    }
+}
+
+impl AsFd for OrderSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Orders {
     /// Reads the orders that came since the last call, and whether the supervisor is still there.
     pub fn take(&self) -> io::Result<(Vec<WorkerOrder>, bool)> {

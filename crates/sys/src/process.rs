@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::signal as system;
@@ -218,6 +218,23 @@ pub fn become_group(gid: u32) -> io::Result<()> {
 /// Makes the folder `fd` the current one.
 pub fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::fchdir(fd)?)
+}
+
+/// Takes the descriptor that the program before this one has left open under this number. Programs that this one starts do
+/// not get it.
+///
+/// Errors: it is not open.
+pub fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
+    syscall!("a number that is not open is an error", fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC))?;
+    // SAFETY: it is open, and was left for us by its number, so nothing else in this program owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Becomes another program, which is looked for in PATH if its name has no slash. Returns why it cannot.
+pub fn execute(arguments: &[CString], environment: &[CString]) -> io::Error {
+    let Some(program) = arguments.first() else { return io::ErrorKind::InvalidInput.into() };
+    let Err(error) = unistd::execvpe(program, arguments, environment);
+    error.into()
 }
 
 /// Lets `fd` stay open in the program that this process becomes by exec.

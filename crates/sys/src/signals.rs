@@ -26,6 +26,8 @@ pub enum Signal {
     Hup,
     /// Reopen logs.
     Usr1,
+    /// Another program under the same process number.
+    Usr2,
     /// One worker more.
     Ttin,
     /// One worker less.
@@ -51,6 +53,7 @@ impl Signal {
             Signal::Quit => system::Signal::SIGQUIT,
             Signal::Hup => system::Signal::SIGHUP,
             Signal::Usr1 => system::Signal::SIGUSR1,
+            Signal::Usr2 => system::Signal::SIGUSR2,
             Signal::Ttin => system::Signal::SIGTTIN,
             Signal::Ttou => system::Signal::SIGTTOU,
             Signal::Chld => system::Signal::SIGCHLD,
@@ -282,6 +285,11 @@ impl Held {
     pub fn all() -> io::Result<Held> {
         Ok(Held(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?))
     }
+}
+
+/// Lets all signals through that the program before this one held until it became this one.
+pub fn let_through() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 impl Drop for Held {
