@@ -284,7 +284,7 @@ def test_a_file_of_another_form_is_refused_with_what_to_write(run, site, text, m
         (["run"], "write anygate myapp:app"),
         (["reload"], "write anygate ctl reload"),
         (["anygate.toml"], "write anygate --config anygate.toml"),
-        (["uwsgi.ini"], "name the application"),
+        (["uwsgi.ini"], "anygate --config uwsgi.ini"),
         (["servers", "waitress"], "servers: "),
     ],
 )

@@ -38,6 +38,8 @@ pub enum Command {
     Import(Vec<OsString>),
     /// Show this on standard output and end.
     Show(String),
+    /// Show this on standard output, with warnings about settings that have no effect.
+    Settings(String, Vec<String>),
 }
 
 /// A certificate that vouches for itself.
@@ -162,8 +164,10 @@ pub fn parse_with(
     };
     let plan = Plan::check(&settings, folder)?;
     match subcommand {
-        Subcommand::Config if matches.get_flag("print") => Ok(Command::Show(help::print(&settings))),
-        Subcommand::Config if matches.get_flag("check") => Ok(Command::Show("ok\n".to_owned())),
+        Subcommand::Config if matches.get_flag("print") => {
+            Ok(Command::Settings(help::print(&settings), warnings))
+        }
+        Subcommand::Config if matches.get_flag("check") => Ok(Command::Settings("ok\n".to_owned(), warnings)),
         Subcommand::Config => Err(Exit::usage("config: add --print or --check".to_owned())),
         Subcommand::Cron(action) => Ok(Command::Cron(action, Box::new(plan))),
         Subcommand::Serve if !pool.is_empty() => Ok(Command::Pool(pool)),

@@ -353,14 +353,7 @@ impl Unit<'_> {
                 let most = number("max").unwrap_or(1).max(1);
                 let least = number("spare").unwrap_or(0).clamp(1, most);
                 let values = [("workers_min", json!(least)), ("workers_max", json!(most))];
-                match anygate_config::options::find("workers_max") {
-                    Some(_) => self.draft.note(entry, Verdict::Mapped, &values),
-                    None => self.draft.change(
-                        entry,
-                        &[("workers", json!(most))],
-                        "the number of workers is fixed",
-                    ),
-                }
+                self.draft.note(entry, Verdict::Mapped, &values)
             }
             value => self.draft.map(entry, "workers", value.clone()),
         }

@@ -63,10 +63,12 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
             let imported = anygate_migrate::import(&words, &around);
             imported.map(|found| show(&found.toml())).map_err(|refused| Refusal::usage(refused.to_string()))
         }
+        Command::Settings(text, warnings) => {
+            warn(&warnings);
+            Ok(show(&text))
+        }
         Command::Serve(plan, warnings) => {
-            for warning in warnings {
-                eprintln!("anygate: warning: {warning}");
-            }
+            warn(&warnings);
             launch(py, *plan, None, Some(beginning))
         }
         Command::Pool(servers) => {
@@ -81,6 +83,12 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
         Command::Top(admin) => control::run(py, "top", &[], &admin),
         Command::Control(words, admin) => control::run(py, "ctl", &words, &admin),
         Command::Cgi(plan) => cgi::run(py, &plan),
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("anygate: warning: {warning}");
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::migration::Uwsgi;
-use crate::draft::{Entry, Position, Refused};
+use crate::draft::{Entry, Position, Refused, Verdict};
 
 /// Limits of memory, in megabytes. Here there is one, of resident memory.
 const MEMORY: [&str; 5] =
@@ -21,11 +21,11 @@ pub(super) fn map(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
                 uwsgi.value(&["cheaper"]).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
             match cheaper {
                 0 => uwsgi.draft.map(entry, "workers", json!(workers))?,
-                _ => scaled(uwsgi, entry, "workers_max", workers)?,
+                _ => uwsgi.draft.map(entry, "workers_max", json!(workers))?,
             }
         }
-        "cheaper" => scaled(uwsgi, entry, "workers_min", entry.number()?.max(1))?,
-        "cheaper_initial" => scaled(uwsgi, entry, "workers", entry.number()?.max(1))?,
+        "cheaper" => uwsgi.draft.map(entry, "workers_min", json!(entry.number()?.max(1)))?,
+        "cheaper_initial" => uwsgi.draft.map(entry, "workers", json!(entry.number()?.max(1)))?,
         key if key.starts_with("cheaper_") => {
             uwsgi
                 .draft
@@ -34,7 +34,7 @@ pub(super) fn map(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         "threads" => uwsgi.draft.map(entry, "threads", json!(entry.number()?.max(1)))?,
         "gevent" => {
             let values = [("concurrency", Value::from("gevent")), ("greenlets", json!(entry.number()?))];
-            uwsgi.draft.note(entry, crate::draft::Verdict::Mapped, &values)?;
+            uwsgi.draft.note(entry, Verdict::Mapped, &values)?;
         }
         "gevent_monkey_patch" | "gevent_early_monkey_patch" => {
             uwsgi.draft.needless(entry, "the standard library is patched with concurrency = \"gevent\"");
@@ -50,16 +50,14 @@ pub(super) fn map(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         "max_worker_lifetime_delta" => {
             uwsgi.draft.needless(entry, "workers are replaced one after another");
         }
-        "touch_workers_reload" | "touch_chain_reload" | "fs_reload" => {
+        "touch_reload" | "touch_workers_reload" => {
             let path = uwsgi.draft.path(&entry.value);
             uwsgi.draft.map(entry, "touch_reload", Value::from(path))?;
         }
-        "touch_reload" => {
+        "touch_chain_reload" => {
             let path = uwsgi.draft.path(&entry.value);
-            uwsgi.draft.map(entry, "touch_reload", Value::from(path))?;
-        }
-        "cpu_affinity" if anygate_config::options::find("cpu_affinity").is_none() => {
-            uwsgi.draft.needless(entry, "the system spreads the workers over the processors");
+            let values = [("touch_reload", Value::from(path)), ("reload_mode", Value::from("rolling"))];
+            uwsgi.draft.note(entry, Verdict::Mapped, &values)?;
         }
         "procname_prefix" | "procname_prefix_spaced" | "procname" => {
             uwsgi.draft.map(entry, "proc_name", Value::from(entry.value.trim()))?;
@@ -82,16 +80,6 @@ pub(super) fn map(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-/// Sets how many workers there are of several. Where their number is fixed it is the largest.
-fn scaled(uwsgi: &mut Uwsgi, entry: &Entry, option: &str, number: u64) -> Result<(), Refused> {
-    if anygate_config::options::find("workers_max").is_some() {
-        return uwsgi.draft.map(entry, option, json!(number));
-    }
-    let workers = ("workers", json!(number));
-    let values = if option == "workers_max" { vec![workers] } else { Vec::new() };
-    uwsgi.draft.change(entry, &values, "the number of workers is fixed")
 }
 
 /// The smallest of all limits of memory applies.
