@@ -39,7 +39,10 @@ const STRICT: &[(&str, &str)] = &[
 /// Adds the fields of one site.
 #[derive(Clone, Debug, Default)]
 pub struct SecurityHeaders {
-    fields: Vec<(String, String)>,
+    /// The fields, as they are added in one go, for clients that spoke TLS
+    https: ResponseHead,
+    /// and for others.
+    http: ResponseHead,
 }
 
 impl SecurityHeaders {
@@ -56,22 +59,39 @@ impl SecurityHeaders {
             fields.retain(|(old, _)| !old.eq_ignore_ascii_case(name));
             fields.extend(value.clone().map(|value| (name.clone(), value)));
         }
-        SecurityHeaders { fields }
+        let mut headers = SecurityHeaders::default();
+        for (name, value) in &fields {
+            let is_for_all = !name.eq_ignore_ascii_case(HSTS);
+            for head in
+                [Some(&mut headers.https), is_for_all.then_some(&mut headers.http)].into_iter().flatten()
+            {
+                let added = head.push_field(name.as_bytes(), value.as_bytes());
+                debug_assert!(added.is_ok(), "they were checked");
+            }
+        }
+        headers
     }
 
     /// Whether nothing is ever added.
     pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+        self.https.fields().next().is_none()
     }
 
     /// Adds what the application has not set. `https`: the client spoke TLS.
     pub fn apply(&self, https: bool, head: &mut ResponseHead) {
-        for (name, value) in &self.fields {
-            if head.has_field(name) || (!https && name.eq_ignore_ascii_case(HSTS)) {
-                continue;
+        let ours = if https { &self.https } else { &self.http };
+        let has =
+            |head: &ResponseHead, name: &[u8]| head.fields().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        if !ours.fields().any(|(name, _)| has(head, name)) {
+            let added = head.append_fields(ours);
+            debug_assert!(added.is_ok(), "there is room for a few more");
+            return;
+        }
+        for (name, value) in ours.fields() {
+            if !has(head, name) {
+                let added = head.push_field(name, value);
+                debug_assert!(added.is_ok(), "they were checked");
             }
-            let added = head.push_field(name.as_bytes(), value.as_bytes());
-            debug_assert!(added.is_ok(), "they were checked");
         }
     }
 }

@@ -297,6 +297,16 @@ impl ResponseHead {
         Ok(())
     }
 
+    /// Adds the fields of another head, behind its own. They were checked when they were added there.
+    ///
+    /// Errors: the text would be longer than 4 GB. Nothing is added then.
+    pub fn append_fields(&mut self, other: &ResponseHead) -> Result<(), InvalidHead> {
+        let offset = push(&mut self.text, &other.text)?.start;
+        let moved = |span: &Span| Span { start: span.start + offset, end: span.end + offset };
+        self.fields.extend(other.fields.iter().map(|(name, value)| (moved(name), moved(value))));
+        Ok(())
+    }
+
     /// Makes `value` the only one of the field `name`, in the place of the first one or at the end.
     ///
     /// Errors: as [`push_field`](Self::push_field). Nothing is changed then.

@@ -1,7 +1,7 @@
 //! What a request is called, so that what different programs say of it can be put together: an identifier of ours or of
 //! a trusted peer (`X-Request-ID`), and a trace context (<https://www.w3.org/TR/trace-context/>).
 
-use std::fmt::Write;
+use std::cell::RefCell;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -36,16 +36,16 @@ impl Identity {
         let mut names = Names::default();
         if self.has_id {
             let given = head.field(REQUEST_ID).filter(|id| is_trusted && is_id(id));
-            let id = given.map_or_else(|| random(16), |id| String::from_utf8_lossy(id).into_owned());
+            let id = given.map_or_else(random::<16>, |id| String::from_utf8_lossy(id).into_owned());
             replace(head, REQUEST_ID, &id);
             names.id = Some(id);
         }
         if self.has_trace {
             let known = head.field(TRACEPARENT).and_then(trace_id);
             names.trace = Some(known.unwrap_or_else(|| {
-                let trace = random(16);
+                let trace = random::<16>();
                 // The recorder decides whether this one is sampled.
-                replace(head, TRACEPARENT, &format!("00-{trace}-{}-00", random(8)));
+                replace(head, TRACEPARENT, &format!("00-{trace}-{}-00", random::<8>()));
                 // Section 3.3: without a valid parent the state means nothing.
                 head.retain_fields(|name| !name.eq_ignore_ascii_case(TRACESTATE.as_bytes()));
                 trace
@@ -108,18 +108,54 @@ fn trace_id(value: &[u8]) -> Option<String> {
     is_valid.then(|| trace.to_owned())
 }
 
-/// Returns `count` random bytes as hexadecimal digits, never all zero.
-fn random(count: usize) -> String {
-    let mut bytes = vec![0; count];
-    // The system's generator does not fail once it is seeded (getrandom(2)).
-    if getrandom::fill(&mut bytes).is_err() || bytes.iter().all(|&byte| byte == 0) {
-        bytes.fill(1);
+/// Random bytes of a thread, of which the system is asked for many at a time.
+struct Randomness {
+    bytes: [u8; RANDOM_BYTES],
+    used: usize,
+    /// The process that asked: one that was forked from it would have the same.
+    process: u32,
+}
+
+/// Random bytes that the system is asked for at a time.
+const RANDOM_BYTES: usize = 1024;
+
+thread_local! {
+    static RANDOMNESS: RefCell<Randomness> =
+        const { RefCell::new(Randomness { bytes: [0; RANDOM_BYTES], used: RANDOM_BYTES, process: 0 }) };
+}
+
+impl Randomness {
+    /// Bytes that nobody had before, never all zero.
+    fn take<const COUNT: usize>(&mut self) -> [u8; COUNT] {
+        let process = std::process::id();
+        if self.used + COUNT > RANDOM_BYTES || self.process != process {
+            // The system's generator does not fail once it is seeded (getrandom(2)).
+            if getrandom::fill(&mut self.bytes).is_err() {
+                self.bytes.fill(1);
+            }
+            (self.used, self.process) = (0, process);
+        }
+        let mut taken = [0; COUNT];
+        if let Some(bytes) = self.bytes.get_mut(self.used..self.used + COUNT) {
+            taken.copy_from_slice(bytes);
+            bytes.fill(0);
+        }
+        self.used += COUNT;
+        if taken.iter().all(|&byte| byte == 0) { [1; COUNT] } else { taken }
     }
-    bytes.iter().fold(String::with_capacity(2 * count), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+}
+
+/// Returns `COUNT` random bytes as hexadecimal digits, never all zero.
+fn random<const COUNT: usize>() -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bytes: [u8; COUNT] = RANDOMNESS.with_borrow_mut(Randomness::take);
+    let mut text = String::with_capacity(2 * COUNT);
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(DIGITS.get(usize::from(digit)).map(|&digit| char::from(digit)));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -157,6 +193,28 @@ mod tests {
         let id = || BOTH.identify(&mut fixtures::request("GET", "/", &[]), true).unwrap().id.unwrap();
         assert_ne!(id(), id());
         assert!(Identity::default().identify(&mut fixtures::request("GET", "/", &[]), true).is_none());
+    }
+
+    #[test]
+    fn no_two_requests_have_the_same_name() {
+        let names: std::collections::HashSet<String> = (0..1000).map(|_| random::<16>()).collect();
+        assert_eq!(names.len(), 1000);
+        assert!(
+            names
+                .iter()
+                .all(|name| name.len() == 32
+                    && trace_id(format!("00-{name}-{:016}-00", 1).as_bytes()).is_some())
+        );
+        let elsewhere = std::thread::spawn(random::<16>).join().unwrap();
+        assert!(!names.contains(&elsewhere));
+    }
+
+    #[test]
+    fn a_process_takes_none_of_the_bytes_of_the_one_that_it_was_forked_from() {
+        let inherited = || Randomness { bytes: [7; RANDOM_BYTES], used: 0, process: 0 };
+        assert_ne!(inherited().take::<16>(), [7; 16]);
+        let mut own = Randomness { process: std::process::id(), ..inherited() };
+        assert_eq!((own.take::<16>(), own.take::<8>()), ([7; 16], [7; 8]));
     }
 
     #[test]
