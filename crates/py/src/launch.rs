@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use anygate_config::{BindAddress, Command, Plan, Protocol};
 use anygate_server::Tickets;
+use anygate_supervisor::handover::Handover;
 use anygate_supervisor::sockets::Socket;
-use anygate_supervisor::{APPLICATION_FAILED, PidFile, Reaping, Supervisor, sockets};
+use anygate_supervisor::{
+    APPLICATION_FAILED, PidFile, Reaping, Schedule, ServiceManager, Supervisor, sockets,
+};
 use anygate_sys::limits::{self, Resource};
 use anygate_sys::process;
 use anygate_sys::signals::Signal;
@@ -215,27 +218,40 @@ fn launch(
         assistant,
         plan: Arc::clone(&plan),
     };
-    let code = py.detach(|| {
-        let mut supervisor = Supervisor::new(plan.process.clone(), plan.workers, sockets, &mut body, reaping)
-            .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
-        if plan.admin.is_wanted() {
-            logs::show_in(Arc::new(supervisor.counts()));
-        }
-        if let Some(schedule) = schedule {
-            supervisor.set_schedule(schedule);
-        }
-        supervisor.set_service_manager(activation.manager());
-        supervisor.keep_lock(pid_file.as_ref().map(AsFd::as_fd));
-        if let Some(handover) = handover {
-            supervisor
-                .take_over(handover)
-                .map_err(|error| Refusal::machine(format!("cannot start: {error}")))?;
-        }
-        Ok(supervisor.run())
-    })?;
+    let tree = Tree { sockets, schedule, manager: activation.manager(), handover, reaping };
+    let code = py.detach(|| supervise(&plan, &mut body, tree, pid_file.as_ref()))?;
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// What a tree of processes begins with.
+struct Tree {
+    sockets: Vec<Socket>,
+    schedule: Option<Schedule>,
+    manager: ServiceManager,
+    handover: Option<Handover>,
+    reaping: Reaping,
+}
+
+/// Runs the supervisor to its end, or to that of the worker that this process becomes.
+fn supervise(plan: &Plan, body: &mut Body, tree: Tree, pid_file: Option<&PidFile>) -> Result<i32, Refusal> {
+    let failed = |error: std::io::Error| Refusal::machine(format!("cannot start: {error}"));
+    let Tree { sockets, schedule, manager, handover, reaping } = tree;
+    let mut supervisor =
+        Supervisor::new(plan.process.clone(), plan.workers, sockets, body, reaping).map_err(failed)?;
+    if plan.admin.is_wanted() {
+        logs::show_in(Arc::new(supervisor.counts()));
+    }
+    if let Some(schedule) = schedule {
+        supervisor.set_schedule(schedule);
+    }
+    supervisor.set_service_manager(manager);
+    supervisor.keep_lock(pid_file.map(AsFd::as_fd));
+    if let Some(handover) = handover {
+        supervisor.take_over(handover).map_err(failed)?;
+    }
+    Ok(supervisor.run())
 }
 
 /// Limits open files as it was asked for; else there may be as many as the system allows.

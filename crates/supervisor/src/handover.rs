@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anygate_config::Protocol;
 use anygate_sys::Listener;
@@ -21,6 +22,22 @@ pub struct Handover {
     pub sockets: Vec<Socket>,
     /// Workers of the former program, which finish when others serve.
     pub(crate) workers: Vec<(Pid, OrderSender)>,
+}
+
+/// A worker of the former program.
+#[derive(Debug)]
+pub(crate) struct Former {
+    pub(crate) pid: Pid,
+    pub(crate) orders: OrderSender,
+    /// It was told to finish, until then.
+    pub(crate) until: Option<Instant>,
+}
+
+/// The child that checks the new program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Check {
+    pub(crate) pid: Pid,
+    pub(crate) until: Instant,
 }
 
 impl Handover {

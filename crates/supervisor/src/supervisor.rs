@@ -14,6 +14,7 @@ use anygate_sys::signals::{Signal, Signals, Survivor};
 use crate::backoff::Backoff;
 use crate::board::Counts;
 use crate::children::{Children, SAME_SIGNAL};
+use crate::handover::{Check, Former};
 use crate::load::Scaling;
 use crate::notify::ServiceManager;
 use crate::orders;
@@ -21,7 +22,6 @@ use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
 use crate::template::Template;
 use crate::touched::Touched;
-use crate::upgrade::{Check, Former};
 use crate::worker_body::{Event, Reason, WorkerBody};
 
 const SIGNALS: [Signal; 9] = [

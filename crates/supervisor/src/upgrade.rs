@@ -6,29 +6,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use anygate_sys::orders::{OrderSender, WorkerOrder};
+use anygate_sys::orders::WorkerOrder;
 use anygate_sys::process::{Ended, Pid};
 use anygate_sys::signals::{self, Signal};
 
 use crate::children::{Stage, signal};
-use crate::handover::Handover;
+use crate::handover::{Check, Former, Handover};
 use crate::supervisor::{Phase, Supervisor};
-
-/// A worker of the former program.
-#[derive(Debug)]
-pub(crate) struct Former {
-    pub(crate) pid: Pid,
-    orders: OrderSender,
-    /// It was told to finish, until then.
-    until: Option<Instant>,
-}
-
-/// The child that checks the new program.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Check {
-    pid: Pid,
-    until: Instant,
-}
 
 impl<'a> Supervisor<'a> {
     /// Takes over the workers of the former program, and the lock of the pid file for the next one.
