@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import gateways
 import pytest
@@ -114,9 +115,11 @@ def test_nothing_ends_by_a_signal_without_a_meaning(serve, options):
     assert served.get("/pid").status == 200
 
 
-def test_it_starts_where_a_tool_keeps_a_signal_for_itself(serve):
-    served = serve(CONTRACT, command=["valgrind", "--quiet", "--tool=none", "--trace-children=yes", ANYGATE])
+def test_a_tool_that_runs_it_keeps_its_signal_and_its_arguments(serve):
+    tool = ["valgrind", "--quiet", "--tool=none", "--trace-children=yes"]
+    served = serve(CONTRACT, command=[*tool, ANYGATE])
     assert served.get("/pid").status == 200
+    assert Path(f"/proc/{served.pid}/cmdline").read_text().split("\0")[1:4] == tool[1:]
 
 
 def test_programs_of_the_application_are_ended_by_all_signals(serve, tmp_path):

@@ -53,6 +53,11 @@ fn find() -> Option<(usize, usize)> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
     let start: usize = fields.next()?.parse().ok()?;
     let end: usize = fields.next()?.parse().ok()?;
+    // A tool that runs this program inside of itself, such as valgrind, has its own arguments there, which it still reads.
+    // SAFETY: the C library sets it before `main`, and nothing of ours changes it.
+    if unsafe { program_invocation_name }.expose_provenance() != start {
+        return None;
+    }
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let is_writable = maps.lines().any(|line| {
         let Some((range, rest)) = line.split_once(' ') else { return false };
@@ -62,6 +67,11 @@ fn find() -> Option<(usize, usize)> {
         low <= start && end <= high && rest.starts_with("rw")
     });
     (is_writable && start < end).then(|| (start, end - start))
+}
+
+unsafe extern "C" {
+    /// The first argument of this program, where the C library found it (program_invocation_name(3)).
+    static program_invocation_name: *const std::ffi::c_char;
 }
 
 #[cfg(test)]
