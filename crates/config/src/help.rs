@@ -114,9 +114,11 @@ pub fn given(settings: &Settings) -> String {
             let _ = writeln!(text, "{} = {}", option.name, show(option.kind, &given.value));
         }
     }
-    for table in settings.tables("cron") {
-        // A table of strings, lists and tables of strings always has a text.
-        let _ = writeln!(text, "\n[[cron]]\n{}", toml::to_string(&table.values).unwrap_or_default());
+    for name in ["cron", "daemon"] {
+        for table in settings.tables(name) {
+            // A table of strings, lists and tables of strings always has a text.
+            let _ = writeln!(text, "\n[[{name}]]\n{}", toml::to_string(&table.values).unwrap_or_default());
+        }
     }
     text
 }

@@ -47,6 +47,7 @@ pub use plan::address::{Bind, BindAddress, Protocol, SocketPlan};
 pub use plan::admin::{AdminPlan, StatsdPlan};
 pub use plan::application::ApplicationPlan;
 pub use plan::cron::{CronJob, CronPlan, CronTask, Overlap};
+pub use plan::daemon::DaemonPlan;
 pub use plan::log::{AccessLogFormat, LogPlan, LogTarget, RotatePlan, SyslogAddress};
 pub use plan::network::{Network, Source};
 pub use plan::origin::PageOrigin;

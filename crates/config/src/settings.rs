@@ -89,7 +89,7 @@ pub struct Table {
 }
 
 /// Names of lists of tables.
-const TABLES: [&str; 2] = ["cron", "server"];
+const TABLES: [&str; 3] = ["cron", "daemon", "server"];
 
 impl Settings {
     /// Sets an option from text, in a layer that outranks all before.

@@ -16,6 +16,9 @@ use crate::{cron, web2py};
 /// Serves with another server. Returns the exit code.
 /// `arguments` are those of the command line, which jobs are run with, too.
 pub(crate) fn run(py: Python<'_>, task: &OtherServer, arguments: &[OsString]) -> Result<i32, Refusal> {
+    if let Some(daemon) = task.plan.process.daemons.first() {
+        return Err(Refusal::usage(format!("daemon {:?}: only the native server runs daemons", daemon.name)));
+    }
     let text = describe(task, arguments)?.to_string();
     let machine = |error: PyErr| Refusal::machine(error.to_string());
     let servers = py.import("anygate.servers").map_err(machine)?;

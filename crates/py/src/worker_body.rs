@@ -17,8 +17,8 @@ use anygate_server::{
 };
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Load, Reason, Renewed, Report, Tended,
-    WorkerBody, WorkerContext,
+    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Identity, Load, Reason, Renewed, Report,
+    Tended, WorkerBody, WorkerContext,
 };
 use anygate_sys::process::{self, Fork, Pid, User};
 use anygate_wsgi::ffi;
@@ -279,6 +279,11 @@ impl WorkerBody for Body {
 
     fn add_up(&self, gone: &[AtomicU64], all: &[AtomicU64]) {
         ProcessRow(gone).leave_to(ProcessRow(all));
+    }
+
+    fn identity(&self) -> Identity {
+        let user = self.user.as_ref();
+        Identity { uid: user.map(|user| user.uid), gid: self.group.or(user.map(|user| user.gid)) }
     }
 
     fn wants_assistant(&self) -> bool {

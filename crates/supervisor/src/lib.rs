@@ -9,13 +9,14 @@
 //! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
 //! * [`upgrade`]: USR2, which replaces the program. * [`handover`]: what the next program is left.
 //! * [`touched`]: files that trigger a reload. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
-//! * [`notify`]: what the service manager is told.
+//! * [`daemons`]: programs beside the workers. * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
 
 mod backoff;
 mod births;
 mod board;
 mod children;
+mod daemons;
 pub mod handover;
 mod load;
 mod notify;
@@ -34,6 +35,7 @@ mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker};
 pub use children::SAME_SIGNAL;
+pub use daemons::Identity;
 pub use notify::ServiceManager;
 pub use orders::Orders;
 pub use pid_file::PidFile;

@@ -14,6 +14,7 @@ use anygate_sys::signals::{Signal, Signals, Survivor};
 use crate::backoff::Backoff;
 use crate::board::Counts;
 use crate::children::{Children, SAME_SIGNAL};
+use crate::daemons::Daemons;
 use crate::handover::{Check, Former};
 use crate::load::Scaling;
 use crate::notify::ServiceManager;
@@ -92,6 +93,7 @@ pub struct Supervisor<'a> {
     /// When it looked around last.
     looked_at: Instant,
     pub(crate) schedule: Option<Schedule>,
+    pub(crate) daemons: Daemons,
     pub(crate) assistant: Option<Assistant>,
     pub(crate) manager: ServiceManager,
     pub(crate) news: (io::PipeReader, io::PipeWriter),
@@ -185,6 +187,7 @@ impl<'a> Supervisor<'a> {
             told_at: None,
             looked_at: Instant::now(),
             schedule: None,
+            daemons: Daemons::default(),
             assistant,
             manager: ServiceManager::default(),
             news,
@@ -220,6 +223,7 @@ impl<'a> Supervisor<'a> {
                     tracing::error!("the supervisor cannot continue: {error}");
                     self.children.kill(|_| true);
                     self.kill_former();
+                    self.daemons.kill();
                     self.templates.iter_mut().for_each(Template::kill);
                     sockets::close(&self.sockets);
                     return 1;
@@ -248,6 +252,7 @@ impl<'a> Supervisor<'a> {
         let mut watched = vec![self.signals.as_fd(), self.news.0.as_fd()];
         watched.extend(self.assistant.as_ref().map(|assistant| assistant.orders.0.as_fd()));
         watched.extend(self.templates.iter().map(AsFd::as_fd));
+        watched.extend(self.daemons.fds());
         poll::wait_any_readable(&watched, Some(wait))?;
         if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
             // Only that there is news matters; the board says what.
@@ -289,6 +294,7 @@ impl<'a> Supervisor<'a> {
             false => None,
         };
         let measuring = self.measure_again(now).into_iter().chain(self.measure_load_again());
+        let measuring = measuring.chain(self.daemons.turn(now));
         let moments = measuring.chain(due).chain(templates).chain(leaving).chain(missing);
         let pauses = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs).chain(manager);
         let pauses = pauses.chain(moments.map(|at| at.saturating_duration_since(now)));
@@ -315,7 +321,8 @@ impl<'a> Supervisor<'a> {
             return Ok(());
         }
         let assistant = self.assistant.as_ref().and_then(|assistant| assistant.pid);
-        let own: Vec<Pid> = self.children.iter().map(|child| child.pid).chain(assistant).collect();
+        let own: Vec<Pid> =
+            self.children.iter().map(|child| child.pid).chain(assistant).chain(self.daemons.pids()).collect();
         for pid in own {
             if let Some(ended) = process::reap_one(pid)? {
                 self.ended(pid, ended);
@@ -345,6 +352,8 @@ impl<'a> Supervisor<'a> {
         } else if let Some(index) = self.templates.iter().position(|template| template.pid == pid) {
             let template = self.templates.swap_remove(index);
             self.bury_template(&template, ended);
+        } else if self.daemons.ended(pid, ended, Instant::now()) {
+            // It is started again, unless it is to end.
         } else if let Some(schedule) = &mut self.schedule
             && schedule.ended(pid, ended, SystemTime::now())
         {
@@ -380,6 +389,11 @@ impl<'a> Supervisor<'a> {
                     && self.check.is_none()
                     && self.templates.is_empty()
                     && self.schedule.as_ref().is_none_or(Schedule::is_idle);
+                // The workers may need them to the end.
+                if is_over {
+                    self.daemons.end(self.plan.graceful_timeout);
+                }
+                let is_over = is_over && self.daemons.is_empty();
                 // Status pages may show the end of the workers.
                 if is_over {
                     self.tell_assistant(WorkerOrder::Drain);
@@ -415,6 +429,7 @@ impl<'a> Supervisor<'a> {
     fn serve(&mut self, now: Instant) {
         let generation = self.generation;
         self.children.retire(now + self.plan.graceful_timeout, |child| child.generation != generation);
+        self.daemons.renew(&self.plan.daemons, self.body.identity(), self.plan.graceful_timeout);
         if self.phase == Phase::Starting {
             self.body.serving(&self.sockets);
             self.retire_former(now + self.plan.graceful_timeout);
@@ -455,6 +470,7 @@ impl<'a> Supervisor<'a> {
                 tracing::warn!("stopping at once");
                 self.children.kill(|_| true);
                 self.kill_former();
+                self.daemons.kill();
                 if let Some(schedule) = &mut self.schedule {
                     schedule.cut_off();
                 }

@@ -76,6 +76,8 @@ impl<'a> Supervisor<'a> {
         let failed = match described {
             Ok(text) => {
                 tracing::info!("upgrading: the new program takes over");
+                // It knows nothing of them and starts its own.
+                self.daemons.finish();
                 self.manager.reloading(self.plan.worker_start_timeout);
                 self.body.execute(&text)
             }
@@ -83,6 +85,7 @@ impl<'a> Supervisor<'a> {
         };
         tracing::error!("not upgraded: cannot execute the new program: {failed}");
         self.manager.serving(self.target);
+        self.daemons.renew(&self.plan.daemons, self.body.identity(), self.plan.graceful_timeout);
     }
 
     /// Tells the workers of the former program to finish: others serve, or nobody will.

@@ -9,6 +9,7 @@ use anygate_sys::process::{Fork, Pid};
 use anygate_sys::signals::Signals;
 
 use crate::board::{Report, Tree};
+use crate::daemons::Identity;
 use crate::orders::Orders;
 use crate::sockets::Socket;
 
@@ -79,6 +80,11 @@ pub trait WorkerBody {
 
     /// Adds what a process that is gone has counted to that of all others that are gone.
     fn add_up(&self, _gone: &[AtomicU64], _all: &[AtomicU64]) {}
+
+    /// User and group of programs beside the workers.
+    fn identity(&self) -> Identity {
+        Identity::default()
+    }
 
     /// Whether there is to be an assistant: one process beside the workers, which is asked about all of them.
     fn wants_assistant(&self) -> bool {

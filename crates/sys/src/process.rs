@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use nix::sys::signal as system;
@@ -165,6 +166,15 @@ pub fn set_umask(mask: u32) -> u32 {
 #[cfg(target_os = "linux")]
 pub fn signal_on_parent_death(signal: Signal) -> io::Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(signal.system())?)
+}
+
+/// Has a program get this signal when this process ends, or the thread that starts it.
+pub fn end_with_parent(command: &mut std::process::Command, signal: Signal) {
+    // SAFETY: the closure runs in the new process before it executes the program. prctl(2) is one call into the kernel, without
+    // locks or memory of this process.
+    unsafe {
+        command.pre_exec(move || signal_on_parent_death(signal));
+    }
 }
 
 /// The user and group that a name stands for.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::Reader;
+use super::table::TableReader;
 use crate::options::{self, CronMode, Kind};
-use crate::quoting;
 use crate::settings::{Table, Wrong};
 use crate::value::Value;
 
@@ -100,76 +100,40 @@ impl CronPlan {
 fn job(table: &Table, place: usize, folder: &Path, chdir: Option<&Path>) -> Result<CronJob, Wrong> {
     const KEYS: &str =
         "name, schedule, command, function, timezone, overlap, time_limit, environment, folder";
-    let name = table.values.get("name").and_then(|name| name.as_str()).unwrap_or_default();
-    let called =
-        if name.is_empty() { format!("[[cron]] number {}", place + 1) } else { format!("cron {name:?}") };
-    let wrong = |reason: String| Wrong { origin: table.origin.clone(), name: called.clone(), reason };
-    if let Some(key) = table.values.keys().find(|key| !KEYS.split(", ").any(|known| known == key.as_str())) {
-        return Err(wrong(format!("there is no key {key}; the keys are {KEYS}")));
-    }
-    let text = |key: &str| match table.values.get(key) {
-        None => Ok(None),
-        Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
-        Some(other) => Err(wrong(format!("{key}: {other} must be a string"))),
-    };
-    let needed = |key: &str| {
-        text(key)?.filter(|text| !text.is_empty()).ok_or_else(|| wrong(format!("{key} is missing")))
-    };
-    let words = |items: &[serde_json::Value]| -> Option<Vec<String>> {
-        items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
-    };
-    let task = match (table.values.get("command"), text("function")?) {
+    let table = TableReader::new("cron", table, place, KEYS)?;
+    let task = match (table.command("command")?, table.text("function")?) {
         (None, Some(function)) => CronTask::Function(function),
-        (Some(serde_json::Value::String(line)), None) => CronTask::Command(
-            quoting::split(line).map_err(|_| wrong(format!("command: a quote is not closed in {line:?}")))?,
-        ),
-        (Some(serde_json::Value::Array(items)), None) => CronTask::Command(
-            words(items).ok_or_else(|| wrong("command: must be a list of strings".to_owned()))?,
-        ),
-        (Some(other), None) => {
-            return Err(wrong(format!("command: {other} must be a string or a list of strings")));
-        }
-        (None, None) => return Err(wrong("needs a command or a function".to_owned())),
+        (Some(words), None) => CronTask::Command(words),
+        (None, None) => return Err(table.wrong("needs a command or a function".to_owned())),
         (Some(_), Some(_)) => {
-            return Err(wrong("has both a command and a function: give one of them".to_owned()));
+            return Err(table.wrong("has a command and a function; one is to run".to_owned()));
         }
     };
-    let overlap = match text("overlap")? {
+    let overlap = match table.text("overlap")? {
         None => Overlap::default(),
         Some(word) => Overlap::read(&word)
-            .ok_or_else(|| wrong(format!("overlap: {word:?} must be skip, queue, kill or allow")))?,
+            .ok_or_else(|| table.wrong(format!("overlap: {word:?} must be skip, queue, kill or allow")))?,
     };
-    let time_limit = match table.values.get("time_limit") {
+    let time_limit = match table.value("time_limit") {
         None => None,
         Some(value) => {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             match Kind::Duration.read(&text) {
                 Ok(Value::Duration(limit)) => Some(limit),
                 Ok(_) => None,
-                Err(reason) => return Err(wrong(format!("time_limit: {text:?} {reason}"))),
+                Err(reason) => return Err(table.wrong(format!("time_limit: {text:?} {reason}"))),
             }
         }
     };
-    let environment = match table.values.get("environment") {
-        None => BTreeMap::new(),
-        Some(serde_json::Value::Object(variables)) => {
-            let texts: Option<_> = variables
-                .iter()
-                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-                .collect();
-            texts.ok_or_else(|| wrong("environment: values must be strings".to_owned()))?
-        }
-        Some(other) => return Err(wrong(format!("environment: {other} must be a table"))),
-    };
     Ok(CronJob {
-        name: needed("name")?,
-        schedule: needed("schedule")?,
+        name: table.needed("name")?,
+        schedule: table.needed("schedule")?,
         task,
-        timezone: text("timezone")?,
+        timezone: table.text("timezone")?,
         overlap,
         time_limit,
-        environment,
-        folder: match text("folder")? {
+        environment: table.environment()?,
+        folder: match table.text("folder")? {
             Some(path) => Some(folder.join(path)),
             None => chdir.map(Path::to_owned),
         },

@@ -9,12 +9,14 @@ pub mod admin;
 pub mod application;
 mod check;
 pub mod cron;
+pub mod daemon;
 pub mod log;
 pub mod network;
 pub mod origin;
 pub mod process;
 pub mod server;
 pub mod site;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -91,7 +93,7 @@ impl Plan {
             tls: TlsPlan::check(&read, certificates)?,
             workers,
             server: ServerPlan::check(&read, &binds, &application, workers_max)?,
-            process: ProcessPlan::check(&read, workers, scaling),
+            process: ProcessPlan::check(&read, workers, scaling, application.chdir.as_deref())?,
             log: LogPlan::check(&read, home)?,
             cron: CronPlan::check(&read, home, application.chdir.as_deref())?,
             admin: AdminPlan::check(&read)?,

@@ -1,9 +1,10 @@
 //! The users, files and times of processes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::Reader;
+use super::daemon::DaemonPlan;
 use crate::machine;
 use crate::options::{self, Key, MemoryMax, ReloadMode, WorkerCount};
 use crate::settings::Wrong;
@@ -35,6 +36,8 @@ pub struct ProcessPlan {
     pub limits: LimitsPlan,
     /// If the number of workers follows the load.
     pub scaling: Option<ScalingPlan>,
+    /// Programs that run beside the workers.
+    pub daemons: Vec<DaemonPlan>,
 }
 
 /// How the number of workers follows the load.
@@ -93,9 +96,15 @@ pub struct LimitsPlan {
 }
 
 impl ProcessPlan {
-    pub(super) fn check(read: &Reader<'_>, workers: usize, scaling: Option<ScalingPlan>) -> ProcessPlan {
+    /// `chdir`: the directory of the application.
+    pub(super) fn check(
+        read: &Reader<'_>,
+        workers: usize,
+        scaling: Option<ScalingPlan>,
+        chdir: Option<&Path>,
+    ) -> Result<ProcessPlan, Wrong> {
         let most = scaling.as_ref().map_or(workers, |scaling| scaling.workers_max);
-        ProcessPlan {
+        Ok(ProcessPlan {
             user: read.get(options::USER),
             group: read.get(options::GROUP),
             umask: read.get(options::UMASK),
@@ -130,6 +139,7 @@ impl ProcessPlan {
                 cpu_affinity: read.get(options::CPU_AFFINITY),
                 no_new_privs: read.get(options::NO_NEW_PRIVS),
             },
-        }
+            daemons: DaemonPlan::check(read, chdir)?,
+        })
     }
 }

@@ -1,0 +1,303 @@
+//! Programs that run beside the workers (`[[daemon]]`): started when the site first serves, restarted when they end, for a
+//! reload too, and ended after the workers. What they write goes to the log, line by line.
+
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anygate_config::DaemonPlan;
+use anygate_sys::poll;
+use anygate_sys::process::{self, Ended, Pid};
+use anygate_sys::signals::Signal;
+
+/// The first pause before a daemon that ended is started again, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A daemon that ran for so long is well.
+const WELL: Duration = Duration::from_secs(10);
+/// Maximum time for all to end before the program is replaced.
+const FINISH_MAX: Duration = Duration::from_secs(2);
+/// A longer line is logged in parts.
+const LINE_MAX: usize = 8 * 1024;
+/// Reads in a row of one daemon.
+const READS_PER_TURN: usize = 16;
+
+/// User and group of programs, if not those of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+}
+
+/// All daemons of a site.
+#[derive(Debug, Default)]
+pub(crate) struct Daemons {
+    identity: Identity,
+    wanted: Vec<DaemonPlan>,
+    running: Vec<Daemon>,
+    /// Those that ended, and when they are started again.
+    pausing: Vec<(DaemonPlan, Instant)>,
+    /// Failures in a row, by name.
+    failures: Vec<(String, u32)>,
+    ending: bool,
+}
+
+/// One that runs.
+#[derive(Debug)]
+struct Daemon {
+    plan: DaemonPlan,
+    pid: Pid,
+    started: Instant,
+    output: Output,
+    /// It was told to end,
+    told: bool,
+    /// and is killed then.
+    kill_at: Option<Instant>,
+}
+
+/// What one writes.
+#[derive(Debug)]
+struct Output {
+    pipe: Option<PipeReader>,
+    /// A line that has not ended.
+    begun: Vec<u8>,
+}
+
+impl Daemons {
+    /// Runs these from now on; those that run already are ended first, within `patience`.
+    pub(crate) fn renew(&mut self, wanted: &[DaemonPlan], identity: Identity, patience: Duration) {
+        self.identity = identity;
+        self.wanted = wanted.to_vec();
+        self.failures.clear();
+        self.tell_all(Instant::now() + patience);
+        let now = Instant::now();
+        let free =
+            self.wanted.iter().filter(|plan| !self.running.iter().any(|one| one.plan.name == plan.name));
+        self.pausing = free.map(|plan| (plan.clone(), now)).collect();
+    }
+
+    /// Ends all, and starts none any more.
+    pub(crate) fn end(&mut self, patience: Duration) {
+        if !std::mem::replace(&mut self.ending, true) {
+            self.pausing.clear();
+            self.tell_all(Instant::now() + patience);
+        }
+    }
+
+    /// Kills all.
+    pub(crate) fn kill(&mut self) {
+        self.ending = true;
+        self.pausing.clear();
+        self.running.iter().for_each(|daemon| daemon.signal(Signal::Kill));
+    }
+
+    /// Ends all and waits for it, for a short time only, since nothing else is done meanwhile. Those that go on are killed.
+    pub(crate) fn finish(&mut self) {
+        self.pausing.clear();
+        let until = Instant::now() + FINISH_MAX;
+        self.tell_all(until);
+        while !self.running.is_empty() {
+            if Instant::now() >= until {
+                self.running.iter().for_each(|daemon| daemon.signal(Signal::Kill));
+            }
+            for pid in self.pids().collect::<Vec<_>>() {
+                // One that cannot be waited for is not there.
+                let ended = process::reap_one(pid).unwrap_or(Some(Ended::Exited(0)));
+                if let Some(ended) = ended {
+                    self.ended(pid, ended, Instant::now());
+                    self.pausing.clear();
+                }
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether none runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// The processes.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.iter().map(|daemon| daemon.pid)
+    }
+
+    /// What becomes readable when one has written something.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.running.iter().filter_map(|daemon| daemon.output.pipe.as_ref()).map(AsFd::as_fd)
+    }
+
+    /// Starts those whose pause is over, kills those that do not end, and logs what was written. Returns when to look again.
+    pub(crate) fn turn(&mut self, now: Instant) -> Option<Instant> {
+        let due: Vec<_> = self.pausing.extract_if(.., |(_, at)| *at <= now).collect();
+        for (plan, _) in due {
+            self.start(plan, now);
+        }
+        for daemon in &mut self.running {
+            daemon.output.log(&daemon.plan.name);
+            if daemon.kill_at.is_some_and(|at| at <= now) {
+                tracing::warn!("{}: did not end in time; killing it", daemon.plan.name);
+                daemon.kill_at = None;
+                daemon.signal(Signal::Kill);
+            }
+        }
+        let pauses = self.pausing.iter().map(|(_, at)| *at);
+        pauses.chain(self.running.iter().filter_map(|daemon| daemon.kill_at)).min()
+    }
+
+    /// Takes note of an end; `false` when the process is not one of these.
+    pub(crate) fn ended(&mut self, pid: Pid, how: Ended, now: Instant) -> bool {
+        let Some(place) = self.running.iter().position(|daemon| daemon.pid == pid) else { return false };
+        let mut daemon = self.running.swap_remove(place);
+        let name = daemon.plan.name.clone();
+        daemon.output.log(&name);
+        daemon.output.finish(&name);
+        // What it has left behind would be in the way of the next one.
+        daemon.signal(Signal::Kill);
+        let wanted = self.wanted.iter().find(|plan| plan.name == name).filter(|_| !self.ending);
+        let Some(plan) = wanted.cloned() else {
+            tracing::info!("{name}: ended with {how}");
+            return true;
+        };
+        let ran = now.saturating_duration_since(daemon.started);
+        let mut pause = Duration::ZERO;
+        if daemon.told {
+            tracing::info!("{name}: ended with {how}; starting it again");
+        } else {
+            pause = self.pause(&name, ran);
+            tracing::warn!("{name}: ended with {how} after {ran:.1?}; starting it again in {pause:?}");
+        }
+        self.pausing.push((plan, now + pause));
+        true
+    }
+
+    /// The pause after an end: longer and longer for one that does not run for long.
+    fn pause(&mut self, name: &str, ran: Duration) -> Duration {
+        let place = self.failures.iter().position(|(known, _)| known == name);
+        let place = place.unwrap_or_else(|| {
+            self.failures.push((name.to_owned(), 0));
+            self.failures.len() - 1
+        });
+        let Some((_, failures)) = self.failures.get_mut(place) else { return PAUSE_MIN };
+        if ran >= WELL {
+            *failures = 0;
+        }
+        let pause = PAUSE_MIN.saturating_mul(1 << (*failures).min(10)).min(PAUSE_MAX);
+        *failures = failures.saturating_add(1);
+        pause
+    }
+
+    fn start(&mut self, plan: DaemonPlan, now: Instant) {
+        match Daemon::start(&plan, self.identity, now) {
+            Ok(daemon) => {
+                tracing::info!("{}: started, process {}", plan.name, daemon.pid);
+                self.running.push(daemon);
+            }
+            Err(error) => {
+                let pause = self.pause(&plan.name, Duration::ZERO);
+                let program = plan.command.first().map_or("", String::as_str);
+                tracing::error!("{}: cannot start {program}: {error}; trying again in {pause:?}", plan.name);
+                self.pausing.push((plan, now + pause));
+            }
+        }
+    }
+
+    fn tell_all(&mut self, until: Instant) {
+        for daemon in self.running.iter_mut().filter(|daemon| !daemon.told) {
+            daemon.told = true;
+            daemon.kill_at = Some(until);
+            daemon.signal(Signal::Term);
+        }
+    }
+}
+
+impl Daemon {
+    fn start(plan: &DaemonPlan, identity: Identity, now: Instant) -> io::Result<Daemon> {
+        let (reader, writer) = io::pipe()?;
+        let Some((program, arguments)) = plan.command.split_first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).envs(&plan.environment).process_group(0);
+        if let Some(folder) = &plan.folder {
+            command.current_dir(folder);
+        }
+        if let Some(gid) = identity.gid {
+            command.gid(gid);
+        }
+        if let Some(uid) = identity.uid {
+            // The standard library also takes the other groups away.
+            command.uid(uid);
+        }
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        // Whoever starts the site again after the supervisor was killed must not have two of them.
+        process::end_with_parent(&mut command, Signal::Term);
+        let child = command.spawn()?;
+        // A number that does not fit is no process of this system.
+        let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
+        let output = Output { pipe: Some(reader), begun: Vec::new() };
+        Ok(Daemon { plan: plan.clone(), pid, started: now, output, told: false, kill_at: None })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // One that is gone needs none.
+        if let Err(error) = process::kill_group(self.pid, signal) {
+            tracing::debug!("{}: cannot be signalled: {error}", self.plan.name);
+        }
+    }
+}
+
+impl Output {
+    /// Logs the whole lines that are there.
+    fn log(&mut self, name: &str) {
+        let mut bytes = [0; 4096];
+        for _ in 0..READS_PER_TURN {
+            let Some(pipe) = &mut self.pipe else { return };
+            let read = poll::wait_readable(pipe.as_fd(), Some(Duration::ZERO))
+                .and_then(|readable| if readable { pipe.read(&mut bytes).map(Some) } else { Ok(None) });
+            match read {
+                Ok(None) => return,
+                Ok(Some(0)) => self.pipe = None,
+                Ok(Some(count)) => self.begun.extend_from_slice(bytes.get(..count).unwrap_or_default()),
+                Err(error) => {
+                    tracing::warn!("{name}: cannot read its output: {error}");
+                    self.pipe = None;
+                }
+            }
+            while let Some(end) = self.begun.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.begun.drain(..=end).collect();
+                tracing::info!("{name}: {}", String::from_utf8_lossy(&line).trim_end());
+            }
+            if self.begun.len() > LINE_MAX {
+                self.finish(name);
+            }
+        }
+    }
+
+    /// Logs a line without its end.
+    fn finish(&mut self, name: &str) {
+        let rest = std::mem::take(&mut self.begun);
+        if !rest.is_empty() {
+            tracing::info!("{name}: {}", String::from_utf8_lossy(&rest).trim_end());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_for_each_daemon_until_it_runs_well() {
+        let mut daemons = Daemons::default();
+        let pauses: Vec<u64> = (0..8).map(|_| daemons.pause("a", Duration::ZERO).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(daemons.pause("b", Duration::ZERO), PAUSE_MIN);
+        assert_eq!(daemons.pause("a", WELL), PAUSE_MIN);
+    }
+}

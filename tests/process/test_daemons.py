@@ -1,0 +1,164 @@
+"""[[daemon]]: programs beside the workers, which live as long as the site."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import APPS
+
+CONTRACT = APPS / "contract.py"
+PROGRAM = """
+import os, signal, sys
+
+def end(number, frame):
+    print("told to end", flush=True)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, end)
+print("runs as", os.getpid(), os.environ.get("COLOUR"), os.getcwd(), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "beside").mkdir()
+    write(
+        tmp_path, f'command = "python {tmp_path}/program.py"\nfolder = "beside"\nenvironment = {{ COLOUR = "blue" }}\n'
+    )
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "anygate.toml").write_text(f'app = "{CONTRACT}"\nport = 0\n\n[[daemon]]\nname = "helper"\n{text}')
+
+
+def pids(served):
+    return [int(line.split("runs as ")[1].split()[0]) for line in served.log().splitlines() if "runs as" in line]
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def served(launch, site):
+    served = launch(folder=site).wait_ready()
+    served.wait_for_log("runs as")
+    return served
+
+
+def test_it_runs_beside_the_workers_and_its_output_is_logged(served, site):
+    (pid,) = pids(served)
+    assert f"helper: runs as {pid} blue {site}/beside" in served.log()
+    assert served.get("/pid").status == 200
+
+
+def test_it_is_started_again_when_it_ends(served):
+    os.kill(pids(served)[0], signal.SIGKILL)
+    served.wait_for_log("helper: ended with signal KILL")
+    served.wait_for_log("runs as", 2)
+    assert "starting it again in 1s" in served.log()
+
+
+def test_one_that_fails_again_and_again_is_started_after_longer_pauses(launch, site):
+    write(site, "command = 'sh -c \"echo cannot; exit 3\"'\n")
+    served = launch(folder=site).wait_ready()
+    for pause in ("1s", "2s"):
+        served.wait_for_log(f"starting it again in {pause}")
+    assert served.get("/pid").status == 200
+    assert served.terminate() == 0
+
+
+def test_a_program_that_is_not_there_is_tried_again(launch, site):
+    write(site, 'command = "/nowhere/program"\n')
+    served = launch(folder=site).wait_ready()
+    served.wait_for_log("helper: cannot start /nowhere/program")
+    assert served.get("/pid").status == 200
+    assert served.terminate() == 0
+
+
+def test_a_reload_starts_it_anew_with_the_new_settings(served, site):
+    (old,) = pids(served)
+    write(site, f'command = "python {site}/program.py"\nenvironment = {{ COLOUR = "green" }}\n')
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("runs as", 2)
+    assert " green " in served.log()
+    # Never two of them.
+    assert served.log().index("told to end") < served.log().index(" green ")
+    assert not lives(old)
+    (site / "anygate.toml").write_text(f'app = "{CONTRACT}"\nport = 0\n')
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("helper: ended with exit code 0", 2)
+    assert not lives(pids(served)[1])
+
+
+def test_a_new_program_starts_it_anew(served):
+    (old,) = pids(served)
+    served.send_signal(signal.SIGUSR2)
+    served.wait_for_log("runs as", 2)
+    assert served.log().index("told to end") < served.log().rindex("runs as")
+    assert not lives(old)
+    assert served.terminate() == 0
+    assert not lives(pids(served)[1])
+
+
+def test_it_ends_after_the_workers(served, gate):
+    (pid,) = pids(served)
+    with served.connect() as connection:
+        connection.send(f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for()
+        served.send_signal(signal.SIGTERM)
+        served.wait_refused()
+        assert "told to end" not in served.log()
+        assert lives(pid)
+        gate.open()
+        assert connection.answer().status == 200
+    assert served.wait() == 0
+    assert "helper: told to end" in served.log()
+    assert not lives(pid)
+
+
+def test_one_that_does_not_end_is_killed(launch, site):
+    (site / "program.py").write_text(PROGRAM.replace("    sys.exit(0)\n", ""))
+    served = launch("--graceful-timeout", "1s", folder=site).wait_ready()
+    served.wait_for_log("runs as")
+    assert served.terminate() == 0
+    assert "helper: did not end in time; killing it" in served.log()
+    assert not lives(pids(served)[0])
+
+
+def test_it_does_not_outlive_a_supervisor_that_is_killed(served):
+    (pid,) = pids(served)
+    os.kill(served.pid, signal.SIGKILL)
+    served.wait()
+    served.wait_until(lambda: not lives(pid), "the end of the daemon")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "command is missing"),
+        ("command = 3\n", "must be a string"),
+        ('command = "true"\ncolour = "red"\n', "there is no key colour"),
+        ('command = "true"\n\n[[daemon]]\nname = "helper"\ncommand = "true"\n', "two have this name"),
+    ],
+)
+def test_tables_that_mean_nothing_are_refused(run, site, text, reason):
+    write(site, text)
+    ended = run("config", "--check")
+    assert ended.returncode == 2
+    assert 'daemon "helper"' in ended.stderr
+    assert reason in ended.stderr
+
+
+def test_other_servers_run_none(run, site):
+    ended = run("-s", "waitress")
+    assert ended.returncode == 2
+    assert 'daemon "helper": only the native server runs daemons' in ended.stderr
