@@ -328,6 +328,31 @@ def test_a_file_of_unit_serves(launch, site):
     assert served.get("/slow").status == 504
 
 
+def test_listeners_of_unit_that_lead_elsewhere_are_not_opened(run, site):
+    (site / "unit.json").write_text(
+        """{"listeners": {"*:8000": {"pass": "routes/main"}, "*:8001": {"pass": "applications/figures"},
+                          "*:8181": {"pass": "routes/status"}},
+            "routes": {"main": [{"match": {"uri": "/static/*"}, "action": {"share": "/srv${uri}"}},
+                                {"match": {"uri": "/figures/*"}, "action": {"pass": "applications/figures"}},
+                                {"action": {"pass": "applications/shop"}}],
+                       "status": [{"action": {"proxy": "http://unix:/run/control.sock"}}]},
+            "applications": {"shop": {"type": "python", "module": "shop"},
+                             "figures": {"type": "python", "module": "figures"}}}"""
+    )
+    text = imported(run, site, "unit.json")
+    settings = tomllib.loads(text)
+    assert settings["bind"] == ["0.0.0.0:8000"]
+    assert settings["static"] == ["/static=/srv/static"]
+    assert settings["app"] == "shop:application"
+    without = [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"]
+    assert without == [
+        'applications.figures: "..."',
+        'listeners.*:8001: "..."',
+        'listeners.*:8181: "..."',
+        'routes.pass: "applications/figures"',
+    ]
+
+
 def test_a_file_of_paste_serves_its_application(launch, site):
     (site / "paste").mkdir()
     (site / "paste" / "deploy.py").write_text("from app import app\ndef loadapp(uri):\n    return app\n")

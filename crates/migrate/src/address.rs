@@ -23,13 +23,17 @@ pub(crate) fn with_protocol(protocol: &str, address: &str) -> String {
     }
 }
 
+/// Peers that `*` stands for, where a trusted proxy says who the client is: those that the public cannot be.
+const PRIVATE: [&str; 7] =
+    ["127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "unix"];
+
 /// A list of addresses of proxies, separated by commas or spaces.
 pub(crate) fn proxies(text: &str) -> Vec<String> {
     let items = text.split([',', ' ']).map(str::trim).filter(|item| !item.is_empty());
     let mut all = Vec::new();
     for item in items {
         match item {
-            "*" => all.extend(["0.0.0.0/0", "::/0", "unix"].map(str::to_owned)),
+            "*" => all.extend(PRIVATE.map(str::to_owned)),
             "localhost" => all.extend(["127.0.0.1", "::1"].map(str::to_owned)),
             other => all.push(other.to_owned()),
         }
@@ -58,6 +62,8 @@ mod tests {
         assert_eq!(with_protocol("uwsgi", "127.0.0.1:1"), "uwsgi://127.0.0.1:1");
         assert_eq!(with_protocol("scgi", "unix:/a"), "scgi+unix:/a");
         assert_eq!(with_protocol("uwsgi", "fd://3"), "uwsgi+fd://3");
-        assert_eq!(proxies("10.0.0.1, *"), ["10.0.0.1", "0.0.0.0/0", "::/0", "unix"]);
+        assert_eq!(proxies("192.0.2.1, localhost"), ["192.0.2.1", "127.0.0.1", "::1"]);
+        let all = proxies("*");
+        assert!(all.contains(&"10.0.0.0/8".to_owned()) && !all.contains(&"0.0.0.0/0".to_owned()));
     }
 }

@@ -144,9 +144,7 @@ fn plain(arguments: &[String], position: &Position) -> Result<Draft, Refused> {
             "interface" if text == "wsgi" => draft.needless(&entry, "anygate serves WSGI applications"),
             "uds" => draft.map(&entry, "bind", json!([format!("unix:{text}")]))?,
             "fd" => draft.map(&entry, "bind", json!([format!("fd://{text}")]))?,
-            "forwarded_allow_ips" => {
-                draft.map(&entry, "trusted_proxies", json!(crate::address::proxies(text)))?;
-            }
+            "forwarded_allow_ips" => draft.trust(&entry, text, None)?,
             "port" | "workers" => draft.map(&entry, key, json!(entry.number()?))?,
             "log_level" if text == "warning" => draft.map(&entry, key, json!("warn"))?,
             "log_level" if text == "critical" => draft.map(&entry, key, json!("error"))?,

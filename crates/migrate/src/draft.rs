@@ -7,6 +7,8 @@ use anygate_config::options::{self, Kind, Opt};
 use anygate_config::{Counterpart, Origin, Settings, counterpart};
 use serde_json::{Map, Value, json};
 
+use crate::address::proxies;
+
 /// Why nothing is imported: one line that names the position, what was typed, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub String);
@@ -128,6 +130,22 @@ impl Draft {
     /// It has nearly the effect of these options.
     pub(crate) fn change(&mut self, entry: &Entry, values: Values<'_>, how: &str) -> Result<(), Refused> {
         self.note(entry, Verdict::Changed(how.to_owned()), values)
+    }
+
+    /// The proxies of a list are trusted; `how` is what is different then, if anything is.
+    pub(crate) fn trust(&mut self, entry: &Entry, text: &str, how: Option<&str>) -> Result<(), Refused> {
+        let values = [("trusted_proxies", json!(proxies(text)))];
+        let how = match how {
+            _ if text.contains('*') => Some(
+                "proxies on this machine and in private networks are believed, and no others, since they say who the \
+                 client is",
+            ),
+            how => how,
+        };
+        match how {
+            Some(how) => self.change(entry, &values, how),
+            None => self.note(entry, Verdict::Mapped, &values),
+        }
     }
 
     pub(crate) fn needless(&mut self, entry: &Entry, why: &str) {

@@ -14,8 +14,14 @@ pub(crate) fn is_unit(text: &str) -> bool {
 struct Unit<'a> {
     text: &'a str,
     shown: &'a str,
+    root: &'a Map<String, Value>,
+    /// The application that is served.
+    served: String,
     draft: Draft,
 }
+
+/// So many routes may lead from one to the next.
+const DEPTH_MAX: usize = 8;
 
 /// Imports a file.
 pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
@@ -23,16 +29,16 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
     let root: Value = serde_json::from_str(&without_comments(text))
         .map_err(|error| position.refuse(format_args!("is not JSON: {error}")))?;
     let Value::Object(root) = root else { return Err(position.refuse("it must be a table with listeners")) };
-    let mut unit = Unit { text, shown, draft: Draft::default() };
     let applications = table(root.get("applications"));
-    let name = served(&root, &applications);
+    let served = served(&root, &applications).unwrap_or_default();
+    let mut unit = Unit { text, shown, root: &root, served, draft: Draft::default() };
     for (key, value) in &root {
         match key.as_str() {
             "listeners" => unit.listeners(&table(Some(value)))?,
-            "routes" => unit.routes(value)?,
+            "routes" => unit.routes()?,
             "applications" => {
                 for (each, settings) in &applications {
-                    if Some(each) == name.as_ref() {
+                    if *each == unit.served {
                         unit.application(each, &table(Some(settings)))?;
                     } else {
                         let entry = unit.entry("applications", each, &json!("..."));
@@ -56,32 +62,41 @@ fn table(value: Option<&Value>) -> Map<String, Value> {
     value.and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
-/// The first application that a listener or a route passes requests to.
+/// The application that the first listener passes most requests to, directly or through routes.
 fn served(root: &Map<String, Value>, applications: &Map<String, Value>) -> Option<String> {
-    let mut passes = Vec::new();
-    for part in ["listeners", "routes"] {
-        if let Some(value) = root.get(part) {
-            collect(value, &mut passes);
-        }
-    }
-    let named = passes.iter().filter_map(|pass| pass.strip_prefix("applications/"));
-    let mut named = named.map(|name| name.split('/').next().unwrap_or_default().to_owned());
-    named.find(|name| applications.contains_key(name)).or_else(|| applications.keys().next().cloned())
+    let listeners = table(root.get("listeners"));
+    let targets = listeners.values().filter_map(|listener| listener.get("pass")?.as_str());
+    let found =
+        targets.filter_map(|target| leads_to(root, target, 0)).find(|name| applications.contains_key(name));
+    found.or_else(|| applications.keys().next().cloned())
 }
 
-fn collect(value: &Value, passes: &mut Vec<String>) {
-    match value {
-        Value::Object(table) => {
-            for (key, value) in table {
-                match (key.as_str(), value) {
-                    ("pass", Value::String(pass)) => passes.push(pass.clone()),
-                    (_, value) => collect(value, passes),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, passes)),
-        _ => {}
+/// The application that a target leads to; of the steps of a route the one for all requests comes first.
+fn leads_to(root: &Map<String, Value>, target: &str, depth: usize) -> Option<String> {
+    if let Some(name) = target.strip_prefix("applications/") {
+        return name.split('/').next().map(str::to_owned);
     }
+    if depth >= DEPTH_MAX {
+        return None;
+    }
+    let mut steps = steps(root, target);
+    steps.sort_by_key(|step| step.get("match").is_some());
+    steps.iter().find_map(|step| {
+        let action = step.get("action")?;
+        let fallback = action.get("fallback").and_then(|fallback| fallback.get("pass"));
+        leads_to(root, action.get("pass").or(fallback)?.as_str()?, depth + 1)
+    })
+}
+
+/// The steps of a route that a listener or a step passes requests to.
+fn steps<'a>(root: &'a Map<String, Value>, target: &str) -> Vec<&'a Value> {
+    let routes = root.get("routes");
+    let steps = match target.strip_prefix("routes/") {
+        Some(name) => routes.and_then(|routes| routes.get(name)),
+        None if target == "routes" => routes,
+        None => None,
+    };
+    steps.and_then(Value::as_array).into_iter().flatten().collect()
 }
 
 /// Unit accepts comments as in JavaScript.
@@ -154,6 +169,11 @@ impl Unit<'_> {
         for (address, settings) in listeners {
             let settings = table(Some(settings));
             let entry = self.entry("listeners", address, &json!("..."));
+            let target = settings.get("pass").and_then(Value::as_str).unwrap_or_default();
+            if !self.leads(target, 0) {
+                self.draft.missing(&entry, "it leads to another application or server, which is not served");
+                continue;
+            }
             let has_tls = settings.contains_key("tls");
             let bind = plain(address, str::to_owned);
             let bind = if has_tls { format!("https://{bind}") } else { bind };
@@ -187,13 +207,42 @@ impl Unit<'_> {
         self.draft.note(entry, Verdict::Mapped, &[("trusted_proxies", json!(sources))])
     }
 
+    /// Whether requests come to the application or to static files.
+    fn leads(&self, target: &str, depth: usize) -> bool {
+        if let Some(name) = target.strip_prefix("applications/") {
+            return name.split('/').next() == Some(self.served.as_str());
+        }
+        depth < DEPTH_MAX
+            && steps(self.root, target).iter().filter_map(|step| step.get("action")).any(|action| {
+                let next = action.get("pass").and_then(Value::as_str);
+                action.get("share").is_some() || next.is_some_and(|next| self.leads(next, depth + 1))
+            })
+    }
+
+    /// The steps of all routes that lead to the application.
+    fn all_steps(&self) -> Vec<Value> {
+        let listeners = table(self.root.get("listeners"));
+        let targets = listeners.values().filter_map(|listener| listener.get("pass")?.as_str());
+        let mut waiting: Vec<String> = targets.map(str::to_owned).collect();
+        let mut seen = Vec::new();
+        let mut all = Vec::new();
+        while let Some(target) = waiting.pop() {
+            if seen.contains(&target) || !self.leads(&target, 0) {
+                continue;
+            }
+            for step in steps(self.root, &target) {
+                let next = step.get("action").and_then(|action| action.get("pass")).and_then(Value::as_str);
+                waiting.extend(next.filter(|next| next.starts_with("routes")).map(str::to_owned));
+                all.push(step.clone());
+            }
+            seen.push(target);
+        }
+        all
+    }
+
     /// Steps of routes: static files have a counterpart.
-    fn routes(&mut self, routes: &Value) -> Result<(), Refused> {
-        let steps: Vec<Value> = match routes {
-            Value::Array(steps) => steps.clone(),
-            Value::Object(named) => named.values().filter_map(Value::as_array).flatten().cloned().collect(),
-            _ => Vec::new(),
-        };
+    fn routes(&mut self) -> Result<(), Refused> {
+        let steps = self.all_steps();
         for step in steps {
             let action = table(step.get("action"));
             let matching = table(step.get("match"));
@@ -207,7 +256,7 @@ impl Unit<'_> {
             let entry = self.entry("routes", key, &value);
             let only_paths = matching.keys().all(|key| key == "uri");
             match key {
-                "pass" if only_paths => {
+                "pass" if only_paths && self.leads(&entry.value, 0) => {
                     self.draft.needless(&entry, "what is no static file goes to the application");
                 }
                 "share" if only_paths => self.share(&entry, &value, matching.get("uri"))?,
@@ -261,6 +310,7 @@ impl Unit<'_> {
             self.draft.missing(entry, "each path is served from one directory");
             return Ok(());
         };
+        let share = share.replace("${uri}", "$uri");
         let mut found = Vec::new();
         for path in paths {
             let prefix = path.strip_suffix('*').unwrap_or(path).trim_end_matches('/');

@@ -80,9 +80,7 @@ pub(crate) fn map(entries: &[Entry], position: &Position) -> Result<Draft, Refus
             }
             "unix_socket" => draft.map(entry, "bind", json!([format!("unix:{}", entry.value)]))?,
             "ipv4" | "ipv6" => draft.needless(entry, "the address says it"),
-            "trusted_proxy" => {
-                draft.map(entry, "trusted_proxies", json!(crate::address::proxies(&entry.value)))?;
-            }
+            "trusted_proxy" => draft.trust(entry, &entry.value, None)?,
             "trusted_proxy_count" => {
                 draft.change(entry, &[], "proxies are those of trusted_proxies, however many there are")?;
             }

@@ -13,9 +13,8 @@ pub(super) fn map(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> 
         "bind" => bind(gunicorn, setting, entry)?,
         "protocol" => gunicorn.draft.needless(entry, "bind has the protocol of each address"),
         "forwarded_allow_ips" => {
-            let values = [("trusted_proxies", json!(proxies(&entry.value)))];
             let how = "REMOTE_ADDR is the address of the client, not of the proxy";
-            gunicorn.draft.change(entry, &values, how)?;
+            gunicorn.draft.trust(entry, &entry.value, Some(how))?;
         }
         "secure_scheme_headers" | "forwarder_headers" => {
             gunicorn.draft.needless(entry, "X-Forwarded-Proto and its like are taken from trusted_proxies");
@@ -33,7 +32,7 @@ pub(super) fn map(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> 
             Some("off") | None if gunicorn.value("proxy_protocol") != Some(&Value::Bool(true)) => {
                 gunicorn.draft.needless(entry, "proxy_protocol is off");
             }
-            _ => gunicorn.draft.map(entry, "trusted_proxies", json!(proxies(&entry.value)))?,
+            _ => gunicorn.draft.trust(entry, &entry.value, None)?,
         },
         "uwsgi_allow_ips" => {
             gunicorn.draft.missing(entry, "use allow, or an address that only the front server reaches");

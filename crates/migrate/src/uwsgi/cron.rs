@@ -6,7 +6,42 @@ use serde_json::{Value, json};
 /// Characters that a shell has a meaning for.
 const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', ')', '{', '}', '\n'];
 
-/// Returns a `[[cron]]` table.
+/// Returns the `[[cron]]` table of `cron2`: `[OPTIONS ]COMMAND`, where options are `minute=0,hour=3,unique=1`.
+///
+/// Errors: what is wrong.
+pub(super) fn job_with_options(text: &str, number: usize, folder: &str) -> Result<Value, String> {
+    let (options, command) = match text.trim().split_once(char::is_whitespace) {
+        Some((options, command)) if options.contains('=') => (options, command),
+        _ => ("", text),
+    };
+    let mut fields = [("minute", "-1"), ("hour", "-1"), ("day", "-1"), ("month", "-1"), ("week", "-1")];
+    let (mut is_unique, mut time_limit) = (false, None);
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').ok_or_else(|| format!("{option:?} must be NAME=VALUE"))?;
+        match name {
+            "unique" => is_unique = value != "0",
+            "harakiri" => time_limit = Some(value),
+            "legion" => return Err("legion: one server runs its jobs".to_owned()),
+            name => match fields.iter_mut().find(|(known, _)| *known == name) {
+                Some(field) => field.1 = value,
+                None => return Err(format!("{name:?} is no option of a job")),
+            },
+        }
+    }
+    let fields = fields.map(|(_, value)| value).join(" ");
+    let mut table = job(&format!("{fields} {command}"), number, folder)?;
+    if let Some(table) = table.as_object_mut() {
+        if !is_unique {
+            table.insert("overlap".to_owned(), Value::from("allow"));
+        }
+        if let Some(limit) = time_limit {
+            table.insert("time_limit".to_owned(), Value::from(limit));
+        }
+    }
+    Ok(table)
+}
+
+/// Returns the `[[cron]]` table of `cron`.
 ///
 /// Errors: what is wrong.
 pub(super) fn job(text: &str, number: usize, folder: &str) -> Result<Value, String> {
@@ -66,6 +101,12 @@ mod tests {
         assert_eq!(table["schedule"], "0,20,40 0,12 10,20,30 * 5");
         assert_eq!(table["command"], json!(["/bin/sh", "-c", "echo a > b"]));
         assert_eq!(table["folder"], "/srv");
+        let table = job_with_options("minute=0,hour=3,unique=1,harakiri=60 ./nightly.sh all", 1, "").unwrap();
+        assert_eq!(table["schedule"], "0 3 * * *");
+        assert_eq!(table["command"], json!(["./nightly.sh", "all"]));
+        assert_eq!((&table["time_limit"], table.get("overlap")), (&json!("60"), None));
+        assert_eq!(job_with_options("true", 1, "").unwrap()["overlap"], "allow");
+        assert!(job_with_options("second=1 true", 1, "").is_err());
         for wrong in ["", "1 2 3 4", "60 0 -1 -1 -1 x", "a 0 -1 -1 -1 x", "0 0 -1 -1 -1", "0 0 -1 -1 -1 a 'b"]
         {
             assert!(job(wrong, 1, "").is_err(), "{wrong}");

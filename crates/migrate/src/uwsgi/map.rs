@@ -134,26 +134,28 @@ fn application(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
             let path = uwsgi.draft.path(&entry.value);
             uwsgi.draft.map(entry, "virtualenv", Value::from(path))?;
         }
-        "env" => uwsgi.draft.map(entry, "env", Value::from(entry.value.clone()))?,
+        "env" => match entry.value.split_once('=') {
+            Some((name, value)) => {
+                let variable = format!("{}={}", name.trim(), value.trim());
+                uwsgi.draft.map(entry, "env", Value::from(variable))?;
+            }
+            None => uwsgi.draft.needless(entry, "a variable without a value is not set"),
+        },
         "cron" | "cron2" | "unique_cron" => {
-            let (options, text) = match entry.key.as_str() {
-                "cron2" if !entry.value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-                    entry.value.split_once(' ').unwrap_or((&entry.value, ""))
-                }
-                _ => ("", entry.value.as_str()),
-            };
             let number = uwsgi.draft.cron.len() + 1;
-            let mut table = cron::job(text, number, &uwsgi.draft.folder).map_err(|why| entry.refuse(why))?;
-            let is_unique = entry.key == "unique_cron" || options.contains("unique=1");
-            if !is_unique && let Some(table) = table.as_object_mut() {
+            let folder = uwsgi.draft.folder.clone();
+            let table = match entry.key.as_str() {
+                "cron2" => cron::job_with_options(&entry.value, number, &folder),
+                _ => cron::job(&entry.value, number, &folder),
+            };
+            let mut table = table.map_err(|why| entry.refuse(why))?;
+            if entry.key == "cron"
+                && let Some(table) = table.as_object_mut()
+            {
                 table.insert("overlap".to_owned(), Value::from("allow"));
             }
             uwsgi.draft.cron.push(table);
-            let verdict = match options {
-                "" => Verdict::Mapped,
-                _ => Verdict::Changed("further options of cron2 are not taken over".to_owned()),
-            };
-            uwsgi.draft.record(entry, verdict, vec!["[[cron]]"]);
+            uwsgi.draft.record(entry, Verdict::Mapped, vec!["[[cron]]"]);
         }
         "include" => uwsgi.draft.needless(entry, "its options are above"),
         "set" => uwsgi.draft.needless(entry, "it names a value for placeholders"),
