@@ -78,9 +78,9 @@ anygate import shows the settings of another server as settings of anygate.
 Usage: anygate import FILE             show it as anygate.toml, with what became of each option
        anygate import -- COMMAND...    the same for a command line, such as gunicorn -w 4 app:app
 
-FILE: of uWSGI (.ini, .xml, .yaml, .json, or FILE:SECTION), gunicorn (gunicorn.conf.py, which is run),
-Unit (unit.json), mod_wsgi (Apache's .conf), Paste (.ini), or a Procfile.
-COMMAND: gunicorn, uwsgi, waitress-serve, mod_wsgi-express or uvicorn with its arguments.
+FILE: of uWSGI (.ini, .xml, .yaml, .json, or FILE:SECTION), gunicorn (gunicorn.conf.py, which is
+run), Unit (unit.json), mod_wsgi (Apache's .conf), Paste (.ini), or a Procfile.
+COMMAND: gunicorn, uwsgi, waitress-serve, mod_wsgi-express, uvicorn or pserve, with its arguments.
 ",
     ),
     (

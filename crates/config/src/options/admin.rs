@@ -67,7 +67,9 @@ rows! {
         section: Section::Settings,
         help: "settings file: .toml, .yaml or .json",
         details: "If not given: the first of `anygate.toml`, `anygate.yaml`, `anygate.yml` and `anygate.json` that \
-                  exists in the directory in which anygate is started. This option cannot be set in a file.",
+                  exists in the directory in which anygate is started. This option cannot be set in a file. Files of \
+                  uWSGI, gunicorn, Unit, mod_wsgi and Paste, and a `Procfile`, are read as they are: see [the \
+                  guide](guide/moving.md).",
         ..CONTROL
     },
 }
