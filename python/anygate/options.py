@@ -327,6 +327,9 @@ class Options(PolicyOptions, total=False):
     proc_name: Text | None
     """Name of the processes in ps and top."""
 
+    daemon: bool | None
+    """Run in the background, without a terminal."""
+
     pid_file: Text | None
     """File for the supervisor's process ID."""
 

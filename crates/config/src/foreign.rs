@@ -35,8 +35,6 @@ pub(crate) enum Form {
 }
 
 const RELOAD: Instead = Nothing("files are not watched; `kill -HUP` or `anygate ctl reload` loads new code");
-const DAEMON: Instead =
-    Nothing("anygate stays in the foreground; let systemd, a container or `nohup anygate ... &` run it");
 const OTHER_FILE: Instead =
     Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
 const PASTE: Instead =
@@ -171,7 +169,7 @@ const TABLE: &[(&[&str], Instead)] = &[
         Always("a supervisor watches the workers, and TERM ends them all"),
     ),
     (&["vacuum"], Always("unix sockets and the pid file are removed at the end")),
-    (&["daemon", "daemonize", "daemonize2", "D", "d", "background"], DAEMON),
+    (&["d"], Use("{daemon} with {error_log=FILE}")),
     (&["auto_procname"], Always("processes are called by what they do, after {proc_name}")),
     (&["min_worker_lifetime"], Always("workers are replaced one after another")),
     (&["reload_on_as"], Use("{worker_memory_max}, which measures resident memory")),

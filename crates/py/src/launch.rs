@@ -28,7 +28,7 @@ use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::Refusal;
 use crate::worker_body::Body;
-use crate::{cgi, control, cron, other_servers, policies, self_signed, settings, upgrade, web2py};
+use crate::{cgi, control, cron, daemon, other_servers, policies, self_signed, settings, upgrade, web2py};
 
 /// Runs the command line `arguments` (without the program's name). Returns the exit code.
 #[pyfunction]
@@ -53,7 +53,9 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
         Ok(command) => obey(py, command, beginning),
         Err(exit) => Err(Refusal(exit.code, exit.message)),
     };
-    ended.unwrap_or_else(|refusal| complain(&refusal))
+    let code = ended.unwrap_or_else(|refusal| complain(&refusal));
+    daemon::tell(code);
+    code
 }
 
 /// Does what a command line asks for.
@@ -161,14 +163,24 @@ fn launch(
 ) -> Result<i32, Refusal> {
     gevent(py, &plan, application.is_some())?;
     let plan = Arc::new(plan);
+    let (checks, mut handover) = match beginning {
+        Some(_) => (upgrade::only_checks(py)?, upgrade::handed_over(py)?),
+        None => (false, None),
+    };
+    let is_new = !checks && handover.is_none();
+    if plan.process.daemon
+        && is_new
+        && let Some(code) = daemon::go(py, &plan, beginning.is_some())?
+    {
+        return Ok(code);
+    }
     let (user, group) = whom(&plan)?;
     let owner = user.as_ref().map(|user| user.uid);
     let logs = Logs::open(&plan.log, owner).map_err(Refusal::machine)?;
-    let checks = beginning.is_some() && upgrade::only_checks(py)?;
-    if plan.application.server_named && !checks {
+    if plan.application.server_named && is_new {
         println!("{}", other_servers::announcement("native", &plan));
     }
-    if !checks {
+    if is_new {
         web2py::save_password(py, &plan)?;
     }
     let schedule = cron::schedule(py, &plan)?;
@@ -191,17 +203,10 @@ fn launch(
         return Ok(code);
     }
     let activation = Activation::take(py).map_err(|error| Refusal::machine(error.to_string()))?;
-    let mut handover = if beginning.is_some() { upgrade::handed_over(py)? } else { None };
     let left = handover.as_mut().map(|handover| std::mem::take(&mut handover.sockets));
     let sockets = listen(&plan, &activation, left, assistant.as_ref())?;
     let started = prepare(py, &plan, application, beginning.is_some());
-    let (application, pid_file) = match started {
-        Ok(started) => started,
-        Err(refusal) => {
-            sockets::close(&sockets);
-            return Err(refusal);
-        }
-    };
+    let (application, pid_file) = started.inspect_err(|_| sockets::close(&sockets))?;
     if let Some(beginning) = &beginning {
         name_supervisor(&plan, &beginning.arguments);
     }

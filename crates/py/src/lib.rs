@@ -4,7 +4,7 @@
 //!   inside a running program. * [`cgi`]: one request of a CGI server. * [`assistant`]: the process for the admin address.
 //! * [`loading`]: the application, from its target to the bridge. * [`policies`]: what is around it.
 //!   * [`ready_check`]: what a site's own check says of a worker. * [`middleware`]: policies under a server of another package.
-//! * [`upgrade`]: another program under the same process number. * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
+//! * [`daemon`]: the server in the background. * [`upgrade`]: another program under the same process number. * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
 //! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
 //! * [`logs`]: the error log and the access log. * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
 //!   * [`interpreter`]: what it is asked for beside the application. * [`refusal`]: why nothing runs.
@@ -16,6 +16,7 @@ mod beginning;
 mod cgi;
 mod control;
 mod cron;
+mod daemon;
 mod embedded;
 mod foreign;
 mod identity;

@@ -24,7 +24,7 @@ const CHECK: &str = "_ANYGATE_CHECK";
 /// Variables that are for one process only.
 const OWN: [&str; 2] = [CHECK, handover::VARIABLE];
 
-/// Takes a variable out of the environment, so that nobody else takes it for his.
+/// Takes a variable out of the environment, so that no program that this one starts takes it for its own.
 fn take(py: Python<'_>, name: &str) -> PyResult<Option<OsString>> {
     py.import("os")?.getattr("environ")?.call_method1("pop", (name, py.None()))?.extract()
 }

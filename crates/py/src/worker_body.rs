@@ -34,8 +34,8 @@ use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
 use crate::renewal::{Former, keep_what_cannot_change, renewed};
 use crate::stacks::Stacks;
-use crate::upgrade;
 use crate::web2py::static_files;
+use crate::{daemon, upgrade};
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -89,6 +89,8 @@ impl WorkerBody for Body {
 
     fn serving(&mut self, sockets: &[Socket]) {
         logs::started();
+        daemon::leave_terminal();
+        daemon::tell(0);
         let urls: Vec<String> = sockets.iter().filter(|socket| !socket.admin).map(Socket::url).collect();
         let target = match &self.plan.application {
             ApplicationPlan { web2py: Some(site), .. } => format!("the web2py site {}", site.display()),
@@ -146,6 +148,7 @@ impl WorkerBody for Body {
             return Err(APPLICATION_FAILED);
         }
         self.application = loaded;
+        daemon::leave_terminal();
         Ok(())
     }
 
@@ -292,6 +295,7 @@ impl WorkerBody for Body {
 
     fn assist(&mut self, context: AssistantContext) -> i32 {
         let Some(assistant) = &self.assistant else { return 1 };
+        daemon::leave_terminal();
         let ended = self.drop_rights().and_then(|()| {
             // What it has in common with the sites of workers is what their caches must forget.
             let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
@@ -373,6 +377,7 @@ impl Body {
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(supervision)).map_err(server)?;
         logs::started();
+        daemon::leave_terminal();
         if !report.ready() {
             return Ok(());
         }

@@ -34,6 +34,9 @@ impl Supervisor<'_> {
                 self.floor = self.plan.scaling.as_ref().map_or(workers, |scaling| scaling.workers_min).max(1);
             }
         }
+        if self.target == 0 {
+            self.target = self.floor;
+        }
         tracing::info!("reloading: starting {} new workers", self.target);
         let (start, finish) = (self.plan.worker_start_timeout, self.plan.graceful_timeout);
         self.manager.reloading(match self.plan.reload_mode {

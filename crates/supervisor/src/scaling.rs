@@ -22,6 +22,12 @@ impl Supervisor<'_> {
         self.set_target(target);
     }
 
+    /// Has no workers until a reload, or until a signal or order asks for some; clients wait.
+    pub(crate) fn pause(&mut self) {
+        tracing::info!("all workers finish (WINCH); HUP starts new ones");
+        self.set_target(0);
+    }
+
     fn set_target(&mut self, target: usize) {
         self.manager.scaled(target);
         let surplus = self.children.active(self.generation).saturating_sub(target);
@@ -41,7 +47,11 @@ impl Supervisor<'_> {
             .iter()
             .filter(|child| matches!(child.stage, Stage::Ready(_)) && !child.replaced)
             .collect();
-        if self.phase != Phase::Serving || self.scaling.at + MEASURE > now || serving.len() < self.target {
+        if self.phase != Phase::Serving
+            || self.target == 0
+            || self.scaling.at + MEASURE > now
+            || serving.len() < self.target
+        {
             return;
         }
         let load = self.children.tree_load(|rows| self.body.load(rows));

@@ -25,13 +25,14 @@ use crate::template::Template;
 use crate::touched::Touched;
 use crate::worker_body::{Event, Reason, WorkerBody};
 
-const SIGNALS: [Signal; 9] = [
+const SIGNALS: [Signal; 10] = [
     Signal::Term,
     Signal::Int,
     Signal::Quit,
     Signal::Hup,
     Signal::Usr1,
     Signal::Usr2,
+    Signal::Winch,
     Signal::Ttin,
     Signal::Ttou,
     Signal::Chld,
@@ -449,6 +450,7 @@ impl<'a> Supervisor<'a> {
             (Signal::Hup, Phase::Serving) => self.reload(),
             (Signal::Hup, Phase::Reloading | Phase::Starting) => self.reload_again = true,
             (Signal::Usr1, _) => self.reopen_logs(),
+            (Signal::Winch, Phase::Serving) if self.plan.daemon => self.pause(),
             (Signal::Usr2, Phase::Serving) => self.check_new_program(),
             (Signal::Ttin, Phase::Serving | Phase::Reloading) => self.scale(self.floor + 1),
             (Signal::Ttou, Phase::Serving | Phase::Reloading) if self.floor > 1 => {

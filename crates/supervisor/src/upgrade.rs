@@ -88,7 +88,7 @@ impl<'a> Supervisor<'a> {
         self.daemons.renew(&self.plan.daemons, self.body.identity(), self.plan.graceful_timeout);
     }
 
-    /// Tells the workers of the former program to finish: others serve, or nobody will.
+    /// Tells the workers of the former program to finish: others serve, or none will.
     pub(crate) fn retire_former(&mut self, until: Instant) {
         for former in self.former.iter_mut().filter(|former| former.until.is_none()) {
             former.until = Some(until);

@@ -230,6 +230,12 @@ pub fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::fchdir(fd)?)
 }
 
+/// Becomes the leader of a new session, without a terminal.
+pub fn begin_session() -> io::Result<()> {
+    unistd::setsid()?;
+    Ok(())
+}
+
 /// Takes the descriptor that the program before this one has left open under this number. Programs that this one starts do
 /// not get it.
 ///

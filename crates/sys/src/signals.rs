@@ -28,6 +28,8 @@ pub enum Signal {
     Usr1,
     /// Another program under the same process number.
     Usr2,
+    /// No workers, for a while.
+    Winch,
     /// One worker more.
     Ttin,
     /// One worker less.
@@ -54,6 +56,7 @@ impl Signal {
             Signal::Hup => system::Signal::SIGHUP,
             Signal::Usr1 => system::Signal::SIGUSR1,
             Signal::Usr2 => system::Signal::SIGUSR2,
+            Signal::Winch => system::Signal::SIGWINCH,
             Signal::Ttin => system::Signal::SIGTTIN,
             Signal::Ttou => system::Signal::SIGTTOU,
             Signal::Chld => system::Signal::SIGCHLD,
@@ -189,7 +192,7 @@ impl Signals {
     pub fn renew(&self) -> io::Result<()> {
         for &signal in &self.watched {
             let handler = match signal {
-                Signal::Ttin | Signal::Ttou => SigHandler::SigAction(note_if_sent),
+                Signal::Ttin | Signal::Ttou | Signal::Winch => SigHandler::SigAction(note_if_sent),
                 _ => SigHandler::Handler(note),
             };
             set_handler(signal.system(), handler)?;

@@ -1,7 +1,7 @@
 //! Descriptors 0 to 2. A daemon manager may start a program without them; the next file or socket that is opened then gets
 //! such a number, and whatever C code prints goes to a client or into a log.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 
@@ -26,6 +26,16 @@ pub fn open_missing() -> io::Result<()> {
         keep_on_exec(null.as_fd())?;
         // It stays open for as long as the program runs.
         let _fd = null.into_raw_fd();
+    }
+    Ok(())
+}
+
+/// Puts `file` in the place of all standard streams.
+///
+/// Errors: whatever the system says to that.
+pub fn replace(file: &File) -> io::Result<()> {
+    for stream in 0..=LAST {
+        syscall!("both numbers are of open files, or an error", dup2(file.as_raw_fd(), stream))?;
     }
     Ok(())
 }

@@ -307,6 +307,16 @@ rows! {
                   `NAME-w2`, and so on, in 15 bytes. What is longer than the command line was is cut.",
         ..PROCESS
     },
+    DAEMON: bool = Opt {
+        name: "daemon",
+        foreign_names: &["daemonize", "daemonize2", "D", "background"],
+        kind: Kind::Flag,
+        default: "false",
+        help: "run in the background, without a terminal",
+        details: "The command returns when the site is served, with 0, or when it cannot be. It needs an `error_log`; what the \
+                  application prints is discarded. Under systemd or in a container it is of no use.",
+        ..PROCESS
+    },
     PID_FILE: Option<PathBuf> = Opt {
         name: "pid_file",
         foreign_names: &["pid", "pidfile", "pidfile2", "safe_pidfile"],

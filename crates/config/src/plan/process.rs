@@ -19,6 +19,7 @@ pub struct ProcessPlan {
     pub user: Option<String>,
     pub group: Option<String>,
     pub umask: Option<u32>,
+    pub daemon: bool,
     pub proc_name: String,
     pub pid_file: Option<PathBuf>,
     pub drain_delay: Duration,
@@ -108,6 +109,7 @@ impl ProcessPlan {
             user: read.get(options::USER),
             group: read.get(options::GROUP),
             umask: read.get(options::UMASK),
+            daemon: read.get(options::DAEMON),
             proc_name: read.get(options::PROC_NAME),
             pid_file: read.path(options::PID_FILE),
             // A site that tells balancers whether it is ready gives them time to hear that it is not.

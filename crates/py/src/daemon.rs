@@ -1,0 +1,85 @@
+//! The server in the background (`daemon`): a process that belongs to no terminal. The one that was started waits until that
+//! one serves, or says why it does not.
+
+use std::fs::File;
+use std::io::{self, PipeWriter, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anygate_config::{LogTarget, Plan};
+use anygate_lock::Mutex;
+use anygate_sys::process::{self, Fork};
+use anygate_sys::standard_streams;
+use anygate_wsgi::ffi;
+use pyo3::prelude::*;
+
+use crate::refusal::Refusal;
+
+/// Whether this process is in the background, or was forked from one that is.
+static IS_DAEMON: AtomicBool = AtomicBool::new(false);
+/// How the process that was started is told, until it was.
+static STARTER: Mutex<Option<PipeWriter>> = Mutex::new(None);
+
+/// Goes to the background. Returns the exit code in the process that was started, when the other one serves or has ended.
+/// `is_command`: the process is the command's own.
+pub(crate) fn go(py: Python<'_>, plan: &Plan, is_command: bool) -> Result<Option<i32>, Refusal> {
+    if !is_command {
+        return Err(Refusal::usage(
+            "daemon: a program that serves stays where it is; the command has a daemon",
+        ));
+    }
+    let on_terminal = |target: &LogTarget| matches!(target, LogTarget::Stdout | LogTarget::Stderr);
+    let access_log = plan.log.access_log.as_ref();
+    if on_terminal(&plan.log.error_log) || access_log.is_some_and(on_terminal) {
+        return Err(Refusal::usage(
+            "daemon: nobody would read the logs: set error_log (and access_log) to a file, syslog or journald",
+        ));
+    }
+    let failed = |error: io::Error| Refusal::machine(format!("daemon: {error}"));
+    let (mut read, write) = io::pipe().map_err(failed)?;
+    if let Fork::Parent(between) = fork(py).map_err(failed)? {
+        drop(write);
+        process::wait(between).map_err(failed)?;
+        let mut code = [1];
+        // Nothing to read: it has ended, and has said why.
+        py.detach(|| read.read(&mut code)).map_err(failed)?;
+        return Ok(Some(code[0].into()));
+    }
+    drop(read);
+    process::begin_session().map_err(failed)?;
+    // Who does not lead a session never gets a terminal by opening one (credentials(7)).
+    if let Fork::Parent(_) = fork(py).map_err(failed)? {
+        process::exit_now(0);
+    }
+    IS_DAEMON.store(true, Ordering::Relaxed);
+    *STARTER.lock() = Some(write);
+    Ok(None)
+}
+
+fn fork(py: Python<'_>) -> io::Result<Fork> {
+    ffi::before_fork(py);
+    let forked = process::fork();
+    match forked {
+        Ok(Fork::Child) => ffi::after_fork_in_child(py),
+        Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
+    }
+    forked
+}
+
+/// Lets go of the terminal, whatever is printed from now on.
+pub(crate) fn leave_terminal() {
+    if !IS_DAEMON.load(Ordering::Relaxed) {
+        return;
+    }
+    let null = File::options().read(true).write(true).open("/dev/null");
+    if let Err(error) = null.and_then(|null| standard_streams::replace(&null)) {
+        tracing::error!("cannot let go of the terminal: {error}");
+    }
+}
+
+/// Tells the process that was started how the start ended: with 0 when this one serves.
+pub(crate) fn tell(code: i32) {
+    if let Some(mut starter) = STARTER.lock().take() {
+        // One that was ended meanwhile needs no code.
+        let _ = starter.write(&[u8::try_from(code).unwrap_or(1)]);
+    }
+}

@@ -1,0 +1,127 @@
+"""The server in the background."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ANYGATE, APPS
+from waiting import wait_until
+from wire import Connection
+
+CONTRACT = APPS / "contract.py"
+KINDS = pytest.mark.parametrize(
+    "kind", [(), ("--preload",), ("--concurrency", "gevent")], ids=["threads", "preload", "greenlets"]
+)
+
+
+class Daemon:
+    """A command that leaves a server in the background, of which only files tell."""
+
+    def __init__(self, folder, *arguments):
+        self.folder = folder
+        options = ("--daemon", "--pid-file", "pid", "--error-log", "log", "--bind", "unix:a.sock")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
+        self.ended = subprocess.run(
+            [ANYGATE, *map(str, arguments), *options],
+            cwd=folder,
+            env=clean,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def __enter__(self):
+        self.pid = int((self.folder / "pid").read_text())
+        return self
+
+    def __exit__(self, *_):
+        if self.exists():
+            os.kill(self.pid, signal.SIGTERM)
+        wait_until(lambda: not self.exists(), "the end of the daemon")
+
+    def exists(self):
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+    def children(self):
+        return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+
+    def get(self, target):
+        with Connection(str(self.folder / "a.sock")) as connection:
+            return connection.ask("GET", target)
+
+
+@KINDS
+def test_the_command_returns_when_the_site_is_served(tmp_path, kind):
+    with Daemon(tmp_path, CONTRACT, *kind) as daemon:
+        assert daemon.ended.returncode == 0
+        assert daemon.get("/pid").status == 200
+        assert " serves " in daemon.log()
+        session = int(Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[3])
+        # It is in a session of its own, without a terminal, and does not lead it.
+        assert session not in (os.getsid(0), daemon.pid)
+        for pid in (daemon.pid, *daemon.children()):
+            for stream in range(3):
+                assert os.readlink(f"/proc/{pid}/fd/{stream}") == "/dev/null"
+    assert not (tmp_path / "pid").exists()
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_what_keeps_it_from_serving_is_shown_and_returned(tmp_path):
+    (tmp_path / "app.py").write_text("broken!\n")
+    ended = Daemon(tmp_path, "app:app").ended
+    assert ended.returncode == 3
+    assert b"SyntaxError" in ended.stderr
+    assert not (tmp_path / "pid").exists()
+
+
+def test_an_address_in_use_is_shown_and_returned(tmp_path):
+    with Daemon(tmp_path, CONTRACT) as daemon:
+        second = Daemon(tmp_path, CONTRACT).ended
+        assert second.returncode == 1
+        assert b"a.sock" in second.stderr
+        assert daemon.get("/pid").status == 200
+
+
+def test_without_a_log_it_is_refused(run):
+    ended = run(CONTRACT, "--port", "0", "--daemon")
+    assert ended.returncode == 2
+    assert "daemon: nobody would read the logs: set error_log" in ended.stderr
+
+
+@KINDS
+def test_it_is_upgraded_in_the_background(tmp_path, kind):
+    with Daemon(tmp_path, CONTRACT, *kind) as daemon:
+        old = daemon.get("/pid").text
+        os.kill(daemon.pid, signal.SIGUSR2)
+        wait_until(lambda: daemon.log().count(" serves ") == 2, "the new program", daemon.log)
+        wait_until(lambda: daemon.get("/pid").text != old, "another worker", daemon.log)
+        assert int((tmp_path / "pid").read_text()) == daemon.pid
+
+
+@KINDS
+def test_winch_stops_its_workers_and_hup_starts_new_ones(tmp_path, kind):
+    with Daemon(tmp_path, CONTRACT, *kind) as daemon:
+        worker = daemon.get("/pid").text
+        os.kill(daemon.pid, signal.SIGWINCH)
+        wait_until(lambda: worker not in daemon.children(), "the end of the worker", daemon.log)
+        assert "all workers finish (WINCH)" in daemon.log()
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_until(lambda: "reloaded: 1 new workers are serving" in daemon.log(), "a new worker", daemon.log)
+        assert daemon.get("/pid").text != worker
+
+
+def test_winch_of_a_terminal_stops_nothing(serve):
+    served = serve(CONTRACT)
+    workers = served.workers()
+    for _ in range(3):
+        served.send_signal(signal.SIGWINCH)
+    assert served.get("/pid").text == str(workers[0])
+    assert served.workers() == workers
