@@ -17,4 +17,7 @@ pub enum Share {
 pub trait Nodes: Debug + Send {
     /// Asks for a minute (of UTC, from 1970) without waiting.
     fn take(&mut self, minute: i64) -> Share;
+
+    /// Says in the log what has changed, about once a second.
+    fn report(&mut self) {}
 }

@@ -116,6 +116,15 @@ impl Scheduler {
         self.nodes = Some(nodes);
     }
 
+    /// Says in the log what has changed among the nodes; returns whether there are any, so that it is to be called about
+    /// once a second.
+    pub fn report(&mut self) -> bool {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.report();
+        }
+        self.nodes.is_some()
+    }
+
     /// Runs what runs at the start (`@reboot`). To be called once; jobs of this minute are left to [`Scheduler::tick`].
     ///
     /// Errors: the state cannot be read; nothing has run then.

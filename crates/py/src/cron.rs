@@ -66,6 +66,10 @@ impl Nodes for SharedNodes {
             Taken::Open => Share::Open,
         }
     }
+
+    fn report(&mut self) {
+        self.0.report();
+    }
 }
 
 /// How jobs run with a server of another package, if there are any.

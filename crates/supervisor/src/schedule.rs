@@ -37,6 +37,7 @@ impl Schedule {
 
     /// Runs what is due; `traffic`: requests were answered since the last time. Returns how long nothing will be due.
     pub fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
+        let is_shared = self.scheduler.report();
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {
             self.stopped = true;
             self.scheduler.stop(now);
@@ -57,7 +58,8 @@ impl Schedule {
             };
         }
         let due = self.next.into_iter().chain(self.ending.filter(|_| !self.stopped)).min()?;
-        Some(due.duration_since(now).unwrap_or_default().max(Duration::from_millis(1)))
+        let pause = due.duration_since(now).unwrap_or_default().max(Duration::from_millis(1));
+        Some(if is_shared { pause.min(LOOK) } else { pause })
     }
 
     /// Whether the process that ended was a job's.

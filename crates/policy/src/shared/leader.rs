@@ -86,8 +86,18 @@ struct Question {
     minute: Option<i64>,
     /// What is known of it.
     taken: Option<Taken>,
+    /// What has changed and is to be told in the log. The thread must not: the process may be forked meanwhile, and the new one
+    /// would find the locks of the log held for ever.
+    news: Vec<News>,
     is_leaving: bool,
     has_left: bool,
+}
+
+/// What is told in the log.
+#[derive(Debug)]
+enum News {
+    Good(String),
+    Bad(String),
 }
 
 impl Candidate {
@@ -109,6 +119,17 @@ impl Candidate {
         }
         let node = Node { redis: Redis::new(&plan)?, name, lease, leads: None, lost: false };
         Ok(Candidate { shared: Arc::default(), node: Some(node), renewal, process: None })
+    }
+
+    /// Says in the log what has changed. To be called about once a second.
+    pub fn report(&mut self) {
+        let news = std::mem::take(&mut self.shared.asked.lock().news);
+        for one in news {
+            match one {
+                News::Good(text) => tracing::info!("{text}"),
+                News::Bad(text) => tracing::error!("{text}"),
+            }
+        }
     }
 
     /// Asks for a minute (of UTC, from 1970) without waiting.
@@ -164,8 +185,9 @@ impl Node {
         while !asked.is_leaving {
             let minute = asked.minute.filter(|_| !matches!(asked.taken, Some(Taken::Ours | Taken::Passed)));
             drop(asked);
-            let answer = self.ask(minute);
+            let (answer, news) = self.ask(minute);
             asked = shared.asked.lock();
+            asked.news.extend(news);
             if asked.is_leaving {
                 break;
             }
@@ -188,29 +210,29 @@ impl Node {
         shared.changed.notify_all();
     }
 
-    /// Renews the lease and asks for a minute; says in the log what has changed.
-    fn ask(&mut self, minute: Option<i64>) -> Option<Taken> {
+    /// Renews the lease and asks for a minute; returns what has changed, too.
+    fn ask(&mut self, minute: Option<i64>) -> (Option<Taken>, Vec<News>) {
         let answer = self.try_ask(minute);
-        let address = &self.redis.address;
+        let (address, mut news) = (&self.redis.address, Vec::new());
         match answer {
             Ok((leads, taken)) => {
                 if std::mem::take(&mut self.lost) {
-                    tracing::info!("redis at {address} responds again, and cron jobs run");
+                    news.push(News::Good(format!("redis at {address} responds again, and cron jobs run")));
                 }
-                if self.leads != Some(leads) {
+                if self.leads.replace(leads) != Some(leads) {
                     let who = if leads { "this server runs" } else { "another server runs" };
-                    tracing::info!("{who} the cron jobs of all servers that share redis at {address}");
+                    let text = format!("{who} the cron jobs of all servers that share redis at {address}");
+                    news.push(News::Good(text));
                 }
-                self.leads = Some(leads);
-                Some(taken)
+                (Some(taken), news)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.lost, true) {
-                    tracing::error!(
-                        "redis at {address} cannot be used: {error}; no cron jobs run until it can"
-                    );
+                    let text =
+                        format!("redis at {address} cannot be used: {error}; no cron jobs run until it can");
+                    news.push(News::Bad(text));
                 }
-                None
+                (None, news)
             }
         }
     }
