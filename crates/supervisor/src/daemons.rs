@@ -235,7 +235,7 @@ impl Daemon {
             command.uid(uid);
         }
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        // Whoever starts the site again after the supervisor was killed must not have two of them.
+        // A site that is started again after its supervisor was killed must not have two of them.
         process::end_with_parent(&mut command, Signal::Term);
         let child = command.spawn()?;
         // A number that does not fit is no process of this system.
