@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -255,6 +256,22 @@ def test_a_file_of_gunicorn_serves(launch, site):
     served.wait_until(lambda: "GET /cart 200" in log.read_text(), "the line of the request")
     assert "post_fork(...) has no effect" in served.log()
     assert "this is no setting" in served.log()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "later"),
+    [
+        ("a.ini", "[uwsgi]\nhttp = 127.0.0.1:0\nmodule = app\nprocesses = 1\n", ("processes = 1", "processes = 2")),
+        ("a.py", "bind = '127.0.0.1:0'\nwsgi_app = 'app'\nworkers = 1\n", ("workers = 1", "workers = 2")),
+    ],
+)
+def test_a_reload_reads_the_file_anew(launch, site, name, text, later):
+    (site / name).write_text(text)
+    served = launch("--config", name, folder=site).wait_ready()
+    (site / name).write_text(text.replace(*later))
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: len(served.workers()) == 2, "two workers")
+    assert served.get().status == 200
 
 
 def test_a_virtual_environment_of_another_server_is_used(launch, site):

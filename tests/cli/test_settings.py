@@ -126,7 +126,10 @@ def test_check_is_silent_about_good_settings(run, site):
         ("static = ['/static=missing']", 'anygate.toml: static: "/static=missing" names "'),
         ("cache = ['!/account']", "anygate.toml: cache: excludes paths but includes none"),
         ("error_pages = 'yes'", 'anygate.toml: error_pages: "yes" must be on or a directory'),
-        ("shared = 'redis://h'", "anygate.toml: shared: is used by rate_limit and cache, and neither is set"),
+        (
+            "shared = 'redis://h'",
+            "anygate.toml: shared: is used by rate_limit, cache and cron jobs, and there are none",
+        ),
         ("config = 'x'", "anygate.toml: config: there is no such option"),
         ("workers = ", "anygate.toml: "),
     ],
