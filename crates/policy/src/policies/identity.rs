@@ -125,7 +125,7 @@ thread_local! {
 }
 
 impl Randomness {
-    /// Bytes that nobody had before, never all zero.
+    /// Bytes that no request had before, never all zero.
     fn take<const COUNT: usize>(&mut self) -> [u8; COUNT] {
         let process = std::process::id();
         if self.used + COUNT > RANDOM_BYTES || self.process != process {
