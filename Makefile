@@ -82,7 +82,8 @@ fuzz: $(BIN)/maturin
 
 soak: $(VENV)/checked $(VENV)/tools
 	SIMULATION_SECONDS=$(SOAK_SECONDS) cargo test --quiet --package anygate-server --test simulation -- --nocapture
-	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py tests/gateway/test_roll_outs.py tests/cron/test_nodes.py
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py tests/gateway/test_roll_outs.py tests/cron/test_nodes.py \
+		tests/process/test_recycling.py tests/process/test_upgrade.py
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)

@@ -42,6 +42,7 @@ def test_a_worker_is_replaced_after_max_requests(serve, kind):
     assert served.terminate() == 0
 
 
+@pytest.mark.timeout(120 + 2 * SECONDS)
 @EACH_KIND
 def test_no_request_fails_while_workers_are_replaced_under_load(serve, kind):
     count, workers = (1000, 4) if SECONDS else (40, 2)

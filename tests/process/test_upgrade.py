@@ -70,6 +70,7 @@ def test_the_program_is_replaced_and_the_process_stays(serve, site, gate, kind):
     assert not (site / "pid").exists()
 
 
+@pytest.mark.timeout(120 + 20 * UPGRADES)
 @EACH_KIND
 def test_no_request_fails_under_load(serve, site, kind):
     served = serve("app:app", "--workers", "2", *kind, environment=UNCACHED)
