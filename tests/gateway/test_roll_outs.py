@@ -18,6 +18,7 @@ SOAK = float(os.environ.get("SOAK_SECONDS", 0)) > 0
 ROLL_OUTS = 20 if SOAK else 2
 REQUESTS = 100_000 if SOAK else 500
 CLIENTS = 6
+pytestmark = pytest.mark.timeout(3600 if SOAK else 120)
 PAIRS = [("haproxy", "http"), ("haproxy", "http2"), ("haproxy", "fastcgi"), ("nginx", "scgi"), ("nginx", "uwsgi")]
 
 
