@@ -8,11 +8,6 @@ from anygate import _anygate
 def main() -> int:
     """Run the command line of this process; return the exit code."""
     arguments = sys.argv[1:]
-    if arguments == ["servers"]:
-        from anygate.servers import table
-
-        sys.stdout.write(table())
-        return 0
     if arguments[:1] == ["web2py"]:
         from anygate.web2py import command
 

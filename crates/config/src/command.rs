@@ -1,19 +1,18 @@
 //! The command line as a whole: what anygate is asked to do, from arguments, environment and files together.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 
+use crate::arguments::{self, Read};
+use crate::exit::Exit;
 use crate::file::{Named, ReadForeign};
-use crate::foreign::{self, Form};
 use crate::options::{self, Kind, OPTIONS};
 use crate::plan::Plan;
 use crate::plan::admin::AdminPlan;
 use crate::settings::{Origin, Settings, Wrong};
-use crate::{VERSION, environment, file, help, subcommand};
+use crate::{VERSION, environment, file, help};
 
 /// Task that the command line asks for.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub enum Command {
     Top(AdminPlan),
     /// Steer a running server, as these words say.
     Control(Vec<String>, AdminPlan),
+    /// List the servers of other packages.
+    Servers,
     /// Show the settings that these words name, of another server, as ours.
     Import(Vec<OsString>),
     /// Show this on standard output and end.
@@ -89,27 +90,6 @@ pub struct OtherServer {
     pub plan: Plan,
 }
 
-/// Why anygate ends without serving.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// Exit code: 2 for wrong usage.
-    pub code: i32,
-    /// One line for standard error.
-    pub message: String,
-}
-
-impl Exit {
-    fn usage(message: String) -> Exit {
-        Exit { code: 2, message }
-    }
-}
-
-impl From<Wrong> for Exit {
-    fn from(wrong: Wrong) -> Exit {
-        Exit::usage(wrong.to_string())
-    }
-}
-
 /// Reads the command line (without the program's name), then the environment, then the file, all relative to `folder`.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
@@ -126,38 +106,26 @@ pub fn parse_with(
     folder: &Path,
     foreign: &ReadForeign<'_>,
 ) -> Result<Command, Exit> {
-    let mut arguments: VecDeque<OsString> = arguments.into_iter().collect();
-    if let Some(text) = subcommand::help(&arguments) {
-        return Ok(Command::Show(text));
-    }
-    if arguments.front().is_some_and(|word| word == "cert") {
-        // It has options of its own, and needs no settings.
-        arguments.pop_front();
-        return certificate(arguments).map(Command::Certificate);
-    }
-    if arguments.front().is_some_and(|word| word == "import") {
-        arguments.pop_front();
-        return Ok(Command::Import(arguments.into()));
-    }
-    let subcommand = Subcommand::take(&mut arguments)?;
-    if subcommand.serves()
-        && let Some(message) = subcommand::refuse_foreign(&arguments, folder)
-    {
-        return Err(Exit::usage(message));
-    }
-    let matches = grammar(subcommand)
-        .try_get_matches_from(arguments)
-        .map_err(|error| refuse(&error, subcommand.serves()))?;
-    if matches.get_flag("help") {
-        return Ok(Command::Show(help::short()));
-    }
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = match arguments::read(&arguments, folder)? {
+        Read::Help(text) => return Ok(Command::Show(text)),
+        Read::Matches(matches) => matches,
+    };
+    let (subcommand, matches) = match matches.subcommand() {
+        None if matches.get_flag("short_help") => return Ok(Command::Show(help::short())),
+        None => (Subcommand::Serve, &matches),
+        Some(("cert", matches)) => return certificate(matches).map(Command::Certificate),
+        Some(("import", matches)) => return Ok(Command::Import(import(matches))),
+        Some(("servers", _)) => return Ok(Command::Servers),
+        Some((name, matches)) => Subcommand::chosen(name, matches),
+    };
     if matches.get_flag("help_all") {
         return Ok(Command::Show(help::long()));
     }
     if matches.get_flag("version") {
         return Ok(Command::Show(format!("anygate {VERSION}\n")));
     }
-    let (settings, warnings) = layers(&matches, environment, folder, subcommand, foreign)?;
+    let (settings, warnings) = layers(matches, environment, folder, subcommand, foreign)?;
     let pool = match subcommand {
         Subcommand::Serve | Subcommand::Config => pool(&settings, folder)?,
         _ => Vec::new(),
@@ -213,53 +181,36 @@ impl Subcommand {
         matches!(self, Subcommand::Serve | Subcommand::Cgi | Subcommand::Cron(_))
     }
 
-    /// Takes its words off the arguments.
-    fn take(arguments: &mut VecDeque<OsString>) -> Result<Subcommand, Exit> {
-        let subcommand = match arguments.front().and_then(|word| word.to_str()) {
-            Some("config") => Subcommand::Config,
-            Some("cgi") => Subcommand::Cgi,
-            Some("top") => Subcommand::Top,
-            Some("ctl") => Subcommand::Control,
-            Some("cron") => {
-                arguments.pop_front();
-                Subcommand::Cron(CronAction::read(arguments.front().and_then(|word| word.to_str()))?)
-            }
-            _ => return Ok(Subcommand::Serve),
+    /// Returns the one that clap has found, and its own arguments.
+    fn chosen<'a>(name: &str, matches: &'a ArgMatches) -> (Subcommand, &'a ArgMatches) {
+        let subcommand = match name {
+            "cgi" => Subcommand::Cgi,
+            "top" => Subcommand::Top,
+            "ctl" => Subcommand::Control,
+            "cron" => return CronAction::chosen(matches),
+            _ => Subcommand::Config,
         };
-        arguments.pop_front();
-        Ok(subcommand)
+        (subcommand, matches)
     }
 }
 
 impl CronAction {
-    fn read(word: Option<&str>) -> Result<CronAction, Exit> {
-        match word {
-            Some("list") => Ok(CronAction::List),
-            Some("--once") => Ok(CronAction::Once),
-            Some("run") => Ok(CronAction::Run),
-            Some("beside") => Ok(CronAction::Beside),
-            word => {
-                let said = word.map_or_else(String::new, |word| format!("unknown command {word:?}; "));
-                Err(Exit::usage(format!("cron: {said}use list, run or --once")))
-            }
-        }
+    fn chosen(matches: &ArgMatches) -> (Subcommand, &ArgMatches) {
+        let (action, matches) = match matches.subcommand() {
+            Some(("once", matches)) => (CronAction::Once, matches),
+            Some(("run", matches)) => (CronAction::Run, matches),
+            Some(("beside", matches)) => (CronAction::Beside, matches),
+            Some((_, matches)) => (CronAction::List, matches),
+            None => (CronAction::List, matches),
+        };
+        (Subcommand::Cron(action), matches)
     }
 }
 
 /// `anygate cert`.
-fn certificate(arguments: VecDeque<OsString>) -> Result<CertificateTask, Exit> {
-    let matches = clap::Command::new("anygate cert")
-        .no_binary_name(true)
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .arg(Arg::new("self_signed").long("self-signed").action(ArgAction::SetTrue))
-        .arg(Arg::new("host").long("host").action(ArgAction::Append))
-        .arg(Arg::new("out").long("out").action(ArgAction::Set))
-        .arg(Arg::new("force").long("force").action(ArgAction::SetTrue))
-        .try_get_matches_from(arguments)
-        .map_err(|error| refuse_certificate(&error))?;
+fn certificate(matches: &ArgMatches) -> Result<CertificateTask, Exit> {
     if !matches.get_flag("self_signed") {
-        return Err(Exit::usage(format!("cert: needs --self-signed: {CERTIFICATE_USAGE}")));
+        return Err(Exit::usage(format!("cert: needs --self-signed: {}", arguments::CERTIFICATE_USAGE)));
     }
     let mut hosts: Vec<String> = matches.get_many::<String>("host").unwrap_or_default().cloned().collect();
     if hosts.is_empty() {
@@ -269,19 +220,11 @@ fn certificate(arguments: VecDeque<OsString>) -> Result<CertificateTask, Exit> {
     Ok(CertificateTask { hosts, folder, force: matches.get_flag("force") })
 }
 
-const CERTIFICATE_USAGE: &str = "anygate cert --self-signed [--host NAME]... [--out DIR] [--force]";
-
-fn refuse_certificate(error: &clap::Error) -> Exit {
-    let given = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(text)) => text.split(' ').next().unwrap_or(text).to_owned(),
-        _ => String::new(),
-    };
-    Exit::usage(match error.kind() {
-        ErrorKind::InvalidValue | ErrorKind::TooFewValues => {
-            format!("cert: {given} needs a value: {CERTIFICATE_USAGE}")
-        }
-        _ => format!("cert: unknown argument {given:?}: {CERTIFICATE_USAGE}"),
-    })
+/// `anygate import`: its words, with `--` before those of a command.
+fn import(matches: &ArgMatches) -> Vec<OsString> {
+    let words = |name| matches.get_many::<OsString>(name).unwrap_or_default().cloned();
+    let dashes = matches.contains_id("command").then(|| OsString::from("--"));
+    words("words").chain(dashes).chain(words("command")).collect()
 }
 
 /// The settings of each `[[server]]` table: those of all, and its own, which outrank them.
@@ -315,56 +258,6 @@ fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
         pool.push(Member { name, server: plan.application.server, settings: help::given(&own) });
     }
     Ok(pool)
-}
-
-fn grammar(subcommand: Subcommand) -> clap::Command {
-    let mut command = clap::Command::new("anygate")
-        .no_binary_name(true)
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .disable_help_subcommand(true)
-        .arg(Arg::new("help").short('h').long("help").action(ArgAction::SetTrue))
-        .arg(Arg::new("help_all").long("help-all").action(ArgAction::SetTrue))
-        .arg(Arg::new("version").long("version").short('V').action(ArgAction::SetTrue));
-    if subcommand == Subcommand::Control {
-        command = command.arg(Arg::new("words").action(ArgAction::Append));
-    }
-    if subcommand == Subcommand::Config {
-        command = command
-            .arg(Arg::new("print").long("print").action(ArgAction::SetTrue))
-            .arg(Arg::new("check").long("check").action(ArgAction::SetTrue))
-            .arg(Arg::new("file"));
-    }
-    for option in OPTIONS {
-        if options::APP.is(option) {
-            if subcommand.serves() {
-                command = command.arg(Arg::new("app"));
-            }
-            continue;
-        }
-        let mut arg = Arg::new(option.name).long(option.name.replace('_', "-"));
-        if let Some(short) = option.short {
-            arg = arg.short(short);
-        }
-        if let Some(short) = option.old_short {
-            arg = arg.short_alias(short);
-        }
-        if option.name.contains('_') {
-            arg = arg.alias(option.name);
-        }
-        arg = match option.kind {
-            Kind::Flag => arg.action(ArgAction::SetTrue).overrides_with(option.name),
-            Kind::List => arg.action(ArgAction::Append).allow_hyphen_values(true),
-            _ => arg.action(ArgAction::Set).overrides_with(option.name).allow_hyphen_values(true),
-        };
-        command = command.arg(arg);
-        if option.kind == Kind::Flag {
-            let no = format!("no-{}", option.name.replace('_', "-"));
-            command = command
-                .arg(Arg::new(no.clone()).long(no).action(ArgAction::SetTrue).overrides_with(option.name));
-        }
-    }
-    command
 }
 
 fn layers(
@@ -426,43 +319,31 @@ fn layers(
     Ok((settings, warnings))
 }
 
-/// Says in one line what is wrong with the command line.
-fn refuse(error: &clap::Error, serves: bool) -> Exit {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
-        _ => None,
-    };
-    let given = text(ContextKind::InvalidArg).unwrap_or_default();
-    let message = match error.kind() {
-        ErrorKind::UnknownArgument if given.starts_with('-') => {
-            let hint = foreign::hint(given.trim_start_matches('-'), Form::Flag);
-            if let Some(hint) = hint {
-                return Exit::usage(format!("unknown option {given}; {hint}"));
-            }
-            let likely = text(ContextKind::SuggestedArg)
-                .or_else(|| options::nearest(given.trim_start_matches('-')).map(options::Opt::flag));
-            match likely {
-                Some(likely) => format!("unknown option {given}; did you mean {likely}?"),
-                None => format!("unknown option {given}; anygate --help-all lists them"),
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_has_settings_is_read_to_its_end() {
+        for (line, task) in [
+            ("app:app", "Serve"),
+            ("--help", "Show"),
+            ("top --help-all", "Show"),
+            ("cgi app:app", "Cgi"),
+            ("config --check", "Settings"),
+            ("cron list --version", "Show"),
+            ("cron run app:app", "Cron(Run"),
+            ("ctl scale 3 --admin 127.0.0.1:1", "Control([\"scale\", \"3\"]"),
+            ("top --admin 127.0.0.1:1", "Top"),
+            ("servers", "Servers"),
+            ("import uwsgi.ini", "Import([\"uwsgi.ini\"])"),
+            ("import gunicorn -w 4", "Import([\"gunicorn\", \"-w\", \"4\"])"),
+            ("import -- gunicorn -w 4", "Import([\"--\", \"gunicorn\", \"-w\", \"4\"])"),
+            ("cert --self-signed --host a --host b", "Certificate(CertificateTask { hosts: [\"a\", \"b\"]"),
+        ] {
+            let words = line.split(' ').map(OsString::from);
+            let done = parse(words, &[], Path::new("/nowhere")).expect(line);
+            assert!(format!("{done:?}").starts_with(task), "{line}: {done:?}");
         }
-        ErrorKind::UnknownArgument if !serves => format!("unexpected argument {given:?}"),
-        ErrorKind::UnknownArgument => {
-            format!("unexpected argument {given:?}: only one application can be served")
-        }
-        ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
-            format!("{} needs a value", given.split(' ').next().unwrap_or(&given))
-        }
-        ErrorKind::TooManyValues => {
-            let flag = given.split([' ', '=']).next().unwrap_or(&given);
-            format!(
-                "{flag} has no value: write {flag}, or --no-{} for the opposite",
-                flag.trim_start_matches('-')
-            )
-        }
-        ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".to_owned(),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-    };
-    Exit::usage(message)
+    }
 }

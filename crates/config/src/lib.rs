@@ -6,7 +6,8 @@
 //!
 //! * [`options`]: the table. * [`value`]: what texts mean: `30s`, `64K`, `0660`. * [`settings`]: layers and origins.
 //! * [`file`]: TOML, YAML and JSON. * [`text`]: the text of a file. * `environment`: variables.
-//! * [`command`]: the command line as a whole. * `subcommand`: commands and their help.
+//! * [`command`]: the command line as a whole. * `arguments`: its grammar. * `subcommand`: help of
+//!   commands, and commands of other servers.
 //! * `control`: orders to a supervisor, stages of workers.
 //! * `foreign`, `suggestion`: what to write instead of options and values that other servers have.
 //! * [`help`]: texts made from the table. * [`python_types`]: types of keyword arguments, made from the table.
@@ -15,9 +16,11 @@
 //! This room reads configuration files and nothing else; it opens no sockets and knows no other room.
 #![forbid(unsafe_code)]
 
+mod arguments;
 pub mod command;
 mod control;
 mod environment;
+mod exit;
 pub mod file;
 mod foreign;
 mod grammar;
@@ -36,8 +39,9 @@ pub mod text;
 mod units;
 pub mod value;
 
-pub use command::{CertificateTask, Command, CronAction, Exit, Member, OtherServer, parse, parse_with};
+pub use command::{CertificateTask, Command, CronAction, Member, OtherServer, parse, parse_with};
 pub use control::{Order, WorkerStage};
+pub use exit::Exit;
 pub use foreign::{Counterpart, counterpart};
 pub use options::{
     ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MessageForm, ReloadMode,

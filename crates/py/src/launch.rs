@@ -68,6 +68,10 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
             let imported = anygate_migrate::import(&words, &around);
             imported.map(|found| show(&found.toml())).map_err(|refused| Refusal::usage(refused.to_string()))
         }
+        Command::Servers => {
+            let table = || py.import("anygate.servers")?.call_method0("table")?.extract::<String>();
+            table().map(|text| show(&text)).map_err(|error: PyErr| Refusal::machine(error.to_string()))
+        }
         Command::Settings(text, warnings) => {
             warn(&warnings);
             Ok(show(&text))
