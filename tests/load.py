@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+
+#: A connection that was not used for so long is not used again.
+IDLE = 0.5
 
 
 class Load:
@@ -25,11 +29,16 @@ class Load:
             thread.join()
 
     def run(self, keep):
-        connection = None
+        connection, used = None, 0
         while not self.over.is_set():
+            # A worker that ends closes what was idle for a second, as any server may; this machine may be busier than that.
+            if connection and time.monotonic() - used > IDLE:
+                connection.close()
+                connection = None
             try:
                 connection = connection or self.served.connect()
                 answer = connection.ask("GET", self.target)
+                used = time.monotonic()
                 assert answer.status == 200, answer
                 self.answers.append(answer.text)
                 if answer["connection"] == "close" or not keep:
