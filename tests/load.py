@@ -31,7 +31,7 @@ class Load:
     def run(self, keep):
         connection, used = None, 0
         while not self.over.is_set():
-            # A worker that ends closes what was idle for a second, as any server may; this machine may be busier than that.
+            # A worker that ends closes what was idle for a second, as any server may; this machine may be busy.
             if connection and time.monotonic() - used > IDLE:
                 connection.close()
                 connection = None
