@@ -123,8 +123,9 @@ rows! {
                   wildcard, else the first. A directory stands for every `NAME.pem` or `NAME.crt` with a `NAME.key` \
                   beside it, and every `NAME/fullchain.pem` with `NAME/privkey.pem`, as certbot writes them. The \
                   content of `NAME.ocsp` beside a certificate is stapled as its OCSP response. With a certificate, \
-                  addresses without a protocol serve HTTPS (TLS 1.2 and 1.3); `http://host:port` and unix sockets do \
-                  not. Changed files are loaded within seconds. See [the guide](guide/tls.md).",
+                  addresses without a protocol serve HTTPS (TLS 1.2 and 1.3), unless another address is given as \
+                  `https://host:port`; `http://host:port` and unix sockets do not. Changed files are loaded within \
+                  seconds. See [the guide](guide/tls.md).",
         ..SOCKET
     },
     SSL_PRIVATE_KEY: Vec<String> = Opt {

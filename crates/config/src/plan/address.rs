@@ -114,13 +114,19 @@ fn owner(text: &str) -> Result<(String, Option<String>), Invalid> {
 
 /// The addresses to listen on. `native`: they are opened by our own server.
 pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> Result<Vec<Bind>, Wrong> {
-    // A certificate is there to be used, save where the user says http://.
-    let http = if native && has_certificates { Protocol::Https } else { Protocol::Http };
+    let texts = read.get(options::BIND);
+    let can_https = native && has_certificates;
+    let says_https = |text: &String| {
+        bind(text, read.folder, Protocol::Http).is_ok_and(|bind| bind.protocol == Protocol::Https)
+    };
+    // A certificate is there to be used, save where the user says http://, or says for other addresses that they
+    // are https://.
+    let http = if can_https && !texts.iter().any(says_https) { Protocol::Https } else { Protocol::Http };
     let mut binds = Vec::new();
-    for text in read.get(options::BIND) {
+    for text in texts {
         let bind = bind(&text, read.folder, http)
             .map_err(|reason| read.wrong(options::BIND, &format!("{text:?} {reason}")))?;
-        if bind.protocol == Protocol::Https && http == Protocol::Http {
+        if bind.protocol == Protocol::Https && !can_https {
             let needs = "needs a certificate (ssl_certificate)";
             return Err(read.wrong(options::BIND, &format!("{text:?} {needs}")));
         }

@@ -210,6 +210,22 @@ fn keys_belong_to_certificates_in_order() {
 }
 
 #[test]
+fn addresses_without_a_protocol_serve_https_unless_another_one_says_https() {
+    let file = file!();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let protocols = |options: &[(&str, &[&str])]| {
+        let plan = checked(&[&[("ssl_certificate", &[file][..])], options].concat(), folder).unwrap();
+        plan.binds.iter().map(|bind| bind.protocol).collect::<Vec<_>>()
+    };
+    let (http, https) = (Protocol::Http, Protocol::Https);
+    assert_eq!(protocols(&[("bind", &["a:1", "scgi://a:2"])]), [https, Protocol::Scgi]);
+    assert_eq!(protocols(&[("bind", &["a:1", "http://a:2"])]), [https, http]);
+    assert_eq!(protocols(&[("bind", &["a:1", "https://a:2"])]), [http, https]);
+    assert_eq!(protocols(&[("bind", &["https://a:2", ":1", "fd://3"])]), [https, http, http]);
+    assert_eq!(protocols(&[("bind", &["https://a:2"]), ("port", &["1"])]), [https, http]);
+}
+
+#[test]
 fn redirects_are_on_the_hosts_of_https() {
     let file = file!();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
