@@ -94,7 +94,7 @@ def site(request):
     site = Site()
     try:
         site.protocol = protocol
-        site.options = ("--ready-path", "/ready", "--workers", "2", "--drain-delay", "15s" if SOAK else "1s")
+        site.options = ("--ready-path", "/ready", "--workers", "2", "--drain-delay", "15s" if SOAK else "3s")
         site.start_back_ends(protocol, *site.options)
         site.start_front(front, protocol, hears_late if SOAK else hears_soon)
         yield site
