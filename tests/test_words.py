@@ -54,7 +54,8 @@ def files():
         for path in sorted((ROOT / folder).rglob("*")):
             relative = path.relative_to(ROOT)
             foreign = {"target", "__pycache__", "corpus", "site", "results"} & set(relative.parts)
-            if path.suffix in (".rs", ".py") and (not foreign or "crates" in relative.parts):
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if path.suffix in (".rs", ".py") and not hidden and (not foreign or "crates" in relative.parts):
                 yield path
 
 

@@ -162,20 +162,27 @@ pub(crate) enum Own {
 pub(crate) fn own(name: &[u8], status: u16) -> Own {
     // Every field of every response passes here; the length rules nearly all of them out.
     match name.len() {
-        2 if name.eq_ignore_ascii_case(b"te") => Own::Dropped,
-        4 if name.eq_ignore_ascii_case(b"date") => Own::Date,
-        6 if name.eq_ignore_ascii_case(b"server") => Own::Server,
-        7 if name.eq_ignore_ascii_case(b"trailer") || name.eq_ignore_ascii_case(b"upgrade") => Own::Dropped,
-        10 if name.eq_ignore_ascii_case(b"connection") => Own::Connection,
-        10 if name.eq_ignore_ascii_case(b"keep-alive") => Own::Dropped,
-        14 if name.eq_ignore_ascii_case(b"content-length") => Own::ContentLength,
-        16 if name.eq_ignore_ascii_case(b"proxy-connection") => Own::Dropped,
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Own::Dropped,
+        2 if is_name(name, b"te") => Own::Dropped,
+        4 if is_name(name, b"date") => Own::Date,
+        6 if is_name(name, b"server") => Own::Server,
+        7 if is_name(name, b"trailer") || is_name(name, b"upgrade") => Own::Dropped,
+        10 if is_name(name, b"connection") => Own::Connection,
+        10 if is_name(name, b"keep-alive") => Own::Dropped,
+        14 if is_name(name, b"content-length") => Own::ContentLength,
+        16 if is_name(name, b"proxy-connection") => Own::Dropped,
+        17 if is_name(name, b"transfer-encoding") => Own::Dropped,
         // RFC 9110 section 11.7: both are between a client and its proxy. An application that is one says 407.
-        18 if status != 407 && name.eq_ignore_ascii_case(b"proxy-authenticate") => Own::Dropped,
-        19 if name.eq_ignore_ascii_case(b"proxy-authorization") => Own::Dropped,
+        18 if status != 407 && is_name(name, b"proxy-authenticate") => Own::Dropped,
+        19 if is_name(name, b"proxy-authorization") => Own::Dropped,
         _ => Own::Application,
     }
+}
+
+/// Whether `name`, which is a token, is `lower` in any case. All bytes are compared at once: of those of a token only
+/// letters are changed by the bit to one of the others.
+fn is_name<const LENGTH: usize>(name: &[u8], lower: &[u8; LENGTH]) -> bool {
+    let Ok(name) = <&[u8; LENGTH]>::try_from(name) else { return false };
+    name.iter().zip(lower).fold(0, |differs, (byte, lower)| differs | ((byte | 0x20) ^ lower)) == 0
 }
 
 /// Whether a field of an application's response is not sent, since it is the server's affair.

@@ -79,6 +79,8 @@ pub(crate) struct Reactor {
     expired: Vec<usize>,
     /// Connections whose exchange is ready, and since when.
     ready: Queue,
+    /// Number of waiting requests, and whether they are too many, as the site knows them.
+    told_queued: Option<(usize, bool)>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
     /// Connections whose responses are complete but not sent, and since when there are any.
@@ -158,6 +160,7 @@ impl Reactor {
             deadlines: Deadlines::new(now),
             expired: Vec::new(),
             ready: Queue::new(now),
+            told_queued: None,
             again: VecDeque::new(),
             unsent: Vec::new(),
             unsent_since: now,
@@ -236,12 +239,17 @@ impl Reactor {
 
     /// Tells the site how many requests wait. Those that came together, of which a thread begins the first now, do
     /// not.
-    fn tell_queued(&self) {
+    fn tell_queued(&mut self) {
+        let queued = if self.busy { self.ready.len() } else { 0 };
         let is_overloaded =
             self.rules.queue_auto && self.has_ready() && self.ready.is_full(self.rules.timeouts.queue);
+        if self.told_queued == Some((queued, is_overloaded)) {
+            return;
+        }
+        self.told_queued = Some((queued, is_overloaded));
         self.rules.read.is_overloaded.store(is_overloaded, Ordering::Relaxed);
         if let Some(site) = &self.rules.read.site {
-            site.vitals().set_queued(if self.busy { self.ready.len() } else { 0 });
+            site.vitals().set_queued(queued);
             site.vitals().set_overloaded(is_overloaded);
         }
     }
