@@ -46,7 +46,7 @@ pub(crate) fn read(arguments: &[OsString], folder: &Path) -> Result<Read, Exit> 
             ["cert"] => refuse_certificate(&error),
             ["cron"] => refuse_cron(&error),
             ["servers"] => "servers: it has no arguments".to_owned(),
-            commands => refuse(&error, matches!(commands, [] | ["cgi"] | ["cron", _])),
+            commands => refuse(&error, arguments, matches!(commands, [] | ["cgi"] | ["cron", _])),
         })),
     }
 }
@@ -190,12 +190,21 @@ fn refuse_cron(error: &clap::Error) -> String {
     format!("cron: {given}use list, run or --once")
 }
 
+/// What may be the value of an option that is not known: the rest of its word, or the next word.
+fn value_of<'a>(flag: &str, arguments: &'a [OsString]) -> Option<&'a str> {
+    let mut words = arguments.iter().map(|word| word.to_str().unwrap_or_default());
+    let rest = words
+        .find_map(|word| word.strip_prefix(flag).filter(|rest| rest.is_empty() || rest.starts_with('=')))?;
+    rest.strip_prefix('=').or_else(|| words.next())
+}
+
 /// Says in one line what is wrong with the command line.
-fn refuse(error: &clap::Error, serves: bool) -> String {
+fn refuse(error: &clap::Error, arguments: &[OsString], serves: bool) -> String {
     let given = context(error, ContextKind::InvalidArg).unwrap_or_default();
     match error.kind() {
         ErrorKind::UnknownArgument if given.starts_with('-') => {
-            let hint = foreign::hint(given.trim_start_matches('-'), Form::Flag);
+            let value = value_of(&given, arguments);
+            let hint = foreign::hint_with(given.trim_start_matches('-'), value, Form::Flag);
             if let Some(hint) = hint {
                 return format!("unknown option {given}; {hint}");
             }

@@ -452,6 +452,62 @@ pub(crate) fn hint(name: &str, form: Form) -> Option<String> {
     })
 }
 
+/// Options of others whose values are addresses, and the protocols of gateways that are spoken there.
+const ADDRESSES: &[(&[&str], Option<&str>)] = &[
+    (&["http", "http_socket", "insecure_bind", "endpoint", "listen", "uds", "unix_socket"], None),
+    (&["socket", "uwsgi_socket"], Some("uwsgi")),
+    (&["fastcgi_socket", "fastcgi"], Some("fastcgi")),
+    (&["scgi_socket"], Some("scgi")),
+];
+
+/// The same for an option that was given with a value: an address is repeated as `bind` has it.
+pub(crate) fn hint_with(name: &str, value: Option<&str>, form: Form) -> Option<String> {
+    let plain = name.replace('-', "_").to_lowercase();
+    let protocol = ADDRESSES.iter().find(|(names, _)| names.contains(&plain.as_str()));
+    match (protocol, value.and_then(as_bind)) {
+        (Some((_, protocol)), Some(address)) => Some(use_bind(&address, *protocol, form)),
+        _ => hint(name, form),
+    }
+}
+
+/// Says that an address belongs to `bind`, for HTTP and for the protocol of a gateway.
+pub(crate) fn use_bind(address: &str, gateway: Option<&str>, form: Form) -> String {
+    let http = written(&format!("bind={address}"), form);
+    match gateway {
+        None => format!("use {http}"),
+        Some(scheme) => {
+            let sign = if address.starts_with("unix:") { "+" } else { "://" };
+            let other = written(&format!("bind={scheme}{sign}{address}"), form);
+            format!("use {http} for HTTP, {other} for {scheme}")
+        }
+    }
+}
+
+/// The value of `bind` for an address as uWSGI, gunicorn and others write it: a port, a host and a port, the path of a unix
+/// socket. `None` for all else.
+pub(crate) fn as_bind(text: &str) -> Option<String> {
+    let text =
+        ["http://", "tcp://", "tcp:"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Some(format!("unix:{}", path.strip_prefix("//").unwrap_or(path)));
+    }
+    if text.starts_with("fd://") {
+        return Some(text.to_owned());
+    }
+    let is_port = |port: &str| port.starts_with(|c: char| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if is_port(text) {
+        return Some(format!(":{text}"));
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && is_port(port)
+        && !host.contains('/')
+    {
+        return Some(format!("{}:{port}", if host == "*" { "" } else { host }));
+    }
+    let is_path = text.contains('/') || text.ends_with(".sock") || text.ends_with(".socket");
+    (is_path && !text.contains(':')).then(|| format!("unix:{text}"))
+}
+
 /// Replaces `{option}` and `{option=value}`.
 pub(crate) fn filled(text: &str, form: Form) -> String {
     let mut pieces = text.split('{');
@@ -508,6 +564,38 @@ mod tests {
                 let name = placeholder.split('=').next().unwrap();
                 assert!(options::find(name).is_some(), "{name} in {text}");
             }
+        }
+    }
+
+    #[test]
+    fn addresses_are_repeated_as_bind_has_them() {
+        for (name, value, said) in [
+            ("http", ":8000", "use --bind :8000"),
+            ("http-socket", "127.0.0.1:9000", "use --bind 127.0.0.1:9000"),
+            ("uds", "/run/a.sock", "use --bind unix:/run/a.sock"),
+            ("unix-socket", "a.sock", "use --bind unix:a.sock"),
+            ("listen", "*:8080", "use --bind :8080"),
+            (
+                "socket",
+                "/tmp/a.sock",
+                "use --bind unix:/tmp/a.sock for HTTP, --bind uwsgi+unix:/tmp/a.sock for uwsgi",
+            ),
+            ("uwsgi-socket", ":3031", "use --bind :3031 for HTTP, --bind uwsgi://:3031 for uwsgi"),
+            ("scgi_socket", ":4000", "use --bind :4000 for HTTP, --bind scgi://:4000 for scgi"),
+            // What is no address.
+            ("http", "app:app", "use --bind HOST:PORT"),
+            ("timeout", ":8000", "did you mean --request-timeout?"),
+        ] {
+            assert_eq!(hint_with(name, Some(value), Form::Flag).unwrap(), said, "{name} {value}");
+        }
+        assert_eq!(hint_with("http", None, Form::Flag).unwrap(), "use --bind HOST:PORT");
+        assert_eq!(hint_with("uds", Some("/a.sock"), Form::Key).unwrap(), "use bind = \"unix:/a.sock\"");
+        let names = ADDRESSES.iter().flat_map(|(names, _)| names.iter());
+        for name in names {
+            assert!(
+                TABLE.iter().any(|(others, _)| others.contains(name)),
+                "{name} has no hint without a value"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! What to write instead of a value that an option cannot have: forms that other servers understand, and slips of the pen.
 
-use crate::foreign::{Form, filled};
+use crate::foreign::{Form, as_bind, filled, use_bind};
 use crate::options::{Kind, Opt};
 
 /// Returns what to write instead, as the end of a sentence that says what is wrong.
@@ -20,7 +20,8 @@ pub(crate) fn of(option: &Opt, text: &str, form: Form) -> Option<String> {
         "ssl_certificate" => {
             is_settings(text).then(|| format!("for a file of settings use {{config}}: {FILES}"))
         }
-        "server" if text.contains(['/', ':']) => Some("for an address use {bind}".to_owned()),
+        // uWSGI's -s.
+        "server" => return as_bind(text).map(|address| use_bind(&address, Some("uwsgi"), form)),
         _ => None,
     };
     instead.map(|text| filled(&text, form)).or_else(|| of_kind(option.kind, text, &plain))
@@ -234,6 +235,13 @@ mod tests {
             ("ssl_certificate", "gunicorn.conf.py", "--config"),
             ("port", "/run/a.pid", "--pid-file"),
             ("port", "0.0.0.0:80", "--bind"),
+            ("server", "/tmp/a.sock", "use --bind unix:/tmp/a.sock for HTTP"),
+            ("server", "unix:/tmp/a.sock", "--bind uwsgi+unix:/tmp/a.sock for uwsgi"),
+            ("server", "a.sock", "--bind unix:a.sock"),
+            ("server", ":8000", "use --bind :8000 for HTTP, --bind uwsgi://:8000 for uwsgi"),
+            ("server", "0.0.0.0:8000", "--bind 0.0.0.0:8000"),
+            ("server", "[::1]:8000", "--bind [::1]:8000"),
+            ("server", "8000", "--bind :8000"),
             ("body_max_bytes", "1_000_000", "write 1000000"),
             ("request_timeout", "30 seconds", "write 30s"),
             ("request_timeout", "none", "write 0"),
@@ -242,9 +250,14 @@ mod tests {
             let suggested = suggested(name, text);
             assert!(suggested.contains(words), "{name} {text}: {suggested}");
         }
-        for (name, text) in
-            [("log_level", "loud"), ("workers", "many"), ("port", "http"), ("bind", ""), ("ip", "a b")]
-        {
+        for (name, text) in [
+            ("log_level", "loud"),
+            ("workers", "many"),
+            ("port", "http"),
+            ("bind", ""),
+            ("server", "gunicorn"),
+            ("ip", "a b"),
+        ] {
             assert_eq!(suggested(name, text), "", "{name} {text}");
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::check::Reader;
+use crate::foreign;
 use crate::grammar;
 use crate::invalid::Invalid;
 use crate::options;
@@ -55,7 +56,7 @@ impl ApplicationPlan {
                 Some(_) => Some(WEB2PY_TARGET.to_owned()),
                 None => read.get(options::APP),
             },
-            server: read.get(options::SERVER),
+            server: server(read)?,
             server_named: read.is_given(options::SERVER),
             password,
             local_hosts: read.get(options::LOCAL_HOSTS),
@@ -116,6 +117,15 @@ fn web2py(read: &Reader<'_>) -> Result<Option<PathBuf>, Wrong> {
         }
         None => Ok(None),
     }
+}
+
+/// The name of a server; an address, which `-s` of uWSGI has, is none.
+fn server(read: &Reader<'_>) -> Result<String, Wrong> {
+    let name = read.get(options::SERVER);
+    if foreign::as_bind(&name).is_some() {
+        return Err(read.wrong(options::SERVER, &format!("{name:?} is not the name of a server")));
+    }
+    Ok(name)
 }
 
 /// What `server` calls our own.
