@@ -17,6 +17,9 @@ from waiting import Gate, let_pass, stop
 CONTRACT = APPS / "contract.py"
 #: A second signal to end that comes sooner is the same.
 SAME_SIGNAL = (0.6, "signals within half a second are one")
+#: A connection that was used within a second before the end may have its next request on the way.
+IDLE = (1.1, "a connection that was just used is kept for its next request")
+GET = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 #: A worker that was ready for a second is replaced at once when it dies.
 LIVED = (1.1, "a worker that dies within a second of its start is replaced later")
 
@@ -67,6 +70,40 @@ class TestEnd:
         workers = served.workers()
         assert served.terminate(number) == 0
         assert not any(exists(pid) for pid in workers)
+
+    @pytest.mark.parametrize("options", [[], ["--preload"], ["--bind", "unix:a.sock"]], ids=["tcp", "preload", "unix"])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_connections_that_wait_to_be_accepted_are_answered(self, serve, options, workers):
+        served = serve(CONTRACT, "--workers", str(workers), *options)
+        pids = served.workers()
+        for pid in pids:
+            stop(pid)
+        waiting = [served.connect().send(GET) for _ in range(8)]
+        served.send_signal(signal.SIGTERM)
+        served.wait_for_log("stopping: workers finish their requests")
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        assert [connection.answer().status for connection in waiting] == [200] * 8
+        assert served.wait() == 0
+
+    @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+    def test_requests_that_came_on_idle_connections_are_answered(self, serve, concurrency):
+        if concurrency == "gevent":
+            pytest.importorskip("gevent")
+        served = serve(CONTRACT, "--workers", "1", "--concurrency", concurrency)
+        connections = [served.connect() for _ in range(8)]
+        for connection in connections:
+            assert connection.send(GET).answer().status == 200
+        [pid] = served.workers()
+        let_pass(*IDLE)
+        stop(pid)
+        served.send_signal(signal.SIGTERM)
+        served.wait_for_log("stopping: workers finish their requests")
+        for connection in connections:
+            connection.send(GET)
+        os.kill(pid, signal.SIGCONT)
+        assert [connection.answer().status for connection in connections] == [200] * 8
+        assert served.wait() == 0
 
     def test_requests_in_flight_are_answered_first(self, serve, gate):
         served = serve(CONTRACT)

@@ -66,6 +66,16 @@ pub fn activated(names: &[String], protocol: Protocol) -> Result<Vec<Socket>, St
     (3..).zip(names).map(take).collect()
 }
 
+/// Lets no further connection come, so that none comes between the last look of a worker and its close, which would reset
+/// it.
+pub(crate) fn refuse_newcomers(sockets: &[Socket]) {
+    for Socket { listener, .. } in sockets {
+        if let Err(error) = listener.refuse_newcomers() {
+            tracing::debug!("{} still takes connections: {error}", listener.local());
+        }
+    }
+}
+
 /// Removes the files of unix sockets. The sockets close with the last process that has them.
 pub fn close(sockets: &[Socket]) {
     for Socket { listener, .. } in sockets {

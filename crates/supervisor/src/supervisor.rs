@@ -543,8 +543,9 @@ impl<'a> Supervisor<'a> {
             schedule.end(SystemTime::now(), self.plan.graceful_timeout);
         }
         // Clients that connect from now on are refused, so that they go elsewhere instead of waiting in vain. The
-        // workers do the same. The assistant goes on to the end.
+        // workers accept what has come, and close the sockets, too. The assistant goes on to the end.
         let own = self.sockets.extract_if(.., |socket| !socket.admin).collect::<Vec<_>>();
+        sockets::refuse_newcomers(&own);
         sockets::close(&own);
         let until = Instant::now() + self.plan.graceful_timeout;
         self.children.retire(until, |_| true);

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::ours::Ours;
@@ -24,6 +26,8 @@ pub struct Listener {
     local: Address,
     /// The file of a unix socket that this process made.
     made: Option<SocketFile>,
+    /// This program opened it, so that it may end it.
+    own: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +45,17 @@ pub enum Families {
     /// As the system says (`net.ipv6.bindv6only`), which usually is those of IPv4 too.
     System,
 }
+
+/// Program of a socket filter (Documentation/networking/filter.rst in Linux) that drops segments with SYN, which ask for a
+/// connection, and passes all others, which finish handshakes under way. A client that was not heard asks again.
+#[cfg(target_os = "linux")]
+const WITHOUT_SYN: [SockFilter; 4] = [
+    // Loads the flags of the TCP header, tests SYN, and returns how many bytes to keep.
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x45, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// Longest path of a unix socket: `sun_path` has 108 bytes, and one ends it.
 const UNIX_PATH_MAX: usize = 107;
@@ -194,7 +209,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let local = socket.local_addr()?.try_into()?;
-        Ok(Listener { _ours: Ours::mark(&socket), fd: socket.into(), local, made: None })
+        Ok(Listener { _ours: Ours::mark(&socket), fd: socket.into(), local, made: None, own: true })
     }
 
     /// Takes over a listening socket that another program opened and that this process inherited under the number `fd`.
@@ -228,13 +243,30 @@ impl Listener {
         if matches!(local, Address::Inet(_)) {
             socket.set_tcp_nodelay(true)?;
         }
-        Ok(Listener { _ours: Ours::mark(&fd), fd, local, made: None })
+        Ok(Listener { _ours: Ours::mark(&fd), fd, local, made: None, own: false })
     }
 
     /// Another handle on the same socket; it does not own the socket's file.
     pub fn try_clone(&self) -> io::Result<Self> {
         let fd = self.fd.try_clone()?;
-        Ok(Listener { _ours: Ours::mark(&fd), fd, local: self.local.clone(), made: None })
+        Ok(Listener { _ours: Ours::mark(&fd), fd, local: self.local.clone(), made: None, own: self.own })
+    }
+
+    /// Lets no further connection come, in any process that has this socket, before it is closed for good. What has come can
+    /// still be accepted, so that none is reset by the close. A socket that another program opened is left as it is.
+    ///
+    /// Errors: whatever the system says. The socket can be closed all the same.
+    pub fn refuse_newcomers(&self) -> io::Result<()> {
+        if !self.own || cfg!(not(target_os = "linux")) {
+            return Ok(());
+        }
+        match self.local {
+            Address::Unix(_) => SockRef::from(&self.fd).shutdown(Shutdown::Read),
+            #[cfg(target_os = "linux")]
+            Address::Inet(_) => SockRef::from(&self.fd).attach_filter(&WITHOUT_SYN),
+            #[cfg(not(target_os = "linux"))]
+            Address::Inet(_) => Ok(()),
+        }
     }
 
     /// Takes the next connection. `WouldBlock` when there is none.
@@ -330,6 +362,37 @@ mod tests {
         assert_eq!(peer, Address::Inet(client.local_addr().unwrap()));
         assert_eq!(stream.recv(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(SockRef::from(&stream).tcp_nodelay().unwrap());
+    }
+
+    #[test]
+    fn what_has_come_is_accepted_when_no_more_can_come() {
+        let folder = folder("newcomers");
+        let path = folder.join("x.sock");
+        let unix = Listener::bind_unix(&path, UnixOptions::default(), 16).unwrap();
+        let _before = UnixStream::connect(&path).unwrap();
+        unix.try_clone().unwrap().refuse_newcomers().unwrap();
+        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(unix.accept().is_ok());
+        assert_eq!(unix.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+        let tcp = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
+        let Address::Inet(address) = tcp.local().clone() else { panic!() };
+        let _before = TcpStream::connect(address).unwrap();
+        tcp.refuse_newcomers().unwrap();
+        // It asks, and is not heard, until the socket is closed.
+        let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        late.set_nonblocking(true).unwrap();
+        late.connect(&address.into()).unwrap_err();
+        assert!(tcp.accept().is_ok());
+        assert_eq!(tcp.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        late.peer_addr().unwrap_err();
+
+        // One that another program opened may serve others yet.
+        let foreign = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
+        let Address::Inet(address) = foreign.local().clone() else { panic!() };
+        Listener::adopt(foreign.as_raw_fd()).unwrap().refuse_newcomers().unwrap();
+        TcpStream::connect(address).unwrap();
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

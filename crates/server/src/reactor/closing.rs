@@ -53,8 +53,22 @@ impl Reactor {
                 }
                 State::Http2(_) => self.expire_http2(token),
                 State::Records { body: true } => self.refuse_late_body(token),
-                State::Idle | State::Records { .. } | State::Lingering | State::Ready => self.close(token),
+                State::Idle => self.close_unused(token),
+                State::Records { .. } | State::Lingering | State::Ready => self.close(token),
             },
+        }
+    }
+
+    /// Closes a connection that waits for a request, unless one has come that was not read yet: it would be lost, and the
+    /// reset could take the response before it along.
+    pub(super) fn close_unused(&mut self, token: usize) {
+        let is_idle = |entry: &Entry| matches!(entry, Entry::Here(connection) if matches!(connection.state, State::Idle));
+        let is_greeting = |entry: &Entry| matches!(entry, Entry::Here(connection) if connection.pipe.stream().is_greeting());
+        if !self.connections.get(token).is_some_and(is_greeting) {
+            self.read(token);
+        }
+        if self.connections.get(token).is_some_and(is_idle) {
+            self.close(token);
         }
     }
 

@@ -63,7 +63,7 @@ impl Reactor {
         for (token, allowed) in idle {
             let used = self.deadlines.at(token).and_then(|due| due.checked_sub(allowed)).unwrap_or(self.now);
             if used + RECENT <= self.now {
-                self.close(token);
+                self.close_unused(token);
             } else {
                 self.deadlines.set(token, Some(used + RECENT));
             }
