@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
@@ -283,7 +284,13 @@ class _Input(Lines):
             except BlockingIOError:
                 return None
 
-        return self.runner.wait(self.call, attempt, self.runner.queue.body_timeout)[0]
+        try:
+            return self.runner.wait(self.call, attempt, self.runner.queue.body_timeout)[0]
+        except TimeoutError:
+            # The body itself says that its client is late, so that the response is 408.
+            with suppress(BlockingIOError):
+                return read(size)
+            raise
 
 
 class GreenletWebSocket:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 
 import pytest
 from conftest import APPS
@@ -223,14 +224,23 @@ class TestStreamedInput:
     def test_broken_chunks_raise_oserror(self, streaming):
         with streaming.connect() as connection:
             connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX")
-            connection.answer()
+            assert connection.answer().status == 400
         assert "broken request body" in self.outcome(streaming)
 
     def test_a_body_that_is_too_slow_raises_timeouterror(self, streaming):
         with streaming.connect() as connection:
             connection.send("POST /streamed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
-            assert connection.answer().status == 500
+            assert connection.answer().status == 408
         assert "TimeoutError" in self.outcome(streaming)
+
+    def test_what_a_client_sends_is_no_failure_of_the_application(self, streaming):
+        with streaming.connect() as connection:
+            connection.send("POST /streamed?cut HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
+            connection.socket.shutdown(socket.SHUT_WR)
+            assert connection.answer().status == 400
+        told = "a request ended early: the client closed the connection before the end of the body"
+        streaming.wait_until(lambda: told in streaming.log(), "a line about it")
+        assert "the application failed: POST /streamed" not in streaming.log()
 
     def test_expect_100_continue_is_sent_when_the_application_reads(self, streaming):
         with streaming.connect() as connection:

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::call::Call;
+use crate::input::is_of_client;
 use crate::interrupt::is_interruption;
 use crate::websocket::WebSocket;
 
@@ -58,7 +59,7 @@ impl Failures {
         error: &PyErr,
         asked: FailedRequest<'_>,
     ) -> Option<Page> {
-        let answered = call.is_disconnected() || is_interruption(py, error);
+        let answered = call.is_disconnected() || is_interruption(py, error) || is_of_client(py, error);
         (!answered && self.debug.as_ref().is_some_and(|hosts| asked.is_local(hosts)))
             .then(|| Page::new(py, error, asked.head))
     }
@@ -200,6 +201,11 @@ pub(crate) fn settle(
     }
     // The client went away; the application was only told so.
     if call.is_disconnected() || websocket.is_some_and(|websocket| websocket.is_end(py, error)) {
+        return false;
+    }
+    if is_of_client(py, error) {
+        let text = error.value(py).to_string();
+        py.detach(|| tracing::info!("a request ended early: {text}"));
         return false;
     }
     log(error);

@@ -7,6 +7,7 @@ use std::io;
 use anygate_lock::Mutex;
 use anygate_proto::application::Body;
 use pyo3::exceptions::{PyMemoryError, PyOSError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice, PyTuple};
 
@@ -16,6 +17,9 @@ use crate::ffi;
 const REFILL_BYTES: usize = 16 * 1024;
 /// Maximum size of one read of a body of unknown length.
 const PIECE_MAX_BYTES: usize = 1 << 20;
+
+/// Attribute of exceptions that a client's body caused.
+const OF_CLIENT: &str = "_anygate_client";
 
 /// The stream; without a body it is always at its end.
 #[pyclass(frozen, module = "anygate")]
@@ -52,7 +56,7 @@ impl InputStream {
         let Some(reader) = &self.reader else { return Ok(None) };
         // Waiting for the lock happens detached as well: another thread may hold it while it waits for the network.
         let result = py.detach(|| work(&mut reader.lock()));
-        result.map(Some).map_err(error)
+        result.map(Some).map_err(|failed| error(py, failed))
     }
 
     /// All that is left of a body that lies in memory, if so much is asked for and no other thread is reading.
@@ -73,13 +77,25 @@ impl InputStream {
 }
 
 /// Converts a failure to read the body into an OSError.
-fn error(error: io::Error) -> PyErr {
-    match error.kind() {
-        io::ErrorKind::OutOfMemory => PyMemoryError::new_err(()),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => error.into(),
+fn error(py: Python<'_>, error: io::Error) -> PyErr {
+    use io::ErrorKind::{ConnectionReset, InvalidData, OutOfMemory, TimedOut, UnexpectedEof, WouldBlock};
+    let kind = error.kind();
+    let raised = match kind {
+        OutOfMemory => PyMemoryError::new_err(()),
+        TimedOut | WouldBlock => error.into(),
         _ if error.raw_os_error().is_some() => error.into(),
         _ => PyOSError::new_err(error.to_string()),
+    };
+    if matches!(kind, ConnectionReset | InvalidData | TimedOut | UnexpectedEof) {
+        // Without the mark it is logged as a failure of the application, which is harmless.
+        let _ = raised.value(py).setattr(intern!(py, OF_CLIENT), true);
     }
+    raised
+}
+
+/// Whether an exception says that the client did not send the body as it should: the application is not at fault.
+pub(crate) fn is_of_client(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyOSError>(py) && error.value(py).hasattr(intern!(py, OF_CLIENT)).unwrap_or(false)
 }
 
 #[pymethods]

@@ -187,7 +187,9 @@ rows! {
         help: "path below which bodies are streamed, not buffered (repeatable)",
         details: "Elsewhere the application runs when the request body is complete, and its response is buffered, so \
                   that slow clients occupy no thread. Below these paths the application reads the body while it \
-                  arrives, and waits while the client is slow. Reading a body that breaks off raises `OSError` there.",
+                  arrives, and waits while the client is slow. Reading a body that breaks off raises `OSError` there. \
+                  If the application lets it pass, the log has a line of severity `info` and no traceback, and a client \
+                  of HTTP/1 that still listens gets 400, or 408 if it was too slow.",
         ..LIMIT
     },
     WEBSOCKET_MESSAGE_MAX_BYTES: usize = Opt {

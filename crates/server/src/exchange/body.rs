@@ -253,6 +253,17 @@ impl BodyStream {
         }
     }
 
+    /// The status of a response in place of one that the application could not give, where the client did not send the
+    /// body as it should.
+    pub(crate) fn refusal(&self) -> Option<u16> {
+        // A reader waits for more at this moment.
+        match self.state.try_lock()?.failed? {
+            io::ErrorKind::TimedOut => Some(408),
+            io::ErrorKind::UnexpectedEof => Some(400),
+            _ => None,
+        }
+    }
+
     /// Ends the body's use. Returns what was received behind it when it was read to its end, else `None`: then the
     /// connection cannot be used again.
     pub(crate) fn close(&self) -> Option<Vec<u8>> {

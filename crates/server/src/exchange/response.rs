@@ -136,7 +136,8 @@ impl<'a> ResponseWriter<'a> {
             if !failed {
                 tracing::error!("the application returned without a response");
             }
-            self.refuse(500);
+            let of_client = self.given.body.as_ref().filter(|_| failed).and_then(BodyStream::refusal);
+            self.refuse(of_client.unwrap_or(500));
         }
         let ending = self.end(failed);
         let whole = ending == Ending::Whole;
