@@ -14,7 +14,7 @@ import peers
 from comparison import first_response, median
 from load import load, undisturbed
 from peers import Cannot, Wanted
-from report import ratio
+from report import best_of, median_table, noted, ratio
 from rows import HELLO, RequestKind
 from running import Failed, Running
 from servers import LOAD_CORE, Server
@@ -58,22 +58,19 @@ def kept(options):
         return {**figure, "alone": alone["cpu"], "length": len(HELLO)}
 
     medians, unable = measured(row, peers.ALL, measure, options)
-    best = best_of(medians, "cpu")
-    lines = [
-        "| server | requests/s | of the best peer | CPU µs/request | of the best peer | the same without idle ones "
-        "| p99 ms | memory MB |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for title, row in medians.items():
-        if isinstance(row, str):
-            lines.append(f"| {title}: {row} | | | | | | | |")
-            continue
-        lines.append(
-            f"| {noted(title, row)} | {row['rps']:.0f} | {ratio(row['rps'], best_of(medians, 'rps', max))} "
-            f"| {row['cpu']:.2f} | {ratio(row['cpu'], best)} | {row['alone']:.2f} | {row['p99']:.2f} "
-            f"| {row['memory']:.1f} |"
-        )
-    return [*lines, *unable]
+    best, most = best_of(medians, "cpu"), best_of(medians, "rps", max)
+
+    def cells(title, row):
+        yield noted(title, row)
+        yield f"{row['rps']:.0f}"
+        yield ratio(row["rps"], most)
+        yield f"{row['cpu']:.2f}"
+        yield ratio(row["cpu"], best)
+        yield from (f"{row['alone']:.2f}", f"{row['p99']:.2f}", f"{row['memory']:.1f}")
+
+    columns = ("server", "requests/s", "of the best peer", "CPU µs/request", "of the best peer")
+    columns += ("the same without idle ones", "p99 ms", "memory MB")
+    return [*median_table(columns, medians, cells), *unable]
 
 
 class Listener:
@@ -162,19 +159,16 @@ def events(options):
     servers = {name: peers.ALL[name] for name in ("anygate", "gunicorn", "uWSGI")}
     medians, unable = measured(row, servers, measure, options, ("rps", "cpu", "p50", "p99", "memory", "length"))
     best = best_of(medians, "cpu")
-    lines = [
-        "| server | events/s | CPU µs/event | of the best peer | p50 of the delay, ms | p99 | memory MB |",
-        "| --- | --: | --: | --: | --: | --: | --: |",
-    ]
-    for title, row in medians.items():
-        if isinstance(row, str):
-            lines.append(f"| {title}: {row} | | | | | | |")
-            continue
-        lines.append(
-            f"| {title} | {row['rps']:.0f} | {row['cpu']:.1f} | {ratio(row['cpu'], best)} | {row['p50']:.2f} "
-            f"| {row['p99']:.2f} | {row['memory']:.1f} |"
-        )
-    return [*lines, *unable]
+
+    def cells(title, row):
+        yield title
+        yield f"{row['rps']:.0f}"
+        yield f"{row['cpu']:.1f}"
+        yield ratio(row["cpu"], best)
+        yield from (f"{row['p50']:.2f}", f"{row['p99']:.2f}", f"{row['memory']:.1f}")
+
+    columns = ("server", "events/s", "CPU µs/event", "of the best peer", "p50 of the delay, ms", "p99", "memory MB")
+    return [*median_table(columns, medians, cells), *unable]
 
 
 def measured(row, servers, measure, options, keys=("rps", "cpu", "p99", "memory", "alone", "length")):
@@ -200,16 +194,6 @@ def measured(row, servers, measure, options, keys=("rps", "cpu", "p99", "memory"
             figures.setdefault(title, []).append(figure)
     medians = {title: median(rounds, keys) for title, rounds in figures.items()}
     return medians, ["", "; ".join(unable) + "."] if unable else []
-
-
-def best_of(medians, key, choose=min):
-    """The best figure of a peer."""
-    values = [row[key] for title, row in medians.items() if isinstance(row, dict) and not title.startswith("anygate")]
-    return choose(values) if values else None
-
-
-def noted(title, row):
-    return f"{title} ({row['errors']})" if row["errors"] else title
 
 
 WORKLOADS = {

@@ -8,10 +8,10 @@ import time
 
 import peers
 from comparison import first_response
-from crowds import best_of, measured, noted
+from crowds import measured
 from load import load
 from peers import Wanted
-from report import ratio
+from report import best_of, median_table, noted, ratio
 from rows import RequestKind, is_page_of_books
 from running import Failed
 from servers import CACHE
@@ -50,16 +50,12 @@ def start_large(options):
 
     medians, unable = measured(row, variants, measure, options, ("rps", "cpu", "passed"))
     best = best_of(medians, "passed")
-    lines = [
-        "| server | start to first response, ms | of the best peer | CPU ms until then |",
-        "| --- | --: | --: | --: |",
-    ]
-    for title, row in medians.items():
-        if isinstance(row, str):
-            lines.append(f"| {title}: {row} | | | |")
-            continue
-        lines.append(f"| {title} | {row['passed'] * 1e3:.0f} | {ratio(row['passed'], best)} | {row['cpu'] / 1e3:.0f} |")
-    return [*lines, *unable]
+
+    def cells(title, row):
+        return title, f"{row['passed'] * 1e3:.0f}", ratio(row["passed"], best), f"{row['cpu'] / 1e3:.0f}"
+
+    columns = ("server", "start to first response, ms", "of the best peer", "CPU ms until then")
+    return [*median_table(columns, medians, cells), *unable]
 
 
 def preloaded(make):
@@ -92,14 +88,13 @@ def reload(options):
 
     names = ("anygate", "granian", "peregrine", "m0serve", "uWSGI", "gunicorn")
     medians, unable = measured(row, {name: peers.ALL[name] for name in names}, measure, options, ("rps", "cpu", "p99"))
-    lines = ["| server | requests/s | of the best peer | errors | p99 ms |", "| --- | --: | --: | --- | --: |"]
-    for title, row in medians.items():
-        if isinstance(row, str):
-            lines.append(f"| {title}: {row} | | | | |")
-            continue
-        share = ratio(row["rps"], best_of(medians, "rps", max))
-        lines.append(f"| {title} | {row['rps']:.0f} | {share} | {row['errors'] or 'none'} | {row['p99']:.1f} |")
-    return [*lines, *unable]
+    most = best_of(medians, "rps", max)
+
+    def cells(title, row):
+        return title, f"{row['rps']:.0f}", ratio(row["rps"], most), row["errors"] or "none", f"{row['p99']:.1f}"
+
+    columns = ("server", "requests/s", "of the best peer", "errors", "p99 ms")
+    return [*median_table(columns, medians, cells), *unable]
 
 
 def memory(options):
@@ -117,13 +112,12 @@ def memory(options):
         row, {name: peers.ALL[name] for name in names}, measure, options, ("rps", "cpu", "memory")
     )
     best = best_of(medians, "memory")
-    lines = ["| server | memory (PSS), MB | of the best peer | requests/s |", "| --- | --: | --: | --: |"]
-    for title, row in medians.items():
-        if isinstance(row, str):
-            lines.append(f"| {title}: {row} | | | |")
-            continue
-        lines.append(f"| {noted(title, row)} | {row['memory']:.1f} | {ratio(row['memory'], best)} | {row['rps']:.0f} |")
-    return [*lines, *unable]
+
+    def cells(title, row):
+        return noted(title, row), f"{row['memory']:.1f}", ratio(row["memory"], best), f"{row['rps']:.0f}"
+
+    columns = ("server", "memory (PSS), MB", "of the best peer", "requests/s")
+    return [*median_table(columns, medians, cells), *unable]
 
 
 WORKLOADS = {

@@ -33,6 +33,28 @@ def throughput_table(rows):
     return lines
 
 
+def median_table(columns, medians, cells):
+    """One line for each server, of what `cells` returns; failures stand in it as words."""
+    lines = [f"| {' | '.join(columns)} |", f"| --- |{' --: |' * (len(columns) - 1)}"]
+    for title, row in medians.items():
+        if isinstance(row, str):
+            lines.append(f"| {title}: {row} |{' |' * (len(columns) - 1)}")
+        else:
+            lines.append(f"| {' | '.join(cells(title, row))} |")
+    return lines
+
+
+def best_of(medians, key, choose=min):
+    """The best figure of a peer."""
+    values = [row[key] for title, row in medians.items() if isinstance(row, dict) and not title.startswith("anygate")]
+    return choose(values) if values else None
+
+
+def noted(title, row):
+    """The title of a server, with its errors."""
+    return f"{title} ({row['errors']})" if row["errors"] else title
+
+
 def simple_table(rows, peer, what):
     """Requests a second and time on the processor, as ratios to those of one peer."""
     lines = [

@@ -3,6 +3,7 @@
 Docker's own part (namespaces, a file system that is read only, a user) is played by unshare and setpriv.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ANYGATE, Served
+from conftest import ANYGATE, Served, children
 from other_servers import free_port
 from waiting import wait_until
 
@@ -74,13 +75,16 @@ class Container(Served):
 
     def first(self):
         """The supervisor, as it is seen from outside."""
-        (pid,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return int(pid)
+        (pid,) = children(self.pid)
+        return pid
 
     def states(self):
         """The states of all processes below PID 1."""
-        children = Path(f"/proc/{self.first()}/task/{self.first()}/children").read_text().split()
-        return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children]
+        found = []
+        for pid in children(self.first()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        return found
 
 
 def test_requests_are_served_by_a_user_who_can_write_nothing(container):

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ANYGATE, APPS
+from conftest import ANYGATE, APPS, children
 from waiting import wait_until
 from wire import Connection
 
@@ -51,7 +51,7 @@ class Daemon:
         return (self.folder / "log").read_text()
 
     def children(self):
-        return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return children(self.pid)
 
     def get(self, target):
         with Connection(str(self.folder / "a.sock")) as connection:
@@ -111,7 +111,7 @@ def test_winch_stops_its_workers_and_hup_starts_new_ones(tmp_path, kind):
     with Daemon(tmp_path, CONTRACT, *kind) as daemon:
         worker = daemon.get("/pid").text
         os.kill(daemon.pid, signal.SIGWINCH)
-        wait_until(lambda: worker not in daemon.children(), "the end of the worker", daemon.log)
+        wait_until(lambda: int(worker) not in daemon.children(), "the end of the worker", daemon.log)
         assert "all workers finish (WINCH)" in daemon.log()
         os.kill(daemon.pid, signal.SIGHUP)
         wait_until(lambda: "reloaded: 1 new workers are serving" in daemon.log(), "a new worker", daemon.log)
