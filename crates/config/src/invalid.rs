@@ -4,42 +4,16 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::options::Kind;
 use crate::units::show_size;
 
 /// Why a text is not what an option takes. What it is shown as ends a sentence that begins with the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// Not a boolean.
-    Flag,
+    /// Not a value of this type, or not in its range.
+    Kind(Kind),
     /// None of these words.
     Choice(&'static [&'static str]),
-    /// Not a whole number in this range.
-    Integer {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Not `auto`, nor a whole number in this range.
-    AutoInteger {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Not a number of bytes in this range.
-    Size {
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-    /// Not a time above zero.
-    Duration,
-    /// Not a time, nor 0.
-    TimeLimit,
-    /// Not permission bits.
-    Mode,
     /// It must have this form.
     Form(&'static str),
     /// A path does not begin with a slash.
@@ -79,19 +53,8 @@ pub enum Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Invalid::Flag => f.write_str("must be true or false"),
-            Invalid::Choice(words) => write!(f, "must be one of {}", words.join(", ")),
-            Invalid::Integer { min, max } => write!(f, "must be a whole number from {min} to {max}"),
-            Invalid::AutoInteger { min, max } => {
-                write!(f, "must be auto, or a whole number from {min} to {max}")
-            }
-            Invalid::Size { min, max } => {
-                let (min, max) = (show_size(*min), show_size(*max));
-                write!(f, "must be a size such as 65536, 64K, 1M or 1G, from {min} to {max}")
-            }
-            Invalid::Duration => f.write_str("must be a time above zero such as 30, 500ms, 30s, 2m or 1h"),
-            Invalid::TimeLimit => f.write_str("must be 0 or a time such as 30, 500ms, 30s, 2m or 1h"),
-            Invalid::Mode => f.write_str("must be permission bits in octal such as 660"),
+            Invalid::Kind(kind) => describe(*kind, f),
+            Invalid::Choice(words) => describe(Kind::Choice(words), f),
             Invalid::Form(form) => f.write_str(form),
             Invalid::RelativePath => f.write_str("must begin with /"),
             Invalid::UnnormalisedPath => {
@@ -122,6 +85,25 @@ impl fmt::Display for Invalid {
             }
             Invalid::Spelling(right) => write!(f, "must be written {right}"),
         }
+    }
+}
+
+/// Says what a value of this type looks like.
+fn describe(kind: Kind, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match kind {
+        Kind::Flag => f.write_str("must be true or false"),
+        Kind::Choice(words) => write!(f, "must be one of {}", words.join(", ")),
+        Kind::Integer { min, max } => write!(f, "must be a whole number from {min} to {max}"),
+        Kind::AutoInteger { min, max } => write!(f, "must be auto, or a whole number from {min} to {max}"),
+        Kind::Size { min, max } => {
+            let (min, max) = (show_size(min), show_size(max));
+            write!(f, "must be a size such as 65536, 64K, 1M or 1G, from {min} to {max}")
+        }
+        Kind::AutoSize { .. } => f.write_str("must be auto, or a size such as 65536, 64K or 1G"),
+        Kind::Duration => f.write_str("must be a time above zero such as 30, 500ms, 30s, 2m or 1h"),
+        Kind::TimeLimit => f.write_str("must be 0 or a time such as 30, 500ms, 30s, 2m or 1h"),
+        Kind::Mode => f.write_str("must be permission bits in octal such as 660"),
+        Kind::Text | Kind::Path | Kind::List => f.write_str("must be text"),
     }
 }
 

@@ -55,7 +55,7 @@ pub use plan::daemon::DaemonPlan;
 pub use plan::log::{AccessLogFormat, LogPlan, LogTarget, RotatePlan, SyslogAddress};
 pub use plan::network::{Network, Source};
 pub use plan::origin::PageOrigin;
-pub use plan::process::{LimitsPlan, ProcessPlan, ScalingPlan};
+pub use plan::process::{ProcessLimitsPlan, ProcessPlan, ScalingPlan};
 pub use plan::server::{
     BodyRate, CallLimitsPlan, ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan,
 };

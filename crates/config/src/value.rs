@@ -30,33 +30,30 @@ impl Kind {
             Kind::Flag => match text.to_ascii_lowercase().as_str() {
                 "1" | "true" | "yes" | "on" => Ok(Value::Flag(true)),
                 "0" | "false" | "no" | "off" => Ok(Value::Flag(false)),
-                _ => Err(Invalid::Flag),
+                _ => Err(Invalid::Kind(self)),
             },
             Kind::Text | Kind::Path => Ok(Value::Text(text.to_owned())),
             Kind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-            Kind::Choice(words) => Err(Invalid::Choice(words)),
+            Kind::Choice(_) => Err(Invalid::Kind(self)),
             Kind::List => Ok(Value::List(
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
             )),
-            Kind::Integer { min, max } => {
-                in_range(plain_number(text), min, max).ok_or(Invalid::Integer { min, max })
-            }
+            Kind::Integer { min, max } => in_range(plain_number(text), min, max).ok_or(Invalid::Kind(self)),
             Kind::AutoInteger { .. } | Kind::AutoSize { .. } if text == "auto" => {
                 Ok(Value::Text(text.to_owned()))
             }
             Kind::AutoInteger { min, max } => {
-                in_range(plain_number(text), min, max).ok_or(Invalid::AutoInteger { min, max })
+                in_range(plain_number(text), min, max).ok_or(Invalid::Kind(self))
             }
-            Kind::AutoSize { max } => in_range(size(text), 0, max)
-                .ok_or(Invalid::Form("must be auto, or a size such as 65536, 64K or 1G")),
-            Kind::Size { min, max } => in_range(size(text), min, max).ok_or(Invalid::Size { min, max }),
-            Kind::Duration => duration(text).map(Value::Duration).ok_or(Invalid::Duration),
-            Kind::TimeLimit => duration_or_zero(text).map(Value::Duration).ok_or(Invalid::TimeLimit),
+            Kind::AutoSize { max } => in_range(size(text), 0, max).ok_or(Invalid::Kind(self)),
+            Kind::Size { min, max } => in_range(size(text), min, max).ok_or(Invalid::Kind(self)),
+            Kind::Duration => duration(text).map(Value::Duration).ok_or(Invalid::Kind(self)),
+            Kind::TimeLimit => duration_or_zero(text).map(Value::Duration).ok_or(Invalid::Kind(self)),
             Kind::Mode => u64::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
                 .ok()
                 .filter(|&mode| mode <= 0o7777 && !text.starts_with('+'))
                 .map(Value::Number)
-                .ok_or(Invalid::Mode),
+                .ok_or(Invalid::Kind(self)),
         }
     }
 }

@@ -86,7 +86,7 @@ impl Assistant {
         plan: &Plan,
         cache: Option<Arc<Cache>>,
         context: AssistantContext,
-    ) -> Result<(), String> {
+    ) -> io::Result<()> {
         let AssistantContext { sockets, signals, told, tree, orders } = context;
         let about =
             About { version: VERSION, since: self.since, pid: self.supervisor, log_level: plan.log.level };
@@ -94,14 +94,13 @@ impl Assistant {
             Some(BindAddress::Tcp { host, .. }) => vec![host.clone()],
             _ => Vec::new(),
         };
-        let stacks = self.stacks.try_clone().map_err(|error| error.to_string())?;
+        let stacks = self.stacks.try_clone()?;
         let processes: Arc<dyn Processes> =
             Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(stacks) });
         let (own, stats): (Vec<Socket>, Vec<Socket>) =
             sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
-        let error = |error: io::Error| error.to_string();
         for socket in stats {
-            serve_stats(&socket, about.clone(), Arc::clone(&processes)).map_err(error)?;
+            serve_stats(&socket, about.clone(), Arc::clone(&processes))?;
         }
         let push = plan.admin.statsd.clone().map(|plan| Arc::new(Push::new(plan, Arc::clone(&processes))));
         if let Some(push) = push.clone() {
@@ -111,7 +110,7 @@ impl Assistant {
                     push.send();
                 }
             };
-            thread::Builder::new().name("statsd".to_owned()).spawn(work).map_err(error)?;
+            thread::Builder::new().name("statsd".to_owned()).spawn(work)?;
         }
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let admin = Admin::new(about, Guard { token: self.token.clone(), hosts }, processes, cache);
@@ -130,9 +129,8 @@ impl Assistant {
         };
         // A signal from elsewhere is for the supervisor.
         let supervision = Supervision { signals, orders: told, signalled: Box::new(|| ()) };
-        let (worker, _handle) =
-            Worker::new(&plan, admin_sockets, service, Some(supervision)).map_err(error)?;
-        worker.run(Box::new(Following(tree))).map_err(error)?;
+        let (worker, _handle) = Worker::new(&plan, admin_sockets, service, Some(supervision))?;
+        worker.run(Box::new(Following(tree)))?;
         if let Some(push) = push {
             push.send();
         }

@@ -14,6 +14,7 @@ use anygate_supervisor::ServiceManager;
 use pyo3::prelude::*;
 
 use crate::foreign::Interpreter;
+use crate::refusal::Refusal;
 
 /// Command line, environment and folder.
 #[derive(Clone, Debug)]
@@ -46,14 +47,14 @@ impl Beginning {
     /// Reads the settings anew.
     ///
     /// Errors: what is wrong with them.
-    pub(crate) fn read(&self) -> Result<Plan, String> {
+    pub(crate) fn read(&self) -> Result<Plan, Refusal> {
         match self.parse() {
             Ok(Command::Serve(plan, warnings)) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 Ok(*plan)
             }
-            Ok(_) => Err("the settings ask for something else than this server".to_owned()),
-            Err(exit) => Err(exit.message),
+            Ok(_) => Err(Refusal::usage("the settings ask for something else than this server")),
+            Err(exit) => Err(exit.into()),
         }
     }
 }

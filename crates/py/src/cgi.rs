@@ -23,7 +23,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
             "cgi: there is no request: REQUEST_METHOD is not in the environment; a CGI server starts this";
         return Err(Refusal::usage(message));
     }
-    logs::start(&plan.log, None).map_err(Refusal::machine)?;
+    logs::start(&plan.log, None)?;
     change_folder(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();

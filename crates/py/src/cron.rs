@@ -79,7 +79,7 @@ pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
 
 /// `anygate cron ...`. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
-    logs::start(&plan.log, None).map_err(Refusal::machine)?;
+    logs::start(&plan.log, None)?;
     let code = obey(py, action, plan);
     logs::finish();
     code

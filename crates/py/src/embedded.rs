@@ -76,13 +76,15 @@ impl Server {
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the server is running already"));
         }
-        let logs = Logs::open(&self.plan.log, None).map_err(PyOSError::new_err)?;
+        let logs =
+            Logs::open(&self.plan.log, None).map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
         warn_of_debug(&self.plan);
         let sockets = sockets::open(&self.plan.binds, &self.plan.socket, false)
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         let tickets = Tickets::new()
             .map_err(|error| PyOSError::new_err(format!("cannot generate random numbers: {error}")))?;
-        let tls = certificates(&self.plan, &tickets).map_err(PyValueError::new_err)?;
+        let tls = certificates(&self.plan, &tickets)
+            .map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
         let site = site.map(|site| site.site(0)).transpose();

@@ -4,7 +4,7 @@ use std::env;
 
 use std::io;
 
-use anygate_config::{LimitsPlan, Plan};
+use anygate_config::{Plan, ProcessLimitsPlan};
 use anygate_sys::limits::{self, Resource};
 use anygate_sys::process;
 
@@ -43,8 +43,8 @@ pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
 }
 
 /// Limits what this worker, in its place among the others, may use.
-pub(crate) fn limit(plan: &LimitsPlan, place: usize) -> Result<(), String> {
-    let name = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+pub(crate) fn limit(plan: &ProcessLimitsPlan, place: usize) -> Result<(), Refusal> {
+    let name = |name: &'static str| move |error: io::Error| Refusal::machine(format!("{name}: {error}"));
     // A part of a second is a second: none would end the worker at once.
     let seconds = plan.worker_cpu_time_max.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
     for (option, resource, max) in [
@@ -67,8 +67,9 @@ pub(crate) fn limit(plan: &LimitsPlan, place: usize) -> Result<(), String> {
 }
 
 /// Becomes the user and group that workers run as.
-pub(crate) fn drop_rights(user: Option<&process::User>, group: Option<u32>) -> Result<(), String> {
-    let refused = |error: io::Error| format!("cannot run as the configured user or group: {error}");
+pub(crate) fn drop_rights(user: Option<&process::User>, group: Option<u32>) -> Result<(), Refusal> {
+    let refused =
+        |error: io::Error| Refusal::machine(format!("cannot run as the configured user or group: {error}"));
     if let Some(user) = user {
         process::become_user(user, group).map_err(refused)?;
     } else if let Some(group) = group {

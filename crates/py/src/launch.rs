@@ -180,7 +180,7 @@ fn launch(
     }
     let (user, group) = whom(&plan)?;
     let owner = user.as_ref().map(|user| user.uid);
-    let logs = Logs::open(&plan.log, owner).map_err(Refusal::machine)?;
+    let logs = Logs::open(&plan.log, owner)?;
     if plan.application.server_named && is_new {
         println!("{}", other_servers::announcement("native", &plan));
     }
@@ -190,7 +190,7 @@ fn launch(
     let schedule = cron::schedule(py, &plan)?;
     let tickets = Tickets::new()
         .map_err(|error| Refusal::machine(format!("cannot generate random numbers: {error}")))?;
-    if let Some(tls) = certificates(&plan, &tickets).map_err(Refusal::usage)? {
+    if let Some(tls) = certificates(&plan, &tickets)? {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     warn_of_debug(&plan);

@@ -88,9 +88,9 @@ pub(crate) fn gevent(py: Python<'_>, plan: &Plan, imported: bool) -> Result<(), 
 }
 
 /// The certificates of addresses that speak HTTPS.
-pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, String> {
+pub(crate) fn certificates(plan: &Plan, tickets: &Tickets) -> Result<Option<Tls>, Refusal> {
     let tls = plan.tls.as_ref().map(|tls| Tls::load(tls, tickets)).transpose();
-    tls.map_err(|error| error.to_string())
+    tls.map_err(|error| Refusal::usage(error.to_string()))
 }
 
 /// Makes the bridge to the callable of a worker.

@@ -27,6 +27,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
+use crate::refusal::Refusal;
+
 /// How often logs are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 /// At its end a process waits so long for a slow reader of its logs.
@@ -53,7 +55,7 @@ struct ErrorLog {
 /// of other processes that open it anew.
 ///
 /// Errors: one line that names the log.
-pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), String> {
+pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), Refusal> {
     if ERROR_LOG.get().is_some() {
         return Ok(());
     }
@@ -254,7 +256,7 @@ impl Logs {
     /// Starts the error log, as [`start`] does, and opens the access log, if there is to be one.
     ///
     /// Errors: one line that names the log.
-    pub(crate) fn open(plan: &LogPlan, owner: Option<u32>) -> Result<Logs, String> {
+    pub(crate) fn open(plan: &LogPlan, owner: Option<u32>) -> Result<Logs, Refusal> {
         start(plan, owner)?;
         let access = plan.access_log.as_ref().map(|target| open(plan, Kind::Access, target, owner));
         Ok(Logs::of(plan, access.transpose()?.map(Arc::new)))
@@ -263,7 +265,7 @@ impl Logs {
     /// Opens what new settings have that these logs have not. The error log stays as it is.
     ///
     /// Errors: one line that names the log.
-    pub(crate) fn renewed(&self, plan: &LogPlan, owner: Option<u32>) -> Result<Logs, String> {
+    pub(crate) fn renewed(&self, plan: &LogPlan, owner: Option<u32>) -> Result<Logs, Refusal> {
         let access = match &plan.access_log {
             Some(target) if Some(target) != self.plan.access_log.as_ref() => {
                 Some(Arc::new(open(plan, Kind::Access, target, owner)?))
@@ -365,14 +367,14 @@ impl Tender {
     }
 }
 
-fn open(plan: &LogPlan, kind: Kind, target: &LogTarget, owner: Option<u32>) -> Result<Outlet, String> {
+fn open(plan: &LogPlan, kind: Kind, target: &LogTarget, owner: Option<u32>) -> Result<Outlet, Refusal> {
     let form = match kind {
         Kind::Error => plan.error_log_format,
         // Its lines come as they are to look.
         Kind::Access => MessageForm::Text,
     };
     Outlet::open(kind, target, plan.syslog_facility, owner, form)
-        .map_err(|error| format!("{}: cannot open {target}: {error}", option(kind)))
+        .map_err(|error| Refusal::machine(format!("{}: cannot open {target}: {error}", option(kind))))
 }
 
 fn reopen_one(option: &str, target: &LogTarget, outlet: &Outlet) {

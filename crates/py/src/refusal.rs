@@ -2,10 +2,29 @@
 
 use std::fmt;
 
-use anygate_supervisor::APPLICATION_FAILED;
+use anygate_config::Exit;
+use anygate_supervisor::{APPLICATION_FAILED, Unusable};
 
 /// Why nothing runs: an exit code and one line for the user.
 pub(crate) struct Refusal(pub(crate) i32, pub(crate) String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1)
+    }
+}
+
+impl From<Exit> for Refusal {
+    fn from(exit: Exit) -> Self {
+        Refusal(exit.code, exit.message)
+    }
+}
+
+impl From<Refusal> for Unusable {
+    fn from(Refusal(_, message): Refusal) -> Self {
+        Unusable(message)
+    }
+}
 
 impl Refusal {
     /// A wrong setting.

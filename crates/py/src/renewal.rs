@@ -74,14 +74,13 @@ pub(crate) fn renewed(
     folder: &Path,
     tickets: &Tickets,
     former: Option<&Prepared>,
-) -> Result<Option<Prepared>, String> {
-    let said = |Refusal(_, message)| message;
-    Python::attach(|py| gevent(py, plan, false)).map_err(said)?;
+) -> Result<Option<Prepared>, Refusal> {
+    Python::attach(|py| gevent(py, plan, false))?;
     env::set_current_dir(folder)
-        .map_err(|error| format!("cannot change to {}: {error}", folder.display()))?;
-    change_folder(plan).map_err(said)?;
+        .map_err(|error| Refusal::machine(format!("cannot change to {}: {error}", folder.display())))?;
+    change_folder(plan)?;
     certificates(plan, tickets)?;
-    let prepared = policies::prepare(plan).map_err(said)?;
+    let prepared = policies::prepare(plan)?;
     Ok(prepared.map(|prepared| match former {
         Some(former) => prepared.after(former),
         None => prepared,

@@ -50,7 +50,7 @@ pub(crate) fn check(
     group: Option<u32>,
 ) -> Result<i32, Refusal> {
     if !plan.application.preload {
-        drop_rights(user, group).map_err(Refusal::machine)?;
+        drop_rights(user, group)?;
     }
     let loaded = load(py, plan).is_some_and(|_| match on_error(py, plan) {
         Ok(_) => true,
@@ -72,16 +72,19 @@ fn environment(beginning: &Beginning) -> impl Iterator<Item = &(OsString, OsStri
 }
 
 /// Starts a process of the program that is installed now, which only checks.
-pub(crate) fn start_check(beginning: &Beginning) -> Result<Pid, String> {
-    let arguments = command_line().map_err(|error| error.to_string())?;
-    let (program, rest) = arguments.split_first().ok_or("the command line is empty")?;
+pub(crate) fn start_check(beginning: &Beginning) -> Result<Pid, Refusal> {
+    let arguments = command_line().map_err(Refusal::machine)?;
+    let (program, rest) =
+        arguments.split_first().ok_or_else(|| Refusal::machine("the command line is empty"))?;
     let environment = environment(beginning).map(|(name, value)| (name, value));
     let mut command = Command::new(program);
     command.args(rest).env_clear().envs(environment).env(CHECK, "1");
     command.current_dir(&beginning.folder).stdin(Stdio::null());
     // The supervisor waits for all its children.
-    let child = command.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-    Pid::try_from(child.id()).map_err(|error| error.to_string())
+    let child = command
+        .spawn()
+        .map_err(|error| Refusal::machine(format!("cannot start {}: {error}", program.display())))?;
+    Pid::try_from(child.id()).map_err(Refusal::machine)
 }
 
 /// Becomes the program that is installed now. Returns why it cannot.

@@ -18,7 +18,7 @@ use anygate_server::{
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
     APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Identity, Load, Reason, Renewed, Report,
-    Tended, WorkerBody, WorkerContext,
+    Tended, Unusable, WorkerBody, WorkerContext,
 };
 use anygate_sys::process::{self, Fork, Pid, User};
 use anygate_wsgi::ffi;
@@ -32,6 +32,7 @@ use crate::interpreter::say_goodbye;
 use crate::loading::{certificates, greenlets, load, on_error, runner};
 use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
+use crate::refusal::Refusal;
 use crate::renewal::{Former, keep_what_cannot_change, renewed};
 use crate::stacks::Stacks;
 use crate::web2py::static_files;
@@ -180,12 +181,12 @@ impl WorkerBody for Body {
         })
     }
 
-    fn renew(&mut self) -> Result<Option<Renewed>, String> {
+    fn renew(&mut self) -> Result<Option<Renewed>, Unusable> {
         let Some(beginning) = &self.beginning else { return Ok(None) };
         let mut plan = beginning.read()?;
         keep_what_cannot_change(&mut plan, &self.plan);
-        let folder =
-            File::open(".").map_err(|error| format!("the current directory cannot be used: {error}"))?;
+        let folder = File::open(".")
+            .map_err(|error| Unusable(format!("the current directory cannot be used: {error}")))?;
         let owner = self.user.as_ref().map(|user| user.uid);
         let renewed = renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref())
             .and_then(|site| Ok((site, self.logs.renewed(&plan.log, owner)?)));
@@ -199,9 +200,9 @@ impl WorkerBody for Body {
                 Ok(Some(Renewed { plan: self.plan.process.clone(), workers: self.plan.workers }))
             }
             Err(reason) => match process::enter(folder.as_fd()) {
-                Ok(()) => Err(reason),
+                Ok(()) => Err(reason.into()),
                 Err(error) => {
-                    Err(format!("{reason}; cannot return to the former working directory: {error}"))
+                    Err(Unusable(format!("{reason}; cannot return to the former working directory: {error}")))
                 }
             },
         }
@@ -221,10 +222,11 @@ impl WorkerBody for Body {
         false
     }
 
-    fn check_new_program(&mut self) -> Result<Pid, String> {
-        let beginning =
-            self.beginning.as_ref().ok_or("only the command can be upgraded, not a program that serves")?;
-        upgrade::start_check(beginning)
+    fn check_new_program(&mut self) -> Result<Pid, Unusable> {
+        let Some(beginning) = &self.beginning else {
+            return Err(Unusable("only the command can be upgraded, not a program that serves".to_owned()));
+        };
+        Ok(upgrade::start_check(beginning)?)
     }
 
     fn execute(&mut self, handover: &str) -> String {
@@ -299,9 +301,9 @@ impl WorkerBody for Body {
         let ended = self.drop_rights().and_then(|()| {
             // What it has in common with the sites of workers is what their caches must forget.
             let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
-            let site = site.map_err(|error| error.to_string())?;
+            let site = site.map_err(Refusal::machine)?;
             let cache = site.and_then(|site| site.cache().cloned());
-            assistant.live(&self.plan, cache, context)
+            assistant.live(&self.plan, cache, context).map_err(Refusal::machine)
         });
         if let Err(error) = &ended {
             tracing::error!("the assistant (the process of the admin address) cannot continue: {error}");
@@ -314,7 +316,7 @@ impl WorkerBody for Body {
 enum Failure {
     /// The application could not be loaded, which was logged.
     Application,
-    Server(String),
+    Server(Refusal),
 }
 
 impl Body {
@@ -325,7 +327,7 @@ impl Body {
         limit(&self.plan.process.limits, report.slot()).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
         let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
-        let site = site.map_err(|error| Failure::Server(error.to_string()))?;
+        let site = site.map_err(|error| Failure::Server(Refusal::machine(error)))?;
         let mut row: Option<SharedRow> = None;
         if self.is_counted() {
             let counts: SharedRow = Arc::new(report.counts());
@@ -333,10 +335,10 @@ impl Body {
             logs::follow(ProcessRow(report.supervisor().as_ref()));
             row = Some(counts);
         }
-        let stacks = Python::attach(Stacks::new).map_err(|error| Failure::Server(error.to_string()))?;
+        let stacks = Python::attach(Stacks::new).map_err(|error| Failure::Server(Refusal::machine(error)))?;
         let stacks = Arc::new(stacks);
         let (runner, files) = Python::attach(|py| {
-            let failed = |error: PyErr| Failure::Server(error.to_string());
+            let failed = |error: PyErr| Failure::Server(Refusal::machine(error));
             greenlets(py, &self.plan, "begin").map_err(failed)?;
             let callable = match self.application.take() {
                 Some(application) => application,
@@ -357,7 +359,7 @@ impl Body {
             }
             Ok((runner, files))
         })?;
-        let server = |error: io::Error| Failure::Server(error.to_string());
+        let server = |error: io::Error| Failure::Server(Refusal::machine(error));
         let service = Service {
             runner,
             access_log: self.logs.access_log(),
@@ -420,7 +422,7 @@ impl Body {
         self.plan.admin.is_wanted() || self.plan.process.scaling.is_some()
     }
 
-    fn drop_rights(&self) -> Result<(), String> {
+    fn drop_rights(&self) -> Result<(), Refusal> {
         drop_rights(self.user.as_ref(), self.group)
     }
 }

@@ -42,7 +42,7 @@ pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use supervisor::{Exit, Reaping, Supervisor};
 pub use worker_body::{
-    AssistantContext, Death, Event, Load, Reason, Renewed, Tended, WorkerBody, WorkerContext,
+    AssistantContext, Death, Event, Load, Reason, Renewed, Tended, Unusable, WorkerBody, WorkerContext,
 };
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.

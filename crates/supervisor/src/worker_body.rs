@@ -1,5 +1,6 @@
 //! What the supervisor hands to a worker, and what it asks of the code that knows what workers do.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,6 +13,16 @@ use crate::board::{Report, Tree};
 use crate::daemons::Identity;
 use crate::orders::Orders;
 use crate::sockets::Socket;
+
+/// Why new settings, or a new program, cannot be used: a line for the log.
+#[derive(Debug)]
+pub struct Unusable(pub String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Content of worker processes. Nothing of it runs in the supervisor except where it says so.
 pub trait WorkerBody {
@@ -46,7 +57,7 @@ pub trait WorkerBody {
     /// Reads the settings anew and uses them for a new generation; in the supervisor. `None`: they cannot be read anew.
     ///
     /// Errors: why they cannot be used. All is as it was.
-    fn renew(&mut self) -> Result<Option<Renewed>, String>;
+    fn renew(&mut self) -> Result<Option<Renewed>, Unusable>;
 
     /// The new generation serves, or (`serves` is false) the one before goes on with its own settings. Returns whether the
     /// assistant must be another one.
@@ -56,8 +67,8 @@ pub trait WorkerBody {
     /// goes well; in the supervisor.
     ///
     /// Errors: why there can be none.
-    fn check_new_program(&mut self) -> Result<Pid, String> {
-        Err("this program cannot be replaced".to_owned())
+    fn check_new_program(&mut self) -> Result<Pid, Unusable> {
+        Err(Unusable("this program cannot be replaced".to_owned()))
     }
 
     /// Becomes that program, which is left `handover`; in the supervisor. Returns why it cannot.

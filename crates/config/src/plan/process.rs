@@ -34,7 +34,7 @@ pub struct ProcessPlan {
     pub worker_max_age: Option<Duration>,
     /// In bytes.
     pub worker_memory_max: Option<u64>,
-    pub limits: LimitsPlan,
+    pub limits: ProcessLimitsPlan,
     /// If the number of workers follows the load.
     pub scaling: Option<ScalingPlan>,
     /// Programs that run beside the workers.
@@ -86,7 +86,7 @@ pub(super) fn workers(read: &Reader<'_>) -> Result<(usize, Option<ScalingPlan>),
 /// What a worker may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
-pub struct LimitsPlan {
+pub struct ProcessLimitsPlan {
     pub worker_address_space_max: Option<u64>,
     pub worker_cpu_time_max: Option<Duration>,
     pub open_files_max: Option<u64>,
@@ -132,7 +132,7 @@ impl ProcessPlan {
                 MemoryMax::Auto => machine::memory().map(|bytes| bytes / 10 * 9 / (most as u64 + 1)),
             },
             scaling,
-            limits: LimitsPlan {
+            limits: ProcessLimitsPlan {
                 worker_address_space_max: read.get(options::WORKER_ADDRESS_SPACE_MAX),
                 worker_cpu_time_max: read.get(options::WORKER_CPU_TIME_MAX),
                 open_files_max: read.get(options::OPEN_FILES_MAX),

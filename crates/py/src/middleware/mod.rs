@@ -201,7 +201,7 @@ impl Site {
             return Ok(Arc::clone(site));
         }
         // A server that is our own has its log already.
-        logs::start(&self.log, None).map_err(PyOSError::new_err)?;
+        logs::start(&self.log, None).map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
         // With one thread for all requests, the response that a request waits for would never come.
         let waiting_max = if threads && !greenlets { WAITING_MAX } else { 0 };
         let prepared = self.prepared.with_waiting_max(waiting_max);
