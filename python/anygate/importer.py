@@ -143,8 +143,10 @@ def _function(
 def _module(source: str, pythonpath: Iterable[str | os.PathLike[str]]) -> ModuleType:
     for folder in reversed([os.fspath(path) for path in pythonpath]):
         _make_importable(folder)
-    if source.endswith(".py") or os.sep in source or os.path.isfile(source):
-        return _import_file(source)
+    # The command line is UTF-8 whatever the locale says; a name of a file is what has the same bytes.
+    path = os.fsdecode(source.encode("utf-8", "surrogateescape"))
+    if source.endswith(".py") or os.sep in source or os.path.isfile(path):
+        return _import_file(path)
     _make_importable(os.getcwd())
     return _import_module(source)
 

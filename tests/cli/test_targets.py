@@ -122,6 +122,17 @@ def test_python_m_anygate_is_the_same(serve, site):
     assert served.get().body == b"app"
 
 
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_names_of_files_are_utf_8_whatever_the_locale_is(serve, tmp_path, locale):
+    folder = tmp_path / "gärten"
+    folder.mkdir()
+    (folder / "äpfel.py").write_text(APP.format(name="app", text="apples"))
+    # Python would take UTF-8 for these two, but not for every other locale.
+    environment = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    served = serve("äpfel.py", folder=folder, environment=environment)
+    assert served.get().text == "apples"
+
+
 def test_an_absolute_path_works_from_anywhere(serve, site, tmp_path_factory):
     assert serve(site / "only_app.py", folder=tmp_path_factory.mktemp("away")).get().body == b"only app"
 
