@@ -8,11 +8,12 @@
 //! * [`forked`] and [`ours`]: children of an application.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 //! * [`orders`]: what a worker is told. * [`packets`]: messages between two processes, with descriptors.
-//! * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
+//! * [`folders`]: changes of files. * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
 //! * [`title`]: what `ps` and `top` call this process.
 
 pub mod bell;
 pub mod clock;
+pub mod folders;
 pub mod forked;
 pub mod limits;
 pub mod listener;
