@@ -270,6 +270,12 @@ class Options(PolicyOptions, total=False):
     touch_reload: Texts | None
     """File whose modification triggers a reload, as HUP does (repeatable)."""
 
+    reload: bool | None
+    """Reload when a file of the application is saved, for development."""
+
+    reload_files: Texts | None
+    """File, folder or glob that reload watches, too (repeatable)."""
+
     worker_timeout: float | str | None
     """Time without a sign of life after which a worker is replaced."""
 

@@ -34,7 +34,6 @@ pub(crate) enum Form {
     Argument,
 }
 
-const RELOAD: Instead = Nothing("files are not watched; `kill -HUP` or `anygate ctl reload` loads new code");
 const OTHER_FILE: Instead =
     Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
 const PASTE: Instead =
@@ -133,22 +132,8 @@ const TABLE: &[(&[&str], Instead)] = &[
         Always("there is nothing to set"),
     ),
     (
-        &[
-            "reload",
-            "reload_engine",
-            "reload_extra_file",
-            "reload_dir",
-            "reload_dirs",
-            "reload_include",
-            "reload_exclude",
-            "reload_delay",
-            "reload_paths",
-            "py_autoreload",
-            "use_reloader",
-            "noreload",
-            "autoreload",
-        ],
-        RELOAD,
+        &["reload_engine", "reload_exclude", "reload_delay", "noreload"],
+        Nothing("{reload} watches the files that are imported, and only them"),
     ),
     (&["touch_chain_reload"], Use("{touch_reload} with {reload_mode=rolling}")),
     (&["check_config", "show_config"], Use("`anygate config --check`")),

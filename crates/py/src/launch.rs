@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::PipeReader;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::identity::{change_folder, whom};
 use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::Refusal;
+use crate::sources::Sources;
 use crate::worker_body::Body;
 use crate::{cgi, control, cron, daemon, other_servers, policies, self_signed, settings, upgrade, web2py};
 
@@ -166,6 +168,7 @@ fn launch(
     beginning: Option<Beginning>,
 ) -> Result<i32, Refusal> {
     gevent(py, &plan, application.is_some())?;
+    let (told, sources) = sources(&plan, application.is_some(), beginning.is_some())?.unzip();
     let plan = Arc::new(plan);
     let (checks, mut handover) = match beginning {
         Some(_) => (upgrade::only_checks(py)?, upgrade::handed_over(py)?),
@@ -225,13 +228,33 @@ fn launch(
         group,
         site,
         assistant,
+        sources,
+        failing: false,
         plan: Arc::clone(&plan),
     };
-    let tree = Tree { sockets, schedule, manager: activation.manager(), handover, reaping };
+    let tree = Tree { sockets, schedule, manager: activation.manager(), handover, reaping, told };
     let code = py.detach(|| supervise(&plan, &mut body, tree, pid_file.as_ref()))?;
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// What tells the supervisor of the files that workers import, if they are to be watched.
+fn sources(
+    plan: &Plan,
+    is_imported: bool,
+    is_command: bool,
+) -> Result<Option<(PipeReader, Sources)>, Refusal> {
+    if !plan.process.reload {
+        return Ok(None);
+    }
+    if is_imported || plan.application.preload && !is_command {
+        return Err(Refusal::usage(
+            "reload: workers import the application anew: name it (\"myapp:app\"), without preload",
+        ));
+    }
+    let made = Sources::new().map_err(|error| Refusal::machine(format!("reload: {error}")))?;
+    Ok(Some(made))
 }
 
 /// What a tree of processes begins with.
@@ -241,12 +264,14 @@ struct Tree {
     manager: ServiceManager,
     handover: Option<Handover>,
     reaping: Reaping,
+    /// Files that workers import.
+    told: Option<PipeReader>,
 }
 
 /// Runs the supervisor to its end, or to that of the worker that this process becomes.
 fn supervise(plan: &Plan, body: &mut Body, tree: Tree, pid_file: Option<&PidFile>) -> Result<i32, Refusal> {
     let failed = |error: std::io::Error| Refusal::machine(format!("cannot start: {error}"));
-    let Tree { sockets, schedule, manager, handover, reaping } = tree;
+    let Tree { sockets, schedule, manager, handover, reaping, told } = tree;
     let mut supervisor =
         Supervisor::new(plan.process.clone(), plan.workers, sockets, body, reaping).map_err(failed)?;
     if plan.admin.is_wanted() {
@@ -257,6 +282,9 @@ fn supervise(plan: &Plan, body: &mut Body, tree: Tree, pid_file: Option<&PidFile
     }
     supervisor.set_service_manager(manager);
     supervisor.keep_lock(pid_file.map(AsFd::as_fd));
+    if let Some(told) = told {
+        supervisor.watch(told).map_err(failed)?;
+    }
     if let Some(handover) = handover {
         supervisor.take_over(handover).map_err(failed)?;
     }

@@ -32,6 +32,7 @@ mod refusal;
 mod renewal;
 mod self_signed;
 mod settings;
+mod sources;
 mod stacks;
 mod upgrade;
 mod web2py;

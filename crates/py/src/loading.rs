@@ -16,6 +16,14 @@ use crate::refusal::Refusal;
 
 /// Loads the application; says why when it cannot.
 pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
+    // It was just said.
+    load_or_explain(py, plan).ok()
+}
+
+/// Loads the application; says why when it cannot.
+///
+/// Errors: what was said, for those who do more about it.
+pub(crate) fn load_or_explain(py: Python<'_>, plan: &Plan) -> PyResult<Py<PyAny>> {
     let loaded = import(py, plan);
     if let Err(error) = &loaded {
         let target = plan.application.target.as_deref().unwrap_or_default();
@@ -27,8 +35,7 @@ pub(crate) fn load(py: Python<'_>, plan: &Plan) -> Option<Py<PyAny>> {
             .unwrap_or_else(|_| format!("cannot load {target}: {error}"));
         tracing::error!("{text}");
     }
-    // It was just said.
-    loaded.ok()
+    loaded
 }
 
 /// Imports the application.

@@ -44,6 +44,7 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
         // Workers that are to be measured have counted from the start.
         keep(&mut plan.process.scaling, &now.process.scaling, "workers_min or workers_max", &mut kept);
     }
+    keep(&mut plan.process.reload, &now.process.reload, "reload", &mut kept);
     keep(&mut plan.process.daemon, &now.process.daemon, "daemon", &mut kept);
     keep(&mut plan.process.proc_name, &now.process.proc_name, "proc_name", &mut kept);
     keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);

@@ -34,6 +34,7 @@ use crate::logs::{self, Logs, Tender};
 use crate::ready_check;
 use crate::refusal::Refusal;
 use crate::renewal::{Former, keep_what_cannot_change, renewed};
+use crate::sources::Sources;
 use crate::stacks::Stacks;
 use crate::web2py::static_files;
 use crate::{daemon, upgrade};
@@ -57,6 +58,10 @@ pub(crate) struct Body {
     pub(crate) site: Option<Prepared>,
     /// Inputs of the assistant, if there is to be one.
     pub(crate) assistant: Option<Assistant>,
+    /// What is told of the files that are imported, if their changes are to trigger reloads.
+    pub(crate) sources: Option<Sources>,
+    /// The application is one that shows why the site's own cannot be imported.
+    pub(crate) failing: bool,
 }
 
 impl WorkerBody for Body {
@@ -134,9 +139,9 @@ impl WorkerBody for Body {
 
     fn import(&mut self) -> Result<(), i32> {
         let loaded = Python::attach(|py| {
-            let application = load(py, &self.plan)?;
+            let application = self.load(py)?;
             // Each worker takes it from here.
-            match on_error(py, &self.plan) {
+            match on_error(py, &self.runner_plan()) {
                 Ok(_) => Some(application),
                 Err(error) => {
                     tracing::error!("{}", error.value(py));
@@ -342,7 +347,7 @@ impl Body {
             greenlets(py, &self.plan, "begin").map_err(failed)?;
             let callable = match self.application.take() {
                 Some(application) => application,
-                None => load(py, &self.plan).ok_or(Failure::Application)?,
+                None => self.load(py).ok_or(Failure::Application)?,
             };
             let files = static_files(py, &self.plan).map_err(failed)?;
             // What is around the application cannot be made, and another try is no use.
@@ -353,8 +358,10 @@ impl Body {
                 }
                 false => failed(error),
             };
-            let runner = runner(py, callable, &self.plan).map_err(refused)?;
-            if let Some(site) = &site {
+            let runner = runner(py, callable, &self.runner_plan()).map_err(refused)?;
+            if let Some(site) = &site
+                && !self.failing
+            {
                 ready_check::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
             }
             Ok((runner, files))
@@ -394,6 +401,24 @@ impl Body {
         let patience = self.plan.process.graceful_timeout;
         Python::attach(|py| say_goodbye(py, patience));
         Ok(())
+    }
+
+    /// Loads the application; says why when it cannot. The first one is then shown instead, if a save may mend it.
+    fn load(&mut self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let Some(sources) = &self.sources else { return load(py, &self.plan) };
+        let (application, failing) = sources.load(py, &self.plan)?;
+        self.failing = failing;
+        Some(application)
+    }
+
+    /// Settings of what runs the application.
+    fn runner_plan(&self) -> Arc<Plan> {
+        let mut plan = Arc::clone(&self.plan);
+        if self.failing {
+            let application = &mut Arc::make_mut(&mut plan).application;
+            (application.debug, application.on_error) = (true, None);
+        }
+        plan
     }
 
     /// Writes stacks to where the assistant reads them.

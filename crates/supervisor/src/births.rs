@@ -186,12 +186,12 @@ impl Supervisor<'_> {
     /// Becomes a worker, the template or the assistant, in its process: everything that is the supervisor's alone is
     /// closed.
     pub(crate) fn become_child(self, role: Role) -> ! {
-        let Supervisor { plan, body, sockets, signals, children, news, assistant, .. } = self;
+        let Supervisor { plan, body, sockets, signals, children, news, assistant, sources, .. } = self;
         let name = plan.proc_name;
         let is_assistant = matches!(role, Role::Assistant(_));
         let sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
         let (board, bells) = (children.board(), children.bells());
-        drop((news.0, children));
+        drop((news.0, children, sources));
         process::exit_now(match (role, assistant) {
             (Role::Worker(slot, told), assistant) => {
                 drop(assistant);

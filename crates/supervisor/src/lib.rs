@@ -8,7 +8,7 @@
 //! * [`scaling`]: the number of workers. * [`load`]: how many it needs.
 //! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
 //! * [`upgrade`]: USR2, which replaces the program. * [`handover`]: what the next program is left.
-//! * [`touched`]: files that trigger a reload. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
+//! * [`touched`]: files that trigger a reload. * [`sources`]: files of the application that do. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
 //! * [`daemons`]: programs beside the workers. * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ mod reload;
 mod scaling;
 mod schedule;
 pub mod sockets;
+mod sources;
 mod supervisor;
 mod template;
 mod touched;

@@ -21,6 +21,7 @@ use crate::notify::ServiceManager;
 use crate::orders;
 use crate::schedule::Schedule;
 use crate::sockets::{self, Socket};
+use crate::sources::Sources;
 use crate::template::Template;
 use crate::touched::Touched;
 use crate::worker_body::{Event, Reason, WorkerBody};
@@ -83,6 +84,8 @@ pub struct Supervisor<'a> {
     pub(crate) replace_at: Option<Instant>,
     reload_again: bool,
     pub(crate) touched: Touched,
+    /// The files of the application, if their changes are to trigger reloads.
+    pub(crate) sources: Option<Sources>,
     /// Workers of the program before this one.
     pub(crate) former: Vec<Former>,
     /// The new program is checked.
@@ -164,6 +167,7 @@ impl<'a> Supervisor<'a> {
         let signals = Signals::install(&SIGNALS)?;
         Ok(Supervisor {
             touched: Touched::new(&plan.touch_reload),
+            sources: None,
             former: Vec::new(),
             check: None,
             lock: None,
@@ -204,6 +208,14 @@ impl<'a> Supervisor<'a> {
     pub fn set_service_manager(&mut self, manager: ServiceManager) {
         self.manager = manager;
         self.manager.starting(self.plan.worker_start_timeout);
+    }
+
+    /// Reloads when a file changes of those that workers write to this pipe, each with NUL at its end.
+    ///
+    /// Errors: the system has no more watches.
+    pub fn watch(&mut self, told: io::PipeReader) -> io::Result<()> {
+        self.sources = Some(Sources::new(told)?);
+        Ok(())
     }
 
     /// What the supervisor itself counts.
@@ -254,6 +266,7 @@ impl<'a> Supervisor<'a> {
         watched.extend(self.assistant.as_ref().map(|assistant| assistant.orders.0.as_fd()));
         watched.extend(self.templates.iter().map(AsFd::as_fd));
         watched.extend(self.daemons.fds());
+        watched.extend(self.sources.iter().flat_map(Sources::fds));
         poll::wait_any_readable(&watched, Some(wait))?;
         if poll::wait_readable(self.news.0.as_fd(), Some(Duration::ZERO))? {
             // Only that there is news matters; the board says what.
@@ -267,6 +280,12 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(path) = self.touched.look() {
             tracing::info!("{} was touched", path.display());
+            self.obey(Signal::Hup);
+        }
+        if let Some(path) =
+            self.sources.as_mut().map(|sources| sources.look(Instant::now())).transpose()?.flatten()
+        {
+            tracing::info!("{} was changed", path.display());
             self.obey(Signal::Hup);
         }
         for order in self.orders()? {
@@ -295,7 +314,8 @@ impl<'a> Supervisor<'a> {
             false => None,
         };
         let measuring = self.measure_again(now).into_iter().chain(self.measure_load_again());
-        let measuring = measuring.chain(self.daemons.turn(now));
+        let changed = self.sources.as_ref().and_then(Sources::due);
+        let measuring = measuring.chain(self.daemons.turn(now)).chain(changed);
         let moments = measuring.chain(due).chain(templates).chain(leaving).chain(missing);
         let pauses = jobs.into_iter().chain(self.assistant_missing(now)).chain(logs).chain(manager);
         let pauses = pauses.chain(moments.map(|at| at.saturating_duration_since(now)));

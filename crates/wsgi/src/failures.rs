@@ -156,7 +156,7 @@ fn html_page(heading: &str, text: &str, request: &RequestHead) -> String {
          border:1px solid color-mix(in srgb,currentColor 25%,transparent);border-radius:.5rem}}\
          h1,p,pre{{white-space:pre-wrap;overflow-wrap:anywhere}}p{{opacity:.75}}</style>\n</head>\n<body>\n\
          <h1>{heading}</h1>\n<p>{method} {target}</p>\n<pre>{text}</pre>\n\
-         <p>Shown because debug is on, to clients on this machine only.</p>\n</body>\n</html>\n"
+         <p>Shown to clients on this machine only, because debug or reload is on.</p>\n</body>\n</html>\n"
     )
 }
 

@@ -124,6 +124,28 @@ rows! {
         details: "It is looked at once a second, and need not exist.",
         ..PROCESS
     },
+    RELOAD: bool = Opt {
+        name: "reload",
+        foreign_names: &["py_autoreload", "use_reloader", "autoreload", "reload_on_changes"],
+        kind: Kind::Flag,
+        default: "false",
+        help: "reload when a file of the application is saved, for development",
+        details: "Files of all modules that workers import are watched, whenever they import them, and folders beside them \
+                  that are called `templates` or `views`. The old workers serve until the new ones are ready, and continue \
+                  when the new code does not import. If the first import fails, clients on this machine see its traceback \
+                  until a save mends it. See [the guide](guide/processes.md).",
+        ..PROCESS
+    },
+    RELOAD_FILES: Vec<String> = Opt {
+        name: "reload_files",
+        foreign_names: &["reload_extra_file", "reload_extra_files", "reload_dir", "reload_dirs", "reload_include", "reload_paths", "extra_files"],
+        kind: Kind::List,
+        metavar: "PATH",
+        help: "file, folder or glob that reload watches, too (repeatable)",
+        details: "A folder is watched with everything below it. Globs are resolved when workers start; `**` stands for \
+                  any folders.",
+        ..PROCESS
+    },
     WORKER_TIMEOUT: Duration = Opt {
         name: "worker_timeout",
         foreign_names: &["timeout_worker_healthcheck"],

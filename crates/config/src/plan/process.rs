@@ -26,6 +26,8 @@ pub struct ProcessPlan {
     pub graceful_timeout: Duration,
     pub reload_mode: ReloadMode,
     pub touch_reload: Vec<PathBuf>,
+    pub reload: bool,
+    pub reload_files: Vec<PathBuf>,
     pub worker_timeout: Duration,
     pub worker_start_timeout: Duration,
     /// 0: any number.
@@ -120,6 +122,8 @@ impl ProcessPlan {
             graceful_timeout: read.get(options::GRACEFUL_TIMEOUT),
             reload_mode: read.get(options::RELOAD_MODE),
             touch_reload: read.get(options::TOUCH_RELOAD).iter().map(|path| read.absolute(path)).collect(),
+            reload: read.get(options::RELOAD),
+            reload_files: read.get(options::RELOAD_FILES).iter().map(|path| read.absolute(path)).collect(),
             worker_timeout: read.get(options::WORKER_TIMEOUT),
             worker_start_timeout: read.get(options::WORKER_START_TIMEOUT),
             max_requests: read.get(options::MAX_REQUESTS),

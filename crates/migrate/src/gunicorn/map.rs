@@ -152,8 +152,11 @@ fn application(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Res
         }
         "root_path" if entry.value.is_empty() => draft.needless(entry, "it is not set"),
         "sendfile" => draft.needless(entry, "files are always sent without a copy where that is possible"),
-        // `kill -HUP` and the like remain.
-        "reload_extra_files" => draft.missing(entry, "use touch_reload for single files"),
+        "reload" => draft.map(entry, "reload", json!(entry.is_on()))?,
+        "reload_extra_files" => {
+            let paths: Vec<_> = texts(&setting.value).iter().map(|path| draft.path(path)).collect();
+            draft.map(entry, "reload_files", json!(paths))?;
+        }
         name if name.starts_with("asgi_") => {
             draft.missing(entry, "it is for ASGI; anygate serves WSGI applications")
         }

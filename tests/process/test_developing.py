@@ -1,0 +1,211 @@
+"""--reload: what is saved is served."""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import APPS
+from load import Load
+
+APP = """
+import helper
+from package import inner
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/late":
+        import late
+        text = late.TEXT
+    elif environ["PATH_INFO"] == "/template":
+        text = open("templates/page.html").read()
+    else:
+        text = f"app {helper.TEXT} {inner.TEXT}"
+    start_response("200 OK", [])
+    return [text.encode()]
+"""
+
+GREENLETS = ["--concurrency", "gevent"]
+KINDS = [[], ["--preload"], GREENLETS, ["--preload", *GREENLETS], ["--workers", "2"], ["--reload-mode", "rolling"]]
+
+
+@pytest.fixture
+def site(tmp_path):
+    for name in ("package", "templates", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "helper.py").write_text("TEXT = 'helper'\n")
+    (tmp_path / "late.py").write_text("TEXT = 'late'\n")
+    (tmp_path / "package/__init__.py").touch()
+    (tmp_path / "package/inner.py").write_text("TEXT = 'inner'\n")
+    (tmp_path / "templates/page.html").write_text("page")
+    return tmp_path
+
+
+def save(path, text):
+    """Write a file as editors do: another one takes its place."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def wait_for(served, text, target="/"):
+    def is_served():
+        with contextlib.suppress(ConnectionError):
+            return served.get(target).text == text
+        return False
+
+    served.wait_until(is_served, text)
+
+
+def wait_for_old(served, count=1):
+    served.wait_until(lambda: len(served.workers()) == count, "the old workers to leave")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(kind) or "threads")
+class TestSaves:
+    def test_the_files_of_modules_are_watched(self, serve, site, kind):
+        served = serve("app:app", "--reload", *kind)
+        assert served.get().text == "app helper inner"
+        save(site / "app.py", APP.replace('f"app', 'f"APP'))
+        wait_for(served, "APP helper inner")
+        (site / "helper.py").write_text("TEXT = 'HELPER'\n")
+        wait_for(served, "APP HELPER inner")
+        save(site / "package/inner.py", "TEXT = 'INNER'\n")
+        wait_for(served, "APP HELPER INNER")
+        assert served.terminate() == 0
+
+    def test_modules_that_are_imported_later_are_watched_from_then_on(self, serve, site, kind):
+        served = serve("app:app", "--reload", *kind)
+        assert served.get("/late").text == "late"
+        save(site / "late.py", "TEXT = 'LATE'\n")
+        served.wait_for_log("late.py was changed")
+        wait_for(served, "LATE", "/late")
+
+    def test_an_import_that_fails_leaves_the_old_code_until_a_save_mends_it(self, serve, site, kind):
+        served = serve("app:app", "--reload", *kind)
+        save(site / "helper.py", "TEXT = 1 / 0\n")
+        served.wait_for_log("not reloaded, the old workers continue")
+        served.wait_for_log("ZeroDivisionError")
+        assert served.get().text == "app helper inner"
+        save(site / "helper.py", "TEXT = \n")
+        served.wait_for_log("not reloaded, the old workers continue", 2)
+        served.wait_for_log("SyntaxError")
+        save(site / "helper.py", "TEXT = 'mended'\n")
+        wait_for(served, "app mended inner")
+
+    def test_a_first_import_that_fails_is_shown_until_a_save_mends_it(self, serve, site, kind):
+        (site / "helper.py").write_text("TEXT = 1 / 0\n")
+        served = serve("app:app", "--reload", "--local-hosts", "test", *kind)
+        assert "ZeroDivisionError" in served.log()
+        shown = served.get()
+        assert shown.status == 500
+        assert "helper.py" in shown.text
+        assert "ZeroDivisionError" in shown.text
+        elsewhere = served.get(fields=[("X-Forwarded-For", "192.0.2.1")])
+        assert elsewhere.status == 500
+        assert "ZeroDivisionError" not in elsewhere.text
+        (site / "helper.py").write_text("TEXT = \n")
+        served.wait_until(lambda: "SyntaxError" in served.get().text, "the next failure")
+        save(site / "helper.py", "TEXT = 'mended'\n")
+        wait_for(served, "app mended inner")
+        save(site / "helper.py", "TEXT = 1 / 0\n")
+        served.wait_for_log("not reloaded, the old workers continue")
+        assert served.get().text == "app mended inner"
+
+
+def test_a_module_that_is_missing_mends_the_import_when_it_appears(serve, site):
+    (site / "helper.py").unlink()
+    served = serve("app:app", "--reload", "--local-hosts", "test")
+    assert "No module named 'helper'" in served.get().text
+    save(site / "helper.py", "TEXT = 'new'\n")
+    wait_for(served, "app new inner")
+
+
+def test_templates_are_watched_and_other_files_are_not(serve, site):
+    served = serve("app:app", "--reload")
+    before = served.workers()
+    (site / "data/notes").write_text("x")
+    (site / "unused.py").write_text("x = 1\n")
+    (site / "templates/.page.html.swp").write_text("x")
+    save(site / "templates/page.html", "PAGE")
+    served.wait_for_log("reloaded: ")
+    assert served.log().count("was changed") == 1
+    assert "page.html was changed" in served.log()
+    assert served.get("/template").text == "PAGE"
+    wait_for_old(served)
+    assert not set(before) & set(served.workers())
+
+
+def test_named_files_folders_and_globs_are_watched(serve, site):
+    (site / "texts").mkdir()
+    named = ["--reload-files", "data", "--reload-files", "texts/*.po", "--reload-files", "later.json"]
+    (site / "texts/de.po").write_text("x")
+    served = serve("app:app", "--reload", *named)
+    for count, name in enumerate(["data/new", "texts/de.po", "later.json"], 1):
+        (site / name).write_text("y")
+        served.wait_for_log(f"{name} was changed")
+        served.wait_for_log("reloaded: ", count)
+
+
+def test_the_file_behind_a_link_is_watched(serve, site):
+    (site / "real").mkdir()
+    (site / "helper.py").rename(site / "real/there.py")
+    (site / "helper.py").symlink_to("real/there.py")
+    served = serve("app:app", "--reload")
+    save(site / "real/there.py", "TEXT = 'there'\n")
+    wait_for(served, "app there inner")
+
+
+def test_saves_that_follow_each_other_are_one_reload(serve, site):
+    served = serve("app:app", "--reload", "--workers", "2")
+    for name in ("helper.py", "package/inner.py", "app.py"):
+        save(site / name, (site / name).read_text())
+    served.wait_for_log("reloaded: ")
+    served.send_signal(signal.SIGHUP)
+    served.wait_for_log("reloaded: ", 2)
+    assert served.log().count("was changed") == 1
+
+
+def test_no_request_fails_while_files_are_saved(serve, site):
+    served = serve("app:app", "--reload", "--workers", "2")
+    with Load(served) as load:
+        for version in range(8):
+            save(site / "helper.py", f"TEXT = {version}\n")
+            served.wait_for_log("reloaded: ", version + 1)
+            load.wait_for(20, f"app {version} inner")
+    assert load.failures == []
+
+
+def descriptors(served):
+    return [os.readlink(path) for path in Path(f"/proc/{served.pid}/fd").iterdir()]
+
+
+def test_the_kernel_tells_the_supervisor_which_has_one_thread(serve, site):
+    served = serve("app:app", "--reload")
+    assert descriptors(served).count("anon_inode:inotify") == 1
+    assert len(list(Path(f"/proc/{served.pid}/task").iterdir())) == 1
+
+
+def test_without_it_nothing_is_watched(serve, site):
+    served = serve("app:app")
+    save(site / "helper.py", "TEXT = 'new'\n")
+    assert "anon_inode:inotify" not in descriptors(served)
+    assert served.get().text == "app helper inner"
+
+
+def test_an_application_that_cannot_be_imported_anew_is_refused(run, tmp_path):
+    script = tmp_path / "serve.py"
+    script.write_text("import anygate\nanygate.serve(lambda environ, start_response: [], port=0, reload=True)\n")
+    ended = run(script, command=[sys.executable])
+    assert "reload: workers import the application anew" in ended.stderr
+
+
+def test_the_contract_application_reloads(serve, tmp_path):
+    served = serve(APPS / "contract.py", "--reload", "--reload-files", tmp_path / "touched")
+    before = served.get("/pid").text
+    (tmp_path / "touched").touch()
+    served.wait_for_log("reloaded")
+    wait_for_old(served)
+    assert served.get("/pid").text != before
