@@ -2,13 +2,17 @@
 
 import contextlib
 import os
+import pty
+import select
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import APPS
+from conftest import ANYGATE, APPS
 from load import Load
+from waiting import stop, wait_until
+from wire import Connection
 
 APP = """
 import helper
@@ -160,8 +164,11 @@ def test_the_file_behind_a_link_is_watched(serve, site):
 
 def test_saves_that_follow_each_other_are_one_reload(serve, site):
     served = serve("app:app", "--reload", "--workers", "2")
+    # They come within a moment, however busy the machine is.
+    stop(served.pid)
     for name in ("helper.py", "package/inner.py", "app.py"):
         save(site / name, (site / name).read_text())
+    served.send_signal(signal.SIGCONT)
     served.wait_for_log("reloaded: ")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("reloaded: ", 2)
@@ -186,6 +193,59 @@ def test_the_kernel_tells_the_supervisor_which_has_one_thread(serve, site):
     served = serve("app:app", "--reload")
     assert descriptors(served).count("anon_inode:inotify") == 1
     assert len(list(Path(f"/proc/{served.pid}/task").iterdir())) == 1
+
+
+BREAKPOINT = """
+def app(environ, start_response):
+    answer = 41
+    breakpoint()
+    start_response("200 OK", [])
+    return [str(answer).encode()]
+"""
+
+
+class Terminal:
+    """The terminal of a program, as a user has it."""
+
+    def __init__(self, *command, folder):
+        self.pid, self.end = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.execv(command[0], [str(part) for part in command])
+        self.text = ""
+
+    def read(self):
+        while select.select([self.end], [], [], 0)[0]:
+            with contextlib.suppress(OSError):
+                self.text += os.read(self.end, 4096).decode()
+        return self.text
+
+    def wait_for(self, text, count=1):
+        wait_until(lambda: self.read().count(text) >= count, text, self.read)
+
+    def type(self, text):
+        os.write(self.end, text.encode())
+
+    def close(self):
+        os.kill(self.pid, signal.SIGTERM)
+        os.waitpid(self.pid, 0)
+        os.close(self.end)
+
+
+@pytest.mark.parametrize("kind", [[], ["--preload"], GREENLETS], ids=lambda kind: " ".join(kind) or "threads")
+def test_a_breakpoint_has_the_terminal_and_the_time_that_it_takes(site, kind):
+    (site / "app.py").write_text(BREAKPOINT)
+    command = [ANYGATE, "app:app", "--reload", "--bind", "unix:a.sock", "--request-timeout", "1ms", *kind]
+    with contextlib.closing(Terminal(*command, folder=site)) as terminal:
+        terminal.wait_for(" serves ")
+        with Connection(str(site / "a.sock")) as connection:
+            connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            terminal.wait_for("(Pdb)")
+            terminal.type("answer += 1\n")
+            terminal.wait_for("(Pdb)", 2)
+            terminal.type("continue\n")
+            answer = connection.answer()
+        assert (answer.status, answer.text) == (200, "42")
 
 
 def test_without_it_nothing_is_watched(serve, site):

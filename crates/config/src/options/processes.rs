@@ -133,7 +133,8 @@ rows! {
         details: "Files of all modules that workers import are watched, whenever they import them, and folders beside them \
                   that are called `templates` or `views`. The old workers serve until the new ones are ready, and continue \
                   when the new code does not import. If the first import fails, clients on this machine see its traceback \
-                  until a save mends it. See [the guide](guide/processes.md).",
+                  until a save mends it. `request_timeout` does not apply, so that `breakpoint()` can be used. See \
+                  [the guide](guide/processes.md).",
         ..PROCESS
     },
     RELOAD_FILES: Vec<String> = Opt {

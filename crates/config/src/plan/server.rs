@@ -132,7 +132,8 @@ impl ServerPlan {
             queue_auto: read.get(options::QUEUE_MAX) == QueueMax::Auto,
             call_limits: CallLimitsPlan {
                 slow_request: read.get(options::SLOW_REQUEST),
-                request_timeout: read.get(options::REQUEST_TIMEOUT),
+                // A developer at a breakpoint takes the time that it takes.
+                request_timeout: read.get(options::REQUEST_TIMEOUT).filter(|_| !read.get(options::RELOAD)),
             },
             connections_max: read.get(options::CONNECTIONS_MAX),
             timeouts: Timeouts {
