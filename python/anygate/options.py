@@ -237,7 +237,7 @@ class Options(PolicyOptions, total=False):
     redirect_https: Text | None
     """Plain HTTP port that redirects clients to HTTPS."""
 
-    workers: int | str | None
+    workers: int | Literal["auto"] | None
     """Number of worker processes, or auto."""
 
     workers_min: int | None
@@ -417,7 +417,7 @@ class Options(PolicyOptions, total=False):
     server_header: Text | None
     """Value of the Server field in responses; empty: no field."""
 
-    queue_max: int | str | None
+    queue_max: int | Literal["auto"] | None
     """Maximum number of requests per worker waiting for a thread or greenlet (503); 0: no limit."""
 
     connections_per_client_max: int | None

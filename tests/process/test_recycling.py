@@ -59,7 +59,7 @@ def test_no_request_fails_while_workers_are_replaced_under_load(serve, kind):
 
         served.wait_until(enough, "workers that were replaced") if not SECONDS else soak(enough)
     assert load.failures == []
-    assert len(set(load.answers)) > 3 * workers
+    assert len(set(load.answers)) >= 3 * workers
     # Never two at once.
     assert most <= workers + 1
     assert served.terminate() == 0

@@ -234,11 +234,13 @@ class TestWhatGoesWrong:
     def test_logs_are_as_the_new_settings_say(self, serve, site, preload):
         (site / "anygate.toml").write_text("access_log = 'one.log'\n")
         served = serve("app:app", *preload)
+        (before,) = served.workers()
         served.get("/first")
         new = ["access_log = 'two.log'", "access_log_format = 'asked %(U)s'", "log_level = 'debug'"]
         (site / "anygate.toml").write_text("\n".join([*new, "error_log_format = 'json'", ""]))
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("reloaded: 1 new workers are serving")
+        served.wait_until(lambda: before not in served.workers(), "the end of the old worker")
         assert "changed, but needs a restart: error_log_format\n" in served.log()
         with served.connect() as connection:
             # What a debug message tells of.

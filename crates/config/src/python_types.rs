@@ -57,7 +57,8 @@ fn write(text: &mut String, option: &Opt) {
         Kind::Choice(words) => choice(words),
         Kind::List => "Texts | None".to_owned(),
         Kind::Integer { .. } => "int | None".to_owned(),
-        Kind::AutoInteger { .. } | Kind::AutoSize { .. } | Kind::Size { .. } => "int | str | None".to_owned(),
+        Kind::AutoInteger { .. } => "int | Literal[\"auto\"] | None".to_owned(),
+        Kind::AutoSize { .. } | Kind::Size { .. } => "int | str | None".to_owned(),
         Kind::Duration | Kind::TimeLimit => "float | str | None".to_owned(),
         Kind::Mode => "str | None".to_owned(),
     };

@@ -75,7 +75,8 @@ impl WebSocket {
         let environ = this.environ.lock().take();
         drop(environ);
         py.import("anygate.websocket")?.call_method0("withdraw")?;
-        this.close_refused();
+        // It may be accepted at this moment, by a thread that needs the interpreter no more.
+        py.detach(|| this.close_refused());
         match result {
             Err(error) if this.is_end(py, &error) => Ok(()),
             result => result,
@@ -131,6 +132,7 @@ impl WebSocket {
 
     /// The application responds as if it had not been accepted: its client is told why it is closed.
     fn close_refused(&self) {
+        let _one_at_a_time = self.accepting.lock();
         let (Some(socket), true) = (self.socket.get(), self.unasked.load(Ordering::Relaxed)) else { return };
         let head = self.call().head();
         let Some(head) = head.as_ref().filter(|head| head.status() >= 400) else { return };

@@ -106,7 +106,7 @@ fn job(table: &Table, place: usize, folder: &Path, chdir: Option<&Path>) -> Resu
         (Some(words), None) => CronTask::Command(words),
         (None, None) => return Err(table.wrong("needs a command or a function".to_owned())),
         (Some(_), Some(_)) => {
-            return Err(table.wrong("has a command and a function; one is to run".to_owned()));
+            return Err(table.wrong("has both a command and a function; a job is one of them".to_owned()));
         }
     };
     let overlap = match table.text("overlap")? {

@@ -21,7 +21,7 @@ impl<'a> TableReader<'a> {
     ) -> Result<TableReader<'a>, Wrong> {
         let name = table.values.get("name").and_then(|name| name.as_str()).unwrap_or_default();
         let called = match name {
-            "" => format!("the {}. [[{kind}]]", place + 1),
+            "" => format!("[[{kind}]] number {}", place + 1),
             name => format!("{kind} {name:?}"),
         };
         let read = TableReader { table, called };
