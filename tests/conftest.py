@@ -124,12 +124,8 @@ class Served:
             return connection.ask(method, target, fields, body)
 
     def workers(self):
-        """The processes below the supervisor, without the template that forks them with ``--preload``.
-
-        One that is still called as the supervisor is has just been forked, and may become a template.
-        """
-        before = name(self.pid)
-        return sorted(pid for pid in children(self.pid) if name(pid) != before and not name(pid).endswith("-template"))
+        """The processes below the supervisor, without the template that forks them with ``--preload``."""
+        return sorted(pid for pid in children(self.pid) if not name(pid).endswith("-template"))
 
     def send_signal(self, number):
         os.kill(self.pid, number)
