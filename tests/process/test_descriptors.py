@@ -19,12 +19,15 @@ def application(environ, start_response):
         [file.close() for file in files]
     if environ["PATH_INFO"] == "/large":
         start_response("200 OK", [("Content-Length", str(20 << 20))])
-        return (b"x" * (1 << 20) for _ in range(20))
+        # Larger blocks would wait in memory as they are.
+        return (b"x" * (1 << 15) for _ in range(20 << 5))
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [str(len(body)).encode()]
 """
 CONCURRENCIES = {"threads": (), "gevent": ("--concurrency", "gevent")}
+#: Request bodies go to temporary files.
+SPOOLING = ("--bodies-memory-max-bytes", "64K")
 EACH_CONCURRENCY = pytest.mark.parametrize("concurrency", CONCURRENCIES.values(), ids=CONCURRENCIES)
 
 
@@ -65,7 +68,7 @@ def exchange_large_bodies(served):
 def test_bodies_are_whole_where_the_folder_for_temporary_files_is_missing(serve, tmp_path, concurrency):
     (tmp_path / "app.py").write_text(APP)
     missing = tmp_path / "missing"
-    served = serve("app.py", *concurrency, environment={"TMPDIR": str(missing)})
+    served = serve("app.py", *concurrency, *SPOOLING, environment={"TMPDIR": str(missing)})
     assert f"temporary files cannot be made in {missing} (TMPDIR)" in served.log()
     exchange_large_bodies(served)
 
@@ -74,6 +77,6 @@ def test_bodies_are_whole_where_the_folder_for_temporary_files_is_missing(serve,
 def test_bodies_are_whole_where_temporary_files_cannot_grow(launch, tmp_path, concurrency):
     (tmp_path / "app.py").write_text(APP)
     limited = ["sh", "-c", f'ulimit -f 256; exec "{ANYGATE}" "$@"', "sh"]
-    served = launch("app.py", "--port", "0", *concurrency, command=limited).wait_ready()
+    served = launch("app.py", "--port", "0", *concurrency, *SPOOLING, command=limited).wait_ready()
     exchange_large_bodies(served)
     assert "cannot write a temporary file" in served.log()

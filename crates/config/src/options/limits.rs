@@ -82,7 +82,7 @@ rows! {
         default: "64M",
         metavar: "SIZE",
         help: "memory of each worker that buffers request bodies; others go to files",
-        details: "It counts the bytes of all bodies that were received. A body that does not fit any more goes to a temporary file.",
+        details: "It counts the buffers of all bodies, which are up to four times as large as what has come. A body that does not fit any more goes to a temporary file.",
         ..LIMIT
     },
     RESPONSE_MEMORY_MAX_BYTES: usize = Opt {

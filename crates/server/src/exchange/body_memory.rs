@@ -19,10 +19,11 @@ pub(super) const UNSPOOLED_BYTES_MAX: usize = 64 << 20;
 /// What the bodies of a worker have in memory.
 #[derive(Debug)]
 pub(crate) struct BodyMemory {
-    /// Bytes that were received and not dropped.
+    /// Bytes of the buffers that bodies have.
     bytes: AtomicUsize,
     bytes_max: usize,
     spare: Mutex<Spare>,
+    spare_max: usize,
 }
 
 /// Buffers that wait for their next use.
@@ -35,17 +36,25 @@ struct Spare {
 impl BodyMemory {
     /// Memory for so many bytes of bodies; what exceeds them goes to files.
     pub(crate) fn new(bytes_max: usize) -> BodyMemory {
-        BodyMemory { bytes: AtomicUsize::new(0), bytes_max, spare: Mutex::default() }
+        let spare_max = SPARE_BYTES_MAX.min(bytes_max / 4);
+        BodyMemory { bytes: AtomicUsize::new(0), bytes_max, spare: Mutex::default(), spare_max }
     }
 
-    /// Counts more bytes, unless all together would be more than `max`.
-    fn count(&self, bytes: usize, max: usize) -> bool {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= max;
-        if !fits {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Counts `wanted` more bytes, or as many as are left of `max`, at least `least`. Returns how many.
+    fn count(&self, least: usize, wanted: usize, max: usize) -> Option<usize> {
+        let mut before = self.bytes.load(Ordering::Relaxed);
+        loop {
+            let left = max.saturating_sub(before);
+            if left < least {
+                return None;
+            }
+            let counted = wanted.min(left);
+            let after = before + counted;
+            match self.bytes.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(counted),
+                Err(now) => before = now,
+            }
         }
-        fits
     }
 
     /// A spare buffer of at least `least` bytes, and not of many more.
@@ -66,7 +75,7 @@ impl BodyMemory {
             return;
         }
         let mut spare = self.spare.lock();
-        if spare.bytes.saturating_add(buffer.len()) <= SPARE_BYTES_MAX {
+        if spare.bytes.saturating_add(buffer.len()) <= self.spare_max {
             spare.bytes += buffer.len();
             spare.buffers.push(buffer);
         }
@@ -76,16 +85,14 @@ impl BodyMemory {
 /// Bytes of one body in memory.
 pub(super) struct BodyBuffer {
     memory: Arc<BodyMemory>,
-    /// Those that were received, and room for more.
+    /// Those that were received, and room for more: all of it is counted as the worker's.
     bytes: Vec<u8>,
     filled: usize,
-    /// Bytes of it that are counted as the worker's.
-    counted: usize,
 }
 
 impl BodyBuffer {
     pub(super) fn new(memory: Arc<BodyMemory>) -> BodyBuffer {
-        BodyBuffer { memory, bytes: Vec::new(), filled: 0, counted: 0 }
+        BodyBuffer { memory, bytes: Vec::new(), filled: 0 }
     }
 
     /// One for no bytes, of the same worker.
@@ -100,53 +107,42 @@ impl BodyBuffer {
 
     /// Takes bytes, if the bodies of the worker may have more of them. `announced`: the length of the whole body.
     pub(super) fn push(&mut self, bytes: &[u8], announced: Option<u64>) -> bool {
-        let counted = self.memory.count(bytes.len(), self.memory.bytes_max);
-        if counted {
-            self.counted += bytes.len();
-            self.append(bytes, announced);
+        let grown = self.grow(bytes.len(), announced, self.memory.bytes_max);
+        if grown {
+            self.append(bytes);
         }
-        counted
+        grown
     }
 
     /// Takes bytes for which there is no file.
     ///
     /// Errors: other bodies need the memory.
     pub(super) fn push_unspooled(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.memory.count(bytes.len(), self.memory.bytes_max.max(UNSPOOLED_BYTES_MAX)) {
+        if !self.grow(bytes.len(), None, self.memory.bytes_max.max(UNSPOOLED_BYTES_MAX)) {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 "no temporary file takes it, and other bodies need the memory",
             ));
         }
-        self.counted += bytes.len();
-        self.append(bytes, None);
+        self.append(bytes);
         Ok(())
     }
 
-    /// Room for at most `most` bytes, which are counted until [`received`](Self::received) says how many have come.
+    /// Room for at most `most` bytes, until [`received`](Self::received) says how many have come.
     pub(super) fn room(&mut self, most: usize, announced: Option<u64>) -> Option<&mut [u8]> {
-        if self.filled == self.bytes.len() {
-            self.grow(1, announced);
-        }
-        let room = most.min(self.bytes.len() - self.filled);
-        if !self.memory.count(room, self.memory.bytes_max) {
+        if !self.grow(1, announced, self.memory.bytes_max) {
             return None;
         }
-        self.counted += room;
+        let room = most.min(self.bytes.len() - self.filled);
         self.bytes.get_mut(self.filled..self.filled + room)
     }
 
     /// So many bytes were received into the room.
     pub(super) fn received(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.bytes.len());
-        self.memory.bytes.fetch_sub(self.counted - self.filled, Ordering::Relaxed);
-        self.counted = self.filled;
     }
 
-    fn append(&mut self, bytes: &[u8], announced: Option<u64>) {
-        if self.bytes.len() - self.filled < bytes.len() {
-            self.grow(bytes.len(), announced);
-        }
+    fn append(&mut self, bytes: &[u8]) {
         let end = self.filled + bytes.len();
         if let Some(room) = self.bytes.get_mut(self.filled..end) {
             room.copy_from_slice(bytes);
@@ -154,31 +150,50 @@ impl BodyBuffer {
         }
     }
 
-    /// Makes room for `more` bytes, and for all that was announced, as far as what has come vouches for it.
-    fn grow(&mut self, more: usize, announced: Option<u64>) {
+    /// Makes room for `more` bytes, and for all that was announced, as far as what has come vouches for it and all bodies
+    /// together have no more than `max`. Returns whether there is room for `more`.
+    fn grow(&mut self, more: usize, announced: Option<u64>, max: usize) -> bool {
         let least = self.filled.saturating_add(more);
+        let before = self.bytes.len();
+        if least <= before {
+            return true;
+        }
         let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         // A buffer that is there costs nothing more.
-        if let Some(mut buffer) = announced.and_then(|length| self.memory.spare(length.max(least))) {
-            if let (Some(begin), filled) = (buffer.get_mut(..self.filled), self.bytes()) {
-                begin.copy_from_slice(filled);
+        if let Some(buffer) = announced.and_then(|length| self.memory.spare(length.max(least))) {
+            let grown = buffer.len() - before;
+            if self.memory.count(grown, grown, max).is_some() {
+                self.replace(buffer);
+                return true;
             }
-            self.memory.give_back(std::mem::replace(&mut self.bytes, buffer));
-            return;
+            self.memory.give_back(buffer);
         }
         let vouched = least.saturating_mul(if announced.is_some() { 4 } else { 2 }).max(FIRST_BYTES);
         let wanted = announced.map_or(vouched, |length| length.min(vouched)).max(least);
+        let Some(grown) = self.memory.count(least - before, wanted - before, max) else { return false };
         match self.bytes.is_empty() {
             // The system has pages of zeros, which cost nothing before they are used.
-            true => self.bytes = vec![0; wanted],
-            false => self.bytes.resize(wanted, 0),
+            true => self.bytes = vec![0; grown],
+            false => {
+                self.bytes.reserve_exact(grown);
+                self.bytes.resize(before + grown, 0);
+            }
         }
+        true
+    }
+
+    /// Goes on in a larger buffer.
+    fn replace(&mut self, mut buffer: Vec<u8>) {
+        if let (Some(begin), filled) = (buffer.get_mut(..self.filled), self.bytes()) {
+            begin.copy_from_slice(filled);
+        }
+        self.memory.give_back(std::mem::replace(&mut self.bytes, buffer));
     }
 }
 
 impl Drop for BodyBuffer {
     fn drop(&mut self) {
-        self.memory.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+        self.memory.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
         self.memory.give_back(std::mem::take(&mut self.bytes));
     }
 }
@@ -198,8 +213,7 @@ mod tests {
         room.fill(b'b');
         buffer.received(FIRST_BYTES - 1);
         assert!(buffer.room(1 << 20, Some(1 << 30)).unwrap().len() <= 4 * FIRST_BYTES);
-        buffer.received(0);
-        assert_eq!(memory.bytes.load(Ordering::Relaxed), FIRST_BYTES);
+        assert_eq!(memory.bytes.load(Ordering::Relaxed), buffer.bytes.len());
     }
 
     #[test]
@@ -207,10 +221,9 @@ mod tests {
         let memory = Arc::new(BodyMemory::new(10));
         let (mut first, mut second) =
             (BodyBuffer::new(Arc::clone(&memory)), BodyBuffer::new(Arc::clone(&memory)));
-        assert!(first.push(b"123456", None));
+        assert!(first.push(b"123456", Some(6)));
         assert!(!second.push(b"12345", None));
-        assert!(second.room(5, None).is_none());
-        assert_eq!(second.room(4, None).map(|room| room.len()), Some(4));
+        assert_eq!(second.room(5, Some(1)).map(|room| room.len()), Some(1));
         second.received(1);
         assert!(first.push(b"789", None));
         assert!(!first.push(b"0", None));
