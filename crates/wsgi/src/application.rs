@@ -4,6 +4,7 @@ use std::io;
 
 use anygate_lock::Mutex;
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -85,7 +86,7 @@ impl WsgiApplication {
         }
         let websocket = WebSocket::new(start_response, &environ)?;
         py.import("anygate.websocket")?
-            .call_method1("offer", (&environ, &websocket, self.websocket_accept_after))?;
+            .call_method1(intern!(py, "offer"), (&environ, &websocket, self.websocket_accept_after))?;
         Ok((environ, Some(websocket)))
     }
 
@@ -120,7 +121,7 @@ impl WsgiApplication {
         iterable: &Bound<'_, PyAny>,
         failed: Option<&PyErr>,
     ) {
-        let closed = iterable.getattr_opt("close").and_then(|close| {
+        let closed = iterable.getattr_opt(intern!(iterable.py(), "close")).and_then(|close| {
             let Some(close) = close else { return Ok(()) };
             call.before_close(iterable);
             match failed {

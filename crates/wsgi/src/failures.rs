@@ -69,7 +69,7 @@ impl Failures {
         let (py, Some(on_error)) = (environ.py(), &self.on_error) else { return };
         let tell = || -> PyResult<()> {
             let error = error.clone_ref(py).into_value(py);
-            py.import("anygate.failures")?.call_method1("tell", (error, on_error, environ))?;
+            py.import("anygate.failures")?.call_method1(intern!(py, "tell"), (error, on_error, environ))?;
             Ok(())
         };
         // Of one that took too long there is nothing more to say.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
@@ -37,7 +38,7 @@ impl FileWrapper {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let block = self.filelike.bind(py).call_method1("read", (self.block_bytes,))?;
+        let block = self.filelike.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
         Ok(block.is_truthy()?.then_some(block))
     }
 
@@ -45,23 +46,23 @@ impl FileWrapper {
     /// section 14.2): without that they read all that is before the part.
     fn seekable(&self, py: Python<'_>) -> PyResult<bool> {
         let filelike = self.filelike.bind(py);
-        match filelike.getattr_opt("seekable")? {
+        match filelike.getattr_opt(intern!(py, "seekable"))? {
             Some(seekable) => seekable.call0()?.is_truthy(),
-            None => filelike.hasattr("seek"),
+            None => filelike.hasattr(intern!(py, "seek")),
         }
     }
 
     #[pyo3(signature = (*arguments))]
     fn seek<'py>(&self, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        self.filelike.bind(arguments.py()).call_method1("seek", arguments)
+        self.filelike.bind(arguments.py()).call_method1(intern!(arguments.py(), "seek"), arguments)
     }
 
     fn tell<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.filelike.bind(py).call_method0("tell")
+        self.filelike.bind(py).call_method0(intern!(py, "tell"))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.filelike.bind(py).getattr_opt("close")? {
+        match self.filelike.bind(py).getattr_opt(intern!(py, "close"))? {
             Some(close) => close.call0().map(|_| ()),
             None => Ok(()),
         }
@@ -100,20 +101,22 @@ impl FileWrapper {
         let [file_io, reader, random, temporary] = raw_classes(py)?;
         let mut filelike = self.filelike.bind(py).clone();
         if filelike.is_exact_instance(temporary.bind(py)) {
-            filelike = filelike.getattr("file")?;
+            filelike = filelike.getattr(intern!(py, "file"))?;
         }
         let buffered =
             filelike.is_exact_instance(reader.bind(py)) || filelike.is_exact_instance(random.bind(py));
-        let raw = if buffered { filelike.getattr("raw")? } else { filelike.clone() };
+        let raw = if buffered { filelike.getattr(intern!(py, "raw"))? } else { filelike.clone() };
         if !raw.is_exact_instance(file_io.bind(py)) {
             return Ok(None);
         }
-        let Some(file) = ffi::duplicate(raw.call_method0("fileno")?.extract()?) else { return Ok(None) };
+        let Some(file) = ffi::duplicate(raw.call_method0(intern!(py, "fileno"))?.extract()?) else {
+            return Ok(None);
+        };
         let Ok(metadata) = file.metadata() else { return Ok(None) };
         if !metadata.is_file() {
             return Ok(None);
         }
-        let offset: u64 = filelike.call_method0("tell")?.extract()?;
+        let offset: u64 = filelike.call_method0(intern!(py, "tell"))?.extract()?;
         Ok(Some(FileRest { file, offset, length: metadata.len().saturating_sub(offset) }))
     }
 }

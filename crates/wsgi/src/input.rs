@@ -163,7 +163,7 @@ impl InputStream {
     /// Fills a buffer, as far as the body goes; returns how many bytes that are.
     fn readinto(&self, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = buffer.py();
-        let view = PyMemoryView::from(buffer)?.call_method1("cast", ("B",))?;
+        let view = PyMemoryView::from(buffer)?.call_method1(intern!(py, "cast"), ("B",))?;
         let bytes = self.read(py, Some(isize::try_from(view.len()?)?))?;
         let count = bytes.as_bytes().len();
         view.set_item(PySlice::new(py, 0, isize::try_from(count)?, 1), bytes)?;

@@ -3,6 +3,7 @@
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::ResponseHead;
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
@@ -62,7 +63,7 @@ pub(crate) fn begin(
 fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let (_class, value, traceback): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
         exc_info.cast::<PyTuple>()?.extract()?;
-    let value = value.call_method1("with_traceback", (traceback,))?;
+    let value = value.call_method1(intern!(exc_info.py(), "with_traceback"), (traceback,))?;
     Ok(PyErr::from_value(value))
 }
 

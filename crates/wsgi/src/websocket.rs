@@ -13,6 +13,7 @@ use anygate_proto::application::{Received, SendError, Socket};
 use anygate_proto::head::ResponseHead;
 use anygate_proto::websocket::{Kind, code};
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyStopIteration, PyTimeoutError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -74,7 +75,7 @@ impl WebSocket {
         let (py, this) = (slf.py(), slf.get());
         let environ = this.environ.lock().take();
         drop(environ);
-        py.import("anygate.websocket")?.call_method0("withdraw")?;
+        py.import("anygate.websocket")?.call_method0(intern!(py, "withdraw"))?;
         // It may be accepted at this moment, by a thread that needs the interpreter no more.
         py.detach(|| this.close_refused());
         match result {
@@ -303,8 +304,8 @@ impl WebSocket {
             Err(_) => message
                 .py()
                 .import("builtins")?
-                .call_method1("memoryview", (message,))?
-                .call_method0("tobytes")?
+                .call_method1(intern!(message.py(), "memoryview"), (message,))?
+                .call_method0(intern!(message.py(), "tobytes"))?
                 .cast_into::<PyBytes>()?,
         };
         with(bytes.as_bytes())

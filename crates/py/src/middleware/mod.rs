@@ -29,6 +29,7 @@ use anygate_proto::local_host::LocalHosts;
 use anygate_server::{Call, error_response};
 use anygate_wsgi::{FileWrapper, HIDDEN_CLIENT, Lender, Steps};
 use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
@@ -191,7 +192,8 @@ impl Site {
             return Ok(Arc::clone(site));
         }
         let py = environ.py();
-        let greenlets: bool = py.import("anygate.middleware")?.call_method0("has_greenlets")?.extract()?;
+        let greenlets: bool =
+            py.import("anygate.middleware")?.call_method0(intern!(py, "has_greenlets"))?.extract()?;
         let threads =
             environ.get_item("wsgi.multithread")?.is_some_and(|many| many.is_truthy().unwrap_or(false));
         let mut made = lock(&self.made);
@@ -259,7 +261,10 @@ fn ignore(py: Python<'_>, file: &Settings, keywords: &Settings) -> PyResult<()> 
 /// Lets the application read no more of a body of unknown length.
 fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
     let Some(input) = environ.get_item("wsgi.input")? else { return Ok(()) };
-    let limited = environ.py().import("anygate.middleware")?.call_method1("LimitedInput", (input, max))?;
+    let limited = environ
+        .py()
+        .import("anygate.middleware")?
+        .call_method1(intern!(environ.py(), "LimitedInput"), (input, max))?;
     environ.set_item("wsgi.input", limited)
 }
 

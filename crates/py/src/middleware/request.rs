@@ -7,6 +7,7 @@ use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Decoded, Mount};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_wsgi::ffi::{latin1, latin1_bytes};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
@@ -103,7 +104,7 @@ pub(super) fn tell_fields(
 ) -> PyResult<()> {
     let py = environ.py();
     for (name, _) in before.fields().filter(|(name, _)| value(head, name).is_none()) {
-        environ.call_method1("pop", (key(py, name)?, py.None()))?;
+        environ.call_method1(intern!(py, "pop"), (key(py, name)?, py.None()))?;
     }
     for (name, new) in head.fields().filter(|(name, new)| value(before, name) != Some(*new)) {
         environ.set_item(key(py, name)?, latin1(py, new)?)?;
@@ -126,7 +127,7 @@ pub(super) fn tell_ends(
     let py = environ.py();
     environ.set_item("REMOTE_ADDR", endpoints.remote_addr.as_str())?;
     if endpoints.remote_port.is_empty() {
-        environ.call_method1("pop", ("REMOTE_PORT", py.None()))?;
+        environ.call_method1(intern!(py, "pop"), ("REMOTE_PORT", py.None()))?;
     } else {
         environ.set_item("REMOTE_PORT", endpoints.remote_port.as_str())?;
     }
