@@ -384,7 +384,8 @@ def test_a_client_that_takes_nothing_holds_nobody(serve):
         assert client.ask("HEAD", "/large?100").status == 200
         assert client.ask("GET", "/no_content").status == 204
         assert other.ask("GET", "/pid").status == 200
-        assert rss(worker) - before < 60 * MB
+        # 64 MiB of large bytes wait as the application gave them, and the allocator keeps what one more response had.
+        assert rss(worker) - before < 64 * 1024 * 1024 + 30 * MB + 10 * MB
         # Then it takes all of one after all.
         for stream in stuck[1:]:
             client.reset(stream)

@@ -26,7 +26,9 @@ def served(request, tmp_path_factory, pair):
     """One server that speaks everything."""
     schemes = ["http", "https", "scgi", "uwsgi", "fastcgi"]
     binds = [part for scheme in schemes for part in ("--bind", f"{scheme}://127.0.0.1:0")]
-    arguments = [APP, *binds, "-c", pair[0], "-k", pair[1], *KINDS[request.param]]
+    # On a busy machine it may take long until all clients wait.
+    patient = ("--write-timeout", "10m")
+    arguments = [APP, *binds, "-c", pair[0], "-k", pair[1], *patient, *KINDS[request.param]]
     served = Served(arguments, tmp_path_factory.mktemp("served"))
     try:
         yield served.wait_ready()
