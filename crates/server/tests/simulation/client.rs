@@ -28,6 +28,8 @@ pub(crate) struct Client {
     received: Vec<u8>,
     /// Responses to its requests.
     pub(crate) responses: usize,
+    /// When each of them was whole.
+    pub(crate) received_at: Vec<Instant>,
     /// A response to what was no whole request.
     pub(crate) refusals: usize,
 }
@@ -58,6 +60,7 @@ impl Client {
             ended_at: None,
             received: Vec::new(),
             responses: 0,
+            received_at: Vec::new(),
             refusals: 0,
         }
     }
@@ -238,6 +241,7 @@ impl Client {
             return wrong(&format!("its body is wrong, {} bytes", body.len()));
         } else {
             self.responses += 1;
+            self.received_at.push(Instant::now());
         }
         self.received.drain(..end + 4 + length);
         Ok(true)

@@ -20,17 +20,7 @@ struct Book {
     waiting: BTreeMap<Id, Option<Box<dyn FnOnce() + Send>>>,
     /// When each call has begun.
     begun: BTreeMap<Id, Instant>,
-    /// The number of calls in progress at each change.
-    in_progress: Vec<(Instant, usize)>,
     problems: Vec<String>,
-}
-
-impl Book {
-    fn set(&mut self, id: Id, state: CallState) {
-        self.calls.insert(id, state);
-        let count = self.calls.values().filter(|&&state| state == CallState::Begun).count();
-        self.in_progress.push((Instant::now(), count));
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +47,11 @@ impl Ledger {
             }
         }
         book.begun.insert(id, Instant::now());
-        book.set(id, CallState::Begun);
+        book.calls.insert(id, CallState::Begun);
     }
 
     pub(crate) fn end(&self, id: Id, state: CallState) {
-        self.book.lock().unwrap().set(id, state);
+        self.book.lock().unwrap().calls.insert(id, state);
     }
 
     pub(crate) fn problem(&self, text: String) {
@@ -81,16 +71,6 @@ impl Ledger {
     /// Returns when a call has begun, if it has.
     pub(crate) fn begun(&self, id: Id) -> Option<Instant> {
         self.book.lock().unwrap().begun.get(&id).copied()
-    }
-
-    /// Whether so many calls were in progress at some time from `from` to `until`.
-    pub(crate) fn was_full(&self, calls: usize, from: Instant, until: Instant) -> bool {
-        let book = self.book.lock().unwrap();
-        let ends = book.in_progress.iter().skip(1).map(|(at, _)| *at).chain([Instant::now()]);
-        book.in_progress
-            .iter()
-            .zip(ends)
-            .any(|((at, count), end)| *count >= calls && *at <= until && end >= from)
     }
 
     /// Waits until the gate of a call is open.

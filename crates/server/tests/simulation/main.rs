@@ -233,6 +233,12 @@ impl<'a> Simulation<'a> {
     fn may_have_lost_requests(&self, client: &Client) -> bool {
         let (Some(from), Some(until)) = (client.half_closed_at, client.ended_at) else { return false };
         let (Workers::Threads(calls) | Workers::Hub(calls)) = self.plan.workers;
+        let others = || self.clients.iter().filter(|other| other.number != client.number);
+        let occupied: Vec<_> = others().flat_map(|other| self.occupied(other)).collect();
+        let times = occupied.iter().map(|(start, _)| *start).filter(|at| (from..=until).contains(at));
+        let was_full = times
+            .chain([from])
+            .any(|at| occupied.iter().filter(|(start, end)| *start <= at && at <= *end).count() >= calls);
         let waits = |(number, index, sent): (usize, usize, Instant)| {
             sent + QUEUE_AGE <= until && self.ledger.begun((number, index)).is_none_or(|begun| begun >= from)
         };
@@ -240,7 +246,20 @@ impl<'a> Simulation<'a> {
             let sent = other.sent_at.iter().enumerate();
             sent.map(|(index, sent)| (other.number, index, *sent))
         });
-        self.ledger.was_full(calls, from - QUEUE_AGE, until) || sent.into_iter().any(waits)
+        was_full || sent.into_iter().any(waits)
+    }
+
+    /// The times in which requests of a client may have occupied a call each: from the call's beginning, or earlier when the
+    /// request was whole, until the response was whole. The worker's own view is somewhere between.
+    fn occupied(&self, client: &Client) -> Vec<(Instant, Instant)> {
+        let requests = 0..self.plan.clients[client.number].requests.len();
+        let occupied = |index| {
+            let begun = self.ledger.begun((client.number, index));
+            let start = client.sent_at.get(index).copied().into_iter().chain(begun).min()?;
+            let end = client.received_at.get(index).copied().or(client.ended_at);
+            Some((start, end.unwrap_or_else(Instant::now)))
+        };
+        requests.filter_map(occupied).collect()
     }
 
     fn check_client(&self, client: &Client) -> Result<(), String> {
