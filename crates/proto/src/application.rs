@@ -308,6 +308,11 @@ pub trait Response {
     /// It may when the server sends it soon even if the call goes on for long. Never waits.
     fn hold_back(&mut self) -> bool;
 
+    /// Whether what is [held back](Self::hold_back) is a whole response.
+    fn holds_end(&mut self) -> bool {
+        false
+    }
+
     /// Ends the message, which is whole, although the call goes on: its client need not wait for the rest of the call.
     fn conclude(&mut self) -> Result<(), SendError> {
         self.flush()

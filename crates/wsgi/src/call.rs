@@ -212,7 +212,10 @@ impl Call {
             return Ok(());
         }
         if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
-            self.gathers.store(!whole, Ordering::Relaxed);
+            // A response that one block makes whole is sent with others of this moment, even if `close()` takes long.
+            if !whole && self.response.with(|response| response.holds_end()) != Some(true) {
+                self.gathers.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
         self.flush(block.py())

@@ -442,6 +442,10 @@ impl Response for FilteredResponse<'_> {
         self.filter.hold_back(self.out)
     }
 
+    fn holds_end(&mut self) -> bool {
+        self.filter.passes_on() && self.out.holds_end()
+    }
+
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
         self.filter.send_file(self.request, file, offset, length, self.out)
     }

@@ -433,6 +433,10 @@ impl Response for ResponseWriter<'_> {
         held
     }
 
+    fn holds_end(&mut self) -> bool {
+        *self.held && self.is_complete()
+    }
+
     fn conclude(&mut self) -> Result<(), SendError> {
         if !self.started() {
             return Err(SendError::Order);

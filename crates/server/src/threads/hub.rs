@@ -518,6 +518,10 @@ impl Response for HubCall {
         self.answer(|answer| answer.hold_back()).unwrap_or(false)
     }
 
+    fn holds_end(&mut self) -> bool {
+        self.answer(|answer| answer.holds_end()).unwrap_or(false)
+    }
+
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
         self.answer(|answer| answer.send_file(file, offset, length)).unwrap_or(Err(SendError::Order))
     }
