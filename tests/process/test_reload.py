@@ -7,23 +7,13 @@ import signal
 import pytest
 from conftest import APPS, name
 from load import Load
+from versions import UNCACHED, first_version, write
 from waiting import let_pass
-
-
-def write(folder, version, extra=""):
-    (folder / "app.py").write_text(
-        f"{extra}\nfrom gates import wait_at\n"
-        "def app(environ, start_response):\n"
-        "    if environ['PATH_INFO'] == '/slow': wait_at(environ['QUERY_STRING'])\n"
-        f"    start_response('200 OK', [])\n    return [b'version {version}']\n"
-    )
 
 
 @pytest.fixture
 def site(tmp_path):
-    shutil.copy(APPS / "gates.py", tmp_path)
-    write(tmp_path, 1)
-    return tmp_path
+    return first_version(tmp_path)
 
 
 GREENLETS = ["--concurrency", "gevent"]
@@ -336,8 +326,6 @@ def test_workers_of_a_template_are_children_of_the_supervisor_and_are_replaced(s
 
 
 ROLLING = ["--reload-mode", "rolling"]
-#: A file of the same size in the same second is the same to the cache of byte code.
-UNCACHED = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @pytest.mark.parametrize("kind", [[], ["--preload"], GREENLETS, ["--preload", *GREENLETS]])

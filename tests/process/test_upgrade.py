@@ -2,15 +2,14 @@
 
 import os
 import re
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 from admin_address import Admin
-from conftest import APPS
 from load import Load
+from versions import UNCACHED, first_version, write
 from waiting import Gate
 
 KINDS = {
@@ -21,24 +20,11 @@ KINDS = {
 }
 EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 UPGRADES = 20 if os.environ.get("SOAK_SECONDS") else 3
-#: A file of the same size in the same second is the same to the cache of byte code.
-UNCACHED = {"PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def write(folder, version, extra=""):
-    (folder / "app.py").write_text(
-        f"{extra}\nfrom gates import wait_at\n"
-        "def app(environ, start_response):\n"
-        "    if environ['PATH_INFO'] == '/slow': wait_at(environ['QUERY_STRING'])\n"
-        f"    start_response('200 OK', [])\n    return [b'version {version}']\n"
-    )
 
 
 @pytest.fixture
 def site(tmp_path):
-    shutil.copy(APPS / "gates.py", tmp_path)
-    write(tmp_path, 1)
-    return tmp_path
+    return first_version(tmp_path)
 
 
 def upgrade(served, count=1):
