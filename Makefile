@@ -2,8 +2,10 @@
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
 # make bench   measure against other servers (bench/README.md); make instructions: count those of one request
 # make fuzz    fuzz each codec for minutes
-# make soak    simulate clients, then look for leaks, for SOAK_SECONDS each; roll out 20 times behind each front server
-# make docs    write docs/settings.md and the table of metrics anew; make format; make clean
+# make soak    simulate clients, then look for leaks, for SOAK_SECONDS each; roll out 20 times behind each front server; replace,
+#              reload and upgrade workers under load
+# make docs    write docs/settings.md and the table of metrics anew; make site: the documentation as a site, in target/site/site
+# make format; make clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,11 +15,14 @@ SOAK_SECONDS ?= 3600
 BENCH_ARGUMENTS ?=
 INSTRUCTIONS_ARGUMENTS ?=
 
-RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
+RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml -o -name '*.html' -o -name 'script.*')
 
-.PHONY: serve test packages lint rust-test python-test fuzz soak bench instructions docs format clean
+.PHONY: serve crates test packages lint rust-test python-test fuzz soak bench instructions docs site format clean
 
-serve: $(VENV)/quick
+# Crates are fetched while the environment is made.
+serve:
+	$(MAKE) --jobs 2 crates $(BIN)/maturin
+	$(MAKE) $(VENV)/quick
 	cd examples/demo && ../../$(BIN)/anygate app:application
 
 # Packages are fetched while the native module is built.
@@ -30,6 +35,9 @@ test:
 $(BIN)/maturin:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
+
+crates:
+	+cargo fetch --quiet --locked --target $$(rustc --print host-tuple)
 
 # The native module as users have it, built quickly, or with every assertion, for tests: one of them is installed.
 $(VENV)/installed: $(BIN)/maturin $(RUST)
@@ -63,6 +71,8 @@ lint: $(VENV)/checked $(VENV)/tools
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy --no-error-summary
+	$(BIN)/zizmor --offline --no-progress --quiet .github
+	$(BIN)/python scripts/site.py
 	$(BIN)/python -m mypy.stubtest --concise anygate._anygate
 
 # The bridge's unit tests start an interpreter inside the test program, which needs Python's shared library.
@@ -83,7 +93,7 @@ fuzz: $(BIN)/maturin
 soak: $(VENV)/checked $(VENV)/tools
 	SIMULATION_SECONDS=$(SOAK_SECONDS) cargo test --quiet --package anygate-server --test simulation -- --nocapture
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -n 2 tests/memory/test_leaks.py tests/gateway/test_roll_outs.py tests/cron/test_nodes.py \
-		tests/process/test_recycling.py tests/process/test_upgrade.py
+		tests/process/test_recycling.py tests/process/test_in_flight.py tests/process/test_scaling.py tests/process/test_developing.py
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py $(BENCH_ARGUMENTS)
@@ -98,6 +108,9 @@ docs:
 	mv docs/settings.md.new docs/settings.md
 	cargo run --quiet --package anygate-config --example python_types > python/anygate/options.py.new
 	mv python/anygate/options.py.new python/anygate/options.py
+
+site: $(VENV)/tools
+	$(BIN)/python scripts/site.py
 
 format: $(VENV)/tools
 	cargo fmt --all

@@ -1,4 +1,4 @@
-"""A certificate authority for tests: certificates of any names and times, and OCSP answers about them."""
+"""A certificate authority for tests: certificates of any names and times, and OCSP responses about them."""
 
 import datetime
 import ipaddress
@@ -92,7 +92,7 @@ class Authority:
             file.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
         return paths
 
-    def ocsp_answer(self):
+    def ocsp_response(self):
         """What an OCSP responder says about the last certificate, DER."""
         return (
             ocsp.OCSPResponseBuilder()

@@ -19,6 +19,10 @@ FLAGS = (
 )
 
 
+class Navigated(RuntimeError):
+    """The page that was asked has just made room for another one."""
+
+
 class Browser:
     """One page."""
 
@@ -55,17 +59,18 @@ class Browser:
         os.write(self.write, json.dumps(message).encode() + b"\0")
         until = time.monotonic() + PATIENCE
         while True:
-            answer = self._message(until)
-            if answer.get("id") == self.number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            self.events.append(answer)
+            response = self._message(until)
+            if response.get("id") == self.number:
+                if "error" in response:
+                    kind = Navigated if "navigated" in response["error"]["message"] else RuntimeError
+                    raise kind(f"{method}: {response['error']}")
+                return response["result"]
+            self.events.append(response)
 
     def _message(self, until):
         while b"\0" not in self.buffer:
             if not select.select([self.read], [], [], max(0, until - time.monotonic()))[0]:
-                raise TimeoutError("the browser does not answer")
+                raise TimeoutError("the browser does not respond")
             self.buffer += os.read(self.read, 1 << 20)
         text, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(text)
@@ -81,7 +86,13 @@ class Browser:
         return result["result"].get("value")
 
     def wait_for(self, script):
-        return wait_until(lambda: self.run(script), script, lambda: self.run("document.body.innerText"))
+        def value():
+            try:
+                return self.run(script)
+            except Navigated:
+                return False
+
+        return wait_until(value, script, lambda: self.run("document.body.innerText"))
 
     def size(self, width, height=900):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

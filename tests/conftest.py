@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,32 @@ import pytest
 from waiting import PATIENCE, Gate, wait_until
 from wire import Connection
 
+#: Tests that run web2py, by their names.
+WEB2PY = re.compile("web2py|originals/|<recycle>|crontab|test_file_locks", re.IGNORECASE)
+
+#: What a worker is called (crates/sys/src/title.rs).
+WORKER = re.compile(r"-w\d+$")
+
+#: Limits that a slow machine would meet in tests which are not about them. A test sets those that it is about.
+PATIENT = {
+    "BODY_RATE_MIN_BYTES": "0",
+    **dict.fromkeys(("HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEPALIVE_TIMEOUT", "WRITE_TIMEOUT", "QUEUE_TIMEOUT"), "1h"),
+    **dict.fromkeys(("GRACEFUL_TIMEOUT", "WORKER_TIMEOUT", "WORKER_START_TIMEOUT", "READY_CHECK_TIMEOUT"), "1h"),
+    **dict.fromkeys(("FORWARD_AUTH_TIMEOUT", "SHARED_TIMEOUT"), "1h"),
+    **dict.fromkeys(("WEBSOCKET_PING_INTERVAL", "WEBSOCKET_PING_TIMEOUT"), "1h"),
+}
+
 APPS = Path(__file__).parent / "apps"
 ANYGATE = Path(sys.executable).parent / "anygate"
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs web2py where there is none: its release on the package index needs Python 3.11 or older."""
+    if sys.version_info >= (3, 12):
+        skip = pytest.mark.skip(reason="web2py 2.26 does not run on this Python")
+        for item in items:
+            if WEB2PY.search(item.nodeid) or "web2py_site" in getattr(item, "fixturenames", ()):
+                item.add_marker(skip)
 
 
 def name(pid):
@@ -39,6 +64,17 @@ def children(parent):
     return found
 
 
+def patient(arguments, folder):
+    """The variables of `PATIENT` for anygate's own server, without those of options that its file sets."""
+    words = [str(argument) for argument in arguments]
+    files = [folder / word for word in words] + [folder / f"anygate.{kind}" for kind in ("toml", "yaml", "yml", "json")]
+    suffixes = (".toml", ".yaml", ".yml", ".json")
+    text = "\n".join(path.read_text() for path in files if path.suffix in suffixes and path.is_file())
+    if {"-s", "--server", "compare"} & set(words) or re.search(r"^\W*server\b", text, re.MULTILINE):
+        return {}
+    return {f"ANYGATE_{name}": value for name, value in PATIENT.items() if name.lower() not in text}
+
+
 class Served:
     """A running anygate."""
 
@@ -46,11 +82,12 @@ class Served:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
         self.errors = (logs or folder) / f"stderr-{time.monotonic_ns()}"
         self.output = self.errors.with_name(self.errors.name.replace("stderr", "stdout"))
+        patience = patient(arguments, folder) if ANYGATE in (command or [ANYGATE]) else {}
         with self.errors.open("wb") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [str(part) for part in (command or [ANYGATE])] + [str(argument) for argument in arguments],
                 cwd=folder,
-                env={**clean, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={**clean, **patience, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -123,9 +160,13 @@ class Served:
         with self.connect() as connection:
             return connection.ask(method, target, fields, body)
 
-    def workers(self):
-        """The processes below the supervisor, without the template that forks them with ``--preload``."""
+    def processes(self):
+        """The processes below the first one, without the template that forks workers with ``--preload``."""
         return sorted(pid for pid in children(self.pid) if not name(pid).endswith("-template"))
+
+    def workers(self):
+        """The workers. A process that has just been forked is none until it has its name."""
+        return sorted(pid for pid in children(self.pid) if WORKER.search(name(pid)))
 
     def send_signal(self, number):
         os.kill(self.pid, number)
@@ -144,7 +185,7 @@ class Served:
         if self.process.poll() is not None:
             return
         workers = []
-        for pid in self.workers():
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 workers.append(os.pidfd_open(pid))
         self.process.kill()
@@ -161,6 +202,19 @@ def gate():
     """A gate at which applications wait (tests/waiting.py)."""
     with Gate() as gate:
         yield gate
+
+
+@pytest.fixture
+def web2py_site(tmp_path):
+    """A web2py site without handler files, which any user may run."""
+    folder = tmp_path / "site"
+    shutil.copytree(Path(__file__).parent / "web2py" / "site", folder)
+    (folder / "wsgihandler.py").unlink()
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            # web2py makes its folders when it is first asked.
+            path.chmod(0o777)
+    return folder
 
 
 @pytest.fixture

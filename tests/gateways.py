@@ -105,8 +105,8 @@ def stdout(wire, number=1):
     return content, ended
 
 
-def cgi_answer(wire):
-    """Take a CGI answer apart: status, fields in lower case, body."""
+def cgi_response(wire):
+    """Take a CGI response apart: status, fields in lower case, body."""
     head, _, body = wire.partition(b"\r\n\r\n")
     first, *rest = head.decode("latin-1").split("\r\n")
     word = first.split(" ")

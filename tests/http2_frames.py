@@ -13,6 +13,7 @@ import h2.connection
 import h2.events
 import h2.settings
 import hpack
+from waiting import PATIENCE
 from wire import Response
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -22,7 +23,7 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, 
 FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, CONNECT_ERROR, ENHANCE_YOUR_CALM = range(6, 12)
 
 
-def plain(address, timeout=20):
+def plain(address, timeout=PATIENCE):
     """A socket."""
     if isinstance(address, str):
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -54,10 +55,10 @@ Goodbye = namedtuple("Goodbye", "last_stream error")
 class Reset(Exception):
     """The server gave a stream up; `code` says why."""
 
-    def __init__(self, code, answer):
+    def __init__(self, code, response):
         super().__init__(f"reset with {code}")
         self.code = code
-        self.answer = answer
+        self.response = response
 
 
 class Client:
@@ -73,7 +74,7 @@ class Client:
         self.state.initiate_connection()
         if settings:
             self.state.update_settings(settings)
-        self.answers = {}
+        self.responses = {}
         self.interim = defaultdict(list)
         self.ended = set()
         self.resets = {}
@@ -126,7 +127,7 @@ class Client:
             self.closed = True
             return False
         self.buffer += data
-        # The package takes a goodbye for the end, but streams in flight are still answered.
+        # The package takes a goodbye for the end, but streams in flight still get their responses.
         while len(self.buffer) >= 9 and len(self.buffer) >= 9 + (length := int.from_bytes(self.buffer[:3], "big")):
             one, self.buffer = self.buffer[: 9 + length], self.buffer[9 + length :]
             if one[3] == GOAWAY:
@@ -141,17 +142,17 @@ class Client:
     def handle(self, event):
         if isinstance(event, h2.events.ResponseReceived):
             fields = list(event.headers)
-            self.answers[event.stream_id] = Response(int(fields[0][1]), "", "HTTP/2", fields[1:], whole=False)
+            self.responses[event.stream_id] = Response(int(fields[0][1]), "", "HTTP/2", fields[1:], whole=False)
         elif isinstance(event, h2.events.InformationalResponseReceived):
             self.interim[event.stream_id].append(list(event.headers))
         elif isinstance(event, h2.events.DataReceived):
-            answer = self.answers[event.stream_id]
-            answer.chunks.append(event.data)
+            response = self.responses[event.stream_id]
+            response.chunks.append(event.data)
             if self.opens:
                 self.open(event.stream_id, event.flow_controlled_length)
         elif isinstance(event, h2.events.StreamEnded):
             self.ended.add(event.stream_id)
-            self.answers[event.stream_id].whole = True
+            self.responses[event.stream_id].whole = True
         elif isinstance(event, h2.events.StreamReset):
             self.resets[event.stream_id] = int(event.error_code)
 
@@ -160,28 +161,28 @@ class Client:
             self.state.acknowledge_received_data(count, stream)
 
     def wait(self, stream):
-        """The answer of a stream, when it is complete."""
+        """The response of a stream, when it is complete."""
         while stream not in self.ended:
             if stream in self.resets:
                 raise Reset(self.resets[stream], self.take(stream))
             if not self.pump():
-                raise ConnectionError(f"closed before the answer; {self.goaway}")
+                raise ConnectionError(f"closed before the response; {self.goaway}")
         return self.take(stream)
 
     def take(self, stream):
-        answer = self.answers.pop(stream, None)
-        if answer:
-            answer.body = b"".join(answer.chunks)
-        return answer
+        response = self.responses.pop(stream, None)
+        if response:
+            response.body = b"".join(response.chunks)
+        return response
 
     def wait_head(self, stream):
-        """The head of a stream's answer."""
-        while stream not in self.answers:
+        """The head of a stream's response."""
+        while stream not in self.responses:
             assert self.pump(), "closed before the head"
-        return self.answers[stream]
+        return self.responses[stream]
 
     def ask(self, method="GET", path="/pid", fields=(), body=None, **others):
-        """One request and its answer."""
+        """One request and its response."""
         if body is None:
             return self.wait(self.begin(method, path, fields, **others))
         stream = self.begin(method, path, fields, end=False, **others)
@@ -207,7 +208,7 @@ class Raw:
         self.buffer = b""
         if hello:
             self.send(PREFACE + frame(SETTINGS))
-            self.socket.settimeout(20)
+            self.socket.settimeout(PATIENCE)
 
     def __enter__(self):
         return self
@@ -262,8 +263,8 @@ class Raw:
 
     def verdict(self, stream):
         """How the server takes what was sent: ("stream", code), ("connection", code), ("closed", None) or
-        ("answer", stream)."""
-        until = time.monotonic() + 10
+        ("response", stream)."""
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             found = self.next()
             if found is None:
@@ -274,7 +275,7 @@ class Raw:
             if kind == RST_STREAM and number == stream:
                 return "stream", int.from_bytes(payload, "big")
             if kind == HEADERS and number == stream:
-                return "answer", number
+                return "response", number
         raise TimeoutError
 
 

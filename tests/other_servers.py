@@ -13,6 +13,7 @@ import gateways
 import pytest
 from anygate.adapters import SERVERS
 from conftest import ANYGATE, APPS, Served
+from waiting import PATIENCE
 from wire import Connection
 
 
@@ -24,9 +25,9 @@ class Http:
 
     def ask(self, method, target, fields=(), body=b""):
         with Connection(self.address) as connection:
-            answer = connection.ask(method, target, [("Connection", "close"), *fields], body)
-            cookies = [value for name, value in answer.fields if name.lower() == "set-cookie"]
-            return answer.status, cookies, answer.body
+            response = connection.ask(method, target, [("Connection", "close"), *fields], body)
+            cookies = [value for name, value in response.fields if name.lower() == "set-cookie"]
+            return response.status, cookies, response.body
 
 
 class Packed:
@@ -57,11 +58,11 @@ class Packed:
             variables.append((name if name == "CONTENT_TYPE" else f"HTTP_{name}", value))
         with Connection(self.address) as connection:
             connection.send(self.pack(variables, body))
-            answer = connection.rest()
+            response = connection.rest()
         if self.protocol == "fastcgi":
-            answer, _ = gateways.stdout(answer)
-        status, answered, body = gateways.cgi_answer(answer)
-        return status, answered.get("set-cookie", []), body
+            response, _ = gateways.stdout(response)
+        status, responded, body = gateways.cgi_response(response)
+        return status, responded.get("set-cookie", []), body
 
 
 #: Ports that were given away not long ago: still bound, so that nobody else is given them before a server listens.
@@ -99,17 +100,21 @@ def wait_for(served, ready):
             return ready()
         return False
 
-    return served.wait_until(look, f"an answer\n{served.stdout()}")
+    return served.wait_until(look, f"a response\n{served.stdout()}")
+
+
+#: What starts Apache as another user who can read everything: if root starts it, it changes to one who may not be able
+#: to read this Python.
+READING = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+WITHOUT_RIGHTS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *READING] if os.geteuid() == 0 else []
 
 
 @contextlib.contextmanager
 def process(command, folder, *, drop_rights=False, environment=None):
     """A server as a session of its own, so that nothing of it is left behind."""
     session = [sys.executable, "-c", "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"]
-    if drop_rights and os.geteuid() == 0:
-        # Apache changes its user if root starts it, and that user may not be able to read this Python.
-        reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        session = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reading, *session]
+    if drop_rights:
+        session = [*WITHOUT_RIGHTS, *session]
     served = Served(command[1:], folder, command=[*session, command[0]], environment=environment)
     try:
         yield served
@@ -119,7 +124,7 @@ def process(command, folder, *, drop_rights=False, environment=None):
 
 @contextlib.contextmanager
 def started(name, folder, *options, place=None, app=APPS / "six.py"):
-    """A server by name, on a free port or at `place`, when it answers."""
+    """A server by name, on a free port or at `place`, when it responds."""
     known = SERVERS[name]
     port = free_port()
     place = place or ["-i", "127.0.0.1", "-p", port]
@@ -146,11 +151,11 @@ def over_tls(port, trusted):
     """GET / over TLS; the body."""
     context = ssl.create_default_context(cafile=trusted)
     with (
-        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
     ):
         secure.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        answer = b""
+        response = b""
         while data := secure.recv(65536):
-            answer += data
-    return answer
+            response += data
+    return response

@@ -12,6 +12,30 @@ from http2_frames import Client, plain
 from wire import Connection, Response
 
 PROTOCOLS = ("http", "http2", "scgi", "uwsgi", "fastcgi")
+#: Paths that all lead to /admin or below it, however they are spelled.
+ADMIN_SPELLINGS = [
+    *(
+        "/admin",
+        "/admin/",
+        "/admin/users",
+        "/admin?x=1",
+        "//admin",
+        "/admin//users",
+        "/./admin",
+        "/.//./admin",
+        "/x/../admin",
+    ),
+    *(
+        "/%61dmin",
+        "/%2e/admin",
+        "/x/%2E%2e/admin",
+        "/admin%2Fusers",
+        "/%2Fadmin",
+        "/../admin",
+        "/admin/../admin",
+        "/admin/.",
+    ),
+]
 #: Addresses for all of them; HTTP/2 has that of HTTP.
 EVERYTHING = [part for protocol in PROTOCOLS if protocol != "http2" for part in ("--bind", f"{protocol}://127.0.0.1:0")]
 
@@ -60,15 +84,15 @@ class Planned(Served):
         with self.hold("/held", "both") as one, contextlib.ExitStack() as many:
             asked = []
 
-            def answered():
+            def responded():
                 asked.append(many.enter_context(self.connect()).send("GET / HTTP/1.1\r\nHost: test\r\n\r\n"))
                 readable, _, _ = select.select([connection.socket for connection in asked], [], [], 0.05)
                 return next((connection for connection in asked if connection.socket in readable), None)
 
             # The one that is busy leaves connections to the other, but not for long.
-            two = self.wait_until(answered, "the other worker")
+            two = self.wait_until(responded, "the other worker")
             self.open("both")
-            assert one.answer().json["pid"] != two.answer().json["pid"]
+            assert one.response().json["pid"] != two.response().json["pid"]
             yield one, two
 
     def speak(self, protocol, method="GET", target="/", fields=(), body=b"", client="192.0.2.7"):
@@ -84,9 +108,9 @@ def ask(address, protocol, method="GET", target="/", fields=(), body=b"", client
             return connection.ask(method, target, fields, body)
     if protocol == "http2":
         with Client(plain(address)) as connection:
-            answer = connection.ask(method, target, [(name.lower(), value) for name, value in fields], body or None)
-            answer.fields = [(name.lower(), value) for name, value in answer.fields]
-            return answer
+            response = connection.ask(method, target, [(name.lower(), value) for name, value in fields], body or None)
+            response.fields = [(name.lower(), value) for name, value in response.fields]
+            return response
     named = [("HTTP_HOST", "test"), *(("HTTP_" + name.upper().replace("-", "_"), value) for name, value in fields)]
     variables = gateways.variables(method, target, len(body), fields=named)
     variables = [(name, client if name == "REMOTE_ADDR" else value) for name, value in variables]
@@ -96,7 +120,7 @@ def ask(address, protocol, method="GET", target="/", fields=(), body=b"", client
     if protocol == "fastcgi":
         wire, ended = gateways.stdout(wire)
         assert ended == (0, 0)
-    status, given, content = gateways.cgi_answer(wire)
+    status, given, content = gateways.cgi_response(wire)
     fields = [(name, value) for name, values in given.items() for value in values]
     return Response(status, "", "", fields, content)
 

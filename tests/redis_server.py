@@ -7,10 +7,10 @@ from wire import Connection
 
 
 class Redis:
-    """A Redis that keeps nothing, at one address for as long as the test."""
+    """A Redis that keeps nothing, at one address for as long as the test. `before`: what starts the program."""
 
-    def __init__(self, folder, *options):
-        self.port, self.folder, self.options = free_port(), folder, options
+    def __init__(self, folder, *options, before=()):
+        self.port, self.folder, self.options, self.before = free_port(), folder, options, before
         self.path = f"{folder}/redis.sock"
         self.start()
 
@@ -29,16 +29,19 @@ class Redis:
         ]
         with open(f"{self.folder}/redis.log", "ab") as log:
             self.process = subprocess.Popen(
-                ["redis-server", *map(str, given), *self.options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*self.before, "redis-server", *map(str, given), *self.options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
-        while not self.answers():
+        while not self.responses():
             assert self.process.poll() is None, "it ended"
 
-    def answers(self):
+    def responses(self):
         try:
-            with Connection(("127.0.0.1", self.port)) as connection:
+            with Connection(self.path) as connection:
                 return connection.send(b"PING\r\n").line()
-        except ConnectionError:
+        except (ConnectionError, FileNotFoundError):
             return None
 
     def kill(self):

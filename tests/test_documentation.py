@@ -11,6 +11,7 @@ import gateways
 import pytest
 import tomllib
 from other_servers import Http, free_port, over_tls, wait_for
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,6 +41,9 @@ def commands():
 def test_the_commands_of_the_readme_work(launch, run, site, command):
     if command == "anygate servers":
         assert "gunicorn" in run("servers").stdout
+        return
+    if command.startswith("anygate doctor"):
+        assert "finding" in run(*command.split()[1:], folder=site).stdout.replace("nothing found", "no finding")
         return
     if command.startswith("anygate cert"):
         assert run(*command.split()[1:], folder=site).returncode == 0
@@ -75,7 +79,7 @@ def test_the_commands_of_the_readme_work(launch, run, site, command):
         variables = [("CONTENT_LENGTH", "0"), ("SCGI", "1"), ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/")]
         with served.connect() as connection:
             connection.send(gateways.scgi(variables))
-            assert gateways.cgi_answer(connection.rest())[2] == b"myapp"
+            assert gateways.cgi_response(connection.rest())[2] == b"myapp"
     else:
         with served.connect(served.addresses[-1 if "fastcgi" in command else 0]) as connection:
             assert connection.ask().body == b"myapp"
@@ -92,7 +96,7 @@ def test_the_python_of_the_readme_works(launch, site):
     (text,) = blocks("python")
     text = "from myapp import app\n" + text.replace("port=8000", "port=0").replace("anygate.serve", "# anygate.serve")
     ended = subprocess.run(
-        [sys.executable, "-c", text], cwd=site, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", text], cwd=site, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert ended.stdout.startswith("http://127.0.0.1:")
 
@@ -116,4 +120,24 @@ def test_exit_codes_and_signals_of_the_readme_are_those_of_the_tests():
         "HUP",
         "USR1",
         "TTIN, TTOU",
+        "USR2",
+        "WINCH",
     }
+
+
+def test_the_tests_that_a_page_names_exist():
+    named = re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", (ROOT / "docs" / "originals.md").read_text())
+    assert len(named) > 40
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in read_test(file)]
+    assert missing == []
+
+
+def read_test(file):
+    path = ROOT / "tests" / file
+    return path.read_text() if path.exists() else ""
+
+
+def test_every_page_is_in_the_menu_of_the_site():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if f"- {page}\n" not in menu] == []

@@ -20,13 +20,17 @@ ALLOWED = {
     "sys": set(),
     "config": {"proto"},
     "policy": {"lock", "proto", "config"},
-    "admin": {"proto", "config", "policy"},
+    "admin": {"lock", "proto", "config", "policy"},
+    "otlp": {"lock", "proto", "config", "policy"},
     "server": {"lock", "proto", "config", "sys", "policy"},
     "cron": {"config", "sys"},
+    "doctor": {"config", "sys"},
     "migrate": {"config"},
+    "load": {"sys"},
     "logs": {"lock", "config", "sys"},
     "supervisor": {"config", "sys", "cron"},
     "wsgi": {"lock", "proto"},
+    "router": {"lock", "proto"},
     "py": {
         "lock",
         "proto",
@@ -34,12 +38,16 @@ ALLOWED = {
         "sys",
         "policy",
         "admin",
+        "otlp",
+        "router",
         "server",
         "cron",
+        "doctor",
         "logs",
         "supervisor",
         "wsgi",
         "migrate",
+        "load",
     },
 }
 
@@ -92,8 +100,28 @@ def test_the_architecture_names_every_room():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for room in ALLOWED:
         assert re.search(rf"^  {room}\s", text, re.MULTILINE), room
-    for name in re.findall(r"[a-z_0-9]+\.rs", text):
+    named = set(re.findall(r"[a-z_0-9]+\.rs", text))
+    for name in named:
         assert list(CRATES.rglob(name)), f"{name} is named and does not exist"
+    files = {path for path in CRATES.glob("*/src/*.rs") if path.name not in ("lib.rs", "tests.rs", "testing.rs")}
+    assert {str(path.relative_to(CRATES)) for path in files if path.name not in named} == {"policy/src/fixtures.rs"}
+
+
+def test_errors_have_types():
+    """A text alone does not say whose fault it is, and whoever reads it cannot tell one error from another."""
+    error = re.compile(
+        r"Result<(?:[^<>;{}]|<(?:[^<>]|<[^<>]*>)*>)*,\s*(?:String|&'static str|Box<dyn [^>]*Error[^>]*>)>"
+    )
+    found = []
+    for path in CRATES.glob("*/src/**/*.rs"):
+        lines = path.read_text().splitlines()
+        tests = sizes.rust_test_lines(sizes.numbered_tokens(path.read_text()))
+        product = "\n".join("" if number in tests else line for number, line in enumerate(lines, 1))
+        if "tests" not in path.stem:
+            found += [f"{path.relative_to(CRATES)}: {match[0]}" for match in error.finditer(product)]
+    assert found == []
+    assert error.search("Result<Option<Vec<u8>>, String>")
+    assert not error.search("Result<String, Error> { let a: HashMap<u8, String>")
 
 
 #: The steps of a call, by what code names them, and the files beside it that may: those which define the step, or keep
@@ -102,17 +130,17 @@ CALL = "server/src/threads/call.rs"
 STEPS = {
     "the policies of its request": (r"\bRequestPolicies\b", {"server/src/exchange/mod.rs"}),
     "whether the policies admit it": (r"\bAdmission\b", {"server/src/exchange/admission.rs"}),
-    "its limit": (r"\.watch\(&connection|limits\.release\(", set()),
+    "its limit": (r"\.watch\(&connection|limits\.release\(", {"server/src/call_records.rs"}),
     "its place in flight": (r"\bin_flight\(\)|\b(show|hide)\(row", {"server/src/accounting.rs"}),
     "its start": (r"\bbegin_response\(", {"server/src/exchange/mod.rs", "server/src/threads/call_limits.rs"}),
-    "files in the application's place": (r"\bfiles\.answer\(", set()),
+    "files in the application's place": (r"\bfiles\.respond\(", set()),
     "the application": (r"\bapplication\.call\(", set()),
-    "its end": (r"\banswer\.finish\(", {"server/src/threads/call_limits.rs"}),
+    "its end": (r"\bwriter\.finish\(", {"server/src/threads/call_limits.rs"}),
     "its counts and its line in the log": (
         r"\baccount\(|\bcounts\(\)\.request\(|\blog\.record\(",
         {"server/src/accounting.rs"},
     ),
-    "its connection": (r"\bconnection\.answered\(", set()),
+    "its connection": (r"\bconnection\.end_exchange\(", set()),
 }
 
 
@@ -263,7 +291,10 @@ def test_lengths_are_measured_without_test_code():
 SLEEPS = {
     "waiting.py": (2, "`wait_until` looks again; `let_pass` lets time pass that is what a test is about"),
     "apps/gates.py": (1, "looks again for a file, under every server and every kind of concurrency"),
-    "apps/contract.py": (2, "calls of a given length are measured; front servers pass on what they have after a while"),
+    "apps/contract.py": (
+        3,
+        "calls of a given length are measured; front servers pass on after a while; empty blocks have a pace",
+    ),
     "apps/around.py": (1, "other servers notice only between two blocks, some time later, that a client is gone"),
     "apps/six.py": (1, "other servers have no way to tell that another process is about to take a request"),
     "python/test_health.py": (2, "a program of its own looks again; a check uses what gevent has patched"),

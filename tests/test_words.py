@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 #: Words that no name contains, and what to write instead.
@@ -95,6 +97,36 @@ def test_the_lexicon_defines_the_words_that_are_written_instead():
     text = (ROOT / "docs" / "lexicon.md").read_text()
     for word in ("response", "assistant", "supervisor", "hub", "handoff", "inbox", "attention", "destination"):
         assert re.search(rf"^\| [^|]*\b{word}\b", text, re.MULTILINE), word
+
+
+#: Words that stand nowhere, in no name, comment or text, with what to write instead. docs/lexicon.md alone may say so.
+NOWHERE = {
+    r"answer|\brepl(?:y|ies|ied)": "response, and the verb respond",
+}
+TEXTS = (".rs", ".py", ".pyi", ".md", ".html", ".toml", ".c", ".conf", ".cfg", ".service", ".yaml", ".yml")
+
+
+def texts():
+    for folder in ("crates", "python", "bench", "fuzz", "scripts", "examples", "deploy", "docs", "tests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            parts = path.relative_to(ROOT).parts
+            left_out = {"target", "results", "corpus"} & set(parts) or any(part.startswith(".") for part in parts)
+            if path.suffix in TEXTS and not left_out and path.name not in ("lexicon.md", "test_words.py"):
+                yield path
+    yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "Cargo.toml"))
+
+
+@pytest.mark.parametrize("words", NOWHERE)
+def test_texts_and_comments_keep_to_the_lexicon(words):
+    unknown = re.compile(words, re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in texts()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if unknown.search(line)
+    ]
+    assert found == [], f"write {NOWHERE[words]}"
+    assert unknown.search("    let reply = answers;")
 
 
 def test_comments_name_what_acts():

@@ -5,13 +5,39 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import queue
+import re
 import socket
 import struct
 import termios
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from waiting import wait_until
+from waiting import PATIENCE, are_all, wait_until
+
+
+class Datagrams:
+    """A socket for datagrams, at a path or on a port. They are read at once: the kernel holds few of them."""
+
+    def __init__(self, path=None):
+        self.socket = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(str(path) if path else ("127.0.0.1", 0))
+        self.told = queue.SimpleQueue()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        while True:
+            self.told.put(self.socket.recv(1 << 17))
+
+    def receive(self):
+        return self.told.get(timeout=PATIENCE)
+
+    def wait_for(self, pattern):
+        """The first message that has something of that form."""
+        while not re.search(pattern, message := self.receive()):
+            pass
+        return message
 
 
 def other_end(client):
@@ -39,14 +65,16 @@ def is_read(client):
     return found is None or (not unsent and found[1] == 0)
 
 
-def wait_stuck(client):
+def wait_stuck(client, served):
     """Wait until the server cannot send more to a client that does not read, or has given it up."""
     seen = [0]
 
     def is_stuck():
+        # A worker that has its turn later, because others have theirs, is not stuck: it wants to run.
+        wait = all(are_all(worker, "S") for worker in served.workers())
         found = other_end(client)
         seen.append(found[0] if found else None)
-        return found is None or seen[-1] == seen[-2] > 0
+        return found is None or (wait and seen[-1] == seen[-2] > 0)
 
     wait_until(is_stuck, "that the server cannot send more")
 
@@ -93,7 +121,7 @@ class Response:
 class Connection:
     """A connection to (host, port), or to the path of a unix socket. ``source``: an address of ours to come from."""
 
-    def __init__(self, address, timeout=20, source=None):
+    def __init__(self, address, timeout=PATIENCE, source=None):
         family = (
             socket.AF_UNIX if isinstance(address, str) else (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         )
@@ -138,7 +166,7 @@ class Connection:
         if body and not any(name.lower() in ("content-length", "transfer-encoding") for name, _ in fields):
             lines.append(f"Content-Length: {len(body)}")
         self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
-        return self.answer(head_request=method == "HEAD")
+        return self.response(head_request=method == "HEAD")
 
     def more(self):
         data = self.socket.recv(65536)
@@ -180,35 +208,35 @@ class Connection:
             fields.append((name, value.strip()))
         return Response(int(status), reason, version, fields)
 
-    def answer(self, head_request=False):
+    def response(self, head_request=False):
         """One response, framed as RFC 9112 section 6.3 says; `whole` tells whether its end came."""
-        answer = self.head()
-        if head_request or answer.status < 200 or answer.status in (204, 304):
-            return answer
-        if answer["transfer-encoding"]:
+        response = self.head()
+        if head_request or response.status < 200 or response.status in (204, 304):
+            return response
+        if response["transfer-encoding"]:
             while True:
                 try:
                     size = int(self.line().split(";")[0], 16)
                 except ConnectionError:
-                    answer.whole = False
-                    return answer
+                    response.whole = False
+                    return response
                 if size == 0:
                     assert self.line() == ""
-                    return answer
+                    return response
                 chunk = self.take(size)
-                answer.chunks.append(chunk)
-                answer.body += chunk
+                response.chunks.append(chunk)
+                response.body += chunk
                 if len(chunk) < size or self.take(2) != b"\r\n":
-                    answer.whole = False
-                    return answer
-        if answer["content-length"] is not None:
-            length = int(answer["content-length"])
-            answer.body = self.take(length)
-            answer.whole = len(answer.body) == length
-            return answer
+                    response.whole = False
+                    return response
+        if response["content-length"] is not None:
+            length = int(response["content-length"])
+            response.body = self.take(length)
+            response.whole = len(response.body) == length
+            return response
         try:
-            answer.body = self.rest()
+            response.body = self.rest()
         except ConnectionError:
-            answer.body, self.buffer = self.buffer, b""
-            answer.whole = False
-        return answer
+            response.body, self.buffer = self.buffer, b""
+            response.whole = False
+        return response

@@ -1,4 +1,4 @@
-"""A small WSGI application, to see that a server works: what it is asked, and how it answers."""
+"""A small WSGI application, to see that a server works: what it is asked, and how it responds."""
 
 import html
 from urllib.parse import parse_qs

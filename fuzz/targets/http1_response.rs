@@ -16,16 +16,16 @@ fuzz_target!(|data: &[u8]| {
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
         fields += usize::from(head.push_field(name, value).is_ok());
     }
-    let answer = ResponseOptions {
+    let options = ResponseOptions {
         version: if flags & 1 == 0 { Version::Http11 } else { Version::Http10 },
         head_request: flags & 2 != 0,
         keep_alive: flags & 4 != 0,
         body_length: (flags & 8 != 0).then_some(7),
-        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
-        server: b"anygate",
+        date_line: b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+        server_line: b"Server: anygate\r\n",
     };
     let mut out = Vec::new();
-    if encode_head(&mut out, &head, &answer).is_err() {
+    if encode_head(&mut out, &head, &options).is_err() {
         return;
     }
     let end = out.windows(4).position(|window| window == b"\r\n\r\n").expect("a head ends");

@@ -12,9 +12,10 @@ fn counted(bytes: &[u8], size: usize) {
     let mut pieces = Frames::new();
     let mut count = FrameCount::default();
     for piece in bytes.chunks(size) {
-        let FrameCount { idle, windows } = pieces.count(piece);
+        let FrameCount { idle, windows, resets } = pieces.count(piece);
         count.idle += idle;
         count.windows += windows;
+        count.resets += resets;
     }
     let mut whole = Frames::new();
     assert_eq!(count, whole.count(bytes));

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from types import ModuleType
 from typing import Any, NoReturn
 
-from anygate import file_locks
-from anygate.corrections import corrected, decode_path, drop_missing_file_wrapper, part_port, trimmed
+from anygate import file_locks, importer
+from anygate.corrections import corrected, decode_path, drop_missing_file_wrapper, part_port, recode_path, trimmed
 from anygate.registry import SERVERS, Server, program, server
-from anygate.task import CannotServe, Task
+from anygate.task import NOT_THERE, CannotServe, Task
 
 __all__ = ["SERVERS"]
 
@@ -30,12 +31,13 @@ SERVERS["native"] = Server(
     "native",
     None,
     concurrency="processes, threads",
+    best_for="everything that anygate has",
     protocols=("http", "scgi", "fastcgi", "uwsgi", "cgi"),
     supports=frozenset({"workers", "threads", "tls", "unix", "access_log", "log_level"}),
 )
 
 
-@server("wsgiref", state="alive; for development", breaks=LOSES_CHUNKED)
+@server("wsgiref", best_for="development: every Python has it", breaks=LOSES_CHUNKED)
 def wsgiref(task: Task) -> None:
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -69,6 +71,7 @@ def rocket_server(task: Task, application: Any) -> None:
     "rocket",
     "rocket3",
     package="rocket3",
+    best_for="web2py sites that were tuned for it",
     concurrency="threads",
     supports="threads tls",
     breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
@@ -82,6 +85,7 @@ def rocket(task: Task) -> None:
     package="repoze.profile",
     module="repoze",
     needs="rocket3",
+    best_for="profiles of a whole run in wsgi.prof",
     concurrency="threads",
     supports="threads tls",
     breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
@@ -108,25 +112,35 @@ def rocket_with_repoze_profiler(task: Task) -> None:
 @server(
     "gunicorn",
     package="gunicorn",
+    options="settings of gunicorn.conf.py",
+    best_for="the tools and the habits around it",
     concurrency="processes, threads",
-    supports="workers threads tls unix access_log log_level",
+    supports="workers threads tls unix access_log log_level hooks",
 )
 def gunicorn(task: Task) -> None:
     from gunicorn.app.base import BaseApplication
+    from gunicorn.config import Config
+
+    settings = task.keywords(
+        bind=task.bind,
+        workers=task.workers,
+        threads=task.threads,
+        worker_class="gthread" if task.threads else None,
+        certfile=task.certificate,
+        keyfile=task.key,
+        accesslog=task.access_log,
+        loglevel=task.log_level or "info",
+        control_socket_disable=True,
+    )
+    known = Config().settings
+    task.check_options(known.__contains__)
+    if task.hooks is not None:
+        module = _hooks(task)
+        names = [name for name, setting in known.items() if setting.section == "Server Hooks"]
+        settings.update({name: getattr(module, name, None) for name in names if name not in task.options})
 
     class Gunicorn(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            settings = {
-                "bind": task.bind,
-                "workers": task.workers,
-                "threads": task.threads,
-                "worker_class": "gthread" if task.threads else None,
-                "certfile": task.certificate,
-                "keyfile": task.key,
-                "accesslog": task.access_log,
-                "loglevel": task.log_level or "warning",
-                "control_socket_disable": True,
-            }
             for name, value in settings.items():
                 if value is not None and name in self.cfg.settings:
                     self.cfg.set(name, value)
@@ -137,10 +151,21 @@ def gunicorn(task: Task) -> None:
     Gunicorn().run()
 
 
+def _hooks(task: Task) -> ModuleType:
+    """The module of the site's functions for events of the server."""
+    assert task.hooks is not None
+    try:
+        return importer.named_module(task.hooks, task.pythonpath)
+    except Exception as error:
+        raise CannotServe(f"{task.given['hooks']}: {importer.explain(task.hooks, error)}", NOT_THERE) from error
+
+
 @server(
     "uwsgi",
     package="uwsgi",
     module="",
+    options="arguments --KEY=VALUE of uwsgi; KEY=true is --KEY",
+    best_for="its own protocol and its many extensions",
     concurrency="processes, threads",
     protocols=("http", "uwsgi", "scgi", "fastcgi"),
     supports="workers threads tls unix access_log",
@@ -170,27 +195,39 @@ def uwsgi(task: Task) -> None:
             f"--threads={task.threads}" if task.threads else "",
             "--disable-logging" if task.access_log is None else "",
             f"--logto={task.access_log}" if task.access_log not in (None, "-") else "",
+            *arguments(
+                task, "module", "virtualenv", "master", "processes", "threads", "workers", "http-socket", "https"
+            ),
         ]
     )
 
 
-@server("waitress", package="waitress", concurrency="threads", supports="threads unix")
+@server(
+    "waitress",
+    package="waitress",
+    concurrency="threads",
+    supports="threads unix",
+    options="keyword arguments of waitress.serve()",
+    best_for="pure Python, also on Windows",
+)
 def waitress(task: Task) -> None:
     from waitress import serve
 
     place = {"unix_socket": task.unix} if task.unix else dict(zip(("host", "port"), task.address, strict=True))
     # It would silently remove the fields of proxies, which also tell the profiler whom to show its page.
     heard = "trusted_proxies" in task.around or task.profiler is not None
-    serve(
-        task.application,
-        threads=task.threads or 4,
-        clear_untrusted_proxy_headers=not heard,
-        _quiet=True,
-        **place,
-    )
+    own = {"threads": task.threads or 4, "clear_untrusted_proxy_headers": not heard, "_quiet": True, **place}
+    serve(task.application, **task.keywords(**own))
 
 
-@server("gevent", package="gevent", concurrency="greenlets, as many as workers", supports="workers tls unix")
+@server(
+    "gevent",
+    package="gevent",
+    concurrency="greenlets, as many as workers",
+    supports="workers tls unix",
+    options="keyword arguments of gevent.pywsgi.WSGIServer()",
+    best_for="many slow clients in one process",
+)
 def gevent(task: Task) -> None:
     from gevent import monkey
 
@@ -205,7 +242,7 @@ def gevent(task: Task) -> None:
         bind_unix(place, task.unix)
     tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else {}
     spawn = Pool(task.workers) if task.workers else "default"
-    made = pywsgi.WSGIServer(place, task.application, spawn=spawn, log=None, **tls)
+    made = pywsgi.WSGIServer(place, task.application, **task.keywords(spawn=spawn, log=None, **tls))
     # It may swallow an exception that is raised at any moment.
     signal_handler(signal.SIGTERM, made.stop)
     made.serve_forever()
@@ -214,6 +251,8 @@ def gevent(task: Task) -> None:
 @server(
     "eventlet",
     package="eventlet",
+    options="keyword arguments of eventlet.wsgi.server()",
+    best_for="applications that need eventlet; for new ones take gevent",
     concurrency="greenlets, as many as workers",
     supports="workers tls unix",
     state="deprecated by its authors",
@@ -249,12 +288,14 @@ def eventlet(task: Task) -> None:
         hub.schedule_call_global(0, main.throw, SystemExit(0))
 
     signal.signal(signal.SIGTERM, end)
-    wsgi.server(listener, task.application, max_size=task.workers, log_output=False)
+    wsgi.server(listener, task.application, **task.keywords(max_size=task.workers, log_output=False))
 
 
 @server(
     "tornado",
     package="tornado",
+    options="keyword arguments of tornado.httpserver.HTTPServer()",
+    best_for="applications beside code for Tornado",
     concurrency="processes, threads",
     supports="workers threads tls unix",
     breaks={"head": "a body for HEAD, which ends the connection", **LOSES_CHUNKED},
@@ -277,14 +318,21 @@ def tornado(task: Task) -> None:
         application = trimmed(task.application)
         container = WSGIContainer(application, ThreadPoolExecutor(task.threads) if task.threads else None)
         tls = {"certfile": task.certificate, "keyfile": task.key} if task.certificate else None
-        made = HTTPServer(container, ssl_options=tls)
+        made = HTTPServer(container, **task.keywords(ssl_options=tls))
         made.add_sockets(sockets)
         await asyncio.Event().wait()
 
     asyncio.run(serve())
 
 
-@server("twisted", package="twisted", concurrency="threads", supports="threads tls", breaks=LOSES_CHUNKED)
+@server(
+    "twisted",
+    package="twisted",
+    best_for="applications beside code for Twisted",
+    concurrency="threads",
+    supports="threads tls",
+    breaks=LOSES_CHUNKED,
+)
 def twisted(task: Task) -> None:
     from twisted.internet import reactor as made
     from twisted.internet import ssl as tls
@@ -303,34 +351,52 @@ def twisted(task: Task) -> None:
     reactor.run()
 
 
-@server("cherrypy", "cheroot", package="cheroot", concurrency="threads", supports="threads tls unix")
+@server(
+    "cherrypy",
+    "cheroot",
+    package="cheroot",
+    best_for="pure Python with TLS",
+    concurrency="threads",
+    supports="threads tls unix",
+    options="keyword arguments of cheroot.wsgi.Server()",
+)
 def cheroot(task: Task) -> None:
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server as Cheroot
 
-    made = Cheroot(task.unix or task.address, task.application, numthreads=task.threads or 10)
+    made = Cheroot(task.unix or task.address, task.application, **task.keywords(numthreads=task.threads or 10))
     if task.certificate:
         made.ssl_adapter = BuiltinSSLAdapter(task.certificate, task.key)
     made.safe_start()
 
 
-@server("paste", package="paste", concurrency="threads", supports="threads", breaks={**PATH_AS_UTF8, **LOSES_CHUNKED})
+@server(
+    "paste",
+    package="paste",
+    best_for="sites with Paste's files",
+    concurrency="threads",
+    supports="threads",
+    options="keyword arguments of paste.httpserver.serve()",
+    breaks={**PATH_AS_UTF8, **LOSES_CHUNKED},
+)
 def paste(task: Task) -> None:
     from paste import httpserver
 
     host, port = task.address
     threads = task.threads or 10
-    httpserver.serve(
-        task.application,
-        host=host,
-        port=port,
-        threadpool_workers=threads,
-        # It adds threads when fewer than so many are idle, and insists on less than there are.
-        threadpool_options={"spawn_if_under": min(5, threads - 1)},
-    )
+    # It adds threads when fewer than so many are idle, and insists on less than there are.
+    pool = {"spawn_if_under": min(5, threads - 1)}
+    own = {"host": host, "port": port, "threadpool_workers": threads, "threadpool_options": pool}
+    httpserver.serve(task.application, **task.keywords(**own))
 
 
-@server("bjoern", package="bjoern", supports="unix", loop_in_c=True)
+@server(
+    "bjoern",
+    package="bjoern",
+    best_for="a small process for an application that never waits",
+    supports="unix",
+    loop_in_c=True,
+)
 def bjoern(task: Task) -> None:
     import bjoern as library
 
@@ -343,6 +409,7 @@ def bjoern(task: Task) -> None:
 @server(
     "fastwsgi",
     package="fastwsgi",
+    best_for="many small responses without TLS",
     concurrency="processes",
     supports="workers",
     loop_in_c=True,
@@ -357,8 +424,32 @@ def fastwsgi(task: Task) -> None:
 
 
 @server(
+    "fastpysgi",
+    package="fastpysgi",
+    concurrency="processes",
+    supports="workers",
+    options="attributes of fastpysgi.server",
+    best_for="many small responses of an application that never waits",
+    loop_in_c=True,
+)
+def fastpysgi(task: Task) -> None:
+    import fastpysgi as library
+
+    host, port = task.address
+    made = library.server
+    keywords = task.keywords(workers=None, host=None, port=None)
+    task.check_options(lambda name: hasattr(made, name))
+    for name, value in keywords.items():
+        if name in task.options:
+            setattr(made, name, value)
+    made.init(corrected(task.application, recode_path, part_port), host, port, workers=task.workers or 1)
+    made.run()
+
+
+@server(
     "pyruvate",
     package="pyruvate",
+    best_for="Zope and Plone sites",
     concurrency="threads, called workers",
     supports="workers",
     loop_in_c=True,
@@ -375,6 +466,7 @@ def pyruvate(task: Task) -> None:
     package="granian",
     # Later Pythons fork no longer.
     counts_apart=sys.version_info >= (3, 14),
+    best_for="WSGI and ASGI applications with one server",
     concurrency="processes, threads",
     supports="workers threads tls unix access_log log_level",
 )
@@ -411,8 +503,10 @@ def asgi(task: Task) -> str:
 @server(
     "hypercorn",
     package="hypercorn",
+    options="attributes of hypercorn.config.Config",
     counts_apart=True,
     needs="a2wsgi",
+    best_for="ASGI applications and HTTP/2 without a front server",
     concurrency="processes, threads",
     protocols=("http", "http2"),
     supports="workers tls unix access_log log_level",
@@ -423,20 +517,29 @@ def hypercorn(task: Task) -> None:
     from hypercorn.run import run
 
     config = Config()
-    config.bind = [task.bind]
-    config.application_path = asgi(task)
-    config.workers = task.workers or 1
-    config.certfile, config.keyfile = task.certificate, task.key
-    config.accesslog = task.access_log
-    config.loglevel = (task.log_level or "warning").upper()
+    settings = {
+        "bind": [task.bind],
+        "application_path": asgi(task),
+        "workers": task.workers or 1,
+        "certfile": task.certificate,
+        "keyfile": task.key,
+        "accesslog": task.access_log,
+        "loglevel": (task.log_level or "warning").upper(),
+    }
+    keywords = task.keywords(**settings)
+    task.check_options(lambda name: hasattr(config, name))
+    for name, value in keywords.items():
+        setattr(config, name, value)
     run(config)
 
 
 @server(
     "uvicorn",
     package="uvicorn",
+    options="keyword arguments of uvicorn.run()",
     counts_apart=True,
     needs="a2wsgi",
+    best_for="ASGI applications with some WSGI code",
     concurrency="processes, threads",
     supports="workers tls unix access_log log_level",
     breaks=LOSES_CHUNKED,
@@ -446,17 +549,109 @@ def uvicorn(task: Task) -> None:
 
     to_standard_output(task)
     host, port = task.address
-    run(
-        asgi(task),
-        host=host,
-        port=port,
-        uds=task.unix,
-        workers=task.workers or 1,
-        ssl_certfile=task.certificate,
-        ssl_keyfile=task.key,
-        access_log=task.access_log is not None,
-        log_level=task.log_level or "warning",
-        lifespan="off",
+    own = {
+        "host": host,
+        "port": port,
+        "uds": task.unix,
+        "workers": task.workers or 1,
+        "ssl_certfile": task.certificate,
+        "ssl_keyfile": task.key,
+        "access_log": task.access_log is not None,
+        "log_level": task.log_level or "warning",
+        "lifespan": "off",
+    }
+    run(asgi(task), **task.keywords(**own))
+
+
+@server(
+    "h2corn",
+    package="h2corn",
+    needs="a2wsgi",
+    concurrency="threads",
+    protocols=("http", "http2"),
+    supports="tls unix",
+    options="keyword arguments of h2corn.Config()",
+    best_for="HTTP/2 without TLS",
+    breaks=LOSES_CHUNKED,
+)
+def h2corn(task: Task) -> None:
+    from a2wsgi import WSGIMiddleware
+    from h2corn import Config, serve
+
+    own = {
+        "bind": (task.bind,),
+        "certfile": task.certificate,
+        "keyfile": task.key,
+        "access_log": False,
+        "lifespan": "off",
+    }
+    inner = WSGIMiddleware(task.application)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        # Its own are awaitable, but no coroutines, which threads can pass to its loop.
+        async def received() -> Any:
+            return await receive()
+
+        async def sent(message: Any) -> None:
+            await send(message)
+
+        await inner(scope, received, sent)
+
+    serve(application, Config(**task.keywords(**own)))
+
+
+@server(
+    "m0serve",
+    package="m0serve",
+    counts_apart=True,
+    best_for="experiments: it is young",
+    concurrency="processes, threads",
+    supports="workers threads",
+    options="arguments --KEY=VALUE of m0serve; KEY=true is --KEY",
+)
+def m0serve(task: Task) -> None:
+    host, port = task.address
+    execute(
+        [
+            program("m0serve") or "m0serve",
+            f"--host={host}",
+            f"--port={port}",
+            f"--workers={task.workers}" if task.workers else "",
+            f"--blocking-threads={task.threads}" if task.threads else "",
+            "--protocol=wsgi",
+            *arguments(task, "host", "port", "workers", "threads", "blocking-threads", "protocol"),
+            task.export(),
+        ]
+    )
+
+
+@server(
+    "peregrine",
+    package="peregrine-server",
+    module="peregrine",
+    counts_apart=True,
+    concurrency="processes",
+    protocols=("http", "http2"),
+    supports="workers tls unix access_log",
+    options="arguments --KEY=VALUE of peregrine; KEY=true is --KEY",
+    best_for="HTTP/3",
+)
+def peregrine(task: Task) -> None:
+    to_standard_output(task)
+    host, port = task.address
+    place = ["--unix", task.unix] if task.unix else ["--host", host, "--port", str(port)]
+    execute(
+        [
+            program("peregrine") or "peregrine",
+            *place,
+            *(["--tls-cert", task.certificate, "--tls-key", task.key] if task.certificate and task.key else []),
+            *(["--workers", str(task.workers)] if task.workers else []),
+            *(["--access-log"] if task.access_log else ["--log-level", "warning"]),
+            "--protocol",
+            "wsgi",
+            *arguments(task, "host", "port", "unix", "workers", "protocol", "tls-cert", "tls-key", "access-log"),
+            task.export(),
+        ]
     )
 
 
@@ -464,6 +659,7 @@ def uvicorn(task: Task) -> None:
     "daphne",
     package="daphne",
     needs="a2wsgi",
+    best_for="Django Channels",
     concurrency="threads",
     protocols=("http",),
     supports="tls unix",
@@ -489,7 +685,9 @@ def daphne(task: Task) -> None:
     "mod_wsgi",
     "mod_wsgi-express",
     package="mod_wsgi",
+    options="arguments --KEY=VALUE of mod_wsgi-express start-server; KEY=true is --KEY",
     counts_apart=True,
+    best_for="Apache without its configuration",
     concurrency="processes, threads",
     supports="workers threads access_log log_level",
 )
@@ -525,6 +723,7 @@ def mod_wsgi(task: Task) -> None:
             f"--log-level={task.log_level or 'error'}",
             *(["--access-log"] if task.access_log else []),
             *(["--user=www-data", "--group=www-data"] if os.geteuid() == 0 else []),
+            *arguments(task, "host", "port", "server-root", "processes", "threads", "log-level", "user", "group"),
         ]
         child = subprocess.Popen(command)
         try:
@@ -537,6 +736,7 @@ def mod_wsgi(task: Task) -> None:
 @server(
     "socketify",
     package="socketify",
+    best_for="many small responses over TLS",
     concurrency="processes",
     supports="workers tls",
     state="alive; needs the system's libuv",
@@ -546,7 +746,8 @@ def socketify(task: Task) -> None:
     try:
         from socketify import WSGI, AppListenOptions, AppOptions
     except OSError as error:
-        raise CannotServe(f"server: socketify cannot be loaded: {error}; install libuv (Debian: libuv1)", 3) from None
+        option = task.given.get("server", "server")
+        raise CannotServe(f"{option}: socketify cannot be loaded: {error}; install libuv (Debian: libuv1)", 3) from None
     host, port = task.address
     options = AppOptions(key_file_name=task.key, cert_file_name=task.certificate) if task.certificate else None
     application = corrected(task.application, decode_path, drop_missing_file_wrapper)
@@ -556,6 +757,8 @@ def socketify(task: Task) -> None:
 @server(
     "flup",
     package="flup",
+    options="keyword arguments of flup.server.fcgi.WSGIServer()",
+    best_for="FastCGI behind an old front server",
     concurrency="threads",
     protocols=("fastcgi",),
     supports="threads unix",
@@ -565,13 +768,15 @@ def socketify(task: Task) -> None:
 def flup(task: Task) -> None:
     from flup.server.fcgi import WSGIServer
 
-    limits = {"maxThreads": task.threads} if task.threads else {}
-    WSGIServer(task.application, bindAddress=task.unix or task.address, debug=False, **limits).run()
+    own = {"maxThreads": task.threads} if task.threads else {}
+    place = task.unix or task.address
+    WSGIServer(task.application, **task.keywords(bindAddress=place, debug=False, **own)).run()
 
 
 @server(
     "wsgitools",
     package="wsgitools",
+    best_for="SCGI in pure Python",
     concurrency="processes",
     protocols=("scgi",),
     supports="workers",
@@ -586,7 +791,13 @@ def wsgitools(task: Task) -> None:
     SCGIServer(task.application, port, host, minworkers=workers, maxworkers=max(workers, 32)).enable_sighandler().run()
 
 
-@server("cgi", concurrency="one process for each request", protocols=(), wraps=False)
+@server(
+    "cgi",
+    best_for="hosting that runs CGI programs only",
+    concurrency="one process for each request",
+    protocols=(),
+    wraps=False,
+)
 def cgi(task: Task) -> NoReturn:
     from anygate import _anygate
 
@@ -601,6 +812,11 @@ def cannot_run(name: str, why: str, instead: str, *, package: str = "") -> None:
     SERVERS[name] = Server(name, None, package=package, concurrency="-", protocols=(), state=why, instead=instead)
 
 
+cannot_run("scgiserver", "dead: that of Paste fails with each response on Python 3", "wsgitools", package="paste")
+cannot_run("weft", "alive, but its package does not load on Python 3.11", "granian", package="weft-server")
+cannot_run(
+    "robyn", "alive, but it runs applications written for it only, no WSGI applications", "native", package="robyn"
+)
 cannot_run("meinheld", "dead: its package does not build on Python 3.11", "bjoern")
 cannot_run("fapws", "dead: its package is for Python 2", "bjoern")
 cannot_run("diesel", "dead: its package does not build on Python 3.11", "gevent")
@@ -613,8 +829,23 @@ def to_standard_output(task: Task) -> None:
     """Raise CannotServe if the access log has another destination than standard output, the only one of this server."""
     if task.access_log not in (None, "-"):
         raise CannotServe(
-            f"access_log: {task.server} writes its access log to standard output: -, not {task.access_log!r}"
+            f"{task.given['access_log']}: {task.server} writes its access log to standard output: -, "
+            f"not {task.access_log!r}"
         )
+
+
+def arguments(task: Task, *own: str) -> list[str]:
+    """Return the options that only a server knows as arguments of its command. ``own``: what anygate says itself."""
+    taken = []
+    for name, value in task.options.items():
+        key = name.replace("_", "-")
+        if key in own:
+            raise task.cannot_have(f"{name}: anygate sets it for {task.server}; see anygate servers {task.server}")
+        if value is True:
+            taken.append(f"--{key}")
+        elif value is not False:
+            taken.append(f"--{key}={value}")
+    return taken
 
 
 def execute(command: list[str]) -> NoReturn:

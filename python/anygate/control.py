@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import select
 import shutil
@@ -22,12 +23,16 @@ commands:
   anygate ctl status             show the state of the server
   anygate ctl reload             start new workers with the current application
   anygate ctl scale N            set the number of workers
+  anygate ctl recycle PID        replace one worker
   anygate ctl purge URL          purge the cache of http://host/page, http://host/news/* or all
   anygate ctl stacks             show the stacks of all threads of all workers
   anygate ctl log-level LEVEL    set the log level: error, warn, info or debug
   anygate ctl end                finish requests in flight and stop"""
 PAUSE = 1.0
 LINES_MAX = 15
+#: Heights of a line of the last hour, and the steps of it that one letter shows.
+BARS = " ▁▂▃▄▅▆▇█"
+STEPS = 6
 
 
 class NoResponse(Exception):
@@ -72,8 +77,8 @@ class AdminAddress:
         )
         try:
             connection.request(method, path, headers=fields)
-            answer = connection.getresponse()
-            body = answer.read()
+            response = connection.getresponse()
+            body = response.read()
         except PermissionError as error:
             raise NoResponse(f"{self}: {error.strerror}: only the user who started the server may use it") from None
         except (ConnectionRefusedError, FileNotFoundError):
@@ -86,10 +91,10 @@ class AdminAddress:
             said = json.loads(body)
         except ValueError:
             raise NoResponse(f"{self}: the server there is not anygate's admin address") from None
-        if answer.status == 401:
+        if response.status == 401:
             raise NoResponse(f"{self} requires a token: name the file with --admin-token-file")
-        if answer.status >= 300:
-            raise NoResponse(f"{self}: {said.get('error', answer.status)}")
+        if response.status >= 300:
+            raise NoResponse(f"{self}: {said.get('error', response.status)}")
         return said
 
     def _token(self) -> str | None:
@@ -123,6 +128,11 @@ def ctl(words: list[str], **place: Any) -> int:
                 print(f"the supervisor was told to run {int(count)} workers")
             case ["scale", *_]:
                 return _refuse("ctl: scale needs a number of workers: anygate ctl scale 4", 2)
+            case ["recycle", pid] if pid.isascii() and pid.isdigit():
+                at.ask(f"/api/recycle?pid={pid}", "POST")
+                print(f"the supervisor was told to replace worker {pid}")
+            case ["recycle", *_]:
+                return _refuse("ctl: recycle needs the process ID of a worker: anygate ctl recycle 4711", 2)
             case ["purge", url]:
                 at.ask(f"/api/purge?{_what(url)}", "POST")
                 print("the cached responses are out of date from now on")
@@ -151,28 +161,31 @@ def top(words: list[str], **place: Any) -> int:
         if not (sys.stdout.isatty() and sys.stdin.isatty()):
             before = at.ask("/api/status")
             time.sleep(PAUSE)
-            print(render(at.ask("/api/status"), before, _width()))
+            print(render(at.ask("/api/status"), before, _width(), past=at.ask("/api/history")["points"]))
             return 0
-        before = at.ask("/api/status")
+        before, past = at.ask("/api/status"), at.ask("/api/history")
         with _screen():
             now = before
             while True:
                 size = shutil.get_terminal_size()
-                lines = render(now, before, size.columns, colours=True).split("\n")[: size.lines - 1]
+                shown = render(now, before, size.columns, colours=True, past=past["points"])
+                lines = shown.split("\n")[: size.lines - 1]
                 # Each line is cleared behind its end, so that nothing flickers.
                 sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines) + "\x1b[J")
                 sys.stdout.flush()
                 if _key(PAUSE) in ("q", "Q", "\x03", "\x04"):
                     return 0
                 before, now = now, at.ask("/api/status")
+                if now["time"] - past["time"] >= past["step"]:
+                    past = at.ask("/api/history")
     except NoResponse as error:
         return _refuse(f"top: {error}", 1)
     except KeyboardInterrupt:
         return 0
 
 
-def render(now: Any, before: Any, width: int, colours: bool = False) -> str:
-    """Return the figures as text, with rates if there are figures from before."""
+def render(now: Any, before: Any, width: int, colours: bool = False, past: Any = ()) -> str:
+    """Return the figures as text: rates if there are figures from before, the last hour if ``past`` has its steps."""
     bold, faint, red, yellow, plain = (
         ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if colours else ("",) * 5
     )
@@ -190,11 +203,14 @@ def render(now: Any, before: Any, width: int, colours: bool = False) -> str:
         f"{bold}anygate {now['version']}{plain}   process {now['pid']}   up {_age(now['uptime'])}   "
         f"log level {now['log_level']}",
         f"{faint}requests{plain}   {rate}total {totals['requests']:,}   5xx {failed}   in flight {len(flights)}   "
-        f"queued {totals['requests_queued']}",
+        f"queued {totals['requests_queued']}   not accepted {totals['listen_queue']}",
         f"{faint}latency{plain}    p50 {_duration(latency['p50'])}   p90 {_duration(latency['p90'])}   "
         f"p99 {_duration(latency['p99'])}",
+        f"{faint}waiting{plain}    p99 for a thread {_duration(now['waiting']['queue'])}   "
+        f"p99 for Python's lock {_duration(now['waiting']['lock'])}",
         f"{faint}workers{plain}    {totals['workers']} serve   memory {_bytes(totals['memory_bytes'])}   "
         f"started {totals['worker_starts']}   died {totals['worker_deaths']}   reloads {totals['reloads']}",
+        *_hour(past, faint, plain),
         "",
         f"{bold} PROCESS  STAGE       REQUESTS    REQ/S  IN FLIGHT     MEMORY        AGE{plain}",
     ]
@@ -215,9 +231,26 @@ def render(now: Any, before: Any, width: int, colours: bool = False) -> str:
         lines += ["", f"{bold}WARNINGS AND ERRORS{plain}"]
         for message in now["messages"][:LINES_MAX]:
             clock = time.strftime("%H:%M:%S", time.localtime(message["time"]))
-            mark = red if message["level"] == "error" else yellow
-            lines.append(f"{clock:>10}  {mark}{message['level']:<6}{plain}  {_cut(message['text'], width - 20)}")
+            mark = red if message["level"] in ("critical", "error") else yellow
+            lines.append(f"{clock:>10}  {mark}{message['level']:<8}{plain}  {_cut(message['text'], width - 22)}")
     return "\n".join(lines)
+
+
+def _hour(past: Any, faint: str, plain: str) -> list[str]:
+    """Return requests a second and slowest requests of each minute of the last hour, and where there were reloads."""
+    minutes = [past[at : at + STEPS] for at in range(len(past) % STEPS, len(past), STEPS)]
+    if len(minutes) < 2:
+        return []
+    lines = []
+    for member, name, show in (("rate", "requests", lambda most: f"{most:,.1f}/s"), ("high", "p99", _duration)):
+        values = [max((point[member] or 0.0) for point in minute) for minute in minutes]
+        most = max(values)
+        bars = "".join(BARS[math.ceil(value / most * (len(BARS) - 1)) if most else 0] for value in values)
+        lines.append(f"{faint}last hour{plain}  {bars:<60} {name} up to {show(most)}")
+    if any(point["reloads"] for minute in minutes for point in minute):
+        marks = "".join("^" if any(point["reloads"] for point in minute) else " " for minute in minutes)
+        lines.append(f"           {marks:<60} reloads")
+    return lines
 
 
 def _duration(seconds: float | None) -> str:

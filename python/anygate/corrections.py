@@ -27,6 +27,11 @@ def decode_path(environ: dict[str, Any]) -> None:
     environ["PATH_INFO"] = unquote(environ["PATH_INFO"], "latin-1")
 
 
+def recode_path(environ: dict[str, Any]) -> None:
+    """Write the bytes of PATH_INFO as Latin-1, where a server has read them as UTF-8."""
+    environ["PATH_INFO"] = environ["PATH_INFO"].encode("utf-8", "surrogateescape").decode("latin-1")
+
+
 def part_port(environ: dict[str, Any]) -> None:
     """Part REMOTE_ADDR from the port that some servers write behind it."""
     host, colon, port = environ.get("REMOTE_ADDR", "").rpartition(":")

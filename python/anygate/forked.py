@@ -1,4 +1,4 @@
-"""The end of a process that the application has forked in a request."""
+"""The end of a process that the application has forked in a request or an import."""
 
 from __future__ import annotations
 

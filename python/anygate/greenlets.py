@@ -8,17 +8,21 @@ away from below a frame of the native module.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import Waiter
+from gevent.hub import LoopExit, Waiter
 from gevent.lock import Semaphore
 from gevent.threading import _DummyThread
 from greenlet import greenlet
@@ -41,11 +45,21 @@ _READ = 1
 _SLICE = 0.01
 
 
+#: Parts of the standard library that are patched, as ``patch_all`` names them; empty: all.
+parts: list[str] = []
+_has_patched = False
+
+
 def patch() -> None:
     """Make the standard library wait in the hub. To be called before the application is imported."""
-    if not monkey.is_module_patched("threading"):
-        monkey.patch_all()
+    global _has_patched
+    if not _has_patched and not monkey.is_module_patched("threading"):
+        known = inspect.signature(monkey.patch_all).parameters.keys() - {"aggressive", "kwargs"}
+        monkey.patch_all(**{part: part in parts for part in known} if parts else {})
+    _has_patched = True
     file_locks.patch_for_gevent()
+    # gevent itself does so after the first fork, when that child may have ended already.
+    gevent.get_hub().loop.install_sigchld()
 
 
 def is_patched() -> bool:
@@ -59,9 +73,7 @@ def begin() -> None:
     gevent.reinit()
     # Threads that a request starts inherit it, and a program waits at its end for those that are no daemons.
     _DummyThread._daemonic = False
-    hub = get_hub_if_exists()
-    if hub is not None:
-        hub.loop.install_sigchld()
+    gevent.get_hub().loop.install_sigchld()
 
 
 def imported() -> None:
@@ -69,6 +81,28 @@ def imported() -> None:
     hub = get_hub_if_exists()
     if hub is not None:
         hub.loop.reset_sigchld()
+
+
+def guard_handlers(numbers: list[int]) -> None:
+    """Keep what handlers of these signals raise from the greenlet that happens to run, which is not meant.
+
+    The end of a worker is its supervisor's order, so that an exit is none; other exceptions are printed.
+    """
+
+    def guarded(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            try:
+                handler(number, frame)
+            except (SystemExit, KeyboardInterrupt):
+                pass
+            except BaseException:
+                traceback.print_exc()
+
+        return handle
+
+    for number in numbers:
+        if callable(handler := signal.getsignal(number)):
+            signal.signal(number, guarded(handler))
 
 
 def run(application: Application, queue: Any, on_error: Hook | None) -> None:
@@ -103,10 +137,22 @@ class CallRunner:
 
         os.register_at_fork(after_in_child=leave)
         try:
-            self.closed.get()
+            self.wait_for_the_end()
         finally:
             bell.stop()
             bell.close()
+
+    def wait_for_the_end(self) -> None:
+        """Wait until the queue is closed. A greenlet that wants the program to end does not end the worker."""
+        while True:
+            try:
+                self.closed.get()
+                return
+            except LoopExit:
+                # There is nothing left to wait for, in a process that a request has forked.
+                raise
+            except BaseException as error:
+                self.queue.log(error, "a greenlet failed")
 
     def take(self) -> None:
         """Begin the calls in the queue, in the hub."""
@@ -121,10 +167,10 @@ class CallRunner:
             elif hasattr(news, "say"):
                 self.attend_to(news)
             elif self.has_time_limit:
-                self.running[news.number] = running = greenlet(self.answer, self.hub)
+                self.running[news.number] = running = greenlet(self.respond, self.hub)
                 running.switch(news)
             else:
-                greenlet(self.answer, self.hub).switch(news)
+                greenlet(self.respond, self.hub).switch(news)
             if time.monotonic() > until:
                 # The bell stays readable.
                 return
@@ -138,7 +184,7 @@ class CallRunner:
             long.say(stack_of_frame(running.gr_frame))
             running.throw(RequestTimeout)
 
-    def answer(self, call: Any) -> None:
+    def respond(self, call: Any) -> None:
         """Handle one request, in its greenlet (PEP 3333, "The Server/Gateway Side")."""
         environ = closing = None
         try:
@@ -183,10 +229,12 @@ class CallRunner:
         for block in iterable:
             if first and block:
                 first = False
-                call.block(block, _length(iterable) == 1)
-                continue
-            self.wait(call, call.has_room)
-            call.block(block, False)
+                wants_more = call.block(block, _length(iterable) == 1)
+            else:
+                self.wait(call, call.has_room)
+                wants_more = call.block(block, False)
+            if not wants_more:
+                break
         call.end_of_blocks()
 
     def close(self, call: Any, environ: dict[str, Any] | None, iterable: Any, also: bool) -> None:
@@ -271,10 +319,29 @@ class _Input(Lines):
     def __init__(self, stream: Any, call: Any, runner: CallRunner):
         self.stream, self.call, self.runner = stream, call, runner
 
-    def read(self, size: int | None = None, /) -> bytes:
+    def __getattr__(self, name: str) -> Any:
+        # What does not wait.
+        return getattr(self.stream, name)
+
+    def __enter__(self) -> _Input:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def read(self, size: int | None = None) -> bytes:
         return self._patiently(self.stream.read, size)
 
-    def readline(self, size: int | None = None, /) -> bytes:
+    def read1(self, size: int | None = None) -> bytes:
+        return self._patiently(self.stream.read1, size)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readline(self, size: int | None = None) -> bytes:
         return self._patiently(self.stream.readline, size)
 
     def _patiently(self, read: Callable[[int | None], bytes], size: int | None) -> bytes:
@@ -290,6 +357,10 @@ class _Input(Lines):
             # The body itself says that its client is late, so that the response is 408.
             with suppress(BlockingIOError):
                 return read(size)
+            raise
+        except BaseException:
+            # The application has given up waiting, and may come back much later.
+            self.stream.stop_waiting()
             raise
 
 

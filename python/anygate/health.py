@@ -21,9 +21,9 @@ Report = Callable[[bool, "str | None"], object]
 
 
 def watch(target: str, interval: float, timeout: float, report: Report) -> None:
-    """Ask the function that ``target`` (``module:function``) names: now, and ``interval`` seconds after each answer.
+    """Ask the function that ``target`` (``module:function``) names: now, and ``interval`` seconds after each result.
 
-    The first answer was reported when this returns. A function that has not returned after ``timeout`` seconds is
+    The first result was reported when this returns. A function that has not returned after ``timeout`` seconds is
     reported as not ready, and is not called again before it has come back.
 
     Raises ValueError, which says everything, when there is no such function.
@@ -36,7 +36,7 @@ def watch(target: str, interval: float, timeout: float, report: Report) -> None:
             sleep(interval)
             check.ask()
 
-    start(check.answer_always, ())
+    start(check.run_always, ())
     check.ask()
     start(always, ())
 
@@ -50,24 +50,24 @@ class _Check:
         self.is_late = False
         # A lock that is released is a message.
         allocate = unpatched("_thread", "allocate_lock")
-        self.question, self.answer = allocate(), allocate()
+        self.question, self.result = allocate(), allocate()
         self.question.acquire()
-        self.answer.acquire()
+        self.result.acquire()
 
-    def answer_always(self) -> None:
+    def run_always(self) -> None:
         """Call the function for each request of another thread."""
         while True:
             self.question.acquire()
             self.problem = _problem(self.function)
-            self.answer.release()
+            self.result.release()
 
     def ask(self) -> None:
         """Let the thread call the function, and return its result."""
         if self.is_late:
             # A result that comes this late is ignored.
-            self.answer.acquire()
+            self.result.acquire()
         self.question.release()
-        self.is_late = not self.answer.acquire(timeout=self.timeout)
+        self.is_late = not self.result.acquire(timeout=self.timeout)
         problem = f"it has not returned within {self.timeout:g} s" if self.is_late else self.problem
         self.report(problem is None, problem)
 

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pwd
 import shutil
 import site
 import sys
@@ -23,6 +24,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 DEFAULT_NAMES = ("application", "app")
+INNER_NAMES = ("server", "wsgi_app", "wsgi")
 FACTORY_NAMES = ("create_app", "make_app", "create_application", "make_application")
 
 
@@ -41,7 +43,7 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
     source, _, expression = target.partition(":")
     if not source:
         raise LoadError(f"{target!r} names no module; write it as module:name, for example myapp:app")
-    module = _module(source, pythonpath)
+    module = named_module(source, pythonpath)
     found = _evaluate(module, source, expression) if expression else _default(module, source)
     return _checked(found, target)
 
@@ -63,6 +65,22 @@ def prepare(env: Iterable[tuple[str, str]] = (), virtualenv: str | os.PathLike[s
     site.addsitedir(packages)
     added = [path for path in sys.path if path not in before]
     sys.path[:] = added + before
+
+
+def name_user(uid: int) -> None:
+    """Set HOME, USER and LOGNAME to a user's, where they are root's or not set."""
+    try:
+        root, user = pwd.getpwuid(0), pwd.getpwuid(uid)
+    except KeyError:
+        # Containers have users without a name.
+        return
+    for name, before, now in (
+        ("HOME", root.pw_dir, user.pw_dir),
+        ("USER", root.pw_name, user.pw_name),
+        ("LOGNAME", root.pw_name, user.pw_name),
+    ):
+        if os.environ.get(name, before) == before:
+            os.environ[name] = now
 
 
 def hook(
@@ -106,6 +124,8 @@ def call(target: str) -> Any:
 
 def explain(target: str, error: BaseException) -> str:
     """Say why ``target`` was not loaded: in one line, or with the traceback of the application's own code."""
+    if target.startswith("anygate.mounts:"):
+        target = "the applications of [[mount]]"
     if isinstance(error, LoadError):
         return f"cannot load {target}: {error}"
     frames = traceback.TracebackException.from_exception(error)
@@ -117,7 +137,8 @@ def explain(target: str, error: BaseException) -> str:
     if own:
         frames.stack = traceback.StackSummary.from_list(own)
     text = "".join(frames.format()).rstrip()
-    return f"cannot load {target}: it raised {type(error).__name__} while it was imported\n{text}"
+    done = "called" if target.endswith(")") else "imported"
+    return f"cannot load {target}: it raised {type(error).__name__} while it was {done}\n{text}"
 
 
 def _function(
@@ -126,21 +147,32 @@ def _function(
     source, _, expression = target.partition(":")
     if not source or not expression or expression.endswith(")"):
         raise LoadError("it names no function; write it as module:function")
-    function: Callable[..., Any] = _evaluate(_module(source, pythonpath), source, expression)
+    function: Callable[..., Any] = _evaluate(named_module(source, pythonpath), source, expression)
     if not callable(function):
         raise LoadError(f"it is a {type(function).__name__}, not a function")
     if _is_coroutine_function(function):
         raise LoadError("it is asynchronous, and nothing would await it")
     if inspect.isfunction(function):
         try:
-            _signature(function).bind(*arguments)
+            signature_of(function).bind(*arguments)
         except TypeError:
             takes = f"the arguments {' and '.join(arguments)}" if arguments else "no arguments"
             raise LoadError(f"it is called with {takes}, which it does not accept") from None
     return function
 
 
-def _module(source: str, pythonpath: Iterable[str | os.PathLike[str]]) -> ModuleType:
+def make_importable(pythonpath: Iterable[str | os.PathLike[str]]) -> None:
+    """Make modules of the current folder and of ``pythonpath`` importable, as for an application that is named."""
+    for folder in reversed([os.fspath(path) for path in pythonpath]):
+        _make_importable(folder)
+    _make_importable(os.getcwd())
+
+
+def named_module(source: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> ModuleType:
+    """Return the module that ``source`` names, or the path of its file.
+
+    Raises LoadError when there is none, and whatever its code raises.
+    """
     for folder in reversed([os.fspath(path) for path in pythonpath]):
         _make_importable(folder)
     # The command line is UTF-8 whatever the locale says; a name of a file is what has the same bytes.
@@ -167,8 +199,20 @@ def _import_module(name: str) -> ModuleType:
             if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
                 raise
             missing = error.name
+    _refuse_unreadable(os.getcwd())
     hint = _nearest(missing, _modules_here())
     raise LoadError(f"there is no module {missing!r} in {os.getcwd()} or on the Python path{hint}")
+
+
+def _refuse_unreadable(folder: str) -> None:
+    """Raise LoadError if the modules of a folder are not for this user."""
+    try:
+        os.scandir(folder).close()
+    except PermissionError:
+        raise LoadError(f"user {os.geteuid()} may not read {os.path.abspath(folder)}") from None
+    except OSError:
+        # The import names other errors.
+        pass
 
 
 def _modules_here() -> list[str]:
@@ -182,6 +226,7 @@ def _modules_here() -> list[str]:
 
 def _import_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
+        _refuse_unreadable(os.path.dirname(path) or ".")
         raise LoadError(f"there is no file {path!r} in {os.getcwd()}")
     path = os.path.abspath(path)
     folder, file = os.path.split(path)
@@ -230,7 +275,9 @@ def _default(module: ModuleType, source: str) -> Any:
     for name in DEFAULT_NAMES:
         if hasattr(module, name):
             return getattr(module, name)
-    raise LoadError(f"{source!r} has neither 'application' nor 'app'{_other_name(module, source)}")
+    raise LoadError(
+        f"{source!r} has neither 'application' nor 'app'{_other_name(module, source)}{_hidden(module, source)}"
+    )
 
 
 def _other_name(module: ModuleType, source: str) -> str:
@@ -284,7 +331,16 @@ def _attribute(module: ModuleType, source: str, node: ast.expr, expression: str)
         return getattr(holder, name)
     except AttributeError:
         hint = _nearest(name, [other for other in dir(holder) if not other.startswith("_")])
-        raise LoadError(f"{source!r} has no attribute {name!r}{hint}") from None
+        raise LoadError(f"{source!r} has no attribute {name!r}{hint}{_hidden(module, source)}") from None
+
+
+def _hidden(module: ModuleType, source: str) -> str:
+    """Return what to do if a module of another place has come before the one here."""
+    here = os.path.abspath(source.replace(".", os.sep) + ".py")
+    found = getattr(module, "__file__", None) or "part of Python"
+    if not os.path.isfile(here) or (os.path.exists(found) and os.path.samefile(here, found)):
+        return ""
+    return f"; it is {found}, not the {source}.py here: rename that file, or write {source}.py"
 
 
 def _nearest(name: str, others: list[str]) -> str:
@@ -294,11 +350,15 @@ def _nearest(name: str, others: list[str]) -> str:
 
 def _checked(application: Any, target: str) -> Callable[..., Any]:
     if not callable(application):
-        raise LoadError(f"it is a {type(application).__name__}, not a WSGI application, which can be called")
+        # Dash and its like hold an application.
+        inner = next((name for name in INNER_NAMES if callable(getattr(application, name, None))), None)
+        source, _, expression = target.partition(":")
+        hint = f"; it holds one: write {source}:{expression or 'app'}.{inner}" if inner else ""
+        raise LoadError(f"it is a {type(application).__name__}, not a WSGI application, which can be called{hint}")
     if _is_coroutine_function(application):
         raise LoadError("it is an asynchronous (ASGI) application; anygate serves WSGI applications")
     if inspect.isfunction(application):
-        signature = _signature(application)
+        signature = signature_of(application)
         try:
             signature.bind({}, None)
         except TypeError:
@@ -309,7 +369,7 @@ def _checked(application: Any, target: str) -> Callable[..., Any]:
     return application  # type: ignore[no-any-return]
 
 
-def _signature(function: FunctionType) -> inspect.Signature:
+def signature_of(function: FunctionType) -> inspect.Signature:
     """Return the signature that a call of ``function`` meets.
 
     Decorators copy ``__wrapped__`` and ``__signature__`` from the function inside, which may take something else.

@@ -10,11 +10,11 @@ class Lines:
 
     __slots__ = ()
 
-    def readline(self, size: int | None = None, /) -> bytes:
+    def readline(self, size: int | None = None) -> bytes:
         """Read a line, or ``size`` bytes of it."""
         raise NotImplementedError
 
-    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+    def readlines(self, hint: int | None = None) -> list[bytes]:
         """Read all lines, or about ``hint`` bytes of them."""
         lines: list[bytes] = []
         total = 0

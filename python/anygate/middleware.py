@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from anygate import failures, importer
 from anygate._anygate import Exchange, FileWrapper, Site, log_message
-from anygate.failures import formatted
+from anygate.failures import Hook, formatted
 from anygate.input_lines import Lines
 from anygate.server import Application
 
@@ -28,7 +30,7 @@ _END = object()
 
 def wsgihandler(
     app: Application | str, config: str | os.PathLike[str] | None = None, **options: Unpack[PolicyOptions]
-) -> Application:
+) -> Middleware:
     """Return ``app`` with a site's policies around it, for any WSGI server.
 
     ``app`` is a WSGI callable, or a target such as ``"myapp:app"``. ``config`` is a settings file, of which only what
@@ -50,24 +52,98 @@ class Middleware:
     """A WSGI application around another."""
 
     def __init__(self, application: Application, site: Site):
+        if site.on_error is not None:
+            hook = importer.hook("on_error", site.on_error, site.pythonpath, ("environ", "exc_info"))
+            application = Reporting(application, hook)
         self.application = application
         self._site = site
+        # It runs when a process ends, too.
+        weakref.finalize(self, site.end)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Respond, or let the application respond."""
         exchange = self._site.ask(environ)
         if exchange is None:
             return self.application(environ, start_response)
-        answer = _Response(exchange, environ, start_response)
-        if exchange.is_answered:
-            answer.tell_head()
+        response = _Response(exchange, environ, start_response)
+        if exchange.has_response:
+            response.tell_head()
             if exchange.is_open:
-                answer.refresh = lambda: _refresh(self.application, exchange, environ)
-            return answer
+                response.refresh = lambda: _refresh(self.application, exchange, environ)
+            return response
         if exchange.is_upgrade:
             # What a server takes for the end of a WebSocket is its own affair.
-            return self.application(environ, start_response)
-        return answer.of(self.application)
+            return _upgraded(self.application, exchange, environ, start_response)
+        return response.of(self.application)
+
+    def metrics(self) -> str:
+        """Return the metrics of all processes in Prometheus' text format.
+
+        Raises RuntimeError when nothing is counted: neither ``metrics_path`` nor ``statsd`` is set.
+        """
+        return self._site.metrics()
+
+
+class Reporting:
+    """An application whose exceptions a function is told of."""
+
+    def __init__(self, application: Application, on_error: Hook):
+        self._application = application
+        self._on_error = on_error
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Respond as the application does."""
+        try:
+            returned = self._application(environ, start_response)
+        except Exception as error:
+            self.tell(error, environ)
+            raise
+        # Their blocks raise nothing.
+        passes_on = type(returned) in (list, tuple) or isinstance(returned, FileWrapper)
+        return returned if passes_on else _Reported(returned, self, environ)
+
+    def tell(self, error: Exception, environ: dict[str, Any]) -> None:
+        """Tell the function of an exception; what it raises itself is logged."""
+        if isinstance(error, BodyTooLong):
+            # The client's fault.
+            return
+        try:
+            failures.tell(error, self._on_error, environ)
+        except Exception as failure:
+            errors = environ["wsgi.errors"]
+            errors.write(log_message("anygate: on_error failed\n" + formatted(failure)))
+            errors.flush()
+
+
+class _Reported:
+    """What an application returned."""
+
+    def __init__(self, returned: Iterable[bytes], reporting: Reporting, environ: dict[str, Any]):
+        self._returned, self._reporting, self._environ = returned, reporting, environ
+        self._blocks: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._blocks is None:
+                self._blocks = iter(self._returned)
+            return next(self._blocks)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._reporting.tell(error, self._environ)
+            raise
+
+    def close(self) -> None:
+        close = getattr(self._returned, "close", None)
+        try:
+            if close is not None:
+                close()
+        except Exception as error:
+            self._reporting.tell(error, self._environ)
+            raise
 
 
 class _Response:
@@ -85,16 +161,17 @@ class _Response:
         #: What the server's ``start_response`` returned.
         self._server_write: Any = None
         #: What the application returned, until it is closed.
-        self._answer: Any = None
+        self._response: Any = None
         #: What is to come of that, until its end.
         self._blocks: Iterator[Any] | None = None
         self._is_first = True
         self._passes_on = False
+        self._counts = exchange.counts
 
     def of(self, application: Application) -> Iterable[bytes]:
         """Call the application until its head is there, because not every server accepts a head later."""
         try:
-            answer = self._begin(application)
+            response = self._begin(application)
             while self._blocks is not None and not self._is_told:
                 self._advance()
         except BaseException:
@@ -103,7 +180,7 @@ class _Response:
             except Exception as error:
                 self.log(error)
             raise
-        return answer
+        return response
 
     def _begin(self, application: Application) -> Iterable[bytes]:
         exchange = self._exchange
@@ -112,29 +189,28 @@ class _Response:
             # So that a file is known as one. The server gets it in its own wrapper if no policy needs the bytes.
             self._environ["wsgi.file_wrapper"] = FileWrapper
         try:
-            answer = self._answer = application(self._environ, self._start)
-            if type(answer) is list or type(answer) is tuple:
-                if not exchange.blocks(answer):
-                    return self._as_it_is(answer)
-                # What is kept is there for others when the client has its answer.
+            response = self._response = application(self._environ, self._start)
+            if type(response) is list or type(response) is tuple:
+                if not exchange.blocks(response):
+                    return self._as_it_is(response)
+                # What is kept is there for others when the client has its response.
                 self._finish()
-            elif type(answer) is FileWrapper and file_wrapper is not None:
-                exchange.file(answer)
-                if exchange.passes_on:
-                    return self._as_it_is(file_wrapper(answer.filelike, answer.block_bytes))
-                self._blocks = iter(partial(answer.filelike.read, answer.block_bytes), b"")
+            elif type(response) is FileWrapper and file_wrapper is not None:
+                if exchange.file(response):
+                    return self._as_it_is(file_wrapper(response.filelike, response.blksize))
+                self._blocks = iter(partial(response.filelike.read, response.blksize), b"")
             else:
-                self._blocks = iter(answer)
+                self._blocks = iter(response)
         except BaseException as error:
             if not self._covers(error):
                 raise
         self.tell_head()
         return self
 
-    def _as_it_is(self, answer: Iterable[bytes]) -> Iterable[bytes]:
+    def _as_it_is(self, response: Iterable[bytes]) -> Iterable[bytes]:
         self.tell_head()
         self._exchange.end()
-        return answer
+        return response
 
     def _start(
         self,
@@ -185,9 +261,11 @@ class _Response:
             if block is _END:
                 self._finish()
             elif self._passes_on:
+                if self._counts and (length := _length(block)):
+                    exchange.passed_on(length)
                 return block  # type: ignore[no-any-return]
             elif block or type(block) is not bytes:
-                exchange.block(block, self._is_first and _length(self._answer) == 1)
+                exchange.block(block, self._is_first and _length(self._response) == 1)
                 self._is_first = False
                 self._passes_on = exchange.passes_on
         except BaseException as error:
@@ -207,7 +285,7 @@ class _Response:
         """Whether the client gets another response instead of the failed one; then the exception is only logged."""
         if isinstance(error, BodyTooLong):
             return self._exchange.refuse_body()
-        if not isinstance(error, Exception) or not self._exchange.finish(True):
+        if not isinstance(error, Exception) or not (self._exchange.show(error) or self._exchange.finish(True)):
             return False
         self.log(error)
         return True
@@ -222,11 +300,11 @@ class _Response:
 
     def close(self) -> None:
         """Close the response, even before its end."""
-        answer, self._answer = self._answer, None
+        response, self._response = self._response, None
         refresh, self.refresh = self.refresh, None
         self._blocks = None
         try:
-            close = getattr(answer, "close", None)
+            close = getattr(response, "close", None)
             if close is not None:
                 close()
         finally:
@@ -235,20 +313,39 @@ class _Response:
             self._exchange.end()
 
 
+def _upgraded(
+    application: Application, exchange: Exchange, environ: dict[str, Any], start_response: Any
+) -> Iterable[bytes]:
+    """Call an application that may make something else of its connection."""
+    statuses: list[str] = []
+
+    def start(status: str, *rest: Any) -> Any:
+        statuses.append(status[:3])
+        return start_response(status, *rest)
+
+    try:
+        return application(environ, start)
+    except BaseException:
+        statuses = statuses or ["500"]
+        raise
+    finally:
+        exchange.end_upgrade(int(statuses[-1]) if statuses and statuses[-1].isdecimal() else None)
+
+
 def _refresh(application: Application, exchange: Exchange, environ: dict[str, Any]) -> None:
     """Call the application once more, for the cache only."""
-    answer = _Response(exchange, environ, None)
+    response = _Response(exchange, environ, None)
     try:
         # No head comes, so this goes to the end.
-        answer.of(application)
-        answer.close()
+        response.of(application)
+        response.close()
     except Exception as error:
-        answer.log(error)
+        response.log(error)
 
 
-def _length(answer: Any) -> int | None:
+def _length(response: Any) -> int | None:
     try:
-        return len(answer)
+        return len(response)
     except Exception:
         return None
 
@@ -264,11 +361,11 @@ class LimitedInput(Lines):
         self._stream = stream
         self._left = max_bytes
 
-    def read(self, size: int | None = None, /) -> bytes:
+    def read(self, size: int | None = None) -> bytes:
         """Read up to ``size`` bytes, or all."""
         return self._counted(self._stream.read, size)
 
-    def readline(self, size: int | None = None, /) -> bytes:
+    def readline(self, size: int | None = None) -> bytes:
         """Read a line, or ``size`` bytes of it."""
         return self._counted(self._stream.readline, size)
 

@@ -20,6 +20,15 @@ class PolicyOptions(TypedDict, total=False):
     pythonpath: Texts | None
     """Directory to add to Python's module search path (repeatable)."""
 
+    debug: bool | None
+    """Show tracebacks of failed requests to clients on this machine."""
+
+    local_hosts: Texts | None
+    """Host names of this machine, for local pages (repeatable)."""
+
+    on_error: Text | None
+    """Function to call for each failed request."""
+
     trusted_proxies: Texts | None
     """Proxy whose forwarding fields are trusted (repeatable)."""
 
@@ -28,6 +37,27 @@ class PolicyOptions(TypedDict, total=False):
 
     body_max_bytes: int | str | None
     """Maximum size of a request body, chunked or not (413)."""
+
+    basic_auth: Texts | None
+    """Require a user and password from an htpasswd file at and below a path (repeatable)."""
+
+    basic_auth_realm: Text | None
+    """Name of the protected area that browsers show when they ask for a password."""
+
+    forward_auth: Texts | None
+    """Have another server authenticate requests at and below a path (repeatable)."""
+
+    forward_auth_fields: Texts | None
+    """Response field of forward_auth that identifies the user (repeatable)."""
+
+    forward_auth_timeout: float | str | None
+    """Maximum time for a response of forward_auth; then the client gets 503."""
+
+    redirect: Texts | None
+    """Redirect requests: [STATUS ][HOST]FROM TO (repeatable)."""
+
+    rewrite: Texts | None
+    """Change the path that static files and the application see: [HOST]FROM TO (repeatable)."""
 
     allow: Texts | None
     """Client address or network to allow; others get 403 (repeatable)."""
@@ -110,6 +140,9 @@ class PolicyOptions(TypedDict, total=False):
     static: Texts | None
     """Serve paths below a prefix from files in a directory (repeatable)."""
 
+    sendfile_root: Text | None
+    """Directory of files that the application may name in X-Sendfile or X-Accel-Redirect."""
+
     static_index: Texts | None
     """File to serve for a directory (repeatable)."""
 
@@ -155,12 +188,39 @@ class PolicyOptions(TypedDict, total=False):
     shared_timeout: float | str | None
     """Maximum time for one request to Redis."""
 
+    access_log: Texts | None
+    """Access log: a line per request to FILE; -: stdout."""
+
+    access_log_format: Text | None
+    """Access log format: combined, common, json, web2py, or text with %(h)s."""
+
+    slow_request: float | str | None
+    """Log requests that run longer, with their stack; 0: never."""
+
+    metrics_path: Text | None
+    """Path of the metrics within the site, for clients that may see them."""
+
+    metrics_allow: Texts | None
+    """Networks whose clients may see metrics_path, instead of this machine (repeatable)."""
+
+    statsd: Text | None
+    """StatsD server that metrics are sent to every 10 seconds."""
+
+    statsd_prefix: Text | None
+    """Prefix of metric names sent to StatsD."""
+
+    statsd_tags: bool | None
+    """Send labels as DogStatsD tags, not as part of metric names."""
+
 
 class Options(PolicyOptions, total=False):
     """Every option."""
 
     server: Text | None
     """Server to run; see anygate servers."""
+
+    server_option: Texts | None
+    """Option that only the other server knows, such as connection_limit=500 for waitress."""
 
     web2py: Text | None
     """Directory of the web2py site to serve."""
@@ -181,16 +241,10 @@ class Options(PolicyOptions, total=False):
     """Import the application once, before workers are forked."""
 
     uwsgi_module: bool | None
-    """Provide uWSGI's WebSocket functions as the module `uwsgi`."""
+    """Provide uWSGI's functions as the module `uwsgi`."""
 
-    debug: bool | None
-    """Show tracebacks of failed requests to clients on this machine."""
-
-    local_hosts: Texts | None
-    """Host names of this machine, for local pages (repeatable)."""
-
-    on_error: Text | None
-    """Function to call for each failed request."""
+    hooks: Text | None
+    """Module whose functions are called when the server starts, forks, reloads or ends."""
 
     script_name: Text | None
     """Path at which the application is mounted (SCRIPT_NAME)."""
@@ -257,6 +311,9 @@ class Options(PolicyOptions, total=False):
 
     greenlets: int | None
     """Maximum number of concurrent requests per worker, with gevent."""
+
+    gevent_patch: Texts | None
+    """Part of the standard library that gevent patches; none: all (repeatable)."""
 
     drain_delay: float | str | None
     """Time after TERM in which new connections are still accepted."""
@@ -338,6 +395,21 @@ class Options(PolicyOptions, total=False):
 
     pid_file: Text | None
     """File for the supervisor's process ID."""
+
+    gc_freeze: bool | None
+    """Exclude what the application has imported from garbage collection."""
+
+    gc_threshold: Texts | None
+    """Thresholds of garbage collection, up to three numbers; 0: no automatic collection."""
+
+    gc_collect_interval: float | str | None
+    """Interval at which each worker collects all garbage; 0: never."""
+
+    recursion_limit: int | None
+    """Maximum depth of Python's stack, instead of 1000."""
+
+    thread_stack_size: int | str | None
+    """Stack size of the threads that Python starts, including those that run requests."""
 
     request_timeout: float | str | None
     """Maximum time for the application to handle a request; 0: no limit."""
@@ -423,14 +495,14 @@ class Options(PolicyOptions, total=False):
     connections_per_client_max: int | None
     """Maximum number of open connections per client address; 0: no limit."""
 
-    error_log: Text | None
+    error_log: Texts | None
     """Destination of errors and other messages; -: stderr."""
 
-    error_log_format: Literal["text", "json", None]
-    """Error log format: text, or json (one object per message)."""
+    error_log_format: Text | None
+    """Error log format: text, json (one object per message), or text with %(message)s."""
 
-    log_level: Literal["error", "warn", "info", "debug", None]
-    """Minimum severity of messages to log: error, warn, info, debug."""
+    log_level: Literal["critical", "error", "warn", "info", "debug", None]
+    """Minimum severity of messages to log: critical, error, warn, info, debug."""
 
     logging: bool | None
     """Write a line per request to httpserver.log."""
@@ -438,17 +510,14 @@ class Options(PolicyOptions, total=False):
     profiler: Text | None
     """Directory for request profiles; see /__profile__."""
 
-    access_log: Text | None
-    """Access log: a line per request to FILE; -: stdout."""
-
-    access_log_format: Text | None
-    """Access log format: combined, common, json, web2py, or text with %(h)s."""
-
     log_rotate_size: int | str | None
     """Size at which a log file is rotated; 0: never."""
 
     log_rotate_interval: float | str | None
     """Interval at which log files are rotated; 0: never."""
+
+    log_rotate_name: Text | None
+    """Name of a rotated log file, with {name} and the time."""
 
     log_rotate_keep: int | None
     """Number of rotated files to keep per log."""
@@ -471,8 +540,14 @@ class Options(PolicyOptions, total=False):
     ]
     """Syslog facility of messages."""
 
-    slow_request: float | str | None
-    """Log requests that run longer, with their stack; 0: never."""
+    python_logging: bool | None
+    """Pass messages to Python's logging.getLogger("anygate") instead of the error log."""
+
+    log_config: Text | None
+    """Configuration of Python's logging: .ini or .conf, .toml, .yaml or .json."""
+
+    log_resources: float | str | None
+    """Interval at which CPU seconds, open files and memory of each worker are logged; 0: never."""
 
     admin: Text | None
     """Address of status page, metrics and API."""
@@ -483,11 +558,5 @@ class Options(PolicyOptions, total=False):
     uwsgi_stats: Text | None
     """Address of statistics in uWSGI's format, for uwsgitop."""
 
-    statsd: Text | None
-    """StatsD server that metrics are sent to every 10 seconds."""
-
-    statsd_prefix: Text | None
-    """Prefix of metric names sent to StatsD."""
-
-    statsd_tags: bool | None
-    """Send labels as DogStatsD tags, not as part of metric names."""
+    otlp: Text | None
+    """OpenTelemetry collector that spans of requests and metrics are sent to."""

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from types import FrameType
+
+from anygate.server_processes import HOPELESS, SETTLED, NotedSignals, next_pause
 
 LOG = logging.getLogger("anygate.pool")
 
 #: Servers that reload on HUP and reopen their logs on USR1; others are restarted.
 RELOADING = ("native", "gunicorn", "uwsgi")
-#: Maximum pause, in seconds, before a server is restarted that ends soon after its start.
-PAUSE_MAX = 30.0
-#: Seconds after which a server counts as started.
-SETTLED = 10.0
-#: Exit codes with which another start is no use: wrong usage, an application or a server that cannot be loaded.
-HOPELESS = (2, 3)
 
 
 @dataclass
@@ -44,6 +38,10 @@ class Member:
     settled: bool = False
     #: Whether it was stopped in order to be restarted.
     restarting: bool = False
+    #: The server whose address it takes over when that one has died.
+    standby_for: str | None = None
+    #: Whether it is the one that serves its address.
+    is_active: bool = True
 
     def start(self, now: float) -> None:
         """Start its process."""
@@ -75,49 +73,42 @@ class Member:
             self.signal(signal.SIGTERM)
 
 
-def run(servers: list[tuple[str, str, str]]) -> int:
-    """Serve with ``servers``, each a name, a server as for ``-s``, and settings (TOML); return the exit code."""
+def run(servers: list[tuple[str, str, str, str | None]]) -> int:
+    """Serve with ``servers``: names, servers as for ``-s``, settings (TOML), and whose address each is to take over.
+
+    Returns the exit code.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="anygate-servers-") as folder:
         members = []
-        for number, (name, server, settings) in enumerate(servers):
+        for number, (name, server, settings, standby_for) in enumerate(servers):
             path = os.path.join(folder, f"{number}.toml")
             with open(path, "w") as file:
                 file.write(settings)
-            members.append(Member(name, path, server in RELOADING))
+            reloads = server in RELOADING
+            members.append(Member(name, path, reloads, standby_for=standby_for, is_active=standby_for is None))
         return _Pool(members).run()
 
 
 class _Pool:
     def __init__(self, members: list[Member]):
         self.members = members
-        self.signals: list[int] = []
         self.ending = False
         self.code = 0
 
     def run(self) -> int:
-        # A signal that comes between two looks must not be missed: its handler writes into a pipe.
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, self._note)
+        signals = NotedSignals()
         while True:
             now = time.monotonic()
             for member in self.members:
                 self._look(member, now)
             if self.ending and not any(member.process for member in self.members):
                 return self.code
-            waits = [member.start_at - now for member in self.members if member.process is None and not self.ending]
-            select.select([read], [], [], max(0.0, min([*waits, SETTLED])))
-            while select.select([read], [], [], 0)[0] and os.read(read, 4096):
-                pass
-            while self.signals:
-                self._obey(self.signals.pop(0))
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signals.append(number)
+            waiting = [member for member in self.members if member.process is None and member.is_active]
+            waits = [] if self.ending else [member.start_at - now for member in waiting]
+            signals.wait(min([*waits, SETTLED]))
+            for number in signals.take():
+                self._obey(number)
 
     def _look(self, member: Member, now: float) -> None:
         """Notice that the server has ended, and start it again if it is due."""
@@ -127,9 +118,11 @@ class _Pool:
             if code is None:
                 return
             member.process = None
-            if not self.ending and not member.restarting:
+            if not self.ending and member.is_active and not member.restarting:
                 self._judge(member, code, now)
-        if not self.ending and member.start_at <= now:
+        other = self._partner(member)
+        is_free = other is None or other.process is None
+        if not self.ending and member.is_active and is_free and member.start_at <= now:
             member.start(now)
 
     def _judge(self, member: Member, code: int, now: float) -> None:
@@ -138,10 +131,25 @@ class _Pool:
             LOG.error("%s cannot serve (exit code %d): stopping the other servers", member.name, code)
             self._end(code)
             return
-        soon = now - member.started < SETTLED
-        member.pause = min(max(member.pause * 2, 0.5), PAUSE_MAX) if soon else 0.0
+        member.pause = next_pause(member.pause, now - member.started)
         member.start_at = now + member.pause
+        other = self._partner(member)
+        if other is not None:
+            self._hand_over(member, other, now)
+            LOG.warning("%s ended with %d; %s takes over its address", member.name, code, other.name)
+            return
         LOG.warning("%s ended with %d; restarting it in %.1f s", member.name, code, member.pause)
+
+    def _partner(self, member: Member) -> Member | None:
+        """The server that takes over the address when ``member`` dies, if there is one."""
+        if member.standby_for is not None:
+            return next(other for other in self.members if other.name == member.standby_for)
+        return next((other for other in self.members if other.standby_for == member.name), None)
+
+    def _hand_over(self, member: Member, other: Member, now: float) -> None:
+        """Let ``other`` serve the address from now on, though not before the pause after its own last end."""
+        member.is_active, other.is_active = False, True
+        other.start_at = max(now, other.start_at)
 
     def _obey(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
@@ -152,11 +160,21 @@ class _Pool:
             self._end(self.code)
         elif number == signal.SIGHUP:
             for member in self.members:
-                member.reload()
+                if member.standby_for is not None and member.is_active:
+                    self._return(member)
+                elif member.is_active:
+                    member.reload()
         elif number == signal.SIGUSR1:
             for member in self.members:
                 if member.reloads:
                     member.signal(signal.SIGUSR1)
+
+    def _return(self, standby: Member) -> None:
+        """Stop a standby; the server that it stands by for is started when it has ended."""
+        standby.end()
+        first = self._partner(standby)
+        assert first is not None
+        self._hand_over(standby, first, time.monotonic())
 
     def _end(self, code: int) -> None:
         if not self.ending:

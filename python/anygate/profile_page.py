@@ -34,7 +34,7 @@ class View:
 
 def as_json(figures: Figures, view: View) -> bytes:
     """Return what the page shows as JSON."""
-    answer = {
+    response = {
         "requests": figures.requests,
         "total_seconds": figures.total_seconds,
         "calls": figures.calls,
@@ -57,7 +57,7 @@ def as_json(figures: Figures, view: View) -> bytes:
         "skipped": figures.skipped,
         "process": {"pid": os.getpid(), "write_failures": view.write_failures, "unprofiled": view.unprofiled},
     }
-    return json.dumps(answer, indent=2).encode() + b"\n"
+    return json.dumps(response, indent=2).encode() + b"\n"
 
 
 def table(figures: Figures, view: View) -> str:

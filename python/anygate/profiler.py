@@ -92,11 +92,11 @@ class Profiler:
         path = environ.get("PATH_INFO", "")
         if (path == PAGE or path.startswith(PAGE + "/")) and self._trusts(environ.get("REMOTE_ADDR", "")):
             if is_for_this_machine(environ, self._hosts):
-                answer = self._answer(environ, path.removeprefix(PAGE))
+                response = self._respond(environ, path.removeprefix(PAGE))
             else:
-                answer = _plain("404 Not Found", "There is no such page")
-            start_response(answer.status, [*answer.headers, *_fixed_headers(answer)])
-            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
+                response = _plain("404 Not Found", "There is no such page")
+            start_response(response.status, [*response.headers, *_fixed_headers(response)])
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
 
         if self._profiled_thread == threading.get_ident():
             # The application calls itself: this call is part of the profile that is being made.
@@ -195,7 +195,7 @@ class Profiler:
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 
-    def _answer(self, environ: WSGIEnvironment, path: str) -> _Response:
+    def _respond(self, environ: WSGIEnvironment, path: str) -> _Response:
         base = quote(environ.get("SCRIPT_NAME", "").encode("latin-1")) + PAGE
         pages = {"": self._table, "/": self._table, "/flame": self._flame}
         allowed = ("POST",) if path == "/clear" else ("GET", "HEAD")
@@ -270,9 +270,9 @@ def _html(page: str) -> _Response:
     return _Response("200 OK", page.encode(), [("Content-Type", "text/html; charset=utf-8")])
 
 
-def _fixed_headers(answer: _Response) -> list[tuple[str, str]]:
+def _fixed_headers(response: _Response) -> list[tuple[str, str]]:
     return [
-        ("Content-Length", str(len(answer.body))),
+        ("Content-Length", str(len(response.body))),
         ("Cache-Control", "no-store"),
         ("Content-Security-Policy", _POLICY),
         ("X-Content-Type-Options", "nosniff"),

@@ -29,13 +29,17 @@ class Server:
     #: Kind of concurrency, in words.
     concurrency: str = "one request at a time"
     protocols: tuple[str, ...] = ("http",)
-    #: Supported options: workers, threads, tls, unix, access_log, log_level.
+    #: Supported options: workers, threads, tls, unix, access_log, log_level, hooks.
     supports: frozenset[str] = frozenset()
     state: str = "alive"
     #: Deviations from PEP 3333 and RFC 9110, by the request of tests/servers that shows them.
     breaks: Mapping[str, str] = field(default_factory=dict)
     #: Replacement for a server that cannot be used any more.
     instead: str = ""
+    #: Where ``server_option`` is passed; empty if it has none.
+    options: str = ""
+    #: What it is to be taken for.
+    best_for: str = ""
     #: Its loop is not Python's, so a signal handler of Python would not run.
     loop_in_c: bool = False
     #: Whether policies can be put around the application that it serves.

@@ -34,15 +34,15 @@ class RequestLog:
             return start_response(status, headers, *error)
 
         try:
-            answer = self.application(environ, start)
+            response = self.application(environ, start)
         except BaseException:
             self._log(environ, statuses, began)
             raise
         if not statuses:
             # A generator function calls start_response when its first piece is asked for.
-            return followed(answer, lambda: self._log(environ, statuses, began))
+            return followed(response, lambda: self._log(environ, statuses, began))
         self._log(environ, statuses, began)
-        return answer
+        return response
 
     def _log(self, environ: dict[str, Any], statuses: list[str], began: float) -> None:
         line = "{}, {}, {}, {}, {}, {}, {:f}\n".format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -55,7 +56,8 @@ def run(
     """Serve with a server by name, as ``run`` of web2py's ``anyserver.py`` did, until a signal ends it.
 
     What is served is ``app``, a target such as ``"myapp:app"``, or else the web2py site in the current folder.
-    ``options.workers`` counts, if there is such an attribute.
+    ``options.workers`` counts, if there is such an attribute. ``options`` may also be a dictionary of what only that
+    server knows, such as ``{"connection_limit": 500}`` for waitress.
 
     Raises SystemExit with the exit code of the command line if it cannot be served.
     """
@@ -63,6 +65,8 @@ def run(
     arguments += ["--logging"] if logging else []
     arguments += ["--profiler", profiler] if profiler else []
     arguments += ["--cron-mode", "soft"] if softcron and app is None else []
+    known = options if isinstance(options, dict) else {}
+    arguments += [part for key, value in known.items() for part in ("--server-option", f"{key}={json.dumps(value)}")]
     workers = getattr(options, "workers", None)
     arguments += ["--workers", str(workers)] if workers else []
     arguments += [app] if app is not None else ["--web2py", "."]
@@ -75,7 +79,8 @@ class Server(_anygate.Server):
     """A server inside this program: one worker, with threads of its own, until :meth:`stop`.
 
     ``Server(app, port=0)`` lets the system choose a port, which :attr:`url` tells. Options are those of the command
-    line; ``workers`` must be 1. Raises as :func:`serve` does.
+    line; ``workers`` must be 1. ``on_connection`` is called with the number of open connections each time that changes,
+    in a thread of its own; what it raises is logged. Raises as :func:`serve` does.
     """
 
     @property
@@ -92,6 +97,13 @@ class Server(_anygate.Server):
         """Take no new connections, and wait for requests in flight, at most ``graceful_timeout``."""
         atexit.unregister(self._end)
         super().stop()
+
+    def metrics(self) -> str:
+        """Return the metrics in Prometheus' text format.
+
+        Raises RuntimeError when ``metrics_path`` is not set, so that nothing is counted, and when it is not running.
+        """
+        return super().metrics()
 
     def _end(self) -> None:
         """Stop, because the program ends."""

@@ -29,11 +29,11 @@ class SoftCron:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Call the application; in a new minute the jobs start when the response has been taken."""
         minute = int(time.time() // 60)
-        answer = self.application(environ, start_response)
+        response = self.application(environ, start_response)
         if minute == self._minute:
-            return answer
+            return response
         self._minute = minute
-        return followed(answer, self._start)
+        return followed(response, self._start)
 
     def _start(self) -> None:
         # A thread, so that a server that reuses its own for the next request is not held up, and so that the process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -43,6 +44,8 @@ class Task:
     access_log: str | None = None
     web2py_log: str | None = None
     log_level: str | None = None
+    #: Module, or path of a file, with functions for events of the server.
+    hooks: str | None = None
     profiler: str | None = None
     #: Host names that mean this machine, for the profiler's page.
     local_hosts: tuple[str, ...] = ()
@@ -52,9 +55,11 @@ class Task:
     #: Variables of the environment, each with its value.
     env: tuple[tuple[str, str], ...] = ()
     server: str = ""
+    #: Options that only that server knows, as texts.
+    server_options: tuple[tuple[str, str], ...] = ()
     #: The address as ``host:port`` or ``unix:path``.
     bind: str = ""
-    announcement: str = ""
+    announcement: tuple[str, ...] = ()
     #: Jobs beside it: ``mode`` (hard or soft), and the ``arguments`` of the command line that has them.
     cron: dict[str, Any] | None = None
     #: Directory in which it was started, before ``chdir``.
@@ -78,6 +83,31 @@ class Task:
         """Host and port of a server that listens there."""
         return self.host or "127.0.0.1", 8000 if self.port is None else self.port
 
+    def cannot_have(self, reason: str) -> CannotServe:
+        """Return the error for an option that only this server knows, which names it as the user wrote it."""
+        return CannotServe(f"{self.given.get('server_option', 'server_option')}: {reason}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that only this server knows, with their values: JSON, or text that is no JSON."""
+        return {key: _value(text) for key, text in self.server_options}
+
+    def keywords(self, **own: Any) -> dict[str, Any]:
+        """Return ``own``, which are anygate's, with the options that only this server knows.
+
+        Raises CannotServe for an option that anygate sets itself.
+        """
+        for key in self.options:
+            if key in own:
+                raise self.cannot_have(f"{key}: anygate sets it for {self.server}; see anygate servers {self.server}")
+        return {**own, **self.options}
+
+    def check_options(self, has: Callable[[str], bool]) -> None:
+        """Raise CannotServe for an option that the server does not have."""
+        for name in self.options:
+            if not has(name):
+                raise self.cannot_have(f"{self.server} has no setting {name!r}")
+
     @cached_property
     def site(self) -> Site | None:
         """What is around the application, None if there is nothing. Processes that are forked later count together.
@@ -89,7 +119,8 @@ class Task:
         try:
             return Site(None, self.started_in, **self.around)
         except (OSError, ValueError) as error:
-            raise CannotServe(str(error)) from error
+            option, colon, reason = str(error).partition(":")
+            raise CannotServe(f"{self.given.get(option, option)}{colon}{reason}") from error
 
     @cached_property
     def application(self) -> Application:
@@ -112,7 +143,10 @@ class Task:
         if self.site is not None:
             from anygate.middleware import Middleware
 
-            application = Middleware(application, self.site)
+            try:
+                application = Middleware(application, self.site)
+            except ValueError as error:
+                raise CannotServe(str(error), NOT_THERE) from error
         if self.web2py_log is not None:
             from anygate.request_log import RequestLog
 
@@ -129,6 +163,13 @@ class Task:
         _exported = self
         os.environ["_ANYGATE_TASK"] = self.to_json()
         return "anygate.hosted:application"
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 #: What was exported, for processes that are forked from this one.

@@ -63,6 +63,30 @@ SOFTCRON = False
 if __name__ == "__main__":
     serve(__file__, "--bind", "fastcgi+unix:/tmp/fcgi.sock", logging=LOGGING, softcron=SOFTCRON)
 ''',
+    "anyserver.py": '''\
+"""Serves the site with a server by name: ``python anyserver.py -s gunicorn``. ``-h`` lists the options."""
+
+from anygate import run
+from anygate.web2py import launch
+
+__all__ = ["run"]
+
+if __name__ == "__main__":
+    launch(__file__, "anyserver")
+''',
+    "web2py_on_gevent.py": '''\
+"""Serves the site in greenlets: ``python web2py_on_gevent.py -a '<recycle>' -w 1000``. ``-h`` lists the options."""
+
+from anygate.web2py import launch
+
+
+def main():
+    launch(__file__, "gevent")
+
+
+if __name__ == "__main__":
+    main()
+''',
     "cgihandler.py": '''\
 """Handles one request of a CGI server."""
 
@@ -178,13 +202,13 @@ class _Web2py:
         if "wsgi.file_wrapper" in environ and "HTTP_RANGE" not in environ:
             # Then it hands over files whole, for sendfile; of a part, its releases up to 2.26 would hand over the rest.
             environ["web2py_use_wsgi_file_wrapper"] = True
-        answer: Iterable[Any] = self.application(environ, start_response)
-        if inspect.isgenerator(answer):
-            return _encoded(answer)
-        if isinstance(answer, (list, tuple)) or hasattr(answer, "close"):
-            return answer
+        response: Iterable[Any] = self.application(environ, start_response)
+        if inspect.isgenerator(response):
+            return _encoded(response)
+        if isinstance(response, (list, tuple)) or hasattr(response, "close"):
+            return response
         # Neither pages nor files: a helper or a translation, which gives text.
-        return [item.encode() if isinstance(item, str) else item for item in answer]
+        return [item.encode() if isinstance(item, str) else item for item in response]
 
 
 def wsgihandler(
@@ -226,8 +250,14 @@ def serve(file: str, *arguments: str, logging: bool = False, softcron: bool = Fa
     raise SystemExit(_anygate.main(["--web2py", site, *arguments, *own, *sys.argv[1:]]))
 
 
+def launch(file: str, program: str) -> None:
+    """Serve the site in the folder of ``file`` with the options of ``program`` (:func:`main`); end the process."""
+    os.chdir(_folder_of(file))
+    raise SystemExit(main([program, *sys.argv[1:]], os.path.basename(file)))
+
+
 def cgi(file: str) -> None:
-    """Answer the one request of this process with the site in the folder of ``file``; end the process."""
+    """Respond to the one request of this process with the site in the folder of ``file``; end the process."""
     from anygate import _anygate
 
     raise SystemExit(_anygate.main(["cgi", "--web2py", _folder_of(file)]))
@@ -290,8 +320,9 @@ def shell(arguments: list[str]) -> int:
 
 def command(arguments: list[str]) -> int:
     """Run ``anygate web2py ...``; return the exit code."""
-    usage = "usage: anygate web2py init [--force] [DIR]\n\nWrites wsgihandler.py, scgihandler.py, fcgihandler.py and "
-    usage += "cgihandler.py into the web2py site DIR.\n"
+    *names, last = HANDLERS
+    usage = "usage: anygate web2py init [--force] [DIR]\n\n"
+    usage += f"Writes {', '.join(names)} and {last} into the web2py site DIR.\n"
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage)
         return 0
@@ -330,8 +361,8 @@ def init(folder: str, *, force: bool) -> int:
     return code
 
 
-def main(arguments: list[str]) -> int:
-    """Run ``python -m anygate.web2py``; return the exit code."""
+def main(arguments: list[str], file: str | None = None) -> int:
+    """Run ``python -m anygate.web2py``, or one of its programs by ``file``; return the exit code."""
     from anygate import _anygate
 
     if arguments[:1] == ["shell"]:
@@ -339,8 +370,8 @@ def main(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser("python -m anygate.web2py")
     programs = parser.add_subparsers(dest="program", required=True)
-    anyserver = programs.add_parser("anyserver", help="as web2py's anyserver.py")
-    gevent = programs.add_parser("gevent", help="as web2py_on_gevent.py")
+    anyserver = programs.add_parser("anyserver", prog=file, help="as web2py's anyserver.py")
+    gevent = programs.add_parser("gevent", prog=file, help="as web2py_on_gevent.py")
     anyserver.add_argument("-s", "--server", default="native", help="server name (anygate servers lists them)")
     anyserver.add_argument("-P", "--profiler", nargs="?", const="profiles", help="profiler dir")
     gevent.add_argument("-F", "--profiler", help="profiler dir")

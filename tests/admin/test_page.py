@@ -74,9 +74,56 @@ def test_buttons_ask_first_and_then_do_it(at, browser):
     browser.wait_for(f"{text('#target')} === '1 worker'")
     browser.run("l = document.getElementById('level'); l.value = 'debug'; l.dispatchEvent(new Event('change'))")
     at.wait_until(lambda status: status["log_level"] == "debug", "the level")
+    # The one that ends is shown until it has ended.
+    browser.wait_for("document.querySelectorAll('#workers tr').length === 1")
     browser.run("document.querySelector('#workers button').click()")
     browser.wait_for("document.getElementById('stacks').open")
     assert "most recent call first" in browser.run(text("#stacks-text"))
+    assert browser.complaints() == []
+
+
+def test_the_last_hour_is_the_servers_and_shows_reloads(at, browser):
+    at.served.get("/")
+    at.post("/api/reload")
+    at.wait_until(lambda status: status["totals"]["reloads"] == 1, "the reload")
+    browser.open(at.url + "/")
+    browser.wait_for(f"{text('#state')} === 'live'")
+    assert browser.run("document.getElementById('minutes').getAttribute('aria-pressed')") == "true"
+    # The reload was before the page.
+    assert not browser.run("document.querySelector('#throughput .marks').getAttribute('d')")
+    browser.run("document.getElementById('hour').click()")
+    browser.wait_for("document.querySelector('#throughput .marks').getAttribute('d')?.startsWith('M')")
+    assert browser.run(text("#throughput .from")) == "1 hour ago"
+    assert "reloads in the last 1 hour: 1" in browser.run("document.querySelector('#waiting .plot').ariaLabel")
+    browser.run("document.getElementById('minutes').click()")
+    assert browser.run(text("#throughput .from")) == "3 minutes ago"
+    assert browser.complaints() == []
+
+
+def test_a_worker_is_replaced_and_stacks_and_tracebacks_are_shown(at, browser):
+    at.served.get("/broken")
+    with at.served.connect() as connection:
+        connection.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        browser.open(at.url + "/")
+        browser.wait_for("document.querySelector('#flight button') !== null")
+        browser.run("document.querySelector('#flight button').click()")
+        browser.wait_for("document.getElementById('stacks').open")
+        assert "shop.py" in browser.run(text("#stacks-text"))
+        browser.press("Escape")
+        browser.wait_for("!document.getElementById('stacks').open")
+        browser.run("document.querySelector('#messages button').click()")
+        browser.wait_for("document.getElementById('stacks').open")
+        shown = browser.run(text("#stacks-text"))
+        assert shown.startswith("Traceback (most recent call last):")
+        assert shown.endswith("LookupError: <img src=x onerror=alert(1)>")
+        browser.press("Escape")
+        browser.wait_for("!document.getElementById('stacks').open")
+        before = browser.run(text("#workers td"))
+        browser.run("document.querySelector('#workers [aria-label^=Replace]').click()")
+        assert browser.wait_for("document.getElementById('ask').open")
+        browser.run("document.getElementById('yes').click()")
+        # Its request is cut off at last: graceful_timeout is a second.
+        browser.wait_for(f"document.querySelector('#workers tr').cells.length && {text('#workers td')} !== {before!r}")
     assert browser.complaints() == []
 
 
@@ -84,7 +131,7 @@ def test_a_server_that_is_gone_is_told_and_found_again(at, browser):
     browser.open(at.url + "/")
     browser.wait_for(f"{text('#state')} === 'live'")
     at.served.terminate()
-    browser.wait_for(f"{text('#state')}?.startsWith('no answer')")
+    browser.wait_for(f"{text('#state')}?.startsWith('no response')")
     assert browser.run("document.getElementById('reload').disabled")
 
 

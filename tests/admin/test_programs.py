@@ -85,12 +85,16 @@ class TestTop:
     def test_what_clients_send_does_not_steer_the_terminal(self):
         from anygate.control import render
 
-        names = "requests requests_5xx requests_queued memory_bytes worker_starts worker_deaths reloads"
+        names = "requests requests_5xx requests_queued listen_queue memory_bytes worker_starts worker_deaths reloads"
         totals = {"workers": 0} | dict.fromkeys(names.split(" "), 0)
         worker = {"pid": 1, "stage": "serving", "requests": 0, "memory_bytes": 0, "age": 0, "since": 0}
         worker["in_flight"] = [{"request": "GET /\x1b]0;x\x07\n\x9b2J" + "y" * 500, "age": 4000}]
         status = {"version": "1", "pid": 1, "uptime": 100000, "time": 0, "log_level": "info", "totals": totals}
-        status |= {"workers": [worker], "latency": {"p50": None, "p90": 0.002, "p99": 12.0}}
+        status |= {
+            "waiting": {"queue": None, "lock": 0.003},
+            "workers": [worker],
+            "latency": {"p50": None, "p90": 0.002, "p99": 12.0},
+        }
         status["messages"] = [{"time": 0, "level": "warn", "text": "\x1b[31m", "pid": None}]
         text = render(status, None, 80)
         assert "\x1b" not in text
@@ -98,6 +102,19 @@ class TestTop:
         assert max(map(len, text.splitlines())) <= 100
         assert "p90 2 ms" in text
         assert "up 1 d 3 h" in text
+        assert "p99 for a thread -   p99 for Python's lock 3 ms" in text
+
+    def test_the_last_hour_is_a_line_of_minutes(self):
+        from anygate.control import _hour
+
+        minute = [{"rate": 1.0, "high": None, "reloads": 0}] * 6
+        busy = [{"rate": 8.0, "high": 0.02, "reloads": 1}, *minute[1:]]
+        assert _hour(minute, "", "") == []
+        # Steps that make no whole minute yet are left out, the oldest first.
+        requests, slowest, reloads = _hour(minute[:2] + minute + busy + minute, "", "")
+        assert requests.rstrip() == f"last hour  {'▁█▁':<60} requests up to 8.0/s"
+        assert slowest.rstrip() == f"last hour  {' █ ':<60} p99 up to 20 ms"
+        assert reloads == f"           {' ^ ':<60} reloads"
 
 
 class TestControl:
@@ -106,6 +123,11 @@ class TestControl:
         before = at.status()["workers"][0]["pid"]
         assert run("ctl", "scale", "2", "--admin", at.address).returncode == 0
         at.wait_until(lambda status: status["totals"]["workers"] == 2, "two")
+        ended = run("ctl", "recycle", str(before), "--admin", at.address)
+        assert ended.stdout == f"the supervisor was told to replace worker {before}\n"
+        at.wait_until(lambda status: before not in [worker["pid"] for worker in status["workers"]], "another one")
+        assert "pid must be that of a worker" in run("ctl", "recycle", "1", "--admin", at.address).stderr
+        before = at.status()["workers"][0]["pid"]
         assert run("ctl", "--admin", at.address, "reload").returncode == 0
         at.wait_until(lambda status: before not in [worker["pid"] for worker in status["workers"]], "others")
         status = run("ctl", "status", "--admin", at.address)
@@ -145,6 +167,7 @@ class TestControl:
             (["fly"], "unknown command 'fly'"),
             (["scale"], "scale needs a number"),
             (["scale", "many"], "scale needs a number"),
+            (["recycle", "all"], "recycle needs the process ID"),
             (["reload", "now"], "unknown command"),
             (["--nonsense"], "unknown option --nonsense"),
         ],
@@ -155,7 +178,7 @@ class TestControl:
         assert said in ended.stderr
         assert "Traceback" not in ended.stderr
 
-    def test_who_does_not_answer_is_named(self, admin, run, tmp_path):
+    def test_who_does_not_respond_is_named(self, admin, run, tmp_path):
         at = admin()
         assert "no server responds at 127.0.0.1:1:" in run("ctl", "status", "--admin", "127.0.0.1:1").stderr
         assert "no server responds at unix:" in run("ctl", "status", "--admin", f"unix:{tmp_path}/none").stderr
@@ -234,6 +257,21 @@ class TestStatsd:
         served = serve(CONTRACT, "--statsd", "127.0.0.1:9")
         assert served.get("/pid").status == 200
         assert served.terminate() == 0
+
+
+def test_a_path_of_the_site_shows_the_metrics_of_all_workers(serve):
+    served = serve(CONTRACT, "--metrics-path", "/metrics", "--workers", "2", "--threads", "1")
+    served.get("/pid")
+
+    def ask(*fields):
+        with served.connect() as connection:
+            return connection.ask("GET", "/metrics", fields, host="localhost")
+
+    text = ask().text
+    assert re.search(r"^anygate_workers 2$", text, re.MULTILINE)
+    assert len(re.findall(r"^anygate_worker_memory_bytes\{", text, re.MULTILINE)) == 2
+    assert re.search(r'^anygate_requests_total\{method="GET",status="2xx"\} [1-9]', text, re.MULTILINE)
+    assert ask(("X-Forwarded-For", "127.0.0.1")).status == 403
 
 
 def test_an_embedded_server_says_that_it_cannot(tmp_path):

@@ -17,7 +17,7 @@ def django(tmp_path_factory):
     def manage(*arguments):
         environment = {"DJANGO_SUPERUSER_PASSWORD": "secret", "PATH": "/usr/bin:/bin"}
         subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True, timeout=100
+            [sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True, timeout=300
         )
 
     manage("-m", "django", "startproject", "project", ".")
@@ -30,8 +30,8 @@ def django(tmp_path_factory):
     served.kill()
 
 
-def cookies(answer, jar):
-    for name, value in answer.fields:
+def cookies(response, jar):
+    for name, value in response.fields:
         if name.lower() == "set-cookie":
             key, _, text = value.split(";")[0].partition("=")
             jar[key] = text
@@ -64,14 +64,14 @@ def test_a_wrong_password_stays_outside(django):
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
     form = {"username": "admin", "password": "wrong", "csrfmiddlewaretoken": token}
     kind = ("Content-Type", "application/x-www-form-urlencoded")
-    answer = django.get("/admin/login/", [cookie(cookies(page, {})), kind], "POST", urlencode(form).encode())
-    assert "Please enter the correct username and password" in answer.text
+    response = django.get("/admin/login/", [cookie(cookies(page, {})), kind], "POST", urlencode(form).encode())
+    assert "Please enter the correct username and password" in response.text
 
 
 def test_a_foreign_host_is_refused_by_django(django):
     with django.connect() as connection:
         connection.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
-        assert connection.answer().status == 400
+        assert connection.response().status == 400
 
 
 def test_a_missing_page_is_a_404(django):

@@ -10,7 +10,7 @@ app.secret_key = "test"
 
 
 @app.route("/json", methods=["GET", "POST"])
-def answer():
+def response():
     return flask.jsonify(path=flask.request.path, args=flask.request.args, json=flask.request.get_json(silent=True))
 
 
@@ -60,9 +60,9 @@ def flask(tmp_path_factory):
 
 
 def test_json_goes_both_ways(flask):
-    answer = flask.get("/json?a=1", [("Content-Type", "application/json")], "POST", b'{"b": [1, 2]}')
-    assert answer["content-type"] == "application/json"
-    assert answer.json == {"path": "/json", "args": {"a": "1"}, "json": {"b": [1, 2]}}
+    response = flask.get("/json?a=1", [("Content-Type", "application/json")], "POST", b'{"b": [1, 2]}')
+    assert response["content-type"] == "application/json"
+    assert response.json == {"path": "/json", "args": {"a": "1"}, "json": {"b": [1, 2]}}
 
 
 def test_chunked_json_is_understood(flask):
@@ -77,10 +77,10 @@ def test_forms_and_uploads_arrive(flask):
         + b"content" * 100_000
         + b"\r\n--x--\r\n"
     )
-    answer = flask.get("/form", [("Content-Type", "multipart/form-data; boundary=x")], "POST", body).json
-    assert answer["form"] == {"field": "value"}
-    assert answer["file"] == "content" * 100_000
-    assert answer["length"] == len(body)
+    response = flask.get("/form", [("Content-Type", "multipart/form-data; boundary=x")], "POST", body).json
+    assert response["form"] == {"field": "value"}
+    assert response["file"] == "content" * 100_000
+    assert response["length"] == len(body)
 
 
 def test_sessions_are_kept(flask):
@@ -91,15 +91,15 @@ def test_sessions_are_kept(flask):
 
 
 def test_streams_are_chunked(flask):
-    answer = flask.get("/stream")
-    assert answer.chunks == [b"0 ", b"1 ", b"2 ", b"3 ", b"4 "]
+    response = flask.get("/stream")
+    assert response.chunks == [b"0 ", b"1 ", b"2 ", b"3 ", b"4 "]
 
 
 def test_files_are_sent_with_validators(flask):
-    answer = flask.get("/send")
-    assert answer.body == (flask.folder / "site_app.py").read_bytes()
-    assert flask.get("/send", [("If-None-Match", answer["etag"])]).status == 304
-    assert flask.get("/send", [("Range", "bytes=0-4")]).body == answer.body[:5]
+    response = flask.get("/send")
+    assert response.body == (flask.folder / "site_app.py").read_bytes()
+    assert flask.get("/send", [("If-None-Match", response["etag"])]).status == 304
+    assert flask.get("/send", [("Range", "bytes=0-4")]).body == response.body[:5]
 
 
 def test_external_urls_have_the_host_of_the_request(flask):

@@ -1,4 +1,4 @@
-"""httpbin, which answers what it was asked."""
+"""httpbin, which returns what it was sent."""
 
 import pytest
 
@@ -14,11 +14,11 @@ def httpbin(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
 def test_methods_arguments_and_fields(httpbin, method):
-    answer = httpbin.get(f"/{method.lower()}?a=b&a=c", [("X-Test", "1")], method).json
-    assert answer["args"] == {"a": ["b", "c"]}
-    assert answer["headers"]["X-Test"] == "1"
-    assert answer["url"] == f"http://test/{method.lower()}?a=b&a=c"
-    assert answer["origin"] == "127.0.0.1"
+    response = httpbin.get(f"/{method.lower()}?a=b&a=c", [("X-Test", "1")], method).json
+    assert response["args"] == {"a": ["b", "c"]}
+    assert response["headers"]["X-Test"] == "1"
+    assert response["url"] == f"http://test/{method.lower()}?a=b&a=c"
+    assert response["origin"] == "127.0.0.1"
 
 
 def test_bodies(httpbin):
@@ -54,9 +54,9 @@ def test_encodings_redirects_cookies_and_authentication(httpbin):
 
 
 def test_response_headers_are_as_asked_for(httpbin):
-    answer = httpbin.get("/response-headers?X-A=1&X-B=two%20words")
-    assert answer["x-a"] == "1"
-    assert answer["x-b"] == "two words"
+    response = httpbin.get("/response-headers?X-A=1&X-B=two%20words")
+    assert response["x-a"] == "1"
+    assert response["x-b"] == "two words"
 
 
 def test_head_and_ranges(httpbin):

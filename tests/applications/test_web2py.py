@@ -33,8 +33,8 @@ def multipart(fields):
     return b"".join(parts) + b"--boundary--\r\n"
 
 
-def cookie(answer):
-    return ("Cookie", "; ".join(value.split(";")[0] for name, value in answer.fields if name.lower() == "set-cookie"))
+def cookie(response):
+    return ("Cookie", "; ".join(value.split(";")[0] for name, value in response.fields if name.lower() == "set-cookie"))
 
 
 def test_a_form_with_an_upload_is_stored_and_downloaded(site):
@@ -49,25 +49,25 @@ def test_a_form_with_an_upload_is_stored_and_downloaded(site):
     page = site.get("/guestbook/default/index")
     assert "Alice &amp; Bob" in page.text
     link = re.search(r'href="([^"]*)">picture', page.text)[1]
-    answer = site.get(link)
-    assert answer.status == 200
-    assert answer.body == picture
+    response = site.get(link)
+    assert response.status == 200
+    assert response.body == picture
 
 
 def test_a_form_that_is_not_valid_says_so(site):
     page = site.get("/guestbook/default/index")
     hidden = dict(re.findall(r'<input name="(_form\w+)" type="hidden" value="([^"]*)"', page.text))
     fields = [cookie(page), ("Content-Type", "multipart/form-data; boundary=boundary")]
-    answer = site.get("/guestbook/default/index", fields, "POST", multipart({"name": "", **hidden}))
-    assert answer.status == 200
-    assert "Enter a value" in answer.text
+    response = site.get("/guestbook/default/index", fields, "POST", multipart({"name": "", **hidden}))
+    assert response.status == 200
+    assert "Enter a value" in response.text
 
 
 def test_static_files_have_validators_and_ranges(site):
-    answer = site.get("/guestbook/static/site.css")
-    assert answer.body == (site.folder / "applications/guestbook/static/site.css").read_bytes()
-    assert answer["content-type"].startswith("text/css")
-    since = [("If-Modified-Since", answer["last-modified"])]
+    response = site.get("/guestbook/static/site.css")
+    assert response.body == (site.folder / "applications/guestbook/static/site.css").read_bytes()
+    assert response["content-type"].startswith("text/css")
+    since = [("If-Modified-Since", response["last-modified"])]
     assert site.get("/guestbook/static/site.css", since).status == 304
 
 
@@ -82,9 +82,9 @@ def test_the_client_is_known(site):
 
 
 def test_a_failure_becomes_a_ticket(site):
-    answer = site.get("/guestbook/default/fails")
-    assert answer.status == 500
-    assert "Ticket issued" in answer.text
+    response = site.get("/guestbook/default/fails")
+    assert response.status == 500
+    assert "Ticket issued" in response.text
     assert list((site.folder / "applications/guestbook/errors").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""An application with answers of all kinds; `application` is the same with policies of `anygate.toml` around it."""
+"""An application with responses of all kinds; `application` is the same with policies of `anygate.toml` around it."""
 
 import json
 import os
@@ -100,12 +100,12 @@ def seen(environ, start_response):
 
 def cached(environ, start_response):
     note(f"asked {environ['PATH_INFO']}")
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=60"), ("ETag", '"c"')])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=3600"), ("ETag", '"c"')])
     return [TEXT]
 
 
 def long(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=60")])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "max-age=3600")])
     return Noted("long", slowly([b"%d\n" % number * 5000 for number in range(20)], 0.05))
 
 
@@ -157,7 +157,7 @@ def endless(environ, start_response):
 
 
 def waits(environ, start_response):
-    """Answers when the test says so."""
+    """Responds when the test says so."""
     note("waits")
     gates.wait_for("go")
     start_response("200 OK", [("Content-Type", "text/plain")])

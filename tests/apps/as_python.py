@@ -52,7 +52,7 @@ def endless():
     return endless()
 
 
-def answer(path):
+def response(path):
     if path == "/hooks":
         viewed()
         return ", ".join(sorted(seen))
@@ -81,4 +81,4 @@ def application(environ, start_response):
     if environ["PATH_INFO"] == "/context":
         calls.set(calls.get() + "called")
         return Parts()
-    return [answer(environ["PATH_INFO"]).encode()]
+    return [response(environ["PATH_INFO"]).encode()]

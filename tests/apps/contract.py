@@ -1,5 +1,7 @@
 """Small applications, one for each path, that show what a server does to its application."""
 
+import io
+import itertools
 import json
 import os
 import sys
@@ -79,7 +81,7 @@ def threads(environ, start_response):
     return text(start_response, threading.current_thread().name.encode())
 
 
-# Answers.
+# Responses.
 
 
 @route
@@ -200,6 +202,29 @@ def endless(environ, start_response):
 
 
 @route
+def never_ends(environ, start_response):
+    """Blocks for ever, with a head that says how many the client gets: status and Content-Length of the query."""
+    name, status, length = environ["QUERY_STRING"].split(",")
+    start_response(f"{status} OK", [("Content-Length", length)] if length else [("Content-Type", "text/event-stream")])
+    return Closing(name, itertools.repeat(b"block "))
+
+
+@route
+def never_gives(environ, start_response):
+    """Empty blocks for ever; the query names them."""
+    name = environ["QUERY_STRING"]
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+
+    def blocks():
+        CLOSED.append(f"{name} begun")
+        while True:
+            yield b""
+            time.sleep(0.01)
+
+    return Closing(name, blocks())
+
+
+@route
 def large(environ, start_response):
     count = int(environ["QUERY_STRING"])
     return text(start_response, b"0123456789abcdef" * (count // 16))
@@ -303,8 +328,6 @@ def temporary_file(environ, start_response):
 
 @route
 def file_like(environ, start_response):
-    import io
-
     class Noted(io.BytesIO):
         def close(self):
             CLOSED.append("file_like")
@@ -312,6 +335,14 @@ def file_like(environ, start_response):
 
     start_response("200 OK", [])
     return environ["wsgi.file_wrapper"](Noted(b"y" * 100_000), 1000)
+
+
+@route
+def named_arguments_of_file(environ, start_response):
+    """A file wrapper as that of wsgiref is made, which tells how it was made."""
+    wrapper = environ["wsgi.file_wrapper"](filelike=open(environ["QUERY_STRING"], "rb"), blksize=3)
+    start_response("200 OK", [("X-Size", str(wrapper.blksize))])
+    return wrapper
 
 
 @route
@@ -339,6 +370,15 @@ def read_input(environ, start_response):
             value = getattr(stream, name)(*([int(argument)] if argument else []))
         results.append([item.decode() for item in value] if isinstance(value, list) else value.decode())
     return text(start_response, json.dumps(results).encode())
+
+
+@route
+def wrapped_input(environ, start_response):
+    """Lines of the body through what the standard library puts around a binary stream."""
+    with environ["wsgi.input"] as stream:
+        first = stream.read(size=2)
+        lines = list(io.TextIOWrapper(io.BufferedReader(stream), "utf-8"))
+    return text(start_response, json.dumps([first.decode(), *lines]).encode())
 
 
 @route
@@ -373,6 +413,20 @@ def errors(environ, start_response):
     environ["wsgi.errors"].flush()
     print("printed", file=sys.stdout, flush=True)
     return text(start_response, b"ok")
+
+
+@route
+def errors_as_file(environ, start_response):
+    """What loggers and terminal libraries ask the stream for."""
+    stream = environ["wsgi.errors"]
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:
+        descriptor = None
+    stream.close()
+    print("still open", file=stream)
+    seen = [stream.isatty(), stream.closed, stream.writable(), stream.readable(), stream.seekable(), descriptor]
+    return text(start_response, json.dumps([*seen, stream.encoding, stream.errors, stream.name, stream.mode]).encode())
 
 
 # Failures.
@@ -464,48 +518,49 @@ def unprintable(environ, start_response):
     raise Unprintable
 
 
-def answering(status="200 OK", headers=(), body=(b"x",)):
-    def answer(environ, start_response):
+def responding(status="200 OK", headers=(), body=(b"x",)):
+    def response(environ, start_response):
         start_response(status, headers)
         return body
 
-    return answer
+    return response
 
 
-BAD_ANSWERS = {
-    "status_20": answering(status="20"),
-    "status_2000": answering(status="2000 OK"),
-    "status_text": answering(status="OK"),
-    "status_int": answering(status=200),
-    "status_crlf": answering(status="200 OK\r\nX-Injected: 1"),
-    "status_control": answering(status="200 O\x07K"),
-    "status_not_latin1": answering(status="200 \u2713"),
-    "status_informational": answering(status="100 Continue"),
-    "headers_tuple": answering(headers=(("A", "b"),)),
-    "headers_none": answering(headers=None),
-    "header_not_a_pair": answering(headers=[("A", "b", "c")]),
-    "header_list": answering(headers=[["A", "b"]]),
-    "header_int": answering(headers=[("A", 1)]),
-    "header_bytes": answering(headers=[(b"A", "b")]),
-    "header_crlf": answering(headers=[("A", "b\r\nX-Injected: 1")]),
-    "header_lf": answering(headers=[("A", "b\nX-Injected: 1")]),
-    "header_nul": answering(headers=[("A", "b\0")]),
-    "header_not_latin1": answering(headers=[("A", "\u2713")]),
-    "header_name_space": answering(headers=[("A B", "b")]),
-    "header_name_colon": answering(headers=[("A:", "b")]),
-    "header_name_empty": answering(headers=[("", "b")]),
-    "header_name_not_latin1": answering(headers=[("\u2713", "b")]),
-    "length_text": answering(headers=[("Content-Length", "x")]),
-    "length_plus": answering(headers=[("Content-Length", "+1")]),
-    "length_twice": answering(headers=[("Content-Length", "1"), ("Content-Length", "2")]),
-    "body_str": answering(body=["text"]),
-    "body_text": answering(body="text"),
-    "body_bytes": answering(body=b"bytes"),
-    "body_none": answering(body=None),
-    "body_int": answering(body=[1]),
-    "body_later_str": answering(body=(item for item in ["text"])),
+BAD_RESPONSES = {
+    "status_20": responding(status="20"),
+    "status_2000": responding(status="2000 OK"),
+    "status_text": responding(status="OK"),
+    "status_int": responding(status=200),
+    "status_crlf": responding(status="200 OK\r\nX-Injected: 1"),
+    "status_control": responding(status="200 O\x07K"),
+    "status_not_latin1": responding(status="200 \u2713"),
+    "status_informational": responding(status="100 Continue"),
+    "headers_none": responding(headers=None),
+    "headers_dict": responding(headers={"AB": "b"}),
+    "headers_str": responding(headers="AB"),
+    "header_not_a_pair": responding(headers=[("A", "b", "c")]),
+    "header_str": responding(headers=["AB"]),
+    "header_int": responding(headers=[("A", 1)]),
+    "header_bytes": responding(headers=[(b"A", "b")]),
+    "header_crlf": responding(headers=[("A", "b\r\nX-Injected: 1")]),
+    "header_lf": responding(headers=[("A", "b\nX-Injected: 1")]),
+    "header_nul": responding(headers=[("A", "b\0")]),
+    "header_not_latin1": responding(headers=[("A", "\u2713")]),
+    "header_name_space": responding(headers=[("A B", "b")]),
+    "header_name_colon": responding(headers=[("A:", "b")]),
+    "header_name_empty": responding(headers=[("", "b")]),
+    "header_name_not_latin1": responding(headers=[("\u2713", "b")]),
+    "length_text": responding(headers=[("Content-Length", "x")]),
+    "length_plus": responding(headers=[("Content-Length", "+1")]),
+    "length_twice": responding(headers=[("Content-Length", "1"), ("Content-Length", "2")]),
+    "body_str": responding(body=["text"]),
+    "body_text": responding(body="text"),
+    "body_bytes": responding(body=b"bytes"),
+    "body_none": responding(body=None),
+    "body_int": responding(body=[1]),
+    "body_later_str": responding(body=(item for item in ["text"])),
 }
-ROUTES.update({"/bad/" + name: function for name, function in BAD_ANSWERS.items()})
+ROUTES.update({"/bad/" + name: function for name, function in BAD_RESPONSES.items()})
 
 
 @route
@@ -527,6 +582,20 @@ def by_name(environ, start_response):
         names = {"headers": names["response_headers"]}
     start_response(status="200 OK", exc_info=None, **names)(data=b"by ")
     return [b"name"]
+
+
+@route
+def headers_as(environ, start_response):
+    """Headers in another container than the list of tuples that PEP 3333 wants."""
+    headers = {"X-A": "1", "X-B": "2"}
+    made = {
+        "tuple": tuple(headers.items()),
+        "items": headers.items(),
+        "iterator": iter(headers.items()),
+        "lists": [list(pair) for pair in headers.items()],
+    }
+    start_response("200 OK", made[environ["QUERY_STRING"]])
+    return [b"ok"]
 
 
 @route

@@ -5,7 +5,8 @@ import os
 import socket
 import time
 
-PATIENCE = 60
+#: Seconds: longer than any test.
+PATIENCE = 3600
 
 
 def wait_at(gate):

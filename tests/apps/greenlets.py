@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import gevent
 from gates import wait_at
 
 LOCAL = threading.local()
@@ -16,31 +17,41 @@ def application(environ, start_response):
     return globals()[environ["PATH_INFO"].strip("/")](environ, start_response)
 
 
-def answer(start_response, text):
+def respond(start_response, text):
     body = str(text).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
 
 def ready(environ, start_response):
-    return answer(start_response, "yes")
+    return respond(start_response, "yes")
 
 
 def events(environ, start_response):
-    return answer(start_response, EVENTS)
+    return respond(start_response, EVENTS)
 
 
 def gate(environ, start_response):
     """Waits at the gate that the query names."""
     wait_at(environ["QUERY_STRING"])
-    return answer(start_response, "waited")
+    return respond(start_response, "waited")
+
+
+def gives_up(environ, start_response):
+    """Give up reading again and again, for longer than a client may take, and then read."""
+    body = environ["wsgi.input"]
+    for _ in range(8):
+        with gevent.Timeout(0.25, False):
+            body.read(1)
+    Path(environ["QUERY_STRING"]).touch()
+    return respond(start_response, body.read().decode())
 
 
 def counted(environ, start_response):
     """How often this was called with the same thread-local object."""
     LOCAL.count = getattr(LOCAL, "count", 0) + 1
     wait_at(environ["QUERY_STRING"])
-    return answer(start_response, LOCAL.count)
+    return respond(start_response, LOCAL.count)
 
 
 def locked(environ, start_response):
@@ -51,7 +62,7 @@ def locked(environ, start_response):
         begun = time.monotonic()
         wait_at(gate)
         LOCKS[kind](session.fileno(), fcntl.LOCK_UN)
-    return answer(start_response, f"{begun} {time.monotonic()}")
+    return respond(start_response, f"{begun} {time.monotonic()}")
 
 
 def blocks(environ, start_response):
@@ -73,11 +84,11 @@ def blocks(environ, start_response):
 
 
 def upload(environ, start_response):
-    return answer(start_response, len(environ["wsgi.input"].read()))
+    return respond(start_response, len(environ["wsgi.input"].read()))
 
 
 def lines(environ, start_response):
-    return answer(start_response, [line.decode() for line in environ["wsgi.input"]])
+    return respond(start_response, [line.decode() for line in environ["wsgi.input"]])
 
 
 def busy(environ, start_response):
@@ -86,4 +97,4 @@ def busy(environ, start_response):
     awaited.with_suffix(".begun").touch()
     while not awaited.exists():
         pass
-    return answer(start_response, "computed")
+    return respond(start_response, "computed")

@@ -25,7 +25,7 @@ def stand_still():
         ctypes.CDLL(None).sleep(600)
 
 
-def answer(path, errors):
+def response(path, errors):
     if path in ("/hold", "/stand"):
         errors.write("nothing else runs\n")
     if path == "/arm":
@@ -42,6 +42,6 @@ def answer(path, errors):
 
 
 def application(environ, start_response):
-    body = answer(environ["PATH_INFO"], environ["wsgi.errors"]).encode()
+    body = response(environ["PATH_INFO"], environ["wsgi.errors"]).encode()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body]

@@ -1,4 +1,4 @@
-"""What every server is asked: six requests whose answers are known."""
+"""What every server is asked: six requests whose responses are known."""
 
 import json
 import os
@@ -9,7 +9,7 @@ SEEN = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REMOTE_AD
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
-    if path == "/pid":
+    if path in ("/pid", "/rated"):
         # Long enough for another process to take the next request.
         time.sleep(0.05)
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -27,8 +27,8 @@ def application(environ, start_response):
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         else:
             body = environ["wsgi.input"].read()
-        answer = f"{environ.get('CONTENT_TYPE')} {len(body)} {sum(body)}".encode()
+        response = f"{environ.get('CONTENT_TYPE')} {len(body)} {sum(body)}".encode()
     else:
-        answer = json.dumps({name: environ.get(name) for name in SEEN}).encode()
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
-    return [answer]
+        response = json.dumps({name: environ.get(name) for name in SEEN}).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(response)))])
+    return [response]

@@ -51,13 +51,13 @@ def unknown_protocol(environ, start_response):
         return [str(error).encode()]
 
 
-def answered_as_well(environ, start_response):
+def responded_as_well(environ, start_response):
     environ["wsgi.websocket"].send("hello")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"this goes nowhere"]
 
 
-def answered_first(environ, start_response):
+def responded_first(environ, start_response):
     start_response("200 OK", [])(b"first")
     try:
         environ["wsgi.websocket"].send("late")

@@ -171,9 +171,14 @@ def test_check_names_file_key_and_reason(run, site, text, message):
         (["--bind", "nowhere", "app:app"], {}, '--bind: "nowhere" must be host:port, [IPv6]:port, unix:PATH or fd://N'),
         (["--config", "missing.toml", "app:app"], {}, "missing.toml: "),
         (["app:app"], {"ANYGATE_PORT": "x"}, 'ANYGATE_PORT: "x" must be a whole number'),
+        (
+            ["app:app"],
+            {"ANYGATE_BIND": "127.0.0.1:0 127.0.0.1:0"},
+            'ANYGATE_BIND: "127.0.0.1:0 127.0.0.1:0" must be one address, without spaces; commas separate several',
+        ),
         ([], {}, "nothing to serve: name the application, for example: anygate myapp:app"),
-        (["--user", "nobody-such", "app:app"], {}, 'user: there is no user "nobody-such"'),
-        (["--chdir", "missing", "app:app"], {}, "chdir: cannot change to"),
+        (["--user", "nobody-such", "app:app"], {}, '--user: there is no user "nobody-such"'),
+        (["--chdir", "missing", "app:app"], {}, "--chdir: cannot change to"),
         (["config"], {}, "config: add --print or --check"),
     ],
 )
@@ -187,7 +192,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(run, site, arguments, environme
 def test_a_variable_that_sets_nothing_is_mentioned(launch, site):
     served = launch("app:app", "--port", "0", folder=site, environment={"ANYGATE_WORKRES": "2"})
     served.wait_ready()
-    assert "warning: unknown environment variable ANYGATE_WORKRES; did you mean ANYGATE_WORKERS?" in served.log()
+    served.wait_for_log("warning: unknown environment variable ANYGATE_WORKRES; did you mean ANYGATE_WORKERS?")
 
 
 def test_variables_that_kubernetes_makes_for_a_service_do_not_stop_the_start(launch, site):
@@ -205,6 +210,15 @@ def test_variables_that_kubernetes_makes_for_a_service_do_not_stop_the_start(lau
     assert served.get().status == 200
     # They are passed over with one line, not with one each.
     assert len([line for line in served.log().splitlines() if "ANYGATE_" in line]) == 1
+
+
+def test_variables_that_are_empty_set_nothing(launch, site):
+    empty = dict.fromkeys(["ANYGATE_WORKERS", "ANYGATE_BIND", "ANYGATE_USER", "ANYGATE_CONFIG", "PORT"], "")
+    served = launch("app:app", "--port", "0", folder=site, environment=empty).wait_ready()
+    assert served.get().status == 200
+    served.wait_for_log(
+        "environment variables that are empty set no option: ANYGATE_BIND, ANYGATE_USER, ANYGATE_WORKERS\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,7 +319,7 @@ def test_a_file_of_another_form_is_refused_with_what_to_write(run, site, text, m
         (["reload"], "write anygate ctl reload"),
         (["anygate.toml"], "write anygate --config anygate.toml"),
         (["uwsgi.ini"], "anygate --config uwsgi.ini"),
-        (["servers", "waitress"], "servers: "),
+        (["servers", "waitress", "gunicorn"], "servers: "),
     ],
 )
 def test_commands_of_other_servers_are_refused_with_what_to_write(run, site, words, message):

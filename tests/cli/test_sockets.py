@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 APP = """
 def app(environ, start_response):
@@ -70,8 +71,8 @@ def test_several_binds_of_all_kinds(launch, site):
 
 
 @ipv6
-def answers(host, port):
-    with socket.create_connection((host, port), timeout=20) as connection:
+def responses(host, port):
+    with socket.create_connection((host, port), PATIENCE) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         response = b"".join(iter(lambda: connection.recv(1000), b""))
     return response.startswith(b"HTTP/1.1 200 ") and b"::ffff" not in response
@@ -81,10 +82,10 @@ def answers(host, port):
 def test_all_ipv6_addresses_are_all_ipv4_addresses_too(launch, site):
     served = launch("app", "--bind", "[::]:0", folder=site).wait_ready()
     port = served.address[1]
-    assert answers("::1", port)
+    assert responses("::1", port)
     # Unless this machine says that IPv6 sockets are for IPv6 only.
     if Path("/proc/sys/net/ipv6/bindv6only").read_text().strip() == "0":
-        assert answers("127.0.0.1", port)
+        assert responses("127.0.0.1", port)
 
 
 @ipv6
@@ -93,8 +94,8 @@ def test_a_port_can_be_bound_for_each_family(launch, site, order):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     launch("app", *(part for host in order for part in ("--bind", f"{host}:{port}")), folder=site).wait_ready()
-    assert answers("::1", port)
-    assert answers("127.0.0.1", port)
+    assert responses("::1", port)
+    assert responses("127.0.0.1", port)
 
 
 def test_localhost_is_both_families(launch, site):
@@ -186,7 +187,7 @@ class TestMistakes:
         if int(open(unprivileged).read()) <= 80:
             pytest.skip("this machine lets everybody use low ports")
         command = [sys.executable, "-c", code, "app:app", "-p", "80"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert ended.returncode == 1
         assert "permission denied; ports below 1024 need root" in ended.stderr
 

@@ -154,6 +154,11 @@ class TestMistakes:
             ("factory:1 +", "neither a name nor a call"),
             ("factory:create_app", "if it is a factory, call it: factory:create_app()"),
             ("values:asgi", "asynchronous (ASGI)"),
+            (
+                "values:holder",
+                "it is a Holder, not a WSGI application, which can be called; it holds one: write values:holder.server",
+            ),
+            ("site:app", ", not the site.py here: rename that file, or write site.py"),
             (":app", "names no module"),
             ("wrong..name", "there is no module 'wrong..name'"),
             ("manage.py", "name the project's wsgi module, for example project.wsgi"),
@@ -165,7 +170,11 @@ class TestMistakes:
     @pytest.mark.parametrize("preload", [False, True])
     def test_the_message_names_what_was_typed(self, run, site, target, message, preload):
         (site / "empty.py").touch()
-        (site / "values.py").write_text("number = 1\nasync def asgi(scope, receive, send): ...\n")
+        (site / "values.py").write_text(
+            "number = 1\nasync def asgi(scope, receive, send): ...\n"
+            "class Holder:\n    server = print\nholder = Holder()\n"
+        )
+        (site / "site.py").write_text("app = None\n")
         (site / "manage.py").write_text("def main(): pass\n")
         (site / "imports.py").write_text("from functools import partial\nsite = partial(print)\n")
         (site / "anygate").mkdir()
@@ -204,4 +213,6 @@ class TestMistakes:
         (site / "failing.py").write_text("def create():\n    raise KeyError('SECRET')\n")
         ended = run("failing:create()", "--port", "0", folder=site)
         assert ended.returncode == 3
+        assert "it raised KeyError while it was called" in ended.stderr
+        assert 'failing.py", line 2, in create' in ended.stderr
         assert "KeyError: 'SECRET'" in ended.stderr

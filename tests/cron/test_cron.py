@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ANYGATE
 from other_servers import Http, free_port, process, wait_for
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 SITE = Path(__file__).parents[1] / "web2py" / "site"
 
@@ -95,12 +95,10 @@ command = "true"
 [[cron]]
 name = "slow"
 schedule = "* * * * *"
-command = "sleep 60"
+command = "sleep 3600"
 time_limit = "300ms"
 """)
-    begun = time.monotonic()
     ended = run("cron", "--once")
-    assert time.monotonic() - begun < 20
     assert ended.returncode == 1
     for line in (
         "bad: to stdout",
@@ -124,7 +122,7 @@ def test_one_job_over_all_workers_and_servers(serve, site, wait_for_turn):
     second = serve("-w", 2, folder=site)
     wait_for_turn()
     assert at_most_once_a_minute(runs(site), begun)
-    assert "job: the job speaks" in first.log()
+    first.wait_for_log("job: the job speaks")
     assert second.terminate() == 0
     assert first.terminate() == 0
 
@@ -171,7 +169,7 @@ def test_beside_another_server(site, wait_for_turn, mode):
             client.ask("GET", "/")
         wait_for_turn()
         assert at_most_once_a_minute(runs(site), begun)
-        helper = served.workers()
+        helper = served.processes()
     assert (mode == "hard") == bool(helper)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helper), "the end of the helper")
 
@@ -192,14 +190,14 @@ def test_running_without_serving(site):
 
 
 def test_a_job_that_goes_on_is_waited_for_and_then_ended(serve, site):
-    text = '[[cron]]\nname = "long"\nschedule = "* * * * *"\ncommand = "sh -c \'echo begun > begun; sleep 60\'"\n'
+    text = '[[cron]]\nname = "long"\nschedule = "* * * * *"\ncommand = "sh -c \'echo begun > begun; sleep 3600\'"\n'
     (site / "anygate.toml").write_text(f'app = "app"\n{text}')
     served = serve("--graceful-timeout", "500ms", folder=site)
     served.wait_until((site / "begun").exists, "the job")
     begun = time.monotonic()
     assert served.terminate() == 0
-    assert 0.4 < time.monotonic() - begun < 20
-    assert "long: " in served.log()
+    assert time.monotonic() - begun > 0.4
+    served.wait_for_log("long: ")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +245,7 @@ def web2py(tmp_path):
     (application / "cron" / "job.py").write_text("open('script-%s' % ('db' in globals()), 'w').close()\n")
     # The tables are made by one process, before several come at once.
     shell = [sys.executable, "-m", "anygate.web2py", "shell", "--plain", "--no_banner", "-S", "guestbook", "-M"]
-    subprocess.run([*shell, "-R", "applications/guestbook/cron/job.py"], cwd=folder, check=True, timeout=60)
+    subprocess.run([*shell, "-R", "applications/guestbook/cron/job.py"], cwd=folder, check=True, timeout=PATIENCE)
     (folder / "script-True").unlink()
     (application / "cron" / "crontab").write_text(
         "# comment\n"

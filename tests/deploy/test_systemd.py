@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE
+from wire import Datagrams
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 #: In tenths, as systemd-analyze has it.
@@ -57,12 +58,8 @@ def test_its_command_serves_on_the_socket_of_systemd(units, launch):
         "os.execv(sys.argv[2], sys.argv[2:])\n"
     )
     program, *arguments = command(units)
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-    ):
-        manager.bind(str(units / "notify"))
-        manager.settimeout(30)
+    manager = Datagrams(units / "notify")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         served = launch(
             *arguments,
             folder=units,
@@ -70,7 +67,6 @@ def test_its_command_serves_on_the_socket_of_systemd(units, launch):
             environment={"NOTIFY_SOCKET": str(units / "notify")},
             pass_fds=[listener.fileno()],
         )
-        while "READY=1" not in manager.recv(4096).decode().split("\n"):
-            pass
+        manager.wait_for(rb"(?m)^READY=1$")
         with served.connect(listener.getsockname()) as connection:
             assert connection.ask("GET", "/").text == "myapp"

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from conftest import ANYGATE, APPS, Served
 from other_servers import free_port
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 #: In the files of deploy/: where the front server listens, and where the back ends do.
 PORTS = (8080, 4000, 4001, 4002)
+#: Limits of HAProxy that a slow machine would meet.
+LIMITS = re.compile(r"\btimeout (connect|client|server|http-request|check) \d+s")
 SEARCH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 
@@ -57,6 +59,13 @@ class Site:
         self.back_ends = []
         self.log = self.folder / "front.log"
 
+    def add_program(self, folder, command):
+        """Write a program `app` that the front server starts, and that does this."""
+        path = self.folder / folder / "app"
+        path.parent.mkdir()
+        path.write_text(f"#!/bin/sh\nexec {command}\n")
+        path.chmod(0o755)
+
     def start_back_ends(self, protocol, *more):
         for _ in PORTS[1:]:
             self.back_ends.append(self.back_end(protocol, 0, *more))
@@ -70,8 +79,8 @@ class Site:
         arguments = [APPS / "contract.py", "--bind", f"{scheme}://127.0.0.1:{port}", *options, *more]
         return Served(arguments, self.folder)
 
-    def start_front(self, name, protocol, edit=str):
-        """Start it with a file of deploy/, or with what `edit` makes of its text."""
+    def start_front(self, name, protocol, edit=str, before=()):
+        """Start it with a file of deploy/, or with what `edit` makes of its text; `before`: what starts the program."""
         self.port = free_port()
         listening = [self.port, *(back_end.address[1] for back_end in self.back_ends)]
         ports = {str(said): str(port) for said, port in zip(PORTS, listening, strict=False)}
@@ -80,19 +89,21 @@ class Site:
         (configuration,) = (self.folder / "front").glob(f"{protocol}.c*")
         configuration.write_text(edit(configuration.read_text()))
         for path in configuration.parent.iterdir():
-            path.write_text(said.sub(lambda found: ports[found[0]], path.read_text()))
+            text = said.sub(lambda found: ports[found[0]], path.read_text())
+            path.write_text(LIMITS.sub(r"timeout \1 10m", text))
         command = {
             "nginx": ["nginx", "-p", self.folder, "-c", configuration],
             "lighttpd": ["lighttpd", "-D", "-f", configuration],
             "haproxy": ["haproxy", "-f", configuration],
             "apache": ["apache2", "-d", self.folder, "-f", configuration, "-D", "FOREGROUND"],
+            "caddy": ["caddy", "run", "--config", configuration, "--adapter", "caddyfile"],
         }[name]
         program = shutil.which(command[0], path=SEARCH)
         assert program, f"{command[0]} is not installed; make test installs it"
         environment = {**os.environ, "PATH": os.pathsep.join([str(ANYGATE.parent), SEARCH])}
         with self.log.open("wb") as log:
             self.front = subprocess.Popen(
-                [program, *map(str, command[1:])], cwd=self.folder, env=environment, stdout=log, stderr=log
+                [*before, program, *map(str, command[1:])], cwd=self.folder, env=environment, stdout=log, stderr=log
             )
         wait_for(self.port, self.front, self.log)
 
@@ -100,7 +111,7 @@ class Site:
         if self.front:
             self.front.send_signal(signal.SIGTERM)
             try:
-                self.front.wait(10)
+                self.front.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.front.kill()
                 self.front.wait()
@@ -109,11 +120,11 @@ class Site:
         shutil.rmtree(self.folder)
 
     def ask(self, method="GET", target="/echo", body=None, fields=None, **options):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, target, body, fields or {}, **options)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
         finally:
             connection.close()
 
@@ -124,10 +135,11 @@ class Site:
 
     def hold_slow_clients(self, count, head, rest):
         """Let clients stop inside their bodies; others are served meanwhile, and then they are, too."""
-        slow = [socket.create_connection(("127.0.0.1", self.port), 20) for _ in range(count)]
+        slow = []
         try:
-            for connection in slow:
-                connection.sendall(head)
+            for _ in range(count):
+                slow.append(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
+                slow[-1].sendall(head)
             assert self.ask("GET", "/pid")[0] == 200
             for connection in slow:
                 connection.sendall(rest)

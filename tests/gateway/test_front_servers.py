@@ -9,9 +9,15 @@ import socket
 
 import pytest
 from fronts import Site
+from waiting import PATIENCE
 
 PAIRS = [
-    (front, protocol) for front in ("nginx", "lighttpd", "apache") for protocol in ("scgi", "fastcgi", "uwsgi", "http")
+    *(
+        (front, protocol)
+        for front in ("nginx", "lighttpd", "apache")
+        for protocol in ("scgi", "fastcgi", "uwsgi", "http")
+    ),
+    ("caddy", "http"),
 ]
 
 
@@ -85,34 +91,38 @@ def test_paths_come_as_the_client_wrote_them(site):
 
 
 def test_a_client_of_http_1_0_need_not_name_a_host(site):
-    with socket.create_connection(("127.0.0.1", site.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", site.port), PATIENCE) as client:
         client.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
         assert client.makefile("rb").readline().split()[1] == b"200"
 
 
-def test_an_answer_that_breaks_off_does_not_look_whole(site):
+def test_a_response_that_breaks_off_does_not_look_whole(site):
+    if site.name == "caddy":
+        pytest.skip("Caddy 2.6 ends it as though it were complete (docs/guide/front-servers.md)")
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         site.ask("GET", "/raises_between_blocks?slow")
 
 
 def test_an_upload_of_100_mb(site):
     body = b"0123456789abcdef" * (100 * 1024 * 1024 // 16)
-    status, _, answer = site.ask("POST", "/count_input", body)
-    assert (status, answer) == (200, b"104857600 104857600")
+    status, _, response = site.ask("POST", "/count_input", body)
+    assert (status, response) == (200, b"104857600 104857600")
 
 
-def test_a_large_answer(site):
+def test_a_large_response(site):
     assert len(site.ask("GET", "/large?10000000")[2]) == 10_000_000
 
 
 def test_a_client_that_sends_chunks(site):
     chunks = (b"x" * 1000 for _ in range(500))
-    status, _, answer = site.ask("POST", "/count_input", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    status, _, response = site.ask(
+        "POST", "/count_input", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True
+    )
     if (site.name, site.protocol) in (("apache", "scgi"), ("apache", "uwsgi")):
         # Apache's own: these two modules want a length (docs/guide/front-servers.md).
         assert status == 411
     else:
-        assert (status, answer) == (200, b"500000 500000")
+        assert (status, response) == (200, b"500000 500000")
 
 
 def test_slow_clients_hold_nothing(site):
@@ -147,7 +157,7 @@ def test_others_take_over_when_a_back_end_ends(site):
     assert len(statuses) > 20
     # A connection that is made between the last look at the queue and the close is reset, and Apache gives up.
     lost = [status for status in statuses if status != 200]
-    assert len(lost) <= 2, lost
+    assert len(lost) <= 4, f"more than one of each client: {lost}"
 
 
 def test_others_take_over_when_a_back_end_dies(site):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fronts import Site
+from waiting import PATIENCE
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "guide" / "front-servers.md"
 
@@ -41,8 +42,8 @@ def test_nginx_that_passes_bodies_on_as_they_come(edited, protocol, name):
         lambda text: text.replace(f"{name}_pass anygate;", f"{name}_pass anygate;\n{name}_request_buffering off;"),
     )
     chunks = (b"x" * 1000 for _ in range(500))
-    answer = site.ask("POST", "/count_input", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
-    assert (answer[0], answer[2]) == (200, b"500000 500000")
+    response = site.ask("POST", "/count_input", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    assert (response[0], response[2]) == (200, b"500000 500000")
     # Bodies that are still on their way hold no thread of the three times eight.
     head = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n"
     site.hold_slow_clients(40, head, b"0\r\n\r\n")
@@ -54,7 +55,7 @@ def test_a_client_that_gives_up_reaches_no_application(edited):
         "fastcgi",
         lambda text: text.replace("fastcgi_pass anygate;", "fastcgi_pass anygate;\nfastcgi_request_buffering off;"),
     )
-    with socket.create_connection(("127.0.0.1", site.port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), PATIENCE) as connection:
         connection.sendall(b"POST /closing?never HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
         assert site.ask("GET", "/pid")[0] == 200
     for _ in range(6):
@@ -83,21 +84,21 @@ def test_the_configuration_of_web2pys_scgihandler(edited):
         for protocol in ("scgi", "fastcgi", "uwsgi", "http")
     ],
 )
-def test_answers_come_piece_by_piece_where_the_guide_says_so(edited, tmp_path, front, protocol):
+def test_responses_come_piece_by_piece_where_the_guide_says_so(edited, tmp_path, front, protocol):
     # Of all that deploy/ has, only this one waits for the end.
     flush = (front, protocol) == ("apache", "fastcgi")
     site = edited(front, protocol, lambda text: text.replace("retry=1", "retry=1 flushpackets=on") if flush else text)
     seen = tmp_path / "seen"
-    with socket.create_connection(("127.0.0.1", site.port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), PATIENCE) as connection:
         connection.sendall(f"GET /pieces?{seen} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-        answer = connection.makefile("rb")
+        response = connection.makefile("rb")
         came = b""
         while b"first" not in came:
-            line = answer.readline()
+            line = response.readline()
             assert line, came
             came += line
         seen.touch()
-        assert b"second" in came + answer.read()
+        assert b"second" in came + response.read()
 
 
 def test_nginx_can_say_where_the_application_is(edited):

@@ -1,5 +1,6 @@
 """`request_timeout`: a request that takes too long is broken off, and only that one."""
 
+import select
 import shutil
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import gateways
 import pytest
 from conftest import APPS
+from waiting import in_time
 
 APP = """
 import ctypes, threading, time
@@ -18,16 +20,16 @@ ENDED = []
 def application(environ, start_response):
     return globals()[environ["PATH_INFO"].strip("/")](environ, start_response)
 
-def answer(start_response, text):
+def respond(start_response, text):
     body = str(text).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
 def quick(environ, start_response):
-    return answer(start_response, "yes")
+    return respond(start_response, "yes")
 
 def ended(environ, start_response):
-    return answer(start_response, ENDED)
+    return respond(start_response, ENDED)
 
 def noted(name, wait):
     try:
@@ -45,15 +47,15 @@ def nap():
 
 def sleep(environ, start_response):
     noted("sleep", nap)
-    return answer(start_response, "slept")
+    return respond(start_response, "slept")
 
 def busy(environ, start_response):
     def compute():
-        until = time.monotonic() + 20
+        until = time.monotonic() + 3600
         while time.monotonic() < until:
             pass
     noted("busy", compute)
-    return answer(start_response, "computed")
+    return respond(start_response, "computed")
 
 def streams(environ, start_response):
     start_response("200 OK", [])
@@ -74,21 +76,22 @@ def stubborn(environ, start_response):
     return [b"too late as well"]
 
 def stuck(environ, start_response):
-    ctypes.CDLL(None).sleep(30)
-    return answer(start_response, "woke up")
+    ctypes.CDLL(None).sleep(3600)
+    return respond(start_response, "woke up")
 
 def upload(environ, start_response):
     noted("upload", environ["wsgi.input"].read)
-    return answer(start_response, "read")
+    return respond(start_response, "read")
 """
 KINDS = {"threads": (), "gevent": ("--concurrency", "gevent")}
+LIMIT = "2s"
 
 
 @pytest.fixture(params=KINDS)
 def limited(request, serve, tmp_path):
     shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
-    return lambda *more: serve("app:application", *KINDS[request.param], "--request-timeout", "500ms", *more)
+    return lambda *more: serve("app:application", *KINDS[request.param], "--request-timeout", LIMIT, *more)
 
 
 def ask(served, path):
@@ -99,19 +102,19 @@ def ended(served, *names):
     served.wait_until(lambda: all(name in served.get("/ended").text for name in names), f"{names} to have ended")
 
 
-def test_a_request_that_waits_is_answered_504_and_interrupted(limited):
+def test_a_request_that_waits_gets_504_and_is_interrupted(limited):
     served = limited("--access-log", "access.log", "--access-log-format", "%(U)s %(s)s")
     begun = time.monotonic()
     with ask(served, "/sleep?a=b") as connection:
-        answer = connection.answer()
-        assert (answer.status, answer["connection"]) == (504, "close")
+        response = connection.response()
+        assert (response.status, response["connection"]) == (504, "close")
         assert connection.is_closed()
     # The call alone takes longer than a client of these tests waits.
-    assert time.monotonic() - begun > 0.4
+    assert time.monotonic() - begun > 1.9
     ended(served, "'sleep'", "'sleep finally'")
     assert "swallowed" not in served.get("/ended").text
-    served.wait_for_log("GET /sleep?a=b has taken 0.5 s, longer than request_timeout, and is interrupted:")
-    assert "in nap" in served.log()
+    served.wait_for_log("GET /sleep?a=b has taken 2.0 s, longer than request_timeout, and is interrupted:")
+    served.wait_for_log("in nap")
     assert "Traceback" not in served.log()
     assert served.terminate() == 0
     assert "/sleep 504" in (served.errors.parent / "access.log").read_text()
@@ -119,30 +122,34 @@ def test_a_request_that_waits_is_answered_504_and_interrupted(limited):
 
 def test_a_request_that_computes_is_interrupted(limited):
     served = limited()
-    assert ask(served, "/busy").answer().status == 504
+    assert ask(served, "/busy").response().status == 504
     ended(served, "'busy'")
-    assert "in compute" in served.log()
+    served.wait_for_log("in compute")
     assert served.get("/quick").body == b"yes"
 
 
-def test_an_answer_that_has_begun_is_broken_off(limited):
+def test_a_response_that_has_begun_is_broken_off(limited):
     served = limited()
     with ask(served, "/streams") as connection:
-        answer = connection.answer()
-        assert (answer.status, answer.body, answer.whole) == (200, b"some of it", False)
+        response = connection.response()
+        assert (response.status, response.body, response.whole) == (200, b"some of it", False)
     ended(served, "'streams'")
 
 
 def test_others_are_not_interrupted(limited):
-    served = limited()
-    slow = ask(served, "/sleep")
-    begun = time.monotonic()
-    with served.connect() as connection:
-        while time.monotonic() < begun + 1.2:
-            assert connection.ask("GET", "/quick").body == b"yes"
-    assert slow.answer().status == 504
-    assert served.log().count("longer than request_timeout") == 1
-    assert "failed" not in served.log()
+    def ask_many(step):
+        served = limited()
+        slow = ask(served, "/sleep")
+        with served.connect() as connection:
+            while not select.select([slow.socket], [], [], 0)[0]:
+                step()
+                assert connection.ask("GET", "/quick").body == b"yes"
+        assert slow.response().status == 504
+        served.wait_for_log("longer than request_timeout")
+        assert served.log().count("longer than request_timeout") == 1
+        assert "failed" not in served.log()
+
+    in_time(2, ask_many)
 
 
 def test_an_exception_that_comes_too_late_hits_nobody(limited):
@@ -153,8 +160,8 @@ def test_an_exception_that_comes_too_late_hits_nobody(limited):
         for connection in connections:
             connection.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n")
         slow = ask(served, "/sleep")
-        assert slow.answer().status == 504
-        statuses = [connection.answer().status for connection in connections]
+        assert slow.response().status == 504
+        statuses = [connection.response().status for connection in connections]
         connections = [
             connection if status == 200 else served.connect()
             for connection, status in zip(connections, statuses, strict=True)
@@ -166,7 +173,7 @@ def test_an_exception_that_comes_too_late_hits_nobody(limited):
 def test_what_a_request_sends_too_late_goes_nowhere(limited):
     served = limited()
     with ask(served, "/stubborn") as connection:
-        assert connection.answer().status == 504
+        assert connection.response().status == 504
         assert connection.is_closed()
     ended(served, "'stubborn BrokenPipeError'")
 
@@ -175,7 +182,7 @@ def test_a_client_that_is_slow_to_send_has_no_more_time(limited):
     served = limited("--stream-paths", "/upload")
     with served.connect() as connection:
         connection.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
-        assert connection.answer().status == 504
+        assert connection.response().status == 504
     ended(served, "'upload finally'")
 
 
@@ -189,22 +196,19 @@ def test_front_servers_get_504_as_well(limited, protocol):
         if protocol == "fastcgi":
             wire, end = gateways.stdout(wire)
             assert end == (0, 0)
-        status, _, body = gateways.cgi_answer(wire)
+        status, _, body = gateways.cgi_response(wire)
         assert (status, body) == (504, b"504 Gateway Timeout\n")
 
 
 def test_a_worker_with_a_thread_that_does_not_stop_is_replaced_first(limited):
     served = limited("--graceful-timeout", "3s", "--request-id")
     (before,) = served.workers()
-    begun = time.monotonic()
-    answer = ask(served, "/stuck").answer()
-    assert answer.status == 504
-    assert time.monotonic() - begun < 3
-    name = f'request{{id="{answer["x-request-id"]}"}}'
+    response = ask(served, "/stuck").response()
+    assert response.status == 504
+    name = f'request{{id="{response["x-request-id"]}"}}'
     served.wait_for_log(f"{name}: GET /stuck does not stop: another worker takes the place of this one")
     served.wait_for_log(f"worker {before} has a thread that cannot be stopped: starting another worker")
     served.wait_until(lambda: before not in served.workers() and len(served.workers()) == 1, "another worker")
-    assert time.monotonic() - begun < 20
     assert served.get("/quick").body == b"yes"
     assert served.terminate() == 0
 
@@ -216,7 +220,7 @@ def test_without_a_limit_nothing_watches(serve, gate):
         gate.wait_for()
         names = [name.read_text().strip() for name in Path(f"/proc/{worker}/task").glob("*/comm")]
         gate.open()
-        assert connection.answer().status == 200
+        assert connection.response().status == 200
     assert "anygate-1" in names
     assert not {"watch", "interrupter"} & set(names)
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import APPS
 from http2_frames import Client, plain
 from other_servers import certificate
+from waiting import PATIENCE
 
 APPLICATION = APPS / "http2.py"
 
@@ -34,7 +35,9 @@ def place(request, serve, pair):
 
 
 def run(*command, stdin=subprocess.DEVNULL):
-    return subprocess.run(list(map(str, command)), stdin=stdin, stdout=subprocess.PIPE, timeout=60, check=True).stdout
+    return subprocess.run(
+        list(map(str, command)), stdin=stdin, stdout=subprocess.PIPE, timeout=PATIENCE, check=True
+    ).stdout
 
 
 def curl(place, path, *arguments, **options):
@@ -93,7 +96,7 @@ def test_no_request_fails_while_workers_change(serve):
     """Clients that heed a goodbye lose nothing."""
     served = serve(APPLICATION, "--workers", "2", "--threads", "2")
     ended = threading.Event()
-    answered = [0] * 4
+    responded = [0] * 4
 
     def work(number):
         while not ended.is_set():
@@ -104,10 +107,10 @@ def test_no_request_fails_while_workers_change(serve):
                         while stream not in client.ended and stream not in client.resets:
                             if client.goaway and stream > client.goaway.last_stream:
                                 break
-                            assert client.pump(), f"closed before the answer of {stream}; {client.goaway}"
+                            assert client.pump(), f"closed before the response of {stream}; {client.goaway}"
                         if stream in client.ended:
                             assert client.take(stream).status == 200
-                            answered[number] += 1
+                            responded[number] += 1
                         else:
                             # It was not begun, and may be tried again.
                             assert client.goaway
@@ -117,7 +120,7 @@ def test_no_request_fails_while_workers_change(serve):
         work_done = [pool.submit(work, number) for number in range(4)]
         try:
             for count in range(1, 5):
-                served.wait_until(lambda least=30 * count: min(answered) > least, f"{answered} responses to be more")
+                served.wait_until(lambda least=30 * count: min(responded) > least, f"{responded} responses to be more")
                 if count < 4:
                     served.send_signal(signal.SIGHUP)
                     served.wait_for_log("reloaded: ", count)
@@ -125,5 +128,5 @@ def test_no_request_fails_while_workers_change(serve):
             ended.set()
         for done in work_done:
             done.result()
-        assert min(answered) > 100
+        assert min(responded) > 100
     assert "Traceback" not in served.log()

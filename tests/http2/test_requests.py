@@ -1,4 +1,4 @@
-"""Requests and answers over HTTP/2 (RFC 9113), seen by the application and by the client."""
+"""Requests and responses over HTTP/2 (RFC 9113), seen by the application and by the client."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ import pytest
 from conftest import APPS
 from http2_frames import Client, Raw, Reset, frame, plain, secure
 from other_servers import certificate
-from waiting import let_pass
+from waiting import in_time, let_pass
 from wire import is_read, send_read, wait_closing, wait_stuck
 
 CONTRACT = APPS / "contract.py"
@@ -105,10 +105,13 @@ def test_trailers_go_nowhere(client):
     [
         ({"authority": None, "fields": [("host", "h:8")]}, 200),
         ({"authority": "H:8", "fields": [("host", "h:8")]}, 200),
-        ({"authority": None}, 200),
+        ({"authority": None}, 400),
+        ({"scheme": "ftp"}, 400),
+        ({"scheme": "HTTPS"}, 200),
         ({"authority": "a", "fields": [("host", "b")]}, 400),
         ({"authority": None, "fields": [("host", "a"), ("host", "b")]}, 400),
         ({"authority": None, "fields": [("host", "a b")]}, 400),
+        ({"fields": [("host", "test"), ("host", "test")]}, 400),
         ({"path": "/a%00b"}, 400),
         ({"path": "/" + "x" * 9000}, 414),
         ({"fields": [("expect", "tea")]}, 417),
@@ -122,8 +125,8 @@ def test_what_is_refused_leaves_the_others_alone(client, changed, status):
 
 
 def test_a_list_of_fields_over_the_limit(client):
-    answer = client.ask("GET", "/echo", [(f"x-{number}", "y" * 1000) for number in range(70)])
-    assert answer.status == 431
+    response = client.ask("GET", "/echo", [(f"x-{number}", "y" * 1000) for number in range(70)])
+    assert response.status == 431
     assert client.ask("GET", "/pid").status == 200
 
 
@@ -136,9 +139,9 @@ def test_large_bodies_arrive_byte_by_byte(serve, pair, tmp_path, tls):
     body = os.urandom(20 * MB)
     with Client(secure(served.address, pair[0]) if tls else plain(served.address)) as client:
         assert client.ask("POST", "/digest", body=body).text == hashlib.sha256(body).hexdigest()
-        answer = client.ask("POST", "/mirror", body=body)
-        assert answer["content-length"] == str(len(body))
-        assert answer.body == body
+        response = client.ask("POST", "/mirror", body=body)
+        assert response["content-length"] == str(len(body))
+        assert response.body == body
         (tmp_path / "file").write_bytes(body)
         assert client.ask("GET", f"/file?{tmp_path}/file,1000").body == body[1000:]
 
@@ -189,27 +192,32 @@ def test_expect_100_continue(client):
 
 
 def test_a_streamed_body_is_read_as_it_comes(serve):
-    served = serve(APPS / "http2.py", "--stream-paths", "/streamed", "--threads", "2", "--body-timeout", "2s")
+    served = serve(APPS / "http2.py", "--stream-paths", "/streamed", "--threads", "2")
     with Client(plain(served.address)) as client:
         stream = client.begin("POST", "/streamed", end=False)
         client.wait_head(stream)
         for piece in (b"one\n", b"two" * 30_000 + b"\n", b"three\n"):
             client.send(stream, piece, end=False)
-            while not b"".join(client.answers[stream].chunks).endswith(piece):
+            while not b"".join(client.responses[stream].chunks).endswith(piece):
                 assert client.pump()
         client.send(stream, b"end")
         assert client.wait(stream).body == b">one\n" + b"two" * 30_000 + b"\nthree\nend"
         large = os.urandom(MB)
         assert client.ask("POST", "/streamed", body=large).body == b">" + large
-        # One that stops, and one that is given up.
-        stream = client.begin("POST", "/streamed", end=False)
-        client.send(stream, b"some", end=False)
-        with pytest.raises(Reset):
-            client.wait(stream)
         stream = client.begin("POST", "/streamed", end=False)
         client.wait_head(stream)
         client.reset(stream)
         served.wait_for_log("the client broke off")
+        assert client.ask("GET", "/pid").status == 200
+
+
+def test_a_streamed_body_that_stops_is_given_up(serve):
+    served = serve(APPS / "http2.py", "--stream-paths", "/streamed", "--threads", "2", "--body-timeout", "1s")
+    with Client(plain(served.address)) as client:
+        stream = client.begin("POST", "/streamed", end=False)
+        client.send(stream, b"some", end=False)
+        with pytest.raises(Reset):
+            client.wait(stream)
         assert client.ask("GET", "/pid").status == 200
 
 
@@ -238,7 +246,7 @@ def application(environ, start_response):
 
 
 def test_streamed_bodies_that_wait_leave_room_for_those_that_are_read(serve):
-    served = serve(APPS / "http2.py", "--stream-paths", "/digest", "--threads", "2", "--body-timeout", "5s")
+    served = serve(APPS / "http2.py", "--stream-paths", "/digest", "--threads", "2")
     body = os.urandom(MB)
     with Client(plain(served.address)) as client:
         streams = [client.begin("POST", "/digest", end=False) for _ in range(40)]
@@ -261,27 +269,27 @@ def test_streamed_bodies_that_wait_leave_room_for_those_that_are_read(serve):
             assert client.wait(stream).text == hashlib.sha256(body).hexdigest()
 
 
-# Answers.
+# Responses.
 
 
-def test_answers_without_a_body(client):
+def test_responses_without_a_body(client):
     head = client.ask("HEAD", "/large?4096")
     assert (head.status, head["content-length"], head.body) == (200, "4096", b"")
     for path in ("/no_content", "/not_modified"):
-        answer = client.ask("GET", path)
-        assert (answer.status, answer.body) == (int("204" if path == "/no_content" else "304"), b"")
+        response = client.ask("GET", path)
+        assert (response.status, response.body) == (int("204" if path == "/no_content" else "304"), b"")
     assert client.ask("GET", "/nothing")["content-length"] == "0"
 
 
-def test_fields_of_answers(client):
-    answer = client.ask("GET", "/fields")
-    assert [value for name, value in answer.fields if name == "set-cookie"] == ["a=1", "b=2"]
-    assert answer["x-caf"] == "caf\xe9"
-    assert answer["date"]
-    assert all(name == name.lower() for name, _ in answer.fields)
-    answer = client.ask("GET", "/hop_by_hop")
-    assert answer["x-a"] == "1"
-    assert not {"connection", "transfer-encoding", "keep-alive", "upgrade"} & set(answer.names())
+def test_fields_of_responses(client):
+    response = client.ask("GET", "/fields")
+    assert [value for name, value in response.fields if name == "set-cookie"] == ["a=1", "b=2"]
+    assert response["x-caf"] == "caf\xe9"
+    assert response["date"]
+    assert all(name == name.lower() for name, _ in response.fields)
+    response = client.ask("GET", "/hop_by_hop")
+    assert response["x-a"] == "1"
+    assert not {"connection", "transfer-encoding", "keep-alive", "upgrade"} & set(response.names())
     assert client.ask("GET", "/says_close").status == 200
     assert client.ask("GET", "/own_fields")["server"] == "mine"
     assert client.ask("GET", "/chunks").body == b"onetwo"
@@ -291,7 +299,7 @@ def test_blocks_are_sent_as_they_come(client, tmp_path):
     stream = client.begin("GET", f"/pieces?{tmp_path}/arrived")
     while not client.wait_head(stream).chunks:
         assert client.pump()
-    assert client.answers[stream].chunks == [b"first\n"]
+    assert client.responses[stream].chunks == [b"first\n"]
     (tmp_path / "arrived").touch()
     assert client.wait(stream).body == b"first\nsecond\n"
 
@@ -304,6 +312,8 @@ def test_applications_that_fail(client):
         with pytest.raises(Reset) as reset:
             client.wait(stream)
         assert reset.value.code == http2_frames.INTERNAL_ERROR
+        # What there was comes before the reset.
+        assert (reset.value.response.status, reset.value.response.body) in [(200, b"some of it"), (200, b"hello")]
     assert client.ask("GET", "/too_long").body == b"hello"
     assert client.ask("GET", "/pid").status == 200
 
@@ -331,7 +341,7 @@ def test_streams_run_on_threads_at_once(serve, gate):
             assert client.wait(stream).status == 200
 
 
-def test_an_answer_overtakes_a_slow_one(serve, gate):
+def test_a_response_overtakes_a_slow_one(serve, gate):
     served = serve(CONTRACT, "--threads", "2")
     with Client(plain(served.address)) as client:
         slow = client.begin("GET", f"/gate?{gate.name}")
@@ -355,13 +365,13 @@ def test_too_many_streams_at_once_are_refused_so_that_they_can_be_tried_again(se
     served = serve(CONTRACT, "--threads", "1")
     with Raw(plain(served.address)) as raw:
         raw.send(b"".join(raw.request(2 * number + 1, path="/sleep?0.003") for number in range(250)))
-        answered = refused = 0
-        while answered + refused < 250:
+        responded = refused = 0
+        while responded + refused < 250:
             kind, _, _, payload = raw.next()
             assert kind != http2_frames.GOAWAY
-            answered += kind == http2_frames.HEADERS
+            responded += kind == http2_frames.HEADERS
             refused += kind == http2_frames.RST_STREAM and payload[-1] == http2_frames.REFUSED_STREAM
-        assert answered >= 100
+        assert responded >= 100
 
 
 # Flow control.
@@ -390,12 +400,12 @@ def test_a_client_that_takes_nothing_holds_nobody(serve):
         for stream in stuck[1:]:
             client.reset(stream)
         client.opens = True
-        taken = sum(map(len, client.answers[stuck[0]].chunks))
+        taken = sum(map(len, client.responses[stuck[0]].chunks))
         client.state.increment_flow_control_window(40 * MB)
         client.state.increment_flow_control_window(40 * MB, stuck[0])
         client.flush()
-        answer = client.wait(stuck[0])
-        assert len(answer.body) == 30_000_000
+        response = client.wait(stuck[0])
+        assert len(response.body) == 30_000_000
         assert taken <= 65535
 
 
@@ -413,17 +423,15 @@ def test_windows_opened_little_by_little(serve):
 
 
 def test_a_thread_waits_for_room_and_goes_on(serve):
-    served = serve(
-        *(APPS / "http2.py", "--threads", "1", "--write-timeout", "5s"),
-        *("--response-memory-max-bytes", "64K", "--response-spool-max-bytes", "128K"),
-    )
+    limits = ("--response-memory-max-bytes", "64K", "--response-spool-max-bytes", "128K")
+    served = serve(APPS / "http2.py", "--threads", "1", *limits)
     with Client(plain(served.address), opens=False) as client:
         stream = client.begin("GET", "/in_blocks?4000000")
         client.wait_head(stream)
         taken = 0
         while stream not in client.ended:
             assert client.pump()
-            now = sum(map(len, client.answers[stream].chunks))
+            now = sum(map(len, client.responses[stream].chunks))
             if now > taken and stream not in client.ended:
                 client.state.increment_flow_control_window(now - taken)
                 client.state.increment_flow_control_window(now - taken, stream)
@@ -435,11 +443,11 @@ def test_a_thread_waits_for_room_and_goes_on(serve):
 def test_a_client_that_takes_nothing_is_given_up(serve):
     served = serve(CONTRACT, "--write-timeout", "1s", "--threads", "1")
     with Client(plain(served.address), opens=False) as client:
-        stream = client.begin("GET", "/large?1000000")
         begun = time.monotonic()
+        stream = client.begin("GET", "/large?1000000")
         with pytest.raises((Reset, ConnectionError)):
             client.wait(stream)
-        assert 0.8 < time.monotonic() - begun < 5
+        assert time.monotonic() - begun > 0.8
         assert client.ask("GET", "/no_content").status == 204
 
 
@@ -449,7 +457,7 @@ def test_a_socket_that_nobody_reads(serve):
         raw.send(frame(http2_frames.SETTINGS, payload=b"\0\4\x7f\xff\xff\xff"))
         raw.send(frame(http2_frames.WINDOW_UPDATE, 0, 0, b"\x7f\0\0\0"))
         raw.send(b"".join(raw.request(2 * number + 1, path="/large?9000000") for number in range(10)))
-        wait_stuck(raw.socket)
+        wait_stuck(raw.socket, served)
         with Client(plain(served.address)) as other:
             assert other.ask("GET", "/pid").status == 200
         wait_closing(raw.socket)
@@ -470,30 +478,27 @@ def test_fast_downloads_leave_others_their_turn(serve):
         client.flush()
         stop = threading.Event()
 
+        taken = 0
+
         def drain():
-            client.socket.settimeout(1)
-            while not stop.is_set():
-                try:
-                    if not client.socket.recv(1 << 20):
-                        break
-                except TimeoutError:
-                    break
+            nonlocal taken
+            while not stop.is_set() and taken < 400_000_000:
+                taken += len(client.socket.recv(1 << 20))
 
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(drain)
-            took = []
-            for _ in range(50):
-                begun = time.monotonic()
+            draining = pool.submit(drain)
+            for _ in range(10):
                 assert other.ask("GET", "/pid").status == 200
-                took.append(time.monotonic() - begun)
+            # Long before the downloads are complete.
+            assert taken < 400_000_000
             stop.set()
-        assert sorted(took)[40] < 0.5
+            draining.result()
 
 
 # Resets.
 
 
-def test_an_answer_that_nobody_wants_stops(serve):
+def test_a_response_that_nobody_wants_stops(serve):
     served = serve(CONTRACT, "--threads", "2", "--response-memory-max-bytes", "64K", "--response-spool-max-bytes", "1M")
     with Client(plain(served.address)) as client:
         stream = client.begin("GET", "/endless?reset")
@@ -575,13 +580,13 @@ def test_static_files_of_web2py(serve, tmp_path):
     with Client(plain(served.address)) as client:
         found = next((tmp_path / "site" / "applications").glob("*/static/**/*.css"))
         path = "/" + str(found.relative_to(tmp_path / "site" / "applications"))
-        answer = client.ask("GET", path)
-        assert answer.body == found.read_bytes()
-        again = client.ask("GET", path, [("if-modified-since", answer["last-modified"])])
+        response = client.ask("GET", path)
+        assert response.body == found.read_bytes()
+        again = client.ask("GET", path, [("if-modified-since", response["last-modified"])])
         assert (again.status, again.body) == (304, b"")
-        assert client.ask("HEAD", path)["content-length"] == str(len(answer.body))
+        assert client.ask("HEAD", path)["content-length"] == str(len(response.body))
         part = client.ask("GET", path, [("range", "bytes=0-3")])
-        assert (part.status, part.body) == (206, answer.body[:4])
+        assert (part.status, part.body) == (206, response.body[:4])
 
 
 def test_a_connection_ends_after_so_many_requests(serve):
@@ -630,10 +635,10 @@ def test_what_only_begins_like_the_preface_is_http_1(echo):
     with echo.connect() as connection:
         connection.send_read("PRI")
         connection.send("NT /echo HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert connection.answer().json["REQUEST_METHOD"] == "PRINT"
+        assert connection.response().json["REQUEST_METHOD"] == "PRINT"
         # Later it is nothing but a broken request.
         connection.send(http2_frames.PREFACE)
-        assert connection.answer().status in (400, 505)
+        assert connection.response().status in (400, 505)
 
 
 def test_a_preface_of_a_proxy_comes_before_it(serve):
@@ -666,51 +671,71 @@ def test_a_unix_socket(serve, tmp_path):
 def test_silent_clients_are_let_go(serve):
     served = serve(CONTRACT, "--header-timeout", "1s", "--keepalive-timeout", "2s", "--body-timeout", "1s")
     for sent in (b"PRI * HT", http2_frames.PREFACE, http2_frames.PREFACE + frame(http2_frames.SETTINGS)):
+        begun = time.monotonic()
         with Raw(plain(served.address), hello=False) as raw:
-            begun = time.monotonic()
             raw.send(sent)
             assert raw.end() in (None, http2_frames.NO_ERROR)
-            assert 0.5 < time.monotonic() - begun < 4
-    with Client(plain(served.address)) as client:
-        assert client.ask("GET", "/pid").status == 200
-        begun = time.monotonic()
-        assert client.wait_closed().goaway.error == http2_frames.NO_ERROR
-        assert 1.5 < time.monotonic() - begun < 5
+            assert time.monotonic() - begun > 0.5
+
+    def used(step):
+        with Client(plain(served.address)) as client:
+            step()
+            begun = time.monotonic()
+            assert client.ask("GET", "/pid").status == 200
+            assert client.wait_closed().goaway.error == http2_frames.NO_ERROR
+            assert time.monotonic() - begun > 1.5
+
+    in_time(1, used)
     # A head that does not end.
     with Raw(plain(served.address)) as raw:
         raw.send(frame(http2_frames.HEADERS, 0, 1, raw.encoder.encode(http2_frames.head())))
-        begun = time.monotonic()
         raw.end()
-        assert time.monotonic() - begun < 4
     # A body that stops, beside one that goes on.
-    with Client(plain(served.address)) as client:
-        stuck = client.begin("POST", "/echo", end=False)
-        moving = client.begin("POST", "/echo", end=False)
-        sent = 0
-        while stuck not in client.ended:
-            client.send(moving, b"x" * 500, end=False)
-            sent += 500
-            if select.select([client.socket], [], [], 0.3)[0]:
-                assert client.pump()
-        client.send(moving, b"x")
-        assert client.wait(stuck).status == 408
-        assert client.wait(moving).json["body"] == "x" * (sent + 1)
+
+    def beside(step):
+        with Client(plain(served.address)) as client:
+            stuck = client.begin("POST", "/echo", end=False)
+            moving = client.begin("POST", "/echo", end=False)
+            sent = 0
+            while stuck not in client.ended:
+                client.send(moving, b"x" * 500, end=False)
+                sent += 500
+                step()
+                if select.select([client.socket], [], [], 0.3)[0]:
+                    assert client.pump()
+            client.send(moving, b"x")
+            step()
+            assert client.wait(stuck).status == 408
+            assert client.wait(moving).json["body"] == "x" * (sent + 1)
+
+    in_time(1, beside)
 
 
 def test_a_slow_application_is_waited_for(serve):
     served = serve(CONTRACT, "--keepalive-timeout", "1s", "--header-timeout", "1s", "--write-timeout", "1s")
-    with Client(plain(served.address)) as client:
-        assert client.ask("GET", "/sleep?2.5").status == 200
+
+    def ask(step):
+        with Client(plain(served.address)) as client:
+            stream = client.begin("GET", "/sleep?2.5")
+            step()
+            assert client.wait(stream).status == 200
+
+    in_time(1, ask)
 
 
 def test_a_busy_connection_stays(serve):
-    served = serve(CONTRACT, "--header-timeout", "1s", "--keepalive-timeout", "1s")
-    with Client(plain(served.address)) as client:
-        for number in range(60):
-            # Refused ones count as well.
-            expected = 200 if number < 30 else 400
-            assert client.ask("GET", "/pid" if expected == 200 else "/%00").status == expected
-            let_pass(0.05, "all together longer than keepalive_timeout, and each shorter")
+    served = serve(CONTRACT, "--header-timeout", "2s", "--keepalive-timeout", "2s")
+
+    def ask_often(step):
+        with Client(plain(served.address)) as client:
+            for number in range(60):
+                # Refused ones count as well.
+                expected = 200 if number < 30 else 400
+                assert client.ask("GET", "/pid" if expected == 200 else "/%00").status == expected
+                step()
+                let_pass(0.05, "all together longer than keepalive_timeout, and each shorter")
+
+    in_time(2, ask_often)
 
 
 # Ends.
@@ -746,13 +771,11 @@ def test_streams_in_flight_are_finished(serve, gate, number):
 
 
 def test_a_deaf_client_does_not_hold_up_the_end(serve):
-    served = serve(CONTRACT, "--graceful-timeout", "30s", "--keepalive-timeout", "60s")
+    served = serve(CONTRACT, "--graceful-timeout", "1h", "--keepalive-timeout", "1h")
     with Raw(plain(served.address)) as raw:
         raw.send(raw.request(1))
         raw.until(http2_frames.HEADERS)
-        begun = time.monotonic()
         assert served.terminate() == 0
-        assert time.monotonic() - begun < 5
         assert raw.end() == http2_frames.NO_ERROR
 
 
@@ -766,10 +789,10 @@ def test_early_hints(serve, gate):
         while not client.interim[stream]:
             assert client.pump()
         gate.open()
-        answer = client.wait(stream)
+        response = client.wait(stream)
         first, second = client.interim[stream]
         assert first == [(":status", "103"), ("link", "</a.css>; rel=preload"), ("link", "</b.js>; rel=preload")]
         assert second[0] == (":status", "103")
-        assert answer.json == {"wrong": ["TypeError"] * 3 + ["ValueError"] * 2, "late": "RuntimeError"}
+        assert response.json == {"wrong": ["TypeError"] * 3 + ["ValueError"] * 2, "late": "RuntimeError"}
     older = served.get("/hints")
     assert older.json == {"offered": False}

@@ -71,7 +71,7 @@ def post(raw, stream=1, fields=()):
 
 
 def settled(raw):
-    """One request that is answered already."""
+    """One request that has its response already."""
     raw.send(raw.request(1))
     while (found := raw.next())[:3] != (DATA, END_STREAM, 1):
         assert found[0] != GOAWAY
@@ -80,7 +80,7 @@ def settled(raw):
 
 PSEUDO = [(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/pid")]
 
-# What is right, or must be borne: the request of the stream is answered.
+# What is right, or must be borne: the request of the stream gets a response.
 FINE = {
     "unknown frame": (1, lambda raw: frame(0xEE, 0xFF, 0, b"x" * 100) + frame(0xEE, 0, 7) + raw.request(1)),
     "undefined flags": (1, lambda raw: frame(PING, 0x16, 0, b"x" * 8) + raw.request(1)),
@@ -148,11 +148,11 @@ FINE = {
     "push turned off": (1, lambda raw: frame(SETTINGS, 0, 0, setting(2, 0)) + raw.request(1)),
 }
 
-# What is wrong with one stream. It is reset; or the request is refused, which is said here as an answer.
+# What is wrong with one stream. It is reset; or the request is refused, which is said here as a response.
 STREAM_ERRORS = {
     "upper case": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, ("X-A", "1"))),
     "an unknown pseudo-field": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, (":test", "1"))),
-    "the pseudo-field of answers": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, (":status", "200"))),
+    "the pseudo-field of responses": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, (":status", "200"))),
     "a pseudo-field behind others": (
         PROTOCOL_ERROR,
         lambda raw: listed(raw, *PSEUDO[:3], ("x-a", "1"), (":path", "/")),
@@ -168,6 +168,13 @@ STREAM_ERRORS = {
         ),
     ),
     "a path with a fragment": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO[:3], (":path", "/pid#part"))),
+    "a space before a value": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, ("x-a", " 1"))),
+    "a tab behind a value": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, ("x-a", "1\t"))),
+    "a value that is a space": (PROTOCOL_ERROR, lambda raw: listed(raw, *PSEUDO, ("x-a", " "))),
+    "a space behind a value in trailers": (
+        PROTOCOL_ERROR,
+        lambda raw: post(raw) + frame(DATA, 0, 1, b"x") + frame(HEADERS, BOTH, 1, raw.encoder.encode([("x-t", "1 ")])),
+    ),
     "a path with a fragment in pieces": (
         PROTOCOL_ERROR,
         lambda raw: (
@@ -337,12 +344,12 @@ def named(table):
 
 
 @pytest.mark.parametrize(("stream", "wire"), named(FINE))
-def test_what_is_right_is_answered(echo, gate, stream, wire):
+def test_what_is_right_gets_a_response(echo, gate, stream, wire):
     with Raw(plain(echo.address)) as raw:
         raw.held = f"/gate?{gate.name}"
         send_read(raw.socket, wire(raw))
         gate.open()
-        assert raw.verdict(stream) == ("answer", stream)
+        assert raw.verdict(stream) == ("response", stream)
 
 
 @pytest.mark.parametrize(("code", "wire"), named(STREAM_ERRORS))
@@ -355,7 +362,7 @@ def test_what_is_wrong_with_a_stream_ends_it(echo, gate, code, wire):
         assert said in (code, PROTOCOL_ERROR)
         if what == "stream":
             raw.send(raw.request(3))
-            assert raw.verdict(3) == ("answer", 3)
+            assert raw.verdict(3) == ("response", 3)
         else:
             assert what == "connection"
 
@@ -368,7 +375,7 @@ def test_what_is_wrong_with_a_connection_ends_it(echo, gate, code, wire):
         assert raw.end() in (code, PROTOCOL_ERROR)
     with Raw(plain(echo.address)) as raw:
         raw.send(raw.request(1))
-        assert raw.verdict(1) == ("answer", 1)
+        assert raw.verdict(1) == ("response", 1)
 
 
 def test_a_stream_that_depends_on_itself(echo):
@@ -394,7 +401,7 @@ def test_more_than_a_window_has(serve, gate):
         assert raw.verdict(1)[1] == FLOW_CONTROL_ERROR
 
 
-def test_pings_are_answered(echo):
+def test_pings_get_responses(echo):
     with Raw(plain(echo.address)) as raw:
         raw.send(frame(PING, ACK, 0, b"notasked") + frame(PING, 0, 0, b"12345678"))
         assert raw.until(PING) == (PING, ACK, 0, b"12345678")

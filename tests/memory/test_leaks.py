@@ -130,7 +130,7 @@ def site(serve, tmp_path, request):
     return site
 
 
-@pytest.mark.timeout(120 + 2 * SECONDS)
+@pytest.mark.timeout(1800 + 2 * SECONDS)
 def test_what_clients_have_taken_comes_back(site):
     resources = Resources(site)
     # What is made once and kept, such as buffers of threads, is made now.

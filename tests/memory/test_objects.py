@@ -5,6 +5,7 @@ import time
 
 import http2_frames
 import pytest
+from waiting import PATIENCE
 from websocket_frames import CLOSE, TEXT, Client, frame, handshake
 
 APP = """
@@ -75,7 +76,7 @@ def opened(served, path):
 def refused(served, path):
     with served.connect() as connection:
         connection.send(handshake(path))
-        assert connection.answer().status == 403
+        assert connection.response().status == 403
 
 
 def whole(served, path):
@@ -116,7 +117,7 @@ def test_requests_leave_no_objects_behind(serve, tmp_path, concurrency):
                 ask(served, path)
             counts.append(objects())
         # The thread that watches for unused WebSockets lets go of each after a second.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while growth(counts) > COUNT / 2 and time.monotonic() < deadline:
             counts[-1] = objects()
         left[ask.__name__, path] = growth(counts)

@@ -47,11 +47,11 @@ def test_the_commands_work(folder, command):
             with Connection(("127.0.0.1", port)) as connection:
                 return connection.ask("GET", target, [("Connection", "close"), *fields])
 
-        assert wait_for(served, lambda: get("/health").body) == b"ok\n"
-        answer = get("/", ("Accept-Encoding", "gzip"))
-        assert gzip.decompress(answer.body) == b"a page of some length\n" * 100
-        assert answer["x-frame-options"]
-        assert answer["x-request-id"]
+        assert wait_for(served, lambda: get("/health").body) == b"OK"
+        response = get("/", ("Accept-Encoding", "gzip"))
+        assert gzip.decompress(response.body) == b"a page of some length\n" * 100
+        assert response["x-frame-options"]
+        assert response["x-request-id"]
         assert get("/static/a.txt").body == b"a file"
         assert [get("/login").status for _ in range(6)] == [200] * 5 + [429]
 

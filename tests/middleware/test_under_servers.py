@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from conftest import ANYGATE, APPS
 from other_servers import free_port, process, wait_for
+from waiting import PATIENCE
 from wire import Connection
 
 CONFIG = """
@@ -99,7 +100,7 @@ class Site:
         connection = Connection(self.address)
         if source is not None:
             connection.close()
-            connection.socket = socket.create_connection(self.address, 20, (source, 0))
+            connection.socket = socket.create_connection(self.address, PATIENCE, (source, 0))
         return connection
 
     def notes(self):
@@ -132,22 +133,22 @@ def site(request, tmp_path_factory):
         yield site
 
 
-def decoded(answer):
-    match answer["content-encoding"]:
+def decoded(response):
+    match response["content-encoding"]:
         case "gzip":
             decoder = zlib.decompressobj(31)
-            body = decoder.decompress(answer.body)
+            body = decoder.decompress(response.body)
             assert decoder.eof
             return body
         case "br":
             decoder = brotli.Decompressor()
-            body = decoder.process(answer.body)
+            body = decoder.process(response.body)
             assert decoder.is_finished()
             return body
         case "zstd":
-            return b"".join(zstandard.ZstdDecompressor().read_to_iter(answer.body))
+            return b"".join(zstandard.ZstdDecompressor().read_to_iter(response.body))
         case None:
-            return answer.body
+            return response.body
 
 
 def accepts(coding):
@@ -164,21 +165,21 @@ PIECES = b"".join(b"piece %d of the text\n" % number * 50 for number in range(20
     [("/text", TEXT), ("/announced", PIECES), ("/streamed", PIECES), ("/written", PIECES)],
 )
 def test_compression(site, coding, target, body):
-    answer = site.get(target, accepts(coding))
-    assert (answer.status, answer["content-encoding"]) == (200, coding)
-    assert "Accept-Encoding" in answer["vary"]
-    assert answer.whole
-    assert decoded(answer) == body
+    response = site.get(target, accepts(coding))
+    assert (response.status, response["content-encoding"]) == (200, coding)
+    assert "Accept-Encoding" in response["vary"]
+    assert response.whole
+    assert decoded(response) == body
     if target == "/text":
-        assert (answer["etag"], answer["content-length"]) == ('W/"text"', str(len(answer.body)))
+        assert (response["etag"], response["content-length"]) == ('W/"text"', str(len(response.body)))
     plain = site.get(target, accepts("identity"))
     assert (plain.whole, plain["content-encoding"], plain.body) == (True, None, body)
     assert plain["content-length"] == (None if target in ("/streamed", "/written") else str(len(body)))
 
 
 def test_what_is_not_compressed_goes_on_as_it_is(site):
-    answer = site.get("/image", accepts("gzip"))
-    assert (answer["content-encoding"], answer.body) == (None, PIECES)
+    response = site.get("/image", accepts("gzip"))
+    assert (response["content-encoding"], response.body) == (None, PIECES)
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
@@ -187,17 +188,17 @@ def test_a_block_is_sent_before_the_next_is_there(site, coding):
         connection.send(
             f"GET /slow?{coding} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAccept-Encoding: {coding}\r\n\r\n"
         )
-        answer = connection.head()
+        response = connection.head()
         decoder = zlib.decompressobj(31) if coding == "gzip" else None
-        while len(got := body_so_far(answer, connection.buffer, decoder)) < 300:
+        while len(got := body_so_far(response, connection.buffer, decoder)) < 300:
             assert connection.more()
         assert got[:300] == b"first\n" * 50
         (site.folder / coding).touch()
         connection.rest()
 
 
-def body_so_far(answer, data, decoder):
-    if answer["transfer-encoding"]:
+def body_so_far(response, data, decoder):
+    if response["transfer-encoding"]:
         body, rest = b"", data
         while b"\r\n" in rest:
             size, _, rest = rest.partition(b"\r\n")
@@ -208,8 +209,8 @@ def body_so_far(answer, data, decoder):
 
 def test_head_requests_have_no_body(site):
     for target in ("/text", "/static/page.html", "/closed", "/announced", "/cached/head"):
-        answer = site.ask("HEAD", target)
-        assert answer.status == (403 if target == "/closed" else 200)
+        response = site.ask("HEAD", target)
+        assert response.status == (403 if target == "/closed" else 200)
         with site.connect() as connection:
             connection.send(f"HEAD {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             connection.head()
@@ -219,18 +220,18 @@ def test_head_requests_have_no_body(site):
 def test_files_of_the_application(site):
     page = (site.folder / "files/page.html").read_bytes()
     for kind, coding in [("image/png", None), ("text/html", "gzip")]:
-        answer = site.get(f"/file?{kind}", accepts("gzip"))
-        assert (answer.status, answer["content-encoding"], decoded(answer)) == (200, coding, page)
+        response = site.get(f"/file?{kind}", accepts("gzip"))
+        assert (response.status, response["content-encoding"], decoded(response)) == (200, coding, page)
 
 
 def test_static_files(site):
     page = (site.folder / "files/page.html").read_bytes()
-    answer = site.get("/static/page.html")
-    assert (answer.status, answer["content-type"], answer.body) == (200, "text/html; charset=utf-8", page)
-    assert (answer["content-length"], answer["x-content-type-options"]) == (str(len(page)), "nosniff")
-    assert answer["etag"]
-    assert site.get("/static/page.html", ("If-None-Match", answer["etag"])).status == 304
-    assert site.get("/static/page.html", ("If-Modified-Since", answer["last-modified"])).status == 304
+    response = site.get("/static/page.html")
+    assert (response.status, response["content-type"], response.body) == (200, "text/html; charset=utf-8", page)
+    assert (response["content-length"], response["x-content-type-options"]) == (str(len(page)), "nosniff")
+    assert response["etag"]
+    assert site.get("/static/page.html", ("If-None-Match", response["etag"])).status == 304
+    assert site.get("/static/page.html", ("If-Modified-Since", response["last-modified"])).status == 304
     part = site.get("/static/page.html", ("Range", "bytes=10-19"))
     assert (part.status, part["content-range"], part.body) == (206, f"bytes 10-19/{len(page)}", page[10:20])
     parts = site.get("/static/page.html", ("Range", "bytes=0-9,50000-50009"))
@@ -246,26 +247,26 @@ def test_static_files(site):
 @pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
 def test_large_files(site, coding):
     large = (site.folder / "files/large.json").read_bytes()
-    answer = site.get("/static/large.json", accepts(coding))
-    assert (answer.status, answer.whole) == (200, True)
-    assert decoded(answer) == large
+    response = site.get("/static/large.json", accepts(coding))
+    assert (response.status, response.whole) == (200, True)
+    assert decoded(response) == large
     part = site.get("/static/large.json", accepts(coding), ("Range", f"bytes=100000-{len(large) - 2}"))
     assert (part.status, part.body) == (206, large[100_000:-1])
 
 
-def test_the_cache_answers_again(site):
-    answers = [site.get("/cached/again", accepts(coding)) for coding in ("identity", "gzip", "br", "identity") * 3]
-    assert {decoded(answer) for answer in answers} == {TEXT}
+def test_the_cache_responds_again(site):
+    responses = [site.get("/cached/again", accepts(coding)) for coding in ("identity", "gzip", "br", "identity") * 3]
+    assert {decoded(response) for response in responses} == {TEXT}
     # Each process has its own.
     assert 1 <= site.notes().count("asked /cached/again") <= 2
-    assert sum("hit" in answer["cache-status"] for answer in answers) >= 10
-    assert len({answer["x-request-id"] for answer in answers}) == 12
+    assert sum("hit" in response["cache-status"] for response in responses) >= 10
+    assert len({response["x-request-id"] for response in responses}) == 12
     tag = [("If-None-Match", '"c"')]
-    answers = [site.ask("GET", "/cached/condition", tag if turn else []) for turn in range(8)]
-    assert [answer.status for answer in answers] == [200] + [304] * 7
+    responses = [site.ask("GET", "/cached/condition", tag if turn else []) for turn in range(8)]
+    assert [response.status for response in responses] == [200] + [304] * 7
 
 
-def test_half_an_answer_is_not_kept(site):
+def test_half_a_response_is_not_kept(site):
     for turn in range(2):
         with site.connect() as connection:
             connection.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -273,14 +274,14 @@ def test_half_an_answer_is_not_kept(site):
             connection.reset()
         site.wait_for_note("closed long", turn + 1)
     for _ in range(4):
-        answer = site.get("/long")
-        assert (answer.whole, answer.body) == (True, b"".join(b"%d\n" % number * 5000 for number in range(20)))
+        response = site.get("/long")
+        assert (response.whole, response.body) == (True, b"".join(b"%d\n" % number * 5000 for number in range(20)))
 
 
 def test_rates_hold_for_all_processes_together(site):
-    answers = [site.get("/often") for _ in range(9)]
-    assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 4
-    late = answers[-1]
+    responses = [site.get("/often") for _ in range(9)]
+    assert sorted(response.status for response in responses) == [200] * 5 + [429] * 4
+    late = responses[-1]
     assert late.status == 429
     assert int(late["retry-after"]) > 0
     assert late["x-request-id"]
@@ -288,7 +289,7 @@ def test_rates_hold_for_all_processes_together(site):
 
 def test_requests_at_once_are_counted_for_all_processes_together(site):
     if site.name in ONE_AT_A_TIME:
-        pytest.skip("it answers one request after the other")
+        pytest.skip("it responds to one request after the other")
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(site.connect())
         first.send("GET /waits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -296,18 +297,18 @@ def test_requests_at_once_are_counted_for_all_processes_together(site):
         try:
             others = []
 
-            def is_answered():
+            def has_response():
                 """Servers without threads leave some of these to the process that is busy."""
                 connection = stack.enter_context(site.connect())
                 connection.send("GET /waits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 others.append(connection)
                 return len(others) >= 8 and select.select([other.socket for other in others], [], [], 0.1)[0]
 
-            site.served.wait_until(is_answered, "a response while the first waits")
+            site.served.wait_until(has_response, "a response while the first waits")
         finally:
             (site.folder / "go").touch()
-        assert first.answer().body == b"waited"
-        statuses = [connection.answer().status for connection in others]
+        assert first.response().body == b"waited"
+        statuses = [connection.response().status for connection in others]
         assert statuses.count(429) >= 1
     assert site.get("/waits").status == 200
 
@@ -323,18 +324,18 @@ def test_preflights_and_pages_of_other_origins(site):
 
 
 def test_security_headers_overwrite_nothing(site):
-    answer = site.get("/text")
-    assert (answer["x-frame-options"], answer["x-content-type-options"]) == ("SAMEORIGIN", "nosniff")
+    response = site.get("/text")
+    assert (response["x-frame-options"], response["x-content-type-options"]) == ("SAMEORIGIN", "nosniff")
     own = site.get("/own")
     assert (own["x-frame-options"], own["referrer-policy"], own["x-request-id"]) == ("DENY", "no-referrer", "own")
     assert own.names().count("x-frame-options") == 1
 
 
 def test_requests_have_names(site):
-    answer = site.get("/seen", ("X-Request-ID", "made-up"), ("Tracestate", "a=b"))
-    assert answer.json["HTTP_X_REQUEST_ID"] == answer["x-request-id"] != "made-up"
-    assert answer.json["HTTP_TRACEPARENT"].startswith("00-")
-    assert "HTTP_TRACESTATE" not in answer.json
+    response = site.get("/seen", ("X-Request-ID", "made-up"), ("Tracestate", "a=b"))
+    assert response.json["HTTP_X_REQUEST_ID"] == response["x-request-id"] != "made-up"
+    assert response.json["HTTP_TRACEPARENT"].startswith("00-")
+    assert "HTTP_TRACESTATE" not in response.json
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     assert site.get("/seen", ("traceparent", trace)).json["HTTP_TRACEPARENT"] == trace
 
@@ -356,13 +357,13 @@ def test_trusted_proxies_are_believed(site):
 
 def test_clients_are_kept_out(site):
     for target in ("/closed", "/closed/in", "//closed", "/x/../closed", "/%63losed"):
-        answer = site.get(target, ("Accept", "text/html"))
-        assert (answer.status, answer["content-type"]) == (403, "text/html; charset=utf-8")
+        response = site.get(target, ("Accept", "text/html"))
+        assert (response.status, response["content-type"]) == (403, "text/html; charset=utf-8")
     assert site.get("/closedish").body == b"/closedish"
 
 
 def test_health(site):
-    assert (site.get("/health").body, site.get("/ready").body) == (b"ok\n", b"ok\n")
+    assert (site.get("/health").body, site.get("/ready").body) == (b"OK", b"READY")
     assert site.ask("POST", "/health", body=b"x").body == b"/health"
     (site.folder / "ill").touch()
     try:
@@ -385,8 +386,8 @@ def test_bodies_without_a_length_have_limits(site):
         pytest.skip("it has no bodies without a length")
     for count, status in [(100, 200), (101, 413)]:
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (count, b"x" * count)
-        answer = site.ask("POST", "/body/small", [("Transfer-Encoding", "chunked")], body)
-        assert answer.status == status
+        response = site.ask("POST", "/body/small", [("Transfer-Encoding", "chunked")], body)
+        assert response.status == status
 
 
 def test_a_failed_application_has_a_page(site):
@@ -394,33 +395,33 @@ def test_a_failed_application_has_a_page(site):
         ("/fails", "application/json", "application/problem+json"),
         ("/fails-first", "text/html", "text/html; charset=utf-8"),
     ]:
-        answer = site.get(target, ("Accept", accept), accepts("gzip"))
-        assert (answer.status, answer["content-type"]) == (500, kind)
+        response = site.get(target, ("Accept", accept), accepts("gzip"))
+        assert (response.status, response["content-type"]) == (500, kind)
         if kind == "application/problem+json":
-            assert json.loads(decoded(answer))["request_id"] == answer["x-request-id"]
+            assert json.loads(decoded(response))["request_id"] == response["x-request-id"]
     site.served.wait_until(lambda: site.log().count("ZeroDivisionError: on purpose") >= 2, "both tracebacks")
     site.wait_for_note("closed fails-first")
     assert site.notes().count("closed fails-first") == 1
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-def test_an_answer_that_breaks_off_does_not_look_whole(site, coding):
+def test_a_response_that_breaks_off_does_not_look_whole(site, coding):
     before = site.notes().count("closed fails-late")
-    answer = site.get("/fails-late", accepts(coding))
-    assert answer.status == 200
+    response = site.get("/fails-late", accepts(coding))
+    assert response.status == 200
     if coding == "gzip":
         decoder = zlib.decompressobj(31)
-        assert decoder.decompress(answer.body) == b"the beginning\n" * 100
+        assert decoder.decompress(response.body) == b"the beginning\n" * 100
         assert not decoder.eof
-    elif answer["transfer-encoding"]:
-        assert not answer.whole
+    elif response["transfer-encoding"]:
+        assert not response.whole
     site.wait_for_note("closed fails-late", before + 1)
     assert site.notes().count("closed fails-late") == before + 1
 
 
 def test_an_application_may_change_its_mind(site):
-    answer = site.get("/sorry")
-    assert (answer.status, answer.body) == (503, b"sorry")
+    response = site.get("/sorry")
+    assert (response.status, response.body) == (503, b"sorry")
 
 
 def test_close_is_called_once_when_the_client_goes_away(site):
@@ -451,8 +452,8 @@ def test_processes_that_were_made_apart_share_a_redis(tmp_path):
     with process(redis, tmp_path) as served:
         served.wait_until(path.exists, "Redis")
         with running("gunicorn-apart", tmp_path, config) as site:
-            answers = [site.get("/often") for _ in range(12)]
-            assert [answer.status for answer in answers] == [200] * 5 + [429] * 7
+            responses = [site.get("/often") for _ in range(12)]
+            assert [response.status for response in responses] == [200] * 5 + [429] * 7
             assert {site.get("/cached/here").body for _ in range(12)} == {TEXT}
             assert site.notes().count("asked /cached/here") == 1
 

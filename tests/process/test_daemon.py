@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS, children
-from waiting import wait_until
+from waiting import PATIENCE, lives, wait_until
 from wire import Connection
 
 CONTRACT = APPS / "contract.py"
@@ -19,16 +21,17 @@ KINDS = pytest.mark.parametrize(
 class Daemon:
     """A command that leaves a server in the background, of which only files tell."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, command=(ANYGATE,), pass_fds=()):
         self.folder = folder
         options = ("--daemon", "--pid-file", "pid", "--error-log", "log", "--bind", "unix:a.sock")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
         self.ended = subprocess.run(
-            [ANYGATE, *map(str, arguments), *options],
+            [*command, *map(str, arguments), *options],
             cwd=folder,
             env=clean,
+            pass_fds=pass_fds,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -37,15 +40,9 @@ class Daemon:
         return self
 
     def __exit__(self, *_):
-        if self.exists():
+        if lives(self.pid):
             os.kill(self.pid, signal.SIGTERM)
-        wait_until(lambda: not self.exists(), "the end of the daemon")
-
-    def exists(self):
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return False
+        wait_until(lambda: not lives(self.pid), "the end of the daemon")
 
     def log(self):
         return (self.folder / "log").read_text()
@@ -90,10 +87,30 @@ def test_an_address_in_use_is_shown_and_returned(tmp_path):
         assert daemon.get("/pid").status == 200
 
 
+@KINDS
+def test_sockets_of_a_service_manager_are_served_in_the_background(tmp_path, kind):
+    code = (
+        "import os, sys\n"
+        "os.dup2(int(sys.argv[1]), 3)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
+        "os.execv(sys.argv[2], sys.argv[2:])\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-c", code, str(listener.fileno()), ANYGATE]
+        with Daemon(tmp_path, CONTRACT, *kind, command=command, pass_fds=[listener.fileno()]) as daemon:
+            assert not (tmp_path / "a.sock").exists()
+            for count in (1, 2):
+                with Connection(listener.getsockname()) as connection:
+                    assert connection.ask("GET", "/pid").status == 200
+                if count == 1:
+                    os.kill(daemon.pid, signal.SIGUSR2)
+                    wait_until(lambda: daemon.log().count(" serves ") == 2, "the new program", daemon.log)
+
+
 def test_without_a_log_it_is_refused(run):
     ended = run(CONTRACT, "--port", "0", "--daemon")
     assert ended.returncode == 2
-    assert "daemon: nobody would read the logs: set error_log" in ended.stderr
+    assert "anygate: error: --daemon: has no terminal for its logs: set --error-log (and" in ended.stderr
 
 
 @KINDS

@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 from conftest import ANYGATE
+from other_servers import process
 from planned import planned
 from wire import Connection
 
@@ -61,7 +63,7 @@ def exchange_large_bodies(served):
         slow.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
         # The client takes nothing until another one has been served.
         assert served.get("/", method="POST", body=b"y" * (1 << 20)).text == str(1 << 20)
-        assert len(slow.answer().body) == 20 << 20
+        assert len(slow.response().body) == 20 << 20
 
 
 @EACH_CONCURRENCY
@@ -69,7 +71,7 @@ def test_bodies_are_whole_where_the_folder_for_temporary_files_is_missing(serve,
     (tmp_path / "app.py").write_text(APP)
     missing = tmp_path / "missing"
     served = serve("app.py", *concurrency, *SPOOLING, environment={"TMPDIR": str(missing)})
-    assert f"temporary files cannot be made in {missing} (TMPDIR)" in served.log()
+    served.wait_for_log(f"temporary files cannot be made in {missing} (TMPDIR)")
     exchange_large_bodies(served)
 
 
@@ -79,4 +81,32 @@ def test_bodies_are_whole_where_temporary_files_cannot_grow(launch, tmp_path, co
     limited = ["sh", "-c", f'ulimit -f 256; exec "{ANYGATE}" "$@"', "sh"]
     served = launch("app.py", "--port", "0", *concurrency, *SPOOLING, command=limited).wait_ready()
     exchange_large_bodies(served)
-    assert "cannot write a temporary file" in served.log()
+    served.wait_for_log("cannot write a temporary file")
+
+
+def processes_of(session):
+    """The processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--admin", "127.0.0.1:0")], ids=" ".join)
+@pytest.mark.parametrize("count", [8, 11, 12, 14, 16, 20, 24])
+def test_a_process_that_cannot_begin_does_not_go_on_as_a_supervisor(tmp_path, count, options):
+    """With so few descriptors some part of a start fails, each time another one."""
+    (tmp_path / "app.py").write_text(APP)
+    limited = ["/bin/sh", "-c", f'ulimit -n {count}; exec "$@"', "sh", str(ANYGATE), "app.py", "--port", "0", *options]
+    with process(limited, tmp_path) as served:
+
+        def has_tried():
+            log = served.log()
+            return served.process.poll() is not None or log.count("soon") > 3 or " serves " in log
+
+        served.wait_until(has_tried, "several tries, a start or an end")
+        # Supervisor, worker, template or assistant, and one that has just been forked.
+        assert len(processes_of(served.pid)) <= 4

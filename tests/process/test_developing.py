@@ -30,6 +30,7 @@ def app(environ, start_response):
     return [text.encode()]
 """
 
+SOAK = bool(os.environ.get("SOAK_SECONDS"))
 GREENLETS = ["--concurrency", "gevent"]
 KINDS = [[], ["--preload"], GREENLETS, ["--preload", *GREENLETS], ["--workers", "2"], ["--reload-mode", "rolling"]]
 
@@ -87,22 +88,21 @@ class TestSaves:
         served.wait_for_log("late.py was changed")
         wait_for(served, "LATE", "/late")
 
-    def test_an_import_that_fails_leaves_the_old_code_until_a_save_mends_it(self, serve, site, kind):
-        served = serve("app:app", "--reload", *kind)
+    def test_an_import_that_fails_is_shown_until_a_save_mends_it(self, serve, site, kind):
+        served = serve("app:app", "--reload", "--local-hosts", "test", *kind)
         save(site / "helper.py", "TEXT = 1 / 0\n")
-        served.wait_for_log("not reloaded, the old workers continue")
+        served.wait_until(lambda: "ZeroDivisionError" in served.get().text, "the failure")
         served.wait_for_log("ZeroDivisionError")
-        assert served.get().text == "app helper inner"
+        assert served.get().status == 500
         save(site / "helper.py", "TEXT = \n")
-        served.wait_for_log("not reloaded, the old workers continue", 2)
-        served.wait_for_log("SyntaxError")
+        served.wait_until(lambda: "SyntaxError" in served.get().text, "the next failure")
         save(site / "helper.py", "TEXT = 'mended'\n")
         wait_for(served, "app mended inner")
 
     def test_a_first_import_that_fails_is_shown_until_a_save_mends_it(self, serve, site, kind):
         (site / "helper.py").write_text("TEXT = 1 / 0\n")
         served = serve("app:app", "--reload", "--local-hosts", "test", *kind)
-        assert "ZeroDivisionError" in served.log()
+        served.wait_for_log("ZeroDivisionError")
         shown = served.get()
         assert shown.status == 500
         assert "helper.py" in shown.text
@@ -114,9 +114,6 @@ class TestSaves:
         served.wait_until(lambda: "SyntaxError" in served.get().text, "the next failure")
         save(site / "helper.py", "TEXT = 'mended'\n")
         wait_for(served, "app mended inner")
-        save(site / "helper.py", "TEXT = 1 / 0\n")
-        served.wait_for_log("not reloaded, the old workers continue")
-        assert served.get().text == "app mended inner"
 
 
 def test_a_module_that_is_missing_mends_the_import_when_it_appears(serve, site):
@@ -136,7 +133,7 @@ def test_templates_are_watched_and_other_files_are_not(serve, site):
     save(site / "templates/page.html", "PAGE")
     served.wait_for_log("reloaded: ")
     assert served.log().count("was changed") == 1
-    assert "page.html was changed" in served.log()
+    served.wait_for_log("page.html was changed")
     assert served.get("/template").text == "PAGE"
     wait_for_old(served)
     assert not set(before) & set(served.workers())
@@ -175,10 +172,12 @@ def test_saves_that_follow_each_other_are_one_reload(serve, site):
     assert served.log().count("was changed") == 1
 
 
-def test_no_request_fails_while_files_are_saved(serve, site):
-    served = serve("app:app", "--reload", "--workers", "2")
+@pytest.mark.timeout(3600 if SOAK else 1800)
+@pytest.mark.parametrize("kind", [[], GREENLETS, ["--preload"]], ids=lambda kind: " ".join(kind) or "threads")
+def test_no_request_fails_while_files_are_saved(serve, site, kind):
+    served = serve("app:app", "--reload", "--workers", "2", *kind)
     with Load(served) as load:
-        for version in range(8):
+        for version in range(100 if SOAK else 8):
             save(site / "helper.py", f"TEXT = {version}\n")
             served.wait_for_log("reloaded: ", version + 1)
             load.wait_for(20, f"app {version} inner")
@@ -197,10 +196,10 @@ def test_the_kernel_tells_the_supervisor_which_has_one_thread(serve, site):
 
 BREAKPOINT = """
 def app(environ, start_response):
-    answer = 41
+    number = 41
     breakpoint()
     start_response("200 OK", [])
-    return [str(answer).encode()]
+    return [str(number).encode()]
 """
 
 
@@ -241,11 +240,11 @@ def test_a_breakpoint_has_the_terminal_and_the_time_that_it_takes(site, kind):
         with Connection(str(site / "a.sock")) as connection:
             connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             terminal.wait_for("(Pdb)")
-            terminal.type("answer += 1\n")
+            terminal.type("number += 1\n")
             terminal.wait_for("(Pdb)", 2)
             terminal.type("continue\n")
-            answer = connection.answer()
-        assert (answer.status, answer.text) == (200, "42")
+            response = connection.response()
+        assert (response.status, response.text) == (200, "42")
 
 
 def test_without_it_nothing_is_watched(serve, site):

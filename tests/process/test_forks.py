@@ -1,11 +1,11 @@
-"""Processes that a request forks: they have no part in its response, and nothing of the worker's."""
+"""Processes that a request or an import forks: they have no part in what it is for, and nothing of the worker's."""
 
 import os
 import signal
 import socket
 
 import pytest
-from conftest import APPS
+from conftest import APPS, children
 
 APPLICATION = f"{APPS / 'forks.py'}:application"
 
@@ -36,6 +36,7 @@ def test_a_child_ends_with_its_call(served, path, code):
     assert [served.get("/pid").body for _ in range(10)] == [b"%d" % workers[0]] * 10
     assert served.workers() == workers
     assert served.terminate() == 0
+    assert ('raise ValueError("of the child")' in served.log()) == (path == "raise")
 
 
 def test_a_child_has_its_own_signals(served):
@@ -47,14 +48,55 @@ def test_a_child_has_its_own_signals(served):
 
 def test_a_child_that_stays_keeps_neither_connection_nor_port(served):
     with served.connect() as connection:
-        answer = connection.ask("GET", "/outlive", [("Connection", "close")])
-        child = int(answer.body)
+        response = connection.ask("GET", "/outlive", [("Connection", "close")])
+        child = int(response.body)
         try:
             assert connection.is_closed()
             assert served.terminate() == 0
-            with socket.socket() as another:
-                another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                another.bind(served.address)
-                another.listen()
+            bind_again(served)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def bind_again(served):
+    with socket.socket() as another:
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        another.bind(served.address)
+        another.listen()
+
+
+IMPORTS = """
+import os, signal, sys
+child = os.fork()
+if child == 0:
+    %s
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{os.getpid()} {child}".encode()]
+"""
+KINDS = pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+
+
+@KINDS
+def test_a_child_of_an_import_that_stays_keeps_no_port(serve, tmp_path, options):
+    (tmp_path / "app.py").write_text(IMPORTS % "signal.pause()")
+    served = serve("app:app", *options)
+    child = int(served.get().text.split()[1])
+    try:
+        assert served.terminate() == 0
+        bind_again(served)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@KINDS
+@pytest.mark.parametrize("what", ["pass", "sys.exit(0)", "sys.exit('bye')"])
+def test_a_child_of_an_import_ends_with_it(serve, tmp_path, options, what):
+    reaps = "if child: os.waitpid(child, 0)\n"
+    (tmp_path / "app.py").write_text(IMPORTS % what + reaps)
+    served = serve("app:app", *options)
+    (worker,) = served.workers()
+    assert {served.get().text.split()[0] for _ in range(5)} == {str(worker)}
+    assert children(worker) == []
+    assert "cannot load" not in served.log()
+    assert served.terminate() == 0

@@ -3,20 +3,23 @@
 import contextlib
 import itertools
 import os
+import pwd
+import re
 import select
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
+import anygate
 import pytest
+from anygate.importer import LoadError, load
 from conftest import ANYGATE, APPS
-from waiting import Gate, let_pass, stop
+from waiting import Gate, let_pass, lives, stop
 
 CONTRACT = APPS / "contract.py"
 #: A second signal to end that comes sooner is the same.
-SAME_SIGNAL = (0.6, "signals within half a second are one")
+SAME_SIGNAL = (1.5, "signals within half a second are one")
 #: A connection that was used within a second before the end may have its next request on the way.
 IDLE = (1.1, "a connection that was just used is kept for its next request")
 GET = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -31,35 +34,27 @@ def held(served, gate, count=1, address=None):
     return connection
 
 
-def exists(pid):
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-    return "State:\tZ" not in status
-
-
 def test_the_terminal_says_what_is_served(serve):
     served = serve(CONTRACT, "--workers", "2", "--threads", "3")
     host, port = served.address
-    assert f"serves {CONTRACT} on http://{host}:{port} with 2 workers of 3 threads; Ctrl-C stops it" in served.log()
+    served.wait_for_log(f"serves {CONTRACT} on http://{host}:{port} with 2 workers of 3 threads; Ctrl-C stops it")
 
 
 def test_as_many_workers_as_asked_for_share_the_work(serve):
     served = serve(CONTRACT, "--workers", "3", "--threads", "1")
     workers = {str(pid) for pid in served.workers()}
     assert len(workers) == 3
-    answered = set()
+    responded = set()
 
     def ask():
         with Gate() as gate:
             request = f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n"
             connections = [served.connect().send_read(request) for _ in range(3)]
             gate.wait_for(1)
-        answered.update(connection.answer().text for connection in connections)
-        return answered == workers
+        responded.update(connection.response().text for connection in connections)
+        return responded == workers
 
-    served.wait_until(ask, "an answer of each worker")
+    served.wait_until(ask, "a response of each worker")
     assert served.get("/echo").json["wsgi.multiprocess"] is True
 
 
@@ -69,11 +64,11 @@ class TestEnd:
         served = serve(CONTRACT, "--workers", "2")
         workers = served.workers()
         assert served.terminate(number) == 0
-        assert not any(exists(pid) for pid in workers)
+        assert not any(lives(pid) for pid in workers)
 
     @pytest.mark.parametrize("options", [[], ["--preload"], ["--bind", "unix:a.sock"]], ids=["tcp", "preload", "unix"])
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_connections_that_wait_to_be_accepted_are_answered(self, serve, options, workers):
+    def test_connections_that_wait_to_be_accepted_get_responses(self, serve, options, workers):
         served = serve(CONTRACT, "--workers", str(workers), *options)
         pids = served.workers()
         for pid in pids:
@@ -83,17 +78,28 @@ class TestEnd:
         served.wait_for_log("stopping: workers finish their requests")
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-        assert [connection.answer().status for connection in waiting] == [200] * 8
+        assert [connection.response().status for connection in waiting] == [200] * 8
         assert served.wait() == 0
 
     @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
-    def test_requests_that_came_on_idle_connections_are_answered(self, serve, concurrency):
+    def test_connections_over_the_limit_that_wait_get_responses(self, serve, gate, concurrency):
+        served = serve(CONTRACT, "--connections-max", "3", "--threads", "4", "--concurrency", concurrency)
+        busy = [held(served, gate, count) for count in range(1, 4)]
+        waiting = [served.connect().send(GET) for _ in range(3)]
+        served.send_signal(signal.SIGTERM)
+        served.wait_until(lambda: all(connection.is_read() for connection in waiting), "that all are accepted")
+        gate.open()
+        assert [connection.response().status for connection in busy + waiting] == [200] * 6
+        assert served.wait() == 0
+
+    @pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+    def test_requests_that_came_on_idle_connections_get_responses(self, serve, concurrency):
         if concurrency == "gevent":
             pytest.importorskip("gevent")
         served = serve(CONTRACT, "--workers", "1", "--concurrency", concurrency)
         connections = [served.connect() for _ in range(8)]
         for connection in connections:
-            assert connection.send(GET).answer().status == 200
+            assert connection.send(GET).response().status == 200
         [pid] = served.workers()
         let_pass(*IDLE)
         stop(pid)
@@ -102,18 +108,18 @@ class TestEnd:
         for connection in connections:
             connection.send(GET)
         os.kill(pid, signal.SIGCONT)
-        assert [connection.answer().status for connection in connections] == [200] * 8
+        assert [connection.response().status for connection in connections] == [200] * 8
         assert served.wait() == 0
 
-    def test_requests_in_flight_are_answered_first(self, serve, gate):
+    def test_requests_in_flight_get_responses_first(self, serve, gate):
         served = serve(CONTRACT)
         with held(served, gate) as connection:
             served.send_signal(signal.SIGTERM)
             served.wait_refused()
             gate.open()
-            answer = connection.answer()
-            assert answer.status == 200
-            assert answer["connection"] == "close"
+            response = connection.response()
+            assert response.status == 200
+            assert response["connection"] == "close"
         assert served.wait() == 0
 
     def test_a_request_that_is_half_sent_may_be_finished(self, serve):
@@ -123,17 +129,15 @@ class TestEnd:
             served.send_signal(signal.SIGTERM)
             served.wait_refused()
             connection.send("lf")
-            assert connection.answer().json["body"] == "half"
+            assert connection.response().json["body"] == "half"
         assert served.wait() == 0
 
     def test_idle_connections_do_not_delay_the_end(self, serve):
-        served = serve(CONTRACT)
+        served = serve(CONTRACT, "--graceful-timeout", "1h", "--keepalive-timeout", "1h")
         connections = [served.connect() for _ in range(20)]
         for connection in connections:
             connection.ask("GET", "/pid")
-        begun = time.monotonic()
         assert served.terminate() == 0
-        assert time.monotonic() - begun < 5
 
     def test_no_new_connection_is_taken(self, serve, gate):
         served = serve(CONTRACT)
@@ -141,13 +145,13 @@ class TestEnd:
             served.send_signal(signal.SIGTERM)
             served.wait_refused()
             gate.open()
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert served.wait() == 0
         with pytest.raises(ConnectionRefusedError):
             served.connect()
 
     @pytest.mark.parametrize("workers", ["1", "3"])
-    def test_who_waits_is_answered_and_who_comes_later_is_refused(self, serve, gate, workers):
+    def test_who_waits_gets_a_response_and_who_comes_later_is_refused(self, serve, gate, workers):
         served = serve(CONTRACT, "--workers", workers, "--threads", "1")
         request = f"GET /gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n"
         busy = [served.connect().send_read(request) for _ in range(int(workers))]
@@ -156,10 +160,10 @@ class TestEnd:
         served.send_signal(signal.SIGTERM)
         served.wait_refused()
         # Long before the end: whoever is refused can ask another server.
-        assert exists(served.pid)
+        assert lives(served.pid)
         gate.open()
         for connection in (*busy, *waiting):
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert served.wait() == 0
 
     def test_a_unix_socket_goes_when_the_end_begins(self, serve, gate, tmp_path):
@@ -171,27 +175,25 @@ class TestEnd:
         # Another server may begin there while this one finishes.
         other = serve(CONTRACT, "--bind", f"unix:{path}")
         gate.open()
-        assert busy.answer().status == 200
+        assert busy.response().status == 200
         assert served.wait() == 0
         assert other.get("/pid").status == 200
 
     def test_a_second_signal_ends_it_at_once(self, serve, gate):
-        served = serve(CONTRACT)
+        served = serve(CONTRACT, "--graceful-timeout", "1h")
         with held(served, gate):
             served.send_signal(signal.SIGTERM)
             served.wait_for_log("stopping: workers finish")
             let_pass(*SAME_SIGNAL)
             served.send_signal(signal.SIGTERM)
-            begun = time.monotonic()
             assert served.wait() == 0
-            assert time.monotonic() - begun < 10
 
     def test_graceful_timeout_ends_what_does_not_finish(self, serve, gate):
         served = serve(CONTRACT, "--graceful-timeout", "1s")
         workers = served.workers()
         with held(served, gate):
             assert served.terminate() == 0
-        assert not any(exists(pid) for pid in workers)
+        assert not any(lives(pid) for pid in workers)
 
     def test_functions_registered_with_atexit_run_in_workers(self, serve, tmp_path):
         (tmp_path / "app.py").write_text(
@@ -207,35 +209,37 @@ class TestEnd:
 
 
 class TestDeath:
-    def test_a_killed_worker_is_replaced_within_a_second(self, serve):
+    def test_a_killed_worker_is_replaced_at_once(self, serve):
         served = serve(CONTRACT)
         let_pass(*LIVED)
         (before,) = served.workers()
-        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
         os.kill(before, signal.SIGKILL)
-        with served.connect() as connection:
-            after = connection.ask("GET", "/pid").text
-        # However long it takes to import the application.
-        assert started(after) - begun < 1
-        assert after != str(before)
-        served.wait_for_log(f"worker {before} ended with signal KILL")
+        assert served.get("/pid").text != str(before)
+        # Others, which may be broken, are replaced later.
+        served.wait_until(
+            lambda: re.search(rf"worker {before} ended with signal KILL.*; replacing it$", served.log(), re.MULTILINE),
+            "a message",
+        )
 
     def test_the_new_worker_is_asked_while_the_other_is_busy(self, serve, gate):
         served = serve(CONTRACT, "--workers", "2", "--threads", "1")
         with contextlib.ExitStack() as waiting:
             waiting.enter_context(held(served, gate))
 
-            def answered():
+            def responded():
                 """While no other is there the busy one takes what comes."""
                 asked = waiting.enter_context(served.connect()).send("GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
                 return asked if select.select([asked.socket], [], [], 0.2)[0] else None
 
-            idle = served.wait_until(answered, "the other worker").answer().text
+            idle = served.wait_until(responded, "the other worker").response().text
             os.kill(int(idle), signal.SIGKILL)
-            served.wait_until(answered, "the new worker")
+            served.wait_until(responded, "the new worker")
+            # The busy one takes one that the other has left for long, because others had their turn.
+            others = 0
             for _ in range(50):
-                with served.connect() as connection:
-                    assert connection.ask("GET", "/pid").text != idle
+                asked = waiting.enter_context(served.connect()).send("GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
+                others += bool(select.select([asked.socket], [], [], 5)[0]) and asked.response().text != idle
+            assert others >= 40
             served.process.kill()
 
     def test_other_workers_do_not_notice(self, serve):
@@ -262,7 +266,7 @@ class TestDeath:
         with served.connect() as connection:
             connection.send("GET /crash HTTP/1.1\r\nHost: a\r\n\r\n")
             with pytest.raises(ConnectionError):
-                connection.answer()
+                connection.response()
         served.wait_until(lambda: served.workers(), "a new worker")
         assert served.get("/").body == b"alive"
 
@@ -273,7 +277,7 @@ class TestDeath:
         served = launch("app:app", "--port", "0")
         served.wait_for_log("soon after its start; the next one starts in", 5)
         starts = [float(line) for line in (tmp_path / "starts").read_text().split()]
-        assert len(starts) == 5
+        assert len(starts) >= 5
         # Each pause is twice the one before, the first a tenth of a second.
         assert all(after - before >= 0.1 * 2**n for n, (before, after) in enumerate(itertools.pairwise(starts)))
         assert served.terminate() == 0
@@ -286,8 +290,8 @@ class TestDeath:
             served.process.wait()
             served.wait_refused()
             gate.open()
-            assert connection.answer().status == 200
-        served.wait_until(lambda: not any(exists(pid) for pid in workers), "the workers to leave")
+            assert connection.response().status == 200
+        served.wait_until(lambda: not any(lives(pid) for pid in workers), "the workers to leave")
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(address)
@@ -309,14 +313,14 @@ class TestDeath:
 
     @pytest.mark.parametrize("preload", [(), ("--preload",)])
     def test_processes_that_stood_still_together_are_not_replaced(self, serve, preload):
-        served = serve(CONTRACT, "--workers", "2", "--worker-timeout", "2s", *preload)
+        served = serve(CONTRACT, "--workers", "2", "--worker-timeout", "5s", *preload)
         workers = served.workers()
         for pid in (served.pid, *workers):
             stop(pid)
-        let_pass(4, "longer than a worker may be silent")
+        let_pass(7, "longer than a worker may be silent")
         for pid in (served.pid, *workers):
             os.kill(pid, signal.SIGCONT)
-        let_pass(3, "longer than a worker may be silent")
+        let_pass(7, "longer than a worker may be silent")
         assert served.workers() == workers
         assert "was silent" not in served.log()
 
@@ -371,6 +375,49 @@ class TestRights:
         uid, gid, groups = served.get().text.split(" ", 2)
         assert (uid, gid) == ("65534", "65533")
         assert "0" not in groups.strip("[]").split(", ")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    def test_workers_have_the_home_of_their_user_unless_another_is_given(self, serve, tmp_path):
+        (tmp_path / "app.py").write_text(
+            "import os\n"
+            "def app(environ, start_response):\n"
+            "    start_response('200 OK', [])\n"
+            "    return [' '.join(os.environ[name] for name in ('HOME', 'USER', 'LOGNAME')).encode()]\n"
+        )
+        tmp_path.chmod(0o755)
+        root, user = pwd.getpwuid(0), pwd.getpwnam("nobody")
+        environment = {"HOME": root.pw_dir, "USER": root.pw_name, "LOGNAME": "somebody"}
+        # The application is imported before its process becomes the user's, who may not be able to read Python here.
+        served = serve("app:app", "--user", "nobody", "--preload", environment=environment)
+        assert served.get().text == f"{user.pw_dir} nobody somebody"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    @pytest.mark.parametrize("more", [[], ["--preload"], ["--concurrency", "gevent"]])
+    def test_a_python_that_the_user_may_not_read_is_named(self, launch, tmp_path, more):
+        (tmp_path / "home").mkdir(mode=0o700)
+        (tmp_path / "home" / "anygate").symlink_to(Path(anygate.__file__).parent)
+        environment = {"PYTHONPATH": str(tmp_path / "home")}
+        served = launch(CONTRACT, "--port", "0", "--user", "nobody", *more, environment=environment)
+        if "--preload" in more:
+            served.wait_for_log(" serves ")
+            served.wait_for_log("imports that are left to requests will fail")
+        else:
+            assert served.process.wait() == 3
+            assert served.log().count("ERROR") == 1
+        served.wait_for_log("nobody may not read /")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    @pytest.mark.parametrize("target", ["app:app", "app.py"])
+    def test_a_folder_of_the_application_that_the_user_may_not_read_is_named(self, tmp_path, monkeypatch, target):
+        tmp_path.chmod(0o700)
+        (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
+        monkeypatch.chdir(tmp_path)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(LoadError, match=f"user 65534 may not read {tmp_path}"):
+                load(target)
+        finally:
+            os.seteuid(0)
 
     def test_umask_holds_for_files_of_the_application(self, serve, tmp_path):
         (tmp_path / "app.py").write_text(
@@ -438,13 +485,7 @@ class TestScarcity:
                 assert connection.ask("GET", "/pid").status == 200
             assert not late.is_read()
             connections.pop().close()
-            assert late.answer().status == 200
-
-
-def started(pid):
-    """When a process began, in seconds since the machine did."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
+            assert late.response().status == 200
 
 
 def processor_seconds(pid):
@@ -454,17 +495,17 @@ def processor_seconds(pid):
 
 def test_the_reactor_is_not_held_by_slow_calls(serve, gate):
     """Every thread waits, and still connections are accepted, read, refused and timed out."""
-    served = serve(CONTRACT, "--threads", "2", "--header-timeout", "500ms")
+    served = serve(CONTRACT, "--threads", "2", "--health-path", "/health", "--keepalive-timeout", "500ms")
     waiting = [held(served, gate, count) for count in (1, 2)]
     with served.connect() as connection:
         connection.send("GET / HTTP/1.1\r\n\r\n")
-        assert connection.answer().status == 400
+        assert connection.response().status == 400
     with served.connect() as connection:
-        connection.send("GET / HTTP/1.1\r\n")
-        assert connection.answer().status == 408
+        assert connection.ask("GET", "/health").status == 200
+        assert connection.is_closed()
     gate.open()
     for connection in waiting:
-        assert connection.answer().status == 200
+        assert connection.response().status == 200
 
 
 def test_one_thread_never_runs_two_requests_at_once(serve, gate, tmp_path):
@@ -476,8 +517,9 @@ def test_one_thread_never_runs_two_requests_at_once(serve, gate, tmp_path):
         f"    inside += 1\n    most = max(most, inside)\n    wait_at({gate.name!r})\n    inside -= 1\n"
         "    start_response('200 OK', [])\n    return [str(most).encode()]\n"
     )
-    served = serve("app:app", "--threads", "1")
+    # On a busy machine nobody is to be told to come later.
+    served = serve("app:app", "--threads", "1", "--queue-max", "0", "--queue-timeout", "10m")
     clients = [served.connect().send_read("GET / HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(20)]
     gate.wait_for(1)
     gate.open()
-    assert [client.answer().text for client in clients] == ["1"] * 20
+    assert [client.response().text for client in clients] == ["1"] * 20

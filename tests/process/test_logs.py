@@ -13,11 +13,14 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
 from admin_address import watch
 from conftest import ANYGATE, APPS, Served
+from waiting import PATIENCE
+from wire import Datagrams
 
 CONTRACT = APPS / "contract.py"
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "logs.md").read_text()
@@ -102,7 +105,7 @@ def test_what_a_client_sends_cannot_break_a_line(serve, tmp_path):
     served.get("/%0a%1b[31m", [("User-Agent", "\x80\xff caf\xe9\t")])
     with served.connect() as connection:
         connection.send("GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert connection.answer().status == 400
+        assert connection.response().status == 400
     served.terminate()
     raw = (tmp_path / "access.log").read_bytes()
     assert raw.count(b"\n") == 2
@@ -160,12 +163,13 @@ def test_no_line_is_lost_at_the_end(serve, tmp_path):
         for _ in range(500):
             connection.send("GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
         for _ in range(500):
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert served.terminate() == 0
     assert len(lines(tmp_path / "access.log")) == 500
 
 
-def test_usr1_goes_on_in_fresh_files(launch, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_usr1_and_hup_go_on_in_fresh_files(launch, tmp_path, number):
     served = launch(CONTRACT, "--access-log", "access.log", "--error-log", "error.log", "--bind", "unix:a.sock")
     served.errors = tmp_path / "error.log"
     served.wait_until(lambda: served.errors.exists() and " serves " in served.log(), "ready")
@@ -178,7 +182,7 @@ def test_usr1_goes_on_in_fresh_files(launch, tmp_path):
     served.wait_until(lambda: lines(tmp_path / "access.log"), "a line")
     (tmp_path / "access.log").rename(tmp_path / "access.log.1")
     (tmp_path / "error.log").rename(tmp_path / "error.log.1")
-    served.send_signal(signal.SIGUSR1)
+    served.send_signal(number)
     served.wait_until(lambda: (tmp_path / "access.log").exists() and (tmp_path / "error.log").exists(), "fresh files")
 
     def fresh():
@@ -193,16 +197,16 @@ def test_the_level_decides_how_much_is_said(launch):
     served = launch(CONTRACT, "--bind", "unix:a.sock", "--log-level", "error")
     served.wait_until(lambda: (served.errors.parent / "a.sock").exists(), "the socket")
 
-    def answered():
+    def responded():
         try:
             with served.connect(str(served.errors.parent / "a.sock")) as connection:
                 return connection.ask("GET", "/raises").status == 500
         except ConnectionError:
             return False
 
-    served.wait_until(answered, "an answer")
+    served.wait_until(responded, "a response")
     assert "serves" not in served.log()
-    assert "ValueError: before start_response" in served.log()
+    served.wait_for_log("ValueError: before start_response")
 
 
 def test_closed_standard_streams_stop_nothing(tmp_path):
@@ -214,7 +218,7 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
         waiting.process, waiting.pid, waiting.errors = process, process.pid, tmp_path / "none"
         (tmp_path / "none").touch()
 
-        def answered():
+        def responded():
             try:
                 with waiting.connect(str(tmp_path / "a.sock")) as connection:
                     return (
@@ -223,10 +227,10 @@ def test_closed_standard_streams_stop_nothing(tmp_path):
             except OSError:
                 return False
 
-        waiting.wait_until(answered, "an answer")
+        waiting.wait_until(responded, "a response")
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("command", re.findall(r"```sh\nanygate (.*)\n```", GUIDE))
@@ -237,8 +241,9 @@ def test_the_commands_of_the_guide_work(serve, tmp_path, command):
     assert served.get("/pid").status == 200
 
 
-def test_the_settings_of_the_guide_are_right(run, tmp_path):
-    (settings,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+@pytest.mark.parametrize("settings", re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL))
+def test_the_settings_of_the_guide_are_right(run, tmp_path, settings):
+    (tmp_path / "logging.ini").touch()
     (tmp_path / "anygate.toml").write_text(settings)
     assert run("config", "--check").returncode == 0
 
@@ -252,7 +257,7 @@ def test_a_full_disk_stops_nothing(serve):
     admin = watch(serve, "--access-log", "/dev/full")
     for _ in range(3):
         assert admin.served.get("/pid").status == 200
-    admin.served.wait_for_log("cannot write the access log; lines are lost: No space left on device")
+    admin.served.wait_for_log("cannot write the access log to /dev/full; lines are lost: No space left on device")
     admin.served.wait_until(lambda: dropped(admin, "access") == 3, "the lines counted")
     assert admin.served.log().count("cannot write the access log") == 1
 
@@ -262,13 +267,24 @@ def test_a_full_disk_under_the_error_log_stops_nothing(launch, tmp_path):
     served.wait_until(lambda: (tmp_path / "admin.sock").exists(), "the sockets")
     for _ in range(3):
         assert served.connect(str(tmp_path / "a.sock")).ask("GET", "/errors").status == 200
-    said = "anygate: cannot write the error log; lines are lost: No space left on device"
+    said = "anygate: cannot write the error log to /dev/full; lines are lost: No space left on device"
     served.wait_until(lambda: said in served.log(), "the complaint on standard error")
     with served.connect(str(tmp_path / "admin.sock")) as connection:
         served.wait_until(
             lambda: not re.search(rb'lines_dropped_total{log="error"} [0-3]\n', connection.ask("GET", "/metrics").body),
             "the lines counted",
         )
+    assert served.terminate() == 0
+
+
+def test_a_full_disk_under_everything_that_is_said_stops_nothing(launch, tmp_path):
+    command = ["sh", "-c", 'exec "$0" "$@" 2>/dev/full >/dev/full', ANYGATE]
+    served = launch(CONTRACT, "-s", "native", "--bind", "unix:a.sock", "--error-log", "/dev/full", command=command)
+    served.wait_until(lambda: (tmp_path / "a.sock").exists(), "the socket")
+    (first,) = served.wait_until(served.workers, "a worker")
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: first not in served.workers(), "a reload")
+    assert served.connect(str(tmp_path / "a.sock")).ask("GET", "/pid").status == 200
     assert served.terminate() == 0
 
 
@@ -283,7 +299,7 @@ def ask_until(served, condition, address=None):
             for _ in range(50):
                 number += 1
                 connection.send(f"GET /pid?{number}.{LONG} HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert connection.answer().status == 200
+                assert connection.response().status == 200
     return number
 
 
@@ -292,7 +308,7 @@ def test_a_fifo_that_nobody_reads_stops_nothing(serve, tmp_path):
     admin = watch(serve, "--access-log", "fifo", "--access-log-format", "%(q)s")
     served = admin.served
     count = ask_until(served, lambda: dropped(admin, "access") > 0)
-    served.wait_for_log("cannot write the access log; lines are lost: its reader does not keep up")
+    served.wait_for_log(f"cannot write the access log to {tmp_path}/fifo; lines are lost: its reader does not keep up")
     # A reader gets what waits, in order and whole.
     seen, buffer = [], b""
     with open(tmp_path / "fifo", "rb", buffering=0) as fifo:
@@ -335,37 +351,21 @@ def test_standard_streams_that_nobody_reads_stop_nothing(tmp_path):
         with served.connect(address) as connection:
             for _ in range(700):
                 connection.send(f"GET /pid?{LONG} HTTP/1.1\r\nHost: a\r\n\r\n")
-                assert connection.answer().status == 200
+                assert connection.response().status == 200
             for _ in range(400):
                 assert connection.ask("GET", "/raises").status == 500
         # The pipe is others' as well, who may wait for it.
         assert os.get_blocking(process.stdout.fileno())
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
         rest = process.stdout.read()
         assert set(rest.split(b"\n")) == {LONG.encode(), b""}
     finally:
         served.kill()
 
 
-class Daemon:
-    """Whoever collects messages: a socket for datagrams."""
-
-    def __init__(self, path=None):
-        self.socket = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(str(path) if path else ("127.0.0.1", 0))
-        self.socket.settimeout(30)
-
-    def wait_for(self, pattern):
-        """The first message that has something of that form."""
-        while True:
-            message = self.socket.recv(1 << 17)
-            if re.search(pattern, message):
-                return message
-
-
 def test_syslog_of_this_machine_gets_lines_as_the_c_library_writes_them(launch, tmp_path):
-    daemon = Daemon(tmp_path / "log")
+    daemon = Datagrams(tmp_path / "log")
     place = f"syslog:{tmp_path}/log"
     served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", place, "--access-log", place)
     time = rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
@@ -385,7 +385,7 @@ def test_syslog_of_this_machine_gets_lines_as_the_c_library_writes_them(launch, 
 
 def test_no_exception_writes_a_message_of_its_own_to_syslog(launch, tmp_path):
     (tmp_path / "forging.py").write_text(FORGING)
-    daemon = Daemon(tmp_path / "log")
+    daemon = Datagrams(tmp_path / "log")
     place = ("--bind", "unix:a.sock", "--error-log", f"syslog:{tmp_path}/log")
     served = launch("forging:app", "--pythonpath", tmp_path, *place)
     daemon.wait_for(b"serves")
@@ -397,7 +397,7 @@ def test_no_exception_writes_a_message_of_its_own_to_syslog(launch, tmp_path):
 
 
 def test_syslog_across_the_network_gets_rfc_5424(serve):
-    daemon = Daemon()
+    daemon = Datagrams()
     port = daemon.socket.getsockname()[1]
     served = serve(CONTRACT, "--access-log", f"syslog:127.0.0.1:{port}", "--syslog-facility", "local3")
     served.get("/pid")
@@ -409,7 +409,7 @@ def test_syslog_across_the_network_gets_rfc_5424(serve):
 
 
 def test_the_journal_gets_fields(launch, tmp_path):
-    daemon = Daemon(tmp_path / "journal")
+    daemon = Datagrams(tmp_path / "journal")
     place = f"journald:{tmp_path}/journal"
     served = launch(CONTRACT, "--bind", "unix:a.sock", "--error-log", place, "--access-log", place)
     daemon.wait_for(b"serves")
@@ -424,6 +424,27 @@ def test_the_journal_gets_fields(launch, tmp_path):
     line = daemon.wait_for(b"SYSLOG_IDENTIFIER=anygate-access\n")
     assert re.search(rb'\nMESSAGE=127\.0\.0\.1 - - .* "GET /raises HTTP/1\.1" 500 [^\n]*\n$', line)
     assert served.terminate() == 0
+
+
+def test_the_names_of_standard_streams_are_these_streams_also_where_they_are_sockets(tmp_path):
+    ours, theirs = socket.socketpair()
+    options = ["--port", "0", "--access-log", "/dev/stdout", "--error-log", "/dev/stderr"]
+    with ours, theirs:
+        process = subprocess.Popen([ANYGATE, CONTRACT, *options], cwd=tmp_path, stdout=theirs, stderr=theirs)
+        theirs.close()
+        try:
+            said = b""
+            while not (found := re.search(rb" serves .* on http://127\.0\.0\.1:(\d+) ", said)):
+                said += ours.recv(4096)
+            urllib.request.urlopen(f"http://127.0.0.1:{int(found[1])}/pid").close()
+            process.terminate()
+            while more := ours.recv(4096):
+                said += more
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert b'"GET /pid HTTP/1.1" 200' in said
 
 
 @pytest.mark.parametrize("place", ["syslog:/nowhere/log", "journald:/nowhere/log", "/nowhere/log", "syslog:a"])
@@ -451,6 +472,7 @@ def old_files(folder, name):
 def test_large_files_are_rotated_under_load_and_no_line_is_lost_or_torn(launch, tmp_path):
     served = launch(
         *(CONTRACT, "--bind", "unix:a.sock", "--workers", "2", "--log-rotate-size", "10K", "--log-rotate-gzip"),
+        *("--log-rotate-keep", "1000"),
         *("--access-log", "access.log", "--access-log-format", "%(q)s-", "--error-log", "error.log"),
     )
     address = str(tmp_path / "a.sock")
@@ -503,7 +525,7 @@ def test_files_are_rotated_by_the_clock_and_old_ones_deleted(serve, tmp_path):
         return len(seen) >= 4 and len(now) == 2
 
     served.wait_until(four_and_no_more_than_two, "four rotations, and two old files")
-    assert all(re.fullmatch(r"access\.log\.\d{8}-\d{6}", name) for name in seen)
+    assert all(re.fullmatch(r"access\.log\.\d{8}-\d{6}(\.\d+)?", name) for name in seen)
 
 
 def test_an_embedded_server_rotates_its_log_itself(tmp_path):
@@ -516,7 +538,7 @@ with anygate.Server(app, port=0, access_log="access.log", log_rotate_size=1) as 
     while not any(name.startswith("access.log.") for name in os.listdir()):
         urllib.request.urlopen(server.url).read()
 """
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=PATIENCE)
     assert "GET / HTTP/1.1" in everything(tmp_path, "access.log")
 
 
@@ -534,7 +556,7 @@ def test_workers_without_an_access_log_go_on_in_a_fresh_error_log(launch, tmp_pa
 
     served.wait_until(fresh, "the worker's lines in the fresh file")
     # Nobody has the old one open.
-    processes = [served.pid, *served.workers()]
+    processes = [served.pid, *served.processes()]
     assert len(processes) == 3
     served.wait_until(
         lambda: (

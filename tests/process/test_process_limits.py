@@ -109,4 +109,14 @@ def test_what_the_system_does_not_allow_is_named(run, site):
     limit = int(Path("/proc/sys/fs/nr_open").read_text()) + 1
     ended = run("app:app", "--port", "0", "--open-files-max", str(limit))
     assert ended.returncode == 1
-    assert "open_files_max: " in ended.stderr
+    assert "--open-files-max: " in ended.stderr
+
+
+@pytest.mark.parametrize("kind", [(), ("--preload",)], ids=["threads", "preload"])
+def test_a_limit_that_leaves_no_room_for_threads_is_named_and_tried_again_more_and_more_rarely(launch, tmp_path, kind):
+    (tmp_path / "app.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return []\n"
+    )
+    served = launch("app:app", "--port", "0", "--worker-address-space-max", "50M", *kind)
+    served.wait_for_log("a thread needs more address space, memory or processes than are allowed", 3)
+    served.wait_for_log("the next one starts in 200ms")

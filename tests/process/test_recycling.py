@@ -12,7 +12,7 @@ import pytest
 from admin_address import Admin
 from conftest import APPS
 from load import Load
-from waiting import let_pass
+from waiting import PATIENCE, let_pass, lives
 from websocket_frames import TEXT, Client, frame
 
 CONTRACT = APPS / "contract.py"
@@ -38,11 +38,11 @@ def test_a_worker_is_replaced_after_max_requests(serve, kind):
     assert [pid(served) for _ in range(2)] == [first] * 2
     served.wait_until(lambda: pid(served) != first, "another worker")
     served.wait_until(lambda: first not in served.workers(), "the end of the first worker")
-    assert f"worker {first} had max_requests: starting another worker" in served.log()
+    served.wait_for_log(f"worker {first} had max_requests: starting another worker")
     assert served.terminate() == 0
 
 
-@pytest.mark.timeout(120 + 2 * SECONDS)
+@pytest.mark.timeout(1800 + 2 * SECONDS)
 @EACH_KIND
 def test_no_request_fails_while_workers_are_replaced_under_load(serve, kind):
     count, workers = (1000, 4) if SECONDS else (40, 2)
@@ -54,12 +54,14 @@ def test_no_request_fails_while_workers_are_replaced_under_load(serve, kind):
 
         def enough():
             nonlocal most
-            most = max(most, len(served.workers()))
+            # Those of the list that live when it is complete have lived at the same time.
+            most = max(most, sum(map(lives, served.workers())))
             return time.monotonic() >= until and served.log().count("had max_requests") >= 3 * workers
 
         served.wait_until(enough, "workers that were replaced") if not SECONDS else soak(enough)
+    print(f"{len(load.responses)} responses of {len(set(load.responses))} workers, {len(load.failures)} failures")
     assert load.failures == []
-    assert len(set(load.answers)) >= 3 * workers
+    assert len(set(load.responses)) >= 3 * workers
     # Never two at once.
     assert most <= workers + 1
     assert served.terminate() == 0
@@ -75,7 +77,7 @@ def test_a_worker_that_has_served_for_its_time_is_replaced(serve, kind):
     served = serve(CONTRACT, "--workers", "2", "--worker-max-age", "500ms", *kind)
     first = served.workers()
     served.wait_until(lambda: not set(first) & set(served.workers()), "other workers")
-    assert "(worker_max_age): starting another worker" in served.log()
+    served.wait_for_log("(worker_max_age): starting another worker")
     assert served.get("/pid").status == 200
 
 
@@ -101,7 +103,7 @@ def test_a_long_request_is_finished_and_a_websocket_told_to_go(serve, gate, tmp_
         assert websocket.close_code() == 1001
         assert first in served.workers()
         gate.open()
-        assert long.answer().text == str(first)
+        assert long.response().text == str(first)
     served.wait_until(lambda: first not in served.workers(), "the end of the first worker")
 
 
@@ -109,7 +111,7 @@ LEAKING = """
 import os
 kept = []
 def app(environ, start_response):
-    kept.append(b"x" * 500_000)
+    kept.append(b"x" * int(environ["QUERY_STRING"]))
     start_response("200 OK", [])
     return [str(os.getpid()).encode()]
 """
@@ -123,20 +125,33 @@ def resident(worker):
 
 
 @EACH_KIND
+def test_a_worker_is_replaced_when_it_has_too_much_memory(serve, tmp_path, kind):
+    (tmp_path / "app.py").write_text(LEAKING)
+    served = serve("app:app", "--worker-memory-max", "200M", *kind)
+    (first,) = served.workers()
+    while resident(first) <= 200 * MEGABYTE:
+        assert served.get("/?1000000").text == str(first)
+    served.wait_until(lambda: served.get("/?0").text != str(first), "another worker")
+    assert f"worker {first} has 20" in served.log()
+    assert "MB in memory, more than worker_memory_max: starting another worker" in served.log()
+
+
+@pytest.mark.skipif(not SECONDS, reason="time has to pass: make soak")
+@pytest.mark.timeout(1800 + 2 * SECONDS)
+@EACH_KIND
 def test_a_leaking_application_stays_below_its_limit_and_a_tenth(serve, tmp_path, kind):
     (tmp_path / "app.py").write_text(LEAKING)
     served = serve("app:app", "--worker-memory-max", "200M", *kind)
-    largest, failures = 0, []
+    largest, until = 0, time.monotonic() + SECONDS
     seen = set()
-    while len(seen) < 4:
-        answer = served.get()
-        failures += [answer] if answer.status != 200 else []
-        seen.add(answer.text)
+    while len(seen) < 4 or time.monotonic() < until:
+        response = served.get("/?500000")
+        assert response.status == 200
+        seen.add(response.text)
         largest = max([largest, *map(resident, served.workers())])
-        let_pass(0.02, "25 MB a second are leaked")
-    assert not failures
+        let_pass(0.05, "10 MB a second are leaked")
+    print(f"{len(seen)} workers, at most {largest / MEGABYTE:.1f} MB")
     assert 180 * MEGABYTE < largest < 220 * MEGABYTE
-    assert re.search(r"worker \d+ has 20\d MB in memory, more than worker_memory_max", served.log())
 
 
 @EACH_KIND
@@ -179,5 +194,5 @@ def test_recycled_workers_are_counted(serve):
 @pytest.mark.parametrize("option", ["max_requests=5", "worker_max_age=60", "worker_memory_max='1G'"])
 def test_a_server_inside_a_program_cannot_be_recycled(option):
     code = f"import anygate; anygate.Server(print, {option})"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "ValueError: max_requests, worker_max_age, worker_memory_max: a Server is one worker" in ended.stderr

@@ -5,10 +5,10 @@ import shutil
 import signal
 
 import pytest
-from conftest import APPS, name
+from conftest import APPS
 from load import Load
 from versions import UNCACHED, first_version, write
-from waiting import let_pass
+from waiting import let_pass, lives
 
 
 @pytest.fixture
@@ -37,17 +37,6 @@ class TestReload:
         assert not set(old) & set(served.workers())
         assert served.terminate() == 0
 
-    def test_no_request_fails_under_load(self, serve, site, preload):
-        served = serve("app:app", "--workers", "2", *preload)
-        with Load(served) as load:
-            for version in range(2, 6):
-                write(site, version)
-                served.send_signal(signal.SIGHUP)
-                served.wait_for_log("reloaded: 2 new workers are serving", version - 1)
-                load.wait_for(50, f"version {version}")
-        assert load.failures == []
-        assert "version 1" in load.answers
-
     def test_a_request_in_flight_is_finished_by_the_old_worker(self, serve, site, gate, preload):
         served = serve("app:app", *preload)
         with served.connect() as connection:
@@ -57,7 +46,7 @@ class TestReload:
             served.send_signal(signal.SIGHUP)
             served.wait_for_log("reloaded")
             gate.open()
-            assert connection.answer().body == b"version 1"
+            assert connection.response().body == b"version 1"
         served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 2"
 
@@ -137,12 +126,12 @@ class TestSignalsDuringAReload:
 
 
 def test_old_workers_go_on_for_as_long_as_preloaded_code_does_not_import(serve, site):
-    served = serve("app:app", "--preload", "--worker-timeout", "2s")
+    served = serve("app:app", "--preload", "--worker-timeout", "5s")
     workers = served.workers()
     write(site, 2, "def broken(:")
     served.send_signal(signal.SIGHUP)
     served.wait_for_log("not reloaded, the old workers continue")
-    let_pass(4, "longer than a worker may be silent")
+    let_pass(7, "longer than a worker may be silent")
     assert served.get().text == "version 1"
     assert served.workers() == workers
     write(site, 3)
@@ -197,11 +186,14 @@ class TestWhatGoesWrong:
         assert served.get().text == "version 1"
         assert worker in served.workers()
 
-    @pytest.mark.parametrize("settings", ["workers = \n", "wrokers = 2\n", "chdir = 'nowhere'\n"])
+    @pytest.mark.parametrize("settings", ["workers = \n", "wrokers = 2\n", "chdir = 'nowhere'\n", None])
     def test_settings_that_are_refused(self, serve, site, preload, settings):
         (site / "anygate.toml").write_text("workers = 1\n")
         served = serve("app:app", *preload)
-        (site / "anygate.toml").write_text(settings)
+        if settings is None:
+            (site / "anygate.toml").unlink()
+        else:
+            (site / "anygate.toml").write_text(settings)
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("not reloaded, the old workers continue")
         assert served.get().text == "version 1"
@@ -231,7 +223,7 @@ class TestWhatGoesWrong:
         served.send_signal(signal.SIGHUP)
         served.wait_for_log("reloaded: 1 new workers are serving")
         served.wait_until(lambda: before not in served.workers(), "the end of the old worker")
-        assert "changed, but needs a restart: error_log_format\n" in served.log()
+        served.wait_for_log("changed, but needs a restart: error_log_format\n")
         with served.connect() as connection:
             # What a debug message tells of.
             connection.send(b"GET / HTTP/9.9\r\n\r\n").rest()
@@ -251,7 +243,7 @@ class TestWhatGoesWrong:
         served.get("/still")
         assert served.terminate() == 0
         assert "/still" in (site / "one.log").read_text()
-        assert "stopping" in served.log()
+        served.wait_for_log("stopping")
 
     def test_the_former_settings_are_those_of_replaced_workers(self, serve, site, preload):
         (site / "anygate.toml").write_text("server_header = 'one'\n")
@@ -266,9 +258,9 @@ class TestWhatGoesWrong:
         os.kill(worker, signal.SIGKILL)
         served.wait_until(lambda: set(served.workers()) - {worker}, "another worker")
         # A template has the code of its generation.
-        answer = served.get()
-        assert answer.text == ("version 1" if preload else "version 3")
-        assert answer["server"] == "one"
+        response = served.get()
+        assert response.text == ("version 1" if preload else "version 3")
+        assert response["server"] == "one"
 
 
 def test_what_drains_since_the_first_reload_is_not_cut_by_the_second(serve, site, gate):
@@ -280,7 +272,7 @@ def test_what_drains_since_the_first_reload_is_not_cut_by_the_second(serve, site
             served.send_signal(signal.SIGHUP)
             served.wait_for_log("reloaded: 1 new workers", count)
         gate.open()
-        assert connection.answer().text == "version 1"
+        assert connection.response().text == "version 1"
 
 
 def test_a_folder_is_entered_again_by_its_name(serve, site):
@@ -339,15 +331,15 @@ def test_rolling_replaces_one_worker_after_another_and_no_request_fails(serve, s
 
         def is_over():
             nonlocal most
-            # One that is still called as the supervisor is has just been forked, and becomes a template.
-            most = max(most, sum(name(pid) != name(served.pid) for pid in served.workers()))
+            # Those of the list that live when it is complete have lived at the same time.
+            most = max(most, sum(map(lives, served.workers())))
             return "reloaded: 4 new workers are serving" in served.log()
 
         served.wait_until(is_over, "the end of the reload")
         load.wait_for(50, "version 2")
     assert load.failures == []
     # Five workers' worth of memory, never more.
-    assert most <= 5
+    assert 4 <= most <= 5
     served.wait_until(lambda: len(served.workers()) == 4, "the end of the old workers")
     assert not first & set(served.workers())
 
@@ -395,7 +387,7 @@ def test_a_long_request_is_finished_while_others_roll(serve, site, gate):
             load.wait_for(1, "version 2")
         assert load.failures == []
         gate.open()
-        assert connection.answer().text == "version 1"
+        assert connection.response().text == "version 1"
     served.wait_for_log("reloaded: 2 new workers are serving")
 
 

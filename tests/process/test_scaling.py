@@ -6,8 +6,9 @@ import sys
 
 import pytest
 from admin_address import Admin
-from conftest import ANYGATE, APPS, name
-from waiting import Gate
+from conftest import ANYGATE, APPS
+from load import Load
+from waiting import Gate, let_pass
 
 CONTRACT = APPS / "contract.py"
 KINDS = {
@@ -15,18 +16,14 @@ KINDS = {
     "greenlets": ("--concurrency", "gevent", "--greenlets", "4"),
     "preload": ("--preload", "--threads", "4"),
 }
+SECONDS = float(os.environ.get("SOAK_SECONDS", 0))
 #: Requests may wait for as long as workers take to start on a busy machine.
-PATIENT = ("--queue-timeout", "60s", "--queue-max", "0")
+PATIENT = ("--queue-timeout", "10m", "--queue-max", "0")
 EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
-def count(served):
-    """The assistant is no worker."""
-    return sum(not name(pid).endswith("-assistant") for pid in served.workers())
-
-
 def wait_for(served, workers):
-    served.wait_until(lambda: count(served) == workers, f"{workers} workers")
+    served.wait_until(lambda: len(served.workers()) == workers, f"{workers} workers")
 
 
 class Busy:
@@ -42,7 +39,7 @@ class Busy:
 
     def __exit__(self, *_):
         self.gate.open()
-        assert {connection.answer().status for connection in self.connections} == {200}
+        assert {connection.response().status for connection in self.connections} == {200}
         for connection in self.connections:
             connection.close()
 
@@ -56,6 +53,11 @@ def test_auto_is_one_worker_per_processor_that_may_be_used(launch):
         assert len(served.workers()) == processors
 
 
+def test_auto_is_at_least_the_minimum(serve):
+    served = serve(CONTRACT, "--workers", "auto", "--workers-min", str(len(os.sched_getaffinity(0)) + 1))
+    wait_for(served, len(os.sched_getaffinity(0)) + 1)
+
+
 @EACH_KIND
 def test_a_step_of_load_starts_workers_and_its_end_ends_them(serve, kind):
     served = serve(CONTRACT, "--workers-max", "8", "--workers-cool-down", "2s", *PATIENT, *kind)
@@ -65,6 +67,22 @@ def test_a_step_of_load_starts_workers_and_its_end_ends_them(serve, kind):
     wait_for(served, 1)
     assert served.get("/pid").status == 200
     assert served.terminate() == 0
+
+
+@pytest.mark.skipif(not SECONDS, reason="time has to pass: make soak")
+@pytest.mark.timeout(SECONDS + 1800)
+@EACH_KIND
+def test_steady_load_changes_their_number_once_at_most(serve, kind):
+    served = serve(CONTRACT, "--workers-max", "8", "--workers-cool-down", "10s", *PATIENT, *kind)
+    with Load(served, "/pid", clients=3) as load:
+        load.wait_for(1000)
+        # The first seconds find the number.
+        let_pass(10, "averages have to settle")
+        before = served.log().count(" workers instead of ")
+        let_pass(max(SECONDS, 60), "the load has to be steady for a while")
+        changes = served.log().count(" workers instead of ") - before
+    assert load.failures == []
+    assert changes <= 1, served.log()
 
 
 @EACH_KIND
@@ -86,8 +104,9 @@ def test_signals_and_orders_set_the_floor_which_survives_a_reload(serve, kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--workers", "2", "--workers-max", "1"), "--workers-max: 1 is less than workers (2)"),
-        (("--workers", "2", "--workers-min", "3"), "--workers-min: 3 is more than workers (2)"),
+        (("--workers", "2", "--workers-max", "1"), "--workers-max: 1 is less than --workers (2)"),
+        (("--workers", "2", "--workers-min", "3"), "--workers-min: 3 is more than --workers (2)"),
+        (("--workers-min", "4", "--workers-max", "2"), "--workers-min: 4 is more than --workers-max (2)"),
         (("--workers", "0"), "must be auto, or a whole number from 1 to 1024"),
     ],
 )

@@ -12,15 +12,16 @@ import pytest
 from conftest import ANYGATE, APPS
 from http2_frames import NO_ERROR, Client, plain
 from waiting import let_pass
+from wire import Datagrams
 
 CONTRACT = APPS / "contract.py"
 #: A second signal to end that comes sooner is the same.
-SAME_SIGNAL = (0.6, "signals within half a second are one")
+SAME_SIGNAL = (1.5, "signals within half a second are one")
 
 
 def tree(served):
     """All processes, the supervisor first."""
-    return [served.pid, *served.workers()]
+    return [served.pid, *served.processes()]
 
 
 def held(served, gate, count=1):
@@ -35,7 +36,7 @@ class TestEndOfAllProcesses:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     @pytest.mark.parametrize("order", [1, -1])
-    def test_requests_in_flight_are_answered(self, serve, gate, options, number, order):
+    def test_requests_in_flight_get_responses(self, serve, gate, options, number, order):
         served = serve(CONTRACT, "--workers", "2", *options)
         with held(served, gate) as connection:
             for pid in tree(served)[::order]:
@@ -44,7 +45,7 @@ class TestEndOfAllProcesses:
                     os.kill(pid, number)
             served.wait_refused()
             gate.open()
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert served.wait() == 0
 
     def test_the_same_signal_twice_in_a_moment_is_one(self, serve, gate, options):
@@ -55,7 +56,7 @@ class TestEndOfAllProcesses:
             served.send_signal(signal.SIGTERM)
             served.wait_refused()
             gate.open()
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert served.wait() == 0
         assert "stopping at once" not in served.log()
 
@@ -67,7 +68,7 @@ class TestEndOfAllProcesses:
             served.wait_for_log(f"worker {worker} was told to end by a signal")
             served.wait_until(lambda: set(served.workers()) - {worker}, "another worker")
             gate.open()
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         served.wait_until(lambda: worker not in served.workers(), "the worker to leave")
         assert served.get("/pid").status == 200
 
@@ -97,6 +98,75 @@ def test_handlers_of_the_application_change_nothing_of_the_end(serve, tmp_path, 
             os.kill(pid, 0)
 
 
+GOES_ON = """
+def handle(number, frame):
+    with open("told", "a") as told:
+        told.write(f"{os.getpid()}\\n")
+    if callable(before):
+        before(number, frame)
+    elif before is signal.SIG_DFL:
+        signal.signal(number, before)
+        os.kill(os.getpid(), number)
+before = signal.signal(signal.SIGTERM, handle)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+@pytest.mark.parametrize("to_all", [False, True])
+def test_handlers_of_term_are_called_and_go_on_to_the_one_before(serve, tmp_path, gate, options, to_all):
+    (tmp_path / "app.py").write_text(
+        f"import os, signal, sys\n{GOES_ON}"
+        f"sys.path.append({str(APPS)!r})\n"
+        "from gates import wait_at\n"
+        "def app(environ, start_response):\n"
+        "    wait_at(environ['QUERY_STRING'])\n    start_response('200 OK', [])\n    return [b'whole']\n"
+    )
+    served = serve("app:app", *options)
+    (worker,) = served.workers()
+    with served.connect() as connection:
+        connection.send(f"GET /?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for()
+        for pid in (worker, served.pid) if to_all else (served.pid,):
+            os.kill(pid, signal.SIGTERM)
+        told = tmp_path / "told"
+        served.wait_until(lambda: told.exists() and str(worker) in told.read_text(), "the handler's call")
+        served.wait_refused()
+        gate.open()
+        assert connection.response().body == b"whole"
+    assert served.wait() == 0
+
+
+@pytest.mark.parametrize("handler", ["signal.default_int_handler", "lambda *_: sys.exit(1)"])
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")])
+def test_handlers_that_raise_cut_nothing_off(serve, tmp_path, gate, handler, options):
+    """Neither a request nor the work that goes on after it, though the signal comes to all processes, and again."""
+    (tmp_path / "app.py").write_text(
+        "import signal, sys, threading\n"
+        f"sys.path.append({str(APPS)!r})\n"
+        "from gates import wait_at\n"
+        f"signal.signal(signal.SIGINT, {handler})\n"
+        "def work(gate):\n    wait_at(gate)\n    open('done', 'w').close()\n"
+        "def app(environ, start_response):\n"
+        "    gate = environ['QUERY_STRING']\n"
+        "    threading.Thread(target=work, args=(gate,)).start()\n"
+        "    wait_at(gate)\n    start_response('200 OK', [])\n    return [b'whole']\n"
+    )
+    served = serve("app:app", *options)
+    workers = served.workers()
+    with served.connect() as connection:
+        connection.send(f"GET /?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_for(2)
+        for pid in (*workers, served.pid):
+            os.kill(pid, signal.SIGINT)
+        served.wait_refused()
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+        gate.open()
+        assert connection.response().body == b"whole"
+    assert served.wait() == 0
+    assert (tmp_path / "done").exists()
+
+
 @pytest.mark.parametrize("options", [(), ("--preload",), ("--admin", "unix:admin.sock")])
 def test_nothing_ends_by_a_signal_without_a_meaning(serve, options):
     served = serve(CONTRACT, *options)
@@ -112,7 +182,7 @@ def test_nothing_ends_by_a_signal_without_a_meaning(serve, options):
             os.kill(pid, number)
     # It takes notice of signals in turn.
     served.send_signal(signal.SIGTTIN)
-    served.wait_until(lambda: len(served.workers()) == len(before), "a second worker")
+    served.wait_until(lambda: len(served.processes()) == len(before), "a second worker")
     assert set(before) < set(tree(served))
     assert served.get("/pid").status == 200
 
@@ -124,7 +194,16 @@ def test_a_tool_that_runs_it_keeps_its_signal_and_its_arguments(serve):
     assert Path(f"/proc/{served.pid}/cmdline").read_text().split("\0")[1:4] == tool[1:]
 
 
-def test_programs_of_the_application_are_ended_by_all_signals(serve, tmp_path):
+HOLDS_ALL = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"], ["--concurrency", "gevent"]])
+@pytest.mark.parametrize("starter", [[], [sys.executable, "-c", HOLDS_ALL]])
+def test_whatever_signals_the_starter_holds_all_end_programs_and_the_server(serve, tmp_path, starter, options):
     (tmp_path / "app.py").write_text(
         "import signal, subprocess\n"
         "def app(environ, start_response):\n"
@@ -132,7 +211,9 @@ def test_programs_of_the_application_are_ended_by_all_signals(serve, tmp_path):
         "    child.send_signal(signal.SIGUSR2)\n"
         "    start_response('200 OK', [])\n    return [str(child.wait()).encode()]\n"
     )
-    assert serve("app:app").get().text == str(-signal.SIGUSR2)
+    served = serve("app:app", *options, command=[*starter, ANYGATE])
+    assert served.get().text == str(-signal.SIGUSR2)
+    assert served.terminate() == 0
 
 
 class TestDrainDelay:
@@ -147,8 +228,8 @@ class TestDrainDelay:
         return served
 
     def test_newcomers_are_served_and_told_to_go_elsewhere(self, leaving):
-        answer = leaving.get("/pid")
-        assert (answer.status, answer["connection"]) == (200, "close")
+        response = leaving.get("/pid")
+        assert (response.status, response["connection"]) == (200, "close")
         leaving.kill()
 
     def test_idle_connections_get_one_more_response(self, serve):
@@ -158,8 +239,8 @@ class TestDrainDelay:
             served.send_signal(signal.SIGTERM)
             served.wait_until(lambda: served.get("/ready").status == 503, "the news that it stops")
             for connection in (used, unused):
-                answer = connection.ask("GET", "/pid")
-                assert (answer.status, answer["connection"]) == (200, "close")
+                response = connection.ask("GET", "/pid")
+                assert (response.status, response["connection"]) == (200, "close")
                 assert connection.is_closed()
         served.kill()
 
@@ -195,7 +276,7 @@ class TestDrainDelay:
                 connection.send(gateways.fastcgi(gateways.variables(target="/pid"), number=number, keep=True))
                 while gateways.stdout(connection.buffer, number)[1] is None:
                     assert connection.more()
-                assert gateways.cgi_answer(gateways.stdout(connection.buffer, number)[0])[0] == 200
+                assert gateways.cgi_response(gateways.stdout(connection.buffer, number)[0])[0] == 200
         served.kill()
 
     def test_a_second_signal_skips_it_and_cuts_nothing(self, leaving, gate):
@@ -204,7 +285,7 @@ class TestDrainDelay:
             leaving.send_signal(signal.SIGTERM)
             leaving.wait_refused()
             gate.open()
-            assert connection.answer().status == 200
+            assert connection.response().status == 200
         assert leaving.wait() == 0
 
     def test_a_third_cuts_off(self, leaving, gate):
@@ -213,7 +294,7 @@ class TestDrainDelay:
                 let_pass(*SAME_SIGNAL)
                 leaving.send_signal(signal.SIGTERM)
             assert leaving.wait() == 0
-        assert "stopping at once" in leaving.log()
+        leaving.wait_for_log("stopping at once")
 
     def test_ctrl_c_skips_it(self, serve):
         served = serve(CONTRACT, "--drain-delay", "1h")
@@ -222,10 +303,10 @@ class TestDrainDelay:
     def test_it_ends_of_itself(self, serve):
         served = serve(CONTRACT, "--drain-delay", "100ms")
         assert served.terminate() == 0
-        assert "stopping in 100ms (drain_delay)" in served.log()
+        served.wait_for_log("stopping in 100ms (drain_delay)")
 
 
-def test_fastcgi_requests_that_wait_behind_another_are_answered(serve, gate):
+def test_fastcgi_requests_that_wait_behind_another_get_responses(serve, gate):
     served = serve(CONTRACT, "--bind", "fastcgi://127.0.0.1:0")
     with served.connect() as connection:
         for number, target in ((1, f"/gate?{gate.name}"), (2, "/pid")):
@@ -286,17 +367,15 @@ def test_the_assistant_does_not_miss_a_supervisor_that_ends(serve, tmp_path):
 class TestServiceManager:
     @pytest.fixture
     def manager(self, tmp_path):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(str(tmp_path / "notify"))
-            listener.settimeout(30)
-            yield listener
+        return Datagrams(tmp_path / "notify")
 
     def test_it_is_told_of_readiness_reload_and_end(self, serve, manager, tmp_path):
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
-        served = serve(CONTRACT, "--drain-delay", "1h", environment=environment)
+        limits = ("--worker-start-timeout", "60s", "--graceful-timeout", "30s", "--drain-delay", "1h")
+        served = serve(CONTRACT, *limits, environment=environment)
 
         def wait_for(word):
-            while word not in (told := manager.recv(4096).decode()).split("\n"):
+            while word not in (told := manager.receive().decode()).split("\n"):
                 pass
             return told
 
@@ -326,8 +405,8 @@ class TestServiceManager:
         served.send_signal(signal.SIGHUP)
         told = []
         while not told or not told[-1].startswith("RELOADING=1"):
-            told.append(manager.recv(4096).decode())
-        assert manager.recv(4096).decode().startswith("READY=1\n")
+            told.append(manager.receive().decode())
+        assert manager.receive().decode().startswith("READY=1\n")
 
     @pytest.mark.parametrize("preload", [(), ("--preload",)])
     def test_its_variables_are_for_nobody_else(self, serve, manager, tmp_path, preload):
@@ -368,5 +447,5 @@ class TestServiceManager:
             with served.connect(addresses[0]) as connection:
                 assert connection.ask("GET", "/pid").status == 200
             port = addresses[1][1]
-            assert f"scgi://127.0.0.1:{port}" in served.log()
+            served.wait_for_log(f"scgi://127.0.0.1:{port}")
             assert served.terminate() == 0

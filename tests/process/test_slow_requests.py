@@ -14,12 +14,12 @@ from gates import wait_for
 def application(environ, start_response):
     return globals()[environ["PATH_INFO"].strip("/")](environ, start_response)
 
-def answer(start_response, text):
+def respond(start_response, text):
     start_response("200 OK", [("Content-Length", str(len(text)))])
     return [text]
 
 def quick(environ, start_response):
-    return answer(start_response, b"yes")
+    return respond(start_response, b"yes")
 
 def released(environ):
     return os.path.exists(environ["QUERY_STRING"])
@@ -29,7 +29,7 @@ def nap(environ):
 
 def waits(environ, start_response):
     nap(environ)
-    return answer(start_response, b"waited")
+    return respond(start_response, b"waited")
 
 def compute(environ):
     while not released(environ):
@@ -37,7 +37,7 @@ def compute(environ):
 
 def computes(environ, start_response):
     compute(environ)
-    return answer(start_response, b"computed")
+    return respond(start_response, b"computed")
 
 def streams(environ, start_response):
     start_response("200 OK", [])
@@ -53,7 +53,7 @@ WARNING = r" WARN GET {} from 127\.0\.0\.1 has taken \d+\.\d s, longer than slow
 def options(request, tmp_path):
     shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
-    return ("app:application", *KINDS[request.param], "--slow-request", "300ms")
+    return ("app:application", *KINDS[request.param], "--slow-request", "1s")
 
 
 def ask(served, target):
@@ -70,8 +70,8 @@ def test_a_slow_request_is_told_of_once_while_it_runs(serve, options, tmp_path, 
     with ask(served, f"/{path}?released") as connection:
         wait_for(served, WARNING.format(rf"/{path}\?released") + rf"(  .*\n)*  File .* line \d+, in {function}\n")
         (tmp_path / "released").touch()
-        answer = connection.answer()
-        assert (answer.status, answer.whole) == (200, True)
+        response = connection.response()
+        assert (response.status, response.whole) == (200, True)
     assert served.get("/quick").body == b"yes"
     assert served.terminate() == 0
     assert len(re.findall(rf"/{path}\?released .* longer than slow_request", served.log())) == 1
@@ -85,15 +85,15 @@ def test_each_slow_request_is_told_of(serve, options, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).touch()
     for connection in connections:
-        assert connection.answer().whole
+        assert connection.response().whole
     assert served.terminate() == 0
     told = re.findall(r"GET (\S+) .* longer than slow_request", served.log())
     assert sorted(told) == ["/streams?one", "/waits?one", "/waits?two"]
 
 
 def test_a_request_may_become_slow_and_then_overdue(serve, options):
-    served = serve(*options, "--request-timeout", "1s")
-    assert ask(served, "/waits?never").answer().status == 504
+    served = serve(*options, "--request-timeout", "3s")
+    assert ask(served, "/waits?never").response().status == 504
     served.wait_for_log("longer than request_timeout, and is interrupted:")
     levels = re.findall(r"(WARN|ERROR) GET /waits\?never .* longer than (\w+)", served.log())
     assert levels == [("WARN", "slow_request"), ("ERROR", "request_timeout")]
@@ -108,15 +108,15 @@ def test_it_has_the_name_of_the_request(serve, options, tmp_path, path):
         connection.send(f"GET /{path}?released HTTP/1.1\r\nHost: a\r\n{given}\r\n\r\n")
         line = wait_for(served, rf'WARN request\{{id="(\w+)" trace="{trace}"\}}: GET /{path}\?released .* is here:\n')
         (tmp_path / "released").touch()
-        assert connection.answer()["x-request-id"] == line[1]
+        assert connection.response()["x-request-id"] == line[1]
 
 
 @pytest.mark.parametrize("path", ["waits", "computes"])
 def test_one_that_is_broken_off_keeps_its_name(serve, options, path):
-    served = serve(*options, "--request-timeout", "1s", "--request-id")
-    answer = ask(served, f"/{path}?never").answer()
-    assert (answer.status, bool(answer["x-request-id"])) == (504, True)
-    name = rf' request\{{id="{answer["x-request-id"]}"\}}: GET /{path}\?never '
+    served = serve(*options, "--request-timeout", "3s", "--request-id")
+    response = ask(served, f"/{path}?never").response()
+    assert (response.status, bool(response["x-request-id"])) == (504, True)
+    name = rf' request\{{id="{response["x-request-id"]}"\}}: GET /{path}\?never '
     wait_for(served, rf"WARN{name}.* longer than slow_request")
     wait_for(served, rf"ERROR{name}.* longer than request_timeout, and is interrupted:\n")
 
@@ -127,7 +127,7 @@ def test_the_client_is_who_the_proxy_says(serve, options, tmp_path):
         connection.send("GET /waits?released HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n")
         served.wait_for_log("GET /waits?released from 203.0.113.9 has taken ")
         (tmp_path / "released").touch()
-        assert connection.answer().status == 200
+        assert connection.response().status == 200
 
 
 def test_slow_requests_are_counted(serve, options, tmp_path):
@@ -136,7 +136,7 @@ def test_slow_requests_are_counted(serve, options, tmp_path):
     with ask(admin.served, "/waits?released") as connection:
         wait_for(admin.served, WARNING.format(r"/waits\?released"))
         (tmp_path / "released").touch()
-        assert connection.answer().status == 200
+        assert connection.response().status == 200
     assert "anygate_slow_requests_total 1\n" in admin.ask("/metrics").text
 
 
@@ -144,13 +144,13 @@ def test_a_greenlet_that_cannot_run_is_told_of_as_well(serve, tmp_path):
     """One waits, another one blocks the hub: what the first one does is known when the hub is free again."""
     shutil.copy(APPS / "gates.py", tmp_path)
     (tmp_path / "app.py").write_text(APP)
-    served = serve("app:application", "--concurrency", "gevent", "--slow-request", "300ms")
+    served = serve("app:application", "--concurrency", "gevent", "--slow-request", "1s")
     waiting = ask(served, "/waits?released")
     blocking = ask(served, "/computes?released")
     wait_for(served, WARNING.format(r"/computes\?released") + r"(  .*\n)*  File .* in compute\n")
     (tmp_path / "released").touch()
     for connection in (waiting, blocking):
-        assert connection.answer().status == 200
+        assert connection.response().status == 200
     wait_for(served, r"WARN GET /waits\?released from 127\.0\.0\.1 has taken")
     assert served.terminate() == 0
     told = re.findall(r"GET (\S+) .* longer than slow_request", served.log())

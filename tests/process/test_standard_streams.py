@@ -1,4 +1,4 @@
-"""Started without standard streams, as by daemon managers: descriptors 0 to 2 are /dev/null, no socket or log."""
+"""Standard streams: what is printed there, and descriptors 0 to 2 where a daemon manager leaves them closed."""
 
 import os
 import socket
@@ -43,13 +43,63 @@ def test_a_closed_standard_stream_is_dev_null(launch, tmp_path, command, closed)
         command += f" --port {port}"
     served = launch("-c", f"exec {command} {closed}", command=["sh"])
 
-    def answers():
+    def responses():
         try:
             return served.connect(("127.0.0.1", port))
         except ConnectionRefusedError:
             return None
 
-    with served.wait_until(answers, "an answer") as connection:
+    with served.wait_until(responses, "a response") as connection:
         found = connection.ask().text.splitlines()
     given = {"<&-": [0], ">&-": [1], "2>&-": [2]}.get(closed, [0, 1, 2])
     assert [found[number] for number in given] == [os.devnull] * len(given)
+
+
+PRINTS = """
+import os
+
+print("import")
+
+def app(environ, start_response):
+    print("request")
+    child = os.fork()
+    if child == 0:
+        raise SystemExit
+    os.waitpid(child, 0)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+PRINTS_FIRST = """
+import anygate
+from app import app
+print("program")
+anygate.serve(app, port=0, workers=2)
+"""
+BUFFERED = {"PYTHONUNBUFFERED": ""}
+
+
+@pytest.mark.parametrize(
+    ("options", "imports"),
+    [
+        ([], 2),
+        (["--preload"], 1),
+        (["--concurrency", "gevent"], 2),
+        (["--preload", "--concurrency", "gevent"], 1),
+    ],
+)
+def test_what_is_printed_is_seen_at_once_and_once(serve, tmp_path, options, imports):
+    (tmp_path / "app.py").write_text(PRINTS)
+    served = serve("app:app", "--workers", "2", *options, environment=BUFFERED)
+    assert served.stdout().splitlines() == ["import"] * imports
+    served.get()
+    assert served.stdout().splitlines() == ["import"] * imports + ["request"]
+    assert served.terminate() == 0
+    assert served.stdout().splitlines() == ["import"] * imports + ["request"]
+
+
+def test_what_a_program_has_printed_is_not_printed_by_its_workers(launch, tmp_path):
+    (tmp_path / "app.py").write_text(PRINTS)
+    (tmp_path / "program.py").write_text(PRINTS_FIRST)
+    served = launch("program.py", command=[sys.executable], environment=BUFFERED).wait_ready()
+    assert served.terminate() == 0
+    assert served.stdout().splitlines() == ["import", "program"]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from admin_address import Admin
-from load import Load
 from versions import UNCACHED, first_version, write
 from waiting import Gate
 
@@ -19,7 +18,6 @@ KINDS = {
     "preload-greenlets": ("--preload", "--concurrency", "gevent"),
 }
 EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-UPGRADES = 20 if os.environ.get("SOAK_SECONDS") else 3
 
 
 @pytest.fixture
@@ -46,7 +44,7 @@ def test_the_program_is_replaced_and_the_process_stays(serve, site, gate, kind):
         upgrade(served)
         served.wait_until(lambda: served.get().text == "version 2", "new code")
         gate.open()
-        assert connection.answer().text == "version 1"
+        assert connection.response().text == "version 1"
     served.wait_until(lambda: not set(old) & set(served.workers()), "the end of the old workers")
     assert "2 workers of " + ("1000 greenlets" if "gevent" in kind else "5 threads") in served.log()
     assert (site / "pid").read_text() == f"{served.pid}\n"
@@ -54,24 +52,6 @@ def test_the_program_is_replaced_and_the_process_stays(serve, site, gate, kind):
     assert admin.status()["pid"] == served.pid
     assert served.terminate() == 0
     assert not (site / "pid").exists()
-
-
-@pytest.mark.timeout(120 + 20 * UPGRADES)
-@EACH_KIND
-def test_no_request_fails_under_load(serve, site, kind):
-    served = serve("app:app", "--workers", "2", *kind, environment=UNCACHED)
-    with Load(served) as load:
-        for count in range(1, UPGRADES + 1):
-            with Gate() as gate, served.connect() as connection:
-                connection.send(f"GET /slow?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n")
-                gate.wait_for(1)
-                write(site, count + 1)
-                upgrade(served, count)
-                load.wait_for(20, f"version {count + 1}")
-                gate.open()
-                assert connection.answer().text == f"version {count}"
-    assert load.failures == []
-    assert served.terminate() == 0
 
 
 @pytest.mark.parametrize("kind", [(), ("--preload",)])
@@ -124,6 +104,39 @@ def test_an_upgrade_gives_nothing_of_its_own_to_the_application(serve, site):
     served = serve("app:app")
     upgrade(served)
     assert not re.findall("^_ANYGATE.*", served.get().text, re.MULTILINE)
+
+
+def test_jobs_of_the_start_run_once(serve, site):
+    job = '[[cron]]\nname = "start"\nschedule = "@reboot"\ncommand = "sh -c \'echo started >> starts\'"\n'
+    (site / "anygate.toml").write_text(f'app = "app:app"\n{job}')
+    served = serve(environment=UNCACHED)
+    served.wait_until((site / "starts").exists, "the job")
+    upgrade(served)
+    # It waits for jobs.
+    assert served.terminate() == 0
+    assert (site / "starts").read_text() == "started\n"
+
+
+def test_a_signal_that_comes_before_the_new_program_is_obeyed_by_it(serve, site):
+    (site / "daemon.py").write_text(
+        "import signal, sys\n"
+        "from gates import wait_at\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: (wait_at(sys.argv[1]), sys.exit(0)))\n"
+        "print('ready', flush=True)\n"
+        "while True:\n    signal.pause()\n"
+    )
+    with Gate() as gate:
+        command = f'"{sys.executable} daemon.py {gate.name}"'
+        (site / "anygate.toml").write_text(f'app = "app:app"\n[[daemon]]\nname = "helper"\ncommand = {command}\n')
+        served = serve(environment=UNCACHED)
+        served.wait_for_log("helper: ready")
+        served.send_signal(signal.SIGUSR2)
+        # The supervisor waits for it, and becomes the new program then.
+        gate.wait_for()
+        served.send_signal(signal.SIGTERM)
+        gate.open()
+        assert served.wait() == 0
+    served.wait_for_log("the new program takes over")
 
 
 def test_a_program_that_serves_is_not_replaced(launch, site):

@@ -1,4 +1,4 @@
-"""The corpus over a socket: every valid message is answered, every invalid one refused and its connection closed."""
+"""The corpus over a socket: a valid message gets its response, an invalid one is refused and its connection closed."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ def cases(kind):
 def test_valid_messages_reach_the_application(echo, case):
     with echo.connect() as connection:
         connection.send(case["wire"].replace("/ HTTP", "/echo HTTP") if case["method"] != "OPTIONS" else case["wire"])
-        answer = connection.answer()
-        assert answer.status == 200
-        seen = answer.json
+        response = connection.response()
+        assert response.status == 200
+        seen = response.json
         assert seen["REQUEST_METHOD"] == case["method"]
         if case["path"] != "/":
             assert seen["PATH_INFO"] == case["path"]
@@ -33,11 +33,11 @@ def test_valid_messages_reach_the_application(echo, case):
 @pytest.mark.parametrize("case", cases("invalid"))
 def test_invalid_messages_are_refused(echo, case):
     with echo.connect() as connection:
-        # A request behind the invalid one must never be answered: nobody knows where it begins.
+        # A request behind the invalid one must never get a response: nobody knows where it begins.
         connection.send(case["wire"].encode("latin-1") + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = connection.answer()
-        assert answer.status == case["status"]
-        assert answer["connection"] == "close"
+        response = connection.response()
+        assert response.status == case["status"]
+        assert response["connection"] == "close"
         assert connection.is_closed()
 
 
@@ -49,4 +49,4 @@ def test_valid_messages_may_come_byte_by_byte(echo, case):
     with echo.connect() as connection:
         for character in wire:
             connection.send(character)
-        assert connection.answer().json["body"] == case["body"]
+        assert connection.response().json["body"] == case["body"]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import PATIENCE
 
 pytest.importorskip("coverage")
 
@@ -11,13 +12,13 @@ APP = """
 import os
 
 
-def answered():
+def responded():
     return [str(os.getpid()).encode()]
 
 
 def app(environ, start_response):
     start_response("200 OK", [])
-    return answered()
+    return responded()
 """
 
 
@@ -32,6 +33,6 @@ def test_coverage_measures_requests(serve, tmp_path, concurrency, options):
     served = serve("app:app", *options, command=[*coverage, "run", "-m", "anygate"])
     served.get()
     assert served.terminate() == 0
-    subprocess.run([*coverage, "combine", "-q"], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([*coverage, "combine", "-q"], cwd=tmp_path, check=True, timeout=PATIENCE)
     report = [*coverage, "report", "--include", "app.py", "--fail-under", "100"]
-    subprocess.run(report, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(report, cwd=tmp_path, check=True, timeout=PATIENCE)

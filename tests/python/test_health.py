@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from anygate import health
+from waiting import PATIENCE
 
 PROGRAM = """
 import json, os, sys, threading, time
@@ -38,7 +39,7 @@ sys.modules["checks"] = sys.modules["__main__"]
 """
 
 
-def run(code, timeout=60):
+def run(code, timeout=PATIENCE):
     """What the program shows."""
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -58,7 +59,7 @@ def run(code, timeout=60):
         ("raise Unprintable", [False, "it raised Unprintable"]),
     ],
 )
-def test_the_first_answer_is_there_before_anything_else(body, expected):
+def test_the_first_response_is_there_before_anything_else(body, expected):
     code = f"""{PROGRAM}
 class Unprintable(Exception):
     def __str__(self):
@@ -140,7 +141,7 @@ show(len(turns), first, real_ident() in CALLS)
 
 
 def test_under_gevent_a_check_may_use_what_is_patched():
-    """It asks a server that is a greenlet of the other thread, which waits for the first answer before it serves."""
+    """It asks a server that is a greenlet of the other thread, which waits for the first response before it serves."""
     code = f"""{GEVENT}
 listener = socket.create_server(("127.0.0.1", 0))
 def serve():

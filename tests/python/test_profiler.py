@@ -21,6 +21,7 @@ from anygate.profile_figures import Figures, dump_stacks
 from anygate.profiler import Profiler
 from anygate.stack_sampler import StackSampler
 from other_servers import free_port, wait_for
+from waiting import PATIENCE
 
 HOME = "127.0.0.1"
 ABROAD = "192.0.2.7"
@@ -37,7 +38,7 @@ def outer_work():
 def application(environ, start_response):
     outer_work()
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"the application answers"]
+    return [b"the application responds"]
 
 
 class Response:
@@ -82,7 +83,7 @@ def profiler(folder):
 @pytest.fixture
 def used(profiler):
     for _ in range(3):
-        assert Response(profiler).body == b"the application answers"
+        assert Response(profiler).body == b"the application responds"
     return profiler
 
 
@@ -184,10 +185,10 @@ def test_beside_another_profiling_tool_requests_run_unprofiled_and_it_is_said_on
     other = cProfile.Profile()
     other.enable()
     try:
-        answers = [Response(profiler).status for _ in range(3)]
+        responses = [Response(profiler).status for _ in range(3)]
     finally:
         other.disable()
-    assert answers == [200, 200, 200]
+    assert responses == [200, 200, 200]
     assert profiles(folder) == []
     assert profiler.unprofiled == 3
     assert [record.levelno for record in caplog.records if record.name == "anygate.profiler"] == [logging.WARNING]
@@ -232,19 +233,19 @@ def test_trusted_addresses_see_the_page(used, remote):
 )
 @pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame", "/__profile__/clear"])
 def test_to_all_others_there_is_no_page(used, folder, remote, path):
-    answer = Response(used, path, method="POST", remote=remote, HTTP_X_FORWARDED_FOR=HOME)
-    assert answer.body == b"the application answers"
+    response = Response(used, path, method="POST", remote=remote, HTTP_X_FORWARDED_FOR=HOME)
+    assert response.body == b"the application responds"
     assert len(profiles(folder)) == 4
 
 
 def test_the_trusted_networks_can_be_chosen(folder):
     profiler = Profiler(application, folder, trusted=["192.0.2.0/24"])
     assert "<h1>Profile</h1>" in Response(profiler, "/__profile__", remote=ABROAD).text
-    assert Response(profiler, "/__profile__", remote=HOME).body == b"the application answers"
+    assert Response(profiler, "/__profile__", remote=HOME).body == b"the application responds"
 
 
 def test_paths_that_only_begin_like_the_page_belong_to_the_application(used):
-    assert Response(used, "/__profile__x").body == b"the application answers"
+    assert Response(used, "/__profile__x").body == b"the application responds"
 
 
 @pytest.mark.parametrize(
@@ -259,17 +260,17 @@ def test_paths_that_only_begin_like_the_page_belong_to_the_application(used):
         ("/__profile__", "sort=nonsense"),
     ],
 )
-def test_answers_keep_to_wsgi_and_carry_their_headers(used, folder, path, query):
-    answer = Response(validator(used), path, query)
-    assert int(answer.headers["Content-Length"]) == len(answer.body)
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["Content-Security-Policy"] == (
+def test_responses_keep_to_wsgi_and_carry_their_headers(used, folder, path, query):
+    response = Response(validator(used), path, query)
+    assert int(response.headers["Content-Length"]) == len(response.body)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Content-Security-Policy"] == (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
     assert len(profiles(folder)) == 3, "the page itself is not profiled"
     head = Response(validator(used), path, query, method="HEAD")
-    assert (head.status, head.body) == (answer.status, b"")
+    assert (head.status, head.body) == (response.status, b"")
 
 
 @pytest.mark.parametrize("path", ["/__profile__", "/__profile__/flame"])
@@ -288,17 +289,17 @@ def test_unknown_pages_are_404_and_other_methods_405(used):
 
 @pytest.mark.parametrize("query", ["sort=nonsense", "limit=0", "limit=-1", "limit=many", "format=xml"])
 def test_a_query_that_cannot_be_met_is_400_and_says_why(used, query):
-    answer = Response(used, "/__profile__", query)
-    assert answer.status == 400
-    assert query.split("=")[0] + "=" in answer.text
+    response = Response(used, "/__profile__", query)
+    assert response.status == 400
+    assert query.split("=")[0] + "=" in response.text
 
 
 def test_json_adds_up_the_files_of_all_processes(used, folder):
     elsewhere = Profiler(application, folder)
     Response(elsewhere)
-    answer = Response(used, "/__profile__", "format=json")
-    assert answer.headers["Content-Type"] == "application/json"
-    figures = json.loads(answer.body)
+    response = Response(used, "/__profile__", "format=json")
+    assert response.headers["Content-Type"] == "application/json"
+    figures = json.loads(response.body)
     rows = {row["function"]: row for row in figures["functions"]}
     assert figures["requests"] == 4
     assert rows["application"]["calls"] == 4
@@ -361,10 +362,10 @@ def test_a_file_that_is_no_profile_is_skipped_and_named(used, folder, content):
 
 
 def test_the_download_is_the_merged_profile(used, tmp_path):
-    answer = Response(used, "/__profile__", "download")
-    assert answer.headers["Content-Type"] == "application/octet-stream"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="wsgi.prof"'
-    (tmp_path / "down.prof").write_bytes(answer.body)
+    response = Response(used, "/__profile__", "download")
+    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="wsgi.prof"'
+    (tmp_path / "down.prof").write_bytes(response.body)
     merged = pstats.Stats(str(tmp_path / "down.prof"))
     calls = {name: figures[1] for (_, _, name), figures in merged.stats.items()}
     assert (calls["application"], calls["outer_work"], calls["inner_work"]) == (3, 3, 6)
@@ -385,7 +386,7 @@ def test_without_profiles_the_pages_say_so(profiler):
 def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
     (folder / "wsgi.prof").write_bytes(b"kept")
     assert Response(used, "/__profile__").status == 200
-    answer = Response(
+    response = Response(
         validator(used),
         "/__profile__/clear",
         method="POST",
@@ -393,7 +394,7 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
         HTTP_ORIGIN="http://localhost:8000",
         SCRIPT_NAME="/mounted",
     )
-    assert (answer.status, answer.headers["Location"]) == (303, "/mounted/__profile__")
+    assert (response.status, response.headers["Location"]) == (303, "/mounted/__profile__")
     assert profiles(folder) == []
     assert (folder / "wsgi.prof").exists()
     assert json.loads(Response(used, "/__profile__", "format=json").body)["requests"] == 0
@@ -411,8 +412,8 @@ def test_clear_deletes_the_profiles_and_forgets_the_figures(used, folder):
     ],
 )
 def test_another_site_cannot_clear(used, folder, environ):
-    answer = Response(used, "/__profile__/clear", method="POST", HTTP_HOST="localhost:8000", **environ)
-    assert answer.status == 403
+    response = Response(used, "/__profile__/clear", method="POST", HTTP_HOST="localhost:8000", **environ)
+    assert response.status == 403
     assert len(profiles(folder)) == 3
 
 
@@ -561,11 +562,11 @@ def test_the_total_is_written_at_exit(folder, tmp_path):
     def run(count):
         return subprocess.Popen([sys.executable, "-c", program, folder, str(count)], env=os.environ, cwd=tmp_path)
 
-    assert run(0).wait(timeout=60) == 0
+    assert run(0).wait(timeout=PATIENCE) == 0
     assert not (folder / "wsgi.prof").exists()
     # Several workers that end at once.
     workers = [run(5) for _ in range(4)]
-    assert [worker.wait(timeout=60) for worker in workers] == [0, 0, 0, 0]
+    assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0, 0, 0]
     stats = pstats.Stats(str(folder / "wsgi.prof")).stats
     assert [row[1] for (_, _, name), row in stats.items() if name == "app"] == [20]
     assert [path.name for path in folder.iterdir() if path.name.endswith(".part")] == []
@@ -599,7 +600,9 @@ def test_the_page_is_for_this_machine_only(folder, environ):
 
 @pytest.mark.parametrize("server", [(), ("-s", "waitress"), ("-s", "waitress", "--request-id")], ids=str)
 def test_the_page_is_not_for_clients_of_a_proxy(launch, server, tmp_path):
-    (tmp_path / "plain.py").write_text("def app(e, s):\n    s('200 OK', [])\n    return [b'the application answers']\n")
+    (tmp_path / "plain.py").write_text(
+        "def app(e, s):\n    s('200 OK', [])\n    return [b'the application responds']\n"
+    )
     port = free_port()
     served = launch("plain:app", "-p", port, "-P", "prof", *server)
     here = ("127.0.0.1", port)
@@ -608,7 +611,7 @@ def test_the_page_is_not_for_clients_of_a_proxy(launch, server, tmp_path):
         with served.connect(here) as connection:
             return connection.ask("GET", target, fields, host=host)
 
-    wait_for(served, lambda: ask("/").text == "the application answers")
+    wait_for(served, lambda: ask("/").text == "the application responds")
     for fields in ([("X-Forwarded-For", "8.8.8.8")], [("Via", "1.1 a")]):
         assert ask("/__profile__", fields).status == 404
     assert ask("/__profile__", host="public.example").status == 404

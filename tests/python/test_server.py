@@ -9,7 +9,7 @@ import urllib.request
 
 import anygate
 import pytest
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 
 def hello(environ, start_response):
@@ -18,8 +18,8 @@ def hello(environ, start_response):
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return answer.read()
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return response.read()
 
 
 def test_a_server_serves_inside_a_with_block():
@@ -29,6 +29,43 @@ def test_a_server_serves_inside_a_with_block():
         url = server.url
     with pytest.raises(OSError, match="refused"):
         get(url)
+
+
+def test_a_function_is_told_how_many_connections_there_are():
+    counts = []
+    with anygate.Server(hello, port=0, on_connection=counts.append) as server:
+        place = urllib.parse.urlsplit(server.url)
+        with socket.create_connection((place.hostname, place.port)):
+            wait_until(lambda: counts[-1:] == [1], f"one connection: {counts}")
+            with socket.create_connection((place.hostname, place.port)):
+                wait_until(lambda: counts[-1:] == [2], f"two connections: {counts}")
+            wait_until(lambda: counts[-1:] == [1], f"one connection again: {counts}")
+        wait_until(lambda: counts == [1, 2, 1, 0], f"none: {counts}")
+        held = socket.create_connection((place.hostname, place.port))
+        wait_until(lambda: counts[-1:] == [1], f"one connection: {counts}")
+    # The end of the server is the end of its connections.
+    assert counts == [1, 2, 1, 0, 1, 0]
+    held.close()
+
+
+def test_a_function_that_fails_stops_nothing():
+    with anygate.Server(hello, port=0, on_connection=lambda count: 1 / 0) as server:
+        for _ in range(2):
+            assert get(server.url) == b"hello from here"
+
+
+def test_a_server_tells_its_metrics():
+    with anygate.Server(hello, port=0, metrics_path="/metrics") as server:
+        get(server.url)
+        for text in (get(f"{server.url}/metrics").decode(), server.metrics()):
+            assert 'anygate_requests_total{method="GET",status="2xx"} ' in text
+            assert 'anygate_worker_memory_bytes{worker="1"} ' in text
+            if sys.platform == "linux":
+                assert f'anygate_listen_queue{{address="{server.url}"}} 0' in text
+    with pytest.raises(RuntimeError, match="not running"):
+        server.metrics()
+    with anygate.Server(hello, port=0) as silent, pytest.raises(RuntimeError, match="metrics_path"):
+        silent.metrics()
 
 
 def test_a_server_can_be_started_again():
@@ -70,7 +107,7 @@ def test_stop_waits_for_requests_in_flight():
 
     def slow(environ, start_response):
         entered.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         return hello(environ, start_response)
 
     def is_refused():
@@ -85,17 +122,17 @@ def test_stop_waits_for_requests_in_flight():
     server = anygate.Server(slow, port=0)
     server.start()
     place = ("127.0.0.1", urllib.parse.urlsplit(server.url).port)
-    answers = []
-    client = threading.Thread(target=lambda: answers.append(get(server.url)))
+    responses = []
+    client = threading.Thread(target=lambda: responses.append(get(server.url)))
     client.start()
-    assert entered.wait(20)
+    assert entered.wait(PATIENCE)
     end = threading.Thread(target=server.stop)
     end.start()
     wait_until(is_refused, "the end of the listening socket")
     go.set()
     end.join()
     client.join()
-    assert answers == [b"hello from here"]
+    assert responses == [b"hello from here"]
 
 
 def test_a_unix_socket_is_removed(tmp_path):
@@ -149,7 +186,7 @@ def app(environ, start_response):
     entered.set()
     while environ["PATH_INFO"] == "/endless":
         pass
-    ending.wait(20)
+    ending.wait(600)
     start_response("200 OK", [])
     return [b"finished"]
 
@@ -174,10 +211,10 @@ ENDS = [
 
 @pytest.mark.parametrize(("end", "code"), ENDS)
 def test_a_program_that_ends_finishes_requests_in_flight(end, code):
-    command = [sys.executable, "-c", ENDING + end, "20"]
+    command = [sys.executable, "-c", ENDING + end, "600"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert get(program.stdout.readline().strip()) == b"finished"
-        assert program.wait(20) == code
+        assert program.wait(PATIENCE) == code
 
 
 @pytest.mark.parametrize(("end", "code"), ENDS[:3])
@@ -187,7 +224,7 @@ def test_a_program_ends_as_it_would_although_requests_do_not(end, code):
         url = program.stdout.readline().strip()
         with pytest.raises(OSError, match=r"500|reset|closed|refused|without response"):
             get(url + "/endless")
-        assert program.wait(20) == code
+        assert program.wait(PATIENCE) == code
         assert "ProgramEnd" not in program.stderr.read()
 
 
@@ -228,7 +265,7 @@ def test_serve_runs_until_a_signal_and_returns(launch, tmp_path, target):
 def test_serve_raises(tmp_path, call, error):
     code = f"import anygate, traceback\ntry:\n    {call}\nexcept BaseException:\n    traceback.print_exc()"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert error in ended.stderr
 
@@ -248,7 +285,7 @@ def test_the_package_is_typed(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert "Success" in ended.stdout, ended.stdout

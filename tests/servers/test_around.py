@@ -1,5 +1,6 @@
 """What is around an application, under servers of other packages: the same as in our own."""
 
+import contextlib
 import gzip
 import json
 
@@ -44,31 +45,31 @@ def server(request, tmp_path_factory):
 
 
 def test_health(server):
-    assert ask(server, "/health").text == "ok\n"
+    assert ask(server, "/health").text == "OK"
 
 
 def test_access_and_pages_for_errors(server):
-    answer = ask(server, "/closed", ("Accept", "text/html"))
-    assert (answer.status, answer.text) == (403, "not for you")
+    response = ask(server, "/closed", ("Accept", "text/html"))
+    assert (response.status, response.text) == (403, "not for you")
 
 
 def test_rates(server):
-    answers = [ask(server, "/often") for _ in range(5)]
-    assert [answer.status for answer in answers] == [200] * 3 + [429] * 2
-    assert answers[0]["ratelimit"]
+    responses = [ask(server, "/often") for _ in range(5)]
+    assert [response.status for response in responses] == [200] * 3 + [429] * 2
+    assert responses[0]["ratelimit"]
 
 
 def test_names_and_fields(server):
-    answer = ask(server, "/", ("Origin", "https://a.example"))
-    assert len(answer["x-request-id"]) == 32
-    assert answer["x-frame-options"] == "SAMEORIGIN"
-    assert answer["access-control-allow-origin"] == "https://a.example"
+    response = ask(server, "/", ("Origin", "https://a.example"))
+    assert len(response["x-request-id"]) == 32
+    assert response["x-frame-options"] == "SAMEORIGIN"
+    assert response["access-control-allow-origin"] == "https://a.example"
 
 
 def test_files_and_compression(server):
-    answer = ask(server, "/static/page.txt", ("Accept-Encoding", "gzip"))
-    assert (answer.status, answer["content-encoding"]) == (200, "gzip")
-    assert gzip.decompress(answer.body).decode() == TEXT
+    response = ask(server, "/static/page.txt", ("Accept-Encoding", "gzip"))
+    assert (response.status, response["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(response.body).decode() == TEXT
 
 
 def test_the_cache(server):
@@ -84,29 +85,28 @@ def test_limits_of_bodies(server):
 
 
 def test_trusted_proxies(server):
-    answer = ask(server, "/", ("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "https"))
-    seen = json.loads(answer.body)
+    response = ask(server, "/", ("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "https"))
+    seen = json.loads(response.body)
     assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("192.0.2.7", "https")
-    assert answer["strict-transport-security"]
+    assert response["strict-transport-security"]
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_processes_count_together(name, tmp_path):
     """Or the table knows that they do not, and it is said."""
-    with started(name, tmp_path, "-w", 2, "--rate-limit", "/pid 30/1h", "--requests-per-client-max", "1000") as served:
-        pids, passed = set(), 0
-        for _ in range(20):
-            connections = [Connection(("127.0.0.1", served.port)) for _ in range(8)]
+    limits = ("--rate-limit", "/rated 30/1d", "--requests-per-client-max", "1000")
+    with started(name, tmp_path, "-w", 2, *limits) as served, contextlib.ExitStack() as stack:
+
+        def ask_at_once(path):
+            connections = [stack.enter_context(Connection(("127.0.0.1", served.port))) for _ in range(8)]
             for connection in connections:
-                connection.send("GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            for connection in connections:
-                answer = connection.answer()
-                assert answer.status in (200, 429)
-                if answer.status == 200:
-                    passed += 1
-                    pids.add(answer.text)
-                connection.close()
-        assert len(pids) == 2
+                connection.send(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return [connection.response() for connection in connections]
+
+        served.wait_until(lambda: len({response.text for response in ask_at_once("/pid")}) == 2, "both processes")
+        responses = [response for _ in range(20) for response in ask_at_once("/rated")]
+        assert {response.status for response in responses} == {200, 429}
+        passed = sum(response.status == 200 for response in responses)
         said = f"anygate: warning: --rate-limit: each process of {name} counts separately"
         assert (passed > 30) == (said in served.log()) == served.known.counts_apart, passed
 
@@ -130,17 +130,17 @@ def test_a_file_of_settings(tmp_path):
         cache_max_bytes = "1M"
         ready_path = "/ready-now"
         ready_check = "six:is_ready"
-        ready_check_timeout = "500ms"
+        ready_check_timeout = "5m"
     """)
     (tmp_path / "six.py").write_text((APPS / "six.py").read_text() + "\n\ndef is_ready():\n    return True\n")
     with started("gunicorn", tmp_path, place=["--port", port], app="six") as served:
         served.port = port
-        served.wait_until(lambda: answers(served), "an answer")
+        served.wait_until(lambda: responses(served), "a response")
         assert ask(served, "/closed").text == "no\n"
-        assert ask(served, "/ready-now").status == 200
+        served.wait_until(lambda: ask(served, "/ready-now").status == 200, "that it is ready")
 
 
-def answers(served):
+def responses(served):
     try:
         return ask(served, "/ready").status == 200
     except OSError:
@@ -157,7 +157,7 @@ def answers(served):
         ),
         (["-s", "cgi", "--security-headers", "strict"], "--security-headers: cgi does not support this option"),
         (["-s", "gunicorn", "--rate-limit", "often"], "--rate-limit: "),
-        (["-s", "gunicorn", "--static", "/s=nothing"], "static: "),
+        (["-s", "gunicorn", "--static", "/s=nothing"], "--static: "),
         (["-s", "uwsgi", "--error-pages", "nothing"], "--error-pages: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every server that can be installed, started by name: the same six requests, the same answers."""
+"""Every server that can be installed, started by name: the same six requests, the same responses."""
 
 import pytest
 from anygate.adapters import SERVERS
@@ -39,8 +39,8 @@ def pieces(client):
 
 
 def fields(client):
-    answer = client.ask("GET", "/fields")
-    return answer == (418, ["a=1; Path=/", "b=2"], b"tea\n"), answer
+    response = client.ask("GET", "/fields")
+    return response == (418, ["a=1; Path=/", "b=2"], b"tea\n"), response
 
 
 def chunked(client):
@@ -48,22 +48,22 @@ def chunked(client):
         # Chunks are between a client and its front server.
         return True, None
     body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (b"hello", b"world" * 1000)) + b"0\r\n\r\n"
-    status, _, answer = client.ask("POST", "/body", [("Content-Type", "x/y"), ("Transfer-Encoding", "chunked")], body)
+    status, _, response = client.ask("POST", "/body", [("Content-Type", "x/y"), ("Transfer-Encoding", "chunked")], body)
     whole = b"hello" + b"world" * 1000
-    return (status, answer) == (200, b"x/y %d %d" % (len(whole), sum(whole))), (status, answer)
+    return (status, response) == (200, b"x/y %d %d" % (len(whole), sum(whole))), (status, response)
 
 
 REQUESTS = {function.__name__: function for function in (get, post, head, pieces, fields, chunked)}
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_the_answer_is_the_same(server, request_name):
+def test_the_response_is_the_same(server, request_name):
     """Or the table says that it is not: no more and no less."""
     try:
-        same, answer = REQUESTS[request_name](server.client)
+        same, response = REQUESTS[request_name](server.client)
     except (OSError, ValueError, AssertionError) as error:
-        same, answer = False, repr(error)
-    assert same == (request_name not in server.known.breaks), (answer, server.log(), server.stdout())
+        same, response = False, repr(error)
+    assert same == (request_name not in server.known.breaks), (response, server.log(), server.stdout())
 
 
 def test_it_says_what_it_starts(server):

@@ -21,7 +21,7 @@ def test_they_come_one_after_another_and_others_go_on(name, kind, gate, tmp_path
             gate.wait_for(count)
             assert served.client.ask("GET", "/ready")[0] == 200
             gate.let_one_go()
-        times = sorted(tuple(map(float, request.answer().text.split())) for request in requests)
+        times = sorted(tuple(map(float, request.response().text.split())) for request in requests)
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
         served.send_signal(signal.SIGTERM)
         served.wait()

@@ -7,6 +7,7 @@ import signal
 import pytest
 from conftest import ANYGATE, APPS
 from other_servers import Http, free_port, process, wait_for
+from waiting import lives
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def gone(served, before):
 
 def test_all_serve_and_end_together(pool):
     assert len(set(pids(pool))) == 3
-    children = pool.workers()
+    children = pool.processes()
     assert len(children) == 3
     assert pool.terminate() == 0
     for pid in children:
@@ -62,7 +63,7 @@ def test_all_serve_and_end_together(pool):
 
 def test_what_ends_by_itself_is_started_again(pool):
     before = pids(pool)
-    for pid in pool.workers():
+    for pid in pool.processes():
         os.kill(pid, signal.SIGKILL)
     wait_for(pool, gone(pool, before))
     pool.wait_for_log("theirs ended with -9; restarting it in 0.5 s")
@@ -115,8 +116,7 @@ port = {ports[1]}
         wait_for(served, lambda: pid(quick) != dying)
         os.kill(int(pid(quick)), signal.SIGKILL)
         served.wait_for_log("quick ended with -9; restarting it in 0.5 s")
-        assert os.path.exists(f"/proc/{int(before)}")
-        assert _lives(int(before))
+        assert lives(int(before))
         (tmp_path / "may-end").write_text("")
         wait_for(served, lambda: pid(slow) != before)
         assert "slow ended" not in served.log()
@@ -124,54 +124,73 @@ port = {ports[1]}
 
 
 def test_none_is_left_when_the_first_process_is_killed(pool):
-    children = pool.workers()
+    children = pool.processes()
     pool.process.kill()
     pool.process.wait()
 
     def ended():
-        return not [pid for pid in children if os.path.exists(f"/proc/{pid}") and _lives(pid)]
+        return not [pid for pid in children if lives(pid)]
 
     pool.wait_until(ended, "the end of all")
 
 
-def _lives(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
-
-
-def test_one_that_cannot_serve_ends_all(run, tmp_path):
+@pytest.fixture
+def pair(tmp_path):
+    port = free_port()
+    (tmp_path / "six.py").write_text((APPS / "six.py").read_text())
     (tmp_path / "anygate.toml").write_text(f"""
-[[server]]
-app = "{APPS}/six.py"
-port = {free_port()}
+app = "six"
 
 [[server]]
-name = "broken"
-app = "nothing_here"
-port = {free_port()}
+name = "first"
+port = {port}
+
+[[server]]
+name = "reserve"
+server = "waitress"
+standby_for = "first"
 """)
-    ended = run()
-    assert ended.returncode == 3
-    assert "cannot load nothing_here" in ended.stderr
-    assert "broken cannot serve (exit code 3): stopping the other servers" in ended.stderr
+    with process([ANYGATE], tmp_path) as served:
+        served.clients = [Http(port)]
+        wait_for(served, lambda: served.clients[0].ask("GET", "/ready")[0] == 200)
+        yield served
+
+
+def test_a_server_that_stands_by_takes_over_when_the_other_has_died(pair):
+    (first,) = pair.processes()
+    os.kill(first, signal.SIGKILL)
+    pair.wait_for_log("first ended with -9; reserve takes over its address")
+    # waitress responds in the process that was started; our own server in a worker of it.
+    reserve = wait_for(pair, lambda: int(pids(pair)[0]) in pair.processes() and int(pids(pair)[0]))
+    os.kill(reserve, signal.SIGKILL)
+    pair.wait_for_log("reserve ended with -9; first takes over its address")
+    wait_for(pair, lambda: int(pids(pair)[0]) not in pair.processes())
+
+
+def test_the_first_server_serves_again_after_hup(pair):
+    (first,) = pair.processes()
+    os.kill(first, signal.SIGKILL)
+    wait_for(pair, lambda: int(pids(pair)[0]) in pair.processes())
+    pair.send_signal(signal.SIGHUP)
+    wait_for(pair, lambda: int(pids(pair)[0]) not in pair.processes())
+    assert pair.terminate() == 0
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("tables", "message"),
     [
+        ([{"name": "a"}, {"standby_for": "b"}], 'there is no other server with name = "b"'),
         (
-            "[[server]]\nport = 1",
-            "anygate.toml: [[server]] number 1: has no application, and none is set for all servers",
+            [{"name": "a"}, {"standby_for": "a", "port": "1"}],
+            "port: a server that stands by has the address of the other one",
         ),
-        ("app = 'x'\n[[server]]\nprot = 1", "prot: there is no such option; did you mean port?"),
-        ("app = 'x'\n[[server]]\nport = 'x'", 'anygate.toml: port: "x" must be'),
-        ("app = 'x'\n[[server]]\nname = 'a'\n[[server]]\nname = 'a'", 'name: "a" is used twice'),
-        ("app = 'x'\nserver = [1]", "server: must be a list of tables: [[server]]"),
+        ([{"name": "a"}, {"standby_for": "a"}, {"standby_for": "a"}], "one other server may stand by"),
+        ([{"name": "a", "standby_for": "a"}], "one other server may stand by"),
     ],
 )
-def test_wrong_tables(run, tmp_path, text, message):
-    (tmp_path / "anygate.toml").write_text(text)
+def test_who_can_stand_by(run, tmp_path, tables, message):
+    lines = ["[[server]]\n" + "".join(f'{key} = "{value}"\n' for key, value in table.items()) for table in tables]
+    (tmp_path / "anygate.toml").write_text('app = "six"\n' + "\n".join(lines))
     ended = run()
     assert ended.returncode == 2
     assert message in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1

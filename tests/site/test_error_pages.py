@@ -37,19 +37,19 @@ def accepts(accept):
     return [("Accept", accept)] if accept else []
 
 
-def check(answer, status, kind):
-    assert (answer.status, answer["content-type"]) == (status, kind), answer
-    assert "mark" not in answer.text
-    assert answer["content-length"] == str(len(answer.body))
+def check(response, status, kind):
+    assert (response.status, response["content-type"]) == (status, kind), response
+    assert "mark" not in response.text
+    assert response["content-length"] == str(len(response.body))
     if kind.startswith("text/html"):
-        assert answer.text.startswith("<!doctype html>")
-        assert f"<h1>{status} " in answer.text
-        assert "<script" not in answer.text
+        assert response.text.startswith("<!doctype html>")
+        assert f"<h1>{status} " in response.text
+        assert "<script" not in response.text
     elif kind.endswith("json"):
-        assert (answer.json["status"], answer.json["type"]) == (status, "about:blank")
-        assert set(answer.json) <= {"status", "type", "title", "detail"}
+        assert (response.json["status"], response.json["type"]) == (status, "about:blank")
+        assert set(response.json) <= {"status", "type", "title", "detail"}
     else:
-        assert answer.text.startswith(f"{status} ")
+        assert response.text.startswith(f"{status} ")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -79,10 +79,10 @@ def test_the_servers_own_errors(site, accept, kind):
         ("Content-Length: 99999\r\n\r\n", 413),
     ]:
         with site.connect() as connection:
-            check(connection.send(head + more).answer(), status, kind)
+            check(connection.send(head + more).response(), status, kind)
 
 
-def test_what_cannot_be_read_is_answered_too(site):
+def test_what_cannot_be_read_gets_a_response_too(site):
     """In a form that anybody reads, or in the one that was asked for before the trouble."""
     for request, status in [
         ("mark\r\n\r\n", 400),
@@ -91,11 +91,11 @@ def test_what_cannot_be_read_is_answered_too(site):
         ("GET /" + "mark" * 3000 + " HTTP/1.1\r\nHost: test\r\n\r\n", 414),
     ]:
         with site.connect() as connection:
-            answer = connection.send(request).answer()
-            check(answer, status, answer["content-type"])
+            response = connection.send(request).response()
+            check(response, status, response["content-type"])
 
 
-def test_a_page_follows_another_answer_and_is_followed_by_one(site):
+def test_a_page_follows_another_response_and_is_followed_by_one(site):
     with site.connect() as connection:
         for _ in range(3):
             assert connection.ask("GET", "/").status == 200
@@ -111,37 +111,37 @@ def test_the_applications_own_pages_stand(site):
     assert site.get("/own", accepts(BROWSER)).body == b""
 
 
-def test_half_an_answer_gets_no_page(site):
+def test_half_a_response_gets_no_page(site):
     site.plan("/half", fields=[("Content-Type", "text/html")], blocks=["half"], raises=True)
-    answer = site.get("/half", accepts(BROWSER))
-    assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
+    response = site.get("/half", accepts(BROWSER))
+    assert (response.status, response.body, response.whole) == (200, b"half", False)
 
 
 def test_a_queue_that_is_full_and_limits(tmp_path, concurrency):
     rules = ["--queue-max", "1", "--rate-limit", "/rated 1/1h", "--ready-path", "/ready"]
     with planned(tmp_path, "--error-pages", "on", *rules, *concurrency) as site:
         site.get("/rated")
-        answer = site.get("/rated", accepts("application/json"))
-        check(answer, 429, "application/problem+json")
-        assert answer["retry-after"]
-        assert answer["ratelimit"]
+        response = site.get("/rated", accepts("application/json"))
+        check(response, 429, "application/problem+json")
+        assert response["retry-after"]
+        assert response["ratelimit"]
         with site.hold("/held", "end") as held, site.connect() as waits:
             waits.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
-            answer = site.get("/", accepts(BROWSER))
-            check(answer, 503, "text/html; charset=utf-8")
-            assert answer["retry-after"] == "2"
+            response = site.get("/", accepts(BROWSER))
+            check(response, 503, "text/html; charset=utf-8")
+            assert response["retry-after"] == "2"
             site.open("end")
-            assert held.answer().status == waits.answer().status == 200
+            assert held.response().status == waits.response().status == 200
 
 
 def test_requests_that_wait_too_long_or_take_too_long(tmp_path, concurrency):
-    limits = ["--queue-timeout", "500ms", "--request-timeout", "2s"]
-    with planned(tmp_path, "--error-pages", "on", *limits, *concurrency) as site:
-        held = site.hold("/held", "never", accepts(BROWSER))
-        with site.connect() as waits:
+    with planned(tmp_path, "--error-pages", "on", "--queue-timeout", "500ms", *concurrency) as site:
+        with site.hold("/held", "end"), site.connect() as waits:
             check(waits.ask("GET", "/", accepts("application/json")), 503, "application/problem+json")
-        check(held.answer(), 504, "text/html; charset=utf-8")
+        site.open("end")
+    with planned(tmp_path, "--error-pages", "on", "--request-timeout", "1s", *concurrency) as site:
+        check(site.hold("/slow", "never", accepts(BROWSER)).response(), 504, "text/html; charset=utf-8")
         site.open("never")
 
 
@@ -167,8 +167,8 @@ def test_pages_of_ones_own(tmp_path, concurrency):
             ("text/plain", "POST", "/", 413, "too much"),
             ("application/json", "GET", "/fails", 500, '{"fault": "ours"}'),
         ]:
-            answer = site.get(target, accepts(accept), method, b"x" * 11 if method == "POST" else b"")
-            assert (answer.status, answer.text) == (status, text)
+            response = site.get(target, accepts(accept), method, b"x" * 11 if method == "POST" else b"")
+            assert (response.status, response.text) == (status, text)
         # Where there is none of theirs there is one of ours.
         check(site.get("/fails", accepts("text/plain")), 500, "text/plain; charset=utf-8")
         check(site.get("/static/x", accepts("application/json")), 404, "application/problem+json")

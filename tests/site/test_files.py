@@ -12,6 +12,7 @@ from http2_frames import Client, Reset, plain
 from other_servers import certificate
 from planned import EVERYTHING, PROTOCOLS, planned
 from secure import Secure
+from waiting import PATIENCE
 from wire import Connection
 
 PAGE = "<p>a page</p>\n"
@@ -74,19 +75,19 @@ def site(request, tmp_path_factory):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_file_is_sent(site, protocol):
-    answer = site.speak(protocol, target="/static/page.html")
-    assert (answer.status, answer.text) == (200, PAGE)
-    assert answer["content-type"] == "text/html; charset=utf-8"
-    assert answer["content-length"] == str(len(PAGE))
-    assert answer["cache-control"] == "public, max-age=60"
-    assert answer["accept-ranges"] == "bytes"
-    assert answer["etag"].startswith('"')
-    assert answer["last-modified"] == email.utils.formatdate(
+    response = site.speak(protocol, target="/static/page.html")
+    assert (response.status, response.text) == (200, PAGE)
+    assert response["content-type"] == "text/html; charset=utf-8"
+    assert response["content-length"] == str(len(PAGE))
+    assert response["cache-control"] == "public, max-age=60"
+    assert response["accept-ranges"] == "bytes"
+    assert response["etag"].startswith('"')
+    assert response["last-modified"] == email.utils.formatdate(
         (site.folder / "public/page.html").stat().st_mtime, usegmt=True
     )
     head = site.speak(protocol, "HEAD", "/static/page.html")
     assert (head.status, head.body) == (200, b"")
-    assert {**dict(head.fields), "date": "", "Date": ""} == {**dict(answer.fields), "date": "", "Date": ""}
+    assert {**dict(head.fields), "date": "", "Date": ""} == {**dict(response.fields), "date": "", "Date": ""}
     large = site.speak(protocol, target="/static/large.bin")
     assert (large["content-type"], large.body) == ("application/octet-stream", LARGE)
     assert site.count("GET /static/page.html") == 0
@@ -95,14 +96,14 @@ def test_a_file_is_sent(site, protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_the_client_has_is_not_sent(site, protocol):
     target = "/static/page.html"
-    answer = site.speak(protocol, target=target)
-    for known in (("If-None-Match", answer["etag"]), ("If-Modified-Since", answer["last-modified"])):
+    response = site.speak(protocol, target=target)
+    for known in (("If-None-Match", response["etag"]), ("If-Modified-Since", response["last-modified"])):
         again = site.speak(protocol, "GET", target, [known])
-        assert (again.status, again.body, again["etag"]) == (304, b"", answer["etag"])
+        assert (again.status, again.body, again["etag"]) == (304, b"", response["etag"])
     for unknown in (("If-None-Match", '"other"'), ("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")):
         assert site.speak(protocol, "GET", target, [unknown]).status == 200
     assert site.speak(protocol, "GET", target, [("If-Match", '"other"')]).status == 412
-    assert site.speak(protocol, "GET", target, [("If-Match", answer["etag"])]).status == 200
+    assert site.speak(protocol, "GET", target, [("If-Match", response["etag"])]).status == 200
     unmodified = [("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")]
     assert site.speak(protocol, "GET", target, unmodified).status == 412
 
@@ -113,12 +114,12 @@ def test_parts(site, protocol, name, content):
     size, target = len(content), f"/static/{name}"
     etag = site.speak(protocol, "HEAD", target)["etag"]
     for wanted, first, last in [("0-99", 0, 99), ("100-", 100, size - 1), ("-7", size - 7, size - 1)]:
-        answer = site.speak(protocol, "GET", target, [("Range", f"bytes={wanted}")])
-        assert (answer.status, answer.body) == (206, content[first : last + 1])
-        assert answer["content-range"] == f"bytes {first}-{last}/{size}"
-        assert answer["content-length"] == str(last + 1 - first)
-    answer = site.speak(protocol, "GET", target, [("Range", f"bytes={size}-")])
-    assert (answer.status, answer["content-range"]) == (416, f"bytes */{size}")
+        response = site.speak(protocol, "GET", target, [("Range", f"bytes={wanted}")])
+        assert (response.status, response.body) == (206, content[first : last + 1])
+        assert response["content-range"] == f"bytes {first}-{last}/{size}"
+        assert response["content-length"] == str(last + 1 - first)
+    response = site.speak(protocol, "GET", target, [("Range", f"bytes={size}-")])
+    assert (response.status, response["content-range"]) == (416, f"bytes */{size}")
     same = site.speak(protocol, "GET", target, [("Range", "bytes=0-0"), ("If-Range", etag)])
     assert (same.status, same.body) == (206, content[:1])
     for fields in [
@@ -126,19 +127,19 @@ def test_parts(site, protocol, name, content):
         [("Range", "lines=0-0")],
         [("Range", "bytes=9-0")],
     ]:
-        answer = site.speak(protocol, "GET", target, fields)
-        assert (answer.status, answer.body) == (200, content)
+        response = site.speak(protocol, "GET", target, fields)
+        assert (response.status, response.body) == (200, content)
     assert site.speak(protocol, "HEAD", target, [("Range", "bytes=0-0")]).status == 200
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("name", "content"), [("text.txt", TEXT), ("large.bin", LARGE)])
 def test_several_parts(site, protocol, name, content):
-    answer = site.speak(protocol, "GET", f"/static/{name}", [("Range", "bytes=0-9, 1000-1999, -5")])
-    assert (answer.status, answer["content-length"]) == (206, str(len(answer.body)))
-    kind, _, boundary = answer["content-type"].partition("; boundary=")
+    response = site.speak(protocol, "GET", f"/static/{name}", [("Range", "bytes=0-9, 1000-1999, -5")])
+    assert (response.status, response["content-length"]) == (206, str(len(response.body)))
+    kind, _, boundary = response["content-type"].partition("; boundary=")
     assert kind == "multipart/byteranges"
-    parts = answer.body.split(f"\r\n--{boundary}".encode())
+    parts = response.body.split(f"\r\n--{boundary}".encode())
     assert (parts[0], parts[-1]) == (b"", b"--\r\n")
     found = [part.partition(b"\r\n\r\n")[2] for part in parts[1:-1]]
     assert found == [content[:10], content[1000:2000], content[-5:]]
@@ -185,16 +186,16 @@ OUTSIDE = [
 @pytest.mark.parametrize("target", OUTSIDE, ids=lambda target: target[:30])
 def test_nothing_else_is_there(site, target):
     with site.connect() as connection:
-        answer = connection.ask("GET", target)
-        assert answer.status in (400, 404), answer
-        assert b"secret" not in answer.body
-        assert b"root:" not in answer.body
+        response = connection.ask("GET", target)
+        assert response.status in (400, 404), response
+        assert b"secret" not in response.body
+        assert b"root:" not in response.body
     assert site.get("/static/page.html").status == 200
     # Front servers say the path as they understood it.
     for protocol in ("http2", "fastcgi"):
-        answer = site.speak(protocol, target=target)
-        assert answer.status in (400, 404)
-        assert b"secret" not in answer.body
+        response = site.speak(protocol, target=target)
+        assert response.status in (400, 404)
+        assert b"secret" not in response.body
 
 
 def test_what_is_there(site):
@@ -215,23 +216,27 @@ def test_what_is_there(site):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_files_cannot_be_changed(site, method):
-    answer = site.get("/static/page.html", method=method, body=b"x")
-    assert (answer.status, answer["allow"]) == (405, "GET, HEAD, OPTIONS")
+    response = site.get("/static/page.html", method=method, body=b"x")
+    assert (response.status, response["allow"]) == (405, "GET, HEAD, OPTIONS")
     assert site.get("/static/page.html").text == PAGE
 
 
 def test_options(site):
-    answer = site.get("/static/page.html", method="OPTIONS")
-    assert (answer.status, answer["allow"], answer.body) == (204, "GET, HEAD, OPTIONS", b"")
+    response = site.get("/static/page.html", method="OPTIONS")
+    assert (response.status, response["allow"], response.body) == (204, "GET, HEAD, OPTIONS", b"")
 
 
 def test_one_connection_is_enough(site):
     with site.connect() as connection:
         names = ["page.html", "missing", "large.bin", "text.txt", "fifo"] * 3
         connection.send("".join(f"GET /static/{name} HTTP/1.1\r\nHost: test\r\n\r\n" for name in names))
-        answers = [connection.answer() for _ in names]
-    assert [answer.status for answer in answers] == [200, 404, 200, 200, 404] * 3
-    assert {len(answer.body) for answer in answers if answer.status == 200} == {len(PAGE), len(LARGE), len(TEXT)}
+        responses = [connection.response() for _ in names]
+    assert [response.status for response in responses] == [200, 404, 200, 200, 404] * 3
+    assert {len(response.body) for response in responses if response.status == 200} == {
+        len(PAGE),
+        len(LARGE),
+        len(TEXT),
+    }
     with Client(plain(site.address)) as client:
         streams = [client.begin("GET", f"/static/{name}") for name in names]
         assert [client.wait(stream).status for stream in streams] == [200, 404, 200, 200, 404] * 3
@@ -277,7 +282,7 @@ def slow(address):
     connection = Connection.__new__(Connection)
     connection.socket = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.socket.settimeout(20)
+    connection.socket.settimeout(PATIENCE)
     connection.socket.connect(address)
     connection.buffer = b""
     return connection
@@ -312,7 +317,7 @@ def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection_and_nothing_els
                 client.wait_head(stream)
                 huge.write_bytes(b"short")
                 client.opens = True
-                client.open(stream, sum(map(len, client.answers[stream].chunks)))
+                client.open(stream, sum(map(len, client.responses[stream].chunks)))
                 client.flush()
                 with pytest.raises(Reset):
                     client.wait(stream)
@@ -359,19 +364,19 @@ def test_siblings_that_are_compressed_already(tmp_path, concurrency):
             ("identity", None),
             ("", None),
         ]:
-            answer = site.get("/all.txt", [("Accept-Encoding", accept)])
-            assert answer["vary"] == "Accept-Encoding"
-            assert answer["content-type"] == "text/plain; charset=utf-8"
+            response = site.get("/all.txt", [("Accept-Encoding", accept)])
+            assert response["vary"] == "Accept-Encoding"
+            assert response["content-type"] == "text/plain; charset=utf-8"
             coding = {"zst": "zstd", "gz": "gzip"}.get(ending, ending)
-            assert answer["content-encoding"] == coding
-            assert answer.body == (content if ending is None else (public / f"all.txt.{ending}").read_bytes())
+            assert response["content-encoding"] == coding
+            assert response.body == (content if ending is None else (public / f"all.txt.{ending}").read_bytes())
         tags = {site.get("/all.txt", [("Accept-Encoding", accept)])["etag"] for accept in ("br", "gzip", "zstd", "")}
         assert len(tags) == 4
         part = site.get("/all.txt", [("Accept-Encoding", "br"), ("Range", "bytes=0-3")])
         assert (part.status, part.body, part["content-range"]) == (206, b"brbr", "bytes 0-3/20")
         for name in ("old.txt", "long.txt", "none.txt"):
-            answer = site.get(f"/{name}", [("Accept-Encoding", "br, gzip, zstd")])
-            assert (answer["content-encoding"], answer.body) == (None, content)
+            response = site.get(f"/{name}", [("Accept-Encoding", "br, gzip, zstd")])
+            assert (response["content-encoding"], response.body) == (None, content)
         assert site.get("/all.txt.gz")["content-encoding"] is None
 
 
@@ -383,16 +388,16 @@ def test_files_are_compressed_on_their_way(tmp_path, concurrency):
         for name in ("text.txt", "long.txt"):
             content = (public / name).read_bytes()
             target, wants = f"/static/{name}", [("Accept-Encoding", "gzip")]
-            answer = site.get(target, wants)
-            assert (answer["content-encoding"], answer["vary"]) == ("gzip", "Accept-Encoding")
-            assert zlib.decompress(answer.body, 31) == content
-            assert answer["etag"].startswith('W/"')
-            assert site.get(target, [*wants, ("If-None-Match", answer["etag"])]).status == 304
+            response = site.get(target, wants)
+            assert (response["content-encoding"], response["vary"]) == ("gzip", "Accept-Encoding")
+            assert zlib.decompress(response.body, 31) == content
+            assert response["etag"].startswith('W/"')
+            assert site.get(target, [*wants, ("If-None-Match", response["etag"])]).status == 304
             # Parts are of the file as it is, and not of what was made of it.
-            for known in ([], [("If-Range", answer["etag"].removeprefix("W/"))]):
+            for known in ([], [("If-Range", response["etag"].removeprefix("W/"))]):
                 part = site.get(target, [*wants, ("Range", "bytes=10-19"), *known])
                 assert (part.status, part["content-encoding"], part.body) == (206, None, content[10:20])
-            whole = site.get(target, [*wants, ("Range", "bytes=10-19"), ("If-Range", answer["etag"])])
+            whole = site.get(target, [*wants, ("Range", "bytes=10-19"), ("If-Range", response["etag"])])
             assert (whole.status, zlib.decompress(whole.body, 31)) == (200, content)
         assert site.get("/static/large.bin", [("Accept-Encoding", "gzip")]).body == LARGE
 
@@ -403,13 +408,13 @@ def test_a_long_file_is_compressed_beside_everything_else(tmp_path, concurrency)
     with (public / "huge.txt").open("w") as file:
         for _ in range(60):
             file.write(os.urandom(500_000).hex())
-    rules = ["--compression", "--compression-codings", "br", "--health-path", "/health", "--worker-timeout", "2s"]
+    rules = ["--compression", "--compression-codings", "br", "--health-path", "/health", "--worker-timeout", "5s"]
     with planned(tmp_path, "--static", f"/static={public}", *rules, *concurrency) as site:
         worker = site.workers()
         with slow(site.address) as connection:
             connection.send(b"GET /static/huge.txt HTTP/1.1\r\nHost: test\r\nAccept-Encoding: br\r\n\r\n")
             assert connection.head()["content-encoding"] == "br"
-            assert site.get("/health").body == b"ok\n"
+            assert site.get("/health").body == b"OK"
         assert site.workers() == worker
 
 
@@ -417,10 +422,10 @@ def test_an_application_of_one_page(tmp_path, concurrency):
     public = fill(tmp_path)
     with planned(tmp_path, "--static", f"/={public}", "--static-fallback", "page.html", *concurrency) as site:
         for target in ("/", "/some/where", "/some.where", "/sub/empty/"):
-            answer = site.get(target, BROWSER)
-            assert (answer.status, answer.text, answer["cache-control"]) == (200, PAGE, "no-cache")
-            assert answer["vary"] == "Accept"
-            known = [("If-None-Match", answer["etag"])]
+            response = site.get(target, BROWSER)
+            assert (response.status, response.text, response["cache-control"]) == (200, PAGE, "no-cache")
+            assert response["vary"] == "Accept"
+            known = [("If-None-Match", response["etag"])]
             assert site.get(target, [*BROWSER, *known]).status == 304
         for accept in ("*/*", "application/json", "text/html;q=0", "image/*"):
             assert site.get("/script.js", [("Accept", accept)]).status == 404
@@ -480,7 +485,7 @@ def test_what_holds_for_paths_holds_for_files(tmp_path, concurrency):
     with planned(tmp_path, "--static", f"/static={public}", *rules, *more, *concurrency) as site:
         assert site.get("/static/sub/data.json").status == 403
         assert site.get("/static/./sub/data.json").status == 403
-        answer = site.get("/static/page.html")
-        assert (answer["x-content-type-options"], answer["access-control-allow-origin"]) == ("nosniff", "*")
-        assert (answer["cache-status"], answer["ratelimit"].split(";")[1]) == (None, "r=1")
+        response = site.get("/static/page.html")
+        assert (response["x-content-type-options"], response["access-control-allow-origin"]) == ("nosniff", "*")
+        assert (response["cache-status"], response["ratelimit"].split(";")[1]) == (None, "r=1")
         assert [site.get("/static/page.html").status for _ in range(2)] == [200, 429]

@@ -40,16 +40,16 @@ def test_a_client_hears_how_much_is_left_and_when_to_come_back(site, protocol):
     client = anybody()
     fields = of(client) if protocol.startswith("http") else []
     for left in (2, 1, 0):
-        answer = site.speak(protocol, "GET", "/rated", fields, client=client)
-        assert (answer.status, answer["ratelimit-policy"]) == (200, '"default";q=3;w=3600')
-        assert re.fullmatch(rf'"default";r={left};t=\d+', answer["ratelimit"])
+        response = site.speak(protocol, "GET", "/rated", fields, client=client)
+        assert (response.status, response["ratelimit-policy"]) == (200, '"default";q=3;w=3600')
+        assert re.fullmatch(rf'"default";r={left};t=\d+', response["ratelimit"])
     before = site.count("GET /rated")
-    answer = site.speak(protocol, "GET", "/rated", fields, client=client)
-    assert (answer.status, answer.body) == (429, b"429 Too Many Requests\n")
-    assert answer["ratelimit-policy"] == '"default";q=3;w=3600'
-    assert re.fullmatch(r'"default";r=0;t=\d+', answer["ratelimit"])
+    response = site.speak(protocol, "GET", "/rated", fields, client=client)
+    assert (response.status, response.body) == (429, b"429 Too Many Requests\n")
+    assert response["ratelimit-policy"] == '"default";q=3;w=3600'
+    assert re.fullmatch(r'"default";r=0;t=\d+', response["ratelimit"])
     # Three an hour: the next one is paid for in 20 minutes.
-    assert 1000 < int(answer["retry-after"]) <= 1200
+    assert 1000 < int(response["retry-after"]) <= 1200
     assert site.count("GET /rated") == before
     assert site.get("/rated", of(anybody())).status == 200
 
@@ -85,9 +85,9 @@ def test_a_field_tells_clients_apart(site):
 
 def test_all_rates_of_a_path_hold(site):
     client = anybody()
-    answer = site.get("/both", of(client))
-    assert answer["ratelimit-policy"] == '"rate-3";q=2;w=3600, "rate-4";q=100;w=60'
-    assert re.fullmatch(r'"rate-3";r=1;t=\d+, "rate-4";r=99;t=\d+', answer["ratelimit"])
+    response = site.get("/both", of(client))
+    assert response["ratelimit-policy"] == '"rate-3";q=2;w=3600, "rate-4";q=100;w=60'
+    assert re.fullmatch(r'"rate-3";r=1;t=\d+, "rate-4";r=99;t=\d+', response["ratelimit"])
     assert [site.get("/both", of(client)).status for _ in range(2)] == [200, 429]
 
 
@@ -99,7 +99,7 @@ def test_refusals_in_a_pipeline_keep_their_place(site):
         assert connection.ask("GET", "/login", of(client)).status == 200
         request = f"GET /login HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {client}\r\n\r\n"
         connection.send(request * 2)
-        assert [connection.answer().status for _ in range(2)] == [200, 429]
+        assert [connection.response().status for _ in range(2)] == [200, 429]
         assert connection.ask("POST", "/login", of(client), b"body").status == 429
 
 
@@ -108,8 +108,8 @@ def test_a_refused_body_ends_its_connection(site):
     for _ in range(3):
         site.get("/", of(client))
     with site.connect() as connection:
-        answer = connection.ask("POST", "/", of(client), b"x" * 100_000)
-        assert (answer.status, answer["connection"]) == (429, "close")
+        response = connection.ask("POST", "/", of(client), b"x" * 100_000)
+        assert (response.status, response["connection"]) == (429, "close")
         assert connection.is_closed()
 
 
@@ -124,9 +124,9 @@ def test_streams_are_counted(site):
 def test_workers_count_together(tmp_path, concurrency):
     arguments = ["--workers", "2", "--threads", "1", "--greenlets", "1", "--concurrency", concurrency]
     with planned(tmp_path, *arguments, "--rate-limit", "/rated 25/1h") as site, site.both_workers() as connections:
-        answers = [connection.ask("GET", "/rated") for _ in range(20) for connection in connections]
-        assert [answer.status for answer in answers] == [200] * 25 + [429] * 15
-        assert len({answer.json["pid"] for answer in answers[:25]}) == 2
+        responses = [connection.ask("GET", "/rated") for _ in range(20) for connection in connections]
+        assert [response.status for response in responses] == [200] * 25 + [429] * 15
+        assert len({response.json["pid"] for response in responses[:25]}) == 2
 
 
 def test_a_new_generation_goes_on_counting(tmp_path):
@@ -142,7 +142,7 @@ def test_many_refusals_in_a_pipeline(site):
     request = f"GET /login HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {client}\r\n\r\n"
     with site.connect() as connection:
         connection.send(request * 100)
-        assert [connection.answer().status for _ in range(100)] == [200] * 2 + [429] * 98
+        assert [connection.response().status for _ in range(100)] == [200] * 2 + [429] * 98
 
 
 # Requests at once.
@@ -158,18 +158,18 @@ def test_a_client_has_so_many_requests_at_once(tmp_path, concurrency):
     with planned(tmp_path, *limits, *TRUSTED, *concurrency) as site:
         one, other = anybody(), anybody()
         held = [site.hold("/held", gate, of(one)) for gate in ("first", "second")]
-        answer = site.get("/", of(one))
-        assert (answer.status, answer["retry-after"], answer.body) == (429, "1", b"429 Too Many Requests\n")
+        response = site.get("/", of(one))
+        assert (response.status, response["retry-after"], response.body) == (429, "1", b"429 Too Many Requests\n")
         assert site.get("/", of(other)).status == 200
         site.hold("/keyed", "second", of(one, ("X-Api-Key", "a")))
         assert site.get("/keyed", of(other, ("X-Api-Key", "a"))).status == 429
         site.plan("/keyed")
         assert site.get("/keyed", of(other, ("X-Api-Key", "b"))).status == 200
         site.open("first")
-        assert held[0].answer().status == 200
+        assert held[0].response().status == 200
         site.wait_until(lambda: site.get("/", of(one)).status == 200, "a place")
         site.open("second")
-        assert held[1].answer().status == 200
+        assert held[1].response().status == 200
 
 
 def test_one_request_after_the_other_is_one_at_once(tmp_path, concurrency):
@@ -188,7 +188,7 @@ def test_workers_count_requests_at_once_together(tmp_path):
         site.wait_for("wait slow")
         assert other.ask("GET", "/slow").status == 429
         site.open("slow")
-        assert one.answer().status == 200
+        assert one.response().status == 200
         site.wait_until(lambda: other.ask("GET", "/slow").status == 200, "a place")
 
 
@@ -260,10 +260,10 @@ def test_who_would_wait_too_far_behind_is_refused(tmp_path, concurrency):
         queued = [waiting(site) for _ in range(3)]
         site.wait_until(lambda: site.get("/ready").status == 503, "a full queue")
         for method in ("GET", "POST"):
-            answer = site.get("/more", method=method)
-            assert (answer.status, answer["retry-after"]) == (503, "2")
+            response = site.get("/more", method=method)
+            assert (response.status, response["retry-after"]) == (503, "2")
         site.open("end")
-        assert [connection.answer().status for connection in [held, *queued]] == [200] * 4
+        assert [connection.response().status for connection in [held, *queued]] == [200] * 4
         assert site.count("GET /more") == 0
         assert [site.get("/more").status for _ in range(3)] == [200] * 3
 
@@ -276,7 +276,7 @@ def test_requests_that_come_together_are_no_queue(tmp_path):
             connections = [stack.enter_context(site.connect()) for _ in range(30)]
             for connection in connections:
                 connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-            assert {connection.answer().status for connection in connections} == {200}
+            assert {connection.response().status for connection in connections} == {200}
 
 
 def test_streams_wait_and_are_refused(tmp_path, concurrency):
@@ -290,7 +290,7 @@ def test_streams_wait_and_are_refused(tmp_path, concurrency):
         assert [client.wait(stream).status for stream in streams[2:]] == [503] * 3
         site.open("end")
         assert [client.wait(stream).status for stream in streams[:2]] == [200] * 2
-        assert held.answer().status == 200
+        assert held.response().status == 200
         assert client.ask("GET", "/after").status == 200
 
 
@@ -302,7 +302,7 @@ def test_what_needs_no_thread_does_not_wait(tmp_path, concurrency):
         site.wait_until(lambda: site.get("/rated").status == 429, "the one that waits")
         assert site.get("/denied").status == 403
         site.open("end")
-        assert queued.answer().status == held.answer().status == 200
+        assert queued.response().status == held.response().status == 200
 
 
 def test_who_waited_too_long_makes_room(tmp_path, concurrency):
@@ -310,12 +310,12 @@ def test_who_waited_too_long_makes_room(tmp_path, concurrency):
     with planned(tmp_path, *arguments) as site, site.hold("/held", "end") as held:
         for _ in range(2):
             # Both wait, and neither is refused at once: the place of the first is free again.
-            answer = waiting(site).answer()
-            assert (answer.status, answer["retry-after"]) == (503, "10")
+            response = waiting(site).response()
+            assert (response.status, response["retry-after"]) == (503, "10")
             assert site.get("/ready").status == 200
         site.open("end")
-        assert held.answer().status == 200
-        assert [site.get("/after").status for _ in range(3)] == [200] * 3
+        assert held.response().status == 200
+        site.wait_until(lambda: [site.get("/after").status for _ in range(3)] == [200] * 3, "room")
 
 
 def test_streams_that_were_reset_make_room(tmp_path, concurrency):
@@ -331,4 +331,4 @@ def test_streams_that_were_reset_make_room(tmp_path, concurrency):
             client.reset(stream)
         site.wait_until(lambda: site.get("/ready").status == 200, "room")
         site.open("end")
-        assert held.answer().status == 200
+        assert held.response().status == 200

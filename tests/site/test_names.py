@@ -35,10 +35,10 @@ def site(request, tmp_path_factory):
 def test_a_request_has_a_name_for_the_application_and_for_its_client(site, protocol):
     seen = set()
     for given in ([], [("X-Request-Id", "of-a-stranger")], [("x-request-id", "a"), ("X-Request-ID", "b")]):
-        answer = site.speak(protocol, "GET", "/", given)
-        assert re.fullmatch("[0-9a-f]{32}", answer["x-request-id"])
-        assert answer.json["HTTP_X_REQUEST_ID"] == answer["x-request-id"]
-        seen.add(answer["x-request-id"])
+        response = site.speak(protocol, "GET", "/", given)
+        assert re.fullmatch("[0-9a-f]{32}", response["x-request-id"])
+        assert response.json["HTTP_X_REQUEST_ID"] == response["x-request-id"]
+        seen.add(response["x-request-id"])
     assert len(seen) == 3
 
 
@@ -47,20 +47,20 @@ def test_a_name_of_the_applications_stands(site):
     assert site.get("/own")["x-request-id"] == "my own"
 
 
-def test_answers_of_the_server_have_names_too(site):
+def test_responses_of_the_server_have_names_too(site):
     for target, status in [("/health", 200), ("/denied", 403)]:
-        answer = site.get(target, [("X-Request-Id", "of-a-stranger")])
-        assert answer.status == status
-        assert re.fullmatch("[0-9a-f]{32}", answer["x-request-id"])
+        response = site.get(target, [("X-Request-Id", "of-a-stranger")])
+        assert response.status == status
+        assert re.fullmatch("[0-9a-f]{32}", response["x-request-id"])
     with site.connect() as connection:
         connection.send(
             "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nX-Request-Id: it\r\n\r\nnonsense\r\n"
         )
-        answer = connection.answer()
-        assert (answer.status, answer["x-request-id"] == "it") == (400, False)
+        response = connection.response()
+        assert (response.status, response["x-request-id"] == "it") == (400, False)
     with site.connect() as connection:
-        answer = connection.send("GET / HTTP/1.1\r\nX-Request-Id: it\r\nHost: a\r\nHost: b\r\n\r\n").answer()
-        assert (answer.status, answer["x-request-id"]) == (400, None)
+        response = connection.send("GET / HTTP/1.1\r\nX-Request-Id: it\r\nHost: a\r\nHost: b\r\n\r\n").response()
+        assert (response.status, response["x-request-id"]) == (400, None)
 
 
 def a_path(site, **plan):
@@ -85,9 +85,9 @@ def test_what_is_refused_on_the_way_is_logged_under_the_name(tmp_path, concurren
 
         def logged(request, status, text):
             with site.connect() as connection:
-                answer = connection.send(request.replace("\n", "\r\n")).answer()
-                assert answer.status == status
-                site.wait_for_log(f'DEBUG request{{id="{answer["x-request-id"]}"}}: {text}')
+                response = connection.send(request.replace("\n", "\r\n")).response()
+                assert response.status == status
+                site.wait_for_log(f'DEBUG request{{id="{response["x-request-id"]}"}}: {text}')
 
         body = "Host: test\nTransfer-Encoding: chunked\n\n"
         logged(f"POST / HTTP/1.1\n{body}nonsense\n", 400, "refused a body from 127.0.0.1: ")
@@ -98,7 +98,7 @@ def test_what_is_refused_on_the_way_is_logged_under_the_name(tmp_path, concurren
         logged(f"GET / HTTP/1.1\n{asks}{key}", 403, "refused a WebSocket of 127.0.0.1: ")
 
 
-def test_what_one_answer_is_blamed_for_is_not_said_of_the_next(site):
+def test_what_one_response_is_blamed_for_is_not_said_of_the_next(site):
     with site.connect() as connection:
         first = connection.ask("GET", a_path(site, raises=True))["x-request-id"]
         path = a_path(site, fields=[["Content-Length", "50"]], body="short")
@@ -133,15 +133,15 @@ def test_a_trusted_proxy_names_requests(tmp_path, concurrency):
         given = "Given-by.a:proxy_1/2+3="
         with site.connect() as connection:
             for name, is_kept in [(given, True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("<b>", False)]:
-                answer = connection.ask("GET", "/", [("X-Request-Id", name)])
-                assert (answer["x-request-id"] == name) == is_kept
-                assert answer.json["HTTP_X_REQUEST_ID"] == answer["x-request-id"]
+                response = connection.ask("GET", "/", [("X-Request-Id", name)])
+                assert (response["x-request-id"] == name) == is_kept
+                assert response.json["HTTP_X_REQUEST_ID"] == response["x-request-id"]
         with Client(plain(site.address)) as client:
             assert ("x-request-id", given) in client.ask("GET", "/", [("x-request-id", given)]).fields
         variables = gateways.variables("GET", "/", 0, ("HTTP_X_REQUEST_ID", given))
         with site.connect(site.addresses[2]) as connection:
             connection.send(gateways.fastcgi(variables))
-            assert gateways.cgi_answer(gateways.stdout(connection.rest())[0])[1]["x-request-id"] == [given]
+            assert gateways.cgi_response(gateways.stdout(connection.rest())[0])[1]["x-request-id"] == [given]
         # Who comes over the unix socket is not among them.
         with site.connect(path) as connection:
             assert connection.ask("GET", "/", [("X-Request-Id", given)])["x-request-id"] != given
@@ -151,20 +151,20 @@ def test_what_a_stranger_calls_a_request_is_not_repeated(tmp_path, concurrency):
     arguments = ["--request-id", "--body-max-bytes", "10", *EVERYTHING, *concurrency]
     with planned(tmp_path, *arguments) as site:
         for protocol in PROTOCOLS:
-            answer = site.speak(protocol, "POST", "/", [("X-Request-Id", "of-a-stranger")], b"x" * 11)
-            assert (answer.status, answer["x-request-id"] == "of-a-stranger") == (413, False), protocol
+            response = site.speak(protocol, "POST", "/", [("X-Request-Id", "of-a-stranger")], b"x" * 11)
+            assert (response.status, response["x-request-id"] == "of-a-stranger") == (413, False), protocol
 
 
 def test_pages_show_the_name(tmp_path, concurrency):
     with planned(tmp_path, "--request-id", "--error-pages", "on", *concurrency) as site:
         site.plan("/fails", raises=True)
         for accept in ("text/html", "application/json", "text/plain"):
-            answer = site.get("/fails", [("Accept", accept)])
-            assert answer["x-request-id"] in answer.text
+            response = site.get("/fails", [("Accept", accept)])
+            assert response["x-request-id"] in response.text
 
 
 def test_without_them_nothing_is_named(tmp_path):
     with planned(tmp_path, "--security-headers", "default") as site:
-        answer = site.get("/", [("X-Request-Id", "mine"), ("Traceparent", "anything")])
-        assert answer["x-request-id"] is None
-        assert (answer.json["HTTP_X_REQUEST_ID"], answer.json["HTTP_TRACEPARENT"]) == ("mine", "anything")
+        response = site.get("/", [("X-Request-Id", "mine"), ("Traceparent", "anything")])
+        assert response["x-request-id"] is None
+        assert (response.json["HTTP_X_REQUEST_ID"], response.json["HTTP_TRACEPARENT"]) == ("mine", "anything")

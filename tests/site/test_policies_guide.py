@@ -30,7 +30,7 @@ def folder(tmp_path):
         "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
         "    return [b'myapp']\n"
     )
-    for name in ("site/static/assets", "public", "pages"):
+    for name in ("site/static/assets", "public", "pages", "private"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "site/static/style.css").write_text(TEXT)
     (tmp_path / "site/static/assets/a.js").write_text(TEXT)
@@ -64,7 +64,7 @@ def test_the_settings_work(serve, folder, settings, concurrency):
 def test_the_whole_site(serve, folder):
     (folder / "anygate.toml").write_text(blocks("toml")[0])
     served = serve(folder=folder)
-    assert served.get("/health").text == "ok\n"
+    assert served.get("/health").text == "OK"
     assert [served.get("/login").status for _ in range(3)] == [200, 200, 429]
     style = served.get("/static/style.css", [("Accept-Encoding", "gzip")])
     assert gzip.decompress(style.body).decode() == TEXT
@@ -83,7 +83,7 @@ def test_paths_in_disguise(serve, folder, spelled):
 
 
 def test_the_check_says_whether_there_is_a_database(serve, folder):
-    (check,) = blocks("python")
+    check = blocks("python")[0]
     (command,) = (command for command in COMMANDS if "--ready-check" in command)
     with socket.create_server(("127.0.0.1", 0)) as database:
         (folder / "checks.py").write_text(check.replace("5432", str(database.getsockname()[1])))
@@ -102,15 +102,15 @@ def test_siblings_are_made(serve, folder):
     assert "immutable" in served.get("/static/assets/a.js")["cache-control"]
 
 
-def test_answers_say_what_the_cache_did(serve, folder):
+def test_responses_say_what_the_cache_did(serve, folder):
     (folder / "anygate.toml").write_text(next(block for block in blocks("toml") if "cache_max_bytes" in block))
     served = serve(folder=folder)
     (shown,) = blocks("console")
     assert served.get("/news")["cache-status"].endswith("stored")
-    answer = served.get("/news")
+    response = served.get("/news")
     shown = dict(line.split(": ") for line in shown.splitlines() if ": " in line)
-    assert set(shown) <= {name for name, _ in answer.fields}
-    assert re.sub(r"\d+", "", answer["cache-status"]) == re.sub(r"\d+", "", shown["Cache-Status"])
+    assert set(shown) <= {name for name, _ in response.fields}
+    assert re.sub(r"\d+", "", response["cache-status"]) == re.sub(r"\d+", "", shown["Cache-Status"])
 
 
 def test_links_lead_somewhere():

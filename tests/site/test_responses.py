@@ -1,4 +1,4 @@
-"""`security_headers`, `cors_*` and `compression*`: what becomes of answers on their way."""
+"""`security_headers`, `cors_*` and `compression*`: what becomes of responses on their way."""
 
 import itertools
 import os
@@ -46,12 +46,12 @@ DEFAULT = {
 }
 
 
-def has(answer, fields):
-    return all(answer[name] == value for name, value in fields.items())
+def has(response, fields):
+    return all(response[name] == value for name, value in fields.items())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_answers_get_the_fields_of_the_profile(tmp_path, protocol):
+def test_responses_get_the_fields_of_the_profile(tmp_path, protocol):
     with planned(tmp_path, "--security-headers", "default", "--health-path", "/health", *EVERYTHING) as site:
         site.plan("/own", fields=[("x-frame-options", "DENY"), ("Referrer-Policy", "no-referrer")])
         site.plan("/fails", raises=True)
@@ -67,24 +67,24 @@ def test_answers_get_the_fields_of_the_profile(tmp_path, protocol):
 
 def test_the_servers_own_errors_have_them_too(tmp_path):
     with planned(tmp_path, "--security-headers", "strict", "--body-max-bytes", "10") as site:
-        answers = [site.get(method="POST", body=b"x" * 11), site.get(fields=[("X-Long", "x" * 100_000)])]
+        responses = [site.get(method="POST", body=b"x" * 11), site.get(fields=[("X-Long", "x" * 100_000)])]
         with site.connect() as connection:
-            answers.append(connection.send("NONSENSE\r\n\r\n").answer())
-        assert [answer.status for answer in answers] == [413, 431, 400]
-        for answer in answers:
-            assert has(answer, {"x-frame-options": "DENY", "x-content-type-options": "nosniff"})
-            assert answer["content-security-policy"].startswith("default-src 'self';")
+            responses.append(connection.send("NONSENSE\r\n\r\n").response())
+        assert [response.status for response in responses] == [413, 431, 400]
+        for response in responses:
+            assert has(response, {"x-frame-options": "DENY", "x-content-type-options": "nosniff"})
+            assert response["content-security-policy"].startswith("default-src 'self';")
 
 
 def test_fields_of_ones_own(tmp_path):
     own = ["--security-header", "X-Frame-Options: DENY", "--security-header", "Referrer-Policy:"]
     with planned(tmp_path, "--security-headers", "default", *own, "--security-header", "X-More: a, b") as site:
-        answer = site.get()
+        response = site.get()
         expected = {**DEFAULT, "x-frame-options": "DENY", "referrer-policy": None, "x-more": "a, b"}
-        assert has(answer, expected)
+        assert has(response, expected)
     with planned(tmp_path, "--security-header", "X-Only: this") as site:
-        answer = site.get()
-        assert (answer["x-only"], answer["x-content-type-options"]) == ("this", None)
+        response = site.get()
+        assert (response["x-only"], response["x-content-type-options"]) == ("this", None)
 
 
 def test_only_tls_is_told_to_stay_with_tls(tmp_path, pair, concurrency):
@@ -106,7 +106,7 @@ def test_only_tls_is_told_to_stay_with_tls(tmp_path, pair, concurrency):
         for more, expected in [((), []), ((("HTTPS", "on"),), ["max-age=31536000"])]:
             with site.connect(scgi) as connection:
                 connection.send(gateways.scgi(gateways.variables("GET", "/", 0, *more)))
-                fields = gateways.cgi_answer(connection.rest())[1]
+                fields = gateways.cgi_response(connection.rest())[1]
                 assert fields.get("strict-transport-security", []) == expected
 
 
@@ -116,8 +116,8 @@ def test_errors_over_tls_are_told_to_stay_with_tls(tmp_path, pair, concurrency):
         site.plan("/fails", raises=True)
         for asked, status in [(("GET", "/fails"), 500), (("POST", "/", (), b"x" * 11), 413)]:
             with Secure(site.address, pair[0]) as connection:
-                answer = connection.ask(*asked)
-            assert (answer.status, answer["strict-transport-security"]) == (status, "max-age=31536000")
+                response = connection.ask(*asked)
+            assert (response.status, response["strict-transport-security"]) == (status, "max-age=31536000")
 
 
 # CORS.
@@ -146,31 +146,31 @@ def cors(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_pages_of_friends_may_read_answers(cors, protocol):
+def test_pages_of_friends_may_read_responses(cors, protocol):
     for origin in ("https://page.example", "https://a.below.example"):
-        answer = cors.speak(protocol, fields=[("Origin", origin)])
-        assert answer["access-control-allow-origin"] == origin
-        assert answer["access-control-allow-credentials"] == "true"
-        assert answer["access-control-expose-headers"] == "X-Total"
-        assert answer["vary"] == "Origin"
-        assert answer.json["HTTP_ORIGIN"] == origin
+        response = cors.speak(protocol, fields=[("Origin", origin)])
+        assert response["access-control-allow-origin"] == origin
+        assert response["access-control-allow-credentials"] == "true"
+        assert response["access-control-expose-headers"] == "X-Total"
+        assert response["vary"] == "Origin"
+        assert response.json["HTTP_ORIGIN"] == origin
     for origin in ("https://other.example", "http://page.example", "https://below.example", "null"):
-        answer = cors.speak(protocol, fields=[("Origin", origin)])
-        assert (answer.status, answer["access-control-allow-origin"], answer["vary"]) == (200, None, "Origin")
+        response = cors.speak(protocol, fields=[("Origin", origin)])
+        assert (response.status, response["access-control-allow-origin"], response["vary"]) == (200, None, "Origin")
     assert cors.speak(protocol)["vary"] == "Origin"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_preflight_is_answered_by_the_server(cors, protocol):
+def test_a_preflight_gets_a_response_of_the_server(cors, protocol):
     path = a_path()
     asks = [("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-token")]
-    answer = cors.speak(protocol, "OPTIONS", path, [PAGE, *asks])
-    assert (answer.status, answer.body) == (204, b"")
-    assert answer["access-control-allow-origin"] == "https://page.example"
-    assert answer["access-control-allow-methods"] == "PUT"
-    assert answer["access-control-allow-headers"] == "X-Token"
-    assert answer["access-control-max-age"] == "3600"
-    assert answer.names().count("access-control-allow-origin") == 1
+    response = cors.speak(protocol, "OPTIONS", path, [PAGE, *asks])
+    assert (response.status, response.body) == (204, b"")
+    assert response["access-control-allow-origin"] == "https://page.example"
+    assert response["access-control-allow-methods"] == "PUT"
+    assert response["access-control-allow-headers"] == "X-Token"
+    assert response["access-control-max-age"] == "3600"
+    assert response.names().count("access-control-allow-origin") == 1
     stranger = cors.speak(protocol, "OPTIONS", path, [("Origin", "https://other.example"), *asks])
     assert (stranger.status, stranger["access-control-allow-origin"]) == (204, None)
     assert stranger["access-control-allow-methods"] is None
@@ -182,16 +182,16 @@ def test_a_preflight_is_answered_by_the_server(cors, protocol):
 
 def test_what_the_application_says_stands(cors):
     own = [("Access-Control-Allow-Origin", "https://own.example"), ("Vary", "Cookie")]
-    answer = cors.get(cors.plan(a_path(), fields=own), [PAGE])
-    assert (answer["access-control-allow-origin"], answer["vary"]) == ("https://own.example", "Cookie")
-    assert answer["access-control-allow-credentials"] is None
+    response = cors.get(cors.plan(a_path(), fields=own), [PAGE])
+    assert (response["access-control-allow-origin"], response["vary"]) == ("https://own.example", "Cookie")
+    assert response["access-control-allow-credentials"] is None
 
 
 def test_pages_may_read_why_they_were_refused(cors):
     assert cors.get("/rated", [PAGE])["access-control-allow-origin"] == "https://page.example"
     for path, status in [("/rated", 429), ("/denied", 403)]:
-        answer = cors.get(path, [PAGE])
-        assert (answer.status, answer["access-control-allow-origin"]) == (status, "https://page.example")
+        response = cors.get(path, [PAGE])
+        assert (response.status, response["access-control-allow-origin"]) == (status, "https://page.example")
     asks = [PAGE, ("Access-Control-Request-Method", "PUT")]
     # Asking costs nothing of a rate, but lists hold for all.
     assert cors.get("/rated", asks, "OPTIONS").status == 204
@@ -201,14 +201,14 @@ def test_pages_may_read_why_they_were_refused(cors):
 def test_pages_may_read_what_went_wrong(tmp_path, concurrency):
     with planned(tmp_path, "--cors-origins", PAGE[1], "--body-max-bytes", "10", *concurrency) as site:
         site.plan("/fails", raises=True)
-        for answer in (site.get("/fails", [PAGE]), site.get("/", [PAGE], "POST", b"x" * 11)):
-            assert (answer.status, answer["access-control-allow-origin"]) in [(500, PAGE[1]), (413, PAGE[1])]
+        for response in (site.get("/fails", [PAGE]), site.get("/", [PAGE], "POST", b"x" * 11)):
+            assert (response.status, response["access-control-allow-origin"]) in [(500, PAGE[1]), (413, PAGE[1])]
 
 
 def test_all_pages_may(tmp_path):
     with planned(tmp_path, "--cors-origins", "*", "--cors-headers", "*") as site:
-        answer = site.get("/", [("Origin", "null")])
-        assert (answer["access-control-allow-origin"], answer["vary"]) == ("*", None)
+        response = site.get("/", [("Origin", "null")])
+        assert (response["access-control-allow-origin"], response["vary"]) == ("*", None)
         asks = [PAGE, ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "x-a, x-b")]
         assert site.get("/", asks, "OPTIONS")["access-control-allow-headers"] == "x-a, x-b"
 
@@ -234,8 +234,8 @@ def decoder(coding):
     return bytes
 
 
-def decoded(answer):
-    return decoder(answer["content-encoding"])(answer.body).decode()
+def decoded(response):
+    return decoder(response["content-encoding"])(response.body).decode()
 
 
 def wants(accept):
@@ -267,11 +267,11 @@ def wants(accept):
 )
 def test_clients_get_what_they_like_best(site, accept, coding):
     path = site.plan(a_path(), fields=[HTML], body=TEXT_OF_MANY, times=500)
-    answer = site.get(path, wants(accept))
-    assert (answer["content-encoding"], answer["vary"]) == (coding, "Accept-Encoding")
-    assert decoded(answer) == TEXT_OF_MANY * 500
-    assert answer["content-length"] == str(len(answer.body))
-    assert (len(answer.body) < 500) == (coding is not None)
+    response = site.get(path, wants(accept))
+    assert (response["content-encoding"], response["vary"]) == (coding, "Accept-Encoding")
+    assert decoded(response) == TEXT_OF_MANY * 500
+    assert response["content-length"] == str(len(response.body))
+    assert (len(response.body) < 500) == (coding is not None)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
@@ -280,9 +280,9 @@ def test_every_protocol_carries_every_coding(site, protocol, coding):
     noise = os.urandom(300_000).hex()
     for what in ({"body": noise}, {"blocks": [noise[:1000], "", noise[1000:300_000], noise[300_000:]]}):
         path = site.plan(a_path(), fields=[HTML], **what)
-        answer = site.speak(protocol, "GET", path, wants(coding))
-        assert answer["content-encoding"] == coding
-        assert decoded(answer) == noise
+        response = site.speak(protocol, "GET", path, wants(coding))
+        assert response["content-encoding"] == coding
+        assert decoded(response) == noise
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
@@ -305,20 +305,20 @@ def test_blocks_are_seen_as_they_are_given(site, coding, announced):
 
 
 class Chunks:
-    """The pieces of an answer as they come."""
+    """The pieces of a response as they come."""
 
     def __init__(self, site, protocol, path, coding):
         self.protocol = protocol
         if protocol == "http":
             self.connection = site.connect()
             self.connection.send(f"GET {path} HTTP/1.1\r\nHost: test\r\nAccept-Encoding: {coding}\r\n\r\n")
-            answer = self.connection.head()
+            response = self.connection.head()
         else:
             self.connection = Client(plain(site.address))
             self.stream = self.connection.begin("GET", path, [("accept-encoding", coding)])
-            answer = self.connection.wait_head(self.stream)
-        assert answer["content-encoding"] == coding
-        assert answer["content-length"] is None
+            response = self.connection.wait_head(self.stream)
+        assert response["content-encoding"] == coding
+        assert response["content-length"] is None
 
     def __enter__(self):
         return self
@@ -332,7 +332,7 @@ class Chunks:
             chunk = self.connection.take(size)
             assert self.connection.take(2) == b"\r\n"
             return chunk
-        chunks = self.connection.answers[self.stream].chunks
+        chunks = self.connection.responses[self.stream].chunks
         while not chunks:
             assert self.connection.pump()
         return chunks.pop(0)
@@ -364,21 +364,21 @@ def test_what_is_left_as_it_is(site, path, plan):
     plan = {"body": TEXT_OF_MANY, "times": 1000 if "body" not in plan else 1, **plan}
     path = path or a_path()
     site.plan(path.replace("%73", "s"), **plan)
-    answer = site.get(path, [*wants("gzip, br, zstd"), ("Range", "bytes=0-14999")])
-    assert answer["content-encoding"] in (None, "identity")
-    assert answer.body.decode() == plan["body"] * plan["times"]
-    assert answer["content-range"] == dict(plan["fields"]).get("Content-Range")
+    response = site.get(path, [*wants("gzip, br, zstd"), ("Range", "bytes=0-14999")])
+    assert response["content-encoding"] in (None, "identity")
+    assert response.body.decode() == plan["body"] * plan["times"]
+    assert response["content-range"] == dict(plan["fields"]).get("Content-Range")
     # A part belongs to a whole that is compressed for those who want it (RFC 9110 section 15.3.7).
-    assert answer["vary"] == ("Accept-Encoding" if answer.status == 206 else None)
+    assert response["vary"] == ("Accept-Encoding" if response.status == 206 else None)
 
 
 def test_a_body_that_would_grow_is_left_as_it_is(site):
     path = site.plan(a_path(), fields=[("Content-Type", "text/plain")], file="noise")
     (site.folder / "noise").write_bytes(os.urandom(5000))
     path = site.plan(path, fields=[HTML], body=(site.folder / "noise").read_bytes().decode("latin-1")[:1200])
-    answer = site.get(path, wants("gzip"))
-    assert answer["vary"] == "Accept-Encoding"
-    assert decoded(answer) == site.plans[path]["body"]
+    response = site.get(path, wants("gzip"))
+    assert response["vary"] == "Accept-Encoding"
+    assert decoded(response) == site.plans[path]["body"]
 
 
 def test_files_of_the_application_are_compressed(site):
@@ -387,17 +387,17 @@ def test_files_of_the_application_are_compressed(site):
     for fields in ([HTML], [HTML, ("Content-Length", str(len(content)))]):
         path = site.plan(a_path(), fields=fields, file="file")
         for protocol in PROTOCOLS:
-            answer = site.speak(protocol, "GET", path, wants("gzip"))
-            assert answer["content-encoding"] == "gzip"
-            assert decoded(answer) == content
+            response = site.speak(protocol, "GET", path, wants("gzip"))
+            assert response["content-encoding"] == "gzip"
+            assert decoded(response) == content
             assert site.speak(protocol, "GET", path).body.decode() == content
 
 
-def test_half_of_a_compressed_answer_does_not_look_whole(site):
+def test_half_of_a_compressed_response_does_not_look_whole(site):
     path = site.plan(a_path(), fields=[HTML], blocks=["x" * 5000], raises=True)
     for coding in ("gzip", "br", "zstd"):
-        answer = site.get(path, wants(coding))
-        assert (answer.status, answer["content-encoding"], answer.whole) == (200, coding, False)
+        response = site.get(path, wants(coding))
+        assert (response.status, response["content-encoding"], response.whole) == (200, coding, False)
         with Client(plain(site.address)) as client, pytest.raises(Reset):
             client.ask("GET", path, [("accept-encoding", coding)])
 
@@ -405,23 +405,23 @@ def test_half_of_a_compressed_answer_does_not_look_whole(site):
 def test_a_known_length_is_not_promised_for_what_fails(site):
     """Nothing of it was sent, so there can still be an error page."""
     path = site.plan(a_path(), fields=[HTML, ("Content-Length", "5000")], raises=True)
-    answer = site.get(path, wants("gzip"))
-    assert (answer.status, answer.whole) == (500, True)
+    response = site.get(path, wants("gzip"))
+    assert (response.status, response.whole) == (500, True)
 
 
 def test_too_little_for_what_was_announced(site):
     path = site.plan(a_path(), fields=[HTML, ("Content-Length", "5000")], body="x" * 4000)
-    answer = site.get(path, wants("gzip"))
-    assert (answer.status, answer.whole) == (200, False)
+    response = site.get(path, wants("gzip"))
+    assert (response.status, response.whole) == (200, False)
 
 
 @pytest.mark.parametrize("etag", ['"v1"', 'W/"v1"'])
-def test_tags_of_compressed_answers_are_weak_and_known_again(site, etag):
+def test_tags_of_compressed_responses_are_weak_and_known_again(site, etag):
     path = site.plan(a_path(), fields=[HTML], body="x" * 5000, etag=etag.removeprefix("W/") if etag[0] == '"' else etag)
     for protocol in ("http", "http2", "fastcgi"):
-        answer = site.speak(protocol, "GET", path, wants("gzip"))
-        assert (answer.status, answer["etag"]) == (200, 'W/"v1"')
-        known = [("If-None-Match", answer["etag"])]
+        response = site.speak(protocol, "GET", path, wants("gzip"))
+        assert (response.status, response["etag"]) == (200, 'W/"v1"')
+        known = [("If-None-Match", response["etag"])]
         again = site.speak(protocol, "GET", path, [*known, *wants("gzip")])
         assert (again.status, again["etag"], again.body) == (304, 'W/"v1"', b"")
         assert site.speak(protocol, "GET", path)["etag"] == etag

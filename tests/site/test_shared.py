@@ -1,4 +1,4 @@
-"""`shared`: rates and answers that servers have in common, in a Redis that comes and goes."""
+"""`shared`: rates and responses that servers have in common, in a Redis that comes and goes."""
 
 import shutil
 import signal
@@ -9,7 +9,7 @@ from redis_server import Redis
 from waiting import stop
 from wire import Connection
 
-MINUTE = [("Content-Type", "text/html"), ("Cache-Control", "max-age=60")]
+HOUR = [("Content-Type", "text/html"), ("Cache-Control", "max-age=3600")]
 # Nothing here is to depend on how busy this machine is.
 PATIENT = ["--shared-timeout", "20s"]
 GONE = "cannot be used"
@@ -51,10 +51,10 @@ def test_a_rate_holds_for_all_servers(two, redis, address):
     url = redis.url if address == "redis" else f"unix://{redis.path}"
     one, other = two("--shared", url, "--rate-limit", "/rated 10/1h", "--workers", "2")
     assert statuses([one, other], 10) == [200] * 10 + [429] * 10
-    answer = other.get("/rated")
-    assert answer["ratelimit-policy"] == '"default";q=10;w=3600'
-    assert answer["ratelimit"].startswith('"default";r=0;t=')
-    assert 0 < int(answer["retry-after"]) <= 360
+    response = other.get("/rated")
+    assert response["ratelimit-policy"] == '"default";q=10;w=3600'
+    assert response["ratelimit"].startswith('"default";r=0;t=')
+    assert 0 < int(response["retry-after"]) <= 360
     # What has no rate asks nobody.
     redis.kill()
     assert one.get("/other").status == 200
@@ -134,12 +134,12 @@ def test_a_password_is_used_and_not_told(tmp_path, two):
 def test_what_one_server_keeps_all_have(two, redis):
     one, other = two("--shared", redis.url, "--cache", "/", "--workers", "2")
     for site in (one, other):
-        site.plan("/page", fields=[*MINUTE, ["X-Own", "caf\xe9"]], body="page of " + site.folder.name, times=1000)
-        site.plan("/varies", fields=[*MINUTE, ["Vary", "Accept-Language"]], body=site.folder.name)
+        site.plan("/page", fields=[*HOUR, ["X-Own", "caf\xe9"]], body="page of " + site.folder.name, times=1000)
+        site.plan("/varies", fields=[*HOUR, ["Vary", "Accept-Language"]], body=site.folder.name)
     for _ in range(4):
         for site in (one, other):
-            answer = site.get("/page")
-            assert (answer.status, answer.text, answer["x-own"]) == (200, "page of one" * 1000, "caf\xe9")
+            response = site.get("/page")
+            assert (response.status, response.text, response["x-own"]) == (200, "page of one" * 1000, "caf\xe9")
     assert (one.count("GET /page"), other.count("GET /page")) == (1, 0)
     assert other.get("/page")["cache-status"].startswith("anygate; hit;")
     english, german = ([("Accept-Language", language)] for language in ("en", "de"))
@@ -147,7 +147,7 @@ def test_what_one_server_keeps_all_have(two, redis):
     assert other.get("/varies", german).text == "two"
     assert [other.get("/varies", english).text, one.get("/varies", german).text] == ["one", "two"]
     # A change that one hears of is one for all.
-    other.plan("/page", fields=MINUTE, body="new")
+    other.plan("/page", fields=HOUR, body="new")
     other.get("/page", method="POST")
     assert (other.get("/page").text, one.get("/page").text) == ("new", "new")
 
@@ -155,7 +155,7 @@ def test_what_one_server_keeps_all_have(two, redis):
 def test_without_redis_nothing_is_kept(two, redis):
     sites = list(two("--shared", redis.url, "--cache", "/"))
     for site in sites:
-        site.plan("/page", fields=MINUTE, body="page")
+        site.plan("/page", fields=HOUR, body="page")
         assert site.get("/page").text == "page"
     assert sites[1].count("GET /page") == 0
     redis.kill()
@@ -170,14 +170,14 @@ def test_without_redis_nothing_is_kept(two, redis):
         return (site.get("/page")["cache-status"] or "").startswith("anygate; hit;")
 
     for site in sites:
-        site.wait_until(lambda site=site: is_hit(site), "a stored answer")
+        site.wait_until(lambda site=site: is_hit(site), "a stored response")
         assert site.log().count(BACK) == 1
 
 
 def test_what_others_write_there_is_not_believed(two, redis):
     one, other = two("--shared", redis.url, "--cache", "/")
     for site in (one, other):
-        site.plan("/page", fields=MINUTE, body="page")
+        site.plan("/page", fields=HOUR, body="page")
     one.get("/page")
     with Connection(("127.0.0.1", redis.port)) as connection:
         connection.send(b"KEYS *\r\n")
@@ -200,5 +200,5 @@ def test_what_others_write_there_is_not_believed(two, redis):
             parts = [b"HSET", key, name, value[: len(value) // 2]]
             connection.send(b"*4\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
             assert connection.line() == ":0"
-    answer = other.get("/page")
-    assert (answer.status, answer.text, other.count("GET /page")) == (200, "page", 1)
+    response = other.get("/page")
+    assert (response.status, response.text, other.count("GET /page")) == (200, "page", 1)

@@ -11,6 +11,7 @@ import pytest
 from authority import Authority
 from conftest import APPS
 from secure import Secure
+from waiting import PATIENCE
 
 CONTRACT = APPS / "contract.py"
 
@@ -32,7 +33,7 @@ def got(served, name, trusted):
 def by_openssl(served, *arguments):
     host, port = served.address
     command = ["openssl", "s_client", "-connect", f"{host}:{port}", *arguments]
-    done = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=PATIENCE, check=False)
     return done.stdout.decode(errors="replace")
 
 
@@ -123,7 +124,7 @@ def test_an_encrypted_key(serve, run, authority, tmp_path, by):
     served = serve(*options, "--ssl_key_password_file", password)
     assert got(served, "a.example", authority.path) == ["a.example"]
     ended = run(*options)
-    assert (ended.returncode, "name the file with its password: ssl_key_password_file" in ended.stderr) == (2, True)
+    assert (ended.returncode, "name the file with its password: --ssl-key-password-file" in ended.stderr) == (2, True)
     password.write_text("wrong\n")
     ended = run(*options, "--ssl-key-password-file", password)
     assert ended.returncode == 2
@@ -143,12 +144,12 @@ def test_an_old_encrypted_key_is_told_how_to_convert(run, authority, tmp_path):
     subprocess.run([*advice.split(), "-passin", "pass:x", "-passout", "pass:x"], check=True, capture_output=True)
 
 
-def test_an_ocsp_answer_is_stapled(serve, run, authority):
+def test_an_ocsp_response_is_stapled(serve, run, authority):
     certificate, key = authority.issue("a.example")
     served = serve(CONTRACT, "-c", certificate, "-k", key)
     assert "OCSP response: no response sent" in by_openssl(served, "-status")
     staple = certificate.with_suffix(".ocsp")
-    staple.write_bytes(authority.ocsp_answer())
+    staple.write_bytes(authority.ocsp_response())
     served.wait_for_log("the certificates have changed")
     for version in ("-tls1_2", "-tls1_3"):
         assert "Cert Status: good" in by_openssl(served, "-status", version)
@@ -225,16 +226,16 @@ def test_wrong_options(run, authority, tmp_path):
         (["-c", tmp_path / "empty"], "contains no certificate with its key: NAME.pem with NAME.key"),
         ([*pair, "--ssl-key-password-file", tmp_path / "none"], "is empty; it must be the password of the key"),
         ([*pair, "--ssl-key-password-file", "missing"], "--ssl-key-password-file: there is no file"),
-        (["--ssl-key-password-file", tmp_path / "none"], "needs ssl_certificate, the certificate of the server"),
-        (["--client-ca", authority.path], "--client-ca: needs ssl_certificate, the certificate of the server"),
+        (["--ssl-key-password-file", tmp_path / "none"], "needs --ssl-certificate, the certificate of the server"),
+        (["--client-ca", authority.path], "--client-ca: needs --ssl-certificate, the certificate of the server"),
         ([*pair, "--client-ca", "missing"], "--client-ca: there is no file"),
         ([*pair, "--client-ca", tmp_path / "none"], 'none" contains no certificate (PEM) of a client CA'),
-        ([*pair, "--client-cert", "optional"], "--client-cert: needs client_ca, the CAs of client certificates"),
+        ([*pair, "--client-cert", "optional"], "--client-cert: needs --client-ca, the CAs of client certificates"),
         (
             [*pair, "--client-ca", authority.path, "--client-cert", "maybe"],
             '--client-cert: "maybe" must be one of required, optional',
         ),
-        (["--redirect-https", "0"], '--redirect-https: "0" needs an address that serves HTTPS (ssl_certificate)'),
+        (["--redirect-https", "0"], '--redirect-https: "0" needs an address that serves HTTPS (--ssl-certificate)'),
         ([*pair, "--redirect-https", "http"], '--redirect-https: "http" must be host:port'),
         ([*pair, "--redirect-https", "70000"], "must be a port from 0 to 65535"),
         (["-b", "127.0.0.1:7", *pair, "--redirect-https", "7"], '"7" is an address that is already in use'),
@@ -270,11 +271,11 @@ def test_handshakes_wait_for_nobody(serve, authority):
     with pytest.raises(ssl.SSLWantReadError):
         session.do_handshake()
     hello = outgoing.read()
-    begun = [socket.create_connection(served.address, 20) for _ in range(20)]
+    begun = [socket.create_connection(served.address, PATIENCE) for _ in range(20)]
     try:
         for connection in begun:
             connection.sendall(hello)
-        with socket.create_connection(served.address, 20) as slow:
+        with socket.create_connection(served.address, PATIENCE) as slow:
             slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for place in range(len(hello)):
                 slow.sendall(hello[place : place + 1])
@@ -290,10 +291,10 @@ def test_handshakes_wait_for_nobody(serve, authority):
             session.write(b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
             # The last word of the handshake and the first request arrive together.
             slow.sendall(outgoing.read())
-            answer = b""
-            while b"HTTP/1.1 200" not in answer:
+            response = b""
+            while b"HTTP/1.1 200" not in response:
                 try:
-                    answer += session.read(65536)
+                    response += session.read(65536)
                 except ssl.SSLWantReadError:
                     incoming.write(slow.recv(65536))
     finally:

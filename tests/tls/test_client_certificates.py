@@ -1,9 +1,9 @@
 """What the application learns of a TLS connection, certificates of clients, and clients that come again."""
 
+import contextlib
 import re
 import ssl
 import subprocess
-import time
 
 import pytest
 from authority import Authority
@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from secure import Secure
+from waiting import PATIENCE
 
 CONTRACT = APPS / "contract.py"
 V2, V3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -152,23 +153,29 @@ def test_clients_that_come_again_are_known_to_all_workers(serve, authority, pair
     context = ssl.create_default_context(cafile=authority.path)
     context.minimum_version = context.maximum_version = version
 
-    def pid(session):
-        with Secure(served.address, None, context=context, session=session) as connection:
-            answer = connection.ask("GET", "/pid", [("Connection", "close")])
-            return answer.text, connection.socket.session_reused, connection.socket.session
+    with contextlib.ExitStack() as stack:
 
-    first, reused, session = pid(None)
-    assert not reused
-    seen = {first}
-    until = time.monotonic() + 20
-    # The kernel wakes whom it likes; two workers prove as much as three.
-    while len(seen) < 2 and time.monotonic() < until:
-        worker, reused, fresh = pid(session)
-        assert reused
-        seen.add(worker)
-        if version == V3:
-            session = fresh
-    assert len(seen) > 1
+        def pid(session):
+            # It stays open, so that others have fewer connections than the worker that accepted it.
+            connection = stack.enter_context(Secure(served.address, None, context=context, session=session))
+            worker = connection.ask("GET", "/pid").text
+            return worker, connection.socket.session_reused, connection.socket.session
+
+        first, reused, session = pid(None)
+        assert not reused
+        seen = {first}
+
+        def asked_two():
+            nonlocal session
+            worker, reused, fresh = pid(session)
+            assert reused
+            seen.add(worker)
+            if version == V3:
+                session = fresh
+            return len(seen) > 1
+
+        # Two workers prove as much as three.
+        served.wait_until(asked_two, "a response of another worker")
 
 
 @VERSIONS
@@ -198,11 +205,13 @@ def test_s_client_comes_again(serve, authority, pair, tmp_path):
     served = serve(CONTRACT, "-c", pair[0], "-k", pair[1], "--workers", 2)
     host, port = served.address
     connect = ["openssl", "s_client", "-connect", f"{host}:{port}"]
-    done = subprocess.run([*connect, "-tls1_2", "-reconnect"], input=b"", capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*connect, "-tls1_2", "-reconnect"], input=b"", capture_output=True, timeout=PATIENCE, check=False
+    )
     assert len(re.findall(rb"^Reused, TLSv1.2", done.stdout, re.MULTILINE)) == 5
     saved = tmp_path / "session"
     request = b"GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     for option in ("-sess_out", "-sess_in"):
         command = [*connect, "-tls1_3", "-ign_eof", option, saved]
-        done = subprocess.run(command, input=request, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command, input=request, capture_output=True, timeout=PATIENCE, check=False)
     assert b"Reused, TLSv1.3" in done.stdout

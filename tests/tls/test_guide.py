@@ -13,6 +13,7 @@ from authority import Authority
 from conftest import ANYGATE, APPS
 from other_servers import free_port
 from secure import Secure
+from waiting import PATIENCE
 from wire import Connection
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "tls.md").read_text()
@@ -30,7 +31,13 @@ def shell(tmp_path):
     def run(command, port=None):
         command = command.replace("8443", str(port))
         return subprocess.run(
-            ["sh", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60, check=True, text=True
+            ["sh", "-c", command],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+            text=True,
         ).stdout
 
     shutil.copy(APPS / "gates.py", tmp_path)
@@ -93,14 +100,14 @@ def test_the_file(run, tmp_path):
 
 
 class Responder(http.server.BaseHTTPRequestHandler):
-    """Answers every question as it was told to."""
+    """Responds to every question as it was told to."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Type", "application/ocsp-response")
         self.end_headers()
-        self.wfile.write(self.server.answer)
+        self.wfile.write(self.server.response)
 
     def log_message(self, *_):
         pass
@@ -110,9 +117,9 @@ def test_ocsp(shell, tmp_path):
     authority = Authority(tmp_path)
     authority.issue("site.example", files=("site.pem", "site.key"))
     with http.server.HTTPServer(("127.0.0.1", 0), Responder) as responder:
-        responder.answer = authority.ocsp_answer()
+        responder.response = authority.ocsp_response()
         threading.Thread(target=responder.serve_forever, daemon=True).start()
         (fetch,) = block("openssl ocsp")
         assert "site.pem: good" in shell(fetch.replace("8888", str(responder.server_address[1])))
         responder.shutdown()
-    assert (tmp_path / "site.ocsp").read_bytes() == responder.answer
+    assert (tmp_path / "site.ocsp").read_bytes() == responder.response

@@ -21,9 +21,9 @@ def redirecting(serve, pair, tmp_path):
     )  # fmt: skip
 
 
-def answer(served, text):
+def response(served, text):
     with served.connect(served.addresses[-1]) as connection:
-        found = connection.send(text.replace("\n", "\r\n")).answer(head_request=text.startswith("HEAD"))
+        found = connection.send(text.replace("\n", "\r\n")).response(head_request=text.startswith("HEAD"))
         assert connection.is_closed()
         return found.status, found["location"]
 
@@ -40,7 +40,7 @@ def test_every_request_is_sent_to_https(redirecting, tmp_path):
         ("GET //evil.example/ HTTP/1.1\nHost: site.example\n\n", 301, f"{base}//evil.example/"),
         ("GET http://site.example/a HTTP/1.1\nHost: other.example\n\n", 301, f"{base}/a"),
     ):
-        assert answer(redirecting, text) == (status, place), text
+        assert response(redirecting, text) == (status, place), text
     redirecting.terminate()
     assert '"GET /a?b=%20c HTTP/1.1" 301' in (tmp_path / "access.log").read_text()
 
@@ -58,13 +58,13 @@ def test_without_a_host_there_is_nowhere_to_go(redirecting):
         "OPTIONS * HTTP/1.1\nHost: a\n\n",
         "nonsense\n\n",
     ):
-        assert answer(redirecting, text) == (400, None), text
+        assert response(redirecting, text) == (400, None), text
 
 
-def test_a_large_body_does_not_hide_the_answer(redirecting):
+def test_a_large_body_does_not_hide_the_response(redirecting):
     with redirecting.connect(redirecting.addresses[-1]) as connection:
         connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 300_000)
-        assert connection.answer().status == 308
+        assert connection.response().status == 308
 
 
 def test_an_address_of_its_own(serve, pair):

@@ -8,6 +8,7 @@ import pytest
 from conftest import APPS
 from other_servers import free_port
 from secure import Secure
+from waiting import PATIENCE
 
 CONTRACT = APPS / "contract.py"
 
@@ -27,7 +28,7 @@ def test_what_it_says_is_true(run, serve, tmp_path):
             assert connection.ask("GET", "/pid").status == 200
     (command,) = [line.partition("ask it: ")[2] for line in made.stdout.splitlines() if "ask it" in line]
     words = shlex.split(command.replace("8443", port))
-    subprocess.run([*words, "--silent", "--fail"], cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    subprocess.run([*words, "--silent", "--fail"], cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
     # Nothing is overwritten unasked.
     before = key.read_bytes()
     again = run("cert", "--self-signed")

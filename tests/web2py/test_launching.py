@@ -14,6 +14,7 @@ import gateways
 import pytest
 from conftest import ANYGATE
 from other_servers import Http, free_port, process, wait_for
+from waiting import PATIENCE
 from wire import Connection
 
 SITE = Path(__file__).parent / "site"
@@ -22,21 +23,16 @@ PYTHON = sys.executable
 
 
 @pytest.fixture
-def site(tmp_path):
-    folder = tmp_path / "site"
-    shutil.copytree(SITE, folder)
-    # web2py makes its folders when it is first asked; other users may run it in a test.
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o777)
-    return folder
+def site(web2py_site):
+    """A site with the handler file of web2py's own."""
+    shutil.copy(SITE / "wsgihandler.py", web2py_site)
+    return web2py_site
 
 
 @pytest.fixture
-def bare(site):
+def bare(web2py_site):
     """A site without handler files."""
-    (site / "wsgihandler.py").unlink()
-    return site
+    return web2py_site
 
 
 def page(port, target="/guestbook/default/client", **options):
@@ -46,7 +42,7 @@ def page(port, target="/guestbook/default/client", **options):
 
 def test_served_from_anywhere(serve, bare):
     served = serve("--web2py", bare)
-    assert f"serves the web2py site {bare} on http://" in served.log()
+    served.wait_for_log(f"serves the web2py site {bare} on http://")
     assert served.get("/guestbook/default/client").text == "127.0.0.1 GET 127.0.0.1"
 
 
@@ -73,8 +69,8 @@ def test_paths_are_text(serve, bare):
 
 def test_helpers_are_encoded(serve, bare):
     served = serve("--web2py", bare)
-    answer = served.get("/guestbook/default/helper")
-    assert (answer.status, answer.text) == (200, "na\xefve")
+    response = served.get("/guestbook/default/helper")
+    assert (response.status, response.text) == (200, "na\xefve")
 
 
 def test_nobody_outside_is_local(serve, bare):
@@ -117,7 +113,7 @@ def test_passwords(launch, run, bare):
     ended = run("--web2py", bare, "-a", "<rycycle>", "-p", port)
     assert ended.returncode == 2
     assert ended.stderr == (
-        "anygate: error: password: '<rycycle>' is none of <recycle>, <random> and <pam_user:NAME>\n"
+        "anygate: error: --password: '<rycycle>' is none of <recycle>, <random> and <pam_user:NAME>\n"
     )
     assert "so it cannot be 0" in run("--web2py", bare, "-a", "x", "-p", 0).stderr
 
@@ -239,8 +235,8 @@ def test_cgi_by_its_name_trusts_the_same_proxies(bare):
     said = ("HTTP_X_FORWARDED_FOR", "127.0.0.1")
     environment = dict([*variables("/guestbook/default/client"), said], REMOTE_ADDR="203.0.113.9")
     command = [ANYGATE, "--web2py", bare, "-s", "cgi"]
-    ended = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=60, check=True)
-    assert gateways.cgi_answer(ended.stdout)[2] == b"203.0.113.9 GET 203.0.113.9"
+    ended = subprocess.run(command, env=environment, cwd="/", capture_output=True, timeout=PATIENCE, check=True)
+    assert gateways.cgi_response(ended.stdout)[2] == b"203.0.113.9 GET 203.0.113.9"
 
 
 def test_the_old_signature(bare):
@@ -255,8 +251,8 @@ def init(run, folder, *options):
 
 
 def test_handler_files_are_written_once(run, bare):
-    names = ["wsgihandler.py", "scgihandler.py", "fcgihandler.py", "cgihandler.py"]
-    assert init(run, bare).stdout == "".join(f"wrote {bare}/{name}\n" for name in names)
+    names = ["wsgihandler", "scgihandler", "fcgihandler", "anyserver", "web2py_on_gevent", "cgihandler"]
+    assert init(run, bare).stdout == "".join(f"wrote {bare}/{name}.py\n" for name in names)
     (bare / "wsgihandler.py").write_text("# mine\n")
     assert f"kept {bare}/wsgihandler.py, which existed; --force replaces it\n" in init(run, bare).stdout
     assert (bare / "wsgihandler.py").read_text() == "# mine\n"
@@ -328,10 +324,10 @@ def test_scgihandler(run, bare):
     port = free_port()
     with process([PYTHON, "scgihandler.py", "--port", str(port)], bare) as served:
         served.wait_ready()
-        assert f" on scgi://127.0.0.1:{port} with " in served.log()
+        served.wait_for_log(f" on scgi://127.0.0.1:{port} with ")
         with Connection(("127.0.0.1", port)) as connection:
             connection.send(gateways.scgi(variables("/guestbook/default/client")))
-            assert gateways.cgi_answer(connection.rest())[2] == b"192.0.2.7 GET 192.0.2.7"
+            assert gateways.cgi_response(connection.rest())[2] == b"192.0.2.7 GET 192.0.2.7"
 
 
 def test_fcgihandler(run, bare, tmp_path):
@@ -344,18 +340,18 @@ def test_fcgihandler(run, bare, tmp_path):
         served.wait_ready()
         with Connection(str(path)) as connection:
             connection.send(gateways.fastcgi(variables("/guestbook/default/client")))
-            answer, ended = gateways.stdout(connection.rest())
+            response, ended = gateways.stdout(connection.rest())
             assert ended == (0, 0)
-            assert gateways.cgi_answer(answer)[2] == b"192.0.2.7 GET 192.0.2.7"
+            assert gateways.cgi_response(response)[2] == b"192.0.2.7 GET 192.0.2.7"
 
 
 def test_cgihandler(run, bare):
     init(run, bare)
     environment = {name: value for name, value in variables("/guestbook/default/client") if name != "SCGI"}
     ended = subprocess.run(
-        [bare / "cgihandler.py"], env=environment, cwd="/", capture_output=True, timeout=60, check=True
+        [bare / "cgihandler.py"], env=environment, cwd="/", capture_output=True, timeout=PATIENCE, check=True
     )
-    assert gateways.cgi_answer(ended.stdout)[2] == b"192.0.2.7 GET 192.0.2.7"
+    assert gateways.cgi_response(ended.stdout)[2] == b"192.0.2.7 GET 192.0.2.7"
 
 
 def variables(path):

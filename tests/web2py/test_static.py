@@ -1,4 +1,4 @@
-"""Static files of a web2py site: what anygate answers itself is what web2py answers."""
+"""Static files of a web2py site: what anygate serves itself is what web2py serves."""
 
 import gzip
 import os
@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def servers(folder):
-    """The site, and the same with static files answered by web2py, because it has routes."""
+    """The site, and the same with static files served by web2py, because it has routes."""
     other = folder.with_name("routed")
     shutil.copytree(folder, other, copy_function=shutil.copy2)
     (other / "routes.py").write_text("routes_in = ((r'/never-asked', r'/guestbook'),)\n")
@@ -89,14 +89,16 @@ def servers(folder):
 
 def ask(served, method, target, fields):
     with Connection(served.address) as connection:
-        answer = connection.ask(method, target, fields)
-    left_out = ("date", "server", "connection", "expires") if answer.status != 200 else ("date", "server", "connection")
-    seen = sorted((name.lower(), value) for name, value in answer.fields if name.lower() not in left_out)
-    return answer.status, answer.reason, seen, answer.body
+        response = connection.ask(method, target, fields)
+    left_out = (
+        ("date", "server", "connection", "expires") if response.status != 200 else ("date", "server", "connection")
+    )
+    seen = sorted((name.lower(), value) for name, value in response.fields if name.lower() not in left_out)
+    return response.status, response.reason, seen, response.body
 
 
 @pytest.mark.parametrize(("method", "target", "fields"), CASES, ids=[f"{m} {t} {f}" for m, t, f in CASES])
-def test_it_is_as_web2py_answers(servers, folder, method, target, fields):
+def test_it_is_as_web2py_responds(servers, folder, method, target, fields):
     ours, theirs = servers
     if fields == [("If-Modified-Since", "SAME")]:
         fields = [("If-Modified-Since", dict(ask(ours, "GET", target, [])[2])["last-modified"])]

@@ -6,6 +6,7 @@ import pytest
 import socketio
 from other_servers import certificate
 from simple_websocket import Client, ConnectionClosed
+from waiting import PATIENCE
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -76,9 +77,9 @@ def test_flask_sock(sock):
         ws = Client.connect(f"{address}/echo")
         for message in ("hello", b"\0\xff", "x" * 100_000):
             ws.send(message)
-            assert ws.receive(timeout=10) == message
+            assert ws.receive(timeout=PATIENCE) == message
         ws.close()
-    # simple-websocket's own client loses frames that come together with the answer to its handshake.
+    # simple-websocket's own client loses frames that come together with the response to its handshake.
     with connect(f"{address}/reverse/word") as ws:
         assert ws.recv(10) == "drow"
         with pytest.raises(ConnectionClosedError) as closed:
@@ -91,10 +92,10 @@ def test_flask_sock(sock):
 def test_flask_sock_when_the_worker_ends(sock):
     ws = Client.connect(sock.url.replace("http", "ws") + "/echo")
     ws.send("a")
-    assert ws.receive(timeout=10) == "a"
+    assert ws.receive(timeout=PATIENCE) == "a"
     assert sock.terminate() == 0
     with pytest.raises(ConnectionClosed):
-        ws.receive(timeout=10)
+        ws.receive(timeout=PATIENCE)
     assert "Traceback" not in sock.log()
 
 
@@ -106,7 +107,7 @@ def test_flask_sock_over_tls(serve, tmp_path):
     context = ssl.create_default_context(cafile=pair[0])
     ws = Client.connect(f"wss://{host}:{port}/echo", ssl_context=context)
     ws.send("x" * 50_000)
-    assert ws.receive(timeout=10) == "x" * 50_000
+    assert ws.receive(timeout=PATIENCE) == "x" * 50_000
     ws.close()
 
 
@@ -119,8 +120,8 @@ def test_flask_socketio(serve, tmp_path, transports, concurrency):
     client.connect(served.url, transports=transports)
     assert client.transport in transports
     client.emit("echo", {"number": 1, "bytes": b"\0\1"})
-    assert client.receive(timeout=10) == ["echo", {"number": 1, "bytes": b"\0\1"}]
-    assert client.call("sum", (1, 2), timeout=10) == 3
+    assert client.receive(timeout=PATIENCE) == ["echo", {"number": 1, "bytes": b"\0\1"}]
+    assert client.call("sum", (1, 2), timeout=PATIENCE) == 3
     client.disconnect()
     assert served.get("/").text == "index"
     assert served.terminate() == 0
@@ -133,7 +134,7 @@ def test_an_application_of_uwsgi_finds_its_module(serve, tmp_path):
     ws = Client.connect(served.url.replace("http", "ws") + "/", subprotocols=["chat"])
     assert ws.subprotocol == "chat"
     ws.send("hello")
-    assert ws.receive(timeout=10) == "hello"
+    assert ws.receive(timeout=PATIENCE) == "hello"
     ws.close()
 
 
@@ -141,4 +142,4 @@ def test_nobody_else_is_told_that_this_is_uwsgi(launch, tmp_path):
     (tmp_path / "site.py").write_text(UWSGI)
     served = launch(tmp_path / "site.py", "--port", "0")
     assert served.wait() != 0
-    assert "No module named 'uwsgi'" in served.log()
+    served.wait_for_log("No module named 'uwsgi'")

@@ -83,7 +83,7 @@ def test_pings_and_closes(served):
 
 def test_the_end_of_the_call_ends_the_stream(served):
     with connect(served) as client:
-        stream = Stream(client, "/answered_as_well")
+        stream = Stream(client, "/responded_as_well")
         while (taken := stream.frame()) and taken[0] != 8:
             pass
         assert taken[1][:2] == b"\x03\xe8"

@@ -7,7 +7,7 @@ import string
 import gateways
 import pytest
 from conftest import APPS
-from gateways import cgi_answer, scgi, stdout, uwsgi, variables
+from gateways import cgi_response, scgi, stdout, uwsgi, variables
 from http2_frames import Client, plain
 
 #: Variables that a front server or an operator sets. An application believes them.
@@ -116,7 +116,7 @@ def test_a_field_is_no_variable_of_a_front_server_either(serve):
 
 def over_gateway(served, address, pack, sent):
     with served.connect(address) as connection:
-        answer = connection.send(pack(variables("GET", "/echo", 0, *sent))).rest()
+        response = connection.send(pack(variables("GET", "/echo", 0, *sent))).rest()
     if pack is gateways.fastcgi:
-        answer, _ = stdout(answer)
-    return json.loads(cgi_answer(answer)[2])
+        response, _ = stdout(response)
+    return json.loads(cgi_response(response)[2])

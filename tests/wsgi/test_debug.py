@@ -8,6 +8,7 @@ import gateways
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import ANYGATE, APPS
+from waiting import PATIENCE
 from wire import Connection
 
 KINDS = {"threads": (), "gevent": ("--concurrency", "gevent")}
@@ -25,19 +26,19 @@ def failing(serve, kind):
     return lambda *more: serve("failing:application", "--pythonpath", APPS, "--local-hosts", "test", *kind, *more)
 
 
-def shows(answer):
-    """Whether an answer to /call shows why there is no other."""
-    assert answer.status == 500
-    if answer.body == PLAIN:
+def shows(response):
+    """Whether a response to /call shows why there is no other."""
+    assert response.status == 500
+    if response.body == PLAIN:
         return False
-    assert "ValueError: in the call" in answer.text
+    assert "ValueError: in the call" in response.text
     return True
 
 
 def test_without_it_nobody_sees_anything(failing):
     served = failing()
-    answer = served.get("/call", HTML)
-    assert (answer.status, answer.body, answer["content-type"]) == (500, PLAIN, "text/plain; charset=utf-8")
+    response = served.get("/call", HTML)
+    assert (response.status, response.body, response["content-type"]) == (500, PLAIN, "text/plain; charset=utf-8")
     assert "debug is on" not in served.log()
 
 
@@ -50,33 +51,33 @@ def test_a_warning_says_once_that_it_is_on(failing):
 def test_a_program_sees_the_traceback_as_text(failing):
     served = failing("--debug")
     with served.connect() as connection:
-        answer = connection.ask("GET", "/call", [("Accept", "*/*")])
-        assert (answer.status, answer["content-type"]) == (500, "text/plain; charset=utf-8")
-        head, _, text = answer.text.partition("\n\n")
+        response = connection.ask("GET", "/call", [("Accept", "*/*")])
+        assert (response.status, response["content-type"]) == (500, "text/plain; charset=utf-8")
+        head, _, text = response.text.partition("\n\n")
         assert head == "500 Internal Server Error"
         assert text.startswith("Traceback (most recent call last):\n")
         assert text.endswith('    raise ValueError("in the call")\nValueError: in the call\n')
         # The log has it as well, and the connection stays.
-        assert text in served.log()
+        served.wait_for_log(text)
         assert connection.ask("GET", "/fine").body == b"fine"
 
 
 def test_a_browser_sees_it_as_a_page(failing):
     served = failing("--debug")
-    answer = served.get("/call?a=<script>", HTML)
-    assert (answer.status, answer["content-type"]) == (500, "text/html; charset=utf-8")
-    assert answer["content-length"] == str(len(answer.body))
-    assert (answer["cache-control"], answer["vary"]) == ("no-store", "Accept")
-    assert answer["x-content-type-options"] == "nosniff"
-    assert answer["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
-    assert answer.text.startswith("<!doctype html>")
-    assert "<h1>ValueError: in the call</h1>" in answer.text
-    assert "<p>GET /call?a=&lt;script&gt;</p>" in answer.text
-    assert "raise ValueError(&quot;in the call&quot;)" in answer.text
-    assert "<script" not in answer.text
+    response = served.get("/call?a=<script>", HTML)
+    assert (response.status, response["content-type"]) == (500, "text/html; charset=utf-8")
+    assert response["content-length"] == str(len(response.body))
+    assert (response["cache-control"], response["vary"]) == ("no-store", "Accept")
+    assert response["x-content-type-options"] == "nosniff"
+    assert response["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert response.text.startswith("<!doctype html>")
+    assert "<h1>ValueError: in the call</h1>" in response.text
+    assert "<p>GET /call?a=&lt;script&gt;</p>" in response.text
+    assert "raise ValueError(&quot;in the call&quot;)" in response.text
+    assert "<script" not in response.text
 
 
-def test_an_answer_to_head_has_no_body(failing):
+def test_a_response_to_head_has_no_body(failing):
     served = failing("--debug")
     with served.connect() as connection:
         assert connection.ask("HEAD", "/call").status == 500
@@ -98,39 +99,39 @@ def test_causes_and_groups_are_shown(failing):
 @pytest.mark.parametrize("path", ["/blocks", "/first_block", "/leaves", "/both"])
 def test_it_is_shown_as_long_as_nothing_was_sent(failing, path):
     served = failing("--debug")
-    answer = served.get(path)
-    assert answer.status == 500
-    assert answer.text.startswith("500 Internal Server Error\n\nTraceback") or path == "/blocks"
-    assert answer.body != PLAIN
+    response = served.get(path)
+    assert response.status == 500
+    assert response.text.startswith("500 Internal Server Error\n\nTraceback") or path == "/blocks"
+    assert response.body != PLAIN
 
 
-def test_an_answer_that_has_begun_is_broken_off_as_ever(failing):
+def test_a_response_that_has_begun_is_broken_off_as_ever(failing):
     served = failing("--debug")
-    answer = served.get("/later_block")
-    assert (answer.status, answer.body, answer.whole) == (200, b"some of it", False)
+    response = served.get("/later_block")
+    assert (response.status, response.body, response.whole) == (200, b"some of it", False)
 
 
-def test_an_answer_stands_although_closing_it_fails(failing):
+def test_a_response_stands_although_closing_it_fails(failing):
     assert failing("--debug").get("/closing").body == b"all"
 
 
 def test_what_cannot_be_written_is_shown_with_question_marks(failing):
     served = failing("--debug")
     assert "ValueError: lone \ufffd" in served.get("/odd").text
-    assert "ValueError: lone \ufffd" in served.log()
+    served.wait_for_log("ValueError: lone \ufffd")
 
 
 def test_long_ones_arrive_whole(failing):
-    answer = failing("--debug", "--response-memory-max-bytes", "4K").get("/long", HTML)
-    assert answer.whole
-    assert answer.text.count("word word") > 1000
-    assert answer.text.endswith("</html>\n")
+    response = failing("--debug", "--response-memory-max-bytes", "4K").get("/long", HTML)
+    assert response.whole
+    assert response.text.count("word word") > 1000
+    assert response.text.endswith("</html>\n")
 
 
-def test_a_request_that_takes_too_long_is_answered_as_ever(failing):
-    served = failing("--debug", "--request-timeout", "300ms")
-    answer = served.get("/sleeps", HTML)
-    assert (answer.status, answer.body) == (504, b"504 Gateway Timeout\n")
+def test_a_request_that_takes_too_long_gets_a_response_as_ever(failing):
+    served = failing("--debug", "--request-timeout", "2s")
+    response = served.get("/sleeps", HTML)
+    assert (response.status, response.body) == (504, b"504 Gateway Timeout\n")
 
 
 # Who is on this machine.
@@ -217,7 +218,7 @@ def test_whom_a_front_server_asks_for_is_if_it_says_so(failing, protocol):
         if protocol == "fastcgi":
             wire, end = gateways.stdout(wire)
             assert end == (0, 0)
-        status, _, body = gateways.cgi_answer(wire)
+        status, _, body = gateways.cgi_response(wire)
         assert status == 500
         assert (b"ValueError: in the call" in body) is expected
         assert (body == PLAIN) is not expected
@@ -237,8 +238,8 @@ def cgi(folder, target, *arguments, **variables):
         **variables,
     }
     command = [ANYGATE, "cgi", target, "--pythonpath", APPS, *arguments]
-    ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, timeout=30, check=False)
-    return ended, gateways.cgi_answer(ended.stdout) if ended.stdout else None
+    ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, timeout=PATIENCE, check=False)
+    return ended, gateways.cgi_response(ended.stdout) if ended.stdout else None
 
 
 def test_a_failure_is_shown_by_cgi(tmp_path):
@@ -262,9 +263,9 @@ def test_an_application_that_cannot_be_imported_is_shown_by_cgi(tmp_path, argume
     assert (ended.returncode, status, body) == (3, 500, PLAIN)
 
 
-def test_without_it_cgi_ends_without_an_answer_as_ever(tmp_path):
-    ended, answer = cgi(tmp_path, "missing:application")
-    assert (ended.returncode, answer) == (3, None)
+def test_without_it_cgi_ends_without_a_response_as_ever(tmp_path):
+    ended, response = cgi(tmp_path, "missing:application")
+    assert (ended.returncode, response) == (3, None)
 
 
 PROGRAM = """
@@ -286,7 +287,7 @@ def test_a_program_shows_it_too():
         host, port = program.stdout.readline().strip().removeprefix("http://").split(":")
         with Connection((host, int(port))) as connection:
             assert shows(connection.ask("GET", "/call", host=f"{host}:{port}"))
-        _, errors = program.communicate(timeout=30)
+        _, errors = program.communicate(timeout=PATIENCE)
     assert errors.count("debug is on") == 1
 
 
@@ -315,9 +316,9 @@ def index():
 def test_the_page_of_werkzeug_arrives(serve, kind, tmp_path, debug):
     (tmp_path / "debugged.py").write_text(WERKZEUG)
     served = serve("debugged:application", "--pythonpath", APPS, "--local-hosts", "test", *kind, *debug)
-    answer = served.get("/call", HTML)
-    assert answer.status == 500
-    assert "Werkzeug Debugger" in answer.text
+    response = served.get("/call", HTML)
+    assert response.status == 500
+    assert "Werkzeug Debugger" in response.text
     served.wait_for_log("ValueError: in the call")
 
 

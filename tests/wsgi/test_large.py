@@ -2,10 +2,11 @@
 application is tests/apps/large.py."""
 
 import contextlib
+import socket
 
 import pytest
 from conftest import APPS, Served
-from gateways import cgi_answer, fastcgi, scgi, stdout, uwsgi, variables
+from gateways import cgi_response, fastcgi, scgi, stdout, uwsgi, variables
 from http2_frames import Client, plain
 from other_servers import certificate
 from secure import Secure
@@ -54,8 +55,8 @@ def download(served, protocol, pair, target):
     pack = {"scgi": scgi, "uwsgi": uwsgi, "fastcgi": fastcgi}[protocol]
     with served.connect(address) as connection:
         connection.send(pack(variables("GET", target)))
-        answer = connection.take(2 * LENGTH)
-    return cgi_answer(stdout(answer)[0] if protocol == "fastcgi" else answer)[2]
+        response = connection.take(2 * LENGTH)
+    return cgi_response(stdout(response)[0] if protocol == "fastcgi" else response)[2]
 
 
 @pytest.mark.parametrize("protocol", ["http", "https", "http2", "scgi", "uwsgi", "fastcgi"])
@@ -74,11 +75,11 @@ def test_bytes_that_wait_are_kept_without_a_copy_and_let_go_of(served):
         waiting = [stack.enter_context(served.connect()) for _ in range(3)]
         for connection in waiting:
             connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-            wait_stuck(connection.socket)
+            wait_stuck(connection.socket, served)
         assert references(served) == before + 3
         assert served.get("/files").body == b"0"
         # One is sent, one is cut off.
-        assert is_right(waiting[0].answer().body)
+        assert is_right(waiting[0].response().body)
         waiting[1].reset()
         served.wait_until(lambda: references(served) == before + 1, "one reference less for each that is over")
     served.wait_until(lambda: references(served) == before, "no reference")
@@ -88,27 +89,32 @@ def test_bytes_that_wait_are_kept_without_a_copy_and_let_go_of(served):
 def test_what_is_more_than_bytes_is_copied(served, target):
     with served.connect() as connection:
         connection.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_stuck(connection.socket)
+        wait_stuck(connection.socket, served)
         assert served.get("/files").body == b"1"
-        assert is_right(connection.answer().body)
+        assert is_right(connection.response().body)
 
 
 def test_more_than_the_memory_for_them_goes_to_files(served):
     with contextlib.ExitStack() as stack:
-        waiting = [stack.enter_context(served.connect()) for _ in range(24)]
-        for connection in waiting:
+        waiting = []
+        for _ in range(24):
+            # One after the other: a connection that waits long without a request is closed.
+            connection = stack.enter_context(served.connect())
+            waiting.append(connection)
+            # The kernel holds little for it, so that nearly all of it waits in the server.
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
             connection.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-            wait_stuck(connection.socket)
+            wait_stuck(connection.socket, served)
         assert int(served.get("/files").body) >= 1
-        assert all(is_right(connection.answer().body) for connection in waiting)
+        assert all(is_right(connection.response().body) for connection in waiting)
 
 
 def test_the_limit_for_what_waits_holds_for_them(serve):
     served = serve(APP, "--threads", "1", "--response-spool-max-bytes", "1M")
     with served.connect() as slow, served.connect() as other:
         slow.send("GET /blocks HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_stuck(slow.socket)
+        wait_stuck(slow.socket, served)
         # The only thread waits for the client.
         other.send("GET /files HTTP/1.1\r\nHost: test\r\n\r\n")
-        assert is_right(slow.answer().body)
-        assert other.answer().body == b"0"
+        assert is_right(slow.response().body)
+        assert other.response().body == b"0"

@@ -37,7 +37,7 @@ def tell(environ, exc_info):
     sentry_sdk.capture_exception()
 
 def beside(application):
-    def answer(environ, start_response):
+    def response(environ, start_response):
         if environ["PATH_INFO"] != "/events":
             return application(environ, start_response)
         found = [event["exception"]["values"][-1] for event in EVENTS]
@@ -45,7 +45,7 @@ def beside(application):
         EVENTS.clear()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
-    return answer
+    return response
 
 bare = beside(failing.application)
 wrapped = beside(SentryWsgiMiddleware(failing.application))
@@ -75,7 +75,7 @@ def after():
     response = Response("whole")
     @response.call_on_close
     def fail():
-        raise LookupError("after the answer")
+        raise LookupError("after the response")
     return response
 
 bare = wrapped = beside(app)
@@ -104,7 +104,7 @@ def watched(serve, tmp_path, kind, way):
 
 
 def events(served, count=1):
-    """As many events, or more if there are; an answer may be there before it is closed."""
+    """As many events, or more if there are; a response may be there before it is closed."""
     found = []
     served.wait_until(lambda: found.extend(served.get("/events").json) or len(found) >= count, "an event")
     return found
@@ -139,7 +139,7 @@ def test_exceptions_of_flask_are_one_event_each(watched):
     for path, error in [
         ("/view", "LookupError: in a view"),
         ("/stream", "LookupError: in a stream"),
-        ("/after", "LookupError: after the answer"),
+        ("/after", "LookupError: after the response"),
     ]:
         served.get(path)
         assert events(served) == [error], path

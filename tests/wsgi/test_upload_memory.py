@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import APPS, Served
-from gateways import cgi_answer, fastcgi, scgi, stdout, uwsgi, variables
+from gateways import cgi_response, fastcgi, scgi, stdout, uwsgi, variables
 from http2_frames import Client, plain
 from other_servers import certificate
 from secure import Secure
@@ -56,8 +56,8 @@ def upload(served, protocol, pair, target, body):
     pack = {"scgi": scgi, "uwsgi": uwsgi, "fastcgi": fastcgi}[protocol]
     with served.connect(address) as connection:
         connection.send(pack(variables("POST", target, len(body)), body))
-        answer = connection.rest()
-    return cgi_answer(stdout(answer)[0] if protocol == "fastcgi" else answer)[2].decode()
+        response = connection.rest()
+    return cgi_response(stdout(response)[0] if protocol == "fastcgi" else response)[2].decode()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -72,8 +72,8 @@ def test_a_body_arrives_whole_whatever_memory_there_is(served, pair, protocol, b
 @pytest.mark.parametrize("pieces", ["1", "1,0,65536", "100000,1,3000000,1000000", f"{len(BODY)}", f"{len(BODY) + 1}"])
 def test_a_body_can_be_read_in_pieces(served, pieces):
     with served.connect() as connection:
-        answer = connection.ask("POST", f"/?pieces={pieces}", body=BODY)
-        assert answer.text.startswith(digest(BODY))
+        response = connection.ask("POST", f"/?pieces={pieces}", body=BODY)
+        assert response.text.startswith(digest(BODY))
         # Another one behind it, on the same connection.
         assert connection.ask("POST", "/", body=BODY[:1000]).text.startswith(digest(BODY[:1000]))
 
@@ -84,15 +84,15 @@ def test_requests_behind_a_body_are_not_taken_for_it(served):
         bodies = [BODY[:200_000], b"b", BODY[:100], BODY]
         connection.send(b"".join(head % len(body) + body for body in bodies))
         for body in bodies:
-            assert connection.answer().text.startswith(digest(body))
+            assert connection.response().text.startswith(digest(body))
 
 
 def test_a_body_in_chunks_arrives_whole(served):
     pieces = [BODY[at : at + 50_000] for at in range(0, len(BODY), 50_000)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     with served.connect() as connection:
-        answer = connection.ask("POST", "/", [("Transfer-Encoding", "chunked")], chunks)
-        assert answer.text.startswith(digest(BODY))
+        response = connection.ask("POST", "/", [("Transfer-Encoding", "chunked")], chunks)
+        assert response.text.startswith(digest(BODY))
 
 
 @pytest.mark.parametrize("kind", [["--threads", "8"], ["--concurrency", "gevent"]], ids=["threads", "greenlets"])
@@ -109,8 +109,8 @@ def test_bodies_that_do_not_fit_together_go_to_files_and_none_waits(serve, gate,
         # All are at the application at the same time.
         gate.wait_for(len(bodies))
         gate.open()
-        answers = [one.result() for one in asked]
-    assert [answer.rpartition(" ")[0] for answer in answers] == [digest(body) for body in bodies]
+        responses = [one.result() for one in asked]
+    assert [response.rpartition(" ")[0] for response in responses] == [digest(body) for body in bodies]
     # What was in memory is free again.
     assert served.get("/", method="POST", body=BODY).text == f"{digest(BODY)} 0"
 

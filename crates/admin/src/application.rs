@@ -1,4 +1,4 @@
-//! What is asked on the admin address, and what is answered.
+//! Requests on the admin address, and their responses.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::about::About;
 use crate::guard::{Guard, OWN_FIELD, Refused};
-use crate::processes::{Processes, totals};
+use crate::history::History;
+use crate::processes::{Processes, prometheus};
 use crate::{status, uwsgi};
 
 /// Placeholder for the nonce in the page.
@@ -31,6 +32,7 @@ pub struct Admin {
     processes: Arc<dyn Processes>,
     /// Shares with the workers what is out of date.
     cache: Option<Arc<Cache>>,
+    history: Arc<History>,
 }
 
 /// One response.
@@ -67,11 +69,12 @@ impl Admin {
         guard: Guard,
         processes: Arc<dyn Processes>,
         cache: Option<Arc<Cache>>,
+        history: Arc<History>,
     ) -> Admin {
-        Admin { about, guard, processes, cache }
+        Admin { about, guard, processes, cache, history }
     }
 
-    fn answer(&self, request: &Request<'_>) -> AdminResponse {
+    fn response_to(&self, request: &Request<'_>) -> AdminResponse {
         let head = request.head;
         let reads = matches!(head.method(), b"GET" | b"HEAD");
         if let Err(refused) = self.guard.check(head, request.endpoints, !reads) {
@@ -80,18 +83,22 @@ impl Admin {
         let processes = self.processes.as_ref();
         let Ok(path) = std::str::from_utf8(head.path()) else { return nowhere() };
         match path {
-            "/" | "/metrics" | "/stats" | "/health" | "/api/status" if !reads => not_allowed("GET, HEAD"),
+            "/" | "/metrics" | "/stats" | "/health" | "/api/status" | "/api/history" if !reads => {
+                not_allowed("GET, HEAD")
+            }
             "/" => page(),
             "/health" => AdminResponse::json(&json!({ "status": "ok" })),
             "/metrics" => AdminResponse {
                 status: "200 OK",
                 kind: "text/plain; version=0.0.4; charset=utf-8",
-                body: totals(processes).prometheus(),
+                body: prometheus(processes),
                 fields: Vec::new(),
             },
             "/stats" => AdminResponse::json(&uwsgi::stats(&self.about, processes)),
             "/api/status" => AdminResponse::json(&status::status(&self.about, processes, SystemTime::now())),
-            "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/stacks" | "/api/purge"
+            "/api/history" => AdminResponse::json(&self.history.show(processes, SystemTime::now())),
+            "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/recycle" | "/api/stacks"
+            | "/api/purge"
                 if head.method() != b"POST" =>
             {
                 not_allowed("POST")
@@ -116,6 +123,7 @@ impl Admin {
                     AdminResponse::error("400 Bad Request", &message)
                 }
             },
+            "/api/recycle" => self.recycle(argument(head, "pid")),
             "/api/stacks" => self.stacks(argument(head, "pid")),
             "/api/purge" => self.purge(head),
             _ => nowhere(),
@@ -126,6 +134,17 @@ impl Admin {
         match self.processes.order(order) {
             Ok(()) => AdminResponse::accepted(what),
             Err(error) => gone(&error),
+        }
+    }
+
+    fn recycle(&self, pid: Option<&str>) -> AdminResponse {
+        let is_worker =
+            |pid: &i32| self.processes.workers().iter().any(|one| u64::try_from(*pid) == Ok(one.pid));
+        match pid.and_then(|pid| pid.parse().ok()).filter(is_worker) {
+            Some(pid) => self.order(Order::Recycle(pid), "recycle"),
+            None => {
+                AdminResponse::error("404 Not Found", "pid must be that of a worker: /api/recycle?pid=4711")
+            }
         }
     }
 
@@ -180,24 +199,24 @@ impl Application for Admin {
 
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         response.entered();
-        let answer = self.answer(&request);
+        let AdminResponse { status, kind, fields, body } = self.response_to(&request);
         let mut head = ResponseHead::new();
         let always = [
-            ("Content-Type", answer.kind),
+            ("Content-Type", kind),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
             ("Cross-Origin-Resource-Policy", "same-origin"),
         ];
-        let fields = answer.fields.iter().map(|(name, value)| (*name, value.as_str()));
-        let named = head.set_status_line(answer.status.as_bytes()).and_then(|()| {
+        let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
+        let named = head.set_status_line(status.as_bytes()).and_then(|()| {
             always
                 .into_iter()
                 .chain(fields)
                 .try_for_each(|(name, value)| head.push_field(name.as_bytes(), value.as_bytes()))
         });
         debug_assert!(named.is_ok(), "all of it is written here");
-        let body = answer.body.as_bytes();
+        let body = body.as_bytes();
         // A client that is gone needs no response.
         let _ = response.start(&head, Some(body.len() as u64)).and_then(|()| response.write(body));
         Ok(())
@@ -261,8 +280,8 @@ fn not_allowed(methods: &'static str) -> AdminResponse {
 fn nowhere() -> AdminResponse {
     AdminResponse::error(
         "404 Not Found",
-        "there are /, /metrics, /health, /stats, /api/status, /api/reload, /api/scale, /api/end, /api/log-level, \
-         /api/stacks and /api/purge",
+        "there are /, /metrics, /health, /stats, /api/status, /api/history, /api/reload, /api/scale, /api/recycle, \
+         /api/end, /api/log-level, /api/stacks and /api/purge",
     )
 }
 
@@ -323,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_answers_its_kind() {
+    fn every_path_responds_with_its_kind() {
         let fake = Fake::serving();
         for (path, kind) in [
             ("/", "text/html; charset=utf-8"),
@@ -331,6 +350,7 @@ mod tests {
             ("/health", JSON),
             ("/stats", JSON),
             ("/api/status", JSON),
+            ("/api/history", JSON),
         ] {
             let taken = ask(&fake, &head("GET", path, "localhost", &[]));
             assert_eq!((taken.status, taken.field("Content-Type")), (200, kind), "{path}");
@@ -376,12 +396,17 @@ mod tests {
         ] {
             assert_eq!(post(wrong).status, 400, "{wrong}");
         }
+        assert_eq!(post("/api/recycle?pid=42").status, 202);
+        assert_eq!(fake.orders().last(), Some(&Order::Recycle(42)));
+        for wrong in ["/api/recycle", "/api/recycle?pid=40", "/api/recycle?pid=x"] {
+            assert_eq!(post(wrong).status, 404, "{wrong}");
+        }
         let taken: Taken = post("/api/stacks");
         assert!(taken.body.contains("\"pid\":41") && taken.body.contains("Thread of 41"));
         assert!(!post("/api/stacks?pid=42").body.contains("Thread of 41"));
         assert_eq!(ask(&fake, &head("GET", "/api/reload", "localhost", &[])).field("Allow"), "POST");
         assert_eq!(ask(&fake, &head("POST", "/api/reload", "localhost", &[])).status, 403);
-        assert_eq!(fake.orders().len(), 4);
+        assert_eq!(fake.orders().len(), 5);
         fake.lose_the_supervisor();
         assert_eq!(post("/api/reload").status, 503);
     }
@@ -416,9 +441,9 @@ mod tests {
             let Lookup::Miss(mut recorder) = worker.lookup(&request, false, SystemTime::now()) else {
                 panic!("{query}")
             };
-            let mut answer = ResponseHead::new();
-            answer.set_status_line(b"200 OK").unwrap();
-            recorder.start(&answer, SystemTime::now());
+            let mut head = ResponseHead::new();
+            head.set_status_line(b"200 OK").unwrap();
+            recorder.start(&head, SystemTime::now());
             recorder.write(b"body");
             recorder.finish(SystemTime::now());
             assert!(is_kept(), "{query}");

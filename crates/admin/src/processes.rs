@@ -28,6 +28,8 @@ pub trait Processes: Send + Sync {
 /// One worker.
 #[derive(Clone, Copy)]
 pub struct Worker<'t> {
+    /// Its place among the others, from 1 on; a later worker may have it.
+    pub number: usize,
     /// Process ID.
     pub pid: u64,
     /// Time of its start, in seconds since 1970.
@@ -38,9 +40,17 @@ pub struct Worker<'t> {
     pub row: ProcessRow<'t>,
 }
 
+/// Returns the metrics in Prometheus' text format.
+pub fn prometheus(processes: &dyn Processes) -> String {
+    let workers: Vec<_> =
+        processes.workers().iter().map(|worker| (worker.number, worker.row.counts())).collect();
+    totals(processes).prometheus(&workers)
+}
+
 /// Adds up the counters of all processes.
 pub fn totals(processes: &dyn Processes) -> Totals {
     let workers = processes.workers();
-    let rows = workers.iter().map(|worker| worker.row).chain(processes.others());
-    Totals::of(rows.map(|row| row.counts().0))
+    let [supervisor, gone] = processes.others();
+    let rows = workers.iter().map(|worker| worker.row).chain([supervisor, gone]);
+    Totals::of(rows.map(|row| row.counts().0)).at(supervisor.addresses())
 }

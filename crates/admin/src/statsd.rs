@@ -46,7 +46,10 @@ impl Statsd {
     fn lines(&mut self, sample: &Sample, now: &Totals) -> Vec<String> {
         let (name, tags) = self.name(sample);
         match sample.family.kind {
-            Kind::Gauge(_) => vec![format!("{name}:{}|g{tags}", now.get(sample.cell))],
+            Kind::Gauge(_) | Kind::Address => vec![format!("{name}:{}|g{tags}", now.get(sample.cell))],
+            Kind::Resource(resource) => {
+                vec![format!("{name}:{}|g{tags}", resource.shown(now.get(sample.cell)))]
+            }
             Kind::Counter(_) => match self.added(sample.cell, now) {
                 0 => Vec::new(),
                 added => vec![format!("{name}:{added}|c{tags}")],
@@ -74,12 +77,12 @@ impl Statsd {
         let mut name = format!("{}{}", self.prefix, sample.family.name);
         if self.tags && !sample.labels.is_empty() {
             let pairs: Vec<String> =
-                sample.labels.iter().map(|(label, value)| format!("{label}:{value}")).collect();
+                sample.labels.iter().map(|(label, value)| format!("{label}:{}", tag(value))).collect();
             return (name, format!("|#{}", pairs.join(",")));
         }
         for (_, value) in &sample.labels {
             name.push('.');
-            name.push_str(value);
+            name.push_str(&part(value));
         }
         (name, String::new())
     }
@@ -93,6 +96,16 @@ impl Statsd {
         *told += added;
         added
     }
+}
+
+/// A label as part of a name: without what ends a name, or a part of it.
+fn part(value: &str) -> String {
+    value.replace(|c: char| !(c.is_alphanumeric() || c == '-'), "_")
+}
+
+/// A label as a tag: without what ends it.
+fn tag(value: &str) -> String {
+    value.replace([',', '|', '\n'], "_")
 }
 
 #[cfg(test)]
@@ -130,7 +143,9 @@ mod tests {
             request(&row);
         }
         Counts(&row).set(metrics::WORKERS, 3);
-        let packets = plain.packets(&totals(&row));
+        Counts(&row).set(metrics::LISTEN_QUEUE, 2);
+        let addresses = || vec!["http://[::1]:80".to_owned()];
+        let packets = plain.packets(&totals(&row).at(addresses()));
         assert!(packets.iter().all(|packet| packet.len() <= PACKET_MAX_BYTES));
         let text = packets.join("\n");
         let lines: Vec<&str> = text.lines().collect();
@@ -138,13 +153,16 @@ mod tests {
             "a.requests_total.GET.2xx:4|c",
             "a.response_body_bytes_total:28|c",
             "a.workers:3|g",
+            "a.listen_queue.http______1__80:2|g",
             "a.request_duration:1.75|ms|@0.25",
         ] {
             assert!(lines.contains(&line), "{line}\n{text}");
         }
-        assert!(
-            tagged.packets(&totals(&row)).join("\n").contains("requests_total:4|c|#method:GET,status:2xx\n")
-        );
+        let text = tagged.packets(&totals(&row).at(addresses())).join("\n");
+        for line in ["requests_total:4|c|#method:GET,status:2xx", "listen_queue:2|g|#address:http://[::1]:80"]
+        {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
         request(&row);
         let text = plain.packets(&totals(&row)).join("\n");
         assert!(

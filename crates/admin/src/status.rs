@@ -39,6 +39,7 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
             "requests_5xx": server,
             "requests_rejected": totals.get(metrics::REJECTED),
             "requests_queued": totals.get(metrics::QUEUED),
+            "listen_queue": totals.sum(metrics::LISTEN_QUEUE),
             "connections": totals.sum(metrics::CONNECTIONS),
             "connections_accepted": totals.get(metrics::CONNECTIONS_TOTAL),
             "websockets": totals.get(metrics::WEBSOCKETS),
@@ -58,6 +59,12 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
             "bounds": BOUNDS.map(|micros| Duration::from_micros(micros).as_secs_f64()),
             "counts": totals.buckets(metrics::REQUEST_SECONDS),
         },
+        "waiting": {
+            "queue": quantile_of(&totals, metrics::QUEUE_SECONDS),
+            "lock": quantile_of(&totals, metrics::LOCK_SECONDS),
+            "queue_counts": totals.buckets(metrics::QUEUE_SECONDS),
+            "lock_counts": totals.buckets(metrics::LOCK_SECONDS),
+        },
         "messages": messages(rows),
     })
 }
@@ -72,6 +79,8 @@ fn one(worker: &Worker<'_>, now: SystemTime) -> Value {
         "age": age.max(0.0),
         "stage": worker.stage.word(),
         "memory_bytes": totals.get(metrics::MEMORY),
+        "cpu_seconds": Duration::from_micros(totals.get(metrics::CPU_TIME)).as_secs_f64(),
+        "open_files": totals.get(metrics::OPEN_FILES),
         "requests": totals.sum(metrics::REQUESTS),
         "connections": totals.sum(metrics::CONNECTIONS),
         "in_flight": in_flight
@@ -88,12 +97,17 @@ fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, ProcessRow<'t>)>) -> Ve
     all.sort_by_key(|(_, message)| std::cmp::Reverse(message.time));
     all.truncate(MESSAGES_MAX);
     all.iter()
-        .map(|(pid, Message { time, text })| {
+        .map(|(pid, Message { time, text, traceback })| {
             // Recorded messages begin with their level.
             let (level, text) = text.split_once(' ').unwrap_or(("", text));
-            json!({ "time": seconds(*time), "pid": pid, "level": level.to_ascii_lowercase(), "text": text })
+            json!({ "time": seconds(*time), "pid": pid, "level": level.to_ascii_lowercase(), "text": text, "traceback": traceback })
         })
         .collect()
+}
+
+/// The 99th of a hundred observations of a histogram.
+fn quantile_of(totals: &Totals, family: usize) -> Option<f64> {
+    totals.quantile(family, 0.99).map(|duration| duration.as_secs_f64())
 }
 
 fn quantile(totals: &Totals, part: f64) -> Option<f64> {

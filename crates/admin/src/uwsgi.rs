@@ -17,7 +17,7 @@ pub fn stats(about: &About, processes: &dyn Processes) -> Value {
     json!({
         "version": format!("anygate-{}", about.version),
         "pid": about.pid,
-        "listen_queue": totals.get(metrics::QUEUED),
+        "listen_queue": totals.get(metrics::QUEUED) + totals.sum(metrics::LISTEN_QUEUE),
         "listen_queue_errors": totals.get(metrics::REJECTED),
         "signal_queue": 0,
         "load": totals.get(metrics::BUSY),

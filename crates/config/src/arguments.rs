@@ -5,13 +5,16 @@
 //! refused with what to write instead before clap sees it, as it may also be the name of an application.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::comparison;
+use crate::completion::scripts;
 use crate::exit::Exit;
-use crate::foreign::{self, Form};
+use crate::foreign;
+use crate::form::Form;
 use crate::options::{self, Kind, OPTIONS};
 use crate::subcommand;
 
@@ -32,7 +35,7 @@ pub(crate) fn read(arguments: &[OsString], folder: &Path) -> Result<Read, Exit> 
     let grammar = grammar();
     let (commands, words) = leading(&grammar, arguments);
     let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    if matches!(commands.as_slice(), [] | ["cgi"] | ["cron", _])
+    if matches!(commands.as_slice(), [] | ["cgi" | "compare" | "doctor"] | ["cron", _])
         && let Some(message) = subcommand::refuse_foreign(words, folder)
     {
         return Err(Exit::usage(message));
@@ -44,15 +47,20 @@ pub(crate) fn read(arguments: &[OsString], folder: &Path) -> Result<Read, Exit> 
         }
         Err(error) => Err(Exit::usage(match commands.as_slice() {
             ["cert"] => refuse_certificate(&error),
+            ["completions"] => "completions: name the shell: bash, fish or zsh".to_owned(),
             ["cron"] => refuse_cron(&error),
-            ["servers"] => "servers: it has no arguments".to_owned(),
-            commands => refuse(&error, arguments, matches!(commands, [] | ["cgi"] | ["cron", _])),
+            ["servers"] => "servers: its only argument is the name of one server".to_owned(),
+            commands => refuse(
+                &error,
+                arguments,
+                matches!(commands, [] | ["cgi" | "compare" | "doctor"] | ["cron", _]),
+            ),
         })),
     }
 }
 
 /// Returns the commands that the arguments begin with, and the arguments behind them.
-fn leading<'a>(grammar: &Command, arguments: &'a [OsString]) -> (Vec<String>, &'a [OsString]) {
+pub(crate) fn leading<'a>(grammar: &Command, arguments: &'a [OsString]) -> (Vec<String>, &'a [OsString]) {
     let mut command = grammar;
     let mut commands = Vec::new();
     let mut words = arguments;
@@ -69,7 +77,7 @@ fn leading<'a>(grammar: &Command, arguments: &'a [OsString]) -> (Vec<String>, &'
 }
 
 /// All commands. Only the first argument can name one: behind others the same word is the application.
-fn grammar() -> Command {
+pub(crate) fn grammar() -> Command {
     let job = |name: &'static str| Command::new(name).defer(|command| with_help(with_application(command)));
     with_application(Command::new("anygate"))
         .no_binary_name(true)
@@ -80,6 +88,11 @@ fn grammar() -> Command {
         .arg(Arg::new("short_help").short('h').long("help").action(ArgAction::SetTrue))
         .subcommand(Command::new("cert").defer(certificate))
         .subcommand(Command::new("cgi").defer(|command| with_help(with_application(command))))
+        .subcommand(Command::new("completions").defer(completions))
+        .subcommand(
+            Command::new("compare")
+                .defer(|command| comparison::with_arguments(with_help(with_application(command)))),
+        )
         .subcommand(Command::new("config").defer(|command| {
             with_help(with_settings(command))
                 .arg(Arg::new("print").long("print").action(ArgAction::SetTrue))
@@ -97,8 +110,9 @@ fn grammar() -> Command {
         .subcommand(Command::new("ctl").defer(|command| {
             with_help(with_settings(command)).arg(Arg::new("words").action(ArgAction::Append))
         }))
+        .subcommand(Command::new("doctor").defer(doctor))
         .subcommand(Command::new("import").defer(import))
-        .subcommand(Command::new("servers").defer(with_help))
+        .subcommand(Command::new("servers").defer(|command| with_help(command).arg(Arg::new("name"))))
         .subcommand(Command::new("top").defer(|command| with_help(with_settings(command))))
 }
 
@@ -113,6 +127,21 @@ fn certificate(command: Command) -> Command {
         .arg(Arg::new("host").long("host").action(ArgAction::Append))
         .arg(Arg::new("out").long("out").action(ArgAction::Set))
         .arg(Arg::new("force").long("force").action(ArgAction::SetTrue))
+}
+
+/// An application, files of front servers, and settings.
+fn doctor(command: Command) -> Command {
+    let front = Arg::new("front").long("front").action(ArgAction::Append);
+    with_help(with_application(command))
+        .arg(front.value_parser(value_parser!(PathBuf)))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue))
+}
+
+/// A shell; or, behind `--`, the words of a command line whose last one is to be completed.
+fn completions(command: Command) -> Command {
+    let shell = Arg::new("shell").value_parser(scripts::SCRIPTS.map(|(shell, _)| shell));
+    let words = Arg::new("words").num_args(0..).last(true).value_parser(value_parser!(OsString));
+    with_help(command).arg(shell).arg(words)
 }
 
 /// A file, or a command line behind `--`. Options without `--` are taken too, since they are refused with a hint.
@@ -299,7 +328,8 @@ mod tests {
             ("cert x", "cert: unknown argument \"x\": anygate cert"),
             ("cert --host", "cert: --host needs a value: anygate cert"),
             ("top x", "unexpected argument \"x\""),
-            ("servers waitress", "servers: it has no arguments"),
+            ("completions csh", "completions: name the shell: bash, fish or zsh"),
+            ("servers waitress gunicorn", "servers: its only argument is the name of one server"),
             ("a:app b:app", "unexpected argument \"b:app\": only one application can be served"),
             ("config --prin", "unknown option --prin; did you mean --print?"),
             ("--workrs 2", "unknown option --workrs; did you mean --workers?"),

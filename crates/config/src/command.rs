@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
+use crate::apps::{Apps, apps};
 use crate::arguments::{self, Read};
+use crate::comparison::Comparison;
+use crate::completion::scripts;
 use crate::exit::Exit;
 use crate::file::{Named, ReadForeign};
 use crate::options::{self, Kind, OPTIONS};
 use crate::plan::Plan;
 use crate::plan::admin::AdminPlan;
-use crate::settings::{Origin, Settings, Wrong};
+use crate::pool::{Member, pool};
+use crate::settings::{Origin, Settings};
 use crate::{VERSION, environment, file, help};
 
 /// Task that the command line asks for.
@@ -23,18 +27,26 @@ pub enum Command {
     OtherServer(Box<OtherServer>),
     /// Serve with several servers side by side.
     Pool(Vec<Member>),
+    /// Serve several applications with processes of their own.
+    Apps(Box<Apps>),
     /// Do something about jobs.
     Cron(CronAction, Box<Plan>),
-    /// Answer one request as the program of a CGI server.
+    /// Respond to one request as the program of a CGI server.
     Cgi(Box<Plan>),
     /// Make a certificate.
     Certificate(CertificateTask),
+    /// Say what will hurt.
+    Doctor(Box<DoctorTask>),
     /// Watch a running server.
     Top(AdminPlan),
     /// Steer a running server, as these words say.
     Control(Vec<String>, AdminPlan),
+    /// Compare servers with one application.
+    Compare(Box<Comparison>),
     /// List the servers of other packages.
-    Servers,
+    Servers(Option<String>),
+    /// Show what may stand in the place of the last of these words of a command line.
+    Complete(Vec<OsString>),
     /// Show the settings that these words name, of another server, as ours.
     Import(Vec<OsString>),
     /// Show this on standard output and end.
@@ -54,15 +66,17 @@ pub struct CertificateTask {
     pub force: bool,
 }
 
-/// One of several servers.
+/// What `anygate doctor` looks at.
 #[derive(Debug)]
-pub struct Member {
-    /// Name in messages.
-    pub name: String,
-    /// Which server it is, as for `-s`.
-    pub server: String,
-    /// Settings, as the text of a TOML file.
-    pub settings: String,
+pub struct DoctorTask {
+    /// The settings.
+    pub plan: Plan,
+    /// Warnings about settings that have no effect.
+    pub warnings: Vec<String>,
+    /// Files of front servers, as the user wrote them.
+    pub front: Vec<PathBuf>,
+    /// Whether the findings are for a program.
+    pub json: bool,
 }
 
 /// Task of `anygate cron`.
@@ -115,8 +129,11 @@ pub fn parse_with(
         None if matches.get_flag("short_help") => return Ok(Command::Show(help::short())),
         None => (Subcommand::Serve, &matches),
         Some(("cert", matches)) => return certificate(matches).map(Command::Certificate),
+        Some(("completions", matches)) => return completions(matches),
         Some(("import", matches)) => return Ok(Command::Import(import(matches))),
-        Some(("servers", _)) => return Ok(Command::Servers),
+        Some(("servers", matches)) => {
+            return Ok(Command::Servers(matches.get_one::<String>("name").cloned()));
+        }
         Some((name, matches)) => Subcommand::chosen(name, matches),
     };
     if matches.get_flag("help_all") {
@@ -130,6 +147,15 @@ pub fn parse_with(
         Subcommand::Serve | Subcommand::Config => pool(&settings, folder)?,
         _ => Vec::new(),
     };
+    let apps = match subcommand {
+        Subcommand::Serve | Subcommand::Config => apps(&settings, folder)?,
+        _ => None,
+    };
+    if subcommand == Subcommand::Serve
+        && let Some(apps) = apps
+    {
+        return Ok(Command::Apps(Box::new(apps)));
+    }
     let plan = Plan::check(&settings, folder)?;
     match subcommand {
         Subcommand::Config if matches.get_flag("print") => {
@@ -139,12 +165,18 @@ pub fn parse_with(
         Subcommand::Config => Err(Exit::usage("config: add --print or --check".to_owned())),
         Subcommand::Cron(action) => Ok(Command::Cron(action, Box::new(plan))),
         Subcommand::Serve if !pool.is_empty() => Ok(Command::Pool(pool)),
-        Subcommand::Serve | Subcommand::Cgi if plan.application.target.is_none() => {
+        Subcommand::Serve | Subcommand::Cgi | Subcommand::Compare if plan.application.is_missing() => {
             let message =
                 "nothing to serve: name the application, for example: anygate myapp:app (see anygate --help)";
             Err(Exit::usage(message.to_owned()))
         }
         Subcommand::Cgi => Ok(Command::Cgi(Box::new(plan))),
+        Subcommand::Doctor => {
+            let front = matches.get_many::<PathBuf>("front").into_iter().flatten().cloned().collect();
+            let json = matches.get_flag("json");
+            Ok(Command::Doctor(Box::new(DoctorTask { plan, warnings, front, json })))
+        }
+        Subcommand::Compare => Ok(Command::Compare(Box::new(Comparison::read(matches, &settings, &plan)?))),
         Subcommand::Top => Ok(Command::Top(plan.admin)),
         Subcommand::Control => {
             let words = matches.get_many("words").into_iter().flatten().cloned().collect();
@@ -170,7 +202,9 @@ enum Subcommand {
     Serve,
     Config,
     Cgi,
+    Compare,
     Cron(CronAction),
+    Doctor,
     Top,
     Control,
 }
@@ -178,13 +212,22 @@ enum Subcommand {
 impl Subcommand {
     /// Whether an application is named.
     fn serves(self) -> bool {
-        matches!(self, Subcommand::Serve | Subcommand::Cgi | Subcommand::Cron(_))
+        matches!(
+            self,
+            Subcommand::Serve
+                | Subcommand::Cgi
+                | Subcommand::Compare
+                | Subcommand::Doctor
+                | Subcommand::Cron(_)
+        )
     }
 
     /// Returns the one that clap has found, and its own arguments.
     fn chosen<'a>(name: &str, matches: &'a ArgMatches) -> (Subcommand, &'a ArgMatches) {
         let subcommand = match name {
             "cgi" => Subcommand::Cgi,
+            "doctor" => Subcommand::Doctor,
+            "compare" => Subcommand::Compare,
             "top" => Subcommand::Top,
             "ctl" => Subcommand::Control,
             "cron" => return CronAction::chosen(matches),
@@ -220,44 +263,24 @@ fn certificate(matches: &ArgMatches) -> Result<CertificateTask, Exit> {
     Ok(CertificateTask { hosts, folder, force: matches.get_flag("force") })
 }
 
+/// `anygate completions`.
+fn completions(matches: &ArgMatches) -> Result<Command, Exit> {
+    if let Some(words) = matches.get_many::<OsString>("words") {
+        return Ok(Command::Complete(words.cloned().collect()));
+    }
+    let shell = matches.get_one::<String>("shell");
+    let script = scripts::SCRIPTS.iter().find(|(name, _)| shell.is_some_and(|shell| shell == name));
+    match script {
+        Some((_, script)) => Ok(Command::Show((*script).to_owned())),
+        None => Err(Exit::usage("completions: name the shell: bash, fish or zsh".to_owned())),
+    }
+}
+
 /// `anygate import`: its words, with `--` before those of a command.
 fn import(matches: &ArgMatches) -> Vec<OsString> {
     let words = |name| matches.get_many::<OsString>(name).unwrap_or_default().cloned();
     let dashes = matches.contains_id("command").then(|| OsString::from("--"));
     words("words").chain(dashes).chain(words("command")).collect()
-}
-
-/// The settings of each `[[server]]` table: those of all, and its own, which outrank them.
-fn pool(settings: &Settings, folder: &Path) -> Result<Vec<Member>, Exit> {
-    let mut pool: Vec<Member> = Vec::new();
-    for (place, table) in settings.tables("server").iter().enumerate() {
-        let called = format!("[[server]] number {}", place + 1);
-        let wrong =
-            |reason: String| Exit::from(Wrong { origin: table.origin.clone(), name: called.clone(), reason });
-        let mut own = settings.without_tables("server");
-        let mut name = format!("server-{}", place + 1);
-        for (key, value) in &table.values {
-            match (key.as_str(), value) {
-                ("name", serde_json::Value::String(text)) if !text.is_empty() => name.clone_from(text),
-                ("name", other) => return Err(wrong(format!("name: {other} must be a string"))),
-                ("cron", _) => {
-                    return Err(wrong("cron: jobs must be outside the [[server]] tables".to_owned()));
-                }
-                _ => own
-                    .set_json(key, value, table.origin.clone())
-                    .map_err(|error| wrong(error.to_string()))?,
-            }
-        }
-        if pool.iter().any(|other| other.name == name) {
-            return Err(wrong(format!("name: {name:?} is used twice")));
-        }
-        let plan = Plan::check(&own, folder).map_err(|error| wrong(error.to_string()))?;
-        if plan.application.target.is_none() {
-            return Err(wrong("has no application, and none is set for all servers: set app".to_owned()));
-        }
-        pool.push(Member { name, server: plan.application.server, settings: help::given(&own) });
-    }
-    Ok(pool)
 }
 
 fn layers(
@@ -268,7 +291,8 @@ fn layers(
     foreign: &ReadForeign<'_>,
 ) -> Result<(Settings, Vec<String>), Exit> {
     let variable = |name: &str| {
-        variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string_lossy().into_owned())
+        let found = variables.iter().find(|(key, value)| key == name && !value.is_empty());
+        found.map(|(_, value)| value.to_string_lossy().into_owned())
     };
     let mut settings = Settings::default();
     let mut warnings = Vec::new();
@@ -316,6 +340,9 @@ fn layers(
             }
         }
     }
+    if subcommand == Subcommand::Serve || subcommand == Subcommand::Config {
+        environment::read_platform(variables, &mut settings, &mut warnings)?;
+    }
     Ok((settings, warnings))
 }
 
@@ -330,12 +357,17 @@ mod tests {
             ("--help", "Show"),
             ("top --help-all", "Show"),
             ("cgi app:app", "Cgi"),
+            ("compare app:app", "Compare"),
             ("config --check", "Settings"),
             ("cron list --version", "Show"),
             ("cron run app:app", "Cron(Run"),
             ("ctl scale 3 --admin 127.0.0.1:1", "Control([\"scale\", \"3\"]"),
             ("top --admin 127.0.0.1:1", "Top"),
-            ("servers", "Servers"),
+            ("completions bash", "Show(\"# Completion"),
+            ("completions -- --wor", "Complete([\"--wor\"])"),
+            ("doctor app:app --front nginx.conf --json", "Doctor(DoctorTask"),
+            ("servers", "Servers(None)"),
+            ("servers waitress", "Servers(Some(\"waitress\"))"),
             ("import uwsgi.ini", "Import([\"uwsgi.ini\"])"),
             ("import gunicorn -w 4", "Import([\"gunicorn\", \"-w\", \"4\"])"),
             ("import -- gunicorn -w 4", "Import([\"--\", \"gunicorn\", \"-w\", \"4\"])"),

@@ -12,6 +12,8 @@ pub enum Order {
     End,
     /// Read what was written into the supervisor's row.
     Look,
+    /// Replace the worker with this process ID by another one.
+    Recycle(i32),
     /// Have the worker with this process ID write down its stacks.
     Stacks(i32),
 }

@@ -1,7 +1,7 @@
 //! Configuration files: TOML, YAML and JSON say the same with the same keys.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use crate::settings::{Origin, Settings, Wrong};
 use crate::text;
@@ -35,9 +35,11 @@ pub struct Named<'a> {
 }
 
 /// Reads a file of another server; returns `None` if it is none.
-///
-/// Errors: a line that says where and what is wrong.
-pub type ReadForeign<'a> = dyn Fn(Named<'_>) -> Option<Result<ForeignSettings, String>> + 'a;
+pub type ReadForeign<'a> = dyn Fn(Named<'_>) -> Option<Result<ForeignSettings, ForeignError>> + 'a;
+
+/// Reason why a file of another server cannot be read: one line that names the position, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignError(pub String);
 
 /// Reads a named file, of any server, into `settings`. Adds what has no effect to `warnings`.
 ///
@@ -51,7 +53,9 @@ pub(crate) fn read_named(
     let origin = Origin::File(named.shown.to_owned());
     match foreign(named) {
         None => read(named.path, named.shown, settings),
-        Some(Err(reason)) => Err(Wrong { origin: Origin::Default, name: "config".to_owned(), reason }),
+        Some(Err(ForeignError(reason))) => {
+            Err(Wrong { origin: Origin::Default, name: "config".to_owned(), reason })
+        }
         Some(Ok(found)) => {
             warnings.extend(found.warnings);
             found.values.iter().try_for_each(|(key, value)| settings.set_json(key, value, origin.clone()))
@@ -65,29 +69,7 @@ pub(crate) fn read_named(
 pub fn read(path: &Path, shown: &Path, settings: &mut Settings) -> Result<(), Wrong> {
     let origin = Origin::File(shown.to_owned());
     let fail = |reason: String| Wrong { origin: origin.clone(), name: String::new(), reason };
-    let bytes = fs::read(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
-    let text = text::decode(&bytes).map_err(|error| fail(error.to_string()))?;
-    let parsed: Result<serde_json::Value, String> = match path.extension().and_then(|ending| ending.to_str())
-    {
-        Some("toml") => toml::from_str(text).map_err(|error: toml::de::Error| {
-            let line =
-                error.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
-            let message = error.message().lines().next().unwrap_or_default().to_owned();
-            let Some(line) = line else { return message };
-            match text.lines().nth(line.saturating_sub(1)).and_then(toml_line) {
-                Some(right) => format!("line {line}: write {right}"),
-                None => format!("line {line}: {message}"),
-            }
-        }),
-        Some("yaml" | "yml") => serde_yaml_ng::from_str(text).map_err(|error| error.to_string()),
-        Some("json") => serde_json::from_str(text).map_err(|error| error.to_string()),
-        _ => {
-            let reason = "must end in .toml, .yaml, .yml or .json, and have anygate's own settings, as `anygate config \
-                          --print` shows them, or be a file of uWSGI, gunicorn, Unit, mod_wsgi or Paste, or a Procfile";
-            return Err(fail(reason.to_owned()));
-        }
-    };
-    match parsed.map_err(fail)? {
+    match value(path).map_err(|error| fail(error.to_string()))? {
         serde_json::Value::Object(table) => {
             for (key, value) in &table {
                 settings.set_json(key, value, origin.clone())?;
@@ -100,6 +82,57 @@ pub fn read(path: &Path, shown: &Path, settings: &mut Settings) -> Result<(), Wr
             Err(fail("must have a colon and a space between option and value, as in `workers: 2`".to_owned()))
         }
         _ => Err(fail("must be a table of options".to_owned())),
+    }
+}
+
+/// Why a file says nothing.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// The system does not let it be read.
+    System(io::Error),
+    /// It is not text.
+    Binary(text::NotText),
+    /// Its text is not what its ending says; where, and why.
+    Syntax(String),
+    /// It has another ending.
+    Ending,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::System(error) => write!(f, "cannot be read: {error}"),
+            Unreadable::Binary(error) => write!(f, "{error}"),
+            Unreadable::Syntax(reason) => f.write_str(reason),
+            Unreadable::Ending => f.write_str(
+                "must end in .toml, .yaml, .yml or .json, and have anygate's own settings, as `anygate config --print` \
+                 shows them, or be a file of uWSGI, gunicorn, Unit, mod_wsgi or Paste, or a Procfile",
+            ),
+        }
+    }
+}
+
+/// Reads what a file holds, whatever it means.
+pub fn value(path: &Path) -> Result<serde_json::Value, Unreadable> {
+    let bytes = fs::read(path).map_err(Unreadable::System)?;
+    let text = text::decode(&bytes).map_err(Unreadable::Binary)?;
+    let syntax = |error: &dyn fmt::Display| Unreadable::Syntax(error.to_string());
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("toml") => toml::from_str(text).map_err(|error| Unreadable::Syntax(toml_reason(text, &error))),
+        Some("yaml" | "yml") => serde_yaml_ng::from_str(text).map_err(|error| syntax(&error)),
+        Some("json") => serde_json::from_str(text).map_err(|error| syntax(&error)),
+        _ => Err(Unreadable::Ending),
+    }
+}
+
+/// What is wrong with a text that is not TOML, and where.
+fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().next().unwrap_or_default();
+    let Some(span) = error.span() else { return message.to_owned() };
+    let before = text.get(..span.start).unwrap_or_default().matches('\n').count();
+    match text.lines().nth(before).and_then(toml_line) {
+        Some(right) => format!("line {}: write {right}", before + 1),
+        None => format!("line {}: {message}", before + 1),
     }
 }
 

@@ -2,10 +2,8 @@
 //! waitress, hypercorn and granian. Names that mean the same here are not in it; an option that is the same under another name
 //! has that name in its own row ([`Opt::foreign_names`](options::Opt::foreign_names)).
 //! Importers of the files of other servers read all of it, too.
-//!
-//! In texts `{workers}` is the name of an option in the form of the place where it is to be set, and
-//! `{concurrency=gevent}` an option with its value.
 
+use crate::form::{Form, filled, written};
 use crate::options::{self, Opt};
 
 /// What to use instead.
@@ -21,19 +19,6 @@ enum Instead {
 
 use Instead::{Always, Nothing, Use};
 
-/// Where an option is to be set, which decides how its name is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// On the command line.
-    Flag,
-    /// In a file.
-    Key,
-    /// In the environment.
-    Variable,
-    /// In a call from Python.
-    Argument,
-}
-
 const OTHER_FILE: Instead =
     Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
 const PASTE: Instead =
@@ -42,9 +27,26 @@ const MODULE: Instead = Use("the argument APP, as in `anygate myapp:app`");
 const CIPHERS: Instead = Nothing("TLS 1.2 and 1.3 with their strong ciphers are always used");
 const ASGI: Instead = Nothing("it is for ASGI; anygate serves WSGI applications");
 const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `NAME=value anygate ...`");
-const LOG_CONFIG: Instead = Use("{error_log}, {log_level}, {access_log} and {access_log_format}");
+const LOG_CONFIG: Instead = Use("{log_config=FILE} and {python_logging}");
 const STRICT: Instead = Nothing("requests that two servers could read differently are always refused");
-const HOOKS: Instead = Nothing("there are no hooks of the server; {on_error} is called for failed requests");
+/// Names of gunicorn's server hooks, as far as `hooks` calls them.
+pub const GUNICORN_HOOKS: [&str; 14] = [
+    "on_starting",
+    "on_reload",
+    "when_ready",
+    "pre_fork",
+    "post_fork",
+    "post_worker_init",
+    "pre_exec",
+    "pre_request",
+    "post_request",
+    "child_exit",
+    "worker_exit",
+    "worker_abort",
+    "nworkers_changed",
+    "on_exit",
+];
+const HOOKS: Instead = Use("{hooks=FILE}, a Python file with functions of these names");
 
 /// Options of others that are none here: their names, with `_`, and what to use instead.
 const TABLE: &[(&[&str], Instead)] = &[
@@ -177,26 +179,8 @@ const TABLE: &[(&[&str], Instead)] = &[
         Nothing("anygate runs no programs but the application and its cron jobs"),
     ),
     (&["cron2", "unique_cron"], Use("a [[cron]] table in anygate.toml")),
-    (
-        &[
-            "on_starting",
-            "on_reload",
-            "when_ready",
-            "pre_fork",
-            "post_fork",
-            "post_worker_init",
-            "pre_exec",
-            "pre_request",
-            "post_request",
-            "child_exit",
-            "worker_exit",
-            "worker_abort",
-            "worker_int",
-            "nworkers_changed",
-            "on_exit",
-        ],
-        HOOKS,
-    ),
+    (&GUNICORN_HOOKS, HOOKS),
+    (&["worker_int"], Use("worker_exit in {hooks=FILE}, which is called whichever signal ends a worker")),
     // Times.
     (
         &["socket_timeout", "so_send_timeout", "z"],
@@ -252,7 +236,7 @@ const TABLE: &[(&[&str], Instead)] = &[
     (&["verbose", "v"], Use("{log_level=debug}")),
     (&["quiet", "q", "no_log"], Use("{log_level=error}")),
     (&["disable_logging", "no_access_log", "L"], Always("requests are only logged when {access_log} is set")),
-    (&["log_config", "log_config_json", "logconfig", "logconfig_dict", "logger_class"], LOG_CONFIG),
+    (&["log_config_json", "logconfig", "logconfig_dict", "logger_class"], LOG_CONFIG),
     (&["log_syslog", "log_syslog_to", "syslog"], Use("{error_log=syslog}")),
     (
         &[
@@ -355,7 +339,7 @@ const TABLE: &[(&[&str], Instead)] = &[
             "cache_store",
             "py_sharedarea",
         ],
-        Nothing("it is for functions of the module uwsgi"),
+        Nothing("it is for functions of the module uwsgi, see {uwsgi_module}"),
     ),
     (
         &[
@@ -491,36 +475,6 @@ pub(crate) fn as_bind(text: &str) -> Option<String> {
     }
     let is_path = text.contains('/') || text.ends_with(".sock") || text.ends_with(".socket");
     (is_path && !text.contains(':')).then(|| format!("unix:{text}"))
-}
-
-/// Replaces `{option}` and `{option=value}`.
-pub(crate) fn filled(text: &str, form: Form) -> String {
-    let mut pieces = text.split('{');
-    let mut all = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (placeholder, rest) = piece.split_once('}').unwrap_or((piece, ""));
-        all.push_str(&written(placeholder, form));
-        all.push_str(rest);
-    }
-    all
-}
-
-/// An option, or `option=value`, as it is written in a place.
-fn written(placeholder: &str, form: Form) -> String {
-    let (name, value) = match placeholder.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (placeholder, None),
-    };
-    let Some(option) = options::find(name) else { return placeholder.to_owned() };
-    match (form, value) {
-        (Form::Flag, None) => option.flag(),
-        (Form::Flag, Some(value)) => format!("{} {value}", option.flag()),
-        (Form::Variable, None) => option.variable(),
-        (Form::Variable, Some(value)) => format!("{}={value}", option.variable()),
-        (Form::Key | Form::Argument, None) => option.name.to_owned(),
-        (Form::Key, Some(value)) => format!("{} = {:?}", option.name, value.trim_matches('\'')),
-        (Form::Argument, Some(value)) => format!("{}={:?}", option.name, value.trim_matches('\'')),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Words that the texts of several options are made of: paths, tokens, hosts, functions of Python.
 
 use std::net::Ipv6Addr;
+use std::path::Path;
 
 use anygate_proto::head::is_token_byte;
 
@@ -64,16 +65,33 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// Reads `module:function`.
 pub(crate) fn function(text: &str) -> Result<String, Invalid> {
+    match text.split_once(':') {
+        Some((module, function)) if is_dotted(module) && is_dotted(function) => Ok(text.to_owned()),
+        _ => Err(Invalid::Form("must be module:function, as in myapp.health:check")),
+    }
+}
+
+/// Reads the name of a module, or the path of a Python file, which is returned from the root.
+pub(crate) fn module_or_file(text: &str, folder: &Path) -> Result<String, Invalid> {
+    if text.contains('/') || text.ends_with(".py") {
+        return folder.join(text).into_os_string().into_string().map_err(|_| Invalid::Form("must be UTF-8"));
+    }
+    match is_dotted(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(Invalid::Form("must be a module or the path of a Python file, as in myapp.hooks or hooks.py"))
+        }
+    }
+}
+
+/// Whether it is one of Python's names, or several with dots between.
+fn is_dotted(text: &str) -> bool {
     let is_identifier = |word: &str| {
         !word.is_empty()
             && !word.starts_with(|c: char| c.is_numeric())
             && word.chars().all(|c| c.is_alphanumeric() || c == '_')
     };
-    let is_dotted = |words: &str| words.split('.').all(is_identifier);
-    match text.split_once(':') {
-        Some((module, function)) if is_dotted(module) && is_dotted(function) => Ok(text.to_owned()),
-        _ => Err(Invalid::Form("must be module:function, as in myapp.health:check")),
-    }
+    text.split('.').all(is_identifier)
 }
 
 /// Whether it is `redis://[USER:PASSWORD@]HOST[:PORT][/N]`, the same with `rediss`, or `unix:///PATH`.

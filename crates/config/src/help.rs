@@ -22,6 +22,9 @@ const HEAD_ALL: &str = "       anygate ctl reload        or: scale N, status, st
        anygate cgi APP           handle one request of a CGI server
        anygate web2py init       write handler files into a web2py site
        anygate cert --self-signed  create a certificate for testing HTTPS
+       anygate completions SHELL print the script for completion in bash, fish or zsh
+       anygate doctor APP        show what will hurt, and its cure (--front FILE: of front servers)
+       anygate compare APP       measure which server suits the application
        anygate import FILE       show the settings of another server as anygate's
 ";
 
@@ -94,6 +97,8 @@ pub fn print(settings: &Settings) -> String {
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
+    // Other tables have variables, which may be secret.
+    tables(&mut text, settings, &["mount"]);
     text
 }
 
@@ -114,13 +119,17 @@ pub fn given(settings: &Settings) -> String {
             let _ = writeln!(text, "{} = {}", option.name, show(option.kind, &given.value));
         }
     }
-    for name in ["cron", "daemon"] {
+    tables(&mut text, settings, &["mount", "cron", "daemon"]);
+    text
+}
+
+fn tables(text: &mut String, settings: &Settings, names: &[&str]) {
+    for name in names {
         for table in settings.tables(name) {
             // A table of strings, lists and tables of strings always has a text.
             let _ = writeln!(text, "\n[[{name}]]\n{}", toml::to_string(&table.values).unwrap_or_default());
         }
     }
-    text
 }
 
 fn show(kind: Kind, value: &Value) -> String {
@@ -156,6 +165,7 @@ names are keyword arguments: `anygate.serve(app, body_max_bytes=\"10M\")`.
 
 Sizes are in bytes, or end in K, M, G or T (powers of 1024). Times are in seconds, or end in ms, s, m, h or d. A repeatable
 option is a list: it is given once per value on the command line, and its values are separated by commas in the environment.
+An empty variable sets nothing, which is told at the start; only an empty `ANYGATE_SERVER_HEADER` has a meaning.
 A number in parentheses, such as (413), is the status of the response to a request that exceeds the limit.
 
 This page is generated from the table in `crates/config/src/options/` by `make docs`.

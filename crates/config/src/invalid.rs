@@ -24,7 +24,7 @@ pub enum Invalid {
     HiddenPath,
     /// A number of things is 0, too large, or no number.
     Count(String),
-    /// A word is not the name of a header field.
+    /// A word is not the name of a field.
     FieldName(String),
     /// The name of the field is not one.
     LeadingFieldName(String),
@@ -38,6 +38,8 @@ pub enum Invalid {
     TooFast(u64),
     /// A rate makes a client wait for longer than this many days.
     TooSlow(u64),
+    /// It is no regular expression.
+    Pattern(String),
     /// There is no such folder.
     NoFolder(PathBuf),
     /// What stands in brackets is not an IPv6 address.
@@ -64,15 +66,16 @@ impl fmt::Display for Invalid {
             Invalid::Count(text) => {
                 write!(f, "must contain a number from 1 to {} instead of {text:?}", u32::MAX)
             }
-            Invalid::FieldName(name) => write!(f, "must name a header field: {name:?} is not a field name"),
+            Invalid::FieldName(name) => write!(f, "must name a field: {name:?} is not a field name"),
             Invalid::LeadingFieldName(name) => {
-                write!(f, "must begin with the name of a header field: {name:?} is not a field name")
+                write!(f, "must begin with the name of a field: {name:?} is not a field name")
             }
             Invalid::Framing => f.write_str("is a field that only the server can set"),
             Invalid::Control => f.write_str("must not contain control characters"),
             Invalid::Fraction => f.write_str("must have a time in whole seconds"),
             Invalid::TooFast(max) => write!(f, "must be at most {max} requests a second"),
             Invalid::TooSlow(days) => write!(f, "must allow the whole burst again within {days} days"),
+            Invalid::Pattern(reason) => write!(f, "has a broken regular expression: {reason}"),
             Invalid::NoFolder(path) => {
                 write!(f, "names {:?}, which is not a directory", path.display().to_string())
             }

@@ -3,16 +3,29 @@
 
 use std::fmt;
 
-/// One part of a format.
+/// One part of a format with atoms of type `A`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum Piece<A> {
     /// Copied as it is.
     Text(String),
-    /// Filled in for each request.
-    Atom(Atom),
+    /// Filled in for each line.
+    Atom(A),
 }
 
-/// Value that is filled in.
+/// Value that is filled in for a message of the error log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageAtom {
+    /// `time`: as `2026-11-27T22:23:01.000000Z`.
+    Time,
+    /// `level`: the severity, in capitals.
+    Level,
+    /// `pid`: the process number.
+    Pid,
+    /// `message`: the text.
+    Message,
+}
+
+/// Value that is filled in for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Atom {
     /// `h`: the client's address.
@@ -21,7 +34,7 @@ pub enum Atom {
     Dash,
     /// `u`: the user of Basic credentials.
     User,
-    /// `t`: when the answering began, as `[10/Oct/2000:13:55:36 +0000]`, in UTC.
+    /// `t`: when the response began, as `[10/Oct/2000:13:55:36 +0000]`, in UTC.
     Time,
     /// `r`: the request line.
     RequestLine,
@@ -72,6 +85,8 @@ pub enum FormatError {
     NoAtom(String),
     /// There is no atom of this name.
     UnknownAtom(String),
+    /// Messages would have no text.
+    NoMessage,
 }
 
 impl fmt::Display for FormatError {
@@ -83,15 +98,52 @@ impl fmt::Display for FormatError {
                     "has a % that is not part of an atom such as %(h)s, before {after:?}; write %% for a %"
                 )
             }
-            FormatError::UnknownAtom(name) => write!(f, "has no atom %({name})s; see docs/settings.md"),
+            FormatError::UnknownAtom(name) => match python_name(name) {
+                Some(atom) => write!(f, "has no atom %({name})s; write {atom}"),
+                None => write!(f, "has no atom %({name})s; see docs/settings.md"),
+            },
+            FormatError::NoMessage => f.write_str("must be text, json, or a format with %(message)s"),
         }
     }
 }
 
-/// Reads a format.
+/// What to write instead of an atom of Python's `logging`.
+fn python_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "asctime" | "created" => "%(time)s",
+        "levelname" | "levelno" => "%(level)s",
+        "process" => "%(pid)s",
+        _ => return None,
+    })
+}
+
+/// Reads a format of the access log.
 ///
 /// Errors: an atom that does not exist or is not closed.
-pub fn read(format: &str) -> Result<Vec<Piece>, FormatError> {
+pub fn read(format: &str) -> Result<Vec<Piece<Atom>>, FormatError> {
+    pieces(format, atom)
+}
+
+/// Reads a format of messages.
+///
+/// Errors: as [`read`], or a format without the message.
+pub fn read_message(format: &str) -> Result<Vec<Piece<MessageAtom>>, FormatError> {
+    let pieces = pieces(format, |name| {
+        Some(match name {
+            "time" => MessageAtom::Time,
+            "level" => MessageAtom::Level,
+            "pid" => MessageAtom::Pid,
+            "message" => MessageAtom::Message,
+            _ => return None,
+        })
+    })?;
+    if !pieces.contains(&Piece::Atom(MessageAtom::Message)) {
+        return Err(FormatError::NoMessage);
+    }
+    Ok(pieces)
+}
+
+fn pieces<A>(format: &str, atom: impl Fn(&str) -> Option<A>) -> Result<Vec<Piece<A>>, FormatError> {
     let mut pieces = Vec::new();
     let mut rest = format;
     while let Some((text, after)) = rest.split_once('%') {
@@ -112,7 +164,7 @@ pub fn read(format: &str) -> Result<Vec<Piece>, FormatError> {
     Ok(pieces)
 }
 
-fn push_text(pieces: &mut Vec<Piece>, text: &str) {
+fn push_text<A>(pieces: &mut Vec<Piece<A>>, text: &str) {
     match pieces.last_mut() {
         _ if text.is_empty() => {}
         Some(Piece::Text(last)) => last.push_str(text),
@@ -171,6 +223,16 @@ mod tests {
         );
         assert_eq!(read(COMBINED).unwrap().len(), 18);
         assert!(read(COMBINED).unwrap().starts_with(&read(COMMON).unwrap()));
+    }
+
+    #[test]
+    fn a_format_of_messages_has_the_message() {
+        let pieces = read_message("%(time)s [%(pid)s] %(level)s: %(message)s").unwrap();
+        assert_eq!(pieces.len(), 7);
+        assert_eq!(read_message("xml"), Err(FormatError::NoMessage));
+        let error = read_message("%(asctime)s %(message)s").unwrap_err();
+        assert_eq!(error.to_string(), "has no atom %(asctime)s; write %(time)s");
+        assert_eq!(read_message("%(h)s %(message)s"), Err(FormatError::UnknownAtom("h".to_owned())));
     }
 
     #[test]

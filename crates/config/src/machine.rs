@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Returns the number of processors that this process may use, by its affinity and the limit of its cgroup.
-pub(crate) fn processors() -> usize {
+pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Returns the bytes of memory that there are: of the machine, or of the cgroup if it has a smaller limit. `None` where the
 /// system does not say.
-pub(crate) fn memory() -> Option<u64> {
+pub fn memory() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     machine.into_iter().chain(limits(&own, Path::new("/sys/fs/cgroup"))).min()

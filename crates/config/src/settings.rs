@@ -2,10 +2,12 @@
 //! keeps its origin, so that an error can name it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::foreign::{self, Form};
+use crate::foreign;
+use crate::form::{Form, written};
 use crate::invalid::Invalid;
 use crate::options::{self, Key, Kind, Opt, Typed};
 use crate::suggestion;
@@ -75,8 +77,10 @@ pub struct Given {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     given: BTreeMap<&'static str, Given>,
-    /// `[[cron]]` and `[[server]]` of a file.
+    /// `[[cron]]`, `[[mount]]` and others of a file.
     tables: BTreeMap<&'static str, Vec<Table>>,
+    /// Variables of the environment that other programs obey, too: those of OpenTelemetry.
+    variables: BTreeMap<String, String>,
 }
 
 /// One table of a list of tables in a file.
@@ -89,7 +93,7 @@ pub struct Table {
 }
 
 /// Names of lists of tables.
-const TABLES: [&str; 3] = ["cron", "daemon", "server"];
+const TABLES: [&str; 6] = ["app", "cron", "daemon", "mount", "route", "server"];
 
 impl Settings {
     /// Sets an option from text, in a layer that outranks all before.
@@ -122,6 +126,19 @@ impl Settings {
             (TABLES.iter().find(|name| **name == key), json)
         {
             return self.set_tables(name, items, &origin);
+        }
+        if let ("server_options", serde_json::Value::Object(table)) = (key, json) {
+            let item = |(key, value): (&String, &serde_json::Value)| match value {
+                // Text that would be JSON keeps its quotes.
+                serde_json::Value::String(text)
+                    if serde_json::from_str::<serde_json::Value>(text).is_err() =>
+                {
+                    format!("{key}={text}")
+                }
+                value => format!("{key}={value}"),
+            };
+            self.set_list(options::SERVER_OPTION.option(), table.iter().map(item).collect(), origin);
+            return Ok(());
         }
         let Some(option) = options::find(key).filter(|option| allowed_from(option, &origin)) else {
             return Err(Wrong {
@@ -205,8 +222,24 @@ impl Settings {
         settings
     }
 
+    /// Keeps the variables of OpenTelemetry (`OTEL_...`), which say how what is sent to a collector is sent.
+    pub fn keep_variables(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
+        let texts = environment.into_iter().filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with("OTEL_"))?;
+            // Its specification: an empty value is as good as none.
+            Some((name, value.into_string().ok().filter(|value| !value.is_empty())?))
+        });
+        self.variables.extend(texts);
+    }
+
+    /// Returns the value of such a variable.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(|value| value.trim())
+    }
+
     /// Adds a layer that outranks these.
     pub fn add(&mut self, other: &Settings) {
+        self.variables.extend(other.variables.clone());
         self.given.extend(other.given.iter().map(|(name, given)| (*name, given.clone())));
     }
 
@@ -262,6 +295,12 @@ impl Settings {
             .unwrap_or_else(|| panic!("{} has a value of another kind", key.name()))
     }
 
+    /// Where each option was given.
+    #[must_use]
+    pub fn origins(&self) -> Origins {
+        Origins(self.given.iter().map(|(name, given)| (*name, given.origin.clone())).collect())
+    }
+
     /// Returns the name of an option in the form of its source.
     pub fn named(&self, option: &Opt, origin: &Origin) -> String {
         match origin {
@@ -290,6 +329,47 @@ impl Settings {
             Some(suggestion) => wrong(option, origin, &format!("{reason}; {suggestion}")),
             None => wrong(option, origin, reason),
         }
+    }
+}
+
+/// Where each option was given, for messages about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(BTreeMap<&'static str, Origin>);
+
+impl Origins {
+    /// An error about an option, named as in the place where it was given.
+    pub fn wrong<T: Typed>(&self, key: Key<T>, reason: impl fmt::Display) -> Wrong {
+        wrong(key.option(), self.of(key.option()), &reason.to_string())
+    }
+
+    /// Returns the name of an option for a message about another one: as in the place where it was given or, if it was not
+    /// given, where the other one was.
+    pub fn name<T: Typed, U: Typed>(&self, key: Key<T>, beside: Key<U>) -> String {
+        let (option, beside) = (key.option(), self.of(beside.option()));
+        match self.of(option) {
+            Origin::Default => written(option.name, beside.form()),
+            Origin::File(path) if Origin::File(path.clone()) != beside => {
+                format!("{} in {}", option.name, path.display())
+            }
+            origin => written(option.name, origin.form()),
+        }
+    }
+
+    /// Whether an option was given.
+    pub fn is_given<T: Typed>(&self, key: Key<T>) -> bool {
+        self.of(key.option()) != Origin::Default
+    }
+
+    /// A file in which options were given, as the user calls it; all are in the same one.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.values().find_map(|origin| match origin {
+            Origin::File(path) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
+    fn of(&self, option: &Opt) -> Origin {
+        self.0.get(option.name).cloned().unwrap_or(Origin::Default)
     }
 }
 

@@ -33,6 +33,40 @@ Usage: anygate cgi [OPTIONS] APP
 ",
     ),
     (
+        "compare",
+        "\
+anygate compare measures servers with your application, and says which one suits it.
+
+Usage: anygate compare [OPTIONS] APP
+
+  --servers NAMES      servers, as for -s, separated by commas
+                       [native,gunicorn,waitress,gevent,uwsgi,granian, if installed]
+  --path PATH          path to request (repeatable) [/]
+  --varying PATH       one of these whose bodies differ on purpose (repeatable)
+  --slow-path PATH     path that takes long: one request in a hundred is for it, while the latency
+                       of the others is measured
+  --duration TIME      length of each measurement [3s]
+  --rounds N           number of measurements of each server [4]
+  --connections N      connections of the load [32]
+  --rate N             requests per second at which latencies are compared
+                       [half of what the servers reach in the median]
+  --json               print the figures as JSON
+  --html FILE          write a page with charts
+",
+    ),
+    (
+        "completions",
+        "\
+anygate completions prints the script by which a shell completes command lines of anygate.
+
+Usage: anygate completions bash|fish|zsh
+
+bash: eval \"$(anygate completions bash)\" in ~/.bashrc
+fish: anygate completions fish > ~/.config/fish/completions/anygate.fish
+zsh:  eval \"$(anygate completions zsh)\" in ~/.zshrc, after compinit
+",
+    ),
+    (
         "config",
         "\
 anygate config shows or checks the settings.
@@ -63,10 +97,24 @@ Usage: anygate ctl COMMAND [--admin ADDRESS] [--admin-token-file FILE]
   status             show the state of the server
   reload             start new workers with the current application
   scale N            set the number of workers
+  recycle PID        replace one worker
   purge URL          purge the cache of http://host/page, http://host/news/* or all
   stacks             show the stacks of all threads of all workers
   log-level LEVEL    set the log level: error, warn, info or debug
   end                finish requests in flight and stop
+",
+    ),
+    (
+        "doctor",
+        "\
+anygate doctor looks for what will hurt in settings, machine, application and front servers.
+
+Usage: anygate doctor [OPTIONS] [APP] [--front FILE]... [--json]
+
+  --front FILE     configuration of nginx, lighttpd, Apache, HAProxy or Caddy
+  --json           show the findings as JSON
+
+Each finding has its cure. Exit code 0: nothing found, 1: something found. APP is imported.
 ",
     ),
     (
@@ -85,9 +133,10 @@ COMMAND: gunicorn, uwsgi, waitress-serve, mod_wsgi-express, uvicorn or pserve, w
     (
         "servers",
         "\
-anygate servers lists the servers that -s accepts, and what each supports.
+anygate servers lists the servers that -s accepts, what each supports, and which to take for what.
+With a name it shows what is passed to that server, and how.
 
-Usage: anygate servers
+Usage: anygate servers [NAME]
 ",
     ),
     (
@@ -103,10 +152,27 @@ Usage: anygate top [--admin ADDRESS] [--admin-token-file FILE]
 /// Returns the help of a command.
 pub(crate) fn help(command: &str) -> String {
     let mut text = HELP.iter().find(|(name, _)| *name == command).map_or("", |(_, text)| text).to_owned();
-    if !matches!(command, "cert" | "import" | "servers") {
+    if !matches!(command, "cert" | "completions" | "import" | "servers") {
         let _ = write!(text, "\n{OPTIONS}");
     }
     text
+}
+
+/// Returns what a command does, in one line.
+pub(crate) fn summary(command: &str) -> &'static str {
+    let text = HELP.iter().find(|(name, _)| *name == command).map_or("", |(_, text)| text);
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("anygate ").and_then(|line| line.strip_prefix(command)).unwrap_or(line).trim_start()
+}
+
+/// Returns words and options of a command, as its help lists them: each with what it does.
+pub(crate) fn described(command: &str) -> Vec<(&'static str, &'static str)> {
+    let text = HELP.iter().find(|(name, _)| *name == command).map_or("", |(_, text)| text);
+    let row = |line: &'static str| {
+        let (left, help) = line.strip_prefix("  ")?.split_once("  ")?;
+        (!left.is_empty()).then(|| (left, help.trim_start()))
+    };
+    text.lines().filter_map(row).collect()
 }
 
 /// Commands of other servers, and what to write instead. `APP` stands for the word behind it.

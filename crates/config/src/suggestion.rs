@@ -1,6 +1,7 @@
 //! What to write instead of a value that an option cannot have: forms that other servers understand, and slips of the pen.
 
-use crate::foreign::{Form, as_bind, filled, use_bind};
+use crate::foreign::{as_bind, use_bind};
+use crate::form::{Form, filled};
 use crate::options::{Kind, Opt};
 
 /// Returns what to write instead, as the end of a sentence that says what is wrong.
@@ -33,7 +34,8 @@ const FILES: &str = "a file of anygate's own settings that ends in .toml, .yaml 
 fn level(plain: &str) -> Option<&'static str> {
     match plain {
         "warning" | "warnings" | "notice" => Some("warn"),
-        "critical" | "fatal" | "err" | "emergency" | "alert" => Some("error"),
+        "fatal" | "emergency" | "alert" | "crit" => Some("critical"),
+        "err" => Some("error"),
         "trace" | "notset" | "verbose" | "all" => Some("debug"),
         "information" => Some("info"),
         _ => None,
@@ -77,7 +79,8 @@ fn address(text: &str) -> Option<String> {
         return Some(format!("write unix:{}", path.trim_start_matches("//")));
     }
     if let Some(number) = plain.strip_prefix("fd:").or_else(|| plain.strip_prefix("fd=")) {
-        return Some(format!("write fd://{}", number.trim_start_matches('/')));
+        let number = number.trim_start_matches('/');
+        return number.parse::<u16>().is_ok().then(|| format!("write fd://{number}"));
     }
     if let Some(port) = plain.strip_prefix("*:") {
         return Some(format!("write :{port} for all IPv4 addresses, [::]:{port} for all IPv6 addresses"));
@@ -151,7 +154,7 @@ fn of_kind(kind: Kind, text: &str, plain: &str) -> Option<String> {
     match kind {
         Kind::Choice(words) => nearest_word(words, plain).map(|word| format!("did you mean {word}?")),
         Kind::Integer { .. } | Kind::Size { .. } if is_grouped(text) => {
-            Some(format!("write {}", text.replace([',', '_', ' ', '\''], "")))
+            Some(format!("write {}", text.replace(is_separator, "")))
         }
         Kind::TimeLimit
             if matches!(plain, "none" | "never" | "off" | "no" | "false" | "inf" | "infinity" | "-1") =>
@@ -179,7 +182,14 @@ fn of_kind(kind: Kind, text: &str, plain: &str) -> Option<String> {
 fn is_grouped(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
         && text.ends_with(|c: char| c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '_' | ' ' | '\''))
+        && text.chars().all(|c| c.is_ascii_digit() || is_separator(c))
+        && text.split(is_separator).skip(1).all(|group| group.len() == 3)
+        && text.contains(is_separator)
+}
+
+/// Whether it stands between thousands.
+fn is_separator(c: char) -> bool {
+    matches!(c, ',' | '_' | ' ' | '\'')
 }
 
 /// The word that was meant: the same in small letters, one that begins alike, or one that is much like it.
@@ -227,7 +237,7 @@ mod tests {
             ("log_level", "warning", "warn?"),
             ("log_level", "WARN", "warn?"),
             ("log_level", "INFO", "info?"),
-            ("log_level", "critical", "error?"),
+            ("log_level", "fatal", "critical?"),
             ("concurrency", "gthread", "--threads N"),
             ("concurrency", "eventlet", "--concurrency gevent"),
             ("ssl_private_key", "gevent", "--concurrency gevent"),
@@ -253,6 +263,8 @@ mod tests {
         for (name, text) in [
             ("log_level", "loud"),
             ("workers", "many"),
+            ("nice", "25"),
+            ("cpu_affinity", "0,1"),
             ("port", "http"),
             ("bind", ""),
             ("server", "gunicorn"),

@@ -127,15 +127,15 @@ impl Schedule {
 
     /// The first minute from `from` on, `from` included, in which the job is due.
     pub(crate) fn next(&self, from: Minute) -> Option<Minute> {
-        if let Some((asked, answer)) = self.known.get()
+        if let Some((asked, found)) = self.known.get()
             && asked <= from
-            && answer.is_none_or(|answer| from <= answer)
+            && found.is_none_or(|found| from <= found)
         {
-            return answer;
+            return found;
         }
-        let answer = self.search(from);
-        self.known.set(Some((from, answer)));
-        answer
+        let found = self.search(from);
+        self.known.set(Some((from, found)));
+        found
     }
 
     /// Counts the minutes in `from..to` in which the job is due; of very many, only the first ones.
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_known_is_right_when_the_clock_goes_back() {
+    fn a_minute_that_is_known_is_right_when_the_clock_goes_back() {
         let schedule = unix("0 * * * *");
         let noon = minute("2026-11-21T12:00Z");
         assert_eq!(schedule.next(noon.next()), Some(Minute(noon.0 + 60)));

@@ -189,7 +189,7 @@ impl Scheduler {
         for run in &mut self.running {
             match run.child.try_wait() {
                 Ok(None) => {}
-                Ok(Some(status)) => ended.push((run.pid, how(status))),
+                Ok(Some(status)) => ended.push((run.pid, outcome(status))),
                 Err(error) => {
                     // It was reaped elsewhere; how it ended is lost.
                     tracing::warn!(target: "anygate::cron", "{}: cannot wait for its end: {error}", run.job.name);
@@ -380,7 +380,8 @@ impl Scheduler {
     }
 }
 
-fn how(status: ExitStatus) -> Ended {
+/// How a job has ended.
+fn outcome(status: ExitStatus) -> Ended {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ended::Exited(code),
         (None, signal) => Ended::Signalled(signal.unwrap_or_default()),

@@ -9,23 +9,21 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anygate_config::{Facility, LogTarget, MessageForm, SyslogAddress};
+use anygate_config::{Facility, LogTarget, MessageFormat, SyslogAddress};
 use anygate_sys::output::PIECE_MAX;
 use anygate_sys::{Output, lock};
 use jiff::Timestamp;
 
 use crate::journal;
-use crate::json;
+use crate::layout;
 use crate::severity::Severity;
 use crate::syslog::{Form, Sender};
 
 /// An open place.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// Bytes, as they are.
-    Stream(Output),
-    /// A line for each message, which is a JSON object.
-    Json(Output),
+    /// Bytes, in which messages look like this.
+    Stream(Output, MessageFormat),
     /// A message for each line.
     Syslog(Socket, Sender),
     /// An entry for each message.
@@ -43,8 +41,17 @@ pub(crate) enum Socket {
 pub(crate) enum Unit<'a> {
     /// Lines that belong together.
     Message(&'a [u8]),
+    /// Lines of the application that belong together.
+    Text(&'a [u8]),
     /// Lines that each stand for themselves.
     Lines(&'a [u8]),
+}
+
+impl Unit<'_> {
+    fn bytes(&self) -> &[u8] {
+        let (Unit::Message(text) | Unit::Text(text) | Unit::Lines(text)) = self;
+        text
+    }
 }
 
 impl Destination {
@@ -54,13 +61,10 @@ impl Destination {
         identifier: &'static str,
         facility: Facility,
         owner: Option<u32>,
-        form: MessageForm,
+        format: &MessageFormat,
     ) -> io::Result<Destination> {
         let facility = facility.number();
-        let stream = match form {
-            MessageForm::Text => Destination::Stream,
-            MessageForm::Json => Destination::Json,
-        };
+        let stream = |output| Destination::Stream(output, format.clone());
         Ok(match target {
             LogTarget::Stdout => stream(standard(io::stdout().as_fd())?),
             LogTarget::Stderr => stream(standard(io::stderr().as_fd())?),
@@ -78,40 +82,56 @@ impl Destination {
         })
     }
 
-    /// Whether it takes any amount of text in one piece.
-    pub(crate) fn is_file(&self) -> bool {
-        matches!(self, Destination::Stream(output) if output.file().is_some())
+    /// The bytes of a unit, if they go there as they are and in one piece.
+    pub(crate) fn as_it_is<'a>(&self, unit: &'a Unit<'_>) -> Option<&'a [u8]> {
+        match (self, unit) {
+            (Destination::Stream(output, MessageFormat::Text), Unit::Lines(_) | Unit::Text(_))
+                if output.file().is_some() =>
+            {
+                Some(unit.bytes())
+            }
+            _ => None,
+        }
     }
 
     /// Whether each packet arrives whole or not at all.
     pub(crate) fn takes_datagrams(&self) -> bool {
         match self {
-            Destination::Stream(_) | Destination::Json(_) => false,
+            Destination::Stream(..) => false,
             Destination::Syslog(..) | Destination::Journal { .. } => true,
         }
     }
 
     /// Whether there is something around each message, so that text is not written before its line is complete.
     pub(crate) fn takes_messages(&self) -> bool {
-        !matches!(self, Destination::Stream(_))
+        !matches!(self, Destination::Stream(_, MessageFormat::Text))
     }
 
-    /// Returns the packets of some lines, one after another, where it is no file.
-    pub(crate) fn packets(&self, severity: Severity, unit: &Unit<'_>, mut give: impl FnMut(&[u8])) {
-        let (Unit::Message(text) | Unit::Lines(text)) = *unit;
+    /// Returns the packets of some lines, one after another.
+    pub(crate) fn packets(
+        &self,
+        severity: Severity,
+        unit: &Unit<'_>,
+        time: SystemTime,
+        mut give: impl FnMut(&[u8]),
+    ) {
+        let now = Timestamp::try_from(time).unwrap_or_default();
+        let text = unit.bytes();
         match (self, unit) {
-            (Destination::Stream(_), _) => pieces(text, give),
-            (Destination::Json(_), Unit::Message(_)) => {
-                give(&json::line(severity, text.trim_ascii_end(), Timestamp::now()));
+            (Destination::Stream(_, MessageFormat::Text), Unit::Lines(_) | Unit::Text(_)) => {
+                pieces(text, give);
             }
-            (Destination::Json(_), Unit::Lines(_)) => {
-                lines(text).for_each(|line| give(&json::line(severity, line, Timestamp::now())));
+            (Destination::Stream(_, format), Unit::Message(_) | Unit::Text(_)) => {
+                let text = text.trim_ascii_end();
+                pieces(&layout::message(format, severity, text, now), give);
+            }
+            (Destination::Stream(_, format), Unit::Lines(_)) => {
+                lines(text).for_each(|line| give(&layout::message(format, severity, line, now)));
             }
             (Destination::Syslog(_, sender), _) => {
-                let now = SystemTime::now();
-                lines(text).for_each(|line| give(&sender.message(severity, line, now)));
+                lines(text).for_each(|line| give(&sender.message(severity, line, time)));
             }
-            (Destination::Journal { identifier, facility, .. }, Unit::Message(_)) => {
+            (Destination::Journal { identifier, facility, .. }, Unit::Message(_) | Unit::Text(_)) => {
                 let text = text.trim_ascii_end();
                 give(&journal::entry(identifier, *facility, severity, text));
             }
@@ -126,7 +146,7 @@ impl Destination {
     /// Errors: [`io::ErrorKind::WouldBlock`] when there is no room now.
     pub(crate) fn write(&mut self, packet: &[u8]) -> io::Result<usize> {
         match self {
-            Destination::Stream(output) | Destination::Json(output) => output.write(packet),
+            Destination::Stream(output, _) => output.write(packet),
             Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => socket.send(packet),
         }
     }
@@ -135,7 +155,7 @@ impl Destination {
 impl AsFd for Destination {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Destination::Stream(output) | Destination::Json(output) => output.as_fd(),
+            Destination::Stream(output, _) => output.as_fd(),
             Destination::Syslog(socket, _) | Destination::Journal { socket, .. } => match socket {
                 Socket::Unix(socket, _) => socket.as_fd(),
                 Socket::Udp(socket) => socket.as_fd(),

@@ -8,16 +8,10 @@ use crate::severity::Severity;
 
 /// A message as one line.
 pub(crate) fn line(severity: Severity, text: &[u8], now: Timestamp) -> Vec<u8> {
-    let level = match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warn",
-        Severity::Notice => "notice",
-        Severity::Info => "info",
-        Severity::Debug => "debug",
-    };
     let mut line = format!(
         "{{\"time\":\"{now:.6}\",\"level\":\"{level}\",\"pid\":{},\"message\":\"",
-        std::process::id()
+        std::process::id(),
+        level = severity.word()
     );
     for character in String::from_utf8_lossy(text).chars() {
         match character {

@@ -3,18 +3,20 @@
 //!
 //! * [`log`]: one log, its queue and its losses. * [`destination`]: what it is written to. * [`Severity`]: how bad a message is.
 //! * [`recognisable`]: no message looks like another one.
-//! * [`syslog`], [`journal`] and [`json`]: their message formats. * [`rotation`]: moves full files away and starts new ones.
+//! * [`syslog`], [`journal`], [`json`] and [`layout`]: their message formats. * [`rotation`]: moves full files away and starts new ones.
 #![forbid(unsafe_code)]
 
 mod destination;
 mod journal;
 mod json;
+mod layout;
 mod log;
 mod recognisable;
 mod rotation;
 mod severity;
 mod syslog;
 
+pub use layout::plain;
 pub use log::{Held, Kind, News, Outlet};
 pub use recognisable::{message, one_line};
 pub use rotation::Rotation;

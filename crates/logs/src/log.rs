@@ -7,9 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anygate_config::{Facility, LogTarget, MessageForm};
+use anygate_config::{Facility, LogTarget, MessageFormat};
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_sys::{forked, poll};
 
@@ -54,7 +54,7 @@ pub struct Outlet {
     target: LogTarget,
     facility: Facility,
     owner: Option<u32>,
-    form: MessageForm,
+    format: MessageFormat,
     state: Arc<Mutex<State>>,
 }
 
@@ -98,24 +98,30 @@ pub struct Held<'a> {
 
 impl Outlet {
     /// Opens a log. A file becomes `owner`'s, if it is to be opened anew by processes of that user.
-    /// `form`: how messages look where nothing else says it.
+    /// `format`: how messages look where nothing else says it.
     pub fn open(
         kind: Kind,
         target: &LogTarget,
         facility: Facility,
         owner: Option<u32>,
-        form: MessageForm,
+        format: &MessageFormat,
     ) -> io::Result<Self> {
-        let place = Destination::open(target, kind.identifier(), facility, owner, form)?;
+        let place = Destination::open(target, kind.identifier(), facility, owner, format)?;
         let state = State::new(place);
-        Ok(Outlet { kind, target: target.clone(), facility, owner, form, state: Arc::new(Mutex::new(state)) })
+        let (target, format) = (target.clone(), format.clone());
+        Ok(Outlet { kind, target, facility, owner, format, state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Returns what it is written to.
+    pub fn target(&self) -> &LogTarget {
+        &self.target
     }
 
     /// Goes on in a fresh file, after the old one was moved away. What is no file stays open.
     pub fn reopen(&self) -> io::Result<()> {
         if let LogTarget::File(_) = self.target {
             let identifier = self.kind.identifier();
-            let fresh = Destination::open(&self.target, identifier, self.facility, self.owner, self.form)?;
+            let fresh = Destination::open(&self.target, identifier, self.facility, self.owner, &self.format)?;
             let mut state = self.lock();
             state.place = fresh;
             state.torn = false;
@@ -125,24 +131,29 @@ impl Outlet {
 
     /// Writes whole lines that each stand for themselves.
     pub fn lines(&self, lines: &[u8]) {
-        self.write(Severity::Info, &Unit::Lines(lines));
+        self.write(Severity::Info, &Unit::Lines(lines), SystemTime::now());
     }
 
-    /// Writes a message, whose lines belong together. None but the first passes for the beginning of one.
-    pub fn message(&self, severity: Severity, text: &[u8]) {
-        self.write(severity, &Unit::Message(&recognisable::message(text)));
+    /// Writes a message of a time, whose lines belong together. None but the first passes for the beginning of one.
+    pub fn message(&self, severity: Severity, time: SystemTime, text: &[u8]) {
+        self.write(severity, &Unit::Message(&recognisable::message(text)), time);
     }
 
     /// Writes text of the application as it comes, which may end within a line. A line that would pass for one of ours is
     /// indented.
     pub fn text(&self, text: &[u8]) {
+        let now = SystemTime::now();
         if forked::is_child() {
-            return self.write_alone(Severity::Notice, &Unit::Message(&recognisable::application_text(text)));
+            return self.write_alone(
+                Severity::Notice,
+                &Unit::Text(&recognisable::application_text(text)),
+                now,
+            );
         }
         let mut state = self.lock();
         if !state.place.takes_messages() {
             drop(state);
-            return self.write(Severity::Notice, &Unit::Message(&recognisable::application_text(text)));
+            return self.write(Severity::Notice, &Unit::Text(&recognisable::application_text(text)), now);
         }
         state.unfinished.extend_from_slice(text);
         let whole = match state.unfinished.iter().rposition(|&byte| byte == b'\n') {
@@ -152,7 +163,7 @@ impl Outlet {
         };
         let lines: Vec<u8> = state.unfinished.drain(..whole).collect();
         drop(state);
-        self.write(Severity::Notice, &Unit::Lines(&lines));
+        self.write(Severity::Notice, &Unit::Lines(&lines), now);
     }
 
     /// Returns how many lines were lost since the last call, and what is to be reported. Call it about once a second.
@@ -187,7 +198,7 @@ impl Outlet {
     pub fn finish(&self, patience: Duration) {
         let unfinished = std::mem::take(&mut self.lock().unfinished);
         if !unfinished.is_empty() {
-            self.write(Severity::Notice, &Unit::Lines(&unfinished));
+            self.write(Severity::Notice, &Unit::Lines(&unfinished), SystemTime::now());
         }
         let until = Instant::now() + patience;
         loop {
@@ -215,21 +226,21 @@ impl Outlet {
     }
 
     /// Writes in a process that the application has forked, in which the lock may never be released.
-    fn write_alone(&self, severity: Severity, unit: &Unit<'_>) {
+    fn write_alone(&self, severity: Severity, unit: &Unit<'_>, time: SystemTime) {
         let place =
-            Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner, self.form);
+            Destination::open(&self.target, self.kind.identifier(), self.facility, self.owner, &self.format);
         // The lines of a child that cannot open the log have nowhere else to go.
         if let Ok(place) = place {
-            State::new(place).write(severity, unit);
+            State::new(place).write(severity, unit, time);
         }
     }
 
-    fn write(&self, severity: Severity, unit: &Unit<'_>) {
+    fn write(&self, severity: Severity, unit: &Unit<'_>, time: SystemTime) {
         if forked::is_child() {
-            return self.write_alone(severity, unit);
+            return self.write_alone(severity, unit, time);
         }
         let mut state = self.lock();
-        state.write(severity, unit);
+        state.write(severity, unit, time);
         if state.waiting.is_empty() || state.sender.is_some() {
             return;
         }
@@ -287,14 +298,13 @@ impl State {
         }
     }
 
-    fn write(&mut self, severity: Severity, unit: &Unit<'_>) {
-        let (Unit::Message(text) | Unit::Lines(text)) = *unit;
-        if self.place.is_file() {
+    fn write(&mut self, severity: Severity, unit: &Unit<'_>, time: SystemTime) {
+        if let Some(bytes) = self.place.as_it_is(unit) {
             // By far the most often: nothing is copied.
-            return self.offer(text);
+            return self.offer(bytes);
         }
         let mut packets = Vec::new();
-        self.place.packets(severity, unit, |packet| packets.push(packet.to_vec()));
+        self.place.packets(severity, unit, time, |packet| packets.push(packet.to_vec()));
         packets.iter().for_each(|packet| self.offer(packet));
     }
 
@@ -385,7 +395,7 @@ mod tests {
     use anygate_sys::lock;
 
     fn open(target: LogTarget) -> Outlet {
-        Outlet::open(Kind::Access, &target, Facility::Local1, None, MessageForm::Text).unwrap()
+        Outlet::open(Kind::Access, &target, Facility::Local1, None, &MessageFormat::Text).unwrap()
     }
 
     fn received(socket: &UnixDatagram) -> String {
@@ -405,7 +415,7 @@ mod tests {
         assert_eq!(lost, 2);
         let Some(News::Loses(reason)) = news else { panic!("{news:?}") };
         assert!(reason.contains("No space left"), "{reason}");
-        outlet.message(Severity::Error, b"three\n");
+        outlet.message(Severity::Error, SystemTime::now(), b"three\n");
         assert_eq!(outlet.tend(now + CALM), (1, None));
         assert_eq!(outlet.tend(now + CALM + CALM / 2), (0, None));
         assert_eq!(outlet.tend(now + CALM + CALM), (0, Some(News::Works(3))));
@@ -447,7 +457,8 @@ mod tests {
     fn what_still_waits_at_the_end_is_counted_and_not_waited_for() {
         let (_reader, writer) = io::pipe().unwrap();
         let outlet = open(LogTarget::File("/dev/null".into()));
-        outlet.lock().place = Destination::Stream(anygate_sys::Output::of(writer.as_fd()).unwrap());
+        outlet.lock().place =
+            Destination::Stream(anygate_sys::Output::of(writer.as_fd()).unwrap(), MessageFormat::Text);
         outlet.lines("line\n".repeat(20_000).as_bytes());
         assert_eq!(outlet.tend(Instant::now()), (0, None));
         outlet.finish(Duration::ZERO);
@@ -463,7 +474,7 @@ mod tests {
         let path = folder.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
         let outlet = open(LogTarget::Syslog(SyslogAddress::Local(path.clone())));
-        outlet.message(Severity::Error, b"one\n\ntwo\n");
+        outlet.message(Severity::Error, SystemTime::now(), b"one\n\ntwo\n");
         for end in ["]: one", "]: two"] {
             let message = received(&daemon);
             // local1 is 17.
@@ -498,7 +509,7 @@ mod tests {
         let path = folder.path().join("journal");
         let daemon = UnixDatagram::bind(&path).unwrap();
         let outlet = open(LogTarget::Journald(path));
-        outlet.message(Severity::Error, b"Traceback:\n  here\n");
+        outlet.message(Severity::Error, SystemTime::now(), b"Traceback:\n  here\n");
         let entry = received(&daemon);
         assert!(entry.starts_with("PRIORITY=3\n") && entry.ends_with("Traceback:\n  here\n"), "{entry}");
         assert!(entry.contains("SYSLOG_IDENTIFIER=anygate-access\n"), "{entry}");
@@ -515,8 +526,8 @@ mod tests {
         let path = folder.path().join("log");
         let target = LogTarget::File(path.clone());
         let outlet =
-            Outlet::open(Kind::Error, &target, Facility::default(), None, MessageForm::Json).unwrap();
-        outlet.message(Severity::Error, b"Traceback:\n  here\n");
+            Outlet::open(Kind::Error, &target, Facility::default(), None, &MessageFormat::Json).unwrap();
+        outlet.message(Severity::Error, SystemTime::now(), b"Traceback:\n  here\n");
         outlet.text(b"some ");
         outlet.text(b"text\nmore ");
         outlet.finish(Duration::ZERO);
@@ -592,7 +603,7 @@ mod tests {
             LogTarget::Journald(nowhere),
         ] {
             assert!(
-                Outlet::open(Kind::Error, &target, Facility::Daemon, None, MessageForm::Json).is_err(),
+                Outlet::open(Kind::Error, &target, Facility::Daemon, None, &MessageFormat::Json).is_err(),
                 "{target}"
             );
         }

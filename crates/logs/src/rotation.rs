@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use anygate_config::backup_name::{Age, BackupName};
 use anygate_config::{LogTarget, RotatePlan};
 use anygate_sys::lock;
 use flate2::Compression;
@@ -120,7 +121,7 @@ impl Rotation {
     /// Deletes the oldest files of a log, and finds out which are to be compressed.
     fn tidy(&mut self, path: &Path) {
         // What cannot be listed now is found the next time.
-        let Ok(mut old) = old_files(path) else { return };
+        let Ok(mut old) = old_files(path, &self.plan.name) else { return };
         while old.len() > self.plan.keep {
             let Some((_, files)) = old.pop_first() else { break };
             for file in files {
@@ -205,7 +206,7 @@ impl Log {
             Ok(()) | Err(_) => {}
         }
         if identity(&self.path.metadata()?) == self.file {
-            fs::rename(&self.path, free_name(&self.path, now))?;
+            fs::rename(&self.path, free_name(&self.path, &plan.name, now)?)?;
             make_like(&self.path, &about)?;
         }
         (self.file, self.interval) = (identity(&self.path.metadata()?), interval);
@@ -240,18 +241,18 @@ fn resemble(file: &File, other: &fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// `access.log.20251231-235959`, or the next second for which there is none. Times are UTC, so that they never come twice
-/// and names sort by age.
-fn free_name(path: &Path, now: SystemTime) -> PathBuf {
-    let mut time = now;
-    loop {
-        let stamp = Timestamp::try_from(time).unwrap_or_default().strftime("%Y%m%d-%H%M%S").to_string();
-        let name = with_suffix(path, &format!(".{stamp}"));
-        if !name.exists() && !with_suffix(&name, PACKED).exists() {
-            return name;
-        }
-        time += Duration::from_secs(1);
-    }
+/// A name for the file that is moved away: one more than the largest number where the time has a file already, so that
+/// names sort by age. Times are UTC, so that they never come twice.
+fn free_name(path: &Path, pattern: &BackupName, now: SystemTime) -> io::Result<PathBuf> {
+    let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let time = Timestamp::try_from(now).unwrap_or_default();
+    let name = pattern.make(own, |letter| time.strftime(&format!("%{letter}")).to_string());
+    let wanted = pattern.age(own, &name).map(|(time, _)| time).unwrap_or_default();
+    let same = old_files(path, pattern)?.into_keys().filter(|(time, _)| *time == wanted);
+    Ok(match same.map(|(_, number)| number).max() {
+        None => path.with_file_name(name),
+        Some(last) => path.with_file_name(format!("{name}.{}", last + 1)),
+    })
 }
 
 const PACKED: &str = ".gz";
@@ -266,22 +267,16 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The old files of a log by their time: one, or two of which one was compressed from the other.
-fn old_files(path: &Path) -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
+/// Lists the old files of a log by age, the oldest first: one of each, or two of which one was compressed from the other.
+fn old_files(path: &Path, pattern: &BackupName) -> io::Result<BTreeMap<Age, Vec<PathBuf>>> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let mut found = BTreeMap::<String, Vec<PathBuf>>::new();
+    let mut found = BTreeMap::<Age, Vec<PathBuf>>::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(own)?.strip_prefix('.'));
-        let Some(stamp) = rest.map(|rest| rest.strip_suffix(PACKED).unwrap_or(rest)) else { continue };
-        let is_stamp = stamp.len() == 15
-            && stamp.bytes().enumerate().all(|(place, byte)| match place {
-                8 => byte == b'-',
-                _ => byte.is_ascii_digit(),
-            });
-        if is_stamp {
-            found.entry(stamp.to_owned()).or_default().push(folder.join(&name));
+        let age = name.to_str().and_then(|name| pattern.age(own, name.strip_suffix(PACKED).unwrap_or(name)));
+        if let Some(age) = age {
+            found.entry(age).or_default().push(folder.join(&name));
         }
     }
     Ok(found)
@@ -335,7 +330,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
 
     fn plan(size: u64, interval: Duration) -> RotatePlan {
-        RotatePlan { size, interval, keep: 7, gzip: false }
+        RotatePlan { size, interval, keep: 7, ..RotatePlan::default() }
     }
 
     fn log(folder: &Path, text: &str) -> LogTarget {
@@ -388,7 +383,24 @@ mod tests {
         assert!(!rotation.look(friday()));
         fs::write(&path, "again").unwrap();
         assert!(rotation.look(friday()));
-        assert_eq!(names(folder.path())[2], "a.log.20251010-235959");
+        assert_eq!(names(folder.path())[2], "a.log.20251010-235958.1");
+    }
+
+    #[test]
+    fn old_files_have_the_name_that_is_wanted_and_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = log(folder.path(), "0");
+        let name = BackupName::read("{stem}-%Y%m%d{extension}").unwrap();
+        let plan = RotatePlan { name, keep: 2, ..plan(1, Duration::ZERO) };
+        let mut rotation = rotation(&plan, &target, friday());
+        for text in ["1", "2", "3"] {
+            assert!(rotation.look(friday()));
+            fs::write(folder.path().join("a.log"), text).unwrap();
+        }
+        assert!(rotation.look(friday() + DAY));
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(names(folder.path()), ["a-20251010.log.2", "a-20251011.log", "a.log"]);
+        assert_eq!((read("a-20251010.log.2"), read("a-20251011.log")), ("2".to_owned(), "3".to_owned()));
     }
 
     #[test]

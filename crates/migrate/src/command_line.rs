@@ -147,7 +147,6 @@ fn plain(arguments: &[String], position: &Position) -> Result<Draft, Refused> {
             "forwarded_allow_ips" => draft.trust(&entry, text, None)?,
             "port" | "workers" => draft.map(&entry, key, json!(entry.number()?))?,
             "log_level" if text == "warning" => draft.map(&entry, key, json!("warn"))?,
-            "log_level" if text == "critical" => draft.map(&entry, key, json!("error"))?,
             _ => draft.by_table(&entry, true)?,
         }
     }

@@ -10,6 +10,8 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::authentication;
+
 /// Facts about one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -23,7 +25,7 @@ pub struct Record<'a> {
     pub response: Option<&'a ResponseHead>,
     /// Bytes of body.
     pub body_bytes: u64,
-    /// From the beginning of the answering to the complete response.
+    /// From the beginning of the call to the complete response.
     pub duration: Duration,
     /// Time at which processing began; the duration counts from it.
     pub time: SystemTime,
@@ -166,8 +168,11 @@ fn json(line: &mut Vec<u8>, record: &Record<'_>, pid: u32) {
     line.push(b'}');
 }
 
-/// The user of Basic credentials (RFC 7617 section 2).
+/// The user that the request was found to be of, or else that of its Basic credentials (RFC 7617 section 2), right or wrong.
 fn user(head: &RequestHead) -> Option<Vec<u8>> {
+    if let Some(user) = authentication::user(head) {
+        return Some(user.to_vec());
+    }
     let value = head.field("authorization")?;
     let (scheme, credentials) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {

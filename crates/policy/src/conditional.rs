@@ -77,7 +77,7 @@ impl Validators {
         Validators { tag, modified: time.map(|time| Modified { time, text: httpdate::fmt_http_date(time) }) }
     }
 
-    /// Weighs the conditions of a request that would be answered with 200, in the order of RFC 9110 section 13.2.2.
+    /// Weighs the conditions of a request that would get 200, in the order of RFC 9110 section 13.2.2.
     pub(crate) fn weigh(&self, request: &RequestHead) -> Outcome {
         let mut conditions = Conditions::default();
         for (name, value) in request.fields() {

@@ -1,6 +1,6 @@
 //! Which pages of other origins may read a site's responses: CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>.
 //!
-//! A preflight is answered here, so that the application never sees one.
+//! A preflight gets its response here, so that the application never sees one.
 
 use anygate_config::PageOrigin;
 use anygate_config::site::{CorsHeaders, CorsPlan};
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_who_may_read_it() {
+    fn a_response_says_who_may_read_it() {
         let any_origin =
             cors(&["*"], |plan| plan.exposed_headers = vec!["X-Total".to_owned(), "Link".to_owned()]);
         let mut head = response("200 OK", &[]);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_answered() {
+    fn a_preflight_gets_its_response() {
         let cors = cors(&["https://a.example"], |plan| {
             plan.methods = vec!["GET".to_owned(), "PUT".to_owned()];
             plan.headers = CorsHeaders::Named(vec!["Authorization".to_owned(), "X-A".to_owned()]);
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn whatever_fields_are_asked_for_may_be_allowed() {
         let cors = cors(&["https://a.example"], |plan| plan.headers = CorsHeaders::Any);
-        let answer = |asked: &str| {
+        let allowed = |asked: &str| {
             let fields = [
                 ("Origin", "https://a.example"),
                 ("Access-Control-Request-Method", "GET"),
@@ -259,9 +259,9 @@ mod tests {
             assert_eq!(field(&head, "vary"), Some("Origin, Access-Control-Request-Headers"));
             field(&head, "access-control-allow-headers").map(str::to_owned)
         };
-        assert_eq!(answer("authorization,x-a").as_deref(), Some("authorization,x-a"));
-        assert_eq!(answer(""), None);
-        assert_eq!(answer("x a"), None);
+        assert_eq!(allowed("authorization,x-a").as_deref(), Some("authorization,x-a"));
+        assert_eq!(allowed(""), None);
+        assert_eq!(allowed("x a"), None);
     }
 
     proptest! {
@@ -276,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn no_origin_breaks_an_answer(origin: String, asked: String) {
+        fn no_origin_breaks_a_response(origin: String, asked: String) {
             prop_assume!([&origin, &asked].iter().all(|text| text.bytes().all(|b| b >= b' ' && b != 0x7f)));
             let cors = cors(&["https://a.example"], |plan| plan.headers = CorsHeaders::Any);
             let fields = [

@@ -151,7 +151,7 @@ impl ErrorPages {
     }
 
     /// The page for an error of this request.
-    pub fn answer(&self, status: u16, request: &RequestHead) -> (ResponseHead, Vec<u8>) {
+    pub fn response(&self, status: u16, request: &RequestHead) -> (ResponseHead, Vec<u8>) {
         self.page(status, request.field("accept"), None)
     }
 }

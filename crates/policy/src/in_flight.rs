@@ -1,5 +1,4 @@
-//! What a worker does at the moment, for others to see: the requests that its threads or greenlets answer, in memory that
-//! all processes share. What does not fit is not shown.
+//! Requests that the threads or greenlets of a worker are responding to, in memory that all processes share. What does not fit is not shown.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

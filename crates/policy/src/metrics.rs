@@ -4,6 +4,7 @@
 //! [`FAMILIES`] is the one list of what there is. It makes the layout of a row, the text that Prometheus reads
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>) and the table in the documentation.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,19 @@ pub enum Kind {
     Gauge(&'static [Label]),
     /// Seconds, in [`BOUNDS`].
     Histogram,
+    /// What one process uses of the machine: a number for each worker, which has nothing left when it is gone.
+    Resource(Resource),
+    /// Goes up and down. One number for each address of the server, which the supervisor has.
+    Address,
+}
+
+/// A resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Counted in microseconds, told in seconds; only grows as long as the worker lives.
+    Time,
+    /// Goes up and down.
+    Amount,
 }
 
 /// A label and its values.
@@ -42,6 +56,9 @@ pub const BOUNDS: [u64; 16] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
+
+/// Addresses that have numbers of their own.
+pub const ADDRESSES_MAX: usize = 16;
 
 const METHODS: Label =
     Label { name: "method", values: &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"] };
@@ -78,7 +95,7 @@ macro_rules! label {
 
 label! {
     /// What a connection is doing.
-    STATES, ConnectionState: "state", Idle = "idle", Reading = "reading", Answering = "answering", Writing = "writing"
+    STATES, ConnectionState: "state", Idle = "idle", Reading = "reading", Responding = "responding", Writing = "writing"
 }
 label! {
     /// Why a worker ended without being told to.
@@ -88,7 +105,7 @@ label! {
 label! {
     /// Why a worker was replaced as a precaution.
     RECYCLES, RecycleReason: "reason",
-    Stuck = "stuck", Requests = "requests", Age = "age", Memory = "memory"
+    Stuck = "stuck", Requests = "requests", Age = "age", Memory = "memory", Order = "order"
 }
 label! {
     /// Which log.
@@ -111,7 +128,7 @@ macro_rules! families {
         /// All metrics, in the order of their cells.
         pub const FAMILIES: &[Family] = &[$(Family { name: $name, kind: $kind, help: $help },)*];
 
-        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "variants are named as the constants are")]
         enum Order { $($constant,)* }
 
         $(
@@ -129,12 +146,16 @@ families! {
         "Time that a complete request waits for a thread or greenlet.";
     LOCK_SECONDS = "interpreter_lock_wait_seconds", Kind::Histogram,
         "Time that its thread then waits for Python's interpreter lock.";
+    PROXY_QUEUE_SECONDS = "request_proxy_queue_seconds", Kind::Histogram,
+        "Time between X-Request-Start of a trusted proxy and the arrival of the request.";
     REQUEST_BYTES = "request_body_bytes_total", Kind::Counter(&[]), "Bytes of request bodies received.";
     RESPONSE_BYTES = "response_body_bytes_total", Kind::Counter(&[]), "Bytes of response bodies sent.";
     CONNECTIONS_TOTAL = "connections_accepted_total", Kind::Counter(&[]), "Connections accepted.";
     CONNECTIONS = "connections", Kind::Gauge(&[STATES]), "Open connections.";
     STREAMS = "http2_streams", Kind::Gauge(&[]), "HTTP/2 streams whose response is in progress.";
     QUEUED = "requests_queued", Kind::Gauge(&[]), "Complete requests waiting for a thread or greenlet.";
+    LISTEN_QUEUE = "listen_queue", Kind::Address, "Connections that wait in the system to be accepted.";
+    LISTEN_QUEUE_MAX = "listen_queue_max", Kind::Address, "Maximum of listen_queue: the option backlog, as the system limits it.";
     BUSY = "threads_busy", Kind::Gauge(&[]), "Threads or greenlets that handle a request.";
     THREADS = "threads", Kind::Gauge(&[]), "Maximum number of threads or greenlets that handle requests.";
     HANDSHAKES = "tls_handshakes_total", Kind::Counter(&[OUTCOMES]), "TLS handshakes.";
@@ -144,7 +165,11 @@ families! {
     TIMEOUTS = "request_timeouts_total", Kind::Counter(&[]), "Requests that took longer than request_timeout.";
     REJECTED = "requests_rejected_total", Kind::Counter(&[]), "Requests rejected with 503 or 429 before they reached the application.";
     DROPPED_LINES = "log_lines_dropped_total", Kind::Counter(&[DROPPED]), "Log lines dropped because their destination did not accept them.";
-    MEMORY = "worker_memory_bytes", Kind::Gauge(&[]), "Resident memory of workers.";
+    SPANS = "spans_sent_total", Kind::Counter(&[]), "Spans of requests that a collector has accepted.";
+    SPANS_DROPPED = "spans_dropped_total", Kind::Counter(&[]), "Spans of requests dropped because the collector was gone, slow, or did not accept them.";
+    MEMORY = "worker_memory_bytes", Kind::Resource(Resource::Amount), "Resident memory of each worker.";
+    CPU_TIME = "worker_cpu_seconds_total", Kind::Resource(Resource::Time), "Processor time that each worker has used.";
+    OPEN_FILES = "worker_open_files", Kind::Resource(Resource::Amount), "Open file descriptors of each worker.";
     WORKERS = "workers", Kind::Gauge(&[]), "Workers that are serving.";
     WORKER_STARTS = "worker_starts_total", Kind::Counter(&[]), "Workers started.";
     WORKER_DEATHS = "worker_deaths_total", Kind::Counter(&[DEATHS]), "Workers that ended unexpectedly.";
@@ -169,6 +194,8 @@ const fn width(kind: &Kind) -> usize {
         }
         // The buckets, one for what is above all of them, and the sum.
         Kind::Histogram => BOUNDS.len() + 2,
+        Kind::Resource(_) => 1,
+        Kind::Address => ADDRESSES_MAX,
     }
 }
 
@@ -192,7 +219,7 @@ pub const CELLS: usize = start(FAMILIES.len());
 #[derive(Clone, Copy)]
 pub struct Counts<'a>(pub &'a [AtomicU64]);
 
-/// One answered request.
+/// One request with its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// As sent.
@@ -233,6 +260,11 @@ impl Counts<'_> {
         }
     }
 
+    /// One number.
+    pub fn get(self, cell: usize) -> u64 {
+        self.0.get(cell).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
     /// Counts a duration in a histogram.
     pub fn observe(self, cell: usize, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -257,7 +289,7 @@ impl Counts<'_> {
     pub fn retire_into(self, other: Counts<'_>) {
         let mut at = 0;
         for family in FAMILIES {
-            let keep = !matches!(family.kind, Kind::Gauge(_));
+            let keep = matches!(family.kind, Kind::Counter(_) | Kind::Histogram);
             for cell in at..at + width(&family.kind) {
                 let value = self.0.get(cell).map_or(0, |cell| cell.swap(0, Ordering::Relaxed));
                 if keep && value > 0 {
@@ -275,14 +307,36 @@ pub struct Sample {
     /// The metric.
     pub family: &'static Family,
     /// Names and values of its labels.
-    pub labels: Vec<(&'static str, &'static str)>,
+    pub labels: Vec<(&'static str, Cow<'static, str>)>,
     /// Where it is.
     pub cell: usize,
 }
 
+/// What is counted of an application under a server of another package: nothing of connections, queues and the process tree.
+pub const UNDER_ANY_SERVER: &[usize] = &[
+    REQUESTS,
+    REQUEST_SECONDS,
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    BUSY,
+    SLOW,
+    REJECTED,
+    DROPPED_LINES,
+    MEMORY,
+    CPU_TIME,
+    OPEN_FILES,
+    WORKERS,
+];
+
 /// The numbers of all rows together.
 #[derive(Clone, Debug)]
-pub struct Totals(Vec<u64>);
+pub struct Totals {
+    cells: Vec<u64>,
+    /// The metrics that are told, by their first cells; `None`: all.
+    told: Option<&'static [usize]>,
+    /// Addresses of the server, in the order of their cells.
+    addresses: Vec<String>,
+}
 
 impl Totals {
     /// Adds rows up.
@@ -293,12 +347,42 @@ impl Totals {
                 *total = total.wrapping_add(cell.load(Ordering::Relaxed));
             }
         }
-        Totals(totals)
+        Totals { cells: totals, told: None, addresses: Vec::new() }
+    }
+
+    /// The same of a server with these addresses.
+    #[must_use]
+    pub fn at(self, addresses: Vec<String>) -> Totals {
+        Totals { addresses, ..self }
+    }
+
+    /// The same, of which only these metrics are told.
+    #[must_use]
+    pub fn only(self, told: &'static [usize]) -> Totals {
+        Totals { told: Some(told), ..self }
+    }
+
+    /// Metrics that are told, each with its first cell.
+    fn families(&self) -> impl Iterator<Item = (usize, &'static Family)> {
+        let (mut at, told) = (0, self.told);
+        let families = FAMILIES.iter().map(move |family| {
+            let start = at;
+            at += width(&family.kind);
+            (start, family)
+        });
+        families.filter(move |(start, _)| told.is_none_or(|told| told.contains(start)))
+    }
+
+    /// What was counted since `earlier`; of gauges, what they rose by.
+    #[must_use]
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        let pairs = self.cells.iter().zip(&earlier.cells);
+        Totals { cells: pairs.map(|(now, before)| now.saturating_sub(*before)).collect(), ..self.clone() }
     }
 
     /// One number.
     pub fn get(&self, cell: usize) -> u64 {
-        self.0.get(cell).copied().unwrap_or_default()
+        self.cells.get(cell).copied().unwrap_or_default()
     }
 
     /// The sum of a metric's numbers, whatever their labels.
@@ -331,7 +415,7 @@ impl Totals {
         None
     }
 
-    /// Requests answered, by the first digit of their status, from 1xx on.
+    /// Responses, by the first digit of their status, from 1xx on.
     pub fn statuses(&self) -> [u64; CLASSES.values.len()] {
         let mut sums = [0u64; CLASSES.values.len()];
         for method in 0..METHODS.values.len() {
@@ -354,27 +438,36 @@ impl Totals {
 
     /// Every counter and gauge with its labels, and every histogram once, each with its first cell.
     pub fn samples(&self) -> impl Iterator<Item = Sample> {
-        let mut at = 0;
-        FAMILIES.iter().flat_map(move |family| {
-            let start = at;
-            at += width(&family.kind);
-            let (labels, count) = match family.kind {
-                Kind::Counter(labels) | Kind::Gauge(labels) => (labels, width(&family.kind)),
-                Kind::Histogram => (&[][..], 1),
+        self.families().flat_map(move |(start, family)| {
+            let count = match family.kind {
+                Kind::Counter(_) | Kind::Gauge(_) => width(&family.kind),
+                Kind::Histogram | Kind::Resource(_) => 1,
+                Kind::Address => self.addresses.len().min(ADDRESSES_MAX),
             };
-            (0..count).map(move |cell| Sample { family, labels: pairs(labels, cell), cell: start + cell })
+            (0..count).map(move |cell| {
+                let labels = match family.kind {
+                    Kind::Counter(labels) | Kind::Gauge(labels) => {
+                        pairs(labels, cell).into_iter().map(|(name, value)| (name, value.into())).collect()
+                    }
+                    Kind::Address => {
+                        let address = self.addresses.get(cell).cloned().unwrap_or_default();
+                        vec![("address", address.into())]
+                    }
+                    Kind::Histogram | Kind::Resource(_) => Vec::new(),
+                };
+                Sample { family, labels, cell: start + cell }
+            })
         })
     }
 
-    /// Returns the metrics in Prometheus' text format 0.0.4.
-    pub fn prometheus(&self) -> String {
+    /// Returns the metrics in Prometheus' text format 0.0.4. `workers`: their numbers, from 1 on, and rows.
+    pub fn prometheus(&self, workers: &[(usize, Counts<'_>)]) -> String {
         let mut text = String::with_capacity(16 * 1024);
-        let mut at = 0;
-        for family in FAMILIES {
+        for (at, family) in self.families() {
             let name = family.name;
             let kind = match family.kind {
-                Kind::Counter(_) => "counter",
-                Kind::Gauge(_) => "gauge",
+                Kind::Counter(_) | Kind::Resource(Resource::Time) => "counter",
+                Kind::Gauge(_) | Kind::Address | Kind::Resource(Resource::Amount) => "gauge",
                 Kind::Histogram => "histogram",
             };
             // Writing to a string cannot fail.
@@ -387,8 +480,19 @@ impl Totals {
                     }
                 }
                 Kind::Histogram => self.histogram(&mut text, name, at),
+                Kind::Resource(resource) => {
+                    for (number, counts) in workers {
+                        let value = resource.shown(counts.get(at));
+                        let _ = writeln!(text, "anygate_{name}{{worker=\"{number}\"}} {value}");
+                    }
+                }
+                Kind::Address => {
+                    for (cell, address) in (at..at + ADDRESSES_MAX).zip(&self.addresses) {
+                        let (address, value) = (escaped(address), self.get(cell));
+                        let _ = writeln!(text, "anygate_{name}{{address=\"{address}\"}} {value}");
+                    }
+                }
             }
-            at += width(&family.kind);
         }
         text
     }
@@ -408,11 +512,26 @@ impl Totals {
     }
 }
 
+impl Resource {
+    /// Returns a number as it is told.
+    pub fn shown(self, value: u64) -> String {
+        match self {
+            Resource::Time => seconds(value),
+            Resource::Amount => value.to_string(),
+        }
+    }
+}
+
 /// `{method="GET",status="2xx"}` of a cell, or nothing.
 fn labelled(labels: &[Label], cell: usize) -> String {
     let pairs: Vec<String> =
         pairs(labels, cell).iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
     if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
+}
+
+/// A value of a label as it stands between quotes.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
 
 /// Labels and values of a cell.
@@ -436,9 +555,16 @@ pub fn documentation() -> String {
             Kind::Counter(labels) => ("counter", labels),
             Kind::Gauge(labels) => ("gauge", labels),
             Kind::Histogram => ("histogram", &[][..]),
+            Kind::Resource(Resource::Time) => ("counter", &[][..]),
+            Kind::Address | Kind::Resource(Resource::Amount) => ("gauge", &[][..]),
         };
-        let labels: Vec<String> =
+        let mut labels: Vec<String> =
             labels.iter().map(|label| format!("`{}`: {}", label.name, label.values.join(", "))).collect();
+        match family.kind {
+            Kind::Resource(_) => labels.push("`worker`: its number".to_owned()),
+            Kind::Address => labels.push("`address`: URL of the listening socket".to_owned()),
+            _ => {}
+        }
         let name = family.name.trim_end_matches("_total");
         let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)).unwrap_or_default();
         // Writing to a string cannot fail.
@@ -514,12 +640,12 @@ mod tests {
         assert_eq!(totals.get(RESPONSE_BYTES), 15);
         assert_eq!(totals.statuses(), [0, 2, 0, 1, 0]);
         let brewed = totals.samples().find(|sample| {
-            sample.labels == [("method", "other"), ("status", "4xx")]
+            sample.labels == [("method", "other".into()), ("status", "4xx".into())]
                 && sample.family.name == "requests_total"
         });
         assert_eq!(brewed.map(|sample| totals.get(sample.cell)), Some(1));
         assert_eq!(totals.samples().last().map(|sample| sample.cell), Some(CELLS - 1));
-        let text = totals.prometheus();
+        let text = totals.prometheus(&[]);
         for line in [
             "anygate_requests_total{method=\"GET\",status=\"2xx\"} 2",
             "anygate_requests_total{method=\"other\",status=\"4xx\"} 1",
@@ -553,9 +679,43 @@ mod tests {
         let reading = cell(CONNECTIONS, ConnectionState::Reading);
         Counts(&row).add(reading, 2);
         Counts(&row).take(reading, 1);
-        let text = Totals::of(std::iter::once(row.as_slice())).prometheus();
+        let text = Totals::of(std::iter::once(row.as_slice())).prometheus(&[]);
         assert!(text.contains("anygate_connections{state=\"reading\"} 1\n"));
         Counts(&[]).add(CONNECTIONS, 1);
+    }
+
+    #[test]
+    fn what_a_worker_uses_is_told_of_each_and_is_gone_with_it() {
+        let (one, two, rest) = (row(), row(), row());
+        Counts(&one).set(CPU_TIME, 1_500_000);
+        Counts(&two).set(OPEN_FILES, 7);
+        let told = || {
+            let rows = [one.as_slice(), two.as_slice(), rest.as_slice()];
+            Totals::of(rows.into_iter()).prometheus(&[(1, Counts(&one)), (4, Counts(&two))])
+        };
+        for line in [
+            "# TYPE anygate_worker_cpu_seconds_total counter\nanygate_worker_cpu_seconds_total{worker=\"1\"} 1.5\n",
+            "anygate_worker_open_files{worker=\"4\"} 7\n",
+        ] {
+            assert!(told().contains(line), "{line}\n{}", told());
+        }
+        Counts(&one).retire_into(Counts(&rest));
+        assert!(told().contains("anygate_worker_cpu_seconds_total{worker=\"1\"} 0\n"));
+        assert_eq!(Counts(&rest).get(CPU_TIME), 0);
+    }
+
+    #[test]
+    fn each_address_has_its_queue() {
+        let row = row();
+        Counts(&row).set(LISTEN_QUEUE + 1, 3);
+        let totals = Totals::of(std::iter::once(row.as_slice()));
+        assert!(!totals.prometheus(&[]).contains("anygate_listen_queue{"));
+        let totals = totals.at(vec!["http://127.0.0.1:80".to_owned(), "unix:/a\"b\\c\n".to_owned()]);
+        let text = totals.prometheus(&[]);
+        assert!(text.contains("gauge\nanygate_listen_queue{address=\"http://127.0.0.1:80\"} 0\n"), "{text}");
+        assert!(text.contains("anygate_listen_queue{address=\"unix:/a\\\"b\\\\c\\n\"} 3\n"), "{text}");
+        let queues = totals.samples().filter(|sample| sample.family.name == "listen_queue");
+        assert_eq!(queues.map(|sample| totals.get(sample.cell)).collect::<Vec<_>>(), [0, 3]);
     }
 
     #[test]

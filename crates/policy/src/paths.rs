@@ -15,9 +15,41 @@ pub(crate) fn path(head: &RequestHead) -> Cow<'_, [u8]> {
     below(mount.strip_prefix(head.prefix()).unwrap_or(mount), head.path())
 }
 
+/// The same as it was sent, but percent-decoded.
+pub(crate) fn path_as_sent(head: &RequestHead) -> Vec<u8> {
+    let mount = head.script_name();
+    [mount.strip_prefix(head.prefix()).unwrap_or(mount), head.path()].concat()
+}
+
 /// The same with what a proxy took off, if any did.
 pub(crate) fn path_at_proxy(head: &RequestHead) -> Option<Cow<'_, [u8]>> {
     (!head.prefix().is_empty()).then(|| below(head.script_name(), head.path()))
+}
+
+/// Steps upwards in a path that are followed one by one.
+const STEPS_UP_MAX: usize = 16;
+
+/// Every way in which an application may read the path of a request: as rules see it, and, if it has steps upwards (`..`), where
+/// it would be if they were not taken. `None`: there are so many that any rule may hold.
+pub(crate) fn readings(head: &RequestHead) -> Option<Vec<Cow<'_, [u8]>>> {
+    let mut readings = Vec::new();
+    let mount = head.script_name();
+    let mounts = [mount.strip_prefix(head.prefix()).unwrap_or(mount), mount];
+    for mount in mounts.iter().take(if head.prefix().is_empty() { 1 } else { 2 }) {
+        let whole = [mount, head.path()].concat();
+        let is_up = |(at, window): (usize, &[u8])| (window == b"/..").then_some(at.saturating_add(1));
+        let ups = whole.windows(3).enumerate().filter_map(is_up);
+        if ups.clone().count() > STEPS_UP_MAX {
+            return None;
+        }
+        for end in ups.chain([whole.len()]) {
+            let part = whole.get(..end).unwrap_or_default();
+            // `*` and paths without a slash are in no folder but the root.
+            let part = if part.starts_with(b"/") { part.to_vec() } else { [b"/", part].concat() };
+            readings.push(Cow::Owned(plain(&part).into_owned()));
+        }
+    }
+    Some(readings)
 }
 
 fn below<'p>(mount: &[u8], path: &'p [u8]) -> Cow<'p, [u8]> {
@@ -69,6 +101,11 @@ impl<T> ByPrefix<T> {
     /// The values of all prefixes that `path` lies below, that of the longest first.
     pub(crate) fn all(&self, path: &[u8]) -> impl Iterator<Item = &T> {
         self.items.iter().filter(move |(prefix, _)| is_below(prefix, path)).map(|(_, value)| value)
+    }
+
+    /// All values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|(_, value)| value)
     }
 
     /// Whether there is none.

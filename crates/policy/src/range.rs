@@ -1,6 +1,6 @@
 //! Ranges of bytes that clients ask for: RFC 9110 section 14.
 
-/// More ranges than this are no reader's wish, and are answered with the whole (RFC 9110 section 14.2: "many small ranges
+/// More ranges than this are no reader's wish, and get the whole (RFC 9110 section 14.2: "many small ranges
 /// ... indications of either a broken client or a deliberate denial-of-service attack").
 const RANGES_MAX: usize = 16;
 /// Ranges that are closer are sent as one: what stands between two parts is about as long.

@@ -1,5 +1,5 @@
 //! How many requests a client may send, by path. A client is an address (of IPv6 its /64), or the value of a field, such
-//! as the key of an API. Answers on a limited path say what is left, as draft-ietf-httpapi-ratelimit-headers-11 has it.
+//! as the key of an API. Responses on a limited path say what is left, as draft-ietf-httpapi-ratelimit-headers-11 has it.
 //!
 //! The policies of the longest prefix that a path lies below hold, all of them: `10/s` and `1000/h` together, for
 //! example. A request that one of them refuses is counted by none.
@@ -26,7 +26,7 @@ const LIMIT_FIELD: &str = "RateLimit";
 /// One rate of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Policy {
-    /// What answers call it.
+    /// What responses call it.
     name: String,
     by: ClientBy,
     rate: Rate,
@@ -34,7 +34,7 @@ struct Policy {
 
 /// Rates that all nodes share.
 pub trait Shared: Send + Sync + fmt::Debug {
-    /// Takes one request from each, or from none if one refuses. The answers are in the order of the questions; `None`
+    /// Takes one request from each, or from none if one refuses. The results are in the order of the questions; `None`
     /// when the store cannot be asked now.
     fn take(&self, asks: &[Ask<'_>]) -> Option<Vec<Taken>>;
 }
@@ -112,7 +112,7 @@ impl AsRef<[u8]> for Counted<'_> {
 }
 
 impl RateLimiter {
-    /// A limiter that counts in `table`, and where all nodes see it if `shared` is there. Answers tell of the rates in this
+    /// A limiter that counts in `table`, and where all nodes see it if `shared` is there. Responses tell of the rates in this
     /// order.
     pub fn new(rates: &[RatePlan], table: RateTable, shared: Option<Arc<dyn Shared>>) -> RateLimiter {
         let mut groups: Vec<(&str, Vec<(u32, Policy)>)> = Vec::new();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_of_a_limited_path_says_what_is_left() {
+    fn every_response_of_a_limited_path_says_what_is_left() {
         let limiter = limiter(&["2/1m"]);
         let check = |now| limiter.check(&request("/x", &[]), client("192.0.2.1"), now);
         let policies = "\"default\";q=2;w=60".to_owned();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nodes_share_counts_as_long_as_it_answers() {
+    fn what_nodes_share_counts_as_long_as_it_responds() {
         let shared = Arc::new(SharedTable::default());
         let rules = rates(&["1/1m"]);
         let limiter =

@@ -13,6 +13,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// 401: no known user (RFC 9110 section 15.5.2).
+    pub(crate) fn unauthorized(challenge: &str) -> Refusal {
+        let mut refusal = Refusal::new("401 Unauthorized");
+        refusal.push("WWW-Authenticate", challenge);
+        refusal
+    }
+
     /// 403: this client, or this client there.
     pub(crate) fn forbidden() -> Refusal {
         Refusal::new("403 Forbidden")
@@ -35,6 +42,11 @@ impl Refusal {
         let mut refusal = Refusal::new("503 Service Unavailable");
         refusal.push("Retry-After", &whole_seconds(retry_after).to_string());
         refusal
+    }
+
+    /// 502: a server that had to be asked gave no usable response.
+    pub(crate) fn bad_gateway() -> Refusal {
+        Refusal::new("502 Bad Gateway")
     }
 
     /// 504: asked for from a cache that has it not (RFC 9111 section 5.2.1.7).

@@ -39,10 +39,38 @@ const STRICT: &[(&str, &str)] = &[
 /// Adds the fields of one site.
 #[derive(Clone, Debug, Default)]
 pub struct SecurityHeaders {
-    /// The fields, as they are added in one go, for clients that spoke TLS
-    https: ResponseHead,
+    /// The fields for clients that spoke TLS
+    https: Added,
     /// and for others.
-    http: ResponseHead,
+    http: Added,
+}
+
+/// Fields that are added in one go.
+#[derive(Clone, Debug, Default)]
+struct Added {
+    fields: ResponseHead,
+    /// A bit for the length of each name: few fields of applications have names as long as one of these.
+    lengths: u64,
+}
+
+impl Added {
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        let added = self.fields.push_field(name, value);
+        debug_assert!(added.is_ok(), "they were checked");
+        self.lengths |= length_bit(name);
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.lengths & length_bit(name) != 0 && has(&self.fields, name)
+    }
+}
+
+fn length_bit(name: &[u8]) -> u64 {
+    1 << (name.len() % 64)
+}
+
+fn has(head: &ResponseHead, name: &[u8]) -> bool {
+    head.fields().any(|(own, _)| own.eq_ignore_ascii_case(name))
 }
 
 impl SecurityHeaders {
@@ -61,12 +89,9 @@ impl SecurityHeaders {
         }
         let mut headers = SecurityHeaders::default();
         for (name, value) in &fields {
-            let is_for_all = !name.eq_ignore_ascii_case(HSTS);
-            for head in
-                [Some(&mut headers.https), is_for_all.then_some(&mut headers.http)].into_iter().flatten()
-            {
-                let added = head.push_field(name.as_bytes(), value.as_bytes());
-                debug_assert!(added.is_ok(), "they were checked");
+            headers.https.push(name.as_bytes(), value.as_bytes());
+            if !name.eq_ignore_ascii_case(HSTS) {
+                headers.http.push(name.as_bytes(), value.as_bytes());
             }
         }
         headers
@@ -74,20 +99,21 @@ impl SecurityHeaders {
 
     /// Whether nothing is ever added.
     pub fn is_empty(&self) -> bool {
-        self.https.fields().next().is_none()
+        self.https.fields.is_empty()
     }
 
     /// Adds what the application has not set. `https`: the client spoke TLS.
     pub fn apply(&self, https: bool, head: &mut ResponseHead) {
         let ours = if https { &self.https } else { &self.http };
-        let has =
-            |head: &ResponseHead, name: &[u8]| head.fields().any(|(own, _)| own.eq_ignore_ascii_case(name));
-        if !ours.fields().any(|(name, _)| has(head, name)) {
-            let added = head.append_fields(ours);
+        if ours.fields.is_empty() {
+            return;
+        }
+        if !head.fields().any(|(own, _)| ours.has(own)) {
+            let added = head.append_fields(&ours.fields);
             debug_assert!(added.is_ok(), "there is room for a few more");
             return;
         }
-        for (name, value) in ours.fields() {
+        for (name, value) in ours.fields.fields() {
             if !has(head, name) {
                 let added = head.push_field(name, value);
                 debug_assert!(added.is_ok(), "they were checked");

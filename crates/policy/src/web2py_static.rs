@@ -1,4 +1,4 @@
-//! Static files of web2py's applications, answered as web2py answers them (`gluon/streamer.py`) but without it: whole
+//! Static files of web2py's applications, served as web2py serves them (`gluon/streamer.py`) but without it: whole
 //! files, one range, 304, `.gz` siblings, versions in the path. Whatever is out of the ordinary is left to web2py.
 
 use std::collections::HashMap;
@@ -43,14 +43,14 @@ impl Web2pyStatic {
         Web2pyStatic { applications: site.join("applications"), types }
     }
 
-    /// Answers a request for a static file; `None` when it is for nothing of ours, and nothing was answered.
-    pub fn answer(&self, head: &RequestHead, response: &mut dyn Response) -> Option<Result<(), SendError>> {
+    /// Responds to a request for a static file; `None` when it is for nothing of ours, and nothing was started.
+    pub fn respond(&self, head: &RequestHead, response: &mut dyn Response) -> Option<Result<(), SendError>> {
         if !matches!(head.method(), b"GET" | b"HEAD") || !head.script_name().is_empty() {
             return None;
         }
         let target = target(std::str::from_utf8(head.path()).ok()?)?;
         let found = self.find(&target)?;
-        self.respond(head, &target, &found, response)
+        self.send_found(head, &target, &found, response)
     }
 
     fn find(&self, target: &Target<'_>) -> Option<Found> {
@@ -60,7 +60,7 @@ impl Web2pyStatic {
         Some(Found { path, metadata, modified })
     }
 
-    fn respond(
+    fn send_found(
         &self,
         head: &RequestHead,
         target: &Target<'_>,
@@ -169,7 +169,7 @@ fn target(path: &str) -> Option<Target<'_>> {
     file.split('/').all(plain).then_some(Target { application, file, versioned })
 }
 
-/// What `Range` asks for, read as web2py reads it; `None` if it answers that itself.
+/// What `Range` asks for, read as web2py reads it; `None` if it responds to that itself.
 fn range(text: &[u8], size: u64) -> Option<ByteRange> {
     match range::member(text.strip_prefix(b"bytes=")?, size) {
         Member::Bytes(range) => Some(range),

@@ -1,6 +1,6 @@
 //! The cases of the test suite for HTTP caches (cache-tests.fyi) against our cache, with a clock of our own: a client and
 //! an application stand around it as the suite's do. What the suite requires, and what it calls optimal, holds, but for
-//! the cases that are listed here with their reasons. Its questions, which have no right response, are only asked.
+//! the cases that are listed here with their reasons. Its questions, which have no right result, are only asked.
 //!
 //! `tests/corpus/http-cache/tests.json` has the suite's cases for shared caches as they are in its repository.
 #![expect(
@@ -19,7 +19,7 @@ use anygate_policy::cache::{Begin, Cache, Epochs, Lookup, Memory, Recorder, Stor
 use anygate_proto::head::{RequestHead, ResponseHead};
 use serde_json::Value;
 
-const COOKIE: &str = "an answer that sets a cookie is for one client";
+const COOKIE: &str = "a response that sets a cookie is for one client";
 const PARTS: &str = "requests for parts go to the application, and parts are not stored";
 const LANGUAGE: &str = "values of Accept-Language are compared as they are";
 const DATE: &str = "a date is written as RFC 9110 says, or is none";
@@ -40,7 +40,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("heuristic-414-cached", GUESS),
     ("heuristic-501-cached", GUESS),
     ("heuristic-599-cached", GUESS),
-    ("method-POST", "answers to POST are not stored"),
+    ("method-POST", "responses to POST are not stored"),
     ("vary-normalise-lang-order", LANGUAGE),
     ("vary-normalise-lang-case", LANGUAGE),
     ("vary-normalise-lang-select", LANGUAGE),
@@ -185,7 +185,7 @@ impl World<'_> {
         let authority = head.push_text(b"example.org").unwrap();
         head.set_authority(authority);
         for (name, given, _) in pairs(request, "request_headers") {
-            let told = before.and_then(|answer| answer.field("server-now"));
+            let told = before.and_then(|response| response.field("server-now"));
             let now = told.map_or(self.now, |text| UNIX_EPOCH + Duration::from_millis(text.parse().unwrap()));
             let text = value(&name, &given, request, now, &url);
             let name = head.push_text(name.as_bytes()).unwrap();
@@ -280,25 +280,25 @@ impl World<'_> {
                 None => SentResponse { status: 502, fields: Vec::new(), body: String::new() },
             };
         };
-        let answer = match recorder.start(&response, self.now) {
+        let response = match recorder.start(&response, self.now) {
             Begin::Pass(head) => SentResponse::new(&head, if is_head { b"" } else { body.as_bytes() }),
             Begin::NotModified(head) => SentResponse::new(&head, b""),
             Begin::Instead(stored) => return SentResponse::new(stored.head(), stored.body()),
         };
         recorder.write(body.as_bytes());
         recorder.finish(self.now);
-        answer
+        response
     }
 
     fn send(&mut self, number: usize, before: Option<&SentResponse>) -> SentResponse {
         let head = self.head(number, before);
         match self.cache.lookup(&head, false, self.now) {
             Lookup::Hit(mut stored) => {
-                let answer = SentResponse::new(stored.head(), stored.body());
+                let response = SentResponse::new(stored.head(), stored.body());
                 if let Some(recorder) = Stored::take_refresh(&mut stored) {
                     self.forward(number, head, *recorder);
                 }
-                answer
+                response
             }
             Lookup::Miss(recorder) => self.forward(number, head, *recorder),
             Lookup::Wait(_) => panic!("there is no other request"),
@@ -310,13 +310,13 @@ impl World<'_> {
         }
     }
 
-    fn check_answer(&self, number: usize, answer: &SentResponse) -> Result<(), String> {
+    fn check_response(&self, number: usize, response: &SentResponse) -> Result<(), String> {
         let request = &self.requests[number];
-        let count = answer.field("server-request-count").and_then(|text| text.parse::<usize>().ok());
+        let count = response.field("server-request-count").and_then(|text| text.parse::<usize>().ok());
         let kind = request.get("expected_type").and_then(Value::as_str).unwrap_or_default();
         let place = number + 1;
         match kind {
-            "cached" if answer.status == 304 && count.is_none() => {}
+            "cached" if response.status == 304 && count.is_none() => {}
             "cached" => {
                 want(count.is_some_and(|count| count < place), format!("{place}: not from the cache"))?
             }
@@ -330,21 +330,24 @@ impl World<'_> {
             (None, None) => Some(200),
         };
         if let Some(status) = status {
-            want(u64::from(answer.status) == status, format!("{place}: {} is not {status}", answer.status))?;
+            want(
+                u64::from(response.status) == status,
+                format!("{place}: {} is not {status}", response.status),
+            )?;
         }
         for expected in
             request.get("expected_response_headers").and_then(Value::as_array).into_iter().flatten()
         {
             if let Some(name) = expected.as_str() {
-                want(answer.field(name).is_some(), format!("{place}: no {name}"))?;
+                want(response.field(name).is_some(), format!("{place}: no {name}"))?;
                 continue;
             }
             let name = expected[0].as_str().unwrap();
-            let found = answer.field(name).ok_or(format!("{place}: no {name}"))?;
+            let found = response.field(name).ok_or(format!("{place}: no {name}"))?;
             match (expected.get(2), expected[1].as_str()) {
                 (Some(other), Some("=")) => {
                     want(
-                        Some(&found) == answer.field(other.as_str().unwrap()).as_ref(),
+                        Some(&found) == response.field(other.as_str().unwrap()).as_ref(),
                         format!("{place}: {name}"),
                     )?;
                 }
@@ -354,9 +357,9 @@ impl World<'_> {
                 }
                 _ => {
                     let told =
-                        answer.field("server-now").and_then(|text| text.parse().ok()).unwrap_or_default();
+                        response.field("server-now").and_then(|text| text.parse().ok()).unwrap_or_default();
                     let now = UNIX_EPOCH + Duration::from_millis(told);
-                    let base = answer.field("server-base-url").unwrap_or_default();
+                    let base = response.field("server-base-url").unwrap_or_default();
                     let text = value(name, &expected[1], request, now, &base);
                     want(found == text, format!("{place}: {name}: {found:?} is not {text:?}"))?;
                 }
@@ -366,13 +369,13 @@ impl World<'_> {
             request.get("expected_response_headers_missing").and_then(Value::as_array).into_iter().flatten()
         {
             if let Some(name) = missing.as_str() {
-                want(answer.field(name).is_none(), format!("{place}: {name} is there"))?;
+                want(response.field(name).is_none(), format!("{place}: {name} is there"))?;
             } else {
-                let found = answer.field(missing[0].as_str().unwrap()).unwrap_or_default();
+                let found = response.field(missing[0].as_str().unwrap()).unwrap_or_default();
                 want(!found.contains(missing[1].as_str().unwrap()), format!("{place}: {missing}"))?;
             }
         }
-        let no_body = matches!(answer.status, 204 | 304) || method(request) == "HEAD";
+        let no_body = matches!(response.status, 204 | 304) || method(request) == "HEAD";
         if request.get("check_body") == Some(&Value::Bool(false)) {
             return Ok(());
         }
@@ -383,14 +386,14 @@ impl World<'_> {
             _ => Some(UUID),
         };
         match body {
-            Some(body) => want(answer.body == body, format!("{place}: the body is {:?}", answer.body)),
+            Some(body) => want(response.body == body, format!("{place}: the body is {:?}", response.body)),
             None => Ok(()),
         }
     }
 
-    fn check_seen(&self, answers: &[SentResponse]) -> Result<(), String> {
+    fn check_seen(&self, responses: &[SentResponse]) -> Result<(), String> {
         let mut seen = self.seen.iter();
-        for (number, (request, answer)) in self.requests.iter().zip(answers).enumerate() {
+        for (number, (request, response)) in self.requests.iter().zip(responses).enumerate() {
             let place = number + 1;
             let kind = request.get("expected_type").and_then(Value::as_str).unwrap_or_default();
             if kind == "cached" {
@@ -428,7 +431,7 @@ impl World<'_> {
                 }
             }
             for (name, value) in seen.told.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("date")) {
-                let found = answer.field(name);
+                let found = response.field(name);
                 want(found.as_ref() == Some(value), format!("{place}: {name} is {found:?}, not {value:?}"))?;
             }
             if let Some(method) = request.get("expected_method").and_then(Value::as_str) {
@@ -457,17 +460,17 @@ fn run(requests: &[Value]) -> Result<(), String> {
     let cache = Cache::new(&plan, 1, Arc::new(Memory::new(plan.max_bytes)), Epochs::local());
     let now = UNIX_EPOCH + Duration::from_millis(1_800_000_000_200);
     let mut world = World { cache, now, requests, seen: Vec::new() };
-    let mut answers: Vec<SentResponse> = Vec::new();
+    let mut responses: Vec<SentResponse> = Vec::new();
     for (number, request) in requests.iter().enumerate() {
-        let answer = world.send(number, answers.last());
-        world.check_answer(number, &answer)?;
-        answers.push(answer);
+        let response = world.send(number, responses.last());
+        world.check_response(number, &response)?;
+        responses.push(response);
         world.now += Duration::from_millis(10);
         if request.get("pause_after").is_some() {
             world.now += Duration::from_secs(3);
         }
     }
-    world.check_seen(&answers)
+    world.check_seen(&responses)
 }
 
 #[test]
@@ -480,8 +483,8 @@ fn the_cache_does_what_the_suite_requires() {
         let kind = case["kind"].as_str().unwrap();
         let result = run(case["requests"].as_array().unwrap());
         if kind == "check" {
-            let answer = if result.is_ok() { "yes" } else { "no" };
-            writeln!(questions, "{suite} {id}: {answer}").unwrap();
+            let verdict = if result.is_ok() { "yes" } else { "no" };
+            writeln!(questions, "{suite} {id}: {verdict}").unwrap();
             continue;
         }
         match (result, DIFFERENT.iter().any(|(known, _)| *known == id)) {

@@ -48,7 +48,7 @@ impl Server {
             .unwrap();
         let begin = Instant::now();
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "redis-server does not start");
+            assert!(begin.elapsed() < Duration::from_secs(60), "redis-server does not start");
             thread::sleep(Duration::from_millis(5));
         }
         child
@@ -118,31 +118,35 @@ fn all_nodes_together_get_one_burst() {
 fn rates_are_counted_as_in_one_process() {
     let server = Server::start("rates");
     let node = server.node();
-    let (slow, fast): (Rate, Rate) = (rate("3/1h"), rate("10/1s burst 1"));
+    let (slow, fast): (Rate, Rate) = (rate("30/1h"), rate("10/1s burst 1"));
     let both = || node.take(&[ask("slow", b"k", &slow), ask("fast", b"k", &fast)]).unwrap();
     let first = both();
     assert!(first.iter().all(|taken| taken.allowed));
-    assert_eq!((first[0].remaining, first[1].remaining), (2, 0));
-    assert!((1199..=1200).contains(&first[0].wait.as_secs()), "{first:?}");
+    assert_eq!((first[0].remaining, first[1].remaining), (29, 0));
+    assert!((119..=120).contains(&first[0].wait.as_secs()), "{first:?}");
     // One refuses, so that the other counts nothing.
+    let mut remaining = 29;
     for _ in 0..5 {
-        let refused = both();
-        if !refused[1].allowed {
-            assert_eq!((refused[0].allowed, refused[0].remaining), (true, 2));
-            assert!(refused[1].wait <= Duration::from_millis(100));
+        let taken = both();
+        // On a busy machine a tenth of a second may have passed.
+        if taken[1].allowed {
+            remaining -= 1;
+        } else {
+            assert!(taken[1].wait <= Duration::from_millis(100));
         }
+        assert_eq!((taken[0].allowed, taken[0].remaining), (true, remaining));
     }
     thread::sleep(Duration::from_millis(110));
     let later = both();
     assert!(later.iter().all(|taken| taken.allowed));
-    let local = RateTable::local(8);
+    let (local, slow) = (RateTable::local(8), rate("3/1h"));
     for expected in [true, true, true, false] {
         let key = anygate_policy::rate_table::Key { policy: 0, bytes: b"other" };
         let here = local.take(key, &slow, Duration::from_secs(1));
         let there = node.take(&[ask("slow", b"other", &slow)]).unwrap()[0];
         assert_eq!((here.allowed, here.remaining), (there.allowed, there.remaining));
         assert_eq!(here.allowed, expected);
-        assert!(here.wait.abs_diff(there.wait) < Duration::from_secs(1), "{here:?} {there:?}");
+        assert!(here.wait.abs_diff(there.wait) < Duration::from_secs(60), "{here:?} {there:?}");
     }
 }
 
@@ -167,11 +171,12 @@ fn a_node_alone_limits_until_redis_is_back() {
     server.stop();
     assert!(passes("192.0.2.1"), "what only Redis knew is not known here");
     assert!(!passes("192.0.2.1"));
-    assert!(!node.is_reachable());
+    let other = rate("1/1h");
+    let responds = || node.take(&[ask("other", b"k", &other)]).is_some();
+    assert!(!responds());
     server.again();
-    while !node.is_reachable() {
+    while !responds() {
         assert!(begin.elapsed() < Duration::from_secs(60));
-        passes("192.0.2.3");
         thread::sleep(Duration::from_millis(50));
     }
     assert!(passes("192.0.2.1"), "a new Redis knows nothing");
@@ -180,7 +185,7 @@ fn a_node_alone_limits_until_redis_is_back() {
     server.stop();
     server.again();
     assert!(passes("192.0.2.1"));
-    assert!(node.is_reachable());
+    assert!(responds());
 }
 
 fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
@@ -213,7 +218,7 @@ fn cache(server: &Server) -> Arc<Cache> {
     Cache::new(&plan(), 1, server.node(), Epochs::local())
 }
 
-fn answer(mut recorder: Recorder, fields: &[(&str, &str)], body: &str) {
+fn respond(mut recorder: Recorder, fields: &[(&str, &str)], body: &str) {
     let mut head = ResponseHead::default();
     head.set_status_line(b"200 OK").unwrap();
     for (name, value) in fields {
@@ -229,7 +234,7 @@ fn have(cache: &Arc<Cache>, head: &RequestHead, fields: &[(&str, &str)], body: &
     match cache.lookup(head, false, SystemTime::now()) {
         Lookup::Hit(stored) => Some(String::from_utf8(stored.body().to_vec()).unwrap()),
         Lookup::Miss(recorder) => {
-            answer(*recorder, fields, body);
+            respond(*recorder, fields, body);
             None
         }
         other => panic!("{other:?}"),
@@ -240,8 +245,8 @@ const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
 
 #[test]
 #[ignore = "needs a redis-server"]
-fn nodes_give_each_others_answers() {
-    let server = Server::start("answers");
+fn nodes_give_each_others_responses() {
+    let server = Server::start("responses");
     let (one, two) = (cache(&server), cache(&server));
     let plain = request("GET", "/a", &[]);
     assert_eq!(have(&one, &plain, &[FRESH], "text"), None);
@@ -262,7 +267,7 @@ fn nodes_give_each_others_answers() {
     let Lookup::Miss(recorder) = two.lookup(&request("POST", "/b", &[]), false, SystemTime::now()) else {
         panic!()
     };
-    answer(*recorder, &[], "");
+    respond(*recorder, &[], "");
     for head in &languages {
         assert!(matches!(one.lookup(head, false, SystemTime::now()), Lookup::Miss(_)));
     }
@@ -271,7 +276,7 @@ fn nodes_give_each_others_answers() {
 
 #[test]
 #[ignore = "needs a redis-server"]
-fn answers_are_purged_by_prefix_and_gone_in_time() {
+fn responses_are_purged_by_prefix_and_gone_in_time() {
     let server = Server::start("purge");
     let (one, two) = (cache(&server), cache(&server));
     let targets = ["/x*y/1", "/x*y/2", "/xzy/1", "/[a]/1"];
@@ -365,7 +370,7 @@ fn tls_is_spoken() {
     let _server = Server { folder: folder.clone(), process };
     let begin = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "redis-server does not start");
+        assert!(begin.elapsed() < Duration::from_secs(60), "redis-server does not start");
         thread::sleep(Duration::from_millis(5));
     }
     let asked = |host: &str, certificates: &str| {

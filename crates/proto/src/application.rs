@@ -22,15 +22,20 @@ pub trait Application: Send + Sync {
     /// Errors: there can be no more threads.
     fn start_thread(&self, name: &str, work: Box<dyn FnMut() + Send>) -> io::Result<()>;
 
-    /// Answers one request, on a thread that [`start_thread`](Self::start_thread) or the application's language has started.
+    /// Responds to one request, on a thread that [`start_thread`](Self::start_thread) or the application's language
+    /// has started.
     ///
     /// An error means that the application failed and that its failure is already in the error log; the server then
-    /// answers 500 if no head was sent, else ends the connection so that the client sees a broken response.
+    /// responds with 500 if no head was sent, else ends the connection so that the client sees a broken response.
     fn call(&self, request: Request<'_>, response: &mut (dyn Response + Send)) -> Result<(), Failed>;
 
     /// Enters the application's language for a moment, on the thread that runs the worker, and runs the handlers of signals
     /// that came. It waits as long as a call holds the language's interpreter.
     fn run_signal_handlers(&self);
+
+    /// Has a byte written to `to` whenever a signal came whose handler is to run, whichever thread the system has told; `ends`:
+    /// no longer. Called on the thread that runs the worker.
+    fn tell_signals(&self, _to: BorrowedFd<'_>, _ends: bool) {}
 
     /// Tells in the error log where a call is that takes long. One that is overdue is interrupted, and no other: its thread
     /// leaves the application as soon as it can. What the call sends meanwhile goes nowhere. Called on a thread that is
@@ -43,7 +48,7 @@ pub trait Application: Send + Sync {
 pub struct LongCall {
     /// [`Request::number`].
     pub number: u64,
-    /// It takes longer than it may, and has been answered in place of the application. If not, it is only slow.
+    /// It takes longer than it may, and got its response in place of the application. If not, it is only slow.
     pub is_overdue: bool,
     /// The client's address.
     pub client: String,
@@ -68,9 +73,9 @@ impl LongCall {
 }
 
 /// An application that has all its calls on one thread, side by side: each of them waits in a way that lets the others
-/// go on (greenlets). It finds its calls in a [`HubQueue`] and answers each through its own [`Call`].
+/// go on (greenlets). It finds its calls in a [`HubQueue`] and responds to each through its own [`Call`].
 pub trait Hub: Send + Sync {
-    /// Answers calls on the calling thread until the queue is closed. An error was logged where the details were known.
+    /// Responds to calls on the calling thread until the queue is closed. An error was logged where the details were known.
     fn run(&self, queue: Arc<dyn HubQueue>) -> Result<(), Failed>;
 
     /// As [`Application::attend_to`], if the call is what the hub's thread does now. `false` if it is not: then it waits,
@@ -98,7 +103,7 @@ pub trait HubQueue: Send + Sync {
 
 /// What a hub finds in its queue.
 pub enum News {
-    /// A request is to be answered.
+    /// A request is to get its response.
     Call(Box<dyn Call>),
     /// The call of that number [wanted news](Call::want_news), and now there are some.
     Of(u64),
@@ -260,10 +265,13 @@ pub trait Body: Send {
 
     /// Reads into `buffer` as `std::io::Read::read` does: `Ok(0)` is the end of a *complete* body.
     ///
-    /// Errors: `UnexpectedEof` when the client went away or broke the framing before the end, `TimedOut` when it was
-    /// too slow, `WouldBlock` when nothing is there yet and the reader is a [`Hub`], and whatever reading the spool file
+    /// Errors: `UnexpectedEof` when the client went away before the end, `InvalidData` when it broke the framing,
+    /// `FileTooLarge` when it sent more than it may, `TimedOut` when it was too slow, `WouldBlock` when nothing is there yet and the reader is a [`Hub`], and whatever reading the spool file
     /// gives.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// A [`Hub`]'s reader, which `read` told to wait, waits no longer: the application's own time is not its client's.
+    fn stop_waiting(&mut self) {}
 
     /// Takes all that was not read, if it lies in memory; it counts as read from then on.
     fn take_rest(&mut self) -> Option<Box<dyn AsRef<[u8]> + Send + Sync>> {
@@ -283,6 +291,9 @@ pub trait Response {
     /// The application's own code begins now: whatever had to be waited for before it (an interpreter's lock) is had.
     /// The server tells by it how long calls wait in themselves.
     fn entered(&mut self);
+
+    /// Takes the template of the request's path, such as `/users/<id>`, by which requests can be told apart in figures.
+    fn set_route(&mut self, _route: &str) {}
 
     /// Takes the head. `body_length` is the whole body's length in bytes if the application knows it although it set
     /// no Content-Length, so that the message needs no chunks.
@@ -311,6 +322,13 @@ pub trait Response {
     /// Whether what is [held back](Self::hold_back) is a whole response.
     fn holds_end(&mut self) -> bool {
         false
+    }
+
+    /// Whether the client can get more of the body. It cannot when it is gone, has asked for none (HEAD), the status has none, or the
+    /// application gives more than it announced: then the application need not go on (PEP 3333, "Handling the
+    /// Content-Length Header": "should stop iterating over the response when enough data has been sent").
+    fn wants_more(&mut self) -> bool {
+        true
     }
 
     /// Ends the message, which is whole, although the call goes on: its client need not wait for the rest of the call.
@@ -357,8 +375,8 @@ pub trait Response {
     fn body_bytes(&self) -> u64;
 }
 
-/// An accepted WebSocket. It lives as long as its call: afterwards it is closed, even if it is still referred to. Pings are answered
-/// and closes noticed by the server, whether or not the application receives.
+/// An accepted WebSocket. It lives as long as its call: afterwards it is closed, even if it is still referred to. The server
+/// responds to pings and notices closes, whether or not the application receives.
 pub trait Socket: Send + Sync {
     /// Sends a message. It waits while the client is too slow to take what was sent before.
     ///
@@ -426,7 +444,7 @@ impl std::fmt::Display for SendError {
                 "the application's Content-Length is invalid or shorter than its body"
             }
             SendError::Order => "the response was used out of order",
-            SendError::Spool => "the answer could not be spooled to a temporary file",
+            SendError::Spool => "the response could not be spooled to a temporary file",
             SendError::NoWebSocket => "the request asks for no WebSocket",
             SendError::Subprotocol => "the client named no such subprotocol",
         })

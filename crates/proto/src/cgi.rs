@@ -705,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_a_status_and_no_hop_by_hop_fields() {
+    fn responses_have_a_status_and_no_hop_by_hop_fields() {
         let mut head = ResponseHead::new();
         head.set_status_line(b"404 Not Found").unwrap();
         for (name, value) in [("X-A", "1"), ("Connection", "close"), ("Status", "200 OK"), ("Date", "now")] {

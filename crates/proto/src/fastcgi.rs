@@ -108,7 +108,7 @@ pub enum Event {
         keep: bool,
     },
     /// A record is to be sent back at once.
-    Reply {
+    Send {
         /// The record.
         record: Vec<u8>,
         /// The front server keeps the connection.
@@ -261,13 +261,13 @@ impl Decoder {
                 if request.has_head { Ok(Event::End { id: record.id }) } else { Err(Error::Order) }
             }
             (PARAMS | STDIN | DATA | ABORT_REQUEST, _) => Ok(Event::More),
-            (GET_VALUES, _) => Ok(Event::Reply { record: values(&control), keep: true }),
+            (GET_VALUES, _) => Ok(Event::Send { record: values(&control), keep: true }),
             // Section 4.2: "When the Web server sends a management record of a type that the application does not
             // understand, the application responds with a record of type FCGI_UNKNOWN_TYPE."
             (kind, _) => {
-                let mut reply = header(UNKNOWN_TYPE, 0, 8).to_vec();
-                reply.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
-                Ok(Event::Reply { record: reply, keep: true })
+                let mut record = header(UNKNOWN_TYPE, 0, 8).to_vec();
+                record.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+                Ok(Event::Send { record, keep: true })
             }
         }
     }
@@ -278,7 +278,7 @@ impl Decoder {
             return Err(Error::Begin);
         }
         let keep = flags & KEEP_CONN != 0;
-        let refused = |status| Event::Reply { record: end_request(id, status).to_vec(), keep };
+        let refused = |status| Event::Send { record: end_request(id, status).to_vec(), keep };
         if u16::from_be_bytes([role1, role0]) != RESPONDER {
             return Ok(refused(UNKNOWN_ROLE));
         }
@@ -315,7 +315,7 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
-/// Answers FCGI_GET_VALUES (section 4.1) with what was asked for and is known.
+/// Responds to FCGI_GET_VALUES (section 4.1) with what was asked for and is known.
 fn values(asked: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     for (name, _) in variables(asked) {
@@ -330,9 +330,9 @@ fn values(asked: &[u8]) -> Vec<u8> {
         content.extend_from_slice(name);
         content.extend_from_slice(value);
     }
-    let mut reply = header(GET_VALUES_RESULT, 0, content.len()).to_vec();
-    reply.append(&mut content);
-    reply
+    let mut record = header(GET_VALUES_RESULT, 0, content.len()).to_vec();
+    record.append(&mut content);
+    record
 }
 
 fn header(kind: u8, id: u16, length: usize) -> [u8; HEADER_BYTES] {
@@ -355,7 +355,7 @@ fn end_request(id: u16, protocol_status: u8) -> [u8; 2 * HEADER_BYTES] {
 
 /// The header of a record that carries `length` bytes of a response, at most [`CONTENT_MAX_BYTES`] and not zero.
 pub fn stdout_header(id: u16, length: usize) -> [u8; HEADER_BYTES] {
-    debug_assert!(length > 0, "an empty record ends the answer");
+    debug_assert!(length > 0, "an empty record ends the response");
     header(STDOUT, id, length)
 }
 

@@ -159,6 +159,12 @@ impl RequestHead {
         self.fields.retain(|(name, _)| wanted(name.of(text)));
     }
 
+    /// Removes the variables whose names are not wanted.
+    pub fn retain_variables(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        let text = &self.text;
+        self.variables.retain(|(name, _)| wanted(name.of(text)));
+    }
+
     /// The method, for example `GET`.
     pub fn method(&self) -> &[u8] {
         self.method.of(&self.text)
@@ -257,6 +263,14 @@ impl ResponseHead {
         ResponseHead { text: Vec::new(), status: 0, reason: Span { start: 0, end: 0 }, fields: Vec::new() }
     }
 
+    /// Becomes a copy of another, in the memory that it has.
+    pub fn copy(&mut self, other: &ResponseHead) {
+        self.text.clone_from(&other.text);
+        self.fields.clone_from(&other.fields);
+        self.status = other.status;
+        self.reason = other.reason;
+    }
+
     /// Forgets everything but keeps the memory.
     pub fn clear(&mut self) {
         self.text.clear();
@@ -270,6 +284,11 @@ impl ResponseHead {
     ///
     /// Errors: not three digits, a number outside 100..=999, control characters in the reason (obs-text is allowed).
     pub fn set_status_line(&mut self, line: &[u8]) -> Result<(), InvalidHead> {
+        if line == b"200 OK" {
+            self.status = 200;
+            self.reason = push(&mut self.text, b"OK")?;
+            return Ok(());
+        }
         let (digits, rest) = line.split_at_checked(3).ok_or(InvalidHead::Status)?;
         if !digits.iter().all(u8::is_ascii_digit) || digits.first() == Some(&b'0') {
             return Err(InvalidHead::Status);
@@ -279,7 +298,7 @@ impl ResponseHead {
             Some((b' ', reason)) => reason,
             Some(_) => return Err(InvalidHead::Status),
         };
-        if !reason.iter().all(|&byte| is_value_byte(byte)) {
+        if !is_value(reason) {
             return Err(InvalidHead::Status);
         }
         self.status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
@@ -341,8 +360,13 @@ impl ResponseHead {
         self.reason.of(&self.text)
     }
 
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// Field lines in the order they were added.
-    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
     }
 
@@ -365,7 +389,7 @@ impl ResponseHead {
 
     /// Takes in a name and a value, checked, but makes no field of them yet.
     fn push_pair(&mut self, name: &[u8], value: &[u8]) -> Result<(Span, Span), InvalidHead> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte)) {
+        if name.is_empty() || !is_token(name) {
             return Err(InvalidHead::FieldName);
         }
         if !is_value(value) {
@@ -401,6 +425,11 @@ const TOKEN_BYTES: [bool; 256] = {
 /// Whether a byte may stand in a token (`tchar` of RFC 9110 section 5.6.2).
 pub fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// Whether all bytes may stand in a token. All are looked at: names are hardly ever wrong.
+fn is_token(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |good, &byte| good & is_token_byte(byte))
 }
 
 /// What a field value may hold (RFC 9110 section 5.5): HTAB, SP, VCHAR, obs-text. No other control character.

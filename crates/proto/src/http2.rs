@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113): a request that came in frames to a head, a response's head to what frames carry. Frames, streams
 //! and their compression are the `h2` crate's; here is what both sides mean by them, and a count of frames that a client
-//! can make us answer for nothing.
+//! can make us respond for nothing.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -24,13 +24,20 @@ pub struct Decoded {
     pub expect_continue: bool,
 }
 
+/// Whether the fields of a request, or its trailers, are malformed in a way that `h2` does not look for (section 8.2.1: "A
+/// field value MUST NOT start or end with an ASCII whitespace character").
+pub fn are_malformed(fields: &HeaderMap) -> bool {
+    fields.values().any(|value| value.as_bytes().trim_ascii() != value.as_bytes())
+}
+
 /// Fills `head` from a request. `h2` has refused what is malformed as a message: pseudo-fields out of place, fields of
-/// the connection, upper case, a body of another length.
+/// the connection, upper case, a body of another length. Fields that [are malformed](are_malformed) do not come here.
 ///
 /// `websocket`: it is an extended CONNECT for one (RFC 8441 section 5), which stands for the GET of HTTP/1.1; applications
 /// know no other.
 ///
-/// Errors: what HTTP/1.1 is refused for as well; an authority and a Host that differ (section 8.3.1).
+/// Errors: what HTTP/1.1 is refused for as well, another scheme than those of HTTP and a missing authority among it; an
+/// authority and a Host that differ (section 8.3.1).
 pub fn decode(
     request: &Parts,
     websocket: bool,
@@ -50,6 +57,11 @@ pub fn decode(
     let span = head.push_text(method.as_bytes()).map_err(too_long)?;
     head.set_method(span);
 
+    // `h2` drops the scheme where there is no authority.
+    let scheme = request.uri.scheme_str().unwrap_or("http");
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err(Error::Target);
+    }
     let asked = request.uri.path_and_query().map_or("/", |target| target.as_str());
     if asked.len() > limits.request_line_max_bytes {
         return Err(Error::RequestLineTooLong);
@@ -67,13 +79,14 @@ pub fn decode(
     head.set_query(query);
 
     let mut decoded = Decoded { length: None, expect_continue: false };
-    let mut has_type = false;
+    let (mut has_type, mut has_host) = (false, false);
     let mut host = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     for (name, value) in &request.headers {
         let value = value.as_bytes();
         match name.as_str() {
             "host" => {
-                if host.is_some_and(|before| !before.eq_ignore_ascii_case(value)) {
+                let differs = host.is_some_and(|before| !before.eq_ignore_ascii_case(value));
+                if differs || std::mem::replace(&mut has_host, true) {
                     return Err(Error::Host);
                 }
                 host = Some(value);
@@ -91,14 +104,15 @@ pub fn decode(
             _ => {}
         }
         let name = head.push_text(name.as_str().as_bytes()).map_err(too_long)?;
-        let value = head.push_text(value.trim_ascii()).map_err(too_long)?;
+        let value = head.push_text(value).map_err(too_long)?;
         head.push_field(name, value);
     }
-    if let Some(host) = host {
-        target::check_host(host)?;
-        let span = head.push_text(host).map_err(too_long)?;
-        head.set_authority(span);
-    }
+    // Section 8.3.1: a request of these schemes "MUST contain either an ":authority" pseudo-header field or a "Host" header
+    // field".
+    let host = host.ok_or(Error::Host)?;
+    target::check_host(host)?;
+    let span = head.push_text(host).map_err(too_long)?;
+    head.set_authority(span);
     Ok(decoded)
 }
 
@@ -110,9 +124,9 @@ pub struct ResponseOptions<'a> {
     /// The length of the whole body in bytes, where it is known without the application saying so.
     pub body_length: Option<u64>,
     /// The Date field's value, for responses that set none.
-    pub date: &'a [u8],
+    pub date: &'a HeaderValue,
     /// The Server field's value, for responses that set none; empty for no field.
-    pub server: &'a [u8],
+    pub server: &'a HeaderValue,
 }
 
 /// The head of a final response, and how its body is framed: [`BodyFraming::UntilClose`] is the end of the stream.
@@ -122,29 +136,34 @@ pub struct ResponseOptions<'a> {
 /// Errors: the application's Content-Length is no number, or there are two that differ.
 pub fn encode_head(
     head: &ResponseHead,
-    answer: &ResponseOptions<'_>,
+    options: &ResponseOptions<'_>,
 ) -> Result<(http::Response<()>, BodyFraming), SendError> {
     let mut length = Length::new(head.status());
-    let mut fields = Fields(HeaderMap::with_capacity(8));
+    // No more than it needs, as far as one can tell: a large block of memory costs the allocator more than all small ones.
+    let mut fields = Fields(HeaderMap::with_capacity(head.fields().len() + SERVER_FIELDS));
+    let (mut has_date, mut has_server) = (false, options.server.is_empty());
     for (name, value) in head.fields() {
         match own(name, head.status()) {
-            Own::Application | Own::Date | Own::Server => {}
+            Own::Application => {}
+            Own::Date => has_date = true,
+            Own::Server => has_server = true,
             Own::Dropped | Own::Connection => continue,
             Own::ContentLength if length.is_news(value)? => {}
             Own::ContentLength => continue,
         }
         fields.add(name, value)?;
     }
-    if let Some(told) = length.to_tell(answer.head_request, answer.body_length) {
+    if let Some(told) = length.to_tell(options.head_request, options.body_length) {
         fields.0.insert(http::header::CONTENT_LENGTH, told.into());
     }
-    if !fields.0.contains_key(http::header::DATE) {
-        fields.add(b"date", answer.date)?;
+    if !has_date {
+        fields.append(http::header::DATE, options.date.clone())?;
     }
-    if !answer.server.is_empty() && !fields.0.contains_key(http::header::SERVER) {
-        fields.add(b"server", answer.server)?;
+    if !has_server {
+        fields.append(http::header::SERVER, options.server.clone())?;
     }
-    let framing = length.framing(answer.head_request, answer.body_length).unwrap_or(BodyFraming::UntilClose);
+    let framing =
+        length.framing(options.head_request, options.body_length).unwrap_or(BodyFraming::UntilClose);
     Ok((message(head, fields)?, framing))
 }
 
@@ -161,13 +180,19 @@ pub fn encode_interim(head: &ResponseHead) -> Result<http::Response<()>, SendErr
     message(head, fields)
 }
 
+/// Content-Length, Date and Server.
+const SERVER_FIELDS: usize = 3;
+
 struct Fields(HeaderMap);
 
 impl Fields {
     fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), SendError> {
         // A response's head was checked when it was made, so only its size is left to be wrong.
-        let name = HeaderName::from_bytes(name).map_err(|_| SendError::Order)?;
         let value = HeaderValue::from_bytes(value).map_err(|_| SendError::Order)?;
+        self.append(HeaderName::from_bytes(name).map_err(|_| SendError::Order)?, value)
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), SendError> {
         self.0.try_append(name, value).map(|_| ()).map_err(|_| SendError::Order)
     }
 }
@@ -181,17 +206,20 @@ fn message(head: &ResponseHead, fields: Fields) -> Result<http::Response<()>, Se
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-/// How many frames began that are work for us and none for the client.
+/// How many frames began that are more work for us than for the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameCount {
     /// Those that nothing asks for.
     pub idle: u32,
     /// WINDOW_UPDATE, for which there is a reason where data was sent.
     pub windows: u32,
+    /// RST_STREAM, which are among those that nothing asks for.
+    pub resets: u32,
 }
 
 /// Follows the frames of a client, whatever pieces they come in. Counts those that are work for us and none for it
@@ -235,12 +263,18 @@ impl Frames {
             self.skip -= skipped;
             let (payload, rest) = bytes.split_at_checked(skipped).unwrap_or_default();
             bytes = rest;
-            if self.gathers {
+            if self.gathers && self.skip > 0 {
                 self.payload.extend_from_slice(payload);
-                if self.skip == 0 {
-                    self.gathers = false;
-                    self.broken = self.gathered().is_none();
-                }
+            } else if self.gathers {
+                self.gathers = false;
+                let mut before = std::mem::take(&mut self.payload);
+                let whole = if before.is_empty() {
+                    payload
+                } else {
+                    before.extend_from_slice(payload);
+                    &before
+                };
+                self.broken = self.gathered(whole).is_none();
             }
             let wanted = self.header.get_mut(self.have..).unwrap_or_default();
             let taken = wanted.len().min(bytes.len());
@@ -270,6 +304,7 @@ impl Frames {
             }
             count.idle += u32::from(idle);
             count.windows += u32::from(kind == WINDOW_UPDATE);
+            count.resets += u32::from(kind == RST_STREAM);
         }
     }
 
@@ -280,12 +315,11 @@ impl Frames {
     }
 
     /// A part of a block is there; `None` if `h2` will end the connection.
-    fn gathered(&mut self) -> Option<()> {
+    fn gathered(&mut self, mut part: &[u8]) -> Option<()> {
         const END_HEADERS: u8 = 4;
         const PADDED: u8 = 8;
         const PRIORITY: u8 = 0x20;
         let [.., kind, flags, a, b, c, d] = self.header;
-        let mut part = self.payload.as_slice();
         if kind == HEADERS {
             self.block.clear();
             if flags & PADDED != 0 {
@@ -296,21 +330,24 @@ impl Frames {
                 part = part.get(5..)?;
             }
         }
-        self.block.extend_from_slice(part);
-        self.payload.clear();
-        if self.block.len() > BLOCK_MAX_BYTES {
+        if self.block.len() + part.len() > BLOCK_MAX_BYTES {
             return None;
+        }
+        if kind != HEADERS || flags & END_HEADERS == 0 {
+            self.block.extend_from_slice(part);
         }
         if flags & END_HEADERS != 0 {
             let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
-            let hidden = self.blocks.read(&self.block).ok()?;
+            // Nearly all blocks are whole in one frame.
+            let block = if kind == HEADERS { part } else { &self.block };
+            let hidden = self.blocks.read(block).ok()?;
             let is_request = stream > self.last_stream;
             self.last_stream = self.last_stream.max(stream);
             if if is_request { hidden.fragment } else { hidden.pseudo } {
                 self.malformed.push(stream);
             }
             // Idle connections hold no buffers.
-            (self.block, self.payload) = (Vec::new(), Vec::new());
+            self.block = Vec::new();
         }
         Some(())
     }
@@ -348,12 +385,12 @@ mod tests {
         assert_eq!(head.authority(), b"h:8");
         assert_eq!(head.field("x-y"), Some(&b"z"[..]));
         assert_eq!(head.version(), Version::Http2);
-        let (_, head) = read("/?", &[]).unwrap();
+        let (_, head) = read("/?", &[("host", "a")]).unwrap();
         assert_eq!(
             (head.target(), head.path(), head.query(), head.authority()),
-            (&b"/?"[..], &b"/"[..], &b""[..], &b""[..])
+            (&b"/?"[..], &b"/"[..], &b""[..], &b"a"[..])
         );
-        assert!(read("/", &[("expect", "100-continue")]).unwrap().0.expect_continue);
+        assert!(read("http://a/", &[("expect", "100-continue")]).unwrap().0.expect_continue);
     }
 
     #[test]
@@ -363,6 +400,9 @@ mod tests {
             ("https://u@a/", &[], Error::Host),
             ("/", &[("host", "a b")], Error::Host),
             ("/", &[("host", "a"), ("host", "b")], Error::Host),
+            ("/", &[("host", "a"), ("host", "a")], Error::Host),
+            ("/", &[], Error::Host),
+            ("ftp://a/", &[], Error::Target),
             ("/a%00b", &[], Error::Target),
             ("/\u{e9}", &[], Error::Target),
             ("/", &[("content-length", "+1")], Error::ContentLength),
@@ -385,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_lose_the_fields_of_a_connection() {
+    fn responses_lose_the_fields_of_a_connection() {
         let mut head = ResponseHead::default();
         head.set_status_line(b"200 OK").unwrap();
         for (name, value) in
@@ -393,8 +433,9 @@ mod tests {
         {
             head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
         }
-        let answer = ResponseOptions { head_request: false, body_length: Some(5), date: b"D", server: b"S" };
-        let (message, framing) = encode_head(&head, &answer).unwrap();
+        let (date, server) = (&HeaderValue::from_static("D"), &HeaderValue::from_static("S"));
+        let options = ResponseOptions { head_request: false, body_length: Some(5), date, server };
+        let (message, framing) = encode_head(&head, &options).unwrap();
         let fields: Vec<_> =
             message.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(
@@ -402,10 +443,10 @@ mod tests {
             [("x-a", "1"), ("x-a", "2"), ("content-length", "5"), ("date", "D"), ("server", "S")]
         );
         assert_eq!(framing, BodyFraming::Length(5));
-        let (_, framing) = encode_head(&head, &ResponseOptions { body_length: None, ..answer }).unwrap();
+        let (_, framing) = encode_head(&head, &ResponseOptions { body_length: None, ..options }).unwrap();
         assert_eq!(framing, BodyFraming::UntilClose);
         head.push_field(b"Content-Length", b"x").unwrap();
-        assert_eq!(encode_head(&head, &answer).err(), Some(SendError::ContentLength));
+        assert_eq!(encode_head(&head, &options).err(), Some(SendError::ContentLength));
     }
 
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
@@ -419,25 +460,25 @@ mod tests {
     fn frames_that_cost_a_client_nothing_are_counted() {
         const ORIGIN: u8 = 12;
         const PING: u8 = 6;
-        for (kind, flags, length, idle, windows) in [
-            (PING, 0, 8, 1, 0),
-            (PING, 1, 8, 1, 0),
-            (SETTINGS, 0, 0, 1, 0),
-            (SETTINGS, 1, 0, 0, 0),
-            (2, 0, 5, 1, 0),
-            (3, 0, 4, 1, 0),
-            (9, 0, 3, 1, 0),
-            (ORIGIN, 0, 0, 1, 0),
-            (0xfa, 0, 100, 1, 0),
-            (DATA, 0, 0, 1, 0),
-            (DATA, 1, 0, 0, 0),
-            (DATA, 0, 70_000, 0, 0),
-            (HEADERS, 4, 9, 0, 0),
-            (WINDOW_UPDATE, 0, 4, 0, 1),
+        for (kind, flags, length, idle, windows, resets) in [
+            (PING, 0, 8, 1, 0, 0),
+            (PING, 1, 8, 1, 0, 0),
+            (SETTINGS, 0, 0, 1, 0, 0),
+            (SETTINGS, 1, 0, 0, 0, 0),
+            (2, 0, 5, 1, 0, 0),
+            (RST_STREAM, 0, 4, 1, 0, 1),
+            (9, 0, 3, 1, 0, 0),
+            (ORIGIN, 0, 0, 1, 0, 0),
+            (0xfa, 0, 100, 1, 0, 0),
+            (DATA, 0, 0, 1, 0, 0),
+            (DATA, 1, 0, 0, 0, 0),
+            (DATA, 0, 70_000, 0, 0, 0),
+            (HEADERS, 4, 9, 0, 0, 0),
+            (WINDOW_UPDATE, 0, 4, 0, 1, 0),
         ] {
             let mut bytes = PREFACE.to_vec();
             bytes.extend(frame(kind, flags, length));
-            let counted = FrameCount { idle, windows };
+            let counted = FrameCount { idle, windows, resets };
             assert_eq!(Frames::new().count(&bytes), counted, "{kind} {flags} {length}");
         }
     }
@@ -453,7 +494,9 @@ mod tests {
             let mut counted = FrameCount::default();
             for piece in bytes.chunks(size) {
                 let more = pieces.count(piece);
-                counted = FrameCount { idle: counted.idle + more.idle, windows: counted.windows + more.windows };
+                counted.idle += more.idle;
+                counted.windows += more.windows;
+                counted.resets += more.resets;
             }
             prop_assert_eq!(counted, Frames::new().count(&bytes));
         }

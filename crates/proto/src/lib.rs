@@ -12,7 +12,7 @@
 //!   crate hides of their fields.
 //! * [`cgi`]: RFC 3875: what the variables of front servers mean. [`scgi`], [`uwsgi`] and [`fastcgi`] pack them.
 //! * [`websocket`]: RFC 6455 and RFC 7692.
-//! * [`local_host`]: which names mean this machine.
+//! * [`local_host`]: which names mean this machine. * [`host_pattern`]: which names a rule is about.
 //! * [`proxy`]: what a forwarder says about a connection before its first request.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod cgi;
 pub mod error;
 pub mod fastcgi;
 pub mod head;
+pub mod host_pattern;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod local_host;
 mod pairs;
 pub mod proxy;
+pub mod routed;
 pub mod scgi;
 pub mod status;
 pub mod uwsgi;

@@ -3,6 +3,9 @@
 
 use std::net::IpAddr;
 
+use crate::application::Endpoints;
+use crate::head::RequestHead;
+
 /// Names that mean this machine: `localhost`, names below it, loopback addresses, and what was named besides.
 #[derive(Clone, Debug, Default)]
 pub struct LocalHosts {
@@ -13,6 +16,15 @@ impl LocalHosts {
     /// `others`: names and addresses, without ports.
     pub fn new(others: Vec<String>) -> Self {
         LocalHosts { others }
+    }
+
+    /// Whether the client of a request is on this machine, and means it. `hidden_client`: a proxy is in its place.
+    pub fn hold_client(&self, head: &RequestHead, client: &Endpoints, hidden_client: bool) -> bool {
+        let address = client.remote_addr.parse::<IpAddr>();
+        !hidden_client
+            // A browser always names a host.
+            && (head.authority().is_empty() || self.holds(head.authority()))
+            && address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
     /// Whether a request for this host, with or without a port, is for this machine.
@@ -71,6 +83,29 @@ mod tests {
             "\u{e9}.localhos\u{e9}",
         ] {
             assert!(!hosts.holds(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn clients_are_on_this_machine_if_their_address_says_so_and_it_is_theirs() {
+        let mut head = RequestHead::default();
+        let host = head.push_text(b"localhost:8000").expect("it is short");
+        head.set_authority(host);
+        for (address, hidden_client, expected) in [
+            ("127.0.0.1", false, true),
+            ("127.8.9.1", false, true),
+            ("::1", false, true),
+            ("::ffff:127.0.0.1", false, true),
+            ("127.0.0.1", true, false),
+            ("192.0.2.1", false, false),
+            ("0.0.0.0", false, false),
+            ("::", false, false),
+            ("localhost", false, false),
+            ("", false, false),
+        ] {
+            let endpoints = Endpoints { remote_addr: address.into(), ..Endpoints::default() };
+            let held = LocalHosts::default().hold_client(&head, &endpoints, hidden_client);
+            assert_eq!(held, expected, "{address} {hidden_client}");
         }
     }
 }

@@ -308,16 +308,16 @@ fn interleaved_requests_are_kept_apart() {
 }
 
 #[test]
-fn management_and_unknown_records_are_answered() {
+fn management_and_unknown_records_get_a_response() {
     let asked = b"\x0f\x00FCGI_MPXS_CONNS\x04\x00NONE";
-    let reply = events(&record(9, 0, asked));
-    let replied = |record: &[u8], keep| [Event::Reply { record: record.to_vec(), keep }];
-    assert_eq!(reply, replied(b"\x01\x0a\0\0\0\x12\0\0\x0f\x01FCGI_MPXS_CONNS1", true));
+    let sent = events(&record(9, 0, asked));
+    let response = |record: &[u8], keep| [Event::Send { record: record.to_vec(), keep }];
+    assert_eq!(sent, response(b"\x01\x0a\0\0\0\x12\0\0\x0f\x01FCGI_MPXS_CONNS1", true));
     let unknown = events(&record(77, 0, b"whatever"));
-    assert_eq!(unknown, replied(b"\x01\x0b\0\0\0\x08\0\0\x4d\0\0\0\0\0\0\0", true));
+    assert_eq!(unknown, response(b"\x01\x0b\0\0\0\x08\0\0\x4d\0\0\0\0\0\0\0", true));
     for keep in [false, true] {
         let filter = events(&record(1, 5, &[0, 3, u8::from(keep), 0, 0, 0, 0, 0]));
-        assert_eq!(filter, replied(b"\x01\x03\0\x05\0\x08\0\0\0\0\0\0\x03\0\0\0", keep));
+        assert_eq!(filter, response(b"\x01\x03\0\x05\0\x08\0\0\0\0\0\0\x03\0\0\0", keep));
     }
 }
 

@@ -218,7 +218,7 @@ fn check(head: &RequestHead) -> Result<Option<Offer>, Refusal> {
 }
 
 #[test]
-fn the_handshake_of_the_rfc_is_answered_as_there() {
+fn the_handshake_of_the_rfc_gets_the_response_there() {
     let head = ask("", "");
     let offer = check(&head).unwrap().unwrap();
     assert_eq!(offer.accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -226,12 +226,12 @@ fn the_handshake_of_the_rfc_is_answered_as_there() {
     let mut own = ResponseHead::default();
     own.push_field(b"X-Own", b"yes").unwrap();
     own.push_field(b"sec-webSocket-Accept", b"no").unwrap();
-    let answer = handshake::answer(&own, &offer, Some(b"chat")).unwrap();
-    assert_eq!((answer.status(), answer.fields().count()), (101, 3));
-    assert_eq!(answer.field("sec-websocket-accept"), Some(&b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="[..]));
-    assert_eq!(answer.field("sec-websocket-protocol"), Some(&b"chat"[..]));
-    assert_eq!(answer.field("sec-websocket-extensions"), None);
-    assert!(handshake::answer(&own, &offer, Some(b"a\r\nb")).is_err());
+    let response = handshake::response(&own, &offer, Some(b"chat")).unwrap();
+    assert_eq!((response.status(), response.fields().count()), (101, 3));
+    assert_eq!(response.field("sec-websocket-accept"), Some(&b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="[..]));
+    assert_eq!(response.field("sec-websocket-protocol"), Some(&b"chat"[..]));
+    assert_eq!(response.field("sec-websocket-extensions"), None);
+    assert!(handshake::response(&own, &offer, Some(b"a\r\nb")).is_err());
 }
 
 #[test]

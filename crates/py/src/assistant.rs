@@ -1,8 +1,8 @@
-//! The supervisor's assistant: it answers on the admin address and sends metrics, for all processes. No Python runs in it.
+//! The supervisor's assistant: it serves the admin address and sends metrics, for all processes. No Python runs in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use anygate_admin::history::STEP;
 use anygate_admin::processes::totals;
-use anygate_admin::{About, Admin, Guard, Processes, Statsd, Worker as Shown, uwsgi};
-use anygate_config::{AdminPlan, BindAddress, Order, Plan, Protocol, StatsdPlan, VERSION};
+use anygate_admin::{About, Admin, Guard, History, Processes, Worker as Shown, uwsgi};
+use anygate_config::{BindAddress, Order, Plan, Protocol, VERSION, options};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
@@ -22,10 +23,10 @@ use anygate_supervisor::{AssistantContext, Orders, Tree};
 use anygate_sys::Address;
 
 use crate::logs;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, say};
+use crate::statsd::{Figures, Push};
+use crate::telemetry::{self, Telemetry};
 
-/// How often metrics are sent to StatsD, as its own server flushes.
-const PUSH: Duration = Duration::from_secs(10);
 /// A client of uWSGI's statistics that takes nothing for so long gets no more.
 const STATS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A worker that does not write down its stacks within this time is given up,
@@ -40,22 +41,25 @@ pub(crate) struct Assistant {
     pub(crate) supervisor: u64,
     /// File into which workers write their stacks.
     pub(crate) stacks: File,
+    /// What is sent to a collector, if anything is.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 impl Assistant {
     /// Prepares what the assistant needs, in the supervisor; `None` if no option needs one.
-    pub(crate) fn prepare(plan: &AdminPlan) -> Result<Option<Assistant>, Refusal> {
-        if !plan.is_wanted() {
+    pub(crate) fn prepare(plan: &Plan) -> Result<Option<Assistant>, Refusal> {
+        if !plan.admin.wants_assistant() {
             return Ok(None);
         }
         let token = token(plan)?;
         // Each write is to go to the end, wherever that is: the file is emptied before each use. Its name goes at once.
         let file = tempfile::Builder::new().append(true).tempfile();
         let file = file.and_then(|file| file.as_file().try_clone());
-        let stacks = file
-            .map_err(|error| Refusal::machine(format!("admin: cannot create a temporary file: {error}")))?;
+        let stacks =
+            file.map_err(|error| Refusal::machine(format!("cannot create a temporary file: {error}")))?;
         let supervisor = u64::from(std::process::id());
-        Ok(Some(Assistant { token, since: SystemTime::now(), supervisor, stacks }))
+        let telemetry = Telemetry::prepare(plan)?;
+        Ok(Some(Assistant { token, since: SystemTime::now(), supervisor, stacks, telemetry }))
     }
 
     /// Opens the assistant's sockets.
@@ -71,10 +75,11 @@ impl Assistant {
             Some(socket) if self.token.is_none() || socket.protocol != Protocol::Http => {
                 let at = socket.listener.local().to_string();
                 sockets::close(&opened);
-                Err(Refusal::usage(format!(
-                    "admin: other machines can reach {at}: name a file for the token, which is created if it does not \
-                     exist: admin_token_file"
-                )))
+                let reason = format!(
+                    "other machines can reach {at}: name a file for the token, which is created if it does not exist: {}",
+                    plan.origins.name(options::ADMIN_TOKEN_FILE, options::ADMIN)
+                );
+                Err(Refusal::usage(plan.origins.wrong(options::ADMIN, reason)))
             }
             _ => Ok(opened),
         }
@@ -102,18 +107,24 @@ impl Assistant {
         for socket in stats {
             serve_stats(&socket, about.clone(), Arc::clone(&processes))?;
         }
-        let push = plan.admin.statsd.clone().map(|plan| Arc::new(Push::new(plan, Arc::clone(&processes))));
-        if let Some(push) = push.clone() {
-            let work = move || {
-                loop {
-                    thread::sleep(PUSH);
-                    push.send();
-                }
-            };
-            thread::Builder::new().name("statsd".to_owned()).spawn(work)?;
-        }
+        let figures = || {
+            let processes = Arc::clone(&processes);
+            Box::new(move || Some(totals(processes.as_ref()))) as Figures
+        };
+        let push = plan.admin.statsd.clone().map(|plan| Push::start(plan, figures())).transpose()?;
+        let exporter = match &self.telemetry {
+            None => None,
+            Some(telemetry) => {
+                let seen = (tree.clone(), Arc::clone(&processes));
+                let exporter = telemetry.start(plan, self.supervisor, self.since, seen)?;
+                Some((exporter, telemetry::again(&told)?, Arc::clone(&processes)))
+            }
+        };
+        let patience = plan.process.graceful_timeout;
+        let history = Arc::new(History::new(processes.as_ref(), SystemTime::now()));
+        keep_history(Arc::clone(&history), Arc::clone(&processes))?;
         let admin_sockets = own.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
-        let admin = Admin::new(about, Guard { token: self.token.clone(), hosts }, processes, cache);
+        let admin = Admin::new(about, Guard { token: self.token.clone(), hosts }, processes, cache, history);
         let plan = plan.server.for_admin();
         let service = Service {
             site: None,
@@ -124,25 +135,30 @@ impl Assistant {
             files: None,
             tls: None,
             counts: None,
+            tracer: None,
             peers: None,
             requests_max: None,
         };
         // A signal from elsewhere is for the supervisor.
-        let supervision = Supervision { signals, orders: told, signalled: Box::new(|| ()) };
+        let supervision =
+            Supervision { signals, orders: told, signalled: Box::new(|| ()), ending: Box::new(|| ()) };
         let (worker, _handle) = Worker::new(&plan, admin_sockets, service, Some(supervision))?;
         worker.run(Box::new(Following(tree)))?;
         if let Some(push) = push {
             push.send();
+        }
+        if let Some((exporter, told, processes)) = exporter {
+            telemetry::finish(exporter, &told, processes.as_ref(), patience);
         }
         Ok(())
     }
 }
 
 /// The token that clients must know. One that does not exist yet is made and shown.
-fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
-    let Some(path) = &plan.token_file else { return Ok(None) };
-    let failed =
-        |error: io::Error| Refusal::machine(format!("admin_token_file: {}: {error}", path.display()));
+fn token(plan: &Plan) -> Result<Option<String>, Refusal> {
+    let Some(path) = &plan.admin.token_file else { return Ok(None) };
+    let wrong = |reason: String| plan.origins.wrong(options::ADMIN_TOKEN_FILE, reason);
+    let failed = |error: io::Error| Refusal::machine(wrong(format!("{}: {error}", path.display())));
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Ok(mut file) => {
@@ -150,7 +166,7 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
             getrandom::fill(&mut bytes).map_err(|error| failed(error.into()))?;
             let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             file.write_all(format!("{token}\n").as_bytes()).map_err(failed)?;
-            eprintln!("anygate: the token of the admin address is {token} (it is in {})", path.display());
+            say(&format!("anygate: the token of the admin address is {token} (it is in {})", path.display()));
             Ok(Some(token))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -158,9 +174,9 @@ fn token(plan: &AdminPlan) -> Result<Option<String>, Refusal> {
             let token = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default().trim();
             if token.len() < 16 {
                 let shown = path.display();
-                return Err(Refusal::usage(format!(
-                    "admin_token_file: the token in {shown} is shorter than 16 characters; delete the file to have one generated"
-                )));
+                return Err(Refusal::usage(wrong(format!(
+                    "the token in {shown} is shorter than 16 characters; delete the file to have one generated"
+                ))));
             }
             Ok(Some(token.to_owned()))
         }
@@ -218,7 +234,13 @@ impl Processes for BoardProcesses {
 }
 
 fn shown(worker: anygate_supervisor::Worker<'_>) -> Shown<'_> {
-    Shown { pid: worker.pid, since: worker.since, stage: worker.stage, row: ProcessRow(worker.counts) }
+    Shown {
+        number: worker.number,
+        pid: worker.pid,
+        since: worker.since,
+        stage: worker.stage,
+        row: ProcessRow(worker.counts),
+    }
 }
 
 /// The assistant keeps to the level of messages that is wanted of all.
@@ -234,6 +256,17 @@ impl Events for Following {
     fn draining(&mut self) {}
 
     fn retiring(&mut self) {}
+}
+
+/// Adds a step to the history each time that one is over.
+fn keep_history(history: Arc<History>, processes: Arc<dyn Processes>) -> io::Result<()> {
+    let work = move || {
+        loop {
+            thread::sleep(STEP);
+            history.sample(processes.as_ref(), SystemTime::now());
+        }
+    };
+    thread::Builder::new().name("history".to_owned()).spawn(work).map(|_| ())
 }
 
 /// Sends uWSGI's statistics to each client that connects, one after another.
@@ -264,33 +297,5 @@ fn give<C: Write>(client: io::Result<C>, limit: impl Fn(&C) -> io::Result<()>, t
         tracing::debug!("a client did not get uWSGI's statistics: {error}");
         // What keeps clients from being accepted, such as too many open files, may be over soon.
         thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Sender of metrics to a StatsD server.
-struct Push {
-    plan: StatsdPlan,
-    processes: Arc<dyn Processes>,
-    statsd: Mutex<Statsd>,
-}
-
-impl Push {
-    fn new(plan: StatsdPlan, processes: Arc<dyn Processes>) -> Push {
-        let statsd = Statsd::new(plan.prefix.clone(), plan.tags, &totals(processes.as_ref()));
-        Push { plan, processes, statsd: Mutex::new(statsd) }
-    }
-
-    fn send(&self) {
-        let packets = self.statsd.lock().packets(&totals(self.processes.as_ref()));
-        if let Err(error) = self.try_send(&packets) {
-            tracing::warn!("cannot send metrics to {}:{}: {error}", self.plan.host, self.plan.port);
-        }
-    }
-
-    fn try_send(&self, packets: &[String]) -> io::Result<()> {
-        let mut addresses = (self.plan.host.as_str(), self.plan.port).to_socket_addrs()?;
-        let address = addresses.next().ok_or_else(|| io::Error::other("the name has no address"))?;
-        let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-        packets.iter().try_for_each(|packet| socket.send_to(packet.as_bytes(), address).map(|_| ()))
     }
 }

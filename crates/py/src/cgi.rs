@@ -16,14 +16,14 @@ use crate::loading::{import, load, wsgi};
 use crate::refusal::Refusal;
 use crate::{logs, policies};
 
-/// Answers the request of this process. Returns the exit code.
+/// Responds to the request of this process. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     if env::var_os("REQUEST_METHOD").is_none() {
         let message =
             "cgi: there is no request: REQUEST_METHOD is not in the environment; a CGI server starts this";
         return Err(Refusal::usage(message));
     }
-    logs::start(&plan.log, None)?;
+    logs::start(&plan.log, &plan.origins, None)?;
     change_folder(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
@@ -50,10 +50,10 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     };
     let application = application.map_err(machine)?;
     let site = policies::prepare(plan)?.map(|site| site.site(0)).transpose();
-    let site = site.map_err(|error| Refusal::machine(error.to_string()))?;
+    let site = site.map_err(|error| policies::unprepared(&plan.origins, &error))?;
     let mut ended = Ok(());
     py.detach(|| {
-        ended = anygate_server::cgi::answer(
+        ended = anygate_server::cgi::respond(
             &application,
             site.as_ref(),
             &environment,

@@ -5,15 +5,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_config::{CronAction, CronMode, Overlap, Plan};
+use anygate_config::{CronAction, CronMode, Overlap, Plan, options};
 use anygate_cron::{Crontabs, Identity, Nodes, Scheduler, Share, Sources};
 use anygate_policy::shared::{Candidate, Taken};
 use anygate_supervisor::{SAME_SIGNAL, Schedule};
 use anygate_sys::poll;
-use anygate_sys::signals::{Signal, Signals};
+use anygate_sys::signals::{Held, Signal, Signals};
 use pyo3::prelude::*;
 
-use crate::identity::whom;
+use crate::identity::user_and_group;
 use crate::logs;
 use crate::refusal::Refusal;
 
@@ -48,7 +48,8 @@ pub(crate) fn schedule(py: Python<'_>, plan: &Plan) -> Result<Option<Schedule>, 
 fn scheduler(plan: &Plan, sources: Sources) -> Result<Scheduler, Refusal> {
     let mut scheduler = Scheduler::new(sources, plan.cron.state.clone()).map_err(refused)?;
     if let Some(shared) = &plan.site.shared {
-        let candidate = Candidate::new(shared).map_err(|error| Refusal::usage(format!("shared: {error}")))?;
+        let candidate = Candidate::new(shared)
+            .map_err(|error| Refusal::usage(plan.origins.wrong(options::SHARED, error)))?;
         scheduler.share(Box::new(SharedNodes(candidate)));
     }
     Ok(scheduler)
@@ -60,6 +61,11 @@ struct SharedNodes(Candidate);
 
 impl Nodes for SharedNodes {
     fn take(&mut self, minute: i64) -> Share {
+        // The first call starts a thread, which must not take signals that this one holds.
+        let held = Held::all();
+        if let Err(error) = &held {
+            tracing::warn!("cannot hold signals: {error}");
+        }
         match self.0.take(minute) {
             Taken::Ours => Share::Ours,
             Taken::Passed => Share::Passed,
@@ -79,7 +85,7 @@ pub(crate) fn under_another_server(plan: &Plan) -> Option<&'static str> {
 
 /// `anygate cron ...`. Returns the exit code.
 pub(crate) fn run(py: Python<'_>, action: CronAction, plan: &Plan) -> Result<i32, Refusal> {
-    logs::start(&plan.log, None)?;
+    logs::start(&plan.log, &plan.origins, None)?;
     let code = obey(py, action, plan);
     logs::finish();
     code
@@ -155,7 +161,7 @@ fn sources(py: Python<'_>, plan: &Plan, crontabs: bool) -> Result<Sources, Refus
         time_limit: None,
     });
     // Crontabs are written by applications, which may have less rights than the supervisor.
-    let (user, group) = whom(plan)?;
+    let (user, group) = user_and_group(plan)?;
     let identity = (user.is_some() || group.is_some()).then(|| Identity {
         uid: user.as_ref().map(|user| user.uid),
         gid: group.or(user.as_ref().map(|user| user.gid)),

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anygate_config::options::{ACCESS_LOG, DAEMON, ERROR_LOG};
 use anygate_config::{LogTarget, Plan};
 use anygate_lock::Mutex;
 use anygate_sys::process::{self, Fork};
 use anygate_sys::standard_streams;
-use anygate_wsgi::ffi;
 use pyo3::prelude::*;
 
+use crate::interpreter::{begin_fork, end_fork};
 use crate::refusal::Refusal;
 
 /// Whether this process is in the background, or was forked from one that is.
@@ -23,18 +24,19 @@ static STARTER: Mutex<Option<PipeWriter>> = Mutex::new(None);
 /// `is_command`: the process is the command's own.
 pub(crate) fn go(py: Python<'_>, plan: &Plan, is_command: bool) -> Result<Option<i32>, Refusal> {
     if !is_command {
-        return Err(Refusal::usage(
-            "daemon: a program that serves stays where it is; the command has a daemon",
-        ));
+        let reason = "a program that serves stays where it is; the command has a daemon";
+        return Err(Refusal::usage(plan.origins.wrong(DAEMON, reason)));
     }
     let on_terminal = |target: &LogTarget| matches!(target, LogTarget::Stdout | LogTarget::Stderr);
-    let access_log = plan.log.access_log.as_ref();
-    if on_terminal(&plan.log.error_log) || access_log.is_some_and(on_terminal) {
-        return Err(Refusal::usage(
-            "daemon: nobody would read the logs: set error_log (and access_log) to a file, syslog or journald",
-        ));
+    if plan.log.error_log.iter().chain(&plan.log.access_log).any(on_terminal) {
+        let reason = format!(
+            "has no terminal for its logs: set {} (and {}) to a file, syslog or journald",
+            plan.origins.name(ERROR_LOG, DAEMON),
+            plan.origins.name(ACCESS_LOG, DAEMON)
+        );
+        return Err(Refusal::usage(plan.origins.wrong(DAEMON, reason)));
     }
-    let failed = |error: io::Error| Refusal::machine(format!("daemon: {error}"));
+    let failed = |error: io::Error| Refusal::machine(plan.origins.wrong(DAEMON, error));
     let (mut read, write) = io::pipe().map_err(failed)?;
     if let Fork::Parent(between) = fork(py).map_err(failed)? {
         drop(write);
@@ -56,12 +58,9 @@ pub(crate) fn go(py: Python<'_>, plan: &Plan, is_command: bool) -> Result<Option
 }
 
 fn fork(py: Python<'_>) -> io::Result<Fork> {
-    ffi::before_fork(py);
+    begin_fork(py);
     let forked = process::fork();
-    match forked {
-        Ok(Fork::Child) => ffi::after_fork_in_child(py),
-        Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
-    }
+    end_fork(py, &forked);
     forked
 }
 

@@ -1,27 +1,32 @@
 //! A server inside a running program: one worker on a thread of this process.
 
 use std::env;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anygate_config::{Concurrency, Plan};
 use anygate_lock::Mutex;
-use anygate_server::{Ended, Events, Handle, Runner, Service, Tickets, Worker};
+use anygate_policy::shared_memory::process_row;
+use anygate_server::{Ended, Events, Handle, Runner, Service, SharedRow, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
+use crate::connection_counts::ConnectionCounts;
 use crate::loading::{certificates, warn_of_debug, wsgi};
 use crate::logs::Logs;
 use crate::refusal::Refusal;
-use crate::{policies, ready_check, settings};
+use crate::{policies, python_logging, ready_check, settings};
 
 /// The native half of `anygate.Server`, which documents it.
 #[pyclass(frozen, subclass, module = "anygate._anygate")]
 pub(crate) struct Server {
     application: Py<PyAny>,
+    /// Is told how many connections there are.
+    on_connection: Option<Py<PyAny>>,
     plan: Plan,
     running: Mutex<Option<Running>>,
     urls: Mutex<Vec<String>>,
@@ -32,14 +37,22 @@ struct Running {
     process: u32,
     handle: Handle,
     thread: JoinHandle<std::io::Result<Ended>>,
-    sockets: Vec<Socket>,
+    sockets: Arc<Vec<Socket>>,
+    /// What is counted, if the metrics have a path.
+    counts: Option<SharedRow>,
+    /// The thread that tells how many connections there are.
+    teller: Option<JoinHandle<()>>,
 }
 
 #[pymethods]
 impl Server {
     #[new]
-    #[pyo3(signature = (app, **options))]
-    fn new(app: Py<PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    #[pyo3(signature = (app, *, on_connection = None, **options))]
+    fn new(
+        app: Py<PyAny>,
+        on_connection: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         let settings = settings::from_keywords(options)?;
         let plan = Plan::check(&settings, &env::current_dir()?)
             .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
@@ -52,8 +65,12 @@ impl Server {
                 "concurrency: a Server runs requests in threads; anygate.serve() supports greenlets";
             return Err(PyValueError::new_err(message));
         }
-        if plan.admin.is_wanted() {
-            let message = "admin, uwsgi_stats, statsd: a Server has none of these; anygate.serve() has";
+        if plan.admin.wants_assistant() {
+            let message = "admin, uwsgi_stats, statsd, otlp: a Server has none of these; anygate.serve() has";
+            return Err(PyValueError::new_err(message));
+        }
+        if plan.application.hooks.is_some() {
+            let message = "hooks: a Server starts no processes; the command anygate calls them";
             return Err(PyValueError::new_err(message));
         }
         let process = &plan.process;
@@ -63,11 +80,18 @@ impl Server {
                            cannot be replaced; anygate.serve() replaces workers";
             return Err(PyValueError::new_err(message));
         }
-        Ok(Server { application: app, plan, running: Mutex::default(), urls: Mutex::default() })
+        Ok(Server {
+            application: app,
+            on_connection,
+            plan,
+            running: Mutex::default(),
+            urls: Mutex::default(),
+        })
     }
 
     /// An application may know its server. Whatever is between them can be cleared.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.on_connection)?;
         visit.call(&self.application)
     }
 
@@ -76,26 +100,41 @@ impl Server {
         if running.is_some() {
             return Err(PyRuntimeError::new_err("the server is running already"));
         }
-        let logs =
-            Logs::open(&self.plan.log, None).map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
-        warn_of_debug(&self.plan);
+        let logs = Logs::open(&self.plan, None).map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
+        python_logging::begin(py, &self.plan.log)?;
+        warn_of_debug(self.plan.application.debug);
         let sockets = sockets::open(&self.plan.binds, &self.plan.socket, false)
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let sockets = Arc::new(sockets);
         let tickets = Tickets::new()
             .map_err(|error| PyOSError::new_err(format!("cannot generate random numbers: {error}")))?;
         let tls = certificates(&self.plan, &tickets)
             .map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
-        let site = site.map(|site| site.site(0)).transpose();
-        let site = site.map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let counts = self.counts()?;
+        let told =
+            self.on_connection.as_ref().map(|function| ConnectionCounts::start(function.clone_ref(py)));
+        let (connections, teller) = told.transpose()?.unzip();
+        let site = site.map(|site| match &counts {
+            Some(row) => {
+                // What shows the queues must not keep the sockets open.
+                let figures = policies::own_figures(row, Arc::downgrade(&sockets));
+                site.with_metrics(self.plan.local_hosts(), figures).site(0)
+            }
+            None => site.site(0),
+        });
+        let site = site.transpose();
+        let site = site.map_err(|error| {
+            PyOSError::new_err(policies::unprepared(&self.plan.origins, &error).to_string())
+        })?;
         if let Some(site) = &site {
             ready_check::start(py, &self.plan.site.health, site.vitals().well())?;
         }
         let application = wsgi(py, self.application.clone_ref(py), &self.plan, false, false)?;
         let shared = |socket: &Socket| Ok((socket.protocol, socket.listener.try_clone()?));
         let shared = sockets.iter().map(shared).collect::<std::io::Result<Vec<_>>>()?;
-        let runner = Runner::Threads(std::sync::Arc::new(application), self.plan.server.threads);
+        let runner = Runner::Threads(Arc::new(application), self.plan.server.threads);
         let access_log = logs.access_log();
         let service = Service {
             runner,
@@ -105,20 +144,24 @@ impl Server {
             files: None,
             site,
             tls,
-            counts: None,
-            peers: None,
+            counts: counts.clone(),
+            tracer: None,
+            peers: connections.clone().map(|connections| connections as _),
             requests_max: None,
         };
         let (worker, handle) = Worker::new(&self.plan.server, shared, service, None)?;
         let tender = logs.tender();
         let work = move || {
             let ended = worker.run(Box::new(Keeping(logs)));
+            if let Some(connections) = connections {
+                connections.end();
+            }
             tender.finish();
             ended
         };
         let thread = thread::Builder::new().name("anygate".to_owned()).spawn(work)?;
         *self.urls.lock() = sockets.iter().map(Socket::url).collect();
-        *running = Some(Running { process: std::process::id(), handle, thread, sockets });
+        *running = Some(Running { process: std::process::id(), handle, thread, sockets, counts, teller });
         Ok(())
     }
 
@@ -127,11 +170,13 @@ impl Server {
             // The lock is held for this line only: no thread waits for it while a worker drains.
             let running = self.running.lock().take();
             let here = running.filter(|running| running.process == std::process::id());
-            let Some(Running { handle, thread, sockets, .. }) = here else { return Ok(None) };
+            let Some(Running { handle, thread, sockets, teller, .. }) = here else { return Ok(None) };
             sockets::close(&sockets);
             drop(sockets);
             handle.drain();
-            thread.join().map(Some).map_err(|_| ())
+            let ended = thread.join().map(Some).map_err(|_| ())?;
+            teller.map_or(Ok(()), JoinHandle::join).map_err(|_| ())?;
+            Ok(ended)
         });
         match ended {
             Ok(None | Some(Ok(_))) => Ok(()),
@@ -140,9 +185,28 @@ impl Server {
         }
     }
 
+    fn metrics(&self) -> PyResult<String> {
+        if self.plan.site.metrics.is_none() {
+            return Err(PyRuntimeError::new_err("metrics are counted if metrics_path is set, and it is not"));
+        }
+        let figures = self.running.lock().as_ref().and_then(|running| {
+            running.counts.as_ref().map(|row| policies::own_figures(row, Arc::downgrade(&running.sockets)))
+        });
+        let figures = figures.ok_or_else(|| PyRuntimeError::new_err("the server is not running"))?;
+        Ok(figures())
+    }
+
     #[getter]
     fn urls(&self) -> Vec<String> {
         self.urls.lock().clone()
+    }
+}
+
+impl Server {
+    /// The counters of a worker that starts, if they are shown.
+    fn counts(&self) -> PyResult<Option<SharedRow>> {
+        let wanted = self.plan.site.metrics.is_some();
+        Ok(wanted.then(|| policies::shared(process_row::CELLS)).transpose()?)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anygate_config::file::ForeignSettings;
+use anygate_config::file::{ForeignError, ForeignSettings};
 use anygate_migrate::Around;
 use pyo3::prelude::*;
 
@@ -37,10 +37,10 @@ impl Interpreter {
 }
 
 /// Reads a file of another server; returns `None` if it is none.
-pub(crate) fn settings(name: &Path, around: &Around<'_>) -> Option<Result<ForeignSettings, String>> {
+pub(crate) fn settings(name: &Path, around: &Around<'_>) -> Option<Result<ForeignSettings, ForeignError>> {
     let read = anygate_migrate::file(&name.to_string_lossy(), around)?;
     Some(match read {
         Ok(imported) => Ok(ForeignSettings { values: imported.values(), warnings: imported.warnings() }),
-        Err(refused) => Err(refused.to_string()),
+        Err(refused) => Err(ForeignError(refused.to_string())),
     })
 }

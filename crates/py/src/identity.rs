@@ -1,36 +1,38 @@
 //! Whom the processes that serve run as, where, and what they may use: user, group, folder, limits.
 
-use std::env;
+use std::path::PathBuf;
+use std::{env, fs, io};
 
-use std::io;
-
-use anygate_config::{Plan, ProcessLimitsPlan};
-use anygate_sys::limits::{self, Resource};
+use anygate_config::Plan;
+use anygate_config::options::{self, Key, Typed};
+use anygate_sys::limits::{self as resources, Resource};
 use anygate_sys::process;
+use pyo3::prelude::*;
 
 use crate::refusal::Refusal;
 
 /// The user and group that workers are to become.
-pub(crate) fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
-    let machine = |error: std::io::Error| Refusal::machine(error.to_string());
+pub(crate) fn user_and_group(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
+    let machine = |error: io::Error| Refusal::machine(error.to_string());
+    let wrong = |option, reason: String| plan.origins.wrong(option, reason);
     let mut user = None;
     if let Some(name) = &plan.process.user {
         user = process::user(name).map_err(machine)?;
         if user.is_none() {
-            return Err(Refusal::usage(format!("user: there is no user {name:?}")));
+            return Err(Refusal::usage(wrong(options::USER, format!("there is no user {name:?}"))));
         }
     }
     let mut group = None;
     if let Some(name) = &plan.process.group {
         group = process::group(name).map_err(machine)?;
         if group.is_none() {
-            return Err(Refusal::usage(format!("group: there is no group {name:?}")));
+            return Err(Refusal::usage(wrong(options::GROUP, format!("there is no group {name:?}"))));
         }
     }
     if (user.is_some() || group.is_some()) && !process::is_root() {
-        return Err(Refusal::usage(
-            "user, group: only root can run workers as another user; start anygate as root",
-        ));
+        let option = if user.is_some() { options::USER } else { options::GROUP };
+        let reason = "only root can run workers as another user; start anygate as root".to_owned();
+        return Err(Refusal::usage(wrong(option, reason)));
     }
     Ok((user, group))
 }
@@ -38,30 +40,34 @@ pub(crate) fn whom(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), 
 /// Goes to where the application wants to be.
 pub(crate) fn change_folder(plan: &Plan) -> Result<(), Refusal> {
     let Some(chdir) = &plan.application.chdir else { return Ok(()) };
-    env::set_current_dir(chdir)
-        .map_err(|error| Refusal::usage(format!("chdir: cannot change to {}: {error}", chdir.display())))
+    env::set_current_dir(chdir).map_err(|error| {
+        let reason = format!("cannot change to {}: {error}", chdir.display());
+        Refusal::usage(plan.origins.wrong(options::CHDIR, reason))
+    })
 }
 
 /// Limits what this worker, in its place among the others, may use.
-pub(crate) fn limit(plan: &ProcessLimitsPlan, place: usize) -> Result<(), Refusal> {
-    let name = |name: &'static str| move |error: io::Error| Refusal::machine(format!("{name}: {error}"));
+pub(crate) fn limit(plan: &Plan, place: usize) -> Result<(), Refusal> {
+    fn refused<T: Typed>(plan: &Plan, option: Key<T>) -> impl FnOnce(io::Error) -> Refusal {
+        move |error| Refusal::machine(plan.origins.wrong(option, error))
+    }
+    let limits = &plan.process.limits;
+    let set = |resource, max: Option<u64>| max.map_or(Ok(()), |max| resources::set(resource, max));
     // A part of a second is a second: none would end the worker at once.
-    let seconds = plan.worker_cpu_time_max.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
-    for (option, resource, max) in [
-        ("worker_address_space_max", Resource::AddressSpace, plan.worker_address_space_max),
-        ("worker_cpu_time_max", Resource::ProcessorSeconds, seconds),
-        ("core_size_max", Resource::CoreBytes, plan.core_size_max),
-    ] {
-        max.map_or(Ok(()), |max| limits::set(resource, max)).map_err(name(option))?;
+    let seconds = limits.worker_cpu_time_max.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
+    set(Resource::AddressSpace, limits.worker_address_space_max)
+        .map_err(refused(plan, options::WORKER_ADDRESS_SPACE_MAX))?;
+    set(Resource::ProcessorSeconds, seconds).map_err(refused(plan, options::WORKER_CPU_TIME_MAX))?;
+    set(Resource::CoreBytes, limits.core_size_max).map_err(refused(plan, options::CORE_SIZE_MAX))?;
+    if limits.nice > 0 {
+        resources::be_nice(limits.nice).map_err(refused(plan, options::NICE))?;
     }
-    if plan.nice > 0 {
-        limits::be_nice(plan.nice).map_err(name("nice"))?;
+    if limits.cpu_affinity > 0 {
+        resources::bind_to_processors(place, limits.cpu_affinity)
+            .map_err(refused(plan, options::CPU_AFFINITY))?;
     }
-    if plan.cpu_affinity > 0 {
-        limits::bind_to_processors(place, plan.cpu_affinity).map_err(name("cpu_affinity"))?;
-    }
-    if plan.no_new_privs {
-        limits::refuse_new_privileges().map_err(name("no_new_privs"))?;
+    if limits.no_new_privs {
+        resources::refuse_new_privileges().map_err(refused(plan, options::NO_NEW_PRIVS))?;
     }
     Ok(())
 }
@@ -76,4 +82,22 @@ pub(crate) fn drop_rights(user: Option<&process::User>, group: Option<u32>) -> R
         process::become_group(group).map_err(refused)?;
     }
     Ok(())
+}
+
+/// Tells the application the home folder and the name of the user that it runs as.
+pub(crate) fn name_user(py: Python<'_>, user: Option<&process::User>) -> Result<(), Refusal> {
+    let Some(user) = user else { return Ok(()) };
+    let named = || py.import("anygate.importer")?.call_method1("name_user", (user.uid,));
+    named().map(drop).map_err(|error: PyErr| Refusal::machine(error.to_string()))
+}
+
+/// The folder of Python's own modules or of ours, if this process may not read it any more: what is not imported yet would be
+/// missing.
+pub(crate) fn unreadable_modules(py: Python<'_>) -> Option<PathBuf> {
+    ["os", "anygate"].iter().find_map(|name| {
+        let file: PathBuf = py.import(*name).and_then(|module| module.getattr("__file__")?.extract()).ok()?;
+        let folder = file.parent()?;
+        let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        fs::read_dir(folder).is_err_and(denied).then(|| folder.to_owned())
+    })
 }

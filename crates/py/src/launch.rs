@@ -6,10 +6,10 @@ use std::io::PipeReader;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use anygate_config::{BindAddress, Command, Plan, Protocol};
+use anygate_config::{BindAddress, Command, Plan, Protocol, completion, options};
 use anygate_server::Tickets;
 use anygate_supervisor::handover::Handover;
-use anygate_supervisor::sockets::Socket;
+use anygate_supervisor::sockets::{OpenError, Socket};
 use anygate_supervisor::{
     APPLICATION_FAILED, PidFile, Reaping, Schedule, ServiceManager, Supervisor, sockets,
 };
@@ -24,19 +24,25 @@ use pyo3::types::PyDict;
 use crate::assistant::Assistant;
 use crate::beginning::{Activation, Beginning};
 use crate::foreign::Interpreter;
-use crate::identity::{change_folder, whom};
+use crate::identity::{change_folder, user_and_group};
 use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, say, show};
 use crate::sources::Sources;
 use crate::worker_body::Body;
-use crate::{cgi, control, cron, daemon, other_servers, policies, self_signed, settings, upgrade, web2py};
+use crate::{
+    apps, cgi, comparison, control, cron, daemon, doctor, other_servers, policies, python_logging,
+    self_signed, settings, upgrade, uwsgi, web2py,
+};
 
 /// Runs the command line `arguments` (without the program's name). Returns the exit code.
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(error) = standard_streams::open_missing() {
         return complain(&Refusal::machine(format!("cannot open /dev/null: {error}")));
+    }
+    if let Err(error) = upgrade::let_signals_through() {
+        return complain(&Refusal::machine(format!("cannot let signals through: {error}")));
     }
     let interpreter = match Interpreter::find(py) {
         Ok(interpreter) => interpreter,
@@ -70,10 +76,12 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
             let imported = anygate_migrate::import(&words, &around);
             imported.map(|found| show(&found.toml())).map_err(|refused| Refusal::usage(refused.to_string()))
         }
-        Command::Servers => {
-            let table = || py.import("anygate.servers")?.call_method0("table")?.extract::<String>();
-            table().map(|text| show(&text)).map_err(|error: PyErr| Refusal::machine(error.to_string()))
+        Command::Complete(words) => {
+            let names = || other_servers::names(py);
+            Ok(show(&completion::complete(&words, &beginning.folder, &names)))
         }
+        Command::Compare(task) => comparison::run(py, &task),
+        Command::Servers(name) => other_servers::describe(py, name.as_deref()).map(|text| show(&text)),
         Command::Settings(text, warnings) => {
             warn(&warnings);
             Ok(show(&text))
@@ -84,12 +92,14 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
         }
         Command::Pool(servers) => {
             let servers: Vec<_> =
-                servers.into_iter().map(|member| (member.name, member.server, member.settings)).collect();
+                servers.into_iter().map(|of| (of.name, of.server, of.settings, of.standby_for)).collect();
             let run = || py.import("anygate.pool")?.call_method1("run", (servers,))?.extract();
             run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
         }
+        Command::Apps(apps) => apps::run(py, *apps, beginning),
         Command::Cron(action, plan) => cron::run(py, action, &plan),
         Command::OtherServer(task) => other_servers::run(py, &task, &beginning.arguments),
+        Command::Doctor(task) => doctor::run(py, &task, &beginning),
         Command::Certificate(task) => self_signed::make(&task).map(|said| show(&said)),
         Command::Top(admin) => control::run(py, "top", &[], &admin),
         Command::Control(words, admin) => control::run(py, "ctl", &words, &admin),
@@ -99,14 +109,8 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
 
 fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("anygate: warning: {warning}");
+        say(&format!("anygate: warning: {warning}"));
     }
-}
-
-fn show(text: &str) -> i32 {
-    // A reader that went away (`anygate --help | head -1`) has what it wanted.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-    0
 }
 
 /// Set for the processes that a launcher of ours starts: they end when it does, however that comes.
@@ -123,7 +127,7 @@ fn end_with_parent(py: Python<'_>) -> Result<(), Refusal> {
 
 fn complain(refusal: &Refusal) -> i32 {
     if !refusal.1.is_empty() {
-        eprintln!("anygate: error: {}", refusal.1);
+        say(&format!("anygate: error: {}", refusal.1));
     }
     refusal.0
 }
@@ -167,7 +171,7 @@ fn launch(
     application: Option<Py<PyAny>>,
     beginning: Option<Beginning>,
 ) -> Result<i32, Refusal> {
-    gevent(py, &plan, application.is_some())?;
+    refuse(py, &plan, application.is_some(), beginning.is_some())?;
     let (told, sources) = sources(&plan, application.is_some(), beginning.is_some())?.unzip();
     let plan = Arc::new(plan);
     let (checks, mut handover) = match beginning {
@@ -175,19 +179,19 @@ fn launch(
         None => (false, None),
     };
     let is_new = !checks && handover.is_none();
+    // It is for this process, not for the one in the background.
+    let activation = Activation::take(py).map_err(|error| Refusal::machine(error.to_string()))?;
     if plan.process.daemon
         && is_new
         && let Some(code) = daemon::go(py, &plan, beginning.is_some())?
     {
         return Ok(code);
     }
-    let (user, group) = whom(&plan)?;
+    let (user, group) = user_and_group(&plan)?;
     let owner = user.as_ref().map(|user| user.uid);
-    let logs = Logs::open(&plan.log, owner)?;
-    if plan.application.server_named && is_new {
-        println!("{}", other_servers::announcement("native", &plan));
-    }
+    let logs = Logs::open(&plan, owner)?;
     if is_new {
+        announce(&plan);
         web2py::save_password(py, &plan)?;
     }
     let schedule = cron::schedule(py, &plan)?;
@@ -196,20 +200,15 @@ fn launch(
     if let Some(tls) = certificates(&plan, &tickets)? {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
-    warn_of_debug(&plan);
-    change_folder(&plan)?;
-    limit_open_files(&plan)?;
-    if let Some(umask) = plan.process.umask {
-        process::set_umask(umask);
-    }
+    warn_of_debug(plan.application.debug);
+    settle(py, &plan, application.is_some(), beginning.is_some())?;
     let site = policies::prepare(&plan)?;
-    let assistant = Assistant::prepare(&plan.admin)?;
+    let assistant = Assistant::prepare(&plan)?;
     if checks {
         let code = upgrade::check(py, &plan, user.as_ref(), group)?;
         logs::finish();
         return Ok(code);
     }
-    let activation = Activation::take(py).map_err(|error| Refusal::machine(error.to_string()))?;
     let left = handover.as_mut().map(|handover| std::mem::take(&mut handover.sockets));
     let sockets = listen(&plan, &activation, left, assistant.as_ref())?;
     let started = prepare(py, &plan, application, beginning.is_some());
@@ -229,6 +228,7 @@ fn launch(
         site,
         assistant,
         sources,
+        hooks: None,
         failing: false,
         plan: Arc::clone(&plan),
     };
@@ -237,6 +237,63 @@ fn launch(
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// Prints what a user is to know of a server that starts.
+fn announce(plan: &Plan) {
+    if plan.application.server_named {
+        show(&format!("{}\n", other_servers::announcement("native", plan)));
+    }
+    if let Some(line) = other_servers::profile_page(plan) {
+        show(&format!("{line}\n"));
+    }
+}
+
+/// Refuses what this process cannot do.
+fn refuse(py: Python<'_>, plan: &Plan, is_imported: bool, is_command: bool) -> Result<(), Refusal> {
+    gevent(py, plan, is_imported)?;
+    match plan.application.hooks {
+        Some(_) if !is_command => {
+            let reason = "only the command anygate calls them, since it forks workers from a process without the \
+                          application";
+            Err(Refusal::usage(plan.origins.wrong(options::HOOKS, reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes this process what the plan wants it and all processes that it forks to be.
+fn settle(py: Python<'_>, plan: &Plan, is_imported: bool, is_command: bool) -> Result<(), Refusal> {
+    change_folder(plan)?;
+    limit_open_files(plan)?;
+    if let Some(umask) = plan.process.umask {
+        process::set_umask(umask);
+    }
+    uwsgi::prepare(plan)?;
+    begin_python_logging(py, plan, is_imported, is_command)
+}
+
+/// Passes messages of this process to Python, if its logging is configured here: by the file, which may name code of the
+/// application, so never as root for a worker's user, or by the program that embeds the server.
+fn begin_python_logging(
+    py: Python<'_>,
+    plan: &Plan,
+    is_imported: bool,
+    is_command: bool,
+) -> Result<(), Refusal> {
+    let log = &plan.log;
+    let is_wanted = log.python_logging && plan.process.user.is_none();
+    if !is_imported && !(is_wanted && (log.log_config.is_some() || !is_command)) {
+        return Ok(());
+    }
+    match python_logging::begin(py, log) {
+        Err(error) if is_imported => Err(Refusal::usage(error.value(py).to_string())),
+        Err(error) => {
+            tracing::warn!("{}: messages of the supervisor go to the error log", error.value(py));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// What tells the supervisor of the files that workers import, if they are to be watched.
@@ -249,11 +306,14 @@ fn sources(
         return Ok(None);
     }
     if is_imported || plan.application.preload && !is_command {
-        return Err(Refusal::usage(
-            "reload: workers import the application anew: name it (\"myapp:app\"), without preload",
-        ));
+        let reason = format!(
+            "workers import the application anew: name it (\"myapp:app\"), without {}",
+            plan.origins.name(options::PRELOAD, options::RELOAD)
+        );
+        return Err(Refusal::usage(plan.origins.wrong(options::RELOAD, reason)));
     }
-    let made = Sources::new().map_err(|error| Refusal::machine(format!("reload: {error}")))?;
+    let made =
+        Sources::new().map_err(|error| Refusal::machine(plan.origins.wrong(options::RELOAD, error)))?;
     Ok(Some(made))
 }
 
@@ -295,7 +355,7 @@ fn supervise(plan: &Plan, body: &mut Body, tree: Tree, pid_file: Option<&PidFile
 fn limit_open_files(plan: &Plan) -> Result<(), Refusal> {
     match plan.process.limits.open_files_max {
         Some(count) => limits::set(Resource::OpenFiles, count)
-            .map_err(|error| Refusal::machine(format!("open_files_max: {error}"))),
+            .map_err(|error| Refusal::machine(plan.origins.wrong(options::OPEN_FILES_MAX, error))),
         None => {
             if let Err(error) = limits::raise_open_files() {
                 tracing::debug!("cannot raise the limit of open files: {error}");
@@ -338,8 +398,12 @@ fn listen(
         names if !names.is_empty() && !named => {
             sockets::activated(names, protocol).map_err(Refusal::machine)?
         }
-        _ => sockets::open(&plan.binds, &plan.socket, false)
-            .map_err(|error| Refusal::machine(error.to_string()))?,
+        _ => sockets::open(&plan.binds, &plan.socket, false).map_err(|error| match error {
+            OpenError::UnknownOwner { .. } | OpenError::Owner(_) => {
+                Refusal::machine(plan.origins.wrong(options::SOCKET_OWNER, error))
+            }
+            error => Refusal::machine(error),
+        })?,
     };
     if plan.tls.is_none() && opened.iter().any(|socket| socket.protocol == Protocol::Https) {
         return Err(Refusal::usage(
@@ -367,7 +431,9 @@ fn prepare(
     application: Option<Py<PyAny>>,
     is_command: bool,
 ) -> Result<(Option<Py<PyAny>>, Option<PidFile>), Refusal> {
-    let pid_file = plan.process.pid_file.clone().map(PidFile::write).transpose().map_err(Refusal::machine)?;
+    let pid_file = plan.process.pid_file.clone().map(PidFile::write).transpose();
+    let pid_file =
+        pid_file.map_err(|error| Refusal::machine(plan.origins.wrong(options::PID_FILE, error)))?;
     let failed = || Refusal(APPLICATION_FAILED, String::new());
     let application = match application {
         None if plan.application.preload && !is_command => Some(load(py, plan).ok_or_else(failed)?),

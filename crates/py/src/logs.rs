@@ -8,34 +8,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
-use anygate_config::{LogLevel, LogPlan, LogTarget, MessageForm};
+use anygate_config::{CRITICAL, LogLevel, LogPlan, LogTarget, MessageFormat, Origins, Plan, options};
 use anygate_lock::{Mutex, RwLock};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
 use anygate_policy::shared_memory::process_row::ProcessRow;
-use anygate_server::{AccessLog, Reopen, SharedRow};
+use anygate_server::{AccessLog, Reopen, RequestName, SharedRow};
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{DynFilterFn, Targets};
-use tracing_subscriber::fmt::format::{DefaultFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FormattedFields, MakeWriter};
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Writer};
+use tracing_subscriber::fmt::{self as fmt_layer, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
-use crate::refusal::Refusal;
+use crate::error_outlets;
+use crate::python_logging::{self, HeldQueue};
+use crate::refusal::{Refusal, say};
 
 /// How often logs are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 /// At its end a process waits so long for a slow reader of its logs.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The error log of this process; there can be only one.
-static ERROR_LOG: OnceLock<ErrorLog> = OnceLock::new();
 
 /// Whether this process is still starting: what keeps it from that is shown on the terminal, too.
 static STARTING: AtomicBool = AtomicBool::new(true);
@@ -45,24 +43,35 @@ pub(crate) fn started() {
     STARTING.store(false, Ordering::Relaxed);
 }
 
-#[derive(Clone)]
+/// Where messages go: all of these.
 struct ErrorLog {
-    target: LogTarget,
-    outlet: Arc<Outlet>,
+    outlets: Vec<Arc<Outlet>>,
+    /// Python gets them instead, as long as it accepts them.
+    is_for_python: bool,
+}
+
+impl ErrorLog {
+    fn message(&self, severity: Severity) -> Message<'_> {
+        Message { outlets: &self.outlets, severity, is_for_python: self.is_for_python }
+    }
+
+    fn is_on_terminal(&self) -> bool {
+        self.outlets.iter().any(|outlet| matches!(outlet.target(), LogTarget::Stdout | LogTarget::Stderr))
+    }
 }
 
 /// Opens the error log and sends all messages there. A second call in one process keeps the first log. `owner` is the user
 /// of other processes that open it anew.
 ///
 /// Errors: one line that names the log.
-pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), Refusal> {
-    if ERROR_LOG.get().is_some() {
+pub(crate) fn start(plan: &LogPlan, origins: &Origins, owner: Option<u32>) -> Result<(), Refusal> {
+    if error_outlets::opened().is_some() {
         return Ok(());
     }
-    let target = plan.error_log.clone();
-    let outlet = Arc::new(open(plan, Kind::Error, &target, owner)?);
-    let log = ERROR_LOG.get_or_init(|| ErrorLog { target, outlet }).clone();
-    let (subscriber, handle) = subscriber(plan.level, plan.error_log_format, log);
+    let opened = open_all(plan, origins, Kind::Error, &plan.error_log, owner)?;
+    let outlets = error_outlets::keep(opened).to_vec();
+    let log = ErrorLog { outlets, is_for_python: plan.python_logging };
+    let (subscriber, handle) = subscriber(plan.level, log);
     // A program that embeds anygate may have its own subscriber; then messages are its to show.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         *SETTINGS_LEVEL.lock() = plan.level;
@@ -79,34 +88,31 @@ pub(crate) fn start(plan: &LogPlan, owner: Option<u32>) -> Result<(), Refusal> {
 /// What takes all messages of this process, and the handle of its filter.
 fn subscriber(
     level: LogLevel,
-    form: MessageForm,
     log: ErrorLog,
 ) -> (impl Subscriber + Send + Sync, reload::Handle<Targets, Registry>) {
-    let elsewhere = !matches!(log.target, LogTarget::Stdout | LogTarget::Stderr);
+    let elsewhere = log.is_for_python || !log.is_on_terminal();
     let (filter, handle) = reload::Layer::new(filter_at(level));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.target {
-        LogTarget::Stdout | LogTarget::Stderr | LogTarget::File(_) if form == MessageForm::Text => {
-            lines.with_timer(TimeAndProcess).with_writer(log).with_filter(filter).boxed()
-        }
-        // Those have time, process and level from the message around it.
-        _ => lines.without_time().with_level(false).with_writer(log).with_filter(filter).boxed(),
-    };
+    let lines = plain().with_writer(log).with_filter(filter);
     let on_terminal = DynFilterFn::new(move |about, _| {
         elsewhere && *about.level() == Level::ERROR && STARTING.load(Ordering::Relaxed)
     });
     // Without a level all spans and messages of all libraries, for each frame of HTTP/2, would be made and then asked about.
     let on_terminal = on_terminal.with_max_level_hint(LevelFilter::ERROR);
-    let terminal =
-        tracing_subscriber::fmt::layer().with_ansi(false).with_target(false).with_timer(TimeAndProcess);
-    let terminal = terminal.with_writer(io::stderr).with_filter(on_terminal);
+    let terminal = plain().with_writer(Terminal).with_filter(on_terminal);
     let subscriber =
         Registry::default().with(lines).with(terminal).with(Shown.with_filter(filter_at(LogLevel::Warn)));
     (subscriber, handle)
 }
 
+/// Makes the text of messages, to which the log adds time, process and level.
+fn plain<S>() -> fmt_layer::Layer<S, OfRequest, Format<Full, ()>> {
+    let layer = fmt_layer::Layer::default().with_ansi(false).with_target(false);
+    layer.without_time().with_level(false).fmt_fields(OfRequest)
+}
+
 fn filter_at(level: LogLevel) -> Targets {
     let default = match level {
+        LogLevel::Critical => return Targets::new().with_target(CRITICAL, LevelFilter::ERROR),
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -155,19 +161,27 @@ pub(crate) fn show_in(row: SharedRow) {
 /// Puts messages, with their level before them, where others can see them.
 struct Shown;
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Shown {
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+impl<S: Subscriber> Layer<S> for Shown {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let row = ROW.read();
         let Some(row) = row.as_ref() else { return };
-        let mut text = Text(format!("{} ", event.metadata().level()));
-        for span in context.event_scope(event).into_iter().flatten() {
-            // As it stands in the lines of the log, whose layer wrote it there.
-            if let Some(fields) = span.extensions().get::<FormattedFields<DefaultFields>>() {
-                text.0.push_str(&format!("{}{{{fields}}}: ", span.name()));
-            }
+        let mut text = Text(format!("{} ", severity(event.metadata()).word().to_ascii_uppercase()));
+        if let Some(name) = RequestName::current().as_str() {
+            text.0.push_str(name);
+            text.0.push_str(": ");
         }
         event.record(&mut text);
-        ProcessRow((**row).as_ref()).recent().add(Clock::now(), &one_line(&shortened(&text.0)));
+        ProcessRow((**row).as_ref()).recent().add(Clock::now(), &recorded(&text.0));
+    }
+}
+
+/// Returns what is recorded of a message: a line that says what it is about, and the lines of a traceback below it.
+fn recorded(text: &str) -> String {
+    let line = shortened(text);
+    let line = one_line(&line);
+    match text.trim_end().split_once('\n') {
+        Some((_, traceback)) => format!("{line}\n{traceback}"),
+        None => line.into_owned(),
     }
 }
 
@@ -198,6 +212,18 @@ impl Visit for Text {
     }
 }
 
+/// Writes a record of Python's `logging` to the error log; `level` is its number.
+#[pyfunction]
+#[pyo3(signature = (level, text, /))]
+pub(crate) fn log_record(py: Python<'_>, level: i64, text: &str) {
+    py.detach(|| match level {
+        40.. => tracing::error!("{text}"),
+        30..40 => tracing::warn!("{text}"),
+        20..30 => tracing::info!("{text}"),
+        _ => tracing::debug!("{text}"),
+    });
+}
+
 /// A message for the log of another server, as ours would have it: no line of it looks like another message.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
@@ -207,48 +233,46 @@ pub(crate) fn log_message(text: &str) -> String {
 
 /// Writes text of the application to the error log.
 pub(crate) fn write_raw(text: &str) {
-    match ERROR_LOG.get() {
-        Some(log) => log.outlet.text(text.as_bytes()),
-        None => eprint!("{text}"),
+    match error_outlets::opened() {
+        Some(outlets) => outlets.iter().for_each(|outlet| outlet.text(text.as_bytes())),
+        // As with `say`: there is nowhere to say that standard error cannot be written.
+        None => drop(io::stderr().write_all(text.as_bytes())),
     }
 }
 
 /// Goes on in a fresh error log, after the old file was moved away.
 pub(crate) fn reopen() {
-    if let Some(log) = ERROR_LOG.get() {
-        reopen_one("error_log", &log.target, &log.outlet);
-    }
+    reopen_all("error_log", error_outlets::all());
 }
 
 /// Looks after the error log, about once a second.
 pub(crate) fn tend() {
-    let Some(log) = ERROR_LOG.get() else { return };
-    match tend_one(Kind::Error, &log.outlet) {
-        Some(News::Loses(reason)) if log.target != LogTarget::Stderr => {
+    for outlet in error_outlets::all() {
+        let target = outlet.target();
+        match tend_one(Kind::Error, outlet) {
             // Where else?
-            let text = format!("anygate: cannot write the error log; lines are lost: {reason}\n");
-            let (facility, form) = Default::default();
-            if let Ok(outlet) = Outlet::open(Kind::Error, &LogTarget::Stderr, facility, None, form) {
-                outlet.message(Severity::Error, text.as_bytes());
+            Some(News::Loses(reason)) if *target != LogTarget::Stderr => {
+                say(&format!("anygate: cannot write the error log to {target}; lines are lost: {reason}"));
             }
+            Some(News::Works(lines)) => {
+                tracing::warn!("the error log in {target} is written again; {lines} lines were lost");
+            }
+            Some(News::Loses(_)) | None => {}
         }
-        Some(News::Works(lines)) => tracing::warn!("the error log is written again; {lines} lines were lost"),
-        Some(News::Loses(_)) | None => {}
     }
 }
 
 /// Lets the error log have what waits for it, at the end of a process.
 pub(crate) fn finish() {
-    if let Some(log) = ERROR_LOG.get() {
-        log.outlet.finish(PATIENCE);
-        tend();
-    }
+    python_logging::finish(PATIENCE);
+    error_outlets::all().iter().for_each(|outlet| outlet.finish(PATIENCE));
+    tend();
 }
 
 /// The logs of one server in this process.
 pub(crate) struct Logs {
     plan: LogPlan,
-    access: Option<Arc<Outlet>>,
+    access: Vec<Arc<Outlet>>,
     rotation: Option<Rotation>,
 }
 
@@ -256,38 +280,55 @@ impl Logs {
     /// Starts the error log, as [`start`] does, and opens the access log, if there is to be one.
     ///
     /// Errors: one line that names the log.
-    pub(crate) fn open(plan: &LogPlan, owner: Option<u32>) -> Result<Logs, Refusal> {
-        start(plan, owner)?;
-        let access = plan.access_log.as_ref().map(|target| open(plan, Kind::Access, target, owner));
-        Ok(Logs::of(plan, access.transpose()?.map(Arc::new)))
+    pub(crate) fn open(plan: &Plan, owner: Option<u32>) -> Result<Logs, Refusal> {
+        let Plan { log, origins, .. } = plan;
+        start(log, origins, owner)?;
+        Ok(Logs::of(log, open_all(log, origins, Kind::Access, &log.access_log, owner)?))
+    }
+
+    /// Opens the access log alone, if there is to be one: the error log is started with the first request.
+    ///
+    /// Errors: one line that names the log.
+    pub(crate) fn of_access(plan: &Plan) -> Result<Logs, Refusal> {
+        let Plan { log, origins, .. } = plan;
+        Ok(Logs::of(log, open_all(log, origins, Kind::Access, &log.access_log, None)?))
     }
 
     /// Opens what new settings have that these logs have not. The error log stays as it is.
     ///
     /// Errors: one line that names the log.
-    pub(crate) fn renewed(&self, plan: &LogPlan, owner: Option<u32>) -> Result<Logs, Refusal> {
-        let access = match &plan.access_log {
-            Some(target) if Some(target) != self.plan.access_log.as_ref() => {
-                Some(Arc::new(open(plan, Kind::Access, target, owner)?))
+    pub(crate) fn renewed(&self, plan: &Plan, owner: Option<u32>) -> Result<Logs, Refusal> {
+        let Plan { log, origins, .. } = plan;
+        let access = log.access_log.iter().map(|target| {
+            match self.access.iter().find(|outlet| outlet.target() == target) {
+                Some(outlet) => Ok(Arc::clone(outlet)),
+                None => open(log, origins, Kind::Access, target, owner),
             }
-            Some(_) => self.access.clone(),
-            None => None,
-        };
-        Ok(Logs::of(plan, access))
+        });
+        Ok(Logs::of(log, access.collect::<Result<_, _>>()?))
     }
 
-    fn of(plan: &LogPlan, access: Option<Arc<Outlet>>) -> Logs {
-        let errors = ERROR_LOG.get().map(|log| &log.target);
-        let targets = errors.into_iter().chain(&plan.access_log);
+    fn of(plan: &LogPlan, access: Vec<Arc<Outlet>>) -> Logs {
+        let targets = error_outlets::all().iter().map(|outlet| outlet.target()).chain(&plan.access_log);
         let rotation = Rotation::new(&plan.rotate, targets, Clock::now());
         Logs { plan: plan.clone(), access, rotation }
     }
 
     /// The access log of a worker.
     pub(crate) fn access_log(&self) -> Option<AccessLog> {
-        let outlet = Arc::clone(self.access.as_ref()?);
+        if self.access.is_empty() {
+            return None;
+        }
+        let outlets = self.access.clone();
         let formatter = Formatter::new(self.plan.access_log_format.clone());
-        Some(AccessLog::new(formatter, Box::new(move |lines| outlet.lines(lines))))
+        let is_for_python = self.plan.python_logging;
+        let write = move |lines: &[u8]| {
+            outlets.iter().for_each(|outlet| outlet.lines(lines));
+            if is_for_python {
+                python_logging::take_lines(lines);
+            }
+        };
+        Some(AccessLog::new(formatter, Box::new(write)))
     }
 
     /// Goes on in fresh files, after the old ones were moved away.
@@ -297,12 +338,10 @@ impl Logs {
 
     /// The same for a thread that is told to.
     pub(crate) fn reopener(&self) -> Reopen {
-        let access = self.access.clone().zip(self.plan.access_log.clone());
+        let access = self.access.clone();
         Box::new(move || {
             reopen();
-            if let Some((outlet, target)) = &access {
-                reopen_one("access_log", target, outlet);
-            }
+            reopen_all("access_log", &access);
         })
     }
 
@@ -323,32 +362,33 @@ impl Logs {
 
     /// Returns the time at which the logs need attention again.
     pub(crate) fn again(&self) -> Option<Duration> {
-        let needs_tending = ERROR_LOG.get().is_some_and(|log| log.outlet.needs_tending());
+        let needs_tending = error_outlets::all().iter().any(|outlet| outlet.needs_tending());
         (self.rotation.is_some() || needs_tending).then_some(LOOK)
     }
 
     /// Locks all logs until the result is dropped, so that a process forked meanwhile can use them.
-    pub(crate) fn hold(&self) -> Vec<Held<'_>> {
-        let errors = ERROR_LOG.get().map(|log| &log.outlet);
-        errors.into_iter().chain(&self.access).map(|outlet| outlet.hold()).collect()
+    pub(crate) fn hold(&self) -> (HeldQueue, Vec<Held<'_>>) {
+        let queue = python_logging::hold();
+        (queue, error_outlets::all().iter().chain(&self.access).map(|outlet| outlet.hold()).collect())
     }
 }
 
 /// Looks after the logs of a process that writes them.
 pub(crate) struct Tender {
-    access: Option<Arc<Outlet>>,
+    access: Vec<Arc<Outlet>>,
 }
 
 impl Tender {
     /// To be called about once a second.
     pub(crate) fn tend(&self) {
-        if let Some(outlet) = &self.access {
+        for outlet in &self.access {
+            let target = outlet.target();
             match tend_one(Kind::Access, outlet) {
                 Some(News::Loses(reason)) => {
-                    tracing::error!("cannot write the access log; lines are lost: {reason}");
+                    tracing::error!("cannot write the access log to {target}; lines are lost: {reason}");
                 }
                 Some(News::Works(lines)) => {
-                    tracing::warn!("the access log is written again; {lines} lines were lost");
+                    tracing::warn!("the access log in {target} is written again; {lines} lines were lost");
                 }
                 None => {}
             }
@@ -358,35 +398,50 @@ impl Tender {
 
     /// Lets both logs have what waits for them, at the end of a process.
     pub(crate) fn finish(&self) {
-        if let Some(outlet) = &self.access {
-            outlet.finish(PATIENCE);
-        }
+        self.access.iter().for_each(|outlet| outlet.finish(PATIENCE));
         // This may be told in the error log.
         self.tend();
         finish();
     }
 }
 
-fn open(plan: &LogPlan, kind: Kind, target: &LogTarget, owner: Option<u32>) -> Result<Outlet, Refusal> {
-    let form = match kind {
-        Kind::Error => plan.error_log_format,
+fn open(
+    plan: &LogPlan,
+    origins: &Origins,
+    kind: Kind,
+    target: &LogTarget,
+    owner: Option<u32>,
+) -> Result<Arc<Outlet>, Refusal> {
+    let format = match kind {
+        Kind::Error => &plan.error_log_format,
         // Its lines come as they are to look.
-        Kind::Access => MessageForm::Text,
+        Kind::Access => &MessageFormat::Text,
     };
-    Outlet::open(kind, target, plan.syslog_facility, owner, form)
-        .map_err(|error| Refusal::machine(format!("{}: cannot open {target}: {error}", option(kind))))
+    Outlet::open(kind, target, plan.syslog_facility, owner, format).map(Arc::new).map_err(|error| {
+        let reason = format!("cannot open {target}: {error}");
+        Refusal::machine(match kind {
+            Kind::Error => origins.wrong(options::ERROR_LOG, reason),
+            Kind::Access => origins.wrong(options::ACCESS_LOG, reason),
+        })
+    })
 }
 
-fn reopen_one(option: &str, target: &LogTarget, outlet: &Outlet) {
-    if let Err(error) = outlet.reopen() {
-        tracing::error!("{option}: cannot open {target}, going on with the old file: {error}");
-    }
+fn open_all(
+    plan: &LogPlan,
+    origins: &Origins,
+    kind: Kind,
+    targets: &[LogTarget],
+    owner: Option<u32>,
+) -> Result<Vec<Arc<Outlet>>, Refusal> {
+    targets.iter().map(|target| open(plan, origins, kind, target, owner)).collect()
 }
 
-fn option(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Error => "error_log",
-        Kind::Access => "access_log",
+fn reopen_all(option: &str, outlets: &[Arc<Outlet>]) {
+    for outlet in outlets {
+        if let Err(error) = outlet.reopen() {
+            let target = outlet.target();
+            tracing::error!("{option}: cannot open {target}, going on with the old file: {error}");
+        }
     }
 }
 
@@ -407,13 +462,17 @@ fn tend_one(kind: Kind, outlet: &Outlet) -> Option<News> {
 
 /// Takes one message.
 struct Message<'a> {
-    outlet: &'a Outlet,
+    outlets: &'a [Arc<Outlet>],
     severity: Severity,
+    is_for_python: bool,
 }
 
 impl Write for Message<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.outlet.message(self.severity, bytes);
+        if !(self.is_for_python && python_logging::take_message(self.severity, bytes)) {
+            let now = Clock::now();
+            self.outlets.iter().for_each(|outlet| outlet.message(self.severity, now, bytes));
+        }
         Ok(bytes.len())
     }
 
@@ -426,43 +485,73 @@ impl<'a> MakeWriter<'a> for ErrorLog {
     type Writer = Message<'a>;
 
     fn make_writer(&'a self) -> Message<'a> {
-        Message { outlet: &self.outlet, severity: Severity::Info }
+        self.message(Severity::Info)
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Message<'a> {
-        let severity = match *about.level() {
-            Level::ERROR => Severity::Error,
-            Level::WARN => Severity::Warning,
-            Level::INFO => Severity::Info,
-            Level::DEBUG | Level::TRACE => Severity::Debug,
-        };
-        Message { outlet: &self.outlet, severity }
+        self.message(severity(about))
     }
 }
 
-/// Each line begins with the time in UTC and the process that wrote it.
-struct TimeAndProcess;
+/// The message of an event, behind the name of the request that its thread works on.
+struct OfRequest;
 
-impl FormatTime for TimeAndProcess {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        SystemTime.format_time(writer)?;
-        write!(writer, " [{}]", std::process::id())
+impl<'writer> FormatFields<'writer> for OfRequest {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        if let Some(name) = RequestName::current().as_str() {
+            write!(writer, "{name}: ")?;
+        }
+        DefaultFields::new().format_fields(writer, fields)
+    }
+}
+
+/// Standard error, where a start that fails is told, too.
+struct Terminal;
+
+/// Writes one message there.
+struct TerminalMessage(Severity);
+
+impl Write for TerminalMessage {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&anygate_logs::plain(self.0, bytes, Clock::now()))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Terminal {
+    type Writer = TerminalMessage;
+
+    fn make_writer(&self) -> TerminalMessage {
+        TerminalMessage(Severity::Error)
+    }
+
+    fn make_writer_for(&self, about: &Metadata<'_>) -> TerminalMessage {
+        TerminalMessage(severity(about))
+    }
+}
+
+fn severity(about: &Metadata<'_>) -> Severity {
+    match *about.level() {
+        Level::ERROR if about.target() == CRITICAL => Severity::Critical,
+        Level::ERROR => Severity::Error,
+        Level::WARN => Severity::Warning,
+        Level::INFO => Severity::Info,
+        Level::DEBUG | Level::TRACE => Severity::Debug,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]
     fn nothing_is_made_that_no_log_shows() {
-        let outlet =
-            Outlet::open(Kind::Error, &LogTarget::Stderr, Default::default(), None, Default::default());
-        let log =
-            ErrorLog { target: LogTarget::File(PathBuf::from("/log")), outlet: Arc::new(outlet.unwrap()) };
-        let (subscriber, _handle) = subscriber(LogLevel::Info, MessageForm::Text, log);
+        let log = ErrorLog { outlets: Vec::new(), is_for_python: false };
+        let (subscriber, _handle) = subscriber(LogLevel::Info, log);
         assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::iter;
+use std::path::Path;
 
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::{
@@ -19,7 +21,7 @@ pub(crate) fn run(py: Python<'_>, task: &OtherServer, arguments: &[OsString]) ->
     if let Some(daemon) = task.plan.process.daemons.first() {
         return Err(Refusal::usage(format!("daemon {:?}: only the native server runs daemons", daemon.name)));
     }
-    let text = describe(task, arguments)?.to_string();
+    let text = task_of(task, arguments)?.to_string();
     let machine = |error: PyErr| Refusal::machine(error.to_string());
     let servers = py.import("anygate.servers").map_err(machine)?;
     let prepared: (Bound<'_, PyAny>, Bound<'_, PyAny>) = servers
@@ -29,6 +31,25 @@ pub(crate) fn run(py: Python<'_>, task: &OtherServer, arguments: &[OsString]) ->
     // A server that is not there, or that cannot do this, is no reason to change the administrator's password.
     web2py::save_password(py, &task.plan)?;
     servers.call_method1("launch", prepared).and_then(|code| code.extract()).map_err(machine)
+}
+
+/// Returns what there is to know of one server, or of all.
+pub(crate) fn describe(py: Python<'_>, name: Option<&str>) -> Result<String, Refusal> {
+    let servers = || py.import("anygate.servers");
+    let text = match name {
+        None => servers().and_then(|servers| servers.call_method0("table")),
+        Some(name) => servers().and_then(|servers| servers.call_method1("about", (name,))),
+    };
+    text.and_then(|text| text.extract()).map_err(|error| refused(py, &error))
+}
+
+/// Returns the names that `-s` accepts, for completion; none if Python cannot tell.
+pub(crate) fn names(py: Python<'_>) -> Vec<String> {
+    let names = || {
+        py.import("anygate.servers")?.getattr("SERVERS")?.try_iter()?.map(|name| name?.extract()).collect()
+    };
+    let names: PyResult<Vec<String>> = names();
+    names.unwrap_or_default()
 }
 
 /// `CannotServe` of `anygate.servers` has an exit code.
@@ -43,6 +64,28 @@ fn refused(py: Python<'_>, error: &PyErr) -> Refusal {
 pub(crate) fn announcement(server: &str, plan: &Plan) -> String {
     let addresses: Vec<String> = plan.binds.iter().map(|bind| address(&bind.address)).collect();
     format!("starting {server} on {}...", addresses.join(" and "))
+}
+
+/// Returns the line that names the page of the profiler, if there is one at an address that is known before the start.
+pub(crate) fn profile_page(plan: &Plan) -> Option<String> {
+    plan.application.profiler.as_ref()?;
+    plan.binds.iter().find_map(|bind| {
+        let scheme = match bind.protocol {
+            Protocol::Http => "http",
+            Protocol::Https => "https",
+            Protocol::Redirect | Protocol::Scgi | Protocol::FastCgi | Protocol::Uwsgi | Protocol::Routed => {
+                return None;
+            }
+        };
+        let near = match &bind.address {
+            BindAddress::Tcp { port: 0, .. } | BindAddress::Unix(_) | BindAddress::Fd(_) => return None,
+            BindAddress::Tcp { host, port } if host == "0.0.0.0" || host == "::" => {
+                format!("127.0.0.1:{port}")
+            }
+            tcp @ BindAddress::Tcp { .. } => address(tcp),
+        };
+        Some(format!("profiles: {scheme}://{near}/__profile__ (for clients on this machine)"))
+    })
 }
 
 fn address(address: &BindAddress) -> String {
@@ -67,10 +110,22 @@ fn around(settings: &Settings, plan: &Plan) -> Map<String, Value> {
         // web2py believes the `X-Forwarded-For` of any client, so it must be checked first under every server.
         around.entry(options::TRUSTED_PROXIES.name()).or_insert_with(|| json!(WEB2PY_TRUSTED_PROXIES));
     }
+    if [options::DEBUG.name(), options::METRICS_PATH.name()].iter().any(|name| around.contains_key(*name)) {
+        around.insert(options::LOCAL_HOSTS.name().to_owned(), json!(plan.local_hosts()));
+    }
     around
 }
 
-fn describe(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal> {
+/// The destination of the access log, if there is one that other servers can write to.
+fn access_log(plan: &Plan) -> Option<String> {
+    match plan.log.access_log.as_slice() {
+        [LogTarget::Stdout | LogTarget::Stderr] => Some("-".to_owned()),
+        [LogTarget::File(path)] => Some(path.display().to_string()),
+        _ => None,
+    }
+}
+
+fn task_of(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal> {
     let OtherServer { given, settings, plan } = task;
     let application = &plan.application;
     let server = &application.server;
@@ -91,40 +146,23 @@ fn describe(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal
         }
     };
     let set = |name: &str| given.iter().any(|(option, _)| *option == name);
-    let log = |target: &LogTarget| match target {
-        LogTarget::Stdout | LogTarget::Stderr => "-".to_owned(),
-        LogTarget::File(path) => path.display().to_string(),
-        // Refused below.
-        LogTarget::Syslog(_) | LogTarget::Journald(_) => String::new(),
-    };
-    if let Some(target @ (LogTarget::Syslog(_) | LogTarget::Journald(_))) = &plan.log.access_log {
-        return Err(Refusal::usage(format!("access_log: only the native server writes to {target}")));
-    }
+    let access_log = access_log(plan);
     // The short form for web2py's log is no option of the other server: the line is written around the application.
-    let own_log = set(options::ACCESS_LOG.name()).then_some(plan.log.access_log.as_ref()).flatten();
-    let web2py_log = plan
-        .log
-        .access_log
-        .as_ref()
-        .filter(|_| set(options::LOGGING.name()) && !set(options::ACCESS_LOG.name()));
-    let (certificate, key) = match plan.tls.as_ref().map(|tls| tls.certificates.as_slice()) {
-        None => (None, None),
-        Some([CertificateSource::Files { certificate, key }]) => (Some(certificate), Some(key)),
-        Some(_) => {
-            return Err(Refusal::usage(format!(
-                "ssl_certificate: {server} takes one certificate, in one file; remove the others or use the native server"
-            )));
-        }
-    };
+    let is_own = set(options::ACCESS_LOG.name());
+    let own_log = access_log.as_ref().filter(|_| is_own);
+    let web2py_log = access_log.as_ref().filter(|_| set(options::LOGGING.name()) && !is_own);
+    let files = certificate(plan)?;
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let jobs = cron::under_another_server(plan);
     Ok(json!({
         "cron": jobs.map(|mode| json!({ "mode": mode, "arguments": arguments })),
         "server": server,
+        "server_options": application.server_options,
+        "hooks": application.hooks,
         "given": given.iter().cloned().collect::<BTreeMap<_, _>>(),
         "around": around(settings, plan),
         "bind": address(bound),
-        "announcement": announcement(server, plan),
+        "announcement": iter::once(announcement(server, plan)).chain(profile_page(plan)).collect::<Vec<_>>(),
         "target": application.target,
         "chdir": application.chdir,
         "pythonpath": application.pythonpath,
@@ -138,15 +176,31 @@ fn describe(task: &OtherServer, arguments: &[OsString]) -> Result<Value, Refusal
         "unix": unix,
         "workers": set(options::WORKERS.name()).then_some(plan.workers),
         "threads": set(options::THREADS.name()).then_some(plan.server.threads),
-        "certificate": certificate,
-        "key": key,
-        "access_log": own_log.map(log),
-        "web2py_log": web2py_log.map(log),
+        "certificate": files.map(|(certificate, _)| certificate),
+        "key": files.map(|(_, key)| key),
+        "access_log": own_log,
+        "web2py_log": web2py_log,
         "log_level": set(options::LOG_LEVEL.name()).then_some(match plan.log.level {
+            LogLevel::Critical => "critical",
             LogLevel::Error => "error",
             LogLevel::Warn => "warning",
             LogLevel::Info => "info",
             LogLevel::Debug => "debug",
         }),
     }))
+}
+
+/// The files of the one certificate that other servers take, and of its key; `None`: TLS is not asked for.
+fn certificate(plan: &Plan) -> Result<Option<(&Path, &Path)>, Refusal> {
+    match plan.tls.as_ref().map(|tls| tls.certificates.as_slice()) {
+        None => Ok(None),
+        Some([CertificateSource::Files { certificate, key }]) => Ok(Some((certificate, key))),
+        Some(_) => {
+            let server = &plan.application.server;
+            let reason = format!(
+                "{server} takes one certificate, in one file; remove the others or use the native server"
+            );
+            Err(Refusal::usage(plan.origins.wrong(options::SSL_CERTIFICATE, reason)))
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anygate_config::site::HealthPlan;
 use pyo3::prelude::*;
 
-/// Begins to ask; `ready` is what the check said last. It has answered once, or taken too long for that, when this returns.
+/// Starts the check; `ready` is its last result. It has one, or has taken too long for that, when this returns.
 ///
 /// Errors: a ValueError that says everything, where there is no such check.
 pub(crate) fn start(py: Python<'_>, plan: &HealthPlan, ready: Arc<AtomicBool>) -> PyResult<()> {

@@ -16,6 +16,7 @@ use crate::loading::{certificates, gevent};
 use crate::logs::Logs;
 use crate::policies;
 use crate::refusal::Refusal;
+use crate::uwsgi;
 
 /// What a generation of workers had.
 pub(crate) struct Former {
@@ -50,11 +51,25 @@ pub(crate) fn keep_what_cannot_change(plan: &mut Plan, now: &Plan) {
     keep(&mut plan.process.pid_file, &now.process.pid_file, "pid_file", &mut kept);
     keep(&mut plan.log.error_log, &now.log.error_log, "error_log", &mut kept);
     keep(&mut plan.log.error_log_format, &now.log.error_log_format, "error_log_format", &mut kept);
+    keep(&mut plan.log.python_logging, &now.log.python_logging, "python_logging", &mut kept);
     keep(&mut plan.log.syslog_facility, &now.log.syslog_facility, "syslog_facility", &mut kept);
     keep(&mut plan.cron, &now.cron, "the settings of jobs", &mut kept);
     keep(&mut plan.admin, &now.admin, "the settings of the admin address", &mut kept);
     if !kept.is_empty() {
         tracing::warn!("reloading: changed, but needs a restart: {}", kept.join(", "));
+    }
+}
+
+/// Refuses settings without the file in which those in use were given: all of its options would have their defaults.
+///
+/// Errors: it is gone from `folder`, and there is no other.
+pub(crate) fn check_file(plan: &Plan, now: &Plan, folder: &Path) -> Result<(), Refusal> {
+    match (plan.origins.file(), now.origins.file()) {
+        (None, Some(file)) if !folder.join(file).exists() => Err(Refusal::usage(format!(
+            "the file of settings {:?} is gone; leave an empty one if its options are to have their defaults",
+            file.display().to_string()
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -81,6 +96,7 @@ pub(crate) fn renewed(
         .map_err(|error| Refusal::machine(format!("cannot change to {}: {error}", folder.display())))?;
     change_folder(plan)?;
     certificates(plan, tickets)?;
+    uwsgi::prepare(plan)?;
     let prepared = policies::prepare(plan)?;
     Ok(prepared.map(|prepared| match former {
         Some(former) => prepared.after(former),

@@ -11,6 +11,7 @@ use serde_json::Value;
 /// Errors: TypeError for an option that does not exist, ValueError for a value that it cannot have; both name it.
 pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Settings> {
     let mut settings = Settings::default();
+    settings.keep_variables(std::env::vars_os());
     for (key, value) in keywords.into_iter().flat_map(|keywords| keywords.iter()) {
         if value.is_none() {
             continue;

@@ -1,32 +1,46 @@
-//! The files that workers import, of which the supervisor is told for `reload`, and what serves while they cannot be imported.
+//! What `reload` needs: the files that workers import, of which the supervisor is told, what serves while they cannot be
+//! imported, and the version of the application that open pages compare.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
 
 use anygate_config::Plan;
-use anygate_sys::shared::Board;
+use anygate_policy::page_reload::PageReload;
+use anygate_proto::local_host::LocalHosts;
 use pyo3::prelude::*;
 
-use crate::loading::load_or_explain;
+use crate::loading::{load_or_explain, with_traceback};
 
 /// What workers tell of the application's files.
 pub(crate) struct Sources {
     /// The paths.
     pipe: PipeWriter,
-    /// Whether any worker has imported the application: then there is one that serves.
-    imported: Board,
+    /// Version of the application that workers import now.
+    version: String,
 }
 
 impl Sources {
     /// Makes the two ends: the supervisor's, and that of workers.
     pub(crate) fn new() -> io::Result<(PipeReader, Sources)> {
         let (told, pipe) = io::pipe()?;
-        Ok((told, Sources { pipe, imported: Board::new(1, 1)? }))
+        Ok((told, Sources { pipe, version: version()? }))
     }
 
-    /// Loads the application, and tells of its files. If it cannot be loaded, which is said, and never was, returns one that
-    /// shows why, and true.
+    /// Workers that start from now on import another version.
+    ///
+    /// Errors: there are no random numbers.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        self.version = version()?;
+        Ok(())
+    }
+
+    /// What pages of this version have.
+    pub(crate) fn page_reload(&self, plan: &Plan) -> PageReload {
+        PageReload::new(&self.version, LocalHosts::new(plan.local_hosts()))
+    }
+
+    /// Loads the application, and tells of its files. If it cannot be loaded, which is said, returns one that shows why, and
+    /// true.
     pub(crate) fn load(&self, py: Python<'_>, plan: &Plan) -> Option<(Py<PyAny>, bool)> {
         let pipe = self.pipe.as_raw_fd();
         let sources = || py.import("anygate.sources");
@@ -35,25 +49,29 @@ impl Sources {
         if let Err(error) = told {
             tracing::error!("reload: changes are not seen: {error}");
         }
-        let imported = self.imported.cell(0, 0)?;
         let error = match load_or_explain(py, plan) {
-            Ok(application) => {
-                imported.store(1, Ordering::Release);
-                return Some((application, false));
-            }
+            Ok(application) => return Some((application, false)),
             Err(error) => error,
         };
         let failing = || {
-            sources()?.call_method1("tell_missing", (pipe, error.value(py)))?;
-            sources()?.call_method1("failing", (error.value(py),))
+            let error = with_traceback(py, &error);
+            sources()?.call_method1("tell_missing", (pipe, &error))?;
+            sources()?.call_method1("failing", (error,))
         };
         match failing() {
-            _ if imported.load(Ordering::Acquire) != 0 => None,
-            Ok(application) => Some((application.unbind(), true)),
+            Ok(application) => {
+                tracing::warn!("reload: clients on this machine see why, until a save mends it");
+                Some((application.unbind(), true))
+            }
             Err(error) => {
                 tracing::error!("reload: {error}");
                 None
             }
         }
     }
+}
+
+/// A version that no other has, whenever the server was started.
+fn version() -> io::Result<String> {
+    Ok(format!("{:016x}", getrandom::u64()?))
 }

@@ -10,10 +10,11 @@ use anygate_config::Plan;
 use anygate_supervisor::APPLICATION_FAILED;
 use anygate_supervisor::handover::{self, Handover};
 use anygate_sys::process::{self, Pid, User};
-use anygate_sys::signals::Held;
+use anygate_sys::signals;
 use pyo3::prelude::*;
 
 use crate::beginning::Beginning;
+use crate::hooks::Hooks;
 use crate::identity::drop_rights;
 use crate::loading::{load, on_error};
 use crate::refusal::Refusal;
@@ -27,6 +28,15 @@ const OWN: [&str; 2] = [CHECK, handover::VARIABLE];
 /// Takes a variable out of the environment, so that no program that this one starts takes it for its own.
 fn take(py: Python<'_>, name: &str) -> PyResult<Option<OsString>> {
     py.import("os")?.getattr("environ")?.call_method1("pop", (name, py.None()))?.extract()
+}
+
+/// Lets signals through that were held when this program was started, which would reach neither the server nor programs
+/// of the application. Signals that the program before this one holds for it wait until it can take them.
+pub(crate) fn let_signals_through() -> io::Result<()> {
+    if env::var_os(handover::VARIABLE).is_some() {
+        return Ok(());
+    }
+    signals::let_through()
 }
 
 /// What the program before this one has left.
@@ -52,13 +62,15 @@ pub(crate) fn check(
     if !plan.application.preload {
         drop_rights(user, group)?;
     }
-    let loaded = load(py, plan).is_some_and(|_| match on_error(py, plan) {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::error!("{}", error.value(py));
-            false
-        }
-    });
+    let has_hooks = plan.application.hooks.is_none() || Hooks::load(py, plan, &[]).is_some();
+    let loaded = has_hooks
+        && load(py, plan).is_some_and(|_| match on_error(py, plan) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::error!("{}", error.value(py));
+                false
+            }
+        });
     Ok(if loaded { 0 } else { APPLICATION_FAILED })
 }
 
@@ -109,11 +121,10 @@ fn try_execute(beginning: &Beginning, handover: &str) -> io::Error {
         let prepared =
             (arguments.collect::<io::Result<Vec<_>>>()?, environment.collect::<io::Result<Vec<_>>>()?);
         env::set_current_dir(&beginning.folder)?;
-        // A signal waits until the new program can take it.
-        Ok((prepared, Held::all()?))
+        Ok(prepared)
     };
     match prepare() {
-        Ok(((arguments, environment), _held)) => process::execute(&arguments, &environment),
+        Ok((arguments, environment)) => process::execute(&arguments, &environment),
         Err(error) => error,
     }
 }

@@ -1,12 +1,12 @@
 //! What belongs to web2py alone: its static files, and the administrator's password, which is saved once, before anything
 //! is served.
 
-use anygate_config::{BindAddress, Plan, Protocol};
+use anygate_config::{BindAddress, Plan, Protocol, options};
 use anygate_policy::web2py_static::Web2pyStatic;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::identity::whom;
+use crate::identity::user_and_group;
 use crate::refusal::Refusal;
 
 /// The static files of a web2py site, unless its routes map them.
@@ -21,15 +21,15 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
     let (Some(site), Some(password)) = (&plan.application.web2py, &plan.application.password) else {
         return Ok(());
     };
+    let wrong = |reason: String| plan.origins.wrong(options::PASSWORD, reason);
     // web2py looks for the file of the port that its client came to: behind a front server that is the front server's.
     const FRONT: [u16; 2] = [80, 443];
     let mut ports: Vec<u16> = Vec::new();
     for bind in &plan.binds {
         match (&bind.address, bind.protocol) {
             (BindAddress::Tcp { port: 0, .. }, Protocol::Http | Protocol::Https) => {
-                return Err(Refusal::usage(
-                    "password: needs a port that is known before the start, so it cannot be 0",
-                ));
+                let reason = "needs a port that is known before the start, so it cannot be 0";
+                return Err(Refusal::usage(wrong(reason.to_owned())));
             }
             (BindAddress::Tcp { port, .. }, Protocol::Http | Protocol::Https) => ports.push(*port),
             (_, Protocol::Redirect) => {}
@@ -39,7 +39,7 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
     ports.sort_unstable();
     ports.dedup();
     // Workers read it.
-    let (user, group) = whom(plan)?;
+    let (user, group) = user_and_group(plan)?;
     let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
     let number = |id: Option<u32>| id.map_or(-1, i64::from);
     py.import("anygate.web2py")
@@ -49,9 +49,9 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
         .map(|_| ())
         .map_err(|error| {
             if error.is_instance_of::<PyValueError>(py) {
-                Refusal::usage(format!("password: {}", error.value(py)))
+                Refusal::usage(wrong(error.value(py).to_string()))
             } else {
-                Refusal::machine(format!("password: {}", error.value(py)))
+                Refusal::machine(wrong(error.value(py).to_string()))
             }
         })
 }

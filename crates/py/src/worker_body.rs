@@ -2,42 +2,44 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anygate_config::{ApplicationPlan, Concurrency, Plan, Protocol, VERSION};
-use anygate_policy::metrics::{self, DeathReason, Outcome, RecycleReason, Totals};
-use anygate_policy::policies::Prepared;
+use anygate_config::{ApplicationPlan, CRITICAL, Concurrency, Plan, Protocol, VERSION};
+use anygate_policy::policies::{Prepared, ProcessPolicies};
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
-use anygate_server::{
-    BetterPeer, Ended, Events, Peers, RequestsMax, Service, SharedRow, Supervision, Tickets, Worker,
-    WriteStacks,
-};
+use anygate_policy::web2py_static::Web2pyStatic;
+use anygate_server::{Ended, Runner, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Counts, Death, Event, Identity, Load, Reason, Renewed, Report,
+    APPLICATION_FAILED, AssistantContext, Birth, Event, Identity, Load, News, Renewed, Report, SERVER_FAILED,
     Tended, Unusable, WorkerBody, WorkerContext,
 };
 use anygate_sys::process::{self, Fork, Pid, User};
-use anygate_wsgi::ffi;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::assistant::Assistant;
 use crate::beginning::Beginning;
-use crate::identity::{drop_rights, limit};
-use crate::interpreter::say_goodbye;
-use crate::loading::{certificates, greenlets, load, on_error, runner};
-use crate::logs::{self, Logs, Tender};
-use crate::ready_check;
+use crate::hooks::Hooks;
+use crate::identity::{drop_rights, limit, name_user, unreadable_modules};
+use crate::interpreter::{
+    begin_fork, dismiss_template, end_fork, guard_handlers, leave_signals, say_goodbye, show_handlers,
+    tell_of_end,
+};
+use crate::loading::{certificates, greenlets, load, on_error, router, runner};
+use crate::logs::{self, Logs};
+use crate::policies::{figures, show_queues, unprepared};
 use crate::refusal::Refusal;
-use crate::renewal::{Former, keep_what_cannot_change, renewed};
+use crate::renewal::{Former, check_file, keep_what_cannot_change, renewed};
+use crate::reporting::{Reporting, ResourceLog, Sharing, requests_max};
 use crate::sources::Sources;
 use crate::stacks::Stacks;
+use crate::telemetry::{self, Telemetry};
 use crate::web2py::static_files;
-use crate::{daemon, upgrade};
+use crate::{daemon, interpreter, process_counts, python_logging, ready_check, upgrade, uwsgi};
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -60,6 +62,8 @@ pub(crate) struct Body {
     pub(crate) assistant: Option<Assistant>,
     /// What is told of the files that are imported, if their changes are to trigger reloads.
     pub(crate) sources: Option<Sources>,
+    /// The site's functions for events of the server, in the template and in workers.
+    pub(crate) hooks: Option<Hooks>,
     /// The application is one that shows why the site's own cannot be imported.
     pub(crate) failing: bool,
 }
@@ -68,14 +72,11 @@ impl WorkerBody for Body {
     fn fork(&mut self) -> io::Result<Fork> {
         self.tickets.advance();
         Python::attach(|py| {
-            ffi::before_fork(py);
+            begin_fork(py);
             let held = self.logs.hold();
             let forked = process::fork();
             drop(held);
-            match forked {
-                Ok(Fork::Child) => ffi::after_fork_in_child(py),
-                Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
-            }
+            end_fork(py, &forked);
             forked
         })
     }
@@ -83,10 +84,16 @@ impl WorkerBody for Body {
     fn work(&mut self, context: WorkerContext) -> i32 {
         let code = match self.serve(context) {
             Ok(()) => 0,
-            Err(Failure::Application) => APPLICATION_FAILED,
-            Err(Failure::Server(error)) => {
-                tracing::error!("the worker cannot continue: {error}");
-                1
+            Err(failure) => {
+                let code = match failure {
+                    Failure::Application => APPLICATION_FAILED,
+                    Failure::Server(error) => {
+                        tracing::error!(target: CRITICAL, "the worker cannot continue: {error}");
+                        if error.0 == SERVER_FAILED { SERVER_FAILED } else { 1 }
+                    }
+                };
+                self.end_hooks();
+                code
             }
         };
         self.logs.tender().finish();
@@ -100,11 +107,12 @@ impl WorkerBody for Body {
         let urls: Vec<String> = sockets.iter().filter(|socket| !socket.admin).map(Socket::url).collect();
         let target = match &self.plan.application {
             ApplicationPlan { web2py: Some(site), .. } => format!("the web2py site {}", site.display()),
-            ApplicationPlan { target: Some(target), .. } => target.clone(),
-            _ => "an application".to_owned(),
+            plan if plan.is_missing() => "an application".to_owned(),
+            plan => plan.title().to_owned(),
         };
         let server = &self.plan.server;
         let side_by_side = match server.concurrency {
+            _ if self.plan.application.is_router() => counted(server.greenlets, "connection"),
             Concurrency::Threads => counted(server.threads, "thread"),
             Concurrency::Gevent => counted(server.greenlets, "greenlet"),
         };
@@ -134,34 +142,76 @@ impl WorkerBody for Body {
     }
 
     fn wants_template(&self) -> bool {
-        self.plan.application.preload && self.application.is_none()
+        (self.plan.application.preload || self.plan.application.hooks.is_some()) && self.application.is_none()
     }
 
-    fn import(&mut self) -> Result<(), i32> {
-        let loaded = Python::attach(|py| {
-            let application = self.load(py)?;
-            // Each worker takes it from here.
-            match on_error(py, &self.runner_plan()) {
-                Ok(_) => Some(application),
-                Err(error) => {
-                    tracing::error!("{}", error.value(py));
-                    None
-                }
+    fn import(&mut self, birth: &Birth) -> Result<(), i32> {
+        let imported = Python::attach(|py| {
+            if let Err(error) = show_handlers(py) {
+                tracing::error!("handlers of signals cannot be shown to Python: {error}");
             }
+            if self.wants_news() {
+                let hooks = Hooks::load(py, &self.plan, &birth.urls)?;
+                hooks.begin(py, birth);
+                self.hooks = Some(hooks);
+            }
+            if self.plan.application.preload {
+                self.application = Some(self.load(py)?);
+                // Each worker takes it from here.
+                on_error(py, &self.runner_plan())
+                    .and_then(|_| interpreter::freeze(py, &self.plan.interpreter))
+                    .inspect_err(|error| tracing::error!("{}", error.value(py)))
+                    .ok()?;
+            }
+            if let Some(hooks) = self.hooks.as_ref().filter(|_| birth.is_first) {
+                hooks.ready(py);
+            }
+            Some(())
         });
-        if loaded.is_none() {
+        if imported.is_none() {
             self.logs.tender().finish();
             return Err(APPLICATION_FAILED);
         }
-        self.application = loaded;
-        daemon::leave_terminal();
+        if self.plan.application.preload {
+            daemon::leave_terminal();
+        }
         Ok(())
+    }
+
+    fn wants_news(&self) -> bool {
+        self.plan.application.hooks.is_some()
+    }
+
+    fn hear(&mut self, news: News) {
+        // Workers that are still to import the application were forked before.
+        daemon::leave_terminal();
+        if let Some(hooks) = &self.hooks {
+            Python::attach(|py| hooks.hear(py, news));
+        }
+        if news == News::Ending {
+            self.logs.tender().finish();
+        }
+    }
+
+    fn dismissed(&mut self) {
+        let patience = self.plan.process.graceful_timeout;
+        Python::attach(|py| {
+            leave_signals(py);
+            dismiss_template(py, patience);
+        });
+        self.logs.tender().finish();
+    }
+
+    fn expect_worker(&mut self, number: u64) {
+        if let Some(hooks) = &self.hooks {
+            Python::attach(|py| hooks.expect_worker(py, number));
+        }
     }
 
     fn fork_apart(&mut self, tell: &mut dyn FnMut(io::Result<Pid>)) -> io::Result<Fork> {
         self.tickets.advance();
         Python::attach(|py| {
-            ffi::before_fork(py);
+            begin_fork(py);
             let held = self.logs.hold();
             let forked = process::fork().map(|first| match first {
                 Fork::Parent(between) => Fork::Parent(between),
@@ -178,23 +228,24 @@ impl WorkerBody for Body {
                 },
             });
             drop(held);
-            match forked {
-                Ok(Fork::Child) => ffi::after_fork_in_child(py),
-                Ok(Fork::Parent(_)) | Err(_) => ffi::after_fork_in_parent(py),
-            }
+            end_fork(py, &forked);
             forked
         })
     }
 
     fn renew(&mut self) -> Result<Option<Renewed>, Unusable> {
+        if let Some(sources) = &mut self.sources {
+            sources.renew().map_err(|error| Unusable(format!("there are no random numbers: {error}")))?;
+        }
         let Some(beginning) = &self.beginning else { return Ok(None) };
         let mut plan = beginning.read()?;
+        check_file(&plan, &self.plan, &beginning.folder)?;
         keep_what_cannot_change(&mut plan, &self.plan);
         let folder = File::open(".")
             .map_err(|error| Unusable(format!("the current directory cannot be used: {error}")))?;
         let owner = self.user.as_ref().map(|user| user.uid);
         let renewed = renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref())
-            .and_then(|site| Ok((site, self.logs.renewed(&plan.log, owner)?)));
+            .and_then(|site| Ok((site, self.logs.renewed(&plan, owner)?)));
         match renewed {
             Ok((site, logs)) => {
                 let site = std::mem::replace(&mut self.site, site);
@@ -241,50 +292,23 @@ impl WorkerBody for Body {
     }
 
     fn counts(&self) -> usize {
-        if self.is_counted() { process_row::CELLS } else { 0 }
+        if self.plan.is_counted() { process_row::CELLS } else { 0 }
     }
 
     fn count(&self, event: Event, counts: &[AtomicU64]) {
-        let supervisor = ProcessRow(counts);
-        logs::follow(supervisor);
-        let counts = supervisor.counts();
-        match event {
-            Event::Started => counts.add(metrics::WORKER_STARTS, 1),
-            Event::Died(death) => {
-                let reason = match death {
-                    Death::Exit => DeathReason::Exit,
-                    Death::Signal => DeathReason::Signal,
-                    Death::Silent => DeathReason::Silent,
-                    Death::Start => DeathReason::Start,
-                    Death::Graceful => DeathReason::Graceful,
-                };
-                counts.add(metrics::cell(metrics::WORKER_DEATHS, reason), 1);
-            }
-            Event::Recycled(reason) => {
-                let reason = match reason {
-                    Reason::Stuck => RecycleReason::Stuck,
-                    Reason::Requests => RecycleReason::Requests,
-                    Reason::Age => RecycleReason::Age,
-                    Reason::Memory => RecycleReason::Memory,
-                };
-                counts.add(metrics::cell(metrics::WORKER_RECYCLES, reason), 1);
-            }
-            Event::Ran(well) => counts.add(metrics::cell(metrics::CRON_RUNS, Outcome::of(well)), 1),
-            Event::Reloaded(well) => counts.add(metrics::cell(metrics::RELOADS, Outcome::of(well)), 1),
-            Event::Serving(workers) => counts.set(metrics::WORKERS, workers as u64),
+        let row = ProcessRow(counts);
+        logs::follow(row);
+        process_counts::count(event, row.counts());
+    }
+
+    fn look_at_queues(&self, sockets: &[Socket], counts: &[AtomicU64]) {
+        if self.plan.is_counted() {
+            show_queues(sockets, ProcessRow(counts));
         }
     }
 
     fn load(&self, rows: &[&[AtomicU64]]) -> Load {
-        let totals = Totals::of(rows.iter().map(|row| ProcessRow(row).counts().0));
-        let time = |cell| Duration::from_micros(totals.micros(cell));
-        Load {
-            demand: totals.get(metrics::BUSY) + totals.get(metrics::QUEUED),
-            threads: totals.get(metrics::THREADS),
-            requests: totals.buckets(metrics::QUEUE_SECONDS).iter().sum(),
-            queued: time(metrics::QUEUE_SECONDS),
-            locked: time(metrics::LOCK_SECONDS),
-        }
+        process_counts::load(rows)
     }
 
     fn add_up(&self, gone: &[AtomicU64], all: &[AtomicU64]) {
@@ -300,13 +324,17 @@ impl WorkerBody for Body {
         self.assistant.is_some()
     }
 
+    fn farewell(&self) -> Duration {
+        self.telemetry().map_or(Duration::ZERO, |_| telemetry::FAREWELL)
+    }
+
     fn assist(&mut self, context: AssistantContext) -> i32 {
         let Some(assistant) = &self.assistant else { return 1 };
         daemon::leave_terminal();
         let ended = self.drop_rights().and_then(|()| {
             // What it has in common with the sites of workers is what their caches must forget.
             let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
-            let site = site.map_err(Refusal::machine)?;
+            let site = site.map_err(|error| unprepared(&self.plan.origins, &error))?;
             let cache = site.and_then(|site| site.cache().cloned());
             assistant.live(&self.plan, cache, context).map_err(Refusal::machine)
         });
@@ -327,14 +355,19 @@ enum Failure {
 impl Body {
     fn serve(&mut self, context: WorkerContext) -> Result<(), Failure> {
         let WorkerContext { sockets, signals, told, mut report } = context;
+        if let Some(hooks) = &self.hooks {
+            // They may wait in greenlets.
+            let begun =
+                Python::attach(|py| greenlets(py, &self.plan, "begin").map(|()| hooks.begin_worker(py)));
+            begun.map_err(|error| Failure::Server(Refusal::machine(error)))?;
+        }
         // The key may be for root's eyes only. A new one counts for the workers that start from now on.
         let tls = certificates(&self.plan, &self.tickets).map_err(Failure::Server)?;
-        limit(&self.plan.process.limits, report.slot()).map_err(Failure::Server)?;
-        self.drop_rights().map_err(Failure::Server)?;
-        let site = self.site.as_ref().map(|site| site.site(report.slot())).transpose();
-        let site = site.map_err(|error| Failure::Server(Refusal::machine(error)))?;
+        limit(&self.plan, report.slot()).map_err(Failure::Server)?;
+        self.become_user()?;
+        let site = self.policies(&report)?;
         let mut row: Option<SharedRow> = None;
-        if self.is_counted() {
+        if self.plan.is_counted() {
             let counts: SharedRow = Arc::new(report.counts());
             logs::show_in(Arc::clone(&counts));
             logs::follow(ProcessRow(report.supervisor().as_ref()));
@@ -342,31 +375,8 @@ impl Body {
         }
         let stacks = Python::attach(Stacks::new).map_err(|error| Failure::Server(Refusal::machine(error)))?;
         let stacks = Arc::new(stacks);
-        let (runner, files) = Python::attach(|py| {
-            let failed = |error: PyErr| Failure::Server(Refusal::machine(error));
-            greenlets(py, &self.plan, "begin").map_err(failed)?;
-            let callable = match self.application.take() {
-                Some(application) => application,
-                None => self.load(py).ok_or(Failure::Application)?,
-            };
-            let files = static_files(py, &self.plan).map_err(failed)?;
-            // What is around the application cannot be made, and another try is no use.
-            let refused = |error: PyErr| match error.is_instance_of::<PyValueError>(py) {
-                true => {
-                    tracing::error!("{}", error.value(py));
-                    Failure::Application
-                }
-                false => failed(error),
-            };
-            let runner = runner(py, callable, &self.runner_plan()).map_err(refused)?;
-            if let Some(site) = &site
-                && !self.failing
-            {
-                ready_check::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
-            }
-            Ok((runner, files))
-        })?;
-        let server = |error: io::Error| Failure::Server(Refusal::machine(error));
+        let (runner, files) = Python::attach(|py| self.prepare(py, site.as_deref(), report.slot()))?;
+        let server = |error| Failure::Server(Refusal::server(&error));
         let service = Service {
             runner,
             access_log: self.logs.access_log(),
@@ -376,13 +386,18 @@ impl Body {
             site,
             tls,
             counts: row.clone(),
+            tracer: self.telemetry().map_or(Ok(None), Telemetry::tracer).map_err(Failure::Server)?,
             peers: Some(Arc::new(Sharing(report.peers()))),
-            requests_max: self.requests_max(&report).map_err(server)?,
+            requests_max: requests_max(&self.plan.process, &report).map_err(server)?,
         };
         let sockets = sockets.into_iter().map(|socket| (socket.protocol, socket.listener)).collect();
         let teller = report.try_clone().map_err(server)?;
-        let supervision =
-            Supervision { signals, orders: told, signalled: Box::new(move || teller.signalled()) };
+        let supervision = Supervision {
+            signals,
+            orders: told,
+            signalled: Box::new(move || teller.signalled()),
+            ending: Box::new(tell_of_end),
+        };
         let (worker, _handle) =
             Worker::new(&self.plan.server, sockets, service, Some(supervision)).map_err(server)?;
         logs::started();
@@ -392,18 +407,126 @@ impl Body {
         }
         let supervisor = report.supervisor();
         let (logs, patience) = (self.logs.tender(), self.plan.process.worker_timeout);
-        let ended = worker
-            .run(Box::new(Reporting { report, row, supervisor, logs, stacks, patience, is_told: false }))
-            .map_err(server)?;
+        let resources = ResourceLog { interval: self.plan.log.log_resources, last: Instant::now() };
+        let events = Reporting { report, row, supervisor, logs, stacks, patience, is_told: false, resources };
+        let ended = worker.run(Box::new(events)).map_err(server)?;
         if ended == Ended::CutOff {
             tracing::warn!("the worker stopped before all requests had a response");
         }
+        self.end_hooks();
         let patience = self.plan.process.graceful_timeout;
-        Python::attach(|py| say_goodbye(py, patience));
+        Python::attach(|py| {
+            leave_signals(py);
+            say_goodbye(py, patience);
+        });
         Ok(())
     }
 
-    /// Loads the application; says why when it cannot. The first one is then shown instead, if a save may mend it.
+    /// The policies of this worker, in its place among the others.
+    fn policies(&self, report: &Report) -> Result<Option<Arc<ProcessPolicies>>, Failure> {
+        let policies = self.site.as_ref().map(|site| {
+            let site = site.with_metrics(self.plan.local_hosts(), figures(report.tree()));
+            let page_reload = self.sources.as_ref().map(|sources| sources.page_reload(&self.plan));
+            site.with_page_reload(page_reload).site(report.slot())
+        });
+        policies.transpose().map_err(|error| Failure::Server(unprepared(&self.plan.origins, &error)))
+    }
+
+    /// Becomes the user of this worker, and says so if that one may not read the modules that it needs.
+    fn become_user(&self) -> Result<(), Failure> {
+        Python::attach(|py| name_user(py, self.user.as_ref())).map_err(Failure::Server)?;
+        self.drop_rights().map_err(Failure::Server)?;
+        if self.user.is_none() && self.group.is_none() {
+            return Ok(());
+        }
+        let Some(folder) = Python::attach(unreadable_modules) else { return Ok(()) };
+        let who = self.plan.process.user.as_ref().or(self.plan.process.group.as_ref());
+        let (who, folder) = (who.map_or("", String::as_str), folder.display());
+        if self.application.is_some() {
+            tracing::warn!("{who} may not read {folder}: imports that are left to requests will fail");
+            return Ok(());
+        }
+        tracing::error!(
+            "{who} may not read {folder}, where Python's modules are: install Python where every user can read it (not \
+             in a home folder), or let anygate run as a user who can"
+        );
+        Err(Failure::Application)
+    }
+
+    /// Tells the site's functions that this worker ends.
+    fn end_hooks(&self) {
+        Python::attach(|py| {
+            if let Some(hooks) = &self.hooks {
+                hooks.end_worker(py);
+            }
+            uwsgi::end(py, &self.plan);
+        });
+    }
+
+    /// Loads the application, unless it is here, and makes what calls it; also the site's static files.
+    fn prepare(
+        &mut self,
+        py: Python<'_>,
+        site: Option<&ProcessPolicies>,
+        row: usize,
+    ) -> Result<(Runner, Option<Web2pyStatic>), Failure> {
+        if self.plan.application.is_router() {
+            return Ok((router(&self.plan), None));
+        }
+        let failed = |error: PyErr| Failure::Server(Refusal::machine(error));
+        let callable = self.callable(py, row).map_err(failed)?.ok_or(Failure::Application)?;
+        python_logging::switch(self.plan.log.python_logging);
+        uwsgi::begin(py, &self.plan, &callable).map_err(failed)?;
+        let files = static_files(py, &self.plan).map_err(failed)?;
+        // What is around the application cannot be made, and another try is no use.
+        let refused = |error: PyErr| match error.is_instance_of::<PyValueError>(py) {
+            true => {
+                tracing::error!("{}", error.value(py));
+                Failure::Application
+            }
+            false => failed(error),
+        };
+        let (callable, on_overdue) = match &self.hooks {
+            Some(hooks) => hooks.around(py, callable).map_err(failed)?,
+            None => (callable, None),
+        };
+        let runner = runner(py, callable, &self.runner_plan(), on_overdue).map_err(refused)?;
+        if let Some(site) = site
+            && !self.failing
+        {
+            ready_check::start(py, &self.plan.site.health, site.vitals().well()).map_err(refused)?;
+        }
+        Ok((runner, files))
+    }
+
+    /// The application, from before the fork or loaded now; `None` when it cannot be, which was said.
+    fn callable(&mut self, py: Python<'_>, row: usize) -> PyResult<Option<Py<PyAny>>> {
+        if self.hooks.is_none() {
+            greenlets(py, &self.plan, "begin")?;
+        }
+        uwsgi::enter(py, &self.plan, row)?;
+        show_handlers(py)?;
+        let application = match self.application.take() {
+            Some(application) => {
+                // It may be an object, which nothing was settled for.
+                interpreter::settle(py, &self.plan.interpreter)?;
+                py.import("anygate.preloaded")?.call_method0("disown")?;
+                Some(application)
+            }
+            None => {
+                let application = self.load(py);
+                interpreter::freeze(py, &self.plan.interpreter)?;
+                application
+            }
+        };
+        interpreter::collect(py, &self.plan.interpreter)?;
+        if self.plan.server.concurrency == Concurrency::Gevent {
+            guard_handlers(py)?;
+        }
+        Ok(application)
+    }
+
+    /// Loads the application; says why when it cannot, which is then shown instead if a save may mend it.
     fn load(&mut self, py: Python<'_>) -> Option<Py<PyAny>> {
         let Some(sources) = &self.sources else { return load(py, &self.plan) };
         let (application, failing) = sources.load(py, &self.plan)?;
@@ -414,9 +537,12 @@ impl Body {
     /// Settings of what runs the application.
     fn runner_plan(&self) -> Arc<Plan> {
         let mut plan = Arc::clone(&self.plan);
-        if self.failing {
+        if self.sources.is_some() {
             let application = &mut Arc::make_mut(&mut plan).application;
-            (application.debug, application.on_error) = (true, None);
+            application.debug = true;
+            if self.failing {
+                application.on_error = None;
+            }
         }
         plan
     }
@@ -428,104 +554,13 @@ impl Body {
         Ok(Some(Box::new(move || stacks.write(&file))))
     }
 
-    /// Tells the supervisor when this worker had as many requests as it may, which are others for each.
-    fn requests_max(&self, report: &Report) -> io::Result<Option<RequestsMax>> {
-        let plan = &self.plan.process;
-        if plan.max_requests == 0 {
-            return Ok(None);
-        }
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        let more = u64::from_ne_bytes(random) % (plan.max_requests_jitter + 1);
-        let teller = report.try_clone()?;
-        let reached = Box::new(move || teller.had_requests());
-        Ok(Some(RequestsMax { count: plan.max_requests + more, reached }))
-    }
-
-    /// Whether the work of workers is observed: by the assistant, or by the supervisor, which has as many as the load needs.
-    fn is_counted(&self) -> bool {
-        self.plan.admin.is_wanted() || self.plan.process.scaling.is_some()
+    /// What is sent to a collector.
+    fn telemetry(&self) -> Option<&Telemetry> {
+        self.assistant.as_ref()?.telemetry.as_ref()
     }
 
     fn drop_rights(&self) -> Result<(), Refusal> {
         drop_rights(self.user.as_ref(), self.group)
-    }
-}
-
-/// Requests that have not run for so long stand still.
-const HELD: Duration = Duration::from_secs(1);
-
-/// Reports to the supervisor, and in the process row.
-struct Reporting {
-    report: Report,
-    row: Option<SharedRow>,
-    supervisor: Counts,
-    logs: Tender,
-    stacks: Arc<Stacks>,
-    /// How long requests may stand still.
-    patience: Duration,
-    /// That they do was logged.
-    is_told: bool,
-}
-
-impl Events for Reporting {
-    fn beat(&mut self, traffic: bool, held: Option<Duration>) {
-        let held = held.unwrap_or_default();
-        // A worker that is silent for too long is replaced, and one in which nothing can run is no better.
-        if held < HELD {
-            self.report.beat(traffic);
-            self.is_told = false;
-        }
-        if held > self.patience / 2 && !std::mem::replace(&mut self.is_told, true) {
-            self.stacks.log(held);
-        }
-        self.logs.tend();
-        if let Some(row) = &self.row {
-            if let Some(bytes) = process::resident_bytes() {
-                ProcessRow((**row).as_ref()).counts().set(metrics::MEMORY, bytes);
-            }
-            logs::follow(ProcessRow(self.supervisor.as_ref()));
-        }
-    }
-
-    fn draining(&mut self) {
-        self.report.draining();
-    }
-
-    fn retiring(&mut self) {
-        self.report.stuck();
-    }
-}
-
-struct Sharing(anygate_supervisor::Peers);
-
-impl Peers for Sharing {
-    fn are_there(&self) -> bool {
-        self.0.are_there()
-    }
-
-    fn tell(&self, connections: usize, free: bool) {
-        self.0.tell(connections, free);
-    }
-
-    fn leave(&self) {
-        self.0.leave();
-    }
-
-    fn better_than(&self, connections: usize, free: bool) -> Option<BetterPeer> {
-        self.0.better_than(connections, free).map(|(slot, free)| BetterPeer { slot, free })
-    }
-
-    fn ring(&self, peer: BetterPeer) -> io::Result<()> {
-        self.0.ring(peer.slot)
-    }
-
-    fn bell(&self) -> Option<BorrowedFd<'_>> {
-        self.0.bell()
-    }
-
-    fn remain(&self) -> bool {
-        self.0.remain()
     }
 }
 

@@ -1,12 +1,14 @@
-//! What is counted, logged and shown of a call.
+//! What is counted, logged, traced and shown of a call.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::spans::{Ended, Span};
 use anygate_proto::application::Endpoints;
 use anygate_proto::head::RequestHead;
 
+use crate::access_log::AccessLog;
 use crate::attention::Attention;
 use crate::finished::Finished;
 use crate::rules::Rules;
@@ -24,15 +26,19 @@ pub(crate) fn hide(row: ProcessRow<'_>, place: usize) {
 /// What there is to count of a call, beside its response.
 #[derive(Default)]
 pub(crate) struct Timing {
-    /// When it began, if calls are counted, logged or limited.
+    /// When it began, if calls are counted, logged, traced or limited.
     pub(crate) begun: Option<Instant>,
-    /// Time at which the request was complete, if calls are counted.
+    /// Time at which the request was complete, if calls are counted or traced.
     pub(crate) ready: Option<Instant>,
     /// Bytes of the request's body.
     pub(crate) received: u64,
+    /// Its span, if it is traced.
+    pub(crate) span: Option<Span>,
+    /// How long a proxy had it before, if that said so.
+    pub(crate) proxy_queue: Option<Duration>,
 }
 
-/// Records the end of a call: in the counters, in the list of requests in flight, and in the access log.
+/// Records the end of a call: in the counters, as a span, and in the access log.
 pub(crate) fn account(
     rules: &Rules,
     attention: &Attention,
@@ -42,21 +48,55 @@ pub(crate) fn account(
     timing: &Timing,
 ) {
     attention.note_response();
+    if let (Some(tracer), Some(span)) = (&rules.read.tracer, timing.span) {
+        let ended = Ended {
+            head,
+            endpoints,
+            status: finished.status,
+            outcome: finished.outcome,
+            queued: timing.ready,
+            taken_up: timing.ready.and(timing.begun),
+            entered: finished.noted.entered,
+            first_byte: finished.noted.first_byte,
+            proxy_queue: timing.proxy_queue,
+            received: timing.received,
+            sent: finished.body_bytes,
+            route: finished.noted.route.as_deref(),
+        };
+        if let (false, Some(row)) = (tracer.end(span, &ended), rules.row()) {
+            row.counts().add(metrics::SPANS_DROPPED, 1);
+        }
+    }
+    record(rules.row(), rules.access_log.as_ref(), endpoints, head, finished, timing);
+}
+
+/// The same without a span, in these places alone.
+pub(crate) fn record(
+    row: Option<ProcessRow<'_>>,
+    log: Option<&AccessLog>,
+    endpoints: &Endpoints,
+    head: &RequestHead,
+    finished: &Finished,
+    timing: &Timing,
+) {
     let Some(begun) = timing.begun else { return };
-    if let Some(row) = rules.row() {
-        let ready = timing.ready.unwrap_or(begun);
+    if let Some(row) = row {
+        let (ready, noted) = (timing.ready.unwrap_or(begun), &finished.noted);
         row.counts().add(metrics::WEBSOCKETS_TOTAL, u64::from(finished.upgraded));
         row.counts().request(&Counted {
             method: head.method(),
             status: finished.status,
             duration: ready.elapsed(),
             queued: begun.saturating_duration_since(ready),
-            lock: finished.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
+            lock: noted.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
             received: timing.received,
             sent: finished.body_bytes,
         });
+        if let Some(queued) = timing.proxy_queue {
+            row.counts().observe(metrics::PROXY_QUEUE_SECONDS, queued);
+        }
     }
-    if let Some(log) = &rules.access_log {
+    if let Some(log) = log {
         log.record(endpoints, head, finished, begun.elapsed());
     }
 }

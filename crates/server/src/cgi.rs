@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anygate_config::ServerPlan;
 use anygate_policy::forwarded::{Applied, Forwarding};
@@ -15,7 +15,7 @@ use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 
-use crate::exchange::{Announced, BodyMemory, BodySpool, error_response};
+use crate::exchange::{Announced, BodyMemory, BodySpool, error_response, refusal, wants_more};
 use crate::threads::call::Call;
 
 /// Variables of the environment that say something about the request. Others are the machine's, and not the
@@ -58,10 +58,10 @@ fn is_of_request(name: &[u8]) -> bool {
         || VARIABLES.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Answers the request that `environment` describes. The application's language has the calling thread already.
+/// Responds to the request that `environment` describes. The application's language has the calling thread already.
 ///
 /// Errors: standard output cannot be written.
-pub fn answer(
+pub fn respond(
     application: &dyn Application,
     site: Option<&Arc<ProcessPolicies>>,
     environment: &[(Vec<u8>, Vec<u8>)],
@@ -69,17 +69,9 @@ pub fn answer(
     input: impl Read + Send + 'static,
     output: &mut (impl Write + Send),
 ) -> io::Result<()> {
-    let variables = environment.iter().filter(|(name, _)| is_of_request(name));
-    let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
-    let unnamed = Endpoints { unix: false, ..Endpoints::local() };
-    // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
-    let mount = match &plan.reading.mount {
-        Mount::Automatic => &Mount::AsGiven,
-        mount => mount,
-    };
     let mut head = RequestHead::default();
-    let decoded = cgi::decode(variables, mount, &unnamed, &mut head);
-    let mut answer = CgiResponse {
+    let decoded = decode(environment, plan, &mut head);
+    let mut response = CgiResponse {
         output,
         head_request: head.method() == b"HEAD",
         framing: None,
@@ -88,14 +80,11 @@ pub fn answer(
     };
     let is_chunked =
         environment.iter().any(|(name, value)| name == b"HTTP_TRANSFER_ENCODING" && !value.is_empty());
-    let received = decoded.map_err(|error| {
-        tracing::error!("refused a request: {error}");
-        error.status()
-    });
-    let received = received.and_then(|decoded| {
+    let body_failure = Arc::new(OnceLock::new());
+    let received = decoded.and_then(|decoded| {
         let of_path = site.and_then(|site| site.body_max_bytes(&head));
         let max = of_path.unwrap_or(plan.reading.limits.body_max_bytes);
-        let body = body(decoded.length, is_chunked, max, input, plan)?;
+        let body = body((decoded.length, is_chunked), max, input, &body_failure, plan)?;
         let forwarding = Forwarding::new(plan.forwarding.clone());
         let applied = forwarding.apply(&mut head, &decoded.endpoints);
         let hidden_client = applied.hides_client(&head, &decoded.endpoints);
@@ -105,7 +94,7 @@ pub fn answer(
         };
         Ok((endpoints, hidden_client, body))
     });
-    let status = received.as_ref().err().copied().unwrap_or(500);
+    let refused = received.as_ref().err().copied();
     let is_admitted = received.is_ok();
     let https = received.as_ref().is_ok_and(|(endpoints, _, _)| endpoints.https);
     let mut _entered = None;
@@ -113,47 +102,79 @@ pub fn answer(
         Err(_) => true,
         Ok((endpoints, hidden_client, body)) => {
             let (length, endpoints) = (body.as_ref().and_then(|body| body.length()), &endpoints);
-            let arrival = Arrival { head: &mut head, endpoints, is_trusted: true, length };
+            let arrival = Arrival {
+                head: &mut head,
+                endpoints,
+                is_trusted: true,
+                length,
+                reloads: false,
+                hidden_client,
+            };
             match Call::admit(site, arrival) {
-                Err(response) => response.send(&head, &mut answer).is_err(),
+                Err(own) => own.send(&head, &mut response).is_err(),
                 Ok(mut call) => {
                     _entered = Some(call.enter());
                     call.prepare(&mut head);
                     let request =
                         Request { head: &head, body, endpoints, hidden_client, websocket: false, number: 0 };
-                    let result = call.answer(application, request, None, &mut answer);
-                    call.end(&head, result, &mut answer).is_err()
+                    let result = call.respond(application, request, None, &mut response);
+                    call.end(&head, result, &mut response).is_err()
                 }
             }
         }
     };
-    if failed && !answer.started() {
+    if failed && !response.started() {
         let policies = site.map(AsRef::as_ref);
+        let of_body = || body_failure.get().copied().and_then(refusal);
+        let status = refused.or_else(of_body).unwrap_or(500);
         let (page, body) = error_response(policies, &head, is_admitted, https, status);
         // If it cannot be sent, flushing says why.
-        let _ = answer.start(&page, Some(body.len() as u64)).and_then(|()| answer.write(&body));
+        let _ = response.start(&page, Some(body.len() as u64)).and_then(|()| response.write(&body));
     }
-    if answer.announced.left > 0 {
+    if response.announced.left > 0 {
         tracing::error!(
             "the application announced {} bytes more in Content-Length than it sent",
-            answer.announced.left
+            response.announced.left
         );
     }
-    answer.output.flush()
+    response.output.flush()
+}
+
+/// Fills `head` from the variables. Returns a status if they make no request.
+fn decode(
+    environment: &[(Vec<u8>, Vec<u8>)],
+    plan: &ServerPlan,
+    head: &mut RequestHead,
+) -> Result<cgi::Decoded, u16> {
+    let variables = environment.iter().filter(|(name, _)| is_of_request(name));
+    let variables = variables.map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let unnamed = Endpoints { unix: false, ..Endpoints::local() };
+    // The variables of a program are those of RFC 3875; only those that were packed by a front server are guessed at.
+    let mount = match &plan.reading.mount {
+        Mount::Automatic => &Mount::AsGiven,
+        mount => mount,
+    };
+    cgi::decode(variables, mount, &unnamed, head).map_err(|error| {
+        tracing::error!("refused a request: {error}");
+        error.status()
+    })
 }
 
 /// The body of a request whose variables say that it has `length` bytes, or is in chunks: its server has taken those apart,
 /// and only the end of standard input tells the end. Returns a status if it cannot be had.
 fn body(
-    length: Option<u64>,
-    is_chunked: bool,
+    (length, is_chunked): (Option<u64>, bool),
     max: u64,
     mut input: impl Read + Send + 'static,
+    failure: &Arc<OnceLock<io::ErrorKind>>,
     plan: &ServerPlan,
 ) -> Result<Option<Box<dyn Body>>, u16> {
     match length {
         Some(length) if length > max => return Err(413),
-        Some(length) if length > 0 => return Ok(Some(Box::new(InputBody { input, length, left: length }))),
+        Some(length) if length > 0 => {
+            let failure = Arc::clone(failure);
+            return Ok(Some(Box::new(InputBody { input, length, left: length, failure })));
+        }
         None if is_chunked => {}
         _ => return Ok(None),
     }
@@ -183,6 +204,8 @@ struct InputBody<R> {
     input: R,
     length: u64,
     left: u64,
+    /// Why it cannot be read to its end.
+    failure: Arc<OnceLock<io::ErrorKind>>,
 }
 
 impl<R: Read + Send> Body for InputBody<R> {
@@ -194,6 +217,7 @@ impl<R: Read + Send> Body for InputBody<R> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.input.read(buffer.get_mut(..most).unwrap_or_default())?;
         if count == 0 && most > 0 {
+            self.failure.get_or_init(|| io::ErrorKind::UnexpectedEof);
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the client closed the connection before the end of the body",
@@ -260,6 +284,10 @@ impl<W: Write> Response for CgiResponse<'_, W> {
         false
     }
 
+    fn wants_more(&mut self) -> bool {
+        wants_more(self.framing, &self.announced, self.body_bytes)
+    }
+
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
         let file = File::from(file);
         let (mut at, mut left) = (offset, self.allowed(length)?);
@@ -318,12 +346,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_panics_is_answered() {
+    fn a_call_that_panics_gets_a_response() {
         let plan = Plan::check(&Settings::default(), Path::new("/")).expect("defaults are right");
         let environment = [("REQUEST_METHOD", "GET"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("SERVER_NAME", "a")]
             .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
         let mut output = Vec::new();
-        answer(&Panics, None, &environment, &plan.server, io::empty(), &mut output)
+        respond(&Panics, None, &environment, &plan.server, io::empty(), &mut output)
             .expect("memory takes all");
         let text = String::from_utf8(output).expect("it is ASCII");
         assert!(text.starts_with("Status: 500 Internal Server Error\r\n"), "{text}");

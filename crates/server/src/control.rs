@@ -64,6 +64,8 @@ pub trait Peers: Send + Sync {
 pub struct BetterPeer {
     /// Its place among the workers.
     pub slot: usize,
+    /// Number of connections that it has.
+    pub connections: usize,
     /// It could begin a request at once.
     pub free: bool,
 }
@@ -77,6 +79,8 @@ pub struct Supervision {
     pub orders: Orders,
     /// Tells the supervisor that this worker was told to end by a signal.
     pub signalled: Box<dyn Fn() + Send + Sync>,
+    /// Tells the application that the worker begins to end, by an order.
+    pub ending: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Command to a worker, in ascending order of precedence.
@@ -123,7 +127,11 @@ impl Control {
                     _ => {}
                 }
             }
+            let serves = self.demanded.load(Ordering::Acquire) == 0;
             self.follow(&supervision.orders, log);
+            if serves && self.demanded.load(Ordering::Acquire) != 0 {
+                (supervision.ending)();
+            }
         }
         match self.demanded.load(Ordering::Acquire) {
             0 => None,

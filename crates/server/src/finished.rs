@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anygate_policy::spans::record::Outcome;
 use anygate_proto::head::ResponseHead;
 
 use crate::sampling::Sample;
@@ -16,8 +17,20 @@ pub(crate) struct Finished {
     pub(crate) head: Option<ResponseHead>,
     /// How the call behaved, if it was measured.
     pub(crate) sample: Option<Sample>,
-    /// Time at which the application's own code began, if calls are counted.
-    pub(crate) entered: Option<Instant>,
+    pub(crate) noted: Noted,
+    /// Whether the application has given all of it.
+    pub(crate) outcome: Outcome,
     /// Whether the connection became a WebSocket or was taken over.
     pub(crate) upgraded: bool,
+}
+
+/// What was noted while the application responded.
+#[derive(Default)]
+pub(crate) struct Noted {
+    /// Time at which the application's own code began, if calls are counted or traced.
+    pub(crate) entered: Option<Instant>,
+    /// Time at which the response began, if requests are traced,
+    pub(crate) first_byte: Option<Instant>,
+    /// and the template of the request's path.
+    pub(crate) route: Option<Box<str>>,
 }

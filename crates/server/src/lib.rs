@@ -15,13 +15,14 @@
 //! * [`transport`]: plain sockets, TLS, streams of HTTP/2.
 //! * [`websocket`]: a connection that became a WebSocket, or that the application took over.
 //! * [`tls`]: certificates. * [`handshakes`]: the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
-//! * [`access_log`], [`date`]. * [`cgi`]: no worker at all: one request by one process.
+//! * [`access_log`], [`date`]. [`call_records`]: what is recorded of calls without a worker. * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
 
 mod access_log;
 mod accounting;
 mod attention;
 mod body_rate;
+mod call_records;
 pub mod cgi;
 mod connection;
 mod control;
@@ -36,6 +37,7 @@ mod outbox;
 mod panics;
 mod reactor;
 mod redirect;
+mod request_name;
 mod rules;
 mod sampling;
 mod threads;
@@ -45,8 +47,10 @@ mod websocket;
 mod worker;
 
 pub use access_log::{AccessLog, Lines};
+pub use call_records::{CallRecord, CallRecords, CallReport};
 pub use control::{BetterPeer, Events, Peers, Reopen, RequestsMax, SharedRow, Supervision, WriteStacks};
 pub use exchange::error_response;
+pub use request_name::RequestName;
 pub use threads::call::Call;
 pub use tls::{CertificateError, Tickets, Tls};
 pub use worker::{Ended, Handle, Runner, Service, Worker};

@@ -9,9 +9,11 @@ use anygate_policy::forwarded::Forwarding;
 use anygate_policy::paths;
 use anygate_policy::policies::ProcessPolicies;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::spans::Tracer;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::head::RequestHead;
 use anygate_proto::websocket::deflate::{DeflateContext, InflateContext};
+use http::HeaderValue;
 
 use crate::access_log::AccessLog;
 use crate::control::{Peers, SharedRow};
@@ -47,6 +49,7 @@ pub(crate) struct Around {
     pub(crate) site: Option<Arc<ProcessPolicies>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) counts: Option<SharedRow>,
+    pub(crate) tracer: Option<Arc<Tracer>>,
     pub(crate) peers: Option<Arc<dyn Peers>>,
 }
 
@@ -54,7 +57,7 @@ impl Rules {
     /// `https_port`: where clients of a redirect are sent. `waits`: whether threads may wait for a client's bodies, and for
     /// room in its outbox.
     pub(crate) fn new(plan: ServerPlan, around: Around, https_port: Option<u16>, waits: bool) -> Rules {
-        let Around { access_log, files, site, tls, counts, peers } = around;
+        let Around { access_log, files, site, tls, counts, tracer, peers } = around;
         let outbox = OutboxRules { plan: plan.outbox, waits };
         let websocket = Arc::new(WebSocketRules {
             plan: plan.websocket,
@@ -71,12 +74,14 @@ impl Rules {
                 https_port,
                 websocket: Arc::clone(&websocket),
                 site: site.clone(),
+                tracer,
                 is_overloaded: AtomicBool::new(false),
             },
             response: ResponseRules {
                 streamed_outbox: outbox.without_spool(),
                 outbox,
-                server: plan.server_header.into_bytes(),
+                server_line: server_line(&plan.server_header),
+                server: HeaderValue::from_str(&plan.server_header).expect("the plan was checked"),
                 websocket,
                 site,
                 gathering: Arc::default(),
@@ -90,6 +95,11 @@ impl Rules {
             queue_auto: plan.queue_auto,
             calls_max: if waits { plan.threads } else { plan.greenlets }.max(1),
         }
+    }
+
+    /// Whether it matters when something happens to a request: it is counted, or traced.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.counts.is_some() || self.read.tracer.is_some()
     }
 
     /// The counters of this process, if they are used.
@@ -111,6 +121,8 @@ pub(crate) struct ReadRules {
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
+    /// What makes a span of each request, if requests are traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// A further request would wait for too long. Policies are told so themselves.
     pub(crate) is_overloaded: AtomicBool,
 }
@@ -139,6 +151,10 @@ impl ReadRules {
     }
 }
 
+fn server_line(value: &str) -> Vec<u8> {
+    if value.is_empty() { Vec::new() } else { format!("Server: {value}\r\n").into_bytes() }
+}
+
 /// Rules for sending responses.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseRules {
@@ -146,7 +162,9 @@ pub(crate) struct ResponseRules {
     /// The same for streamed exchanges: nothing goes to a file, and the thread waits for its client.
     pub(crate) streamed_outbox: OutboxRules,
     /// Value of the field Server; empty for none.
-    pub(crate) server: Vec<u8>,
+    pub(crate) server: HeaderValue,
+    /// The line of that field.
+    pub(crate) server_line: Vec<u8>,
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::metrics;
 use anygate_policy::policies::ProcessPolicies;
+use anygate_policy::spans::Tracer;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
 use anygate_sys::limits;
@@ -58,6 +59,8 @@ pub struct Service {
     pub tls: Option<Tls>,
     /// A `policy::row` that others look at.
     pub counts: Option<SharedRow>,
+    /// What makes spans of requests.
+    pub tracer: Option<Tracer>,
     /// The workers that accept from the same listeners, if there may be others.
     pub peers: Option<Arc<dyn Peers>>,
     /// Who is told of a number of calls.
@@ -133,6 +136,7 @@ impl Worker {
             site,
             tls,
             counts,
+            tracer,
             peers,
             requests_max,
         } = service;
@@ -140,7 +144,8 @@ impl Worker {
         let mut own = plan.clone();
         own.outbox.temp_dir = spool::usable_folder(plan.outbox.temp_dir.as_deref());
         own.reading.temp_dir.clone_from(&own.outbox.temp_dir);
-        let around = rules::Around { access_log, files, site, tls, counts, peers };
+        let tracer = tracer.map(Arc::new);
+        let around = rules::Around { access_log, files, site, tls, counts, tracer, peers };
         let rules = Rules::new(own, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
             row.counts().set(metrics::THREADS, rules.calls_max as u64);
@@ -149,7 +154,7 @@ impl Worker {
         let poll = Poll::new()?;
         forked::watch();
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
-        let call_limits = CallLimits::new(plan.call_limits).map(Arc::new);
+        let call_limits = CallLimits::new(plan.call_limits, rules.counts.clone()).map(Arc::new);
         let attention = Arc::new(Attention::new(waker, requests_max));
         let inbox = Arc::new(Inbox::new(Arc::clone(&attention)));
         let sampling = Arc::new(Sampling::default());
@@ -238,7 +243,7 @@ fn serve(
         Runner::Threads(application, threads) => {
             if let Some(watch) = watch {
                 let application = Arc::clone(&application);
-                watch.start(rules, move |call| application.attend_to(call))?;
+                watch.start(Some(rules), move |call| application.attend_to(call))?;
             }
             run_threads(shared, reactor, &application, threads, events)
         }
@@ -251,7 +256,7 @@ fn serve(
                         queue.tell(News::Long(call.clone()));
                     }
                 };
-                watch.start(rules, attend_to)?;
+                watch.start(Some(rules), attend_to)?;
             }
             run_hub(shared, reactor, &queue, hub.as_ref(), events)
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// A worker that served for less than this time is replaced after the shortest pause.
-const SERVED_MIN: Duration = Duration::from_secs(1);
+pub(crate) const SERVED_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 

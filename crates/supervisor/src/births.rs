@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use anygate_config::CRITICAL;
+use anygate_sys::forked;
 use anygate_sys::orders::{self, Orders};
 use anygate_sys::packets::Packets;
 use anygate_sys::process::{self, Fork, Pid};
@@ -11,9 +13,10 @@ use anygate_sys::title;
 
 use crate::board::{Report, Tree};
 use crate::orders::Orders as Requests;
+use crate::sockets::Socket;
 use crate::supervisor::{ASSISTANT_PAUSE, Assistant, Phase, Supervisor};
-use crate::template::{self, Template};
-use crate::worker_body::{AssistantContext, Event, WorkerBody, WorkerContext};
+use crate::template::{self, Template, TemplateOrder};
+use crate::worker_body::{AssistantContext, Birth, Event, News, WorkerBody, WorkerContext};
 
 /// What a worker watches: it tells its supervisor that it was asked to end.
 const SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::Usr1];
@@ -21,7 +24,7 @@ const SIGNALS: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Quit, Signal::U
 /// Role of this process.
 pub(crate) enum Role {
     Worker(usize, Orders),
-    Template(Packets),
+    Template(Packets, Birth),
     Assistant(Orders),
 }
 
@@ -75,7 +78,7 @@ impl Supervisor<'_> {
                 Ok(None) => self.replace_at = None,
                 Ok(role) => return role,
                 Err(error) => {
-                    tracing::error!("cannot start a worker, trying again soon: {error}");
+                    tracing::error!(target: CRITICAL, "cannot start a worker, trying again soon: {error}");
                     self.replace_at = Some(Instant::now() + Duration::from_secs(1));
                 }
             }
@@ -106,7 +109,8 @@ impl Supervisor<'_> {
         match self.fork()? {
             Fork::Child => Ok(Some(Role::Worker(slot, told))),
             Fork::Parent(pid) => {
-                self.children.add(pid, slot, self.generation, sender);
+                self.born += 1;
+                self.children.add(pid, slot, self.generation, self.born, sender);
                 self.body.count(Event::Started, self.children.counts());
                 Ok(None)
             }
@@ -117,13 +121,21 @@ impl Supervisor<'_> {
     fn spawn_from_template(&mut self, slot: usize) -> io::Result<Option<Role>> {
         let generation = self.generation;
         if let Some(template) = self.templates.iter_mut().find(|template| template.generation == generation) {
-            return template.fork(slot).map(|()| None);
+            self.born += 1;
+            return template.fork(slot, self.born).map(|()| None);
         }
         let (ours, its) = Packets::pair()?;
+        let urls = self.sockets.iter().filter(|socket| !socket.admin).map(Socket::url).collect();
+        let birth = Birth { is_first: !self.had_template, workers: self.target, urls };
         match self.fork()? {
-            Fork::Child => Ok(Some(Role::Template(its))),
+            Fork::Child => Ok(Some(Role::Template(its, birth))),
             Fork::Parent(pid) => {
-                self.templates.push(Template::new(pid, generation, ours));
+                let mut template = Template::new(pid, generation, ours);
+                template.knows_of_serving = birth.is_first;
+                self.told_workers = birth.workers;
+                self.had_template = true;
+                self.untold.drain(..).for_each(|news| template.tell(news));
+                self.templates.push(template);
                 Ok(None)
             }
         }
@@ -146,14 +158,15 @@ impl Supervisor<'_> {
             }
         }
         let is_empty = forked.is_empty();
-        for (generation, template::Forked { slot, pid, orders }) in forked {
+        for (generation, template::Forked { slot, number, pid, orders }) in forked {
             let Some(pid) = pid else {
                 tracing::error!("cannot start a worker, trying again soon: the template cannot fork");
                 self.replace_at = Some(Instant::now() + Duration::from_secs(1));
                 continue;
             };
-            self.children.add(pid, slot, generation, orders);
+            self.children.add(pid, slot, generation, number, orders);
             self.body.count(Event::Started, self.children.counts());
+            self.tell_template(News::Forked { number, pid });
             let ending = matches!(self.phase, Phase::Ending(_));
             if ending || generation != self.generation && self.phase != Phase::Reloading {
                 let until = Instant::now() + self.plan.graceful_timeout;
@@ -176,7 +189,14 @@ impl Supervisor<'_> {
             Ok(Fork::Child) => {
                 let signals = watch();
                 drop(held);
-                self.signals = signals?;
+                match signals {
+                    Ok(signals) => self.signals = signals,
+                    // A child that returned from here with an error would go on as a second supervisor.
+                    Err(error) => {
+                        tracing::error!("a new process cannot receive signals: {error}");
+                        process::exit_now(1);
+                    }
+                }
                 Ok(Fork::Child)
             }
             forked => forked,
@@ -189,7 +209,7 @@ impl Supervisor<'_> {
         let Supervisor { plan, body, sockets, signals, children, news, assistant, sources, .. } = self;
         let name = plan.proc_name;
         let is_assistant = matches!(role, Role::Assistant(_));
-        let sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
+        let mut sockets: Vec<_> = sockets.into_iter().filter(|socket| socket.admin == is_assistant).collect();
         let (board, bells) = (children.board(), children.bells());
         drop((news.0, children, sources));
         process::exit_now(match (role, assistant) {
@@ -199,15 +219,18 @@ impl Supervisor<'_> {
                 let report = Report::new(board, bells, slot, news.1);
                 body.work(WorkerContext { sockets, signals, told, report })
             }
-            (Role::Template(packets), assistant) => {
+            (Role::Template(packets, birth), assistant) => {
                 drop(assistant);
-                match fork_on_request(body, &packets, &name) {
+                match fork_on_request(body, &packets, &birth, &mut sockets, &name) {
                     Ok(Some((slot, told, signals))) => {
                         drop(packets);
                         let report = Report::new(board, bells, slot, news.1);
                         body.work(WorkerContext { sockets, signals, told, report })
                     }
-                    Ok(None) => 0,
+                    Ok(None) => {
+                        body.dismissed();
+                        0
+                    }
                     Err(code) => code,
                 }
             }
@@ -222,9 +245,11 @@ impl Supervisor<'_> {
     }
 }
 
+/// Sees to it that what the application does from now on, from its import on, cannot harm what is ours.
 fn watch() -> io::Result<Signals> {
+    forked::watch();
     Signals::survive(Survivor::Worker)?;
-    Signals::install(&SIGNALS)
+    Signals::install_beside(&SIGNALS)
 }
 
 fn name_worker(name: &str, slot: usize) {
@@ -246,18 +271,39 @@ fn name_process(name: &str, role: &str, short: &str) {
 fn fork_on_request(
     body: &mut dyn WorkerBody,
     packets: &Packets,
+    birth: &Birth,
+    sockets: &mut Vec<Socket>,
     name: &str,
 ) -> Result<Option<(usize, Orders, Signals)>, i32> {
     let failed = |error: io::Error| {
-        tracing::error!("the template cannot continue: {error}");
+        tracing::error!(target: CRITICAL, "the template cannot continue: {error}");
         1
     };
     name_process(name, "template", "template");
-    body.import()?;
+    body.import(birth)?;
     packets.send(template::READY, None).map_err(failed)?;
     loop {
-        let Some((text, Some(told))) = packets.receive().map_err(failed)? else { return Ok(None) };
-        let Ok(slot) = text.parse::<usize>() else { return Ok(None) };
+        let Some((text, told)) = packets.receive().map_err(failed)? else { return Ok(None) };
+        let (slot, told) = match (TemplateOrder::read(&text), told) {
+            (Some(TemplateOrder::Fork { slot, number }), Some(told)) => {
+                body.expect_worker(number);
+                (slot, told)
+            }
+            (Some(TemplateOrder::Hear(news)), _) => {
+                body.hear(news);
+                if news == News::Ending {
+                    return Ok(None);
+                }
+                packets.send(template::DONE, None).map_err(failed)?;
+                continue;
+            }
+            (Some(TemplateOrder::Retire), _) => {
+                // Clients must not connect to a process that only ends.
+                sockets.clear();
+                continue;
+            }
+            (Some(TemplateOrder::Fork { .. } | TemplateOrder::End) | None, _) => return Ok(None),
+        };
         // It runs where nothing can be logged. A worker of which the supervisor does not learn finds the pipe of its orders closed, and ends.
         let mut tell = |forked: io::Result<Pid>| {
             let _ = packets.send(&template::message(slot, forked.ok()), None);

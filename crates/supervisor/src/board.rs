@@ -14,7 +14,7 @@ use anygate_sys::shared::Board;
 /// Fields of the board.
 pub(crate) const STAGE: usize = 0;
 pub(crate) const BEATS: usize = 1;
-/// Changes when requests were answered.
+/// Changes when requests got their responses.
 pub(crate) const TRAFFIC: usize = 2;
 const PID: usize = 3;
 /// Seconds since 1970.
@@ -122,6 +122,11 @@ impl Report {
         Counts { board: Arc::clone(&self.board), slot: SUPERVISOR }
     }
 
+    /// All processes, as the board shows them.
+    pub fn tree(&self) -> Tree {
+        Tree(Arc::clone(&self.board))
+    }
+
     /// How the workers share their listeners.
     pub fn peers(&self) -> Peers {
         Peers { board: Arc::clone(&self.board), bells: Arc::clone(&self.bells), slot: self.slot }
@@ -225,13 +230,13 @@ impl Peers {
     }
 
     /// The worker that should rather take a new connection than one with so many `connections` that is as `free`: its
-    /// row, and whether it is free itself.
-    pub fn better_than(&self, connections: usize, free: bool) -> Option<(usize, bool)> {
+    /// row, whether it is free itself, and its connections.
+    pub fn better_than(&self, connections: usize, free: bool) -> Option<(usize, bool, u64)> {
         let mine = (free, connections as u64);
         self.others()
             .min_by_key(|&(_, (free, connections))| (!free, connections))
             .filter(|&(_, theirs)| has_more_room(theirs, mine))
-            .map(|(slot, (free, _))| (slot, free))
+            .map(|(slot, (free, connections))| (slot, free, connections))
     }
 
     /// Has a worker look at the listeners.
@@ -283,6 +288,8 @@ pub struct Tree(pub(crate) Arc<Board>);
 /// One worker, as the board has it.
 #[derive(Debug)]
 pub struct Worker<'t> {
+    /// Its place among the others, from 1 on; a later worker may have it.
+    pub number: usize,
     /// Process ID.
     pub pid: u64,
     /// Time of its start, in seconds since 1970.
@@ -304,7 +311,13 @@ impl Tree {
                 _ => WorkerStage::Draining,
             };
             let (pid, since) = (read(PID), read(SINCE));
-            (pid != 0).then(|| Worker { pid, since, stage, counts: self.0.row(slot, FIELDS) })
+            (pid != 0).then(|| Worker {
+                number: slot + 1,
+                pid,
+                since,
+                stage,
+                counts: self.0.row(slot, FIELDS),
+            })
         })
     }
 
@@ -348,16 +361,16 @@ mod tests {
         other.tell(3, true);
         third.tell(2, false);
         for (connections, free, better) in [
-            (100, true, Some((1, true))),
-            (5, true, Some((1, true))),
+            (100, true, Some((1, true, 3))),
+            (5, true, Some((1, true, 3))),
             (4, true, None),
-            (0, false, Some((1, true))),
+            (0, false, Some((1, true, 3))),
         ] {
             assert_eq!(one.better_than(connections, free), better, "{connections} {free}");
         }
         other.leave();
         assert_eq!(one.better_than(100, true), None);
-        assert_eq!(one.better_than(4, false), Some((4, false)));
+        assert_eq!(one.better_than(4, false), Some((4, false, 2)));
         assert_eq!(one.better_than(3, false), None);
     }
 
@@ -369,7 +382,7 @@ mod tests {
         board.cell(2, STAGE).unwrap().store(DRAINING, Ordering::Relaxed);
         assert!(!unwanted.ready() && !one.are_there());
         assert!(other.ready() && one.are_there());
-        assert_eq!(one.better_than(1, false), Some((1, true)));
+        assert_eq!(one.better_than(1, false), Some((1, true, 0)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anygate_config::CRITICAL;
 use anygate_sys::SharedBell;
 use anygate_sys::orders::{OrderSender, WorkerOrder};
 use anygate_sys::process::{self, Ended, Pid};
@@ -33,6 +34,8 @@ pub(crate) struct Child {
     /// Row of the board.
     pub(crate) slot: usize,
     pub(crate) generation: u64,
+    /// It is the so-manyth worker of this server.
+    pub(crate) number: u64,
     pub(crate) stage: Stage,
     /// Why it was killed, if it was.
     pub(crate) killed: Option<Death>,
@@ -42,6 +45,8 @@ pub(crate) struct Child {
     pub(crate) replaced: bool,
     /// Why it is replaced, if its supervisor decided that.
     pub(crate) recycled: Option<Reason>,
+    /// An administrator wants another one in its place.
+    pub(crate) is_condemned: bool,
     /// It had `max_requests`.
     pub(crate) had_requests: bool,
     /// Its memory, when it was measured last.
@@ -86,7 +91,7 @@ pub(crate) struct Children {
     list: Vec<Child>,
     board: Arc<Board>,
     bells: Bells,
-    /// Requests were answered since the last report.
+    /// Requests got their responses since the last report.
     traffic: bool,
 }
 
@@ -138,17 +143,19 @@ impl Children {
     }
 
     /// A worker was started.
-    pub(crate) fn add(&mut self, pid: Pid, slot: usize, generation: u64, orders: OrderSender) {
+    pub(crate) fn add(&mut self, pid: Pid, slot: usize, generation: u64, number: u64, orders: OrderSender) {
         let now = Instant::now();
         self.list.push(Child {
             pid,
             slot,
             generation,
+            number,
             stage: Stage::Starting(now),
             killed: None,
             unwanted: false,
             replaced: false,
             recycled: None,
+            is_condemned: false,
             had_requests: false,
             memory: None,
             signalled: None,
@@ -242,7 +249,7 @@ impl Children {
         }
     }
 
-    /// Whether requests were answered since the last call.
+    /// Whether requests got their responses since the last call.
     pub(crate) fn take_traffic(&mut self) -> bool {
         std::mem::take(&mut self.traffic)
     }
@@ -294,6 +301,13 @@ impl Children {
         }
     }
 
+    /// Has one worker replaced, if there still is such a worker.
+    pub(crate) fn condemn(&mut self, pid: Pid) {
+        if let Some(child) = self.list.iter_mut().find(|child| child.pid == pid) {
+            child.is_condemned = true;
+        }
+    }
+
     /// Time passed in which this process stood still, and all others with it, as far as can be known: it is held against none.
     pub(crate) fn forgive(&mut self, gap: Duration) {
         let now = Instant::now();
@@ -319,7 +333,7 @@ impl Children {
                 Stage::Retiring(until) => (until, Death::Graceful, "did not finish within graceful_timeout"),
             };
             if due <= now {
-                tracing::error!("worker {} {reason}; it is killed", child.pid);
+                tracing::error!(target: CRITICAL, "worker {} {reason}; it is killed", child.pid);
                 signal(child.pid, Signal::Kill);
                 child.killed.get_or_insert(death);
                 // Its end will be seen; until then it is not killed again.
@@ -347,7 +361,7 @@ impl Child {
     }
 
     /// How it ended, in words.
-    pub(crate) fn how(&self, ended: Ended) -> String {
+    pub(crate) fn describe(&self, ended: Ended) -> String {
         match ended {
             Ended::Signalled(number)
                 if number == Signal::Kill.number() && (self.killed.is_some() || self.unwanted) =>

@@ -22,6 +22,8 @@ const WELL: Duration = Duration::from_secs(10);
 const FINISH_MAX: Duration = Duration::from_secs(2);
 /// A longer line is logged in parts.
 const LINE_MAX: usize = 8 * 1024;
+/// Interval of looking whether processes that a daemon has left behind are gone.
+const LOOK: Duration = Duration::from_millis(50);
 /// Reads in a row of one daemon.
 const READS_PER_TURN: usize = 16;
 
@@ -58,6 +60,10 @@ struct Daemon {
     told: bool,
     /// and is killed then.
     kill_at: Option<Instant>,
+    /// All its processes were killed.
+    killed: bool,
+    /// It has ended so, but processes that it has started may have not.
+    ended: Option<Ended>,
 }
 
 /// What one writes.
@@ -93,7 +99,7 @@ impl Daemons {
     pub(crate) fn kill(&mut self) {
         self.ending = true;
         self.pausing.clear();
-        self.running.iter().for_each(|daemon| daemon.signal(Signal::Kill));
+        self.running.iter_mut().for_each(Daemon::kill);
     }
 
     /// Ends all and waits for it, for a short time only, since nothing else is done meanwhile. Those that go on are killed.
@@ -103,16 +109,17 @@ impl Daemons {
         self.tell_all(until);
         while !self.running.is_empty() {
             if Instant::now() >= until {
-                self.running.iter().for_each(|daemon| daemon.signal(Signal::Kill));
+                self.running.iter_mut().for_each(Daemon::kill);
             }
             for pid in self.pids().collect::<Vec<_>>() {
                 // One that cannot be waited for is not there.
                 let ended = process::reap_one(pid).unwrap_or(Some(Ended::Exited(0)));
                 if let Some(ended) = ended {
                     self.ended(pid, ended, Instant::now());
-                    self.pausing.clear();
                 }
             }
+            self.bury(Instant::now());
+            self.pausing.clear();
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -122,9 +129,9 @@ impl Daemons {
         self.running.is_empty()
     }
 
-    /// The processes.
+    /// The processes that are to be waited for.
     pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.running.iter().map(|daemon| daemon.pid)
+        self.running.iter().filter(|daemon| daemon.ended.is_none()).map(|daemon| daemon.pid)
     }
 
     /// What becomes readable when one has written something.
@@ -142,27 +149,49 @@ impl Daemons {
             daemon.output.log(&daemon.plan.name);
             if daemon.kill_at.is_some_and(|at| at <= now) {
                 tracing::warn!("{}: did not end in time; killing it", daemon.plan.name);
-                daemon.kill_at = None;
-                daemon.signal(Signal::Kill);
+                daemon.kill();
             }
         }
+        self.bury(now);
         let pauses = self.pausing.iter().map(|(_, at)| *at);
-        pauses.chain(self.running.iter().filter_map(|daemon| daemon.kill_at)).min()
+        let looks = self.running.iter().filter(|daemon| daemon.ended.is_some()).map(|_| now + LOOK);
+        pauses.chain(self.running.iter().filter_map(|daemon| daemon.kill_at)).chain(looks).min()
     }
 
     /// Takes note of an end; `false` when the process is not one of these.
     pub(crate) fn ended(&mut self, pid: Pid, how: Ended, now: Instant) -> bool {
-        let Some(place) = self.running.iter().position(|daemon| daemon.pid == pid) else { return false };
-        let mut daemon = self.running.swap_remove(place);
+        let Some(daemon) = self.running.iter_mut().find(|daemon| daemon.pid == pid && daemon.ended.is_none())
+        else {
+            return false;
+        };
+        daemon.ended = Some(how);
+        // What it has left behind would be in the way of the next one.
+        if daemon.told {
+            daemon.signal(Signal::Term);
+        } else {
+            daemon.kill();
+        }
+        self.bury(now);
+        true
+    }
+
+    /// Lets go of those that have ended with all their processes, and has those that are wanted started again.
+    fn bury(&mut self, now: Instant) {
+        let ended: Vec<_> = self.running.extract_if(.., |daemon| daemon.is_gone()).collect();
+        for daemon in ended {
+            self.bury_one(daemon, now);
+        }
+    }
+
+    fn bury_one(&mut self, mut daemon: Daemon, now: Instant) {
         let name = daemon.plan.name.clone();
+        let how = daemon.ended.unwrap_or(Ended::Exited(0));
         daemon.output.log(&name);
         daemon.output.finish(&name);
-        // What it has left behind would be in the way of the next one.
-        daemon.signal(Signal::Kill);
         let wanted = self.wanted.iter().find(|plan| plan.name == name).filter(|_| !self.ending);
         let Some(plan) = wanted.cloned() else {
             tracing::info!("{name}: ended with {how}");
-            return true;
+            return;
         };
         let ran = now.saturating_duration_since(daemon.started);
         let mut pause = Duration::ZERO;
@@ -173,7 +202,6 @@ impl Daemons {
             tracing::warn!("{name}: ended with {how} after {ran:.1?}; starting it again in {pause:?}");
         }
         self.pausing.push((plan, now + pause));
-        true
     }
 
     /// The pause after an end: longer and longer for one that does not run for long.
@@ -208,10 +236,14 @@ impl Daemons {
     }
 
     fn tell_all(&mut self, until: Instant) {
-        for daemon in self.running.iter_mut().filter(|daemon| !daemon.told) {
-            daemon.told = true;
-            daemon.kill_at = Some(until);
-            daemon.signal(Signal::Term);
+        for daemon in self.running.iter_mut().filter(|daemon| daemon.ended.is_none()) {
+            if !std::mem::replace(&mut daemon.told, true) {
+                daemon.kill_at = Some(until);
+            }
+            // It ends its own processes: some finish what they are at (celery). Those that it leaves are told then.
+            if let Err(error) = process::kill(daemon.pid, Signal::Term) {
+                tracing::debug!("{}: cannot be signalled: {error}", daemon.plan.name);
+            }
         }
     }
 }
@@ -241,9 +273,29 @@ impl Daemon {
         // A number that does not fit is no process of this system.
         let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
         let output = Output { pipe: Some(reader), begun: Vec::new() };
-        Ok(Daemon { plan: plan.clone(), pid, started: now, output, told: false, kill_at: None })
+        Ok(Daemon {
+            plan: plan.clone(),
+            pid,
+            started: now,
+            output,
+            told: false,
+            kill_at: None,
+            killed: false,
+            ended: None,
+        })
     }
 
+    /// Whether all its processes have ended. Killed ones may be left to an init process that does not wait for them.
+    fn is_gone(&self) -> bool {
+        self.ended.is_some() && (self.killed || !process::group_exists(self.pid))
+    }
+
+    fn kill(&mut self) {
+        (self.killed, self.kill_at) = (true, None);
+        self.signal(Signal::Kill);
+    }
+
+    /// Signals all its processes.
     fn signal(&self, signal: Signal) {
         // One that is gone needs none.
         if let Err(error) = process::kill_group(self.pid, signal) {

@@ -1,6 +1,7 @@
 //! What a supervisor leaves to the program that takes its place under the same process number: listening sockets, workers
 //! with what they are told by, and the lock of the pid file. It stands in an environment variable, a line each.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -32,6 +33,18 @@ pub(crate) struct Former {
     /// It was told to finish, until then.
     pub(crate) until: Option<Instant>,
 }
+
+/// A line that describes something which cannot be taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoverError(String);
+
+impl fmt::Display for HandoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot take over from the former program: {}", self.0)
+    }
+}
+
+impl std::error::Error for HandoverError {}
 
 /// The child that checks the new program.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +82,8 @@ impl Handover {
 
     /// Takes over what `text` describes; `None`: it was left to another process.
     ///
-    /// Errors: one line that says what cannot be taken over.
-    pub fn take(text: &str) -> Result<Option<Handover>, String> {
+    /// Errors: something cannot be taken over.
+    pub fn take(text: &str) -> Result<Option<Handover>, HandoverError> {
         let mut lines = text.lines();
         let own = std::process::id().to_string();
         if lines.next().and_then(|line| line.strip_prefix("process ")) != Some(&own) {
@@ -78,9 +91,7 @@ impl Handover {
         }
         let mut handover = Handover::default();
         for line in lines {
-            handover
-                .take_line(line)
-                .ok_or_else(|| format!("cannot take over from the former program: {line}"))?;
+            handover.take_line(line).ok_or_else(|| HandoverError(line.to_owned()))?;
         }
         Ok(Some(handover))
     }

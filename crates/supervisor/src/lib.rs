@@ -6,9 +6,10 @@
 //! * [`orders`]: what the assistant can ask. * [`backoff`]: the pause before a dead worker is replaced.
 //! * [`recycling`]: workers that are replaced although they serve.
 //! * [`scaling`]: the number of workers. * [`load`]: how many it needs.
-//! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started.
+//! * [`reload`]: a new generation of workers beside the old one. * [`births`]: how processes are started. * [`farewell`]: the end of the assistant.
 //! * [`upgrade`]: USR2, which replaces the program. * [`handover`]: what the next program is left.
-//! * [`touched`]: files that trigger a reload. * [`sources`]: files of the application that do. * [`template`]: the process that imports a preloaded application. * [`schedule`]: cron jobs. * [`pid_file`].
+//! * [`touched`]: files that trigger a reload. * [`sources`]: files of the application that do. * [`template`]: the process that imports a preloaded application or hooks, and forks workers. * [`schedule`]: cron jobs. * [`pid_file`].
+//! * [`news`]: what the template is told about the server.
 //! * [`daemons`]: programs beside the workers. * [`notify`]: what the service manager is told.
 #![forbid(unsafe_code)]
 
@@ -17,8 +18,10 @@ mod births;
 mod board;
 mod children;
 mod daemons;
+mod farewell;
 pub mod handover;
 mod load;
+mod news;
 mod notify;
 mod orders;
 mod pid_file;
@@ -43,8 +46,12 @@ pub use pid_file::PidFile;
 pub use schedule::Schedule;
 pub use supervisor::{Exit, Reaping, Supervisor};
 pub use worker_body::{
-    AssistantContext, Death, Event, Load, Reason, Renewed, Tended, Unusable, WorkerBody, WorkerContext,
+    AssistantContext, Birth, Death, Event, Load, News, Reason, Renewed, Tended, Unusable, WorkerBody,
+    WorkerContext,
 };
 
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;
+
+/// A worker ends with this when it cannot go on by itself, whatever its application does.
+pub const SERVER_FAILED: i32 = 4;

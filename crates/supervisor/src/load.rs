@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anygate_config::ScalingPlan;
-use anygate_sys::process::Pid;
+use anygate_sys::process::{MachineTime, Pid};
 
 use crate::worker_body::Load;
 
@@ -13,6 +13,8 @@ const HIGH: f64 = 0.8;
 const LOW: f64 = 0.6;
 /// More workers do not help when the workers use so much of the processors that there are.
 const SATURATED: f64 = 0.9;
+/// What waits has no processor, rather than no thread or interpreter, when less of the machine's processors than this is free.
+const FREE_MIN: f64 = 0.1;
 /// So many threads of each worker wait for its interpreter, on average, when one is not enough for them.
 const LOCK_WAITERS: f64 = 0.5;
 /// Requests that were begun waited for so long, on average, when there are too few threads.
@@ -25,6 +27,9 @@ pub(crate) struct Scaling {
     load: Load,
     /// Processor time of each worker.
     times: Vec<(Pid, Duration)>,
+    machine: MachineTime,
+    /// Requests waited for a thread or the interpreter, and not for a processor.
+    pub(crate) is_short: bool,
     /// Demand and processors in use, without short peaks.
     pub(crate) demand: f64,
     pub(crate) processors: f64,
@@ -36,17 +41,26 @@ pub(crate) struct Scaling {
 
 impl Scaling {
     pub(crate) fn new(now: Instant) -> Scaling {
-        let (load, times) = (Load::default(), Vec::new());
-        Scaling { at: now, load, times, demand: 0.0, processors: 0.0, needed: 0, since: now }
+        Scaling {
+            at: now,
+            load: Load::default(),
+            times: Vec::new(),
+            machine: MachineTime::default(),
+            is_short: false,
+            demand: 0.0,
+            processors: 0.0,
+            needed: 0,
+            since: now,
+        }
     }
 
-    /// Takes the next measurement: the load, and the processor time of each worker that serves. Returns how many workers
-    /// there should be instead of `target`.
+    /// Takes the next measurement: the load, and the processor time of each worker that serves and of the machine. Returns
+    /// how many workers there should be instead of `target`.
     pub(crate) fn decide(
         &mut self,
         now: Instant,
         load: Load,
-        times: Vec<(Pid, Duration)>,
+        (times, machine): (Vec<(Pid, Duration)>, MachineTime),
         target: usize,
         plan: &ScalingPlan,
     ) -> usize {
@@ -61,13 +75,15 @@ impl Scaling {
         let serving = times.len();
         self.demand = f64::midpoint(self.demand, load.demand as f64);
         self.processors = f64::midpoint(self.processors, used);
-        (self.at, self.load, self.times) = (now, load, times);
+        let free = machine.free.saturating_sub(self.machine.free) as f64;
+        let is_free = free >= FREE_MIN * machine.all.saturating_sub(self.machine.all) as f64;
+        (self.at, self.load, self.times, self.machine) = (now, load, times, machine);
 
         let workers = serving.max(1) as f64;
         let threads = (load.threads as f64 / workers).max(1.0);
         let needed = |part: f64| ceiling(self.demand / (threads * part)).max(ceiling(self.processors / part));
-        let is_short = waiters / workers > LOCK_WAITERS || age > QUEUE_AGE.as_secs_f64();
-        let high = needed(HIGH).max(if is_short { serving + 1 } else { 0 });
+        self.is_short = is_free && (waiters / workers > LOCK_WAITERS || age > QUEUE_AGE.as_secs_f64());
+        let high = needed(HIGH).max(if self.is_short { serving + 1 } else { 0 });
         if high > target {
             (self.needed, self.since) = (0, now);
             let saturated = used.max(self.processors) >= SATURATED * plan.processors as f64;
@@ -122,6 +138,7 @@ mod tests {
                     .map_or(Duration::ZERO, |(_, time)| *time)
             };
             let times = (1..).take(*target).map(|pid| (pid, before(pid) + used)).collect();
+            let times = (times, MachineTime::default());
             let wanted = scaling.decide(now, load, times, *target, &PLAN).clamp(1, 8);
             changes += usize::from(wanted != *target);
             *target = wanted;
@@ -158,8 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_wait_want_one_worker_more() {
-        for (queued, locked) in [(200, 0), (0, 600)] {
+    fn requests_that_wait_want_one_worker_more_unless_they_wait_for_processors() {
+        let waits = [(200, 0), (0, 600)];
+        let machines = [(11, 2), (9, 1)];
+        for ((queued, locked), (free, workers)) in
+            waits.into_iter().flat_map(|wait| machines.map(|machine| (wait, machine)))
+        {
             let mut scaling = Scaling::new(Instant::now());
             let now = scaling.at + Duration::from_secs(1);
             let load = Load {
@@ -169,7 +190,8 @@ mod tests {
                 queued: Duration::from_millis(queued),
                 locked: Duration::from_millis(locked),
             };
-            assert_eq!(scaling.decide(now, load, vec![(1, Duration::ZERO)], 1, &PLAN), 2);
+            let times = (vec![(1, Duration::ZERO)], MachineTime { free, all: 100 });
+            assert_eq!(scaling.decide(now, load, times, 1, &PLAN), workers);
         }
     }
 }

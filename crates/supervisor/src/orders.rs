@@ -18,6 +18,7 @@ impl Orders {
             Order::Scale(count) => format!("scale {count}\n"),
             Order::End => "end\n".to_owned(),
             Order::Look => "look\n".to_owned(),
+            Order::Recycle(pid) => format!("recycle {pid}\n"),
             Order::Stacks(pid) => format!("stacks {pid}\n"),
         };
         // Short enough to arrive in one piece beside others (pipe(7), PIPE_BUF).
@@ -32,6 +33,7 @@ pub(crate) fn read(line: &str) -> Option<Order> {
         None if line == "end" => Some(Order::End),
         None if line == "look" => Some(Order::Look),
         Some(("scale", count)) => count.parse().ok().map(Order::Scale),
+        Some(("recycle", pid)) => pid.parse().ok().map(Order::Recycle),
         Some(("stacks", pid)) => pid.parse().ok().map(Order::Stacks),
         _ => None,
     }
@@ -43,7 +45,14 @@ mod tests {
 
     #[test]
     fn orders_arrive_as_they_were_given() {
-        for order in [Order::Reload, Order::Scale(7), Order::End, Order::Look, Order::Stacks(70_000)] {
+        for order in [
+            Order::Reload,
+            Order::Scale(7),
+            Order::End,
+            Order::Look,
+            Order::Recycle(7),
+            Order::Stacks(70_000),
+        ] {
             let (mut reader, write) = io::pipe().unwrap();
             Orders(write).give(order).unwrap();
             let mut line = String::new();

@@ -97,18 +97,16 @@ impl fmt::Display for PidFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PidFileError::System { step, path, error } => {
-                write!(f, "pid_file: cannot {step} {}: {error}", path.display())
+                write!(f, "cannot {step} {}: {error}", path.display())
             }
             PidFileError::Running { pid, path } => write!(
                 f,
-                "pid_file: {} belongs to the running process {pid}; stop it or name another file",
+                "{} belongs to the running process {pid}; stop it or name another file",
                 path.display()
             ),
-            PidFileError::NotOurs { path } => write!(
-                f,
-                "pid_file: {} holds something else than a process number; name another file",
-                path.display()
-            ),
+            PidFileError::NotOurs { path } => {
+                write!(f, "{} holds something else than a process number; name another file", path.display())
+            }
         }
     }
 }

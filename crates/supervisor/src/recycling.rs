@@ -1,4 +1,4 @@
-//! Workers that are replaced although they serve: after a number of requests, at an age, above a limit of memory. One at a
+//! Workers that are replaced although they serve: by order, after a number of requests, at an age, above a limit of memory. One at a
 //! time: the next one waits until the last one has ended, so there is never more than one worker beside those that there
 //! should be.
 
@@ -22,7 +22,9 @@ impl Supervisor<'_> {
             let (memory, age) =
                 (child.memory.map_or(0, |measured| measured.bytes), now.saturating_duration_since(since));
             let is_measured_out = child.memory.is_some_and(|measured| !measured.from_birth);
-            let urgency = if is_measured_out && memory_max.is_some_and(|max| memory > max) {
+            let urgency = if child.is_condemned {
+                (Reason::Order, u64::MAX)
+            } else if is_measured_out && memory_max.is_some_and(|max| memory > max) {
                 (Reason::Memory, memory)
             } else if child.had_requests {
                 (Reason::Requests, 0)
@@ -35,7 +37,7 @@ impl Supervisor<'_> {
         };
         let serving = self.children.iter_mut().filter(|child| !child.replaced);
         let chosen = serving.filter_map(|child| Some((reason(child)?, child)));
-        // The worker with most memory first, then the oldest.
+        // What was ordered first, then the worker with most memory, then the oldest.
         let Some((((reason, memory), age), child)) =
             chosen.max_by_key(|(((_, memory), age), _)| (*memory, *age))
         else {
@@ -48,6 +50,9 @@ impl Supervisor<'_> {
                 "worker {pid} has {} MB in memory, more than worker_memory_max: starting another worker",
                 memory >> 20
             ),
+            Reason::Order => {
+                tracing::info!("worker {pid} is to be replaced by order: starting another worker");
+            }
             Reason::Requests => tracing::info!("worker {pid} had max_requests: starting another worker"),
             Reason::Age | Reason::Stuck => {
                 tracing::info!(

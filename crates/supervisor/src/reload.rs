@@ -2,21 +2,23 @@
 
 use std::time::Instant;
 
-use anygate_config::ReloadMode;
+use anygate_config::{CRITICAL, ReloadMode};
 use anygate_sys::orders::WorkerOrder;
 use anygate_sys::process::{Ended, Pid};
 
-use crate::APPLICATION_FAILED;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, SERVED_MIN};
 use crate::children::{Child, Stage, was_starting};
 use crate::supervisor::{Phase, Supervisor};
 use crate::template::Template;
 use crate::touched::Touched;
 use crate::worker_body::{Death, Event, Renewed};
+use crate::{APPLICATION_FAILED, SERVER_FAILED};
 
 impl Supervisor<'_> {
     /// Starts a new generation beside the old one, with the settings as they are now.
     pub(crate) fn reload(&mut self) {
+        // Logs are often rotated by HUP, after which most servers write to fresh files.
+        self.reopen_logs();
         let renewed = match self.body.renew() {
             Ok(renewed) => renewed,
             Err(reason) => {
@@ -121,22 +123,30 @@ impl Supervisor<'_> {
         self.manager.serving(self.target);
     }
 
-    /// Ends templates whose generation needs no more workers.
+    /// Ends templates whose generation needs no more workers, after those that it has: they may use processes that the
+    /// template has started.
     pub(crate) fn dismiss_templates(&mut self) {
         let ending = matches!(self.phase, Phase::Ending(_));
         let (generation, reloading) = (self.generation, self.phase == Phase::Reloading);
+        let until = Instant::now() + self.plan.graceful_timeout;
+        let wants_news = self.body.wants_news();
         for template in &mut self.templates {
-            if (ending || template.generation != generation && !reloading)
-                && template.slots().next().is_none()
-            {
-                template.kill();
+            let needed = !ending && (template.generation == generation || reloading);
+            if needed || template.slots().next().is_some() {
+                continue;
+            }
+            template.retire();
+            // It is told of the end, once its workers have ended.
+            let hears = wants_news && template.generation == generation;
+            if !hears && !self.children.iter().any(|child| child.generation == template.generation) {
+                template.finish(until);
             }
         }
     }
 
     /// A worker ended: decides what that means.
     pub(crate) fn bury(&mut self, child: &Child, ended: Ended) {
-        let (pid, how) = (child.pid, child.how(ended));
+        let (pid, how) = (child.pid, child.describe(ended));
         let starting = was_starting(&self.children.board(), child) && !matches!(child.stage, Stage::Ready(_));
         let is_late = child.killed == Some(Death::Start);
         let ending = matches!(self.phase, Phase::Ending(_));
@@ -159,6 +169,8 @@ impl Supervisor<'_> {
             Stage::Ready(since) if !starting => Some(since.elapsed()),
             _ => None,
         };
+        // One that fails by itself as soon as it is ready has not served, and nor will the next.
+        let ready = ready.filter(|served| ended != Ended::Exited(SERVER_FAILED) || *served >= SERVED_MIN);
         if child.generation != self.generation {
             tracing::warn!("worker {pid} of the old generation ended with {how}");
             return;
@@ -169,6 +181,7 @@ impl Supervisor<'_> {
             tracing::warn!("worker {pid} ended with {how}; replacing it");
         } else {
             tracing::error!(
+                target: CRITICAL,
                 "worker {pid} ended with {how} soon after its start; the next one starts in {pause:?}"
             );
         }
@@ -182,7 +195,7 @@ impl Supervisor<'_> {
         if ending || !needed {
             return;
         }
-        let how = template.how(ended);
+        let how = template.describe(ended);
         let was_ready = template.was_ready();
         if !was_ready && self.gives_up(&format!("the template {pid}"), generation, ended, &how) {
             return;
@@ -193,7 +206,7 @@ impl Supervisor<'_> {
         let pause = self.backoff.after_death(None);
         self.replace_at = Some(Instant::now() + pause);
         let when = if was_ready { "" } else { " soon after its start" };
-        tracing::error!("the template {pid} ended with {how}{when}; the next one starts in {pause:?}");
+        tracing::error!(target: CRITICAL, "the template {pid} ended with {how}{when}; the next one starts in {pause:?}");
     }
 
     /// A process ended before it was ready: whether that is the end of what it was for.

@@ -58,15 +58,17 @@ impl Supervisor<'_> {
         let times =
             serving.iter().filter_map(|child| Some((child.pid, process::processor_time_of(child.pid)?)));
         let times = times.collect();
-        let wanted = self.scaling.decide(now, load, times, self.target, &plan);
+        let machine = process::machine_time().unwrap_or_default();
+        let wanted = self.scaling.decide(now, load, (times, machine), self.target, &plan);
         let wanted = wanted.clamp(self.floor, plan.workers_max.max(self.floor));
         if wanted != self.target {
             tracing::info!(
-                "{wanted} workers instead of {}: {:.0} of {} threads or greenlets are wanted, {:.1} processors are used",
+                "{wanted} workers instead of {}: {:.0} of {} threads or greenlets are wanted, {:.1} processors are used{}",
                 self.target,
                 self.scaling.demand,
                 load.threads,
-                self.scaling.processors
+                self.scaling.processors,
+                if self.scaling.is_short { ", and requests wait" } else { "" }
             );
             self.set_target(wanted);
         }

@@ -15,6 +15,8 @@ pub struct Schedule {
     scheduler: Scheduler,
     /// Minutes without a request are not passed.
     soft: bool,
+    /// Jobs of the start have run.
+    started: bool,
     next: Option<SystemTime>,
     /// Time at which running jobs are asked to end; set when the tree ends.
     ending: Option<SystemTime>,
@@ -22,20 +24,27 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Runs jobs by the clock, or, if `soft`, in minutes in which requests were answered.
+    /// Runs jobs by the clock, or, if `soft`, in minutes in which requests got their responses.
     pub fn new(scheduler: Scheduler, soft: bool) -> Schedule {
-        Schedule { scheduler, soft, next: None, ending: None, stopped: false }
+        Schedule { scheduler, soft, started: false, next: None, ending: None, stopped: false }
+    }
+
+    /// The program before this one has run the jobs of the start.
+    pub(crate) fn take_over(&mut self) {
+        self.started = true;
     }
 
     /// Runs jobs of the start, and from now on those of each minute.
     pub fn start(&mut self, now: SystemTime) {
-        if let Err(error) = self.scheduler.start(now) {
+        if !std::mem::replace(&mut self.started, true)
+            && let Err(error) = self.scheduler.start(now)
+        {
             tracing::error!("cannot run the jobs for the start: {error}");
         }
         self.next = Some(now);
     }
 
-    /// Runs what is due; `traffic`: requests were answered since the last time. Returns how long nothing will be due.
+    /// Runs what is due; `traffic`: requests got their responses since the last time. Returns how long nothing will be due.
     pub fn turn(&mut self, now: SystemTime, traffic: bool) -> Option<Duration> {
         let is_shared = self.scheduler.report();
         if self.ending.is_some_and(|until| until <= now) && !self.stopped {

@@ -55,12 +55,11 @@ pub fn open(binds: &[Bind], plan: &SocketPlan, admin: bool) -> Result<Vec<Socket
 /// Takes over the sockets that a service manager left from descriptor 3 on (sd_listen_fds(3)). One whose name is that of a
 /// protocol speaks it, all others speak `protocol`.
 ///
-/// Errors: one line that says which is no listening socket.
-pub fn activated(names: &[String], protocol: Protocol) -> Result<Vec<Socket>, String> {
+/// Errors: one of them is no listening socket.
+pub fn activated(names: &[String], protocol: Protocol) -> Result<Vec<Socket>, OpenError> {
     let take = |(fd, name): (i32, &String)| {
         let protocol = Protocol::of_scheme(name).unwrap_or(protocol);
-        let listener = Listener::take_over(fd)
-            .map_err(|error| format!("cannot listen on descriptor {fd} of LISTEN_FDS: {error}"))?;
+        let listener = Listener::take_over(fd).map_err(|error| OpenError::Activated { number: fd, error })?;
         Ok(Socket { protocol, listener, admin: false })
     };
     (3..).zip(names).map(take).collect()
@@ -180,6 +179,13 @@ pub enum OpenError {
         /// Why.
         error: BindError,
     },
+    /// The service manager left something else than a listening socket.
+    Activated {
+        /// Number of the descriptor.
+        number: i32,
+        /// Why.
+        error: BindError,
+    },
     /// The setting `socket_owner` names a user or group that does not exist.
     UnknownOwner {
         /// `user` or `group`.
@@ -213,8 +219,11 @@ impl fmt::Display for OpenError {
                 f,
                 "cannot listen on fd://{number}: {error}; the program that starts anygate must open it"
             ),
-            OpenError::UnknownOwner { kind, name } => write!(f, "socket_owner: there is no {kind} {name:?}"),
-            OpenError::Owner(error) => write!(f, "socket_owner: {error}"),
+            OpenError::Activated { number, error } => {
+                write!(f, "cannot listen on descriptor {number} of LISTEN_FDS: {error}")
+            }
+            OpenError::UnknownOwner { kind, name } => write!(f, "there is no {kind} {name:?}"),
+            OpenError::Owner(error) => error.fmt(f),
         }
     }
 }

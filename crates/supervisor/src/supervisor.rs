@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use anygate_config::{Order, ProcessPlan};
+use anygate_config::{CRITICAL, Order, ProcessPlan};
 use anygate_sys::orders::{OrderSender, WorkerOrder};
 use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Pid};
@@ -24,7 +24,7 @@ use crate::sockets::{self, Socket};
 use crate::sources::Sources;
 use crate::template::Template;
 use crate::touched::Touched;
-use crate::worker_body::{Event, Reason, WorkerBody};
+use crate::worker_body::{Event, News, Reason, WorkerBody};
 
 const SIGNALS: [Signal; 10] = [
     Signal::Term,
@@ -65,6 +65,14 @@ pub struct Supervisor<'a> {
     pub(crate) children: Children,
     /// Templates of the generations that may still need workers.
     pub(crate) templates: Vec<Template>,
+    /// There was a template.
+    pub(crate) had_template: bool,
+    /// What the next template is told first.
+    pub(crate) untold: Vec<News>,
+    /// Number of workers that the template was told of.
+    pub(crate) told_workers: usize,
+    /// Workers that were started or asked for.
+    pub(crate) born: u64,
     /// Children that ended before a template told of them.
     pub(crate) strangers: Vec<(Pid, Ended)>,
     reaping: Reaping,
@@ -177,6 +185,10 @@ impl<'a> Supervisor<'a> {
             signals,
             children,
             templates: Vec::new(),
+            had_template: false,
+            untold: Vec::new(),
+            told_workers: 0,
+            born: 0,
             strangers: Vec::new(),
             reaping,
             target: workers.max(1),
@@ -229,11 +241,12 @@ impl<'a> Supervisor<'a> {
             match self.turn() {
                 Ok(None) => {}
                 Ok(Some(exit)) => {
+                    self.await_assistant();
                     sockets::close(&self.sockets);
                     return exit;
                 }
                 Err(error) => {
-                    tracing::error!("the supervisor cannot continue: {error}");
+                    tracing::error!(target: CRITICAL, "the supervisor cannot continue: {error}");
                     self.children.kill(|_| true);
                     self.kill_former();
                     self.daemons.kill();
@@ -242,6 +255,7 @@ impl<'a> Supervisor<'a> {
                     return 1;
                 }
             }
+            self.tell_template_of_workers();
             if let Some(role) = self.spawn_missing() {
                 self.become_child(role);
             }
@@ -254,6 +268,7 @@ impl<'a> Supervisor<'a> {
         self.look(now);
         self.children.tell();
         self.body.count(Event::Serving(self.children.ready(self.generation)), self.children.counts());
+        self.body.look_at_queues(&self.sockets, self.children.counts());
         if let Some(exit) = self.settle(now) {
             return Ok(Some(exit));
         }
@@ -359,7 +374,9 @@ impl<'a> Supervisor<'a> {
     pub(crate) fn ended(&mut self, pid: Pid, ended: Ended) {
         if let Some(child) = self.children.remove(pid) {
             self.bury(&child, ended);
+            self.tell_template(News::Exited { number: child.number, pid });
             self.children.leave(&child, |gone, all| self.body.add_up(gone, all));
+            self.dismiss_templates();
         } else if self.forget_former(pid, ended) || self.checked(pid, ended) {
         } else if let Some(assistant) = self.assistant.as_mut().filter(|other| other.pid == Some(pid)) {
             assistant.pid = None;
@@ -408,7 +425,7 @@ impl<'a> Supervisor<'a> {
                 let is_over = self.children.is_empty()
                     && self.former.is_empty()
                     && self.check.is_none()
-                    && self.templates.is_empty()
+                    && self.templates_end()
                     && self.schedule.as_ref().is_none_or(Schedule::is_idle);
                 // The workers may need them to the end.
                 if is_over {
@@ -493,6 +510,9 @@ impl<'a> Supervisor<'a> {
                 self.children.kill(|_| true);
                 self.kill_former();
                 self.daemons.kill();
+                let deaf = !self.body.wants_news();
+                let told = self.templates.iter_mut().filter(|template| deaf || template.knows_of_end());
+                told.for_each(Template::kill);
                 if let Some(schedule) = &mut self.schedule {
                     schedule.cut_off();
                 }
@@ -513,7 +533,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Has all processes go on in fresh log files.
-    fn reopen_logs(&mut self) {
+    pub(crate) fn reopen_logs(&mut self) {
         self.body.reopen_logs();
         self.children.tell_all(WorkerOrder::ReopenLogs);
         self.tell_assistant(WorkerOrder::ReopenLogs);
@@ -549,6 +569,8 @@ impl<'a> Supervisor<'a> {
             (Order::Scale(_), Phase::Starting | Phase::Leaving(_) | Phase::Ending(_)) => {}
             // Every turn looks.
             (Order::Look, _) => {}
+            // It is replaced as soon as all serve that there should be.
+            (Order::Recycle(pid), _) => self.children.condemn(pid),
             (Order::Stacks(pid), _) => self.children.tell_one(pid, WorkerOrder::WriteStacks),
         }
     }

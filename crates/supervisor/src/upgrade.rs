@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use anygate_sys::orders::WorkerOrder;
 use anygate_sys::process::{Ended, Pid};
-use anygate_sys::signals::{self, Signal};
+use anygate_sys::signals::{self, Held, Signal};
 
 use crate::children::{Stage, signal};
 use crate::handover::{Check, Former, Handover};
 use crate::supervisor::{Phase, Supervisor};
+use crate::worker_body::News;
 
 impl<'a> Supervisor<'a> {
     /// Takes over the workers of the former program, and the lock of the pid file for the next one.
@@ -21,6 +22,9 @@ impl<'a> Supervisor<'a> {
     pub fn take_over(&mut self, handover: Handover) -> io::Result<()> {
         let former = |(pid, orders)| Former { pid, orders, until: None };
         self.former = handover.workers.into_iter().map(former).collect();
+        if let Some(schedule) = &mut self.schedule {
+            schedule.take_over();
+        }
         signals::let_through()
     }
 
@@ -34,6 +38,7 @@ impl<'a> Supervisor<'a> {
         if self.check.is_some() {
             return;
         }
+        self.tell_template(News::Upgrading);
         match self.body.check_new_program() {
             Ok(pid) => {
                 tracing::info!("upgrading: process {pid} loads the new program first");
@@ -79,7 +84,11 @@ impl<'a> Supervisor<'a> {
                 // It knows nothing of them and starts its own.
                 self.daemons.finish();
                 self.manager.reloading(self.plan.worker_start_timeout);
-                self.body.execute(&text)
+                // What came meanwhile is for the new program, too.
+                match Held::all().and_then(|held| self.signals.pass_on(&held).map(|()| held)) {
+                    Ok(_held) => self.body.execute(&text),
+                    Err(error) => error.to_string(),
+                }
             }
             Err(error) => error.to_string(),
         };
@@ -112,6 +121,10 @@ impl<'a> Supervisor<'a> {
         let before = self.former.len();
         self.former.retain(|former| former.pid != pid);
         let known = self.former.len() < before;
+        if known {
+            // It was another server's, whose numbers are not ours.
+            self.tell_template(News::Exited { number: 0, pid });
+        }
         if known && ended != Ended::Exited(0) {
             tracing::warn!("worker {pid} of the former program ended with {ended}");
         }

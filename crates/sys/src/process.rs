@@ -137,6 +137,12 @@ pub fn kill_group(leader: Pid, signal: Signal) -> io::Result<()> {
     unless_gone(system::killpg(unistd::Pid::from_raw(leader), signal.system()))
 }
 
+/// Whether the group that `leader` was made the leader of has any process.
+pub fn group_exists(leader: Pid) -> bool {
+    debug_assert!(leader > 1, "never all processes, nor the caller's own group");
+    system::killpg(unistd::Pid::from_raw(leader), None) != Err(nix::Error::ESRCH)
+}
+
 fn unless_gone(sent: nix::Result<()>) -> io::Result<()> {
     match sent {
         Err(error) if error != nix::Error::ESRCH => Err(error.into()),
@@ -268,6 +274,22 @@ pub fn resident_bytes_of(pid: Pid) -> Option<u64> {
     resident(&format!("/proc/{pid}/statm"))
 }
 
+/// Processor time that this process has used.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Number of descriptors that this process has open; `None` where the system does not say (proc_pid_fd(5)).
+pub fn open_files() -> Option<u64> {
+    // Since Linux 6.2 the size of the folder is their number, and looking at each of thousands is not needed.
+    match std::fs::metadata("/proc/self/fd").ok()?.len() {
+        // The one that lists them is none of them.
+        0 => u64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1)).ok(),
+        count => Some(count),
+    }
+}
+
 /// Processor time that a process has used (utime and stime of proc_pid_stat(5)); `None`: there is no such process, or the
 /// system does not say.
 pub fn processor_time_of(pid: Pid) -> Option<Duration> {
@@ -277,6 +299,25 @@ pub fn processor_time_of(pid: Pid) -> Option<Duration> {
     let ticks = fields.next()?.parse::<u64>().ok()?.checked_add(fields.next()?.parse().ok()?)?;
     let second = rustix::param::clock_ticks_per_second();
     Some(Duration::from_millis(ticks.checked_mul(1000)? / second.max(1)))
+}
+
+/// Time of all processors of the machine since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineTime {
+    /// Ticks in which they did nothing.
+    pub free: u64,
+    /// All ticks.
+    pub all: u64,
+}
+
+/// Time of all processors (the first line of proc_stat(5)); `None`: the system does not say.
+pub fn machine_time() -> Option<MachineTime> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+    // The two behind these are contained in the first two.
+    let ticks: Vec<u64> = fields.take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let &[_user, _nice, _system, idle, io_wait, ..] = ticks.as_slice() else { return None };
+    Some(MachineTime { free: idle + io_wait, all: ticks.iter().sum() })
 }
 
 fn resident(path: &str) -> Option<u64> {
@@ -316,6 +357,13 @@ mod tests {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
         let own = Pid::try_from(std::process::id()).unwrap();
         assert!(resident_bytes_of(own).is_some_and(|bytes| bytes > 100_000));
+        assert!(processor_time() > Duration::ZERO);
+        let before = open_files().unwrap();
+        let files: Vec<_> = (0..100).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close files, too.
+        assert!(open_files().unwrap() > before + 50);
+        drop(files);
         assert!(processor_time_of(own).is_some_and(|time| time < Duration::from_secs(1000)));
+        assert!(machine_time().is_some_and(|time| 0 < time.free && time.free < time.all));
     }
 }

@@ -1,9 +1,22 @@
 //! Counters that a supervisor and its workers all see, and that outlive a worker's death: anonymous shared memory
-//! made before the fork.
+//! made before the fork. Also files that are memory.
 
+use std::fs::File;
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// Makes a file of so many bytes that is in memory, has no name in the file system and is closed on exec (memfd_create(2)).
+/// Bytes that are never written take no memory. `name` is what /proc shows.
+///
+/// Errors: out of memory or descriptors.
+pub fn memory_file(name: &str, bytes: u64) -> io::Result<File> {
+    let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.set_len(bytes)?;
+    Ok(file)
+}
 
 /// A table of counters: `slots` rows of `fields` each, all zero at first.
 #[derive(Debug)]

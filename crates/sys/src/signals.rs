@@ -104,6 +104,19 @@ extern "C" fn note(number: libc::c_int) {
     unsafe { *errno = before };
 }
 
+/// Does what a handler of ours does at a signal, for a handler of foreign code that was called instead.
+pub fn take(number: i32) {
+    note(number);
+}
+
+/// Sends a signal to this process if foreign code handles it.
+pub fn raise_if_handled(signal: Signal) -> io::Result<()> {
+    if is_handled(signal.system() as libc::c_int) {
+        system::kill(nix::unistd::Pid::this(), signal.system())?;
+    }
+    Ok(())
+}
+
 /// Where there is no process that sent a signal, it is the kernel's own: a terminal's, which tells a background job with
 /// TTIN and TTOU that it may not use it. Those are no orders (sigaction(2): codes of a process are not positive).
 extern "C" fn note_if_sent(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
@@ -174,6 +187,21 @@ impl Signals {
 
     /// Watches `signals` from now on, in this process. SIGPIPE is ignored: a peer that is gone is an error of a call.
     pub fn install(signals: &[Signal]) -> io::Result<Signals> {
+        let installed = Signals::open(signals)?;
+        installed.renew()?;
+        Ok(installed)
+    }
+
+    /// The same, except that handlers that an application has set before the fork of this process stay.
+    pub fn install_beside(signals: &[Signal]) -> io::Result<Signals> {
+        let installed = Signals::open(signals)?;
+        for &signal in signals.iter().filter(|signal| !is_handled(signal.system() as libc::c_int)) {
+            installed.watch(signal)?;
+        }
+        Ok(installed)
+    }
+
+    fn open(signals: &[Signal]) -> io::Result<Signals> {
         let (read, write) = pipe()?;
         set_nonblocking(read.as_fd())?;
         set_nonblocking(write.as_fd())?;
@@ -182,20 +210,33 @@ impl Signals {
         close_old(PIPE.swap(write.into_raw_fd(), Ordering::AcqRel));
         OWNER.store(std::process::id().cast_signed(), Ordering::Release);
         let marked = Ours::mark(&read);
-        let signals = Signals { _ours: marked, pipe: read.into(), watched: signals.to_vec() };
-        signals.renew()?;
         set_handler(system::Signal::SIGPIPE, SigHandler::SigIgn)?;
-        Ok(signals)
+        Ok(Signals { _ours: marked, pipe: read.into(), watched: signals.to_vec() })
     }
 
     /// Watches them again, in case other handlers have been set since.
     pub fn renew(&self) -> io::Result<()> {
-        for &signal in &self.watched {
-            let handler = match signal {
-                Signal::Ttin | Signal::Ttou | Signal::Winch => SigHandler::SigAction(note_if_sent),
-                _ => SigHandler::Handler(note),
-            };
-            set_handler(signal.system(), handler)?;
+        self.watched.iter().try_for_each(|&signal| self.watch(signal))
+    }
+
+    fn watch(&self, signal: Signal) -> io::Result<()> {
+        debug_assert!(self.watched.contains(&signal), "what is not watched is not taken");
+        let handler = match signal {
+            Signal::Ttin | Signal::Ttou | Signal::Winch => SigHandler::SigAction(note_if_sent),
+            _ => SigHandler::Handler(note),
+        };
+        set_handler(signal.system(), handler)
+    }
+
+    /// Those of `signals` that foreign code handles in this process.
+    pub fn handled(signals: &[Signal]) -> Vec<Signal> {
+        signals.iter().copied().filter(|signal| is_handled(signal.system() as libc::c_int)).collect()
+    }
+
+    /// Takes `signals` from handlers that others have set: from now on they do nothing in this process.
+    pub fn disregard(signals: &[Signal]) -> io::Result<()> {
+        for signal in signals {
+            set_handler(signal.system(), SigHandler::Handler(note))?;
         }
         Ok(())
     }
@@ -213,6 +254,12 @@ impl Signals {
             }
         }
         taken
+    }
+
+    /// Sends the signals that came since the last call to this thread once more, which holds them: they are for the program
+    /// that this process becomes.
+    pub fn pass_on(&self, _held: &Held) -> io::Result<()> {
+        self.take().into_iter().try_for_each(|signal| Ok(system::raise(signal.system())?))
     }
 
     /// Ignores `signal` in this process.
@@ -290,7 +337,7 @@ impl Held {
     }
 }
 
-/// Lets all signals through that the program before this one held until it became this one.
+/// Lets all signals through that the program before this one held, for itself or until it became this one.
 pub fn let_through() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }

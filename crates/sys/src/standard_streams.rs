@@ -30,6 +30,15 @@ pub fn open_missing() -> io::Result<()> {
     Ok(())
 }
 
+/// Puts `/dev/null` in the place of the standard input.
+///
+/// Errors: `/dev/null` cannot be opened.
+pub fn close_input() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    syscall!("both numbers are of open files, or an error", dup2(null.as_raw_fd(), 0))?;
+    Ok(())
+}
+
 /// Puts `file` in the place of all standard streams.
 ///
 /// Errors: whatever the system says to that.

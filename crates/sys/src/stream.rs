@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use rustix::buffer::spare_capacity;
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockAddr, SockRef};
 
@@ -60,6 +61,12 @@ impl Stream {
     /// Receives into `buffer`; `Ok(0)` is the end of what the peer sends.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (received, _) = net::recv(&self.fd, buffer, RecvFlags::empty())?;
+        Ok(received)
+    }
+
+    /// Receives behind what `bytes` holds, as much as there is capacity for, which is not zero.
+    pub fn recv_behind(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let (received, _) = net::recv(&self.fd, spare_capacity(bytes), RecvFlags::empty())?;
         Ok(received)
     }
 

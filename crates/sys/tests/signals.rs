@@ -18,7 +18,7 @@ fn a_child_sees_its_own_signals_and_its_parent_its_own() {
         Fork::Child => {
             let own = Signals::install(&[Signal::Term]).unwrap();
             ready.store(1, Ordering::Release);
-            let came = poll::wait_readable(own.as_fd(), Some(Duration::from_secs(10))).unwrap();
+            let came = poll::wait_readable(own.as_fd(), Some(Duration::from_secs(60))).unwrap();
             process::exit_now(if came && own.take() == [Signal::Term] { 42 } else { 1 });
         }
         Fork::Parent(pid) => {
@@ -26,7 +26,7 @@ fn a_child_sees_its_own_signals_and_its_parent_its_own() {
                 std::thread::yield_now();
             }
             process::kill(pid, Signal::Term).unwrap();
-            assert!(poll::wait_readable(signals.as_fd(), Some(Duration::from_secs(10))).unwrap());
+            assert!(poll::wait_readable(signals.as_fd(), Some(Duration::from_secs(60))).unwrap());
             assert_eq!(signals.take(), [Signal::Chld], "the child's TERM must not show up here");
             assert_eq!(process::reap().unwrap(), Some((pid, Ended::Exited(42))));
             assert_eq!(process::reap().unwrap(), None);

@@ -1,9 +1,11 @@
 //! Calls the application and carries its response to the server (PEP 3333, "The Server/Gateway Side").
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use anygate_lock::Mutex;
 use anygate_proto::application::{Application, Failed, LongCall, Request, Response};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -17,6 +19,7 @@ use crate::ffi::Context;
 use crate::forks;
 use crate::interrupt::Interrupts;
 use crate::options::{Options, template};
+use crate::routes::Routes;
 use crate::start_response::StartResponse;
 use crate::websocket::WebSocket;
 
@@ -26,6 +29,7 @@ pub struct WsgiApplication {
     environs: Environs,
     interrupts: Interrupts,
     failures: Failures,
+    routes: Routes,
     /// Seconds; 0 for never.
     websocket_accept_after: f64,
 }
@@ -36,19 +40,20 @@ impl WsgiApplication {
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
         forks::count(py)?;
-        let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
+        let failures = Failures::of(&mut options);
         let websocket_accept_after = options.websocket_accept_after.unwrap_or_default().as_secs_f64();
         Ok(WsgiApplication {
             websocket_accept_after,
             callable,
+            routes: Routes::new(py, options.routes),
             environs: Environs::new(py, template(py, options)?)?,
             interrupts: Interrupts::default(),
             failures,
         })
     }
 
-    /// Answers a request. What went wrong has been told of when this gives it back.
-    fn answer(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
+    /// Responds to a request. What went wrong has been told of when this gives it back.
+    fn respond(&self, request: Request<'_>, start_response: &Bound<'_, StartResponse>) -> PyResult<()> {
         let (py, call, head) = (start_response.py(), &start_response.get().call, request.head);
         let (environ, websocket) = self.offer(request, start_response).inspect_err(|error| {
             settle(py, call, None, error, |error| log(py, error, &failed(head)));
@@ -56,6 +61,7 @@ impl WsgiApplication {
         let mut closing = None;
         let result = self.run(call, &environ, start_response, &mut closing);
         call.end_if_forked(py, result.as_ref().err());
+        self.routes.tell(call, &environ);
         if let Err(error) = &result {
             let websocket = websocket.as_ref().map(Bound::get);
             if settle(py, call, websocket, error, |error| log(py, error, &failed(head))) {
@@ -78,9 +84,9 @@ impl WsgiApplication {
         start_response: &Bound<'py, StartResponse>,
     ) -> PyResult<(Bound<'py, PyDict>, Option<Bound<'py, WebSocket>>)> {
         let py = start_response.py();
-        let websocket = request.websocket;
+        let (websocket, version) = (request.websocket, request.head.version());
         let environ = self.environs.make(py, request)?;
-        EarlyHints::offer(start_response, &environ)?;
+        EarlyHints::offer(start_response, &environ, version)?;
         if !websocket {
             return Ok((environ, None));
         }
@@ -179,7 +185,7 @@ impl Application for WsgiApplication {
             })?;
             let interruptible = self.interrupts.begin(py, request.number);
             let Reach::Lent(loan) = &call.response else { return Err(Failed) };
-            let result = loan.during(response, || self.answer(request, &start_response));
+            let result = loan.during(response, || self.respond(request, &start_response));
             call.end_if_forked(py, result.as_ref().err());
             call.end();
             drop(interruptible);
@@ -194,10 +200,21 @@ impl Application for WsgiApplication {
 
     fn run_signal_handlers(&self) {
         Python::attach(|py| {
-            if let Err(error) = py.check_signals() {
-                // What a handler raises goes to the main thread, and this is all that the main thread does. The end of a worker
-                // is its supervisor's order.
+            // What a handler raises goes to the main thread, and this is all that the main thread does. The end of a worker
+            // is its supervisor's order, so that an exit is none.
+            if let Err(error) = py.check_signals()
+                && !error.is_instance_of::<PySystemExit>(py)
+                && !error.is_instance_of::<PyKeyboardInterrupt>(py)
+            {
                 log(py, &error, "a handler of a signal failed");
+            }
+        });
+    }
+
+    fn tell_signals(&self, to: BorrowedFd<'_>, ends: bool) {
+        Python::attach(|py| {
+            if let Err(error) = tell_signals(py, to.as_raw_fd(), ends) {
+                log(py, &error, "handlers of signals may run late");
             }
         });
     }
@@ -207,6 +224,24 @@ impl Application for WsgiApplication {
             if let Err(error) = self.interrupts.attend_to(py, call) {
                 log(py, &error, "cannot inspect a slow request");
             }
+            self.failures.overdue(py, call);
         });
     }
+}
+
+/// Has a byte written to `to` whenever a signal came, unless the application has chosen another place; `ends`: no longer.
+fn tell_signals(py: Python<'_>, to: RawFd, ends: bool) -> PyResult<()> {
+    let signal = py.import("signal")?;
+    let options = PyDict::new(py);
+    // A byte that waits there tells as much.
+    options.set_item("warn_on_full_buffer", false)?;
+    let set = |to: RawFd| signal.call_method("set_wakeup_fd", (to,), Some(&options))?.extract::<RawFd>();
+    let before = match set(if ends { -1 } else { to }) {
+        Ok(before) => before,
+        // A program's own main thread runs its handlers.
+        Err(error) if error.is_instance_of::<PyValueError>(py) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let is_ours = before == -1 || before == to;
+    if is_ours { Ok(()) } else { set(before).map(|_| ()) }
 }

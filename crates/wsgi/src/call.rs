@@ -17,7 +17,7 @@ use pyo3::types::PyBytes;
 
 use crate::ffi::{self, Loan};
 use crate::forks::{self, Origin};
-use crate::ignored_fields::{is_chunked_already, tell_of_dropped};
+use crate::ignored_fields::{has_dropped, is_chunked_already, tell_of_dropped};
 
 /// Items up to this size are copied without letting other threads run; longer ones may take a while.
 const COPY_BYTES: usize = 16 * 1024;
@@ -31,7 +31,7 @@ pub(crate) struct Call {
     pub(crate) response: Reach,
     head: Mutex<Option<ResponseHead>>,
     disconnected: AtomicBool,
-    /// The connection became something else: what is answered is dropped.
+    /// The connection became something else: what the application responds is dropped.
     upgraded: AtomicBool,
     /// Blocks may wait for those that follow them.
     gathers: AtomicBool,
@@ -157,6 +157,15 @@ impl Call {
     /// Sends the head if it was not sent; `body_length` as in [`Response::start`]. `first`: what the body begins with, as far
     /// as it is known.
     pub(crate) fn start(&self, body_length: Option<u64>, first: &[u8]) -> PyResult<()> {
+        self.start_before(body_length, || Ok(first))
+    }
+
+    /// The same for a body whose beginning is only looked at if the head calls for it.
+    pub(crate) fn start_before<B: AsRef<[u8]>>(
+        &self,
+        body_length: Option<u64>,
+        first: impl FnOnce() -> PyResult<B>,
+    ) -> PyResult<()> {
         if self.is_started()? {
             return Ok(());
         }
@@ -166,14 +175,16 @@ impl Call {
             let message = "the application gave a body, or ended, without calling start_response()";
             return Err(PyAssertionError::new_err(message));
         };
-        if is_chunked_already(head, first) {
-            // PEP 3333: "servers should check for errors in the headers at the time start_response is called, so that an error
-            // can be raised while the application is still running"; hop-by-hop features are "a fatal error".
-            let message = "the application frames its response itself (Transfer-Encoding: chunked, with chunks in its \
-                           body); framing is the server's affair (PEP 3333), so it should yield the data alone";
-            return Err(PyAssertionError::new_err(message));
+        if has_dropped(head) {
+            if is_chunked_already(head, first()?.as_ref()) {
+                // PEP 3333: "servers should check for errors in the headers at the time start_response is called, so that an
+                // error can be raised while the application is still running"; hop-by-hop features are "a fatal error".
+                let message = "the application frames its response itself (Transfer-Encoding: chunked, with chunks in its \
+                               body); framing is the server's affair (PEP 3333), so it should yield the data alone";
+                return Err(PyAssertionError::new_err(message));
+            }
+            tell_of_dropped(head);
         }
-        tell_of_dropped(head);
         self.on_response(|response| response.start(head, body_length))
     }
 
@@ -198,27 +209,29 @@ impl Call {
         py.detach(|| self.on_response(|response| response.write_shared(&shared)))
     }
 
-    /// Sends a block that is not empty, together with those that follow it soon (PEP 3333: the server must "guarantee that
+    /// Sends a block, together with those that follow it soon (PEP 3333: the server must "guarantee that
     /// [it] will continue transmission even while the application is producing its next block"). `whole`: it is all of the
-    /// body.
-    pub(crate) fn block(&self, block: &Bound<'_, PyBytes>, whole: bool) -> PyResult<()> {
+    /// body. Returns whether more is wanted.
+    pub(crate) fn block(&self, block: &Bound<'_, PyBytes>, whole: bool) -> PyResult<bool> {
         let length = block.as_bytes().len();
         if length == 0 {
-            return Ok(());
+            // It may have nothing else for ever, for a client that is gone.
+            return self.response.with(|response| response.wants_more()).ok_or_else(over);
         }
         self.start(whole.then_some(length as u64), block.as_bytes())?;
         self.write(block)?;
         if self.is_upgraded() {
-            return Ok(());
+            return Ok(true);
         }
-        if self.response.with(|response| response.hold_back()).ok_or_else(over)? {
+        let state = |response: &mut (dyn Response + Send)| (response.hold_back(), response.wants_more());
+        let (is_held, wants_more) = self.response.with(state).ok_or_else(over)?;
+        if !is_held {
+            self.flush(block.py())?;
+        } else if !whole && self.response.with(|response| response.holds_end()) != Some(true) {
             // A response that one block makes whole is sent with others of this moment, even if `close()` takes long.
-            if !whole && self.response.with(|response| response.holds_end()) != Some(true) {
-                self.gathers.store(true, Ordering::Relaxed);
-            }
-            return Ok(());
+            self.gathers.store(true, Ordering::Relaxed);
         }
-        self.flush(block.py())
+        Ok(wants_more)
     }
 
     /// Takes what the application gives to `write`, and sends it at once.

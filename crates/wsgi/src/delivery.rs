@@ -19,7 +19,7 @@ pub(crate) fn blocks<'py>(
     block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Option<usize>> {
     if from == 0 {
-        call.start(Some(length(count, &block)?), &first(count, &block)?)?;
+        call.start_before(Some(length(count, &block)?), || first(count, &block))?;
     }
     for index in from..count {
         if index > 0 && !call.has_room() {
@@ -71,12 +71,11 @@ pub(crate) fn deliver(call: &Call, iterable: &Bound<'_, PyAny>) -> PyResult<()> 
     for block in iterable.try_iter()? {
         let block = block?;
         let block = bytes(&block)?;
-        if block.as_bytes().is_empty() {
-            continue;
-        }
         // PEP 3333: "if the server [...] knows that len(iterable) is 1, then it can compute the length".
-        call.block(block, first && iterable.len().is_ok_and(|count| count == 1))?;
-        first = false;
+        if !call.block(block, first && iterable.len().is_ok_and(|count| count == 1))? {
+            break;
+        }
+        first &= block.as_bytes().is_empty();
     }
     call.start(Some(0), &[])
 }

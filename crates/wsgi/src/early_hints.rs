@@ -2,7 +2,7 @@
 //! page will need while the application still works on it. Offered where clients can be trusted to know interim responses:
 //! over HTTP/2.
 
-use anygate_proto::head::ResponseHead;
+use anygate_proto::head::{ResponseHead, Version};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,13 +16,15 @@ pub(crate) struct EarlyHints {
 }
 
 impl EarlyHints {
-    /// Puts it into the environ of a request whose client knows interim responses.
+    /// Puts it into the environ of a request of that version whose client knows interim responses.
     pub(crate) fn offer(
         start_response: &Bound<'_, StartResponse>,
         environ: &Bound<'_, PyDict>,
+        version: Version,
     ) -> PyResult<()> {
         let call = &start_response.get().call;
-        if call.response.with(|response| response.offers_interim()) == Some(true) {
+        if version == Version::Http2 && call.response.with(|response| response.offers_interim()) == Some(true)
+        {
             let hints = EarlyHints { start_response: start_response.clone().unbind() };
             environ.set_item(intern!(environ.py(), "wsgi.early_hints"), hints)?;
         }

@@ -8,7 +8,7 @@ use anygate_proto::head::{RequestHead, Version};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::ffi::latin1;
+use crate::ffi::{latin1, set_default};
 use crate::ignored_fields::tell_of_underscore;
 use crate::input::InputStream;
 
@@ -110,7 +110,11 @@ pub(crate) struct Environs {
 }
 
 /// The template of one connection's requests, kept with the connection.
-struct ConnectionTemplate(Py<PyDict>);
+struct ConnectionTemplate {
+    environ: Py<PyDict>,
+    /// The host that it has, which clients hardly ever change.
+    host: Box<[u8]>,
+}
 
 macro_rules! names {
     ($($field:ident = $name:expr,)*) => {
@@ -183,16 +187,30 @@ impl Environs {
     pub(crate) fn make<'py>(&self, py: Python<'py>, request: Request<'_>) -> PyResult<Bound<'py, PyDict>> {
         let Request { head, body, endpoints, hidden_client, .. } = request;
         let names = &self.names;
-        let environ = match endpoints.kept.get::<ConnectionTemplate>() {
-            Some(template) => template.0.bind(py).copy()?,
-            None if endpoints.of_one_request => self.connection_template(py, endpoints)?,
+        // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.
+        let host = head.authority();
+        let (environ, has_host) = match endpoints.kept.get::<ConnectionTemplate>() {
+            Some(template) => (template.environ.bind(py).copy()?, *template.host == *host),
             None => {
                 let template = self.connection_template(py, endpoints)?;
-                let environ = template.copy()?;
-                endpoints.kept.set(ConnectionTemplate(template.unbind()));
-                environ
+                if !host.is_empty() {
+                    template.set_item(&names.http_host, latin1(py, host)?)?;
+                }
+                if endpoints.of_one_request {
+                    (template, true)
+                } else {
+                    let environ = template.copy()?;
+                    let host = host.into();
+                    endpoints.kept.set(ConnectionTemplate { environ: template.unbind(), host });
+                    (environ, true)
+                }
             }
         };
+        match has_host {
+            true => {}
+            false if host.is_empty() => environ.del_item(&names.http_host)?,
+            false => environ.set_item(&names.http_host, latin1(py, host)?)?,
+        }
         if hidden_client {
             environ.set_item(&names.hidden_client, true)?;
         }
@@ -229,10 +247,6 @@ impl Environs {
             }
         }
         let framed = self.fields(&environ, head)?;
-        // RFC 9112 section 3.2.2: an absolute-form target outranks the Host field.
-        if !head.authority().is_empty() {
-            environ.set_item(&names.http_host, latin1(py, head.authority())?)?;
-        }
         // The length is that of the body as it was received, so it is true for chunked bodies too.
         match body {
             Some(body) => {
@@ -291,12 +305,9 @@ impl Environs {
             let value = latin1(py, value)?;
             // RFC 9110 section 5.3: repeated fields are one, with commas; cookies are joined as RFC 6265 section 5.4 writes
             // them.
-            match environ.get_item(key)? {
-                None => environ.set_item(key, value)?,
-                Some(before) => {
-                    let separator = if key.is(&self.names.http_cookie) { "; " } else { ", " };
-                    environ.set_item(key, before.add(separator)?.add(value)?)?;
-                }
+            if let Some(before) = set_default(environ, key, &value)? {
+                let separator = if key.is(&self.names.http_cookie) { "; " } else { ", " };
+                environ.set_item(key, before.add(separator)?.add(value)?)?;
             }
         }
         Ok(framed)

@@ -2,9 +2,7 @@
 //! for that (`on_error`), and, where the site is being worked on (`debug`), to the client, in place of the server's page
 //! for errors. `anygate.greenlets` calls the site's function for its requests itself.
 
-use std::net::IpAddr;
-
-use anygate_proto::application::{Endpoints, Failed, Request, Response};
+use anygate_proto::application::{Endpoints, Failed, LongCall, Request, Response};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::local_host::LocalHosts;
 use pyo3::intern;
@@ -14,14 +12,19 @@ use pyo3::types::{PyDict, PyString};
 use crate::call::Call;
 use crate::input::is_of_client;
 use crate::interrupt::is_interruption;
+use crate::options::Options;
 use crate::websocket::WebSocket;
 
 /// Handling of failures that the site has configured.
 pub(crate) struct Failures {
     /// Is told of them.
     pub(crate) on_error: Option<Py<PyAny>>,
+    /// Is called when a request takes too long.
+    pub(crate) on_overdue: Option<Py<PyAny>>,
     /// Clients on this machine see them, under these names of it.
-    pub(crate) debug: Option<LocalHosts>,
+    debug: Option<LocalHosts>,
+    /// The page may load scripts of this server.
+    page_reload: bool,
 }
 
 /// A request, as far as its failure is about it.
@@ -42,15 +45,31 @@ impl<'a> From<&Request<'a>> for FailedRequest<'a> {
 impl FailedRequest<'_> {
     /// Whether its client is on this machine, and means it.
     fn is_local(&self, hosts: &LocalHosts) -> bool {
-        let address = self.endpoints.remote_addr.parse::<IpAddr>();
-        !self.hidden_client
-            // A browser always names a host.
-            && (self.head.authority().is_empty() || hosts.holds(self.head.authority()))
-            && address.is_ok_and(|address| address.to_canonical().is_loopback())
+        hosts.hold_client(self.head, self.endpoints, self.hidden_client)
     }
 }
 
 impl Failures {
+    /// As the options of an application say.
+    pub(crate) fn of(options: &mut Options) -> Failures {
+        let Options { on_error, on_overdue, debug, page_reload, .. } = options;
+        Failures {
+            on_error: on_error.take(),
+            on_overdue: on_overdue.take(),
+            debug: debug.take(),
+            page_reload: *page_reload,
+        }
+    }
+
+    /// Tells the site that a request takes too long.
+    pub(crate) fn overdue(&self, py: Python<'_>, long: &LongCall) {
+        if let Some(on_overdue) = self.on_overdue.as_ref().filter(|_| long.is_overdue)
+            && let Err(error) = on_overdue.call0(py)
+        {
+            log(py, &error, "what it does about requests that take too long failed");
+        }
+    }
+
     /// The page that shows an exception, if the client may see it.
     pub(crate) fn page(
         &self,
@@ -59,9 +78,9 @@ impl Failures {
         error: &PyErr,
         asked: FailedRequest<'_>,
     ) -> Option<Page> {
-        let answered = call.is_disconnected() || is_interruption(py, error) || is_of_client(py, error);
-        (!answered && self.debug.as_ref().is_some_and(|hosts| asked.is_local(hosts)))
-            .then(|| Page::new(py, error, asked.head))
+        let concerns_client = call.is_disconnected() || is_interruption(py, error) || is_of_client(py, error);
+        (!concerns_client && self.debug.as_ref().is_some_and(|hosts| asked.is_local(hosts)))
+            .then(|| Page::new(py, error, asked.head, self.page_reload))
     }
 
     /// Tells the site's function of an exception, as an `except` clause of it would.
@@ -82,29 +101,29 @@ impl Failures {
 }
 
 /// A response that shows an exception.
-pub(crate) struct Page {
+pub struct Page {
     head: ResponseHead,
     body: Vec<u8>,
 }
 
 impl Page {
-    fn new(py: Python<'_>, error: &PyErr, request: &RequestHead) -> Page {
+    /// Formats an exception for the client of a request; `page_reload`: the page may load a script of this server.
+    pub fn new(py: Python<'_>, error: &PyErr, request: &RequestHead, page_reload: bool) -> Page {
         let text = traceback(py, error);
         let html = accepts_html(request.field("accept").unwrap_or_default());
         let (kind, body) = match html {
             true => ("text/html; charset=utf-8", html_page(&heading(py, error), &text, request)),
             false => ("text/plain; charset=utf-8", format!("{STATUS}\n\n{text}")),
         };
+        // The page brings its style along, and nothing else.
+        let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+        let reloading = format!("{policy}; script-src 'self'; connect-src 'self'");
         let fields = [
             ("Content-Type", kind),
             ("Cache-Control", "no-store"),
             ("Vary", "Accept"),
             ("X-Content-Type-Options", "nosniff"),
-            // The page brings its style along, and nothing else.
-            (
-                "Content-Security-Policy",
-                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-            ),
+            ("Content-Security-Policy", if page_reload { &reloading } else { policy }),
         ];
         let mut head = ResponseHead::new();
         let mut built = head.set_status_line(STATUS.as_bytes());
@@ -115,8 +134,8 @@ impl Page {
         Page { head, body: body.into_bytes() }
     }
 
-    /// Responses with it, if nothing was answered; fails as the application did if not.
-    pub(crate) fn send(&self, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
+    /// Responses with it, if nothing was started; fails as the application did if not.
+    pub fn send(&self, response: &mut (dyn Response + Send)) -> Result<(), Failed> {
         if response.started() {
             return Err(Failed);
         }
@@ -292,28 +311,5 @@ mod tests {
         let page = html_page("<b>&\"'", "</pre><script>", &RequestHead::default());
         assert!(page.contains("<h1>&lt;b&gt;&amp;&quot;&#39;</h1>"));
         assert!(page.contains("<pre>&lt;/pre&gt;&lt;script&gt;</pre>"));
-    }
-
-    #[test]
-    fn clients_are_on_this_machine_if_their_address_says_so_and_it_is_theirs() {
-        let mut head = RequestHead::default();
-        let host = head.push_text(b"localhost:8000").expect("it is short");
-        head.set_authority(host);
-        for (address, hidden_client, expected) in [
-            ("127.0.0.1", false, true),
-            ("127.8.9.1", false, true),
-            ("::1", false, true),
-            ("::ffff:127.0.0.1", false, true),
-            ("127.0.0.1", true, false),
-            ("192.0.2.1", false, false),
-            ("0.0.0.0", false, false),
-            ("::", false, false),
-            ("localhost", false, false),
-            ("", false, false),
-        ] {
-            let endpoints = Endpoints { remote_addr: address.into(), ..Endpoints::default() };
-            let asked = FailedRequest { head: &head, endpoints: &endpoints, hidden_client };
-            assert_eq!(asked.is_local(&LocalHosts::default()), expected, "{address} {hidden_client}");
-        }
     }
 }

@@ -10,7 +10,7 @@ use anygate_proto::application::Response;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::string::PyStringData;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 /// Copies up to this size are made without letting other threads run.
 const COPY_BYTES: usize = 128 * 1024;
@@ -20,12 +20,44 @@ const COPY_BYTES: usize = 128 * 1024;
 /// Errors: out of memory.
 pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let length = ffi::Py_ssize_t::try_from(bytes.len())?;
-    // SAFETY: the pointer and length are of one slice, which is only read; NULL asks for strict errors, which Latin-1
-    // has none of.
-    let text = unsafe { ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null()) };
+    if bytes.len() < 2 {
+        // SAFETY: the pointer and length are of one slice, which is only read; NULL asks for strict errors, which Latin-1
+        // has none of. The interpreter has all strings of one character, and makes no second one.
+        let text = unsafe { ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null()) };
+        // SAFETY: the call gives a new reference, or NULL with an exception set.
+        let text = unsafe { Bound::from_owned_ptr_or_err(py, text) }?;
+        return Ok(text.cast_into()?);
+    }
+    // The call above would look at each byte by itself.
+    let highest = if bytes.is_ascii() { 0x7f } else { 0xff };
+    // SAFETY: the calling thread is attached, as the argument proves; a string of a highest character below U+0100 has one
+    // byte for each.
+    let text = unsafe { ffi::PyUnicode_New(length, highest) };
     // SAFETY: the call gives a new reference, or NULL with an exception set.
     let text = unsafe { Bound::from_owned_ptr_or_err(py, text) }?;
+    // SAFETY: it is a string.
+    let place = unsafe { ffi::PyUnicode_DATA(text.as_ptr()) };
+    // SAFETY: it has so many bytes, and nothing else knows of it before this function returns. What is copied does not
+    // overlap with a new object.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.cast(), bytes.len()) };
     Ok(text.cast_into()?)
+}
+
+/// Puts a value into a dictionary unless there is one under that key, which is returned then.
+///
+/// Errors: out of memory, or the key cannot be looked up.
+pub(crate) fn set_default<'py>(
+    dict: &Bound<'py, PyDict>,
+    key: &Py<PyString>,
+    value: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let before = dict.len();
+    // SAFETY: all are live objects, and the first is a dictionary.
+    let found = unsafe { ffi::PyDict_SetDefault(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
+    // SAFETY: the call gives a reference that is the dictionary's, or NULL with an exception set.
+    let found = unsafe { Bound::from_borrowed_ptr_or_err(dict.py(), found) }?;
+    // The one that there was may be the same object, as all strings of one character are.
+    Ok((dict.len() == before).then_some(found))
 }
 
 /// The bytes of a native string; `None` when a character is above U+00FF.
@@ -160,7 +192,7 @@ impl Drop for Context<'_> {
 pub type ThreadNumber = std::ffi::c_ulong;
 
 /// The calling thread's number, as Python's own modules know it.
-pub(crate) fn thread(_py: Python<'_>) -> ThreadNumber {
+pub fn thread(_py: Python<'_>) -> ThreadNumber {
     // SAFETY: the call has no conditions; the calling thread is attached anyway.
     unsafe { ffi::PyThread_get_thread_ident() }
 }
@@ -202,7 +234,7 @@ mod tests {
         Python::initialize();
         Python::attach(|py| {
             let all: Vec<u8> = (0..=255).collect();
-            for bytes in [&b""[..], b"GET", &all] {
+            for bytes in [&b""[..], b"a", b"\xe9", b"GET", b"\xe9a", &all] {
                 let text = latin1(py, bytes).unwrap();
                 assert_eq!(latin1_bytes(&text), Some(bytes));
             }

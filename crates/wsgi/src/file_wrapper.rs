@@ -2,6 +2,7 @@
 //! the file behind it when the kernel can send it by itself.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,20 +18,24 @@ pub struct FileWrapper {
     #[pyo3(get)]
     filelike: Py<PyAny>,
     #[pyo3(get)]
-    block_bytes: isize,
+    blksize: isize,
+    /// Called when the file was closed.
+    after: Option<Py<PyAny>>,
 }
 
 #[pymethods]
 impl FileWrapper {
+    /// The names are those of wsgiref.
     #[new]
-    #[pyo3(signature = (filelike, blksize = 65536, /))]
-    fn new(filelike: Py<PyAny>, blksize: isize) -> Self {
-        FileWrapper { filelike, block_bytes: blksize }
+    #[pyo3(signature = (filelike, blksize = 65536, *, after = None))]
+    fn new(filelike: Py<PyAny>, blksize: isize, after: Option<Py<PyAny>>) -> Self {
+        FileWrapper { filelike, blksize, after }
     }
 
     /// A file-like object may know its wrapper. Whatever is between them can be cleared.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.filelike)
+        visit.call(&self.filelike)?;
+        visit.call(&self.after)
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
@@ -38,7 +43,7 @@ impl FileWrapper {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let block = self.filelike.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
+        let block = self.filelike.bind(py).call_method1(intern!(py, "read"), (self.blksize,))?;
         Ok(block.is_truthy()?.then_some(block))
     }
 
@@ -62,10 +67,10 @@ impl FileWrapper {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.filelike.bind(py).getattr_opt(intern!(py, "close"))? {
-            Some(close) => close.call0().map(|_| ()),
-            None => Ok(()),
-        }
+        let close = self.filelike.bind(py).getattr_opt(intern!(py, "close"))?;
+        let closed = close.map_or(Ok(()), |close| close.call0().map(|_| ()));
+        let after = self.after.as_ref().map_or(Ok(()), |after| after.call0(py).map(|_| ()));
+        closed.and(after)
     }
 }
 
@@ -113,7 +118,9 @@ impl FileWrapper {
             return Ok(None);
         };
         let Ok(metadata) = file.metadata() else { return Ok(None) };
-        if !metadata.is_file() {
+        // Files of /proc and /sys are made when they are read: they occupy nothing, and their size, 0 or a page, says nothing.
+        let is_made = metadata.blocks() == 0 && metadata.len() <= 4096;
+        if !metadata.is_file() || is_made {
             return Ok(None);
         }
         let offset: u64 = filelike.call_method0(intern!(py, "tell"))?.extract()?;

@@ -48,7 +48,7 @@ fn register(py: Python<'_>) -> PyResult<()> {
 
 /// Ends a forked process, as Python ends a program that `error`, if any, has come out of.
 pub(crate) fn end(py: Python<'_>, error: Option<&PyErr>) -> ! {
-    let error = error.map(|error| error.value(py));
+    let error = error.map(|error| error.clone_ref(py).into_value(py));
     let ended = py.import("anygate.forked").and_then(|module| module.call_method1("end", (error,)));
     debug_assert!(ended.is_err(), "it does not return");
     // As Python does at an exception that cannot be reported.

@@ -1,6 +1,6 @@
 //! Calls in greenlets. Python runs them (`anygate.greenlets`), because a greenlet must not be switched away from below a
 //! frame of ours: greenlets of a thread share its stack. So nothing here calls the application or waits; the rules of
-//! answers are those of [`application`](crate::application), step by step.
+//! responses are those of [`application`](crate::application), step by step.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,7 @@ use crate::ffi::{self, ThreadNumber};
 use crate::forks;
 use crate::interrupt;
 use crate::options::{Options, template};
+use crate::routes::Routes;
 use crate::start_response::{StartResponse, begin};
 use crate::websocket::WebSocket;
 
@@ -28,10 +29,11 @@ pub struct WsgiHub {
     callable: Py<PyAny>,
     environs: Arc<Environs>,
     failures: Arc<Failures>,
+    routes: Arc<Routes>,
     /// The thread of the hub, from its beginning.
     thread: Arc<OnceLock<ThreadNumber>>,
     /// The code that a greenlet's lowest frame runs.
-    answer: OnceLock<Py<PyAny>>,
+    respond: OnceLock<Py<PyAny>>,
     /// Seconds; 0 for never.
     websocket_accept_after: f64,
 }
@@ -42,16 +44,18 @@ impl WsgiHub {
     /// Errors: what making Python objects gives, such as out of memory.
     pub fn new(py: Python<'_>, callable: Py<PyAny>, mut options: Options) -> PyResult<Self> {
         forks::count(py)?;
-        let failures = Failures { on_error: options.on_error.take(), debug: options.debug.take() };
+        let failures = Failures::of(&mut options);
         let websocket_accept_after = options.websocket_accept_after.unwrap_or_default().as_secs_f64();
+        let routes = Arc::new(Routes::new(py, options.routes));
         let environs = Environs::new(py, template(py, options)?)?;
         Ok(WsgiHub {
             websocket_accept_after,
             callable,
             environs: Arc::new(environs),
+            routes,
             failures: Arc::new(failures),
             thread: Arc::default(),
-            answer: OnceLock::new(),
+            respond: OnceLock::new(),
         })
     }
 }
@@ -61,14 +65,15 @@ impl Hub for WsgiHub {
         Python::attach(|py| {
             let run = || -> PyResult<()> {
                 let module = py.import("anygate.greenlets")?;
-                let answer = module.getattr("CallRunner")?.getattr("answer")?.getattr("__code__")?;
+                let respond = module.getattr("CallRunner")?.getattr("respond")?.getattr("__code__")?;
                 // A hub runs once.
-                let _ = self.answer.set(answer.unbind());
+                let _ = self.respond.set(respond.unbind());
                 let _ = self.thread.set(ffi::thread(py));
                 let (environs, thread) = (Arc::clone(&self.environs), Arc::clone(&self.thread));
-                let failures = Arc::clone(&self.failures);
+                let (failures, routes) = (Arc::clone(&self.failures), Arc::clone(&self.routes));
                 let websocket_accept_after = self.websocket_accept_after;
-                let queue = GreenletQueue { queue, environs, failures, thread, websocket_accept_after };
+                let queue =
+                    GreenletQueue { queue, environs, failures, routes, thread, websocket_accept_after };
                 let queue = Bound::new(py, queue)?;
                 module.call_method1("run", (&self.callable, queue, &self.failures.on_error))?;
                 Ok(())
@@ -82,10 +87,12 @@ impl Hub for WsgiHub {
 
     fn attend_to(&self, call: &LongCall) -> bool {
         Python::attach(|py| {
-            self.attend_to_running(py, call).unwrap_or_else(|error| {
+            let attended = self.attend_to_running(py, call).unwrap_or_else(|error| {
                 log(py, &error, "cannot inspect a slow request");
                 false
-            })
+            });
+            self.failures.overdue(py, call);
+            attended
         })
     }
 }
@@ -96,14 +103,14 @@ impl WsgiHub {
     fn attend_to_running(&self, py: Python<'_>, long: &LongCall) -> PyResult<bool> {
         let (timeouts, exception) = (py.import("anygate.timeouts")?, interrupt::exception(py)?);
         let frames = py.import("sys")?.getattr("_current_frames")?;
-        let (Some(&thread), Some(answer)) = (self.thread.get(), self.answer.get()) else {
+        let (Some(&thread), Some(respond)) = (self.thread.get(), self.respond.get()) else {
             return Ok(false);
         };
         let stack: String = timeouts.call_method1("stack_of_thread", (thread,))?.extract()?;
         // From here to the exception no Python runs, so that the thread stays where it is.
         let mut frame = frames.call0()?.get_item(thread)?;
         while !frame.is_none() {
-            if frame.getattr("f_code")?.is(answer) {
+            if frame.getattr("f_code")?.is(respond) {
                 let call = frame.getattr("f_locals")?.get_item("call")?;
                 let call = call.cast::<GreenletCall>()?.get();
                 if call.number != long.number {
@@ -128,12 +135,18 @@ struct GreenletQueue {
     queue: Arc<dyn HubQueue>,
     environs: Arc<Environs>,
     failures: Arc<Failures>,
+    routes: Arc<Routes>,
     thread: Arc<OnceLock<ThreadNumber>>,
     websocket_accept_after: f64,
 }
 
 #[pymethods]
 impl GreenletQueue {
+    /// Logs an exception that is no call's.
+    fn log(&self, error: &Bound<'_, PyAny>, what: &str) {
+        log(error.py(), &PyErr::from_value(error.clone()), what);
+    }
+
     /// Seconds after which a WebSocket that the application holds and does not use is accepted; 0 for never.
     #[getter]
     fn websocket_accept_after(&self) -> f64 {
@@ -176,6 +189,8 @@ impl GreenletQueue {
                     number,
                     environs: Arc::clone(&self.environs),
                     failures: Arc::clone(&self.failures),
+                    routes: Arc::clone(&self.routes),
+                    environ: Mutex::default(),
                     write_class: write_class.clone().unbind(),
                     thread: Arc::clone(&self.thread),
                     interrupted: AtomicBool::new(false),
@@ -211,12 +226,15 @@ impl LongGreenlet {
     }
 }
 
-/// One call: the `start_response` of its application, and what its greenlet needs to answer.
+/// One call: the `start_response` of its application, and what its greenlet needs to respond.
 #[pyclass(frozen, extends = StartResponse, name = "Call", module = "anygate")]
 struct GreenletCall {
     number: u64,
     environs: Arc<Environs>,
     failures: Arc<Failures>,
+    routes: Arc<Routes>,
+    /// Until the end of the call, where its route is wanted.
+    environ: Mutex<Option<Py<PyDict>>>,
     write_class: Py<PyAny>,
     thread: Arc<OnceLock<ThreadNumber>>,
     /// While it was running, so that the exception may not have been raised yet.
@@ -261,13 +279,16 @@ impl GreenletCall {
         slf: &Bound<'py, Self>,
     ) -> PyResult<(Bound<'py, PyDict>, bool, Option<Bound<'py, WebSocket>>)> {
         let (py, this) = (slf.py(), slf.get());
-        let (environ, streamed, websocket) = call(slf).owned(|call| {
+        let (environ, version, streamed, websocket) = call(slf).owned(|call| {
             let request = call.request().ok_or_else(over)?;
             let streamed = request.body.as_ref().is_some_and(|body| body.may_block());
-            let websocket = request.websocket;
-            Ok((this.environs.make(py, request)?, streamed, websocket))
+            let (websocket, version) = (request.websocket, request.head.version());
+            Ok((this.environs.make(py, request)?, version, streamed, websocket))
         })?;
-        EarlyHints::offer(slf.as_super(), &environ)?;
+        EarlyHints::offer(slf.as_super(), &environ, version)?;
+        if this.routes.are_wanted() {
+            *this.environ.lock() = Some(environ.clone().unbind());
+        }
         if !websocket {
             return Ok((environ, streamed, None));
         }
@@ -317,8 +338,9 @@ impl GreenletCall {
         send_file(call(slf), iterable)
     }
 
-    /// Sends one block, together with those that follow it soon. `whole`: it is all of the body.
-    fn block(slf: &Bound<'_, Self>, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
+    /// Sends one block, together with those that follow it soon. `whole`: it is all of the body. Returns whether more is
+    /// wanted.
+    fn block(slf: &Bound<'_, Self>, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<bool> {
         call(slf).block(bytes(block)?, whole)
     }
 
@@ -357,6 +379,9 @@ impl GreenletCall {
         owner.end_if_forked(py, error.map(|error| PyErr::from_value(error.clone())).as_ref());
         if let (true, Some(&thread)) = (this.interrupted.swap(false, Ordering::AcqRel), this.thread.get()) {
             ffi::raise_in_thread(py, thread, None);
+        }
+        if let Some(environ) = this.environ.lock().take() {
+            this.routes.tell(owner, environ.bind(py));
         }
         let error = error.map(|error| PyErr::from_value(error.clone()));
         let websocket = this.websocket.lock().take();

@@ -20,6 +20,11 @@ pub(crate) fn tell_of_underscore(name: &[u8]) {
     }
 }
 
+/// Whether a response has fields that are the server's affair.
+pub(crate) fn has_dropped(head: &ResponseHead) -> bool {
+    head.fields().any(|(name, _)| http1::is_dropped(name, head.status()))
+}
+
 /// Tells of the fields of a response that are the server's affair, each name once.
 pub(crate) fn tell_of_dropped(head: &ResponseHead) {
     static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -78,7 +78,8 @@ impl InputStream {
 
 /// Converts a failure to read the body into an OSError.
 fn error(py: Python<'_>, error: io::Error) -> PyErr {
-    use io::ErrorKind::{ConnectionReset, InvalidData, OutOfMemory, TimedOut, UnexpectedEof, WouldBlock};
+    use io::ErrorKind::WouldBlock;
+    use io::ErrorKind::{ConnectionReset, FileTooLarge, InvalidData, OutOfMemory, TimedOut, UnexpectedEof};
     let kind = error.kind();
     let raised = match kind {
         OutOfMemory => PyMemoryError::new_err(()),
@@ -86,7 +87,7 @@ fn error(py: Python<'_>, error: io::Error) -> PyErr {
         _ if error.raw_os_error().is_some() => error.into(),
         _ => PyOSError::new_err(error.to_string()),
     };
-    if matches!(kind, ConnectionReset | InvalidData | TimedOut | UnexpectedEof) {
+    if matches!(kind, ConnectionReset | FileTooLarge | InvalidData | TimedOut | UnexpectedEof) {
         // Without the mark it is logged as a failure of the application, which is harmless.
         let _ = raised.value(py).setattr(intern!(py, OF_CLIENT), true);
     }
@@ -100,7 +101,7 @@ pub(crate) fn is_of_client(py: Python<'_>, error: &PyErr) -> bool {
 
 #[pymethods]
 impl InputStream {
-    #[pyo3(signature = (size = None, /))]
+    #[pyo3(signature = (size = None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let most = size.and_then(|size| usize::try_from(size).ok());
         let Some(reader) = &self.reader else { return Ok(PyBytes::new(py, b"")) };
@@ -123,12 +124,12 @@ impl InputStream {
         }
     }
 
-    #[pyo3(signature = (size = None, /))]
+    #[pyo3(signature = (size = None))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         self.line(py, size)
     }
 
-    #[pyo3(signature = (hint = None, /))]
+    #[pyo3(signature = (hint = None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
         let enough = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|&hint| hint > 0);
         let lines = PyList::empty(py);
@@ -148,7 +149,7 @@ impl InputStream {
     }
 
     /// Up to `size` bytes, as many as come at once: what `io.TextIOWrapper` reads.
-    #[pyo3(signature = (size = None, /))]
+    #[pyo3(signature = (size = None))]
     fn read1<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let most = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(REFILL_BYTES);
         let bytes = self.with(py, |reader| {
@@ -168,6 +169,15 @@ impl InputStream {
         let count = bytes.as_bytes().len();
         view.set_item(PySlice::new(py, 0, isize::try_from(count)?, 1), bytes)?;
         Ok(count)
+    }
+
+    /// A reader that has met `BlockingIOError` does not go on to wait.
+    fn stop_waiting(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |reader| {
+            reader.body.stop_waiting();
+            Ok(())
+        })
+        .map(|_| ())
     }
 
     fn readable(&self) -> bool {
@@ -204,6 +214,17 @@ impl InputStream {
     fn close(&self) {}
 
     fn flush(&self) {}
+
+    fn isatty(&self) -> bool {
+        false
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_error))]
+    fn __exit__(&self, _error: &Bound<'_, PyTuple>) {}
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
         slf

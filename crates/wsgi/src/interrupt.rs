@@ -94,7 +94,7 @@ pub(crate) fn is_interruption(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Tells of a call that takes long, and where it is, if that is known.
-pub(crate) fn say(long: &LongCall, stack: &str) {
+pub fn say(long: &LongCall, stack: &str) {
     let LongCall { method, target, client, age, .. } = long;
     let (age, stack) = (age.as_secs_f64(), stack.trim_end());
     if long.is_overdue {

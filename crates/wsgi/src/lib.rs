@@ -10,7 +10,8 @@
 //! * [`environ`]: the dictionary. * [`options`]: what is the same in all of them. * [`input`], [`errors`]: its two streams.
 //! * [`ignored_fields`]: tells of fields that get lost on their way.
 //! * [`start_response`]: the callable, its rules, and `write()`. * [`early_hints`]: another, for interim responses.
-//! * [`file_wrapper`]: files without copying. * [`websocket`]: what an application gets for a WebSocket.
+//! * [`file_wrapper`]: files without copying. * [`routes`]: templates of paths.
+//! * [`websocket`]: what an application gets for a WebSocket.
 //! * [`ffi`]: the only unsafe code: strings as Latin-1, the loan of a response to Python, contexts, forking.
 
 #![deny(unsafe_code)]
@@ -31,6 +32,7 @@ mod ignored_fields;
 mod input;
 mod interrupt;
 mod options;
+mod routes;
 mod start_response;
 mod stepwise;
 mod websocket;
@@ -39,8 +41,10 @@ pub use application::WsgiApplication;
 pub use call::Lender;
 pub use environ::HIDDEN_CLIENT;
 pub use errors::ErrorSink;
+pub use failures::Page as FailurePage;
 pub use file_wrapper::FileWrapper;
 pub use greenlets::WsgiHub;
+pub use interrupt::say as tell_of_long_call;
 pub use options::Options;
 pub use stepwise::Steps;
 pub use websocket::{WebSocket, WebSocketError};

@@ -25,8 +25,14 @@ pub struct Options {
     pub websocket_accept_after: Option<Duration>,
     /// Called as `on_error(environ, exc_info)` when the application raises.
     pub on_error: Option<Py<PyAny>>,
+    /// Called without arguments when a request has taken longer than it may.
+    pub on_overdue: Option<Py<PyAny>>,
     /// Clients on this machine see what it raises, under these names of it.
     pub debug: Option<LocalHosts>,
+    /// Whether templates of paths are wanted, which the application may put into its environ.
+    pub routes: bool,
+    /// Their pages have a script that loads them anew.
+    pub page_reload: bool,
 }
 
 /// Returns the part that is the same in every environ.

@@ -1,11 +1,11 @@
-//! `start_response` and the `write` callable that it gives (PEP 3333, "The start_response() Callable").
+//! `start_response`, which is the `write` callable too (PEP 3333, "The start_response() Callable").
 
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::ResponseHead;
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::call::{Call, spare_head};
 use crate::ffi::latin1_bytes;
@@ -21,16 +21,27 @@ pub(crate) struct StartResponse {
 impl StartResponse {
     /// PEP 3333 has the names `status`, `response_headers` and `exc_info`; wsgiref and gunicorn say `headers`, and so do
     /// applications that pass it by name.
-    #[pyo3(signature = (status, response_headers = None, exc_info = None, *, headers = None))]
-    fn __call__(
-        slf: &Bound<'_, Self>,
-        status: &Bound<'_, PyAny>,
-        response_headers: Option<&Bound<'_, PyAny>>,
-        exc_info: Option<&Bound<'_, PyAny>>,
-        headers: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Write> {
-        begin(&slf.get().call, status, response_headers.or(headers), exc_info)?;
-        Ok(Write { start_response: slf.clone().unbind() })
+    ///
+    /// It is its own `write` callable (PEP 3333, "The write() Callable"), which takes `data` alone: hardly any application uses
+    /// that one, so that a second object would be made for nothing.
+    #[pyo3(signature = (status = None, response_headers = None, exc_info = None, *, headers = None, data = None))]
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        status: Option<&Bound<'py, PyAny>>,
+        response_headers: Option<&Bound<'py, PyAny>>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        data: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, Self>>> {
+        let (call, headers) = (&slf.get().call, response_headers.or(headers));
+        if headers.is_none() && exc_info.is_none() {
+            let is_data = |given: &&Bound<'_, PyAny>| given.is_instance_of::<PyBytes>() || call.has_head();
+            if let Some(data) = data.or_else(|| status.filter(is_data)) {
+                return call.written(data).map(|()| None);
+            }
+        }
+        begin(call, status.ok_or_else(missing)?, headers, exc_info)?;
+        Ok(Some(slf.clone()))
     }
 }
 
@@ -41,7 +52,6 @@ pub(crate) fn begin(
     response_headers: Option<&Bound<'_, PyAny>>,
     exc_info: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    let missing = || PyTypeError::new_err("start_response() takes a status and a list of headers");
     let response_headers = response_headers.ok_or_else(missing)?;
     if let Some(exc_info) = exc_info {
         // PEP 3333: "if exc_info is provided, and the HTTP headers have already been output, start_response must
@@ -58,6 +68,10 @@ pub(crate) fn begin(
     let head = head(status, response_headers)?;
     *call.head() = Some(head);
     Ok(())
+}
+
+fn missing() -> PyErr {
+    PyTypeError::new_err("start_response() takes a status and a list of headers")
 }
 
 fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
@@ -82,26 +96,36 @@ fn head(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Respo
 
 /// Adds the fields that an application gave.
 pub(crate) fn add_fields(head: &mut ResponseHead, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-    // PEP 3333: "it must be a Python list; i.e. type(response_headers) is ListType". A subclass does no harm.
-    let headers = headers.cast::<PyList>().map_err(|_| {
+    if let Ok(list) = headers.cast::<PyList>() {
+        return list.iter().try_for_each(|header| add_field(head, &header));
+    }
+    // PEP 3333: "it must be a Python list". gunicorn and waitress take whatever has pairs, and applications rely on it.
+    let pairs = headers.try_iter().ok().filter(|_| !headers.is_instance_of::<PyDict>()).ok_or_else(|| {
         let class = headers.get_type();
         PyTypeError::new_err(format!("the headers must be a list of (name, value) tuples, not {class}"))
     })?;
-    for header in headers.iter() {
-        let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-        let Some(pair) = pair else {
-            return Err(PyTypeError::new_err(format!(
-                "a header must be a (name, value) tuple, not {header:?}"
-            )));
-        };
-        let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
-        let name_bytes = latin1_bytes(native(&name, "a header name")?)
-            .ok_or_else(|| not_latin1("a header name", &name))?;
-        let value_bytes = latin1_bytes(native(&value, "a header value")?)
-            .ok_or_else(|| not_latin1("a header value", &value))?;
-        head.push_field(name_bytes, value_bytes).map_err(|error| invalid(error, &header))?;
-    }
-    Ok(())
+    pairs.into_iter().try_for_each(|header| add_field(head, &header?))
+}
+
+fn add_field(head: &mut ResponseHead, header: &Bound<'_, PyAny>) -> PyResult<()> {
+    let of_list;
+    let pair = match header.cast::<PyTuple>() {
+        Ok(pair) => pair,
+        Err(_) => {
+            of_list = header.cast::<PyList>().map_err(|_| invalid_pair(header))?.to_tuple();
+            &of_list
+        }
+    };
+    let [name, value] = pair.as_slice() else { return Err(invalid_pair(header)) };
+    let name_bytes =
+        latin1_bytes(native(name, "a header name")?).ok_or_else(|| not_latin1("a header name", name))?;
+    let value_bytes =
+        latin1_bytes(native(value, "a header value")?).ok_or_else(|| not_latin1("a header value", value))?;
+    head.push_field(name_bytes, value_bytes).map_err(|error| invalid(error, header))
+}
+
+fn invalid_pair(header: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("a header must be a (name, value) tuple, not {header:?}"))
 }
 
 fn native<'a, 'py>(value: &'a Bound<'py, PyAny>, what: &str) -> PyResult<&'a Bound<'py, PyString>> {
@@ -117,17 +141,4 @@ fn not_latin1(what: &str, value: &Bound<'_, PyAny>) -> PyErr {
 
 fn invalid(error: InvalidHead, value: &Bound<'_, PyAny>) -> PyErr {
     PyValueError::new_err(format!("{error}, not {value:?}"))
-}
-
-/// The `write` callable (PEP 3333, "The write() Callable").
-#[pyclass(frozen, module = "anygate")]
-pub(crate) struct Write {
-    start_response: Py<StartResponse>,
-}
-
-#[pymethods]
-impl Write {
-    fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.start_response.get().call.written(data)
-    }
 }

@@ -38,7 +38,7 @@ impl Steps {
 
     /// Takes one block. `whole`: it is all of the body.
     pub fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
-        self.0.block(bytes(block)?, whole)
+        self.0.block(bytes(block)?, whole).map(|_| ())
     }
 
     /// Takes the blocks of a list or a tuple, unless they are not `wanted` when the head has been given; says whether
@@ -57,7 +57,7 @@ impl Steps {
         block: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
         wanted: impl FnOnce() -> bool,
     ) -> PyResult<bool> {
-        self.0.start(Some(length(count, &block)?), &first(count, &block)?)?;
+        self.0.start_before(Some(length(count, &block)?), || first(count, &block))?;
         if !wanted() {
             return Ok(false);
         }
@@ -67,13 +67,13 @@ impl Steps {
         Ok(true)
     }
 
-    /// Returns the head of a response that is a file, if the application has set it.
-    pub fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
-        if !self.0.has_head() {
-            return Ok(());
+    /// Takes the head of a response that is a file, if the application has set it; returns the file's length, if that is known.
+    pub fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<Option<u64>> {
+        let length = file.get().rest(file.py())?.map(|rest| rest.length);
+        if self.0.has_head() {
+            self.0.start(length, &[])?;
         }
-        let rest = file.get().rest(file.py())?;
-        self.0.start(rest.map(|rest| rest.length), &[])
+        Ok(length)
     }
 
     /// All blocks were given.

@@ -85,7 +85,7 @@ impl WebSocket {
     }
 
     /// Whether an exception only says that the client is gone, or that a library took the connection over and wants no
-    /// answer.
+    /// response.
     pub(crate) fn is_end(&self, py: Python<'_>, error: &PyErr) -> bool {
         match self.socket.get() {
             Some(socket) => socket.is_closed() && error.is_instance_of::<WebSocketError>(py),

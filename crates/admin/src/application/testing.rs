@@ -16,6 +16,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use super::Admin;
 use crate::about::About;
 use crate::guard::Guard;
+use crate::history::History;
 use crate::processes::{Processes, Worker};
 
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Workers 41 and 42, which have answered and are answering; the supervisor; what a worker left that is gone.
+    /// Workers 41 and 42, which have responded and are responding; the supervisor; what a worker left that is gone.
     pub(crate) fn serving() -> Fake {
         let row = || (0..process_row::CELLS).map(|_| AtomicU64::new(0)).collect();
         let fake = Fake {
@@ -37,17 +38,7 @@ impl Fake {
             token: None,
         };
         for (place, count) in [(0, 3), (1, 1), (3, 5)] {
-            for _ in 0..count {
-                fake.row(place).counts().request(&Counted {
-                    method: b"GET",
-                    status: if place == 3 { 500 } else { 200 },
-                    duration: Duration::from_millis(20),
-                    queued: Duration::ZERO,
-                    lock: Duration::ZERO,
-                    received: 0,
-                    sent: 100,
-                });
-            }
+            fake.count_in(place, count, if place == 3 { 500 } else { 200 });
         }
         fake.row(0).counts().set(metrics::MEMORY, 50 << 20);
         fake.row(0).in_flight().begin(SystemTime::now() - Duration::from_secs(2), b"GET", b"/<slow>");
@@ -55,6 +46,25 @@ impl Fake {
         fake.row(2).recent().add(UNIX_EPOCH + Duration::from_secs(70), "ERROR worker 40 ended");
         fake.row(0).recent().add(UNIX_EPOCH + Duration::from_secs(80), "WARN odd");
         fake
+    }
+
+    /// Has worker 41 respond so often.
+    pub(crate) fn count(&self, count: usize, status: u16) {
+        self.count_in(0, count, status);
+    }
+
+    fn count_in(&self, place: usize, count: usize, status: u16) {
+        for _ in 0..count {
+            self.row(place).counts().request(&Counted {
+                method: b"GET",
+                status,
+                duration: Duration::from_millis(20),
+                queued: Duration::ZERO,
+                lock: Duration::ZERO,
+                received: 0,
+                sent: 100,
+            });
+        }
     }
 
     fn row(&self, place: usize) -> ProcessRow<'_> {
@@ -73,7 +83,13 @@ impl Fake {
 impl Processes for Fake {
     fn workers(&self) -> Vec<Worker<'_>> {
         [(41, 0, WorkerStage::Serving), (42, 1, WorkerStage::Starting)]
-            .map(|(pid, place, stage)| Worker { pid, since: 60, stage, row: self.row(place) })
+            .map(|(pid, place, stage)| Worker {
+                number: place + 1,
+                pid,
+                since: 60,
+                stage,
+                row: self.row(place),
+            })
             .to_vec()
     }
 
@@ -117,7 +133,7 @@ pub(crate) fn head(method: &str, target: &str, host: &str, fields: &[(&str, &str
     head
 }
 
-/// What was answered.
+/// A response.
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) status: u16,
@@ -133,7 +149,8 @@ impl Taken {
 
 pub(crate) fn ask(fake: &Fake, head: &RequestHead) -> Taken {
     let guard = Guard { token: fake.token.clone(), hosts: Vec::new() };
-    let admin = Admin::new(about(), guard, Arc::new(fake.clone()), fake.cache.clone());
+    let history = Arc::new(History::new(fake, SystemTime::now()));
+    let admin = Admin::new(about(), guard, Arc::new(fake.clone()), fake.cache.clone(), history);
     let endpoints = Endpoints { server_name: "127.0.0.1".into(), ..Endpoints::default() };
     let mut taken = Taken::default();
     let request = Request {

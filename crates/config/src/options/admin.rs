@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::key::rows;
-use super::opt::{BASE, Kind, Opt, Section};
+use super::opt::{BASE, Kind, Opt, Reach, Section};
 
 const CONTROL: Opt = Opt { section: Section::Admin, ..BASE };
 
@@ -38,10 +38,31 @@ rows! {
                   option sends.",
         ..CONTROL
     },
+    METRICS_PATH: Option<String> = Opt {
+        name: "metrics_path",
+        metavar: "PATH",
+        reach: Reach::AnyServer,
+        help: "path of the metrics within the site, for clients that may see them",
+        details: "For example `/metrics`, in Prometheus' text format. Clients on this machine may see them (as in `debug`), or \
+                  those of `metrics_allow`; all others get 403. The admin address has the same metrics without a path of \
+                  the site. See [the guide](guide/admin.md).",
+        ..CONTROL
+    },
+    METRICS_ALLOW: Vec<String> = Opt {
+        name: "metrics_allow",
+        kind: Kind::List,
+        metavar: "ADDRESS",
+        reach: Reach::AnyServer,
+        help: "networks whose clients may see metrics_path, instead of this machine (repeatable)",
+        details: "`10.0.0.0/8`, `2001:db8::/32`, or `unix` for clients on unix sockets. The client is the one that \
+                  `trusted_proxies` name; clients of a proxy that is not trusted never see them.",
+        ..CONTROL
+    },
     STATSD: Option<String> = Opt {
         name: "statsd",
         foreign_names: &["statsd_host"],
         metavar: "HOST:PORT",
+        reach: Reach::AnyServer,
         help: "StatsD server that metrics are sent to every 10 seconds",
         ..CONTROL
     },
@@ -49,6 +70,7 @@ rows! {
         name: "statsd_prefix",
         default: "anygate.",
         metavar: "TEXT",
+        reach: Reach::AnyServer,
         help: "prefix of metric names sent to StatsD",
         ..CONTROL
     },
@@ -57,7 +79,21 @@ rows! {
         foreign_names: &["dogstatsd_tags"],
         kind: Kind::Flag,
         default: "false",
+        reach: Reach::AnyServer,
         help: "send labels as DogStatsD tags, not as part of metric names",
+        ..CONTROL
+    },
+    OTLP: Option<String> = Opt {
+        name: "otlp",
+        foreign_names: &["otlp_endpoint", "opentelemetry"],
+        metavar: "URL|auto",
+        help: "OpenTelemetry collector that spans of requests and metrics are sent to",
+        details: "`http://collector:4318` or `https://...`: the address of a collector that receives OTLP over HTTP; \
+                  `/v1/traces` and `/v1/metrics` are appended. `auto`: the address in the variables \
+                  `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and \
+                  `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`, `http://localhost:4318` if there are none. The other variables of \
+                  OpenTelemetry (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...) hold in both cases. Variables \
+                  alone turn nothing on. See [the guide](guide/tracing.md).",
         ..CONTROL
     },
     CONFIG: Option<PathBuf> = Opt {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::key::rows;
-use super::opt::{BASE, Kind, Opt, Reach, Section};
+use super::opt::{BASE, Kind, Opt, Owner, Reach, Section};
 
-const APPLICATION: Opt = Opt { section: Section::Application, ..BASE };
+const APPLICATION: Opt = Opt { section: Section::Application, owner: Owner::Application, ..BASE };
 
 rows! {
     APP: Option<String> = Opt {
@@ -28,6 +28,15 @@ rows! {
         details: "`native` is anygate's own server; `anygate servers` lists the others. Another name, such as `gunicorn` or `waitress`, is a server from \
                   another package. It is started with the same options; an option that it does not support is an error \
                   that names the option. See [the guide](guide/other-servers.md).",
+        ..APPLICATION
+    },
+    SERVER_OPTION: Vec<String> = Opt {
+        name: "server_option",
+        kind: Kind::List,
+        metavar: "KEY=VALUE",
+        help: "option that only the other server knows, such as connection_limit=500 for waitress",
+        details: "Values are JSON where they can be, otherwise text. In a file, a table `[server_options]` has the same. \
+                  `anygate servers NAME` shows where they are passed. An option that anygate has itself is refused here.",
         ..APPLICATION
     },
     WEB2PY: Option<PathBuf> = Opt {
@@ -106,9 +115,10 @@ rows! {
         name: "uwsgi_module",
         kind: Kind::Flag,
         default: "false",
-        help: "provide uWSGI's WebSocket functions as the module `uwsgi`",
-        details: "The functions are always available as `anygate.uwsgi`. Libraries that can import `uwsgi` take this \
-                  server for uWSGI, so use this option only for applications that were written for uWSGI's WebSockets.",
+        help: "provide uWSGI's functions as the module `uwsgi`",
+        details: "Its cache, locks, signals, timers and metrics are shared by all workers; `uwsgidecorators` is there, too. \
+                  Libraries that can import `uwsgi` take this server for uWSGI, so use this option only for applications that \
+                  were written for uWSGI. See [the guide](guide/moving.md#the-module-uwsgi).",
         ..APPLICATION
     },
     DEBUG: bool = Opt {
@@ -116,6 +126,7 @@ rows! {
         foreign_names: &["expose_tracebacks", "use_debugger"],
         kind: Kind::Flag,
         default: "false",
+        reach: Reach::AnyServer,
         help: "show tracebacks of failed requests to clients on this machine",
         details: "The traceback replaces the page for 500: as HTML for clients that accept it, else as text. A client \
                   is on this machine if its address, as determined with `trusted_proxies`, is a loopback address, or \
@@ -128,8 +139,9 @@ rows! {
         name: "local_hosts",
         kind: Kind::List,
         metavar: "HOST",
+        reach: Reach::AnyServer,
         help: "host names of this machine, for local pages (repeatable)",
-        details: "Pages for clients on this machine (`debug`, `/__profile__`) are shown only under these names, `localhost`, \
+        details: "Pages for clients on this machine (`debug`, `/__profile__`, `metrics_path`) are shown only under these names, `localhost`, \
                   names below it, loopback addresses and the hosts of `bind`: a page of another site can make any other name \
                   lead to this machine. Without a port.",
         ..APPLICATION
@@ -137,10 +149,21 @@ rows! {
     ON_ERROR: Option<String> = Opt {
         name: "on_error",
         metavar: "MODULE:FUNCTION",
+        reach: Reach::AnyServer,
         help: "function to call for each failed request",
         details: "Called as `function(environ, exc_info)` when the application raises an exception, after the \
                   exception has been logged. It runs in the thread or greenlet of the request, where `sys.exc_info()` \
                   returns the exception. See [the guide](guide/errors.md).",
+        ..APPLICATION
+    },
+    HOOKS: Option<String> = Opt {
+        name: "hooks",
+        metavar: "MODULE|FILE",
+        help: "module whose functions are called when the server starts, forks, reloads or ends",
+        details: "A module, or the path of a Python file, with functions that are named as gunicorn's server hooks are, such \
+                  as `post_fork(server, worker)`. A `gunicorn.conf.py` that is given to `--config` is used as one, too. Hooks \
+                  that gunicorn calls in its master run in a process of their own, from which the workers are forked. See [the \
+                  guide](guide/hooks.md).",
         ..APPLICATION
     },
     SCRIPT_NAME: String = Opt {

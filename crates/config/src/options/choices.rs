@@ -118,20 +118,11 @@ choices! {
     /// Severity of messages that are logged.
     #[expect(missing_docs, reason = "the words of the option")]
     pub enum LogLevel {
+        Critical = "critical",
         Error = "error",
         Warn = "warn",
         Info = "info",
         Debug = "debug",
-    }
-
-    /// How messages look in files and standard streams.
-    #[derive(Default)]
-    pub enum MessageForm {
-        /// Time, process and level before the text.
-        #[default]
-        Text = "text",
-        /// One JSON object a line.
-        Json = "json",
     }
 
     /// Source of messages, as syslog names it (RFC 5424 section 6.2.1).

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
-    ReloadMode, SecurityProfile, WorkerCount,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax, ReloadMode,
+    SecurityProfile, WorkerCount,
 };
 use super::opt::{Kind, Opt};
 use crate::value::Value;
@@ -20,7 +20,7 @@ use crate::value::Value;
 /// let bytes: u64 = settings.get(options::BODY_MAX_BYTES);
 /// assert_eq!(bytes, 1 << 30);
 /// match settings.get(options::LOG_LEVEL) {
-///     LogLevel::Error | LogLevel::Warn | LogLevel::Info => {}
+///     LogLevel::Critical | LogLevel::Error | LogLevel::Warn | LogLevel::Info => {}
 ///     LogLevel::Debug => unreachable!("it is not the default"),
 /// }
 /// ```
@@ -42,7 +42,7 @@ use crate::value::Value;
 /// ```compile_fail,E0004
 /// use anygate_config::{LogLevel, Settings, options};
 /// match Settings::default().get(options::LOG_LEVEL) {
-///     LogLevel::Error | LogLevel::Warn | LogLevel::Info => {}
+///     LogLevel::Critical | LogLevel::Error | LogLevel::Warn | LogLevel::Info => {}
 /// }
 /// ```
 #[derive(Debug)]
@@ -340,7 +340,6 @@ typed! {
     ForwardedHeader: Shape::Choice(ForwardedHeader::WORDS), Set,
         Some(Value::Text(word)) => ForwardedHeader::of_word(&word);
     LogLevel: Shape::Choice(LogLevel::WORDS), Set, Some(Value::Text(word)) => LogLevel::of_word(&word);
-    MessageForm: Shape::Choice(MessageForm::WORDS), Set, Some(Value::Text(word)) => MessageForm::of_word(&word);
     ReloadMode: Shape::Choice(ReloadMode::WORDS), Set, Some(Value::Text(word)) => ReloadMode::of_word(&word);
     SecurityProfile: Shape::Choice(SecurityProfile::WORDS), Set,
         Some(Value::Text(word)) => SecurityProfile::of_word(&word);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::rows;
-use super::opt::{BASE, BYTES_MAX, Kind, Opt, Reach, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Owner, Reach, Section};
 
 const LIMIT: Opt = Opt { section: Section::Limits, ..BASE };
 
@@ -105,6 +105,7 @@ rows! {
     },
     TEMP_DIR: Option<PathBuf> = Opt {
         name: "temp_dir",
+        owner: Owner::Both,
         foreign_names: &["worker_tmp_dir", "tmp_upload_dir"],
         kind: Kind::Path,
         metavar: "DIR",
@@ -124,6 +125,7 @@ rows! {
     },
     BODY_TIMEOUT: Duration = Opt {
         name: "body_timeout",
+        owner: Owner::Both,
         kind: Kind::Duration,
         default: "30s",
         metavar: "TIME",
@@ -132,6 +134,7 @@ rows! {
     },
     BODY_RATE_MIN_BYTES: u64 = Opt {
         name: "body_rate_min_bytes",
+        owner: Owner::Both,
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "500",
         metavar: "SIZE",
@@ -153,6 +156,7 @@ rows! {
     },
     WRITE_TIMEOUT: Duration = Opt {
         name: "write_timeout",
+        owner: Owner::Both,
         kind: Kind::Duration,
         default: "60s",
         metavar: "TIME",
@@ -182,6 +186,7 @@ rows! {
     },
     STREAM_PATHS: Vec<String> = Opt {
         name: "stream_paths",
+        owner: Owner::Both,
         kind: Kind::List,
         metavar: "PREFIX",
         help: "path below which bodies are streamed, not buffered (repeatable)",
@@ -194,6 +199,7 @@ rows! {
     },
     WEBSOCKET_MESSAGE_MAX_BYTES: usize = Opt {
         name: "websocket_message_max_bytes",
+        owner: Owner::Both,
         foreign_names: &["ws_max_size", "websocket_max_message_size"],
         kind: Kind::Size { min: 125, max: 1 << 32 },
         default: "1M",
@@ -204,6 +210,7 @@ rows! {
     },
     WEBSOCKET_COMPRESSION: bool = Opt {
         name: "websocket_compression",
+        owner: Owner::Both,
         foreign_names: &["ws_per_message_deflate"],
         kind: Kind::Flag,
         default: "true",
@@ -233,6 +240,7 @@ rows! {
     },
     WEBSOCKET_ACCEPT_AFTER: Option<Duration> = Opt {
         name: "websocket_accept_after",
+        owner: Owner::Both,
         kind: Kind::TimeLimit,
         default: "300ms",
         metavar: "TIME",

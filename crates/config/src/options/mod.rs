@@ -1,12 +1,16 @@
 //! The table of options: one row each, with a typed key, in a file for each section. The rows of request policies (access, limits,
 //! health checks, CORS, compression, static files, cache) are in `site`.
 //!
+//! `access` has those of authentication and routing.
+//!
 //! * `opt`: what a row says. * `key`: the keys, and which type each kind of option has. * `choices`: options that are one of
 //!   several words.
 
+mod access;
 mod admin;
 mod application;
 mod choices;
+mod interpreter;
 mod key;
 mod limits;
 mod logs;
@@ -15,18 +19,20 @@ mod processes;
 mod site;
 mod sockets;
 
+pub use access::*;
 pub use admin::*;
 pub use application::*;
 pub use choices::{
-    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, MessageForm, QueueMax,
-    ReloadMode, SecurityProfile, WorkerCount,
+    ClientCert, Concurrency, CronMode, Facility, ForwardedHeader, LogLevel, MemoryMax, QueueMax, ReloadMode,
+    SecurityProfile, WorkerCount,
 };
+pub use interpreter::*;
 pub use key::{DefaultValue, Key, Shape, Typed};
 pub use limits::*;
 pub use logs::*;
 use opt::BASE;
 pub(crate) use opt::BYTES_MAX;
-pub use opt::{Kind, Opt, Reach, Section};
+pub use opt::{Kind, Opt, Owner, Reach, Section};
 pub use processes::*;
 pub use site::*;
 pub use sockets::*;
@@ -35,8 +41,17 @@ pub use sockets::*;
 pub const OPTIONS: &[Opt] = &TABLE;
 
 /// The rows of each file, in order.
-const FILES: [&[Opt]; 7] =
-    [application::ROWS, sockets::ROWS, processes::ROWS, limits::ROWS, site::ROWS, logs::ROWS, admin::ROWS];
+const FILES: [&[Opt]; 9] = [
+    application::ROWS,
+    sockets::ROWS,
+    processes::ROWS,
+    interpreter::ROWS,
+    limits::ROWS,
+    access::ROWS,
+    site::ROWS,
+    logs::ROWS,
+    admin::ROWS,
+];
 
 /// Number of rows in `files`.
 const fn count(mut files: &[&[Opt]]) -> usize {

@@ -24,6 +24,8 @@ pub struct Opt {
     pub common: bool,
     /// Servers under which it works.
     pub reach: Reach,
+    /// Whose it is where there are several applications with processes of their own (`[[app]]`).
+    pub owner: Owner,
     /// Help: one line that starts with a small letter and has no full stop.
     pub help: &'static str,
     /// Further explanation for the documentation; may be empty.
@@ -90,6 +92,19 @@ pub enum Reach {
     AnyServer,
 }
 
+/// Whose an option is where a router is in front of several applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The router's; an application may have one of its own.
+    Router,
+    /// Only applications have it.
+    Application,
+    /// The router has it, and so do applications that have no other.
+    Both,
+    /// Neither.
+    None,
+}
+
 /// Section of the documentation and of `--help-all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
@@ -101,6 +116,8 @@ pub enum Section {
     Processes,
     /// Sizes, rates and times that clients must keep to.
     Limits,
+    /// Authentication, redirects and rewrites.
+    Access,
     /// Health checks.
     Health,
     /// Changes to responses.
@@ -119,11 +136,12 @@ pub enum Section {
 
 impl Section {
     /// All of them, in order.
-    pub const ALL: [Section; 11] = [
+    pub const ALL: [Section; 12] = [
         Section::Application,
         Section::Sockets,
         Section::Processes,
         Section::Limits,
+        Section::Access,
         Section::Health,
         Section::Responses,
         Section::StaticFiles,
@@ -140,6 +158,7 @@ impl Section {
             Section::Sockets => "Sockets",
             Section::Processes => "Processes and threads",
             Section::Limits => "Limits and timeouts",
+            Section::Access => "Authentication and routing",
             Section::Health => "Health checks",
             Section::Responses => "Responses",
             Section::StaticFiles => "Static files",
@@ -163,6 +182,7 @@ pub(super) const BASE: Opt = Opt {
     section: Section::Application,
     common: false,
     reach: Reach::OwnServer,
+    owner: Owner::Router,
     help: "",
     details: "",
     since: "0.1",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::choices::{Concurrency, CronMode, MemoryMax, ReloadMode, WorkerCount};
 use super::key::rows;
-use super::opt::{BASE, BYTES_MAX, Kind, Opt, Section};
+use super::opt::{BASE, BYTES_MAX, Kind, Opt, Owner, Section};
 
 const PROCESS: Opt = Opt { section: Section::Processes, ..BASE };
 
@@ -21,7 +21,8 @@ rows! {
         help: "number of worker processes, or auto",
         details: "One per processor is a good start for applications that compute; each worker has its own interpreter \
                   and interpreter lock (GIL). `auto` counts the processors that anygate may use, by its affinity and the \
-                  limit of its container (cgroup). With `workers_max` it is the number at the start.",
+                  limit of its container (cgroup). With `workers_max` it is the number at the start. \
+                  If nothing is given, the variable WEB_CONCURRENCY of hosting platforms is obeyed.",
         ..PROCESS
     },
     WORKERS_MIN: Option<u16> = Opt {
@@ -55,6 +56,7 @@ rows! {
     },
     THREADS: usize = Opt {
         name: "threads",
+        owner: Owner::Application,
         foreign_names: &["blocking_threads", "backpressure", "num_threads", "threads_per_worker"],
         kind: Kind::Integer { min: 1, max: 4096 },
         default: "8",
@@ -67,6 +69,7 @@ rows! {
     },
     CONCURRENCY: Concurrency = Opt {
         name: "concurrency",
+        owner: Owner::Application,
         kind: Kind::Choice(Concurrency::WORDS),
         default: "threads",
         metavar: "KIND",
@@ -78,10 +81,21 @@ rows! {
     },
     GREENLETS: usize = Opt {
         name: "greenlets",
+        owner: Owner::Application,
         kind: Kind::Integer { min: 1, max: 1 << 20 },
         default: "1000",
         metavar: "N",
         help: "maximum number of concurrent requests per worker, with gevent",
+        ..PROCESS
+    },
+    GEVENT_PATCH: Vec<String> = Opt {
+        name: "gevent_patch",
+        owner: Owner::Application,
+        kind: Kind::List,
+        metavar: "PART",
+        help: "part of the standard library that gevent patches; none: all (repeatable)",
+        details: "Names as `gevent.monkey.patch_all` has them: `socket`, `ssl`, `select`, `thread`, `time` and so on. While code \
+                  waits in a part that is not patched, all requests of its worker wait. See [the guide](guide/greenlets.md).",
         ..PROCESS
     },
     DRAIN_DELAY: Option<Duration> = Opt {
@@ -126,19 +140,21 @@ rows! {
     },
     RELOAD: bool = Opt {
         name: "reload",
+        owner: Owner::Application,
         foreign_names: &["py_autoreload", "use_reloader", "autoreload", "reload_on_changes"],
         kind: Kind::Flag,
         default: "false",
         help: "reload when a file of the application is saved, for development",
         details: "Files of all modules that workers import are watched, whenever they import them, and folders beside them \
-                  that are called `templates` or `views`. The old workers serve until the new ones are ready, and continue \
-                  when the new code does not import. If the first import fails, clients on this machine see its traceback \
-                  until a save mends it. `request_timeout` does not apply, so that `breakpoint()` can be used. See \
-                  [the guide](guide/processes.md).",
+                  that are called `templates` or `views`. The old workers serve until the new ones are ready. For clients \
+                  on this machine, open pages load themselves anew after a reload, and tracebacks of failed requests and of \
+                  code that does not import are shown, until a save mends it. `request_timeout` does not apply, so that \
+                  `breakpoint()` can be used. See [the guide](guide/processes.md).",
         ..PROCESS
     },
     RELOAD_FILES: Vec<String> = Opt {
         name: "reload_files",
+        owner: Owner::Application,
         foreign_names: &["reload_extra_file", "reload_extra_files", "reload_dir", "reload_dirs", "reload_include", "reload_paths", "extra_files"],
         kind: Kind::List,
         metavar: "PATH",
@@ -276,6 +292,7 @@ rows! {
     },
     CRON_MODE: Option<CronMode> = Opt {
         name: "cron_mode",
+        owner: Owner::Application,
         kind: Kind::Choice(CronMode::WORDS),
         metavar: "MODE",
         help: "when jobs run: hard (by the clock), soft, external, none",
@@ -287,6 +304,7 @@ rows! {
     },
     CRON_STATE: Option<PathBuf> = Opt {
         name: "cron_state",
+        owner: Owner::Application,
         kind: Kind::Path,
         metavar: "FILE",
         help: "file that records which jobs have run",
@@ -300,7 +318,7 @@ rows! {
         metavar: "USER",
         help: "user that workers run as (name or number)",
         details: "Sockets and logs are opened before. The supervisor keeps its own privileges, so that it can start \
-                  further workers.",
+                  further workers. HOME, USER and LOGNAME are that user's in workers, where they are root's or not set.",
         ..PROCESS
     },
     GROUP: Option<String> = Opt {
@@ -332,6 +350,7 @@ rows! {
     },
     DAEMON: bool = Opt {
         name: "daemon",
+        owner: Owner::None,
         foreign_names: &["daemonize", "daemonize2", "D", "background"],
         kind: Kind::Flag,
         default: "false",
@@ -342,6 +361,7 @@ rows! {
     },
     PID_FILE: Option<PathBuf> = Opt {
         name: "pid_file",
+        owner: Owner::None,
         foreign_names: &["pid", "pidfile", "pidfile2", "safe_pidfile"],
         kind: Kind::Path,
         metavar: "FILE",

@@ -1,6 +1,7 @@
 //! Options of the request policies: access, limits, health checks, response fields, compression, error pages, static files
 //! and cache. All of them are off by default.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{QueueMax, SecurityProfile};
@@ -286,6 +287,17 @@ rows! {
                   requests and ranges are supported, and `a.css.br`, `a.css.zst` and `a.css.gz` are sent instead of \
                   `a.css` to clients that accept them. Hidden files are not found, except below `/.well-known`. See \
                   [the guide](guide/policies.md).",
+        ..FILES
+    },
+    SENDFILE_ROOT: Option<PathBuf> = Opt {
+        name: "sendfile_root",
+        kind: Kind::Path,
+        metavar: "DIR",
+        help: "directory of files that the application may name in X-Sendfile or X-Accel-Redirect",
+        details: "The server sends the file in place of the response's body, with conditional requests and ranges. \
+                  X-Sendfile has a path in this directory, absolute or relative to it; X-Accel-Redirect the path of a URI, of which \
+                  `/` is this directory. What is not below it, hidden or missing is 404. If not set, these fields are left to a \
+                  front server. See [the guide](guide/policies.md#files-that-the-application-names).",
         ..FILES
     },
     STATIC_INDEX: Vec<String> = Opt {

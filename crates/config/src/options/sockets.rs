@@ -17,10 +17,12 @@ rows! {
         common: true,
         help: "listen on host:port, unix:PATH, fd://N (repeatable)",
         details: "`host:port`, `:port` (all IPv4 addresses), `port` (on 127.0.0.1), `[IPv6]:port`, \
-                  `unix:/path/to.sock`, or `fd://3` (a listening socket that anygate inherits). Port 0 lets the system \
-                  choose a port. Without any address anygate listens on `127.0.0.1:8000`. The protocol is HTTP, or \
-                  HTTPS if a certificate is configured, unless another one precedes the address: `scgi://host:port`, \
-                  `fastcgi://host:port`, `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
+                  `unix:/path/to.sock`, or `fd://3` (a listening socket that anygate inherits; `fd://0` if a front \
+                  server starts it as a FastCGI program). Port 0 lets the system choose a port. Without any address \
+                  anygate listens on `127.0.0.1:8000`, or at all addresses on the port that a hosting platform names in the \
+                  variable PORT. The protocol is HTTP, or HTTPS if a certificate is configured, \
+                  unless another one precedes the address: `scgi://host:port`, `fastcgi://host:port`, \
+                  `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
         ..SOCKET
     },
     SCGI: bool = Opt {

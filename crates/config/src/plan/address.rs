@@ -25,7 +25,7 @@ pub enum Protocol {
     Http,
     /// The same over TLS.
     Https,
-    /// HTTP whose every answer is that HTTPS is to be spoken.
+    /// HTTP whose every response is that HTTPS is to be spoken.
     Redirect,
     /// SCGI.
     Scgi,
@@ -33,6 +33,8 @@ pub enum Protocol {
     FastCgi,
     /// The uwsgi protocol.
     Uwsgi,
+    /// What a router of ours speaks to an application's own processes.
+    Routed,
 }
 
 impl Protocol {
@@ -49,6 +51,7 @@ impl Protocol {
             Protocol::Scgi => "scgi",
             Protocol::FastCgi => "fastcgi",
             Protocol::Uwsgi => "uwsgi",
+            Protocol::Routed => "routed",
         }
     }
 
@@ -59,7 +62,8 @@ impl Protocol {
 
     /// The protocol of a scheme.
     pub fn of_scheme(scheme: &str) -> Option<Protocol> {
-        Protocol::ALL.into_iter().chain([Protocol::Redirect]).find(|protocol| protocol.scheme() == scheme)
+        let internal = [Protocol::Redirect, Protocol::Routed];
+        Protocol::ALL.into_iter().chain(internal).find(|protocol| protocol.scheme() == scheme)
     }
 }
 
@@ -127,8 +131,8 @@ pub(super) fn binds(read: &Reader<'_>, native: bool, has_certificates: bool) -> 
         let bind = bind(&text, read.folder, http)
             .map_err(|reason| read.wrong(options::BIND, &format!("{text:?} {reason}")))?;
         if bind.protocol == Protocol::Https && !can_https {
-            let needs = "needs a certificate (ssl_certificate)";
-            return Err(read.wrong(options::BIND, &format!("{text:?} {needs}")));
+            let certificate = read.name(options::SSL_CERTIFICATE, options::BIND);
+            return Err(read.wrong(options::BIND, &format!("{text:?} needs a certificate ({certificate})")));
         }
         if binds.contains(&bind) && !is_any_port(&bind.address) {
             return Err(read.wrong(options::BIND, &format!("{text:?} is given twice")));
@@ -169,7 +173,8 @@ fn redirects(read: &Reader<'_>, binds: &mut Vec<Bind>) -> Result<(), Wrong> {
     let secure = binds.iter().filter(|bind| bind.protocol == Protocol::Https);
     let mut addresses: Vec<BindAddress> = secure.map(|bind| bind.address.clone()).collect();
     if addresses.is_empty() {
-        return Err(wrong("needs an address that serves HTTPS (ssl_certificate)"));
+        let certificate = read.name(options::SSL_CERTIFICATE, options::REDIRECT_HTTPS);
+        return Err(wrong(&format!("needs an address that serves HTTPS ({certificate})")));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let chosen: u16 = text.parse().map_err(|_| wrong("must be a port from 0 to 65535"))?;
@@ -209,7 +214,10 @@ pub(super) fn is_loopback(host: &str) -> bool {
 
 /// The protocol of a scheme; it may be in capitals, as in any URI (RFC 3986 section 3.1).
 fn of_scheme(scheme: &str) -> Option<Protocol> {
-    Protocol::ALL.into_iter().find(|protocol| protocol.scheme().eq_ignore_ascii_case(scheme))
+    Protocol::ALL
+        .into_iter()
+        .chain([Protocol::Routed])
+        .find(|protocol| protocol.scheme().eq_ignore_ascii_case(scheme))
 }
 
 /// Reads one address with its protocol: `scgi://127.0.0.1:4000`, `fastcgi+unix:/run/app.sock`. A host and port without
@@ -249,6 +257,9 @@ pub(super) fn bind(text: &str, folder: &Path, http: Protocol) -> Result<Bind, In
         }
     };
     let address = bind_address(rest, folder)?;
+    if protocol == Some(Protocol::Routed) && !matches!(address, BindAddress::Fd(_)) {
+        return Err(Invalid::Form("must be an inherited descriptor: whoever connects there is believed"));
+    }
     let protocol = protocol.unwrap_or(match address {
         BindAddress::Tcp { .. } => http,
         BindAddress::Unix(_) | BindAddress::Fd(_) => Protocol::Http,
@@ -263,21 +274,35 @@ pub(super) fn bind_address(text: &str, folder: &Path) -> Result<BindAddress, Inv
     );
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
-        return if path.is_empty() {
-            Err(Invalid::Form("has no path"))
-        } else {
-            Ok(BindAddress::Unix(folder.join(path)))
-        };
+        if path.is_empty() {
+            return Err(Invalid::Form("has no path"));
+        }
+        if path.starts_with(['@', '\0']) {
+            return Err(Invalid::Form(
+                "names an abstract socket, which has no permissions and is not supported; write unix:./@NAME for a file",
+            ));
+        }
+        return Ok(BindAddress::Unix(folder.join(path)));
     }
     if let Some(number) = text.strip_prefix("fd://") {
         return match number.parse::<u16>() {
-            Ok(number) if number > 2 => Ok(BindAddress::Fd(i32::from(number))),
-            _ => Err(Invalid::Form("must name a descriptor from 3 up, such as fd://3")),
+            Ok(number) if number == 0 || number > 2 => Ok(BindAddress::Fd(i32::from(number))),
+            _ => Err(Invalid::Form("must name descriptor 0 or one from 3 up, such as fd://3")),
         };
+    }
+    if text.contains(char::is_whitespace) {
+        return Err(Invalid::Form(
+            "must be one address, without spaces; commas separate several in a variable",
+        ));
+    }
+    if text.contains(',') {
+        return Err(Invalid::Form("must be one address; commas separate several only in a variable"));
     }
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or(FORMS)?;
-        if host.parse::<Ipv6Addr>().is_err() {
+        // A link-local address has its network interface behind it (RFC 4007).
+        let address = host.split_once('%').map_or(host, |(address, _interface)| address);
+        if address.parse::<Ipv6Addr>().is_err() {
             return Err(Invalid::Ipv6(host.to_owned()));
         }
         (host, port.strip_prefix(':').ok_or(FORMS)?)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::address::{Bind, BindAddress, Protocol, bind_address, is_loopback};
 use super::check::Reader;
+use super::otlp::OtlpPlan;
 use crate::invalid::Invalid;
 use crate::options;
 use crate::settings::Wrong;
@@ -19,6 +20,8 @@ pub struct AdminPlan {
     pub uwsgi_stats: Option<BindAddress>,
     /// Where metrics are sent.
     pub statsd: Option<StatsdPlan>,
+    /// Where spans and metrics are sent.
+    pub otlp: Option<OtlpPlan>,
 }
 
 /// Where metrics are sent, and how.
@@ -37,7 +40,15 @@ pub struct StatsdPlan {
 impl AdminPlan {
     /// Whether the counters of processes are used.
     pub fn is_wanted(&self) -> bool {
-        self.address.is_some() || self.uwsgi_stats.is_some() || self.statsd.is_some()
+        self.address.is_some()
+            || self.uwsgi_stats.is_some()
+            || self.statsd.is_some()
+            || self.otlp.as_ref().is_some_and(|otlp| otlp.metrics.is_some())
+    }
+
+    /// Whether there is to be a process that serves the admin address or sends something.
+    pub fn wants_assistant(&self) -> bool {
+        self.is_wanted() || self.otlp.is_some()
     }
 
     /// The addresses to open. The protocol says what each is for: HTTP for the admin address, uwsgi for the statistics.
@@ -79,6 +90,7 @@ impl AdminPlan {
             token_file: read.path(options::ADMIN_TOKEN_FILE),
             uwsgi_stats,
             statsd,
+            otlp: OtlpPlan::check(read)?,
         })
     }
 }

@@ -39,6 +39,11 @@ impl Reader<'_> {
         self.settings.wrong(key.option(), reason)
     }
 
+    /// Returns the name of an option for a message about another one.
+    pub(super) fn name<T: Typed, U: Typed>(&self, key: Key<T>, beside: Key<U>) -> String {
+        self.settings.origins().name(key, beside)
+    }
+
     /// A folder that is there.
     pub(super) fn existing_folder(&self, key: Key<Option<PathBuf>>) -> Result<Option<PathBuf>, Wrong> {
         match self.path(key) {

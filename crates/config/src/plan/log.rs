@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use super::address::{BindAddress, bind_address};
 use super::check::Reader;
+use crate::backup_name::BackupName;
 use crate::invalid::Invalid;
-use crate::log_format::{self, Piece};
-use crate::options::{self, Facility, LogLevel, MessageForm};
+use crate::log_format::{self, Atom, MessageAtom, Piece};
+use crate::options::{self, Facility, Key, LogLevel};
 use crate::settings::Wrong;
 
 /// What is written down, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name")]
 pub struct LogPlan {
-    pub error_log: LogTarget,
-    pub error_log_format: MessageForm,
+    pub error_log: Vec<LogTarget>,
+    pub error_log_format: MessageFormat,
     pub level: LogLevel,
-    pub access_log: Option<LogTarget>,
+    pub access_log: Vec<LogTarget>,
     pub access_log_format: AccessLogFormat,
     pub rotate: RotatePlan,
     pub syslog_facility: Facility,
+    pub python_logging: bool,
+    pub log_config: Option<PathBuf>,
+    pub log_resources: Option<Duration>,
 }
 
 /// When logs go on in fresh files, and what becomes of the old ones. Names are those of the options.
@@ -30,6 +34,7 @@ pub struct LogPlan {
 pub struct RotatePlan {
     pub size: u64,
     pub interval: Duration,
+    pub name: BackupName,
     pub keep: usize,
     pub gzip: bool,
 }
@@ -91,31 +96,69 @@ pub enum AccessLogFormat {
     /// As in web2py's `httpserver.log`.
     Web2py,
     /// Text with atoms such as `%(h)s`.
-    Text(Vec<Piece>),
+    Text(Vec<Piece<Atom>>),
+}
+
+/// How a message looks in files and standard streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MessageFormat {
+    /// Time, process and level before the text.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Text with atoms such as `%(message)s`.
+    Own(Vec<Piece<MessageAtom>>),
 }
 
 impl LogPlan {
     /// `home`: where the application lives.
     pub(super) fn check(read: &Reader<'_>, home: &Path) -> Result<LogPlan, Wrong> {
-        let target = |dash: LogTarget| move |text: &str| LogTarget::read(text, &dash, read.folder);
         Ok(LogPlan {
-            error_log: read.one(options::ERROR_LOG, target(LogTarget::Stderr))?.unwrap_or(LogTarget::Stderr),
-            error_log_format: read.get(options::ERROR_LOG_FORMAT),
+            error_log: match targets(read, options::ERROR_LOG, &LogTarget::Stderr)? {
+                none if none.is_empty() => vec![LogTarget::Stderr],
+                some => some,
+            },
+            error_log_format: MessageFormat::check(read)?,
             level: read.get(options::LOG_LEVEL),
-            access_log: match read.one(options::ACCESS_LOG, target(LogTarget::Stdout))? {
-                None if read.get(options::LOGGING) => Some(LogTarget::File(home.join("httpserver.log"))),
-                target => target,
+            access_log: match targets(read, options::ACCESS_LOG, &LogTarget::Stdout)? {
+                none if none.is_empty() && read.get(options::LOGGING) => {
+                    vec![LogTarget::File(home.join("httpserver.log"))]
+                }
+                targets => targets,
             },
             access_log_format: AccessLogFormat::check(read)?,
             rotate: RotatePlan {
                 size: read.get(options::LOG_ROTATE_SIZE),
                 interval: read.get(options::LOG_ROTATE_INTERVAL).unwrap_or_default(),
+                name: {
+                    let name = read.get(options::LOG_ROTATE_NAME);
+                    let wrong = |reason| read.wrong(options::LOG_ROTATE_NAME, &format!("{name:?} {reason}"));
+                    BackupName::read(&name).map_err(wrong)?
+                },
                 keep: read.get(options::LOG_ROTATE_KEEP),
                 gzip: read.get(options::LOG_ROTATE_GZIP),
             },
             syslog_facility: read.get(options::SYSLOG_FACILITY),
+            python_logging: read.get(options::PYTHON_LOGGING),
+            log_config: read.existing_file(options::LOG_CONFIG)?,
+            log_resources: read.get(options::LOG_RESOURCES),
         })
     }
+}
+
+/// Reads the destinations of a log, each once; `dash` is what `-` means.
+fn targets(read: &Reader<'_>, key: Key<Vec<String>>, dash: &LogTarget) -> Result<Vec<LogTarget>, Wrong> {
+    let mut targets = Vec::new();
+    for text in read.get(key).iter().filter(|text| !text.is_empty()) {
+        let target = LogTarget::read(text, dash, read.folder)
+            .map_err(|reason| read.wrong(key, &format!("{text:?} {reason}")))?;
+        if targets.contains(&target) {
+            return Err(read.wrong(key, &format!("has {text:?} twice")));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
 }
 
 impl LogTarget {
@@ -138,6 +181,9 @@ impl LogTarget {
             },
             ("journald", "") => LogTarget::Journald(JOURNAL.into()),
             ("journald", path) => LogTarget::Journald(folder.join(path)),
+            // Opened by these names, they fail as sockets (systemd) and as another user's (containers).
+            ("/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1", "") => LogTarget::Stdout,
+            ("/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2", "") => LogTarget::Stderr,
             _ => LogTarget::File(folder.join(text)),
         })
     }
@@ -160,6 +206,19 @@ impl AccessLogFormat {
         log_format::read(format)
             .map(AccessLogFormat::Text)
             .map_err(|reason| read.wrong(key, &format!("{format:?} {reason}")))
+    }
+}
+
+impl MessageFormat {
+    fn check(read: &Reader<'_>) -> Result<MessageFormat, Wrong> {
+        let key = options::ERROR_LOG_FORMAT;
+        match read.get(key).as_str() {
+            "text" => Ok(MessageFormat::Text),
+            "json" => Ok(MessageFormat::Json),
+            format => log_format::read_message(format)
+                .map(MessageFormat::Own)
+                .map_err(|reason| read.wrong(key, &format!("{format:?} {reason}"))),
+        }
     }
 }
 

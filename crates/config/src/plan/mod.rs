@@ -1,8 +1,8 @@
 //! Settings that were checked. A [`Plan`] needs no further check: each part is the very value that its user
 //! works by.
 //!
-//! * [`application`], [`address`], [`tls`], [`server`], [`process`], [`log`], [`cron`], [`admin`], [`site`]: the parts, each
-//!   with its check. * [`network`], [`origin`]: what several of them hold. * `check`: reads values out of settings.
+//! * [`application`], [`mount`], [`route`], [`address`], [`tls`], [`server`], [`process`], [`interpreter`], [`log`], [`cron`],
+//!   [`admin`], [`otlp`], [`site`]: the parts, each with its check. * [`network`], [`origin`]: what several of them hold. * `check`: reads values out of settings.
 
 pub mod address;
 pub mod admin;
@@ -10,10 +10,14 @@ pub mod application;
 mod check;
 pub mod cron;
 pub mod daemon;
+pub mod interpreter;
 pub mod log;
+pub mod mount;
 pub mod network;
 pub mod origin;
+pub mod otlp;
 pub mod process;
+pub mod route;
 pub mod server;
 pub mod site;
 mod table;
@@ -23,12 +27,13 @@ pub mod tls;
 
 use std::path::Path;
 
-use crate::settings::{Settings, Wrong};
+use crate::settings::{Origins, Settings, Wrong};
 use address::{Bind, BindAddress, SocketPlan};
 use admin::AdminPlan;
 use application::ApplicationPlan;
 use check::Reader;
 use cron::CronPlan;
+use interpreter::InterpreterPlan;
 use log::LogPlan;
 use process::ProcessPlan;
 use server::ServerPlan;
@@ -52,6 +57,8 @@ pub struct Plan {
     pub server: ServerPlan,
     /// How processes live.
     pub process: ProcessPlan,
+    /// Python in each worker.
+    pub interpreter: InterpreterPlan,
     /// Logs.
     pub log: LogPlan,
     /// Cron jobs.
@@ -60,6 +67,8 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// Request policies.
     pub site: SitePlan,
+    /// Where the options were given, for errors that are found where they are used.
+    pub origins: Origins,
 }
 
 impl Plan {
@@ -72,6 +81,11 @@ impl Plan {
             _ => None,
         });
         self.application.local_hosts.iter().cloned().chain(bound).collect()
+    }
+
+    /// Whether what workers do is counted: it is shown, or decides how many there are.
+    pub fn is_counted(&self) -> bool {
+        self.admin.is_wanted() || self.process.scaling.is_some() || self.site.metrics.is_some()
     }
 
     /// Worker processes that there may be.
@@ -94,12 +108,14 @@ impl Plan {
             workers,
             server: ServerPlan::check(&read, &binds, &application, workers_max)?,
             process: ProcessPlan::check(&read, workers, scaling, application.chdir.as_deref())?,
+            interpreter: InterpreterPlan::check(&read)?,
             log: LogPlan::check(&read, home)?,
             cron: CronPlan::check(&read, home, application.chdir.as_deref())?,
             admin: AdminPlan::check(&read)?,
             site: SitePlan::check(&read)?,
             application,
             binds,
+            origins: settings.origins(),
         })
     }
 }

@@ -60,20 +60,28 @@ pub struct ScalingPlan {
 pub(super) fn workers(read: &Reader<'_>) -> Result<(usize, Option<ScalingPlan>), Wrong> {
     let number = |key: Key<Option<u16>>| read.get(key).map(usize::from);
     let (min, max) = (number(options::WORKERS_MIN), number(options::WORKERS_MAX));
-    let mut workers = match read.get(options::WORKERS) {
-        WorkerCount::Auto => machine::processors(),
-        WorkerCount::Count(count) => count,
+    if let (Some(min), Some(max)) = (min, max)
+        && min > max
+    {
+        let most = read.name(options::WORKERS_MAX, options::WORKERS_MIN);
+        return Err(read.wrong(options::WORKERS_MIN, &format!("{min} is more than {most} ({max})")));
+    }
+    let (mut workers, is_fixed) = match read.get(options::WORKERS) {
+        WorkerCount::Auto => (machine::processors(), false),
+        WorkerCount::Count(count) => (count, read.is_given(options::WORKERS)),
     };
-    if !read.is_given(options::WORKERS) {
+    if !is_fixed {
         workers = workers.max(min.unwrap_or(1)).min(max.unwrap_or(usize::MAX));
     }
     let (workers_min, workers_max) = (min.unwrap_or(workers), max.unwrap_or(workers));
     if workers_min > workers {
-        let reason = format!("{workers_min} is more than workers ({workers})");
+        let first = read.name(options::WORKERS, options::WORKERS_MIN);
+        let reason = format!("{workers_min} is more than {first} ({workers})");
         return Err(read.wrong(options::WORKERS_MIN, &reason));
     }
     if workers_max < workers {
-        let reason = format!("{workers_max} is less than workers ({workers})");
+        let first = read.name(options::WORKERS, options::WORKERS_MAX);
+        let reason = format!("{workers_max} is less than {first} ({workers})");
         return Err(read.wrong(options::WORKERS_MAX, &reason));
     }
     let scaling = ScalingPlan {

@@ -128,7 +128,11 @@ impl ServerPlan {
             workers,
             threads: read.get(options::THREADS),
             concurrency: read.get(options::CONCURRENCY),
-            greenlets: read.get(options::GREENLETS),
+            greenlets: match application.is_router() {
+                // As many requests are passed on as there are connections.
+                true => read.get(options::CONNECTIONS_MAX),
+                false => read.get(options::GREENLETS),
+            },
             queue_auto: read.get(options::QUEUE_MAX) == QueueMax::Auto,
             call_limits: CallLimitsPlan {
                 slow_request: read.get(options::SLOW_REQUEST),
@@ -281,9 +285,9 @@ fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
         return Err(read.wrong(options::PROXY_PROTOCOL, reason));
     }
     if on && read.get(options::TRUSTED_PROXIES).is_empty() {
-        return Err(
-            read.wrong(options::PROXY_PROTOCOL, "needs trusted_proxies, the peers whose preface is trusted")
-        );
+        let proxies = read.name(options::TRUSTED_PROXIES, options::PROXY_PROTOCOL);
+        let reason = format!("needs {proxies}, the peers whose preface is trusted");
+        return Err(read.wrong(options::PROXY_PROTOCOL, &reason));
     }
     Ok(on)
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::address::bind;
 use crate::invalid::Invalid;
-use crate::options::Kind;
-use crate::{Bind, BindAddress, CertificateSource, LogTarget, Plan, Protocol, Settings, SyslogAddress};
+use crate::options::{self, Kind};
+use crate::{
+    Bind, BindAddress, CertificateSource, LogTarget, Origin, Plan, Protocol, Settings, SyslogAddress,
+};
 
 fn tcp(host: &str, port: u16) -> Result<Bind, Invalid> {
     Ok(http(BindAddress::Tcp { host: host.to_owned(), port }))
@@ -24,6 +26,7 @@ fn addresses_have_these_forms() {
     assert_eq!(bind(":80"), tcp("0.0.0.0", 80));
     assert_eq!(bind("8000"), tcp("127.0.0.1", 8000));
     assert_eq!(bind("[::1]:8000"), tcp("::1", 8000));
+    assert_eq!(bind("[fe80::1%eth0]:1"), tcp("fe80::1%eth0", 1));
     assert_eq!(bind("http://a:1/"), tcp("a", 1));
     let unix = |path: &str| BindAddress::Unix(path.into());
     assert_eq!(bind("unix:/run/x.sock"), Ok(http(unix("/run/x.sock"))));
@@ -42,6 +45,11 @@ fn addresses_have_these_forms() {
     for (bad, right) in [
         ("uwsgi:127.0.0.1:4000", "must be written uwsgi://127.0.0.1:4000"),
         ("scgi:unix:/run/x", "must be written scgi+unix:/run/x"),
+        ("a:1,b:2", "must be one address; commas separate several only in a variable"),
+        (
+            "unix:@x",
+            "names an abstract socket, which has no permissions and is not supported; write unix:./@NAME for a file",
+        ),
     ] {
         assert_eq!(bind(bad).unwrap_err().to_string(), right);
     }
@@ -55,7 +63,7 @@ fn addresses_have_these_forms() {
         "[::1]",
         "[x]:1",
         "[::1]8000",
-        "fd://0",
+        "fd://1",
         "fd://x",
         "unix:",
         "ftp://a:1",
@@ -111,6 +119,8 @@ fn logs_go_to_many_places() {
     for (text, target) in [
         ("-", LogTarget::Stdout),
         ("a.log", LogTarget::File("/site/a.log".into())),
+        ("/dev/stdout", LogTarget::Stdout),
+        ("/dev/fd/2", LogTarget::Stderr),
         ("./syslog", LogTarget::File("/site/./syslog".into())),
         ("a:b", LogTarget::File("/site/a:b".into())),
         ("syslog", local("/dev/log")),
@@ -121,9 +131,9 @@ fn logs_go_to_many_places() {
         ("journald", LogTarget::Journald("/run/systemd/journal/socket".into())),
         ("journald:x.sock", LogTarget::Journald("/site/x.sock".into())),
     ] {
-        assert_eq!(log(text), Ok(Some(target)), "{text}");
+        assert_eq!(log(text), Ok(vec![target]), "{text}");
     }
-    assert_eq!(log(""), Ok(None));
+    assert_eq!(log(""), Ok(Vec::new()));
     for wrong in ["syslog:example", "syslog:example:0", "syslog:a:b:c"] {
         assert!(log(wrong).unwrap_err().contains("must be syslog, syslog:host:port"), "{wrong}");
     }
@@ -175,6 +185,24 @@ fn functions_are_named_with_their_module() {
 }
 
 #[test]
+fn hooks_are_a_module_or_a_file_seen_from_the_start() {
+    let hooks =
+        |text: &str| checked(&[("hooks", &[text])], Path::new("/srv")).map(|plan| plan.application.hooks);
+    for (text, meant) in [
+        ("site.hooks", "site.hooks"),
+        ("gunicorn.conf.py", "/srv/gunicorn.conf.py"),
+        ("conf/hooks", "/srv/conf/hooks"),
+        ("/etc/hooks.py", "/etc/hooks.py"),
+    ] {
+        assert_eq!(hooks(text), Ok(Some(meant.to_owned())));
+    }
+    for wrong in ["site.hooks:post_fork", "my hooks", "1st", ".hooks"] {
+        let error = hooks(wrong).unwrap_err();
+        assert!(error.starts_with(&format!("--hooks: {wrong:?} must be a module or")), "{error}");
+    }
+}
+
+#[test]
 fn keys_belong_to_certificates_in_order() {
     let folder = std::env::temp_dir().join(format!("anygate-plan-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("folder")).unwrap();
@@ -199,7 +227,7 @@ fn keys_belong_to_certificates_in_order() {
     for (c, k, message) in [
         (&["a", "b"][..], &["a.key"][..], "given 1 times for 2"),
         (&["folder"], &["a.key"], "given 1 times for 0"),
-        (&[], &["a.key"], "needs ssl_certificate, its certificate"),
+        (&[], &["a.key"], "needs --ssl-certificate, its certificate"),
         (&["c"], &[], "no file or directory"),
         (&["a"], &["c"], "no file"),
     ] {
@@ -248,5 +276,27 @@ fn redirects_are_on_the_hosts_of_https() {
     ] {
         let error = binds(given, place).unwrap_err();
         assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn options_are_named_as_in_the_place_where_they_were_given() {
+    let file = |name: &str| Origin::File(name.into());
+    for (origin, other, message) in [
+        (Origin::CommandLine, None, "--admin: needs --admin-token-file"),
+        (Origin::CommandLine, Some(file("a.toml")), "--admin: needs admin_token_file in a.toml"),
+        (Origin::Environment, None, "ANYGATE_ADMIN: needs ANYGATE_ADMIN_TOKEN_FILE"),
+        (Origin::Environment, Some(Origin::CommandLine), "ANYGATE_ADMIN: needs --admin-token-file"),
+        (file("a.toml"), Some(file("a.toml")), "a.toml: admin: needs admin_token_file"),
+        (Origin::Argument, None, "admin: needs admin_token_file"),
+    ] {
+        let mut settings = Settings::default();
+        settings.set_text(options::ADMIN.option(), "localhost:1", origin).unwrap();
+        if let Some(other) = other {
+            settings.set_text(options::ADMIN_TOKEN_FILE.option(), "token", other).unwrap();
+        }
+        let origins = Plan::check(&settings, Path::new("/")).unwrap().origins;
+        let needed = origins.name(options::ADMIN_TOKEN_FILE, options::ADMIN);
+        assert_eq!(origins.wrong(options::ADMIN, format!("needs {needed}")).to_string(), message);
     }
 }

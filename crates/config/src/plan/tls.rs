@@ -45,7 +45,10 @@ impl TlsPlan {
         const ONLY_WITH: [Key<Option<PathBuf>>; 2] = [options::SSL_KEY_PASSWORD_FILE, options::CLIENT_CA];
         if certificates.is_empty() {
             return match ONLY_WITH.into_iter().find(|key| read.is_given(*key)) {
-                Some(key) => Err(read.wrong(key, "needs ssl_certificate, the certificate of the server")),
+                Some(key) => {
+                    let certificate = read.name(options::SSL_CERTIFICATE, key);
+                    Err(read.wrong(key, &format!("needs {certificate}, the certificate of the server")))
+                }
                 None => Ok(None),
             };
         }
@@ -55,7 +58,11 @@ impl TlsPlan {
             ClientCert::Optional => false,
         };
         if client_ca.is_none() && !client_cert_required {
-            return Err(read.wrong(options::CLIENT_CERT, "needs client_ca, the CAs of client certificates"));
+            let authorities = read.name(options::CLIENT_CA, options::CLIENT_CERT);
+            return Err(read.wrong(
+                options::CLIENT_CERT,
+                &format!("needs {authorities}, the CAs of client certificates"),
+            ));
         }
         Ok(Some(TlsPlan {
             certificates,
@@ -100,7 +107,8 @@ pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, 
         sources.push(CertificateSource::Files { certificate: path, key });
     }
     if keys_given > 0 && sources.is_empty() {
-        return Err(read.wrong(keys, "needs ssl_certificate, its certificate"));
+        let certificate = read.name(certificates, keys);
+        return Err(read.wrong(keys, &format!("needs {certificate}, its certificate")));
     }
     if keys_given > 0 && keys_given != files {
         let reason = format!(

@@ -336,7 +336,7 @@ fn a_state_that_cannot_be_written_starts_nothing_and_is_tried_again() {
     assert_eq!(notes(&folder, "each"), 1);
 }
 
-/// Answers for each minute, in turn.
+/// Results for each minute, in turn.
 #[derive(Debug)]
 struct Planned(Vec<(i64, Share)>);
 

@@ -1,6 +1,6 @@
 //! What each setting of gunicorn is here.
 
-use anygate_config::{log_format, options};
+use anygate_config::{GUNICORN_HOOKS, log_format};
 use serde_json::{Value, json};
 
 use super::migration::{Class, Gunicorn};
@@ -60,6 +60,7 @@ fn one(gunicorn: &mut Gunicorn, setting: &Setting) -> Result<(), Refused> {
         || network::map(gunicorn, setting, &entry)?
         || application(gunicorn, setting, &entry)?
         || logs(gunicorn, setting, &entry)?
+        || hook(gunicorn, setting, &entry)?
     {
         return Ok(());
     }
@@ -165,6 +166,15 @@ fn application(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Res
     Ok(true)
 }
 
+/// A function of the file, which is loaded as hooks.
+fn hook(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Result<bool, Refused> {
+    let is_hook = GUNICORN_HOOKS.contains(&setting.name.as_str());
+    if is_hook {
+        gunicorn.draft.map(entry, "hooks", json!(setting.position.source))?;
+    }
+    Ok(is_hook)
+}
+
 fn logs(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Result<bool, Refused> {
     let syslog = gunicorn.text("syslog_addr").map(syslog).unwrap_or_else(|| "syslog".to_owned());
     let has_syslog = gunicorn.value("syslog").is_some_and(|value| value != &Value::Bool(false));
@@ -189,11 +199,14 @@ fn logs(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Result<boo
         "loglevel" => {
             let level = match entry.value.to_ascii_lowercase().as_str() {
                 "warning" => "warn".to_owned(),
-                "critical" if level_exists("critical") => "critical".to_owned(),
-                "critical" => "error".to_owned(),
                 level => level.to_owned(),
             };
             draft.map(entry, "log_level", json!(level))?;
+        }
+        "logconfig" | "logconfig_json" => {
+            let values = [("log_config", json!(path(draft))), ("python_logging", json!(true))];
+            let how = "the loggers are anygate and, for lines of access_log, anygate.access";
+            draft.change(entry, &values, how)?;
         }
         "syslog" => draft.map(entry, "error_log", json!(syslog))?,
         "syslog_addr" if has_syslog => draft.map(entry, "error_log", json!(syslog))?,
@@ -223,10 +236,6 @@ fn logs(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Result<boo
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-fn level_exists(level: &str) -> bool {
-    options::LOG_LEVEL.option().kind.read(level).is_ok()
 }
 
 /// `udp://host:514`, `unix:///dev/log#dgram`.

@@ -1,15 +1,50 @@
 //! uWSGI's jobs: `minute hour day month weekday command`, where -1 is any and -N every N.
 
+use std::fmt;
+
 use anygate_config::quoting;
 use serde_json::{Value, json};
 
 /// Characters that a shell has a meaning for.
 const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', ')', '{', '}', '\n'];
 
+/// Reason why a job is wrong.
+#[derive(Debug)]
+pub(super) enum JobError {
+    /// An option without a value.
+    NoValue(String),
+    /// An option that uWSGI does not have.
+    Unknown(String),
+    /// A job of one of several servers.
+    Legion,
+    /// A field that is none of its kind.
+    Field {
+        /// What stands there.
+        text: String,
+        /// What it must be.
+        kind: &'static str,
+    },
+    /// Nothing follows the fields.
+    NoCommand,
+    /// A quotation of the command has no end.
+    Quotation,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobError::NoValue(option) => write!(f, "{option:?} must be NAME=VALUE"),
+            JobError::Unknown(name) => write!(f, "{name:?} is no option of a job"),
+            JobError::Legion => f.write_str("legion: one server runs its jobs"),
+            JobError::Field { text, kind } => write!(f, "{text:?} is no {kind}"),
+            JobError::NoCommand => f.write_str("has no command behind the five fields"),
+            JobError::Quotation => f.write_str("has a quotation without an end"),
+        }
+    }
+}
+
 /// Returns the `[[cron]]` table of `cron2`: `[OPTIONS ]COMMAND`, where options are `minute=0,hour=3,unique=1`.
-///
-/// Errors: what is wrong.
-pub(super) fn job_with_options(text: &str, number: usize, folder: &str) -> Result<Value, String> {
+pub(super) fn job_with_options(text: &str, number: usize, folder: &str) -> Result<Value, JobError> {
     let (options, command) = match text.trim().split_once(char::is_whitespace) {
         Some((options, command)) if options.contains('=') => (options, command),
         _ => ("", text),
@@ -17,14 +52,14 @@ pub(super) fn job_with_options(text: &str, number: usize, folder: &str) -> Resul
     let mut fields = [("minute", "-1"), ("hour", "-1"), ("day", "-1"), ("month", "-1"), ("week", "-1")];
     let (mut is_unique, mut time_limit) = (false, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').ok_or_else(|| format!("{option:?} must be NAME=VALUE"))?;
+        let (name, value) = option.split_once('=').ok_or_else(|| JobError::NoValue(option.to_owned()))?;
         match name {
             "unique" => is_unique = value != "0",
             "harakiri" => time_limit = Some(value),
-            "legion" => return Err("legion: one server runs its jobs".to_owned()),
+            "legion" => return Err(JobError::Legion),
             name => match fields.iter_mut().find(|(known, _)| *known == name) {
                 Some(field) => field.1 = value,
-                None => return Err(format!("{name:?} is no option of a job")),
+                None => return Err(JobError::Unknown(name.to_owned())),
             },
         }
     }
@@ -42,25 +77,24 @@ pub(super) fn job_with_options(text: &str, number: usize, folder: &str) -> Resul
 }
 
 /// Returns the `[[cron]]` table of `cron`.
-///
-/// Errors: what is wrong.
-pub(super) fn job(text: &str, number: usize, folder: &str) -> Result<Value, String> {
+pub(super) fn job(text: &str, number: usize, folder: &str) -> Result<Value, JobError> {
     let mut fields = Vec::new();
     let mut rest = text.trim_start();
-    for (name, min, max) in
+    for (kind, min, max) in
         [("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7)]
     {
         let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        fields.push(field(word, min, max).ok_or_else(|| format!("{word:?} is no {name}"))?);
+        let wrong = || JobError::Field { text: word.to_owned(), kind };
+        fields.push(field(word, min, max).ok_or_else(wrong)?);
         rest = after.trim_start();
     }
     if rest.is_empty() {
-        return Err("has no command behind the five fields".to_owned());
+        return Err(JobError::NoCommand);
     }
     let command = if rest.contains(SHELL) {
         vec!["/bin/sh".to_owned(), "-c".to_owned(), rest.to_owned()]
     } else {
-        quoting::split(rest).map_err(|_| "has a quotation without an end".to_owned())?
+        quoting::split(rest).map_err(|_| JobError::Quotation)?
     };
     let program = command.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
     let name = program.rsplit('/').next().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::log_format;
+use super::log_format::{self, UnknownVariable};
 use super::migration::Uwsgi;
 use crate::draft::{Entry, Position, Refused, Verdict};
 
@@ -31,7 +31,7 @@ pub(super) fn map(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         "log_syslog" => uwsgi.draft.map(entry, "error_log", Value::from("syslog"))?,
         "log_format" | "logformat" => match log_format::ours(&entry.value) {
             Ok(format) => uwsgi.draft.map(entry, "access_log_format", Value::from(format))?,
-            Err(name) => {
+            Err(UnknownVariable(name)) => {
                 uwsgi.draft.missing(entry, &format!("access_log_format has nothing like %({name})"));
             }
         },

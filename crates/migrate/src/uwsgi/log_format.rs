@@ -32,10 +32,12 @@ const PHRASES: &[(&str, &str)] = &[
     ("%(uri)", "%(U)s"),
 ];
 
-/// Returns the format.
-///
-/// Errors: the variable that there is nothing for.
-pub(super) fn ours(format: &str) -> Result<String, String> {
+/// A variable of uWSGI that no atom of ours stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnknownVariable(pub(super) String);
+
+/// Returns the format in atoms of ours.
+pub(super) fn ours(format: &str) -> Result<String, UnknownVariable> {
     let mut text = format.to_owned();
     for (theirs, ours) in PHRASES {
         text = text.replace(theirs, ours);
@@ -64,7 +66,7 @@ pub(super) fn ours(format: &str) -> Result<String, String> {
                 Some(field) => {
                     all.push_str(&format!("%({{{}}}i)s", field.to_lowercase().replace('_', "-")));
                 }
-                None => return Err(name.to_owned()),
+                None => return Err(UnknownVariable(name.to_owned())),
             },
         }
         rest = after;
@@ -86,7 +88,7 @@ mod tests {
             ours("%(var.HTTP_X_REAL_IP) 100% %(msecs)s").as_deref(),
             Ok("%({x-real-ip}i)s 100%% %(M)ss")
         );
-        assert_eq!(ours("%(addr) %(epoch)"), Err("epoch".to_owned()));
+        assert_eq!(ours("%(addr) %(epoch)"), Err(UnknownVariable("epoch".to_owned())));
         for format in [combined, "%(host) %(micros) %"] {
             assert!(anygate_config::log_format::read(&ours(format).unwrap()).is_ok());
         }

@@ -221,9 +221,10 @@ fn files(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         }
         "add_header" => uwsgi.draft.map(entry, "security_header", Value::from(entry.value.clone()))?,
         "check_cache" | "cache2" | "cache" => {
-            uwsgi
-                .draft
-                .missing(entry, "it is for uwsgi.cache_get() and others; anygate's cache stores responses");
+            uwsgi.draft.missing(
+                entry,
+                "it is for uwsgi.cache_get() and others, which need no option with uwsgi_module",
+            );
         }
         "stats" | "stats_server" => {
             let address = network::address(&uwsgi.draft, &entry.value);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use super::directives::{self, ResponseDirectives};
+use crate::authentication;
 
 /// Memory that an entry takes beside its text.
 const OVERHEAD_BYTES: usize = 512;
@@ -38,6 +39,11 @@ type Varying = (Vec<u8>, Option<Vec<u8>>);
 const GRACE: Duration = Duration::from_secs(3600);
 /// Fields of requests whose responses are for one client, if nothing says otherwise.
 const PERSONAL: [&str; 2] = ["authorization", "cookie"];
+
+/// Whether a request has credentials, or was authenticated by a server (RFC 9111 section 3.5).
+pub(super) fn is_of_user(request: &RequestHead) -> bool {
+    request.field("authorization").is_some() || authentication::is_authenticated(request)
+}
 
 /// Rules that decide whether and for how long responses of a path are stored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,14 +84,15 @@ impl Entry {
         }
         // RFC 9111 section 3.5.
         let may_share = directives.public || directives.must_revalidate || directives.s_maxage.is_some();
-        if request.field("authorization").is_some() && !may_share {
+        if is_of_user(request) && !may_share {
             return None;
         }
         let received_date = response.field("date").and_then(directives::date).unwrap_or(now);
         let mut lifetime = explicit_lifetime(response, &directives, received_date);
         let mut vary = vary(request, response)?;
         if lifetime.is_none() && !directives.no_cache {
-            let is_personal = PERSONAL.iter().any(|name| request.field(name).is_some());
+            let is_personal =
+                is_of_user(request) || PERSONAL.iter().any(|name| request.field(name).is_some());
             lifetime =
                 if is_personal { None } else { terms.default_lifetime.filter(|_| response.status() == 200) };
             // It does not say that it is for all clients, so it is only for requests without these fields.

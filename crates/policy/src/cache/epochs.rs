@@ -22,7 +22,7 @@ impl fmt::Debug for Epochs {
 
 impl Epochs {
     /// Number of cells that there should be.
-    pub const CELLS: usize = 1024;
+    pub const CELLS: usize = 16_384;
 
     /// Counters of one process.
     pub fn local() -> Epochs {

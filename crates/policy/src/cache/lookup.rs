@@ -169,7 +169,7 @@ impl Cache {
         let flights = &self.contents.flights;
         let is_head = request.method() == b"HEAD";
         // Responses to credentials are rarely for others, so no request waits for them; nor for a head alone.
-        let is_own = is_head || request.field("authorization").is_some() || !has_usual_host(request);
+        let is_own = is_head || entry::is_of_user(request) || !has_usual_host(request);
         if is_own || flights.passes_lately(key, now) {
             return Lookup::Miss(Box::new(recorder));
         }

@@ -40,7 +40,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct StoredResponses {
-    answers: HashMap<Arc<[u8]>, Variants>,
+    by_key: HashMap<Arc<[u8]>, Variants>,
     /// Keys by when they were used last.
     used: BTreeMap<u64, Arc<[u8]>>,
     clock: u64,
@@ -75,11 +75,11 @@ impl Store for Memory {
     fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>> {
         let mut kept = self.lock();
         kept.touch(key);
-        let answers = kept.answers.get_mut(key)?;
-        let before = size(key, &answers.variants);
-        answers.variants.retain(|entry| !entry.keep(now).is_zero());
-        let found = answers.variants.iter().find(|entry| entry.fits(request)).cloned();
-        let (after, is_empty) = (size(key, &answers.variants), answers.variants.is_empty());
+        let entries = kept.by_key.get_mut(key)?;
+        let before = size(key, &entries.variants);
+        entries.variants.retain(|entry| !entry.keep(now).is_zero());
+        let found = entries.variants.iter().find(|entry| entry.fits(request)).cloned();
+        let (after, is_empty) = (size(key, &entries.variants), entries.variants.is_empty());
         kept.bytes = (kept.bytes + after).saturating_sub(before);
         if is_empty {
             kept.remove(key);
@@ -92,12 +92,12 @@ impl Store for Memory {
             return;
         }
         let mut kept = self.lock();
-        let answers = kept.answers.entry(key.into()).or_default();
-        let before = if answers.variants.is_empty() { 0 } else { size(key, &answers.variants) };
-        answers.variants.retain(|other| !other.fits(request));
-        answers.variants.truncate(VARIANTS_MAX - 1);
-        answers.variants.insert(0, Arc::clone(entry));
-        let after = size(key, &answers.variants);
+        let entries = kept.by_key.entry(key.into()).or_default();
+        let before = if entries.variants.is_empty() { 0 } else { size(key, &entries.variants) };
+        entries.variants.retain(|other| !other.fits(request));
+        entries.variants.truncate(VARIANTS_MAX - 1);
+        entries.variants.insert(0, Arc::clone(entry));
+        let after = size(key, &entries.variants);
         kept.bytes = (kept.bytes + after).saturating_sub(before);
         kept.touch(key);
         while kept.bytes > self.bytes_max {
@@ -112,7 +112,7 @@ impl Store for Memory {
 
     fn remove_prefix(&self, prefix: &[u8]) {
         let mut kept = self.lock();
-        let keys: Vec<_> = kept.answers.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+        let keys: Vec<_> = kept.by_key.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
         for key in keys {
             kept.remove(&key);
         }
@@ -126,22 +126,22 @@ impl Store for Memory {
 impl StoredResponses {
     fn touch(&mut self, key: &[u8]) {
         self.clock += 1;
-        let Some((key, answers)) =
-            self.answers.get_key_value(key).map(|(key, answers)| (Arc::clone(key), answers.used))
+        let Some((key, used)) =
+            self.by_key.get_key_value(key).map(|(key, entries)| (Arc::clone(key), entries.used))
         else {
             return;
         };
-        self.used.remove(&answers);
-        if let Some(answers) = self.answers.get_mut(&key) {
-            answers.used = self.clock;
+        self.used.remove(&used);
+        if let Some(entries) = self.by_key.get_mut(&key) {
+            entries.used = self.clock;
         }
         self.used.insert(self.clock, key);
     }
 
     fn remove(&mut self, key: &[u8]) {
-        if let Some(answers) = self.answers.remove(key) {
-            self.used.remove(&answers.used);
-            self.bytes = self.bytes.saturating_sub(size(key, &answers.variants));
+        if let Some(entries) = self.by_key.remove(key) {
+            self.used.remove(&entries.used);
+            self.bytes = self.bytes.saturating_sub(size(key, &entries.variants));
         }
     }
 }

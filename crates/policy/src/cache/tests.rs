@@ -85,7 +85,7 @@ fn is_stored(cache: &Arc<Cache>, head: &RequestHead, fields: &[(&str, &str)], bo
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
 
 #[test]
-fn an_answer_is_given_again_with_its_age() {
+fn a_response_is_sent_again_with_its_age() {
     let cache = cache();
     assert_eq!(
         ask(&cache, &get("/a?b"), 0, &[FRESH, ("X-A", "1")], "text"),
@@ -175,7 +175,7 @@ fn paths_decide_and_may_give_a_lifetime() {
 }
 
 #[test]
-fn only_whole_answers_of_bounded_length_are_stored() {
+fn only_whole_responses_of_bounded_length_are_stored() {
     let long = "x".repeat(101);
     for (fields, body, stored) in [
         (&[FRESH][..], &long[..100], true),
@@ -226,7 +226,7 @@ fn clients_choose_how_fresh() {
 }
 
 #[test]
-fn a_stale_answer_is_validated() {
+fn a_stale_response_is_validated() {
     let cache = cache();
     let stored = [FRESH, ("ETag", "\"a\""), ("Last-Modified", "Fri, 01 Jan 2027 00:00:00 GMT"), ("X-A", "1")];
     ask(&cache, &get("/a"), 0, &stored, "text");
@@ -239,11 +239,11 @@ fn a_stale_answer_is_validated() {
     assert_eq!(sent.fields().count(), 2);
     let confirmed =
         response("304 Not Modified", &[FRESH, ("ETag", "\"a\""), ("X-A", "2"), ("Content-Length", "0")]);
-    let Begin::Instead(answer) = recorder.start(&confirmed, at(100)) else { panic!() };
+    let Begin::Instead(sent) = recorder.start(&confirmed, at(100)) else { panic!() };
     recorder.finish(at(100));
-    assert_eq!((answer.head().status(), answer.body()), (200, &b"text"[..]));
-    assert_eq!(answer.head().field("x-a"), Some(&b"2"[..]));
-    assert_eq!(answer.head().field("cache-status"), Some(&b"anygate; fwd=stale; fwd-status=304"[..]));
+    assert_eq!((sent.head().status(), sent.body()), (200, &b"text"[..]));
+    assert_eq!(sent.head().field("x-a"), Some(&b"2"[..]));
+    assert_eq!(sent.head().field("cache-status"), Some(&b"anygate; fwd=stale; fwd-status=304"[..]));
     let Lookup::Hit(hit) = cache.lookup(&get("/a"), false, at(150)) else { panic!() };
     assert_eq!((hit.head().field("age"), hit.body()), (Some(&b"50"[..]), &b"text"[..]));
     assert_eq!(hit.head().field("content-length"), Some(&b"4"[..]));
@@ -255,11 +255,11 @@ fn a_validation_may_bring_a_cookie_for_one_client() {
     ask(&cache, &get("/a"), 0, &[FRESH, ("ETag", "\"a\"")], "text");
     let Lookup::Miss(mut recorder) = cache.lookup(&get("/a"), false, at(100)) else { panic!() };
     let cookies = [FRESH, ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")];
-    let Begin::Instead(answer) = recorder.start(&response("304 Not Modified", &cookies), at(100)) else {
+    let Begin::Instead(sent) = recorder.start(&response("304 Not Modified", &cookies), at(100)) else {
         panic!()
     };
-    assert_eq!(entry::all(answer.head().fields(), "set-cookie").collect::<Vec<_>>(), [b"a=b", b"c=d"]);
-    assert_eq!(answer.body(), b"text");
+    assert_eq!(entry::all(sent.head().fields(), "set-cookie").collect::<Vec<_>>(), [b"a=b", b"c=d"]);
+    assert_eq!(sent.body(), b"text");
     drop(recorder);
     // It is still there to be validated, and as old as before.
     let Lookup::Miss(recorder) = cache.lookup(&get("/a"), false, at(100)) else { panic!() };
@@ -267,7 +267,7 @@ fn a_validation_may_bring_a_cookie_for_one_client() {
 }
 
 #[test]
-fn a_client_that_has_the_answer_gets_304() {
+fn a_client_that_has_the_response_gets_304() {
     let cache = cache();
     let stored = [FRESH, ("ETag", "\"a\""), ("Content-Type", "text/plain"), ("Vary", "Accept")];
     // The application's response is whole although the client has it.
@@ -276,11 +276,11 @@ fn a_client_that_has_the_answer_gets_304() {
     let mut sent = head.clone();
     recorder.prepare(&mut sent).unwrap();
     assert_eq!(sent.fields().count(), 0);
-    let Begin::NotModified(answer) = recorder.start(&response("200 OK", &stored), at(0)) else { panic!() };
+    let Begin::NotModified(sent) = recorder.start(&response("200 OK", &stored), at(0)) else { panic!() };
     recorder.write(b"text");
     recorder.finish(at(0));
-    assert_eq!((answer.status(), answer.field("etag")), (304, Some(&b"\"a\""[..])));
-    assert_eq!(answer.field("content-type"), None);
+    assert_eq!((sent.status(), sent.field("etag")), (304, Some(&b"\"a\""[..])));
+    assert_eq!(sent.field("content-type"), None);
     for (field, status) in [
         (("If-None-Match", "\"b\", \"a\""), 304),
         (("If-None-Match", "*"), 304),
@@ -418,7 +418,7 @@ fn who_waited_for_nothing_asks_and_later_ones_do_not_wait() {
     drop(recorder);
     let Lookup::Miss(_first) = cache.lookup_again(waiter, &get("/a"), false, at(0)) else { panic!() };
     let Lookup::Miss(second) = cache.lookup(&get("/a"), false, at(5)) else { panic!() };
-    assert!(!second.replaces_conditions(), "the client's conditions are the application's to answer");
+    assert!(!second.replaces_conditions(), "the client's conditions are for the application to evaluate");
     let Lookup::Miss(_first) = cache.lookup(&get("/a"), false, at(11)) else { panic!() };
     assert!(matches!(cache.lookup(&get("/a"), false, at(11)), Lookup::Wait(_)));
 }
@@ -438,7 +438,7 @@ fn variants_are_stored_beside_each_other() {
 }
 
 #[test]
-fn changes_make_answers_out_of_date_in_all_processes() {
+fn changes_make_responses_out_of_date_in_all_processes() {
     // So many groups that no two of these keys share one.
     let epochs: Cells = Arc::new((0..1 << 18).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
     let epochs = Epochs::shared(epochs);
@@ -480,7 +480,7 @@ fn changes_make_answers_out_of_date_in_all_processes() {
 }
 
 #[test]
-fn answers_are_purged_by_uri_and_prefix() {
+fn responses_are_purged_by_uri_and_prefix() {
     let cache = cache();
     let fill = || ["/a", "/a/b", "/c"].map(|target| ask(&cache, &get(target), 0, &[FRESH], "text"));
     let left = || {
@@ -572,7 +572,7 @@ fn what_the_application_sees_is_in_the_key() {
 }
 
 #[test]
-fn mount_points_that_a_proxy_took_off_do_not_share_answers() {
+fn mount_points_that_a_proxy_took_off_do_not_share_responses() {
     let key = |head: &RequestHead| String::from_utf8(request_key(head, false).to_vec()).unwrap();
     let below = |prefix: &str, path: &str| {
         let mut head = seen(path, prefix, path, "");

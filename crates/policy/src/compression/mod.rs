@@ -211,7 +211,7 @@ impl Compression {
 }
 
 /// The length that an application announced. An error: the server will complain, so that it must see the fields.
-fn announced(head: &ResponseHead) -> Result<Option<u64>, ()> {
+pub(crate) fn announced(head: &ResponseHead) -> Result<Option<u64>, ()> {
     let mut length = None;
     for (_, value) in head.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length")) {
         let digits = std::str::from_utf8(value).map_err(drop)?;
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_pass_untouched() {
+    fn other_responses_pass_untouched() {
         for (status, fields) in [
             ("204 No Content", &[HTML][..]),
             ("205 Reset Content", &[HTML]),

@@ -2,56 +2,89 @@
 //! a trusted peer (`X-Request-ID`), and a trace context (<https://www.w3.org/TR/trace-context/>).
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
 
+use crate::spans::context::{TRACEPARENT, TRACESTATE, TraceParent, digit, remove};
+
 const REQUEST_ID: &str = "X-Request-ID";
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
 /// Longest identifier that is accepted.
 const ID_MAX_BYTES: usize = 128;
+/// Digits of a trace and of its parent.
+const TRACE_DIGITS: usize = 32;
+const PARENT_DIGITS: usize = 16;
 
 /// Rules for identifiers and trace contexts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
-    pub(super) has_id: bool,
-    pub(super) has_trace: bool,
+    has_id: bool,
+    has_trace: bool,
+    /// A random number that tells this process from all others, and from the one that it was forked from.
+    process: u64,
 }
 
-/// Identifier and trace context of one request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Identifier and trace context of one request, which has at least one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Its identifier.
-    pub(super) id: Option<String>,
-    /// The trace that it belongs to: 32 hexadecimal digits.
-    pub(super) trace: Option<String>,
+    /// Both, as messages of the error log show them: `request{id="..." trace="..."}`.
+    text: Arc<str>,
+    /// Place of the identifier in the text, which is empty if there is none.
+    id: Range<usize>,
 }
 
 impl Identity {
+    /// Names requests in this process.
+    pub(super) fn new(has_id: bool, has_trace: bool) -> Identity {
+        let mut process = [0; 8];
+        let is_random = (has_id || has_trace) && getrandom::fill(&mut process).is_ok();
+        let process = if is_random { u64::from_ne_bytes(process) } else { std::process::id().into() };
+        Identity { has_id, has_trace, process }
+    }
+
     /// Names a request, and tells the application in its fields. `None` if names are not wanted.
     pub(super) fn identify(self, head: &mut RequestHead, is_trusted: bool) -> Option<Names> {
         if !self.has_id && !self.has_trace {
             return None;
         }
-        let mut names = Names::default();
+        let mut text = NamesText::new();
+        let mut id = 0..0;
         if self.has_id {
-            let given = head.field(REQUEST_ID).filter(|id| is_trusted && is_id(id));
-            let id = given.map_or_else(random::<16>, |id| String::from_utf8_lossy(id).into_owned());
-            replace(head, REQUEST_ID, &id);
-            names.id = Some(id);
+            let given = head.field(REQUEST_ID);
+            id = match given.filter(|id| is_trusted && is_id(id)) {
+                Some(given) => text.add("id", given),
+                None => text.add("id", &self.random::<TRACE_DIGITS>()),
+            };
+            replace(head, REQUEST_ID, text.get(&id));
         }
         if self.has_trace {
-            let known = head.field(TRACEPARENT).and_then(trace_id);
-            names.trace = Some(known.unwrap_or_else(|| {
-                let trace = random::<16>();
-                // The recorder decides whether this one is sampled.
-                replace(head, TRACEPARENT, &format!("00-{trace}-{}-00", random::<8>()));
-                // Section 3.3: without a valid parent the state means nothing.
-                head.retain_fields(|name| !name.eq_ignore_ascii_case(TRACESTATE.as_bytes()));
-                trace
-            }));
+            match TraceParent::of(head) {
+                Some(known) => text.add("trace", known.trace_digits().as_bytes()),
+                None => {
+                    let (trace, parent) = (self.random::<TRACE_DIGITS>(), self.random::<PARENT_DIGITS>());
+                    // The recorder decides whether this one is sampled.
+                    replace(head, TRACEPARENT, &[b"00-", &trace[..], b"-", &parent[..], b"-00"].concat());
+                    // Section 3.3: without a valid parent the state means nothing.
+                    remove(head, TRACESTATE);
+                    text.add("trace", &trace)
+                }
+            };
         }
-        Some(names)
+        Some(Names { text: text.end(), id })
+    }
+
+    /// Returns random hexadecimal digits that no request had before, never all zero.
+    fn random<const DIGITS: usize>(self) -> [u8; DIGITS] {
+        let mut digits = [b'0'; DIGITS];
+        RANDOMNESS.with_borrow_mut(|randomness| {
+            let bytes = randomness.take(DIGITS / 2, self.process);
+            for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+                pair.copy_from_slice(&[digit(*byte >> 4), digit(*byte & 15)]);
+                *byte = 0;
+            }
+        });
+        if digits.iter().all(|&digit| digit == b'0') { [b'1'; DIGITS] } else { digits }
     }
 
     /// What a request was called.
@@ -62,9 +95,19 @@ impl Identity {
 }
 
 impl Names {
+    /// Both names, as messages show them.
+    pub(super) fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The identifier.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.text.get(self.id.clone()).filter(|id| !id.is_empty())
+    }
+
     /// Tells the client, unless the application has.
     pub(super) fn apply(&self, head: &mut ResponseHead) {
-        if let Some(id) = &self.id
+        if let Some(id) = self.id()
             && !head.has_field("x-request-id")
         {
             let pushed = head.push_field(REQUEST_ID.as_bytes(), id.as_bytes());
@@ -73,10 +116,59 @@ impl Names {
     }
 }
 
+/// The text of names as it grows, which needs no memory of its own before it is complete.
+struct NamesText {
+    bytes: [u8; Self::BYTES_MAX],
+    length: usize,
+}
+
+impl NamesText {
+    const BEGIN: &str = "request{";
+    const BYTES_MAX: usize = Self::BEGIN.len() + "id=\"\" trace=\"\"}".len() + ID_MAX_BYTES + TRACE_DIGITS;
+
+    fn new() -> NamesText {
+        let mut text = NamesText { bytes: [0; Self::BYTES_MAX], length: 0 };
+        text.push(Self::BEGIN.as_bytes());
+        text
+    }
+
+    /// Adds a name, none of whose characters would have to be escaped. Returns its place.
+    fn add(&mut self, what: &str, name: &[u8]) -> Range<usize> {
+        if self.length > Self::BEGIN.len() {
+            self.push(b" ");
+        }
+        self.push(what.as_bytes());
+        self.push(b"=\"");
+        let start = self.length;
+        self.push(name);
+        let end = self.length;
+        self.push(b"\"");
+        start..end
+    }
+
+    fn get(&self, place: &Range<usize>) -> &[u8] {
+        self.bytes.get(place.clone()).unwrap_or_default()
+    }
+
+    fn end(mut self) -> Arc<str> {
+        self.push(b"}");
+        // Names are ASCII.
+        std::str::from_utf8(self.get(&(0..self.length))).unwrap_or_default().into()
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let end = self.length + part.len();
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(part);
+            self.length = end;
+        }
+    }
+}
+
 /// Makes `value` the only one of a field. A head that is too long stays without.
-fn replace(head: &mut RequestHead, name: &str, value: &str) {
-    head.retain_fields(|own| !own.eq_ignore_ascii_case(name.as_bytes()));
-    if let (Ok(name), Ok(value)) = (head.push_text(name.as_bytes()), head.push_text(value.as_bytes())) {
+fn replace(head: &mut RequestHead, name: &str, value: &[u8]) {
+    remove(head, name);
+    if let (Ok(name), Ok(value)) = (head.push_text(name.as_bytes()), head.push_text(value)) {
         head.push_field(name, value);
     }
 }
@@ -87,33 +179,12 @@ fn is_id(id: &[u8]) -> bool {
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
 }
 
-/// The trace of a valid traceparent (section 3.2.2): `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. Later
-/// versions may have more behind it.
-fn trace_id(value: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(value).ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_something = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let is_valid = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace, 32)
-        && is_something(trace)
-        && is_hex(parent, 16)
-        && is_something(parent)
-        && is_hex(flags, 2)
-        && (version != "00" || parts.next().is_none());
-    is_valid.then(|| trace.to_owned())
-}
-
 /// Random bytes of a thread, of which the system is asked for many at a time.
 struct Randomness {
     bytes: [u8; RANDOM_BYTES],
     used: usize,
     /// The process that asked: one that was forked from it would have the same.
-    process: u32,
+    process: u64,
 }
 
 /// Random bytes that the system is asked for at a time.
@@ -125,37 +196,20 @@ thread_local! {
 }
 
 impl Randomness {
-    /// Bytes that no request had before, never all zero.
-    fn take<const COUNT: usize>(&mut self) -> [u8; COUNT] {
-        let process = std::process::id();
-        if self.used + COUNT > RANDOM_BYTES || self.process != process {
+    /// Bytes that no request had before, to be overwritten with zeros; at most [`RANDOM_BYTES`]. What a process has from the
+    /// one that it was forked from is not taken.
+    fn take(&mut self, count: usize, process: u64) -> &mut [u8] {
+        if self.used + count > RANDOM_BYTES || self.process != process {
             // The system's generator does not fail once it is seeded (getrandom(2)).
             if getrandom::fill(&mut self.bytes).is_err() {
                 self.bytes.fill(1);
             }
             (self.used, self.process) = (0, process);
         }
-        let mut taken = [0; COUNT];
-        if let Some(bytes) = self.bytes.get_mut(self.used..self.used + COUNT) {
-            taken.copy_from_slice(bytes);
-            bytes.fill(0);
-        }
-        self.used += COUNT;
-        if taken.iter().all(|&byte| byte == 0) { [1; COUNT] } else { taken }
+        let start = self.used;
+        self.used += count;
+        self.bytes.get_mut(start..self.used).unwrap_or_default()
     }
-}
-
-/// Returns `COUNT` random bytes as hexadecimal digits, never all zero.
-fn random<const COUNT: usize>() -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bytes: [u8; COUNT] = RANDOMNESS.with_borrow_mut(Randomness::take);
-    let mut text = String::with_capacity(2 * COUNT);
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(DIGITS.get(usize::from(digit)).map(|&digit| char::from(digit)));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -163,13 +217,19 @@ mod tests {
     use super::*;
     use crate::fixtures;
 
-    const BOTH: Identity = Identity { has_id: true, has_trace: true };
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// The trace of a request.
+    fn trace(names: &Names) -> Option<&str> {
+        names.text().split_once("trace=\"")?.1.strip_suffix("\"}")
+    }
 
     #[test]
     fn an_identifier_is_made_or_believed() {
+        let both = Identity::new(true, true);
         for (given, is_trusted, is_kept) in [
             ("abc-1", true, true),
+            (&"x".repeat(128), true, true),
             ("abc-1", false, false),
             ("a b", true, false),
             ("", true, false),
@@ -177,44 +237,47 @@ mod tests {
             (&"x".repeat(129), true, false),
         ] {
             let mut head = fixtures::request("GET", "/", &[("x-request-id", given)]);
-            let names = BOTH.identify(&mut head, is_trusted).unwrap();
-            let id = names.id.clone().unwrap();
+            let names = both.identify(&mut head, is_trusted).unwrap();
+            let (id, trace) = (names.id().unwrap(), trace(&names).unwrap());
             assert_eq!(id == given, is_kept, "{given}");
-            assert_eq!(BOTH.of(&head), Some(id.as_str()));
+            assert_eq!(both.of(&head), Some(id));
+            assert_eq!(**names.text(), format!("request{{id=\"{id}\" trace=\"{trace}\"}}"));
             assert_eq!(
                 head.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"x-request-id")).count(),
                 1
             );
-            let mut answer = fixtures::response("200 OK", &[]);
-            names.apply(&mut answer);
-            names.apply(&mut answer);
-            assert_eq!(fixtures::field(&answer, "x-request-id"), Some(id.as_str()));
+            let mut response = fixtures::response("200 OK", &[]);
+            names.apply(&mut response);
+            names.apply(&mut response);
+            assert_eq!(fixtures::field(&response, "x-request-id"), Some(id));
         }
-        let id = || BOTH.identify(&mut fixtures::request("GET", "/", &[]), true).unwrap().id.unwrap();
-        assert_ne!(id(), id());
-        assert!(Identity::default().identify(&mut fixtures::request("GET", "/", &[]), true).is_none());
+        let of_none = |identity: Identity| identity.identify(&mut fixtures::request("GET", "/", &[]), true);
+        assert_ne!(of_none(both).unwrap().id(), of_none(both).unwrap().id());
+        let id = of_none(Identity::new(true, false)).unwrap();
+        assert_eq!((id.id().map(str::len), trace(&id)), (Some(32), None));
+        let traced = of_none(Identity::new(false, true)).unwrap();
+        assert_eq!((traced.id(), trace(&traced).map(str::len)), (None, Some(32)));
+        assert!(of_none(Identity::new(false, false)).is_none());
     }
 
     #[test]
     fn no_two_requests_have_the_same_name() {
-        let names: std::collections::HashSet<String> = (0..1000).map(|_| random::<16>()).collect();
+        let identity = Identity::new(true, true);
+        let random = move || String::from_utf8(identity.random::<32>().to_vec()).unwrap();
+        let names: std::collections::HashSet<String> = (0..1000).map(|_| random()).collect();
         assert_eq!(names.len(), 1000);
-        assert!(
-            names
-                .iter()
-                .all(|name| name.len() == 32
-                    && trace_id(format!("00-{name}-{:016}-00", 1).as_bytes()).is_some())
-        );
-        let elsewhere = std::thread::spawn(random::<16>).join().unwrap();
+        assert!(names.iter().all(|name| name.len() == 32
+            && TraceParent::parse(format!("00-{name}-{:016}-00", 1).as_bytes()).is_some()));
+        let elsewhere = std::thread::spawn(random).join().unwrap();
         assert!(!names.contains(&elsewhere));
     }
 
     #[test]
     fn a_process_takes_none_of_the_bytes_of_the_one_that_it_was_forked_from() {
-        let inherited = || Randomness { bytes: [7; RANDOM_BYTES], used: 0, process: 0 };
-        assert_ne!(inherited().take::<16>(), [7; 16]);
-        let mut own = Randomness { process: std::process::id(), ..inherited() };
-        assert_eq!((own.take::<16>(), own.take::<8>()), ([7; 16], [7; 8]));
+        let (parent, child) = (Identity::new(true, false), Identity::new(true, false));
+        let mut inherited = Randomness { bytes: [7; RANDOM_BYTES], used: 0, process: parent.process };
+        assert_eq!(inherited.take(16, parent.process), [7; 16]);
+        assert_ne!(inherited.take(16, child.process), [7; 16]);
     }
 
     #[test]
@@ -231,9 +294,10 @@ mod tests {
             ("nonsense", false),
         ] {
             let mut head = fixtures::request("GET", "/", &[(TRACEPARENT, given), (TRACESTATE, "a=b")]);
-            let trace = BOTH.identify(&mut head, false).unwrap().trace.unwrap();
+            let names = Identity::new(true, true).identify(&mut head, false).unwrap();
             let told = head.field(TRACEPARENT).unwrap();
-            assert_eq!(trace_id(told), Some(trace), "{given}");
+            let named = TraceParent::parse(told).map(|told| format!("{:032x}", told.trace));
+            assert_eq!(named.as_deref(), trace(&names), "{given}");
             assert_eq!(told == given.as_bytes(), is_kept, "{given}");
             assert_eq!(head.field(TRACESTATE).is_some(), is_kept, "{given}");
         }

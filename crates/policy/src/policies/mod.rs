@@ -6,7 +6,7 @@
 //!
 //! A request is [admitted](ProcessPolicies::admit) when its head has arrived, by a thread that never waits. The
 //! [`RequestPolicies`] that it may get stay with it: the server lets them [prepare](RequestPolicies::prepare), asks
-//! them whether they have [the response](RequestPolicies::answer), and otherwise has the application respond through
+//! them whether they have [the response](RequestPolicies::respond), and otherwise has the application respond through
 //! [`filter`](RequestPolicies::filter). At the end they must [finish](RequestPolicies::finish).
 
 mod admission;

@@ -1,27 +1,31 @@
 //! From a plan to a site: rules of all policies, and the memory that processes share.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Instant, SystemTime};
 
 use anygate_config::{SitePlan, Source};
+use anygate_proto::local_host::LocalHosts;
 
 use super::identity::Identity;
 use super::process_policies::{ProcessPolicies, Vitals};
 use crate::access_list::AccessList;
+use crate::authentication::{Authentication, Guesses, UnusableFile};
 use crate::cache::{self, Cache, Epochs, Memory};
 use crate::compression::Compression;
 use crate::concurrency::{BodyLimits, Connections, QueueLimit, RequestLimiter};
 use crate::cors::Cors;
 use crate::error_pages::ErrorPages;
+use crate::metrics_page::{Figures, MetricsPage};
+use crate::page_reload::PageReload;
 use crate::rate_limit::RateLimiter;
 use crate::rate_table::{Cells, RateTable};
+use crate::routing::Routing;
 use crate::security_headers::SecurityHeaders;
 use crate::shared::{InvalidAddress, Redis};
 use crate::shared_memory::counters::CountTable;
-use crate::static_files::StaticFiles;
+use crate::static_files::{NamedFiles, StaticFiles};
 
 /// Clients whose rates are remembered; those that were not here for the longest are forgotten.
 const RATE_KEYS: usize = 64 * 1024;
@@ -51,23 +55,13 @@ pub enum Unprepared {
     ErrorPages(io::Error),
     /// A folder of static files cannot be opened.
     StaticFiles(io::Error),
+    /// The folder of files that the application names cannot be opened.
+    NamedFiles(io::Error),
+    /// A file of passwords cannot be used.
+    PasswordFile(UnusableFile),
     /// The client of Redis does not take the address.
     Shared(InvalidAddress),
 }
-
-impl fmt::Display for Unprepared {
-    /// One line that begins with the option's name.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unprepared::Memory(error) => write!(f, "no memory to share: {error}"),
-            Unprepared::ErrorPages(error) => write!(f, "error_pages: {error}"),
-            Unprepared::StaticFiles(error) => write!(f, "static: {error}"),
-            Unprepared::Shared(error) => write!(f, "shared: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Unprepared {}
 
 /// Whether requests or connections of single clients are counted.
 fn has_counts(plan: &SitePlan) -> bool {
@@ -82,7 +76,10 @@ pub struct Prepared {
     rates: RateTable,
     counts: CountTable,
     epochs: Epochs,
+    guesses: Guesses,
     begun: Instant,
+    page_reload: Option<PageReload>,
+    metrics: Option<MetricsPage>,
 }
 
 impl Prepared {
@@ -101,12 +98,19 @@ impl Prepared {
         let has_counts = has_counts(plan);
         let rates = cells(!limits.rate_limit.is_empty(), RateTable::cells_for(RATE_KEYS))?;
         let processes = surroundings.processes;
+        let has_passwords = !plan.authentication.basic.is_empty();
+        let [known, slots, wrong] = Guesses::cells();
+        let guesses =
+            [cells(has_passwords, known)?, cells(has_passwords, slots)?, cells(has_passwords, wrong)?];
         let counts = cells(has_counts, CountTable::cells_for(COUNT_KEYS, processes))?;
         let prepared = Prepared {
             rates: RateTable::shared(rates),
             counts: CountTable::shared(counts, processes),
             epochs: Epochs::shared(cells(plan.cache.is_some(), Epochs::CELLS)?),
+            guesses: Guesses::shared(guesses).map_err(Unprepared::Memory)?,
             begun: Instant::now(),
+            page_reload: None,
+            metrics: None,
             plan: plan.clone(),
             surroundings,
         };
@@ -125,12 +129,28 @@ impl Prepared {
         {
             self.counts = former.counts.clone();
         }
+        if self.plan.authentication.basic.is_empty() == former.plan.authentication.basic.is_empty() {
+            self.guesses = former.guesses.clone();
+        }
         if self.plan.cache.is_some() == former.plan.cache.is_some() {
             self.epochs = former.epochs.clone();
         }
         // Times in that memory are counted from here.
         self.begun = former.begun;
         self
+    }
+
+    /// The same where pages load themselves anew after a reload, or not.
+    #[must_use]
+    pub fn with_page_reload(&self, page_reload: Option<PageReload>) -> Prepared {
+        Prepared { page_reload, ..self.clone() }
+    }
+
+    /// The same where the metrics have a page, if the plan wants one. `hosts` mean this machine.
+    #[must_use]
+    pub fn with_metrics(&self, hosts: Vec<String>, figures: Figures) -> Prepared {
+        let page = |plan| MetricsPage::new(plan, LocalHosts::new(hosts), figures);
+        Prepared { metrics: self.plan.metrics.as_ref().map(page), ..self.clone() }
     }
 
     /// The same where so many threads of each process may wait for another request's response.
@@ -160,9 +180,13 @@ impl Prepared {
             };
             Cache::new(plan, self.surroundings.waiting_max, store, self.epochs.clone())
         });
+        let guesses = self.guesses.of_process(self.surroundings.waiting_max);
+        let authentication = Authentication::new(&self.plan.authentication, guesses);
         Ok(Arc::new(ProcessPolicies {
+            authentication: authentication.map_err(Unprepared::PasswordFile)?,
             health: health.clone(),
             access: AccessList::new(&limits.allow, &limits.deny),
+            routing: Routing::new(&self.plan.routing),
             requests: RequestLimiter::new(&limits.requests_per_client_max, Arc::clone(&counts)),
             connections: limits
                 .connections_per_client_max
@@ -178,9 +202,12 @@ impl Prepared {
             security: SecurityHeaders::new(security),
             compression: compression.as_ref().map(Compression::new),
             files: self.files(pages.as_ref())?,
+            named_files: self.named_files(pages.as_ref())?,
             cache,
             pages,
-            identity: Identity { has_id: self.plan.request_id, has_trace: self.plan.trace_context },
+            identity: Identity::new(self.plan.request_id, self.plan.trace_context),
+            page_reload: self.page_reload.clone(),
+            metrics: self.metrics.clone(),
             begun: self.begun,
             vitals: Vitals {
                 is_draining: AtomicBool::new(false),
@@ -189,6 +216,12 @@ impl Prepared {
                 is_well: Arc::new(AtomicBool::new(true)),
             },
         }))
+    }
+
+    fn named_files(&self, pages: Option<&Arc<ErrorPages>>) -> Result<Option<NamedFiles>, Unprepared> {
+        let Some(root) = &self.plan.sendfile_root else { return Ok(None) };
+        let files = NamedFiles::new(root, pages.cloned().unwrap_or_default(), SystemTime::now());
+        files.map(Some).map_err(Unprepared::NamedFiles)
     }
 
     fn files(&self, pages: Option<&Arc<ErrorPages>>) -> Result<Option<StaticFiles>, Unprepared> {

@@ -11,6 +11,7 @@ use anygate_proto::head::{RequestHead, ResponseHead};
 use super::full_response::FullResponse;
 use super::identity::Identity;
 use crate::access_list::AccessList;
+use crate::authentication::{Authentication, Denied};
 use crate::cache::Cache;
 use crate::compression::Compression;
 use crate::concurrency::{
@@ -18,17 +19,22 @@ use crate::concurrency::{
 };
 use crate::cors::Cors;
 use crate::error_pages::ErrorPages;
+use crate::metrics_page::MetricsPage;
 use crate::network::Client;
+use crate::page_reload::PageReload;
 use crate::rate_limit::{Decision, RateFields, RateLimiter};
 use crate::refusal::Refusal;
+use crate::routing::Routing;
 use crate::security_headers::SecurityHeaders;
-use crate::static_files::StaticFiles;
+use crate::static_files::{NamedFiles, StaticFiles};
 
 /// The policies of one process.
 #[derive(Debug)]
 pub struct ProcessPolicies {
     pub(super) health: HealthPlan,
     pub(super) access: AccessList,
+    pub(super) authentication: Option<Authentication>,
+    pub(super) routing: Routing,
     pub(super) requests: RequestLimiter,
     pub(super) connections: Option<Arc<Connections>>,
     pub(super) bodies: Option<BodyLimits>,
@@ -38,9 +44,12 @@ pub struct ProcessPolicies {
     pub(super) security: SecurityHeaders,
     pub(super) compression: Option<Compression>,
     pub(super) files: Option<StaticFiles>,
+    pub(super) named_files: Option<NamedFiles>,
     pub(super) cache: Option<Arc<Cache>>,
     pub(super) pages: Option<Arc<ErrorPages>>,
     pub(super) identity: Identity,
+    pub(super) page_reload: Option<PageReload>,
+    pub(super) metrics: Option<MetricsPage>,
     /// The start of the clock of all rates, the same in all processes.
     pub(super) begun: Instant,
     pub(super) vitals: Vitals,
@@ -96,14 +105,22 @@ impl ProcessPolicies {
         self.rates.may_block() || self.cache.as_ref().is_some_and(|cache| cache.may_block())
     }
 
-    /// Whether [`prepare`](super::RequestPolicies::prepare) and [`answer`](super::RequestPolicies::answer) may take long for any request.
+    /// Whether [`prepare`](super::RequestPolicies::prepare) and [`respond`](super::RequestPolicies::respond) may take long
+    /// for any request.
     pub fn may_take_long(&self) -> bool {
-        self.may_block() || (self.files.is_some() && self.compression.is_some())
+        self.may_block()
+            || self.authentication.is_some()
+            || (self.files.is_some() && self.compression.is_some())
     }
 
     /// The response cache, if there is one.
     pub fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
+    }
+
+    /// What is added to pages for clients on this machine, if anything is.
+    pub fn page_reload(&self) -> Option<&PageReload> {
+        self.page_reload.as_ref()
     }
 
     /// Maximum size of a request's body in bytes; `None`: the server's own maximum.
@@ -137,7 +154,8 @@ impl ProcessPolicies {
         }
         let trouble = if is_ready { self.trouble() } else { None };
         let (line, text) = match trouble {
-            None => ("200 OK", "ok\n"),
+            None if is_ready => ("200 OK", "READY"),
+            None => ("200 OK", "OK"),
             Some(trouble) => ("503 Service Unavailable", trouble),
         };
         let mut head = ResponseHead::new();
@@ -168,6 +186,14 @@ impl ProcessPolicies {
         let mut head = refusal.head().clone();
         let body = self.page(request, &mut head, refusal.body().to_vec(), id);
         FullResponse { head, body }
+    }
+
+    /// The response to a request that may not come in.
+    pub(super) fn denial(&self, denied: Denied, request: &RequestHead, id: Option<&str>) -> FullResponse {
+        match denied {
+            Denied::Refused(refusal) => self.refusal(&refusal, request, id),
+            Denied::Told(head, body) => FullResponse { head, body },
+        }
     }
 
     /// Replaces the server's page for an error with the site's own, and adds the fields of the policies. `is_admitted`: the
@@ -220,6 +246,6 @@ impl ProcessPolicies {
         request: &RequestHead,
         response: &mut dyn Response,
     ) -> Option<Result<(), SendError>> {
-        self.files.as_ref()?.answer(request, SystemTime::now(), response)
+        self.files.as_ref()?.respond(request, SystemTime::now(), response)
     }
 }

@@ -10,6 +10,7 @@ use super::full_response::FullResponse;
 use super::identity::Names;
 use super::process_policies::ProcessPolicies;
 use super::response_filter::{FilteredResponse, ResponseFilter};
+use crate::authentication::Areas;
 use crate::cache::{Lookup, Stored, Waiter};
 use crate::network::Client;
 use crate::refusal::Refusal;
@@ -18,8 +19,11 @@ use crate::shared_memory::counters::Permit;
 /// What accompanies one request. When it is dropped, no other request waits for it, and it is counted no longer.
 #[derive(Debug)]
 pub struct RequestPolicies {
-    process: Arc<ProcessPolicies>,
     client: Client,
+    /// Areas of which it is not known yet whether the request may come in.
+    pub(super) areas: Areas,
+    /// What responds in the application's place if it may.
+    pub(super) page: Option<Box<FullResponse>>,
     pub(super) permit: Option<Permit>,
     /// What responds in the application's place.
     instead: Option<Instead>,
@@ -40,9 +44,10 @@ impl RequestPolicies {
         names: Option<Names>,
     ) -> RequestPolicies {
         RequestPolicies {
-            filter: ResponseFilter::new(Arc::clone(&process), https, names),
-            process,
+            filter: ResponseFilter::new(process, https, names),
             client,
+            areas: Areas::default(),
+            page: None,
             permit: None,
             instead: None,
         }
@@ -53,20 +58,21 @@ impl RequestPolicies {
         self.filter.id()
     }
 
-    /// The trace that the request belongs to, if that is known: 32 hexadecimal digits.
-    pub fn trace(&self) -> Option<&str> {
-        self.filter.trace()
+    /// What the error log calls the request: its identifier and the trace that it belongs to, if it has any of them.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.filter.name()
     }
 
-    /// Whether [`prepare`](Self::prepare) and [`answer`](Self::answer) may take long: they ask what nodes share, or compress
-    /// a file.
+    /// Whether [`prepare`](Self::prepare) and [`respond`](Self::respond) may take long: they authenticate the request, ask what
+    /// nodes share, or compress a file.
     pub fn may_take_long(&self, request: &RequestHead) -> bool {
-        let covers = || self.process.files.as_ref().is_some_and(|files| files.covers(request.path()));
-        self.process.may_block() || (self.process.compression.is_some() && covers())
+        let process = &self.filter.process;
+        let covers = || process.files.as_ref().is_some_and(|files| files.covers(request.path()));
+        !self.areas.is_empty() || process.may_block() || (process.compression.is_some() && covers())
     }
 
     /// Decides whether the application is to be called, and prepares the request for it. To be called once, before
-    /// [`answer`](Self::answer). It may wait for another request, and if the process
+    /// [`respond`](Self::respond). It may wait for another request, and if the process
     /// [may block](ProcessPolicies::may_block), for what nodes share.
     pub fn prepare(&mut self, request: &mut RequestHead) {
         if let Some(waiter) = self.try_prepare(request) {
@@ -78,7 +84,7 @@ impl RequestPolicies {
     /// The same, but does not wait for another request: returns what is to be waited for. Then it is to be prepared
     /// [again](Self::prepare_again).
     pub fn try_prepare(&mut self, request: &mut RequestHead) -> Option<Waiter> {
-        let process = Arc::clone(&self.process);
+        let process = &self.filter.process;
         if process.rates.may_block() {
             match process.count(request, self.client) {
                 Ok(fields) => self.filter.rates = fields,
@@ -88,6 +94,10 @@ impl RequestPolicies {
                 }
             }
         }
+        if !self.authenticate(request) {
+            return None;
+        }
+        let process = &self.filter.process;
         let cache = process.cache.as_ref()?;
         let is_file = process.files.as_ref().is_some_and(|files| files.covers(request.path()));
         if is_file {
@@ -102,10 +112,31 @@ impl RequestPolicies {
         }
     }
 
+    /// Finds out whether the request may come in; if not, its response is there.
+    fn authenticate(&mut self, request: &mut RequestHead) -> bool {
+        let areas = std::mem::take(&mut self.areas);
+        if areas.is_empty() {
+            return true;
+        }
+        let process = Arc::clone(&self.filter.process);
+        let Some(authentication) = &process.authentication else { return true };
+        let (now, https) = (process.begun.elapsed(), self.filter.https);
+        match authentication.check(&areas, request, self.client, https, now) {
+            Ok(()) => {
+                self.instead = self.page.take().map(Instead::Own);
+                self.instead.is_none()
+            }
+            Err(denied) => {
+                let response = process.denial(denied, request, self.id());
+                self.instead = Some(Instead::Own(Box::new(response)));
+                false
+            }
+        }
+    }
+
     /// Goes on after waiting, and does not wait again.
     pub fn prepare_again(&mut self, waiter: Waiter, request: &mut RequestHead) {
-        let process = Arc::clone(&self.process);
-        let Some(cache) = &process.cache else { return };
+        let Some(cache) = &self.filter.process.cache else { return };
         let found = cache.lookup_again(waiter, request, self.filter.https, SystemTime::now());
         self.found(found, request);
     }
@@ -126,7 +157,7 @@ impl RequestPolicies {
     }
 
     fn refuse(&mut self, refusal: &Refusal, request: &RequestHead) {
-        let response = self.process.refusal(refusal, request, self.id());
+        let response = self.filter.process.refusal(refusal, request, self.id());
         self.instead = Some(Instead::Own(Box::new(response)));
     }
 
@@ -144,7 +175,8 @@ impl RequestPolicies {
             }
             Some(Instead::Stored(stored)) => self.filter.respond_from_cache(request, &stored, out),
             None => {
-                let process = Arc::clone(&self.process);
+                self.filter.process.files.as_ref()?;
+                let process = Arc::clone(&self.filter.process);
                 let sent = process.file(request, &mut self.filter(request, out));
                 sent.map(|sent| self.finish(request, sent.map_err(|_| Failed), out))
             }

@@ -1,6 +1,7 @@
 //! The response filter: changes an application's response on its way to the client. It adds fields, compresses, records for
 //! the cache, and replaces what failed.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -16,8 +17,10 @@ use super::identity::Names;
 use super::process_policies::ProcessPolicies;
 use crate::cache::{Begin, Recorder, Stored};
 use crate::compression::Encoder;
+use crate::page_reload::Insertion;
 use crate::rate_limit::RateFields;
 use crate::refusal::Refusal;
+use crate::static_files::NamedFiles;
 
 /// Bodies whose length is known, up to this, are compressed as a whole, so that their length is known again.
 const GATHER_MAX_BYTES: u64 = 256 * 1024;
@@ -27,14 +30,21 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// The filter of one request's response.
 #[derive(Debug)]
 pub(super) struct ResponseFilter {
-    process: Arc<ProcessPolicies>,
+    pub(super) process: Arc<ProcessPolicies>,
     pub(super) https: bool,
     names: Option<Names>,
     pub(super) rates: Option<RateFields>,
     recorder: Option<Box<Recorder>>,
+    /// What is added to a page.
+    pub(super) insertion: Option<Box<Insertion>>,
     state: State,
     /// Bytes of body that the application has written.
     pub(super) taken: u64,
+}
+
+thread_local! {
+    /// Memory for the head of the thread's next response.
+    static SPARE_HEAD: Cell<ResponseHead> = const { Cell::new(ResponseHead::new()) };
 }
 
 /// How far the response is.
@@ -54,15 +64,24 @@ enum State {
 impl ResponseFilter {
     pub(super) fn new(process: Arc<ProcessPolicies>, https: bool, names: Option<Names>) -> ResponseFilter {
         let state = State::Silent;
-        ResponseFilter { process, https, names, rates: None, recorder: None, state, taken: 0 }
+        ResponseFilter {
+            process,
+            https,
+            names,
+            rates: None,
+            recorder: None,
+            insertion: None,
+            state,
+            taken: 0,
+        }
     }
 
     pub(super) fn id(&self) -> Option<&str> {
-        self.names.as_ref()?.id.as_deref()
+        self.names.as_ref()?.id()
     }
 
-    pub(super) fn trace(&self) -> Option<&str> {
-        self.names.as_ref()?.trace.as_deref()
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        self.names.as_ref().map(Names::text)
     }
 
     /// Records the application's response, for which it may be asked another question than the client's.
@@ -83,7 +102,7 @@ impl ResponseFilter {
         self.recorder = None;
         self.open(request, head, Some(body.len() as u64), out)?;
         self.put(request, body, out)?;
-        self.complete(out)
+        self.complete(request, out)
     }
 
     fn stored(
@@ -160,7 +179,7 @@ impl ResponseFilter {
             let Some((head, body)) = page else { return result };
             return self.respond(request, head, &body, out).map_err(|_| Failed);
         }
-        self.complete(out).map_err(|_| Failed)?;
+        self.complete(request, out).map_err(|_| Failed)?;
         if let Some(recorder) = recorder {
             recorder.finish(SystemTime::now());
         }
@@ -175,6 +194,15 @@ impl ResponseFilter {
         body_length: Option<u64>,
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
+        let process = Arc::clone(&self.process);
+        let mut unnamed = None;
+        if let Some(files) = process.named_files.as_ref().filter(|files| files.is_named(head)) {
+            if (200..300).contains(&head.status()) {
+                return self.send_named(files, request, head, out);
+            }
+            unnamed = Some(files.without_name(head));
+        }
+        let head = unnamed.as_ref().unwrap_or(head);
         match &mut self.state {
             State::Silent => {}
             State::Hidden { begun: begun @ false } => {
@@ -188,7 +216,9 @@ impl ResponseFilter {
             _ => return Err(SendError::Order),
         }
         let Some(recorder) = &mut self.recorder else {
-            return self.open(request, head.clone(), body_length, out);
+            let mut own = SPARE_HEAD.take();
+            own.copy(head);
+            return self.open(request, own, body_length, out);
         };
         match recorder.start(head, SystemTime::now()) {
             Begin::Pass(head) => self.open(request, head, body_length, out),
@@ -207,14 +237,42 @@ impl ResponseFilter {
         }
     }
 
+    /// Sends the file that the application's head names. It is not recorded for the cache.
+    fn send_named(
+        &mut self,
+        files: &NamedFiles,
+        request: &RequestHead,
+        head: &ResponseHead,
+        out: &mut (dyn Response + Send),
+    ) -> Result<(), SendError> {
+        self.recorder = None;
+        match self.state {
+            State::Silent => {}
+            State::Hidden { begun: false } => {
+                self.state = State::Hidden { begun: true };
+                return Ok(());
+            }
+            _ => return Err(SendError::Order),
+        }
+        let mut filtered = FilteredResponse { filter: self, request, out };
+        files.respond(request, head, SystemTime::now(), &mut filtered)?;
+        self.complete(request, out)?;
+        // What the application still gives is dropped.
+        self.state = State::Hidden { begun: true };
+        Ok(())
+    }
+
     /// Sends a head with all fields that policies add to it, or keeps it until its body is complete.
     fn open(
         &mut self,
         request: &RequestHead,
         mut head: ResponseHead,
-        body_length: Option<u64>,
+        mut body_length: Option<u64>,
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
+        if let Some(insertion) = &mut self.insertion {
+            body_length = insertion.apply(&mut head, body_length);
+        }
         let process = &self.process;
         if let Some(cors) = &process.cors {
             cors.apply(request, &mut head);
@@ -245,14 +303,18 @@ impl ResponseFilter {
         body_length: Option<u64>,
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
-        let compression = self.process.compression.as_ref();
-        let was_coded = head.has_field("content-encoding");
-        let encoder =
-            compression.and_then(|compression| compression.negotiate(request, &mut head, body_length));
-        // The length of a response to HEAD that would be compressed is unknown.
-        let is_coded = !was_coded && head.has_field("content-encoding");
-        out.start(&head, if is_coded { None } else { body_length })?;
+        let (mut encoder, mut body_length) = (None, body_length);
+        if let Some(compression) = &self.process.compression {
+            let was_coded = head.has_field("content-encoding");
+            encoder = compression.negotiate(request, &mut head, body_length);
+            // The length of a response to HEAD that would be compressed is unknown.
+            if !was_coded && head.has_field("content-encoding") {
+                body_length = None;
+            }
+        }
+        out.start(&head, body_length)?;
         self.state = State::Open { encoder: encoder.map(Box::new) };
+        SPARE_HEAD.set(head);
         Ok(())
     }
 
@@ -270,8 +332,21 @@ impl ResponseFilter {
         self.put(request, bytes, out)
     }
 
-    /// Sends bytes of a body in the coding that was agreed on.
+    /// Sends bytes of a body.
     fn put(
+        &mut self,
+        request: &RequestHead,
+        bytes: &[u8],
+        out: &mut (dyn Response + Send),
+    ) -> Result<(), SendError> {
+        let count = bytes.len();
+        let taken = self.insertion.as_mut().map_or(count as u64, |insertion| insertion.take(count as u64));
+        let taken = usize::try_from(taken).unwrap_or(count);
+        self.code(request, bytes.get(..taken).unwrap_or(bytes), out)
+    }
+
+    /// Sends bytes in the coding that was agreed on.
+    fn code(
         &mut self,
         request: &RequestHead,
         bytes: &[u8],
@@ -317,7 +392,12 @@ impl ResponseFilter {
     }
 
     /// Ends the body. A gathered one that is incomplete is sent as it is.
-    fn complete(&mut self, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
+    fn complete(&mut self, request: &RequestHead, out: &mut (dyn Response + Send)) -> Result<(), SendError> {
+        if let Some(mut insertion) = self.insertion.take()
+            && matches!(self.state, State::Open { .. } | State::Gathering { .. })
+        {
+            self.code(request, insertion.end(), out)?;
+        }
         match &mut self.state {
             State::Gathering { head, body, length } => {
                 let (head, body, length) = (mem::take(head), mem::take(body), *length);
@@ -371,7 +451,7 @@ impl ResponseFilter {
         length: u64,
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
-        if self.recorder.is_none() && matches!(self.state, State::Open { encoder: None }) {
+        if self.passes_on() {
             self.taken = self.taken.saturating_add(length);
             return out.send_file(file, offset, length);
         }
@@ -393,7 +473,9 @@ impl ResponseFilter {
     }
 
     pub(super) fn passes_on(&self) -> bool {
-        self.recorder.is_none() && matches!(self.state, State::Open { encoder: None })
+        self.recorder.is_none()
+            && !self.insertion.as_ref().is_some_and(|insertion| insertion.is_pending())
+            && matches!(self.state, State::Open { encoder: None })
     }
 
     pub(super) fn has_begun(&self, started: bool) -> bool {
@@ -416,6 +498,10 @@ pub struct FilteredResponse<'a> {
 impl Response for FilteredResponse<'_> {
     fn entered(&mut self) {
         self.out.entered();
+    }
+
+    fn set_route(&mut self, route: &str) {
+        self.out.set_route(route);
     }
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
@@ -444,6 +530,10 @@ impl Response for FilteredResponse<'_> {
 
     fn holds_end(&mut self) -> bool {
         self.filter.passes_on() && self.out.holds_end()
+    }
+
+    fn wants_more(&mut self) -> bool {
+        !self.filter.passes_on() || self.out.wants_more()
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {

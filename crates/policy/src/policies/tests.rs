@@ -5,9 +5,9 @@ use std::io::Read;
 
 use anygate_config::site::{
     Admitted, AtOncePlan, CachePath, CachePlan, Coding, CompressionPlan, CorsHeaders, CorsPlan, ErrorsPlan,
-    HealthPlan, RatePlan, SecurityPlan, SecurityProfile, StaticPlan, TypePattern,
+    HealthPlan, MetricsPagePlan, RatePlan, SecurityPlan, SecurityProfile, StaticPlan, TypePattern,
 };
-use anygate_config::{PageOrigin, SitePlan};
+use anygate_config::{PageOrigin, SitePlan, Source};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,9 +56,16 @@ fn serve_with_length(
 ) -> (TakenResponse, Result<(), Failed>) {
     let endpoints = from("192.0.2.1");
     let mut out = TakenResponse::default();
-    let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted: true, length };
+    let arrival = Arrival {
+        head: &mut head,
+        endpoints: &endpoints,
+        is_trusted: true,
+        length,
+        reloads: false,
+        hidden_client: false,
+    };
     let policies = match site.admit(arrival) {
-        Admission::Answered(response) => {
+        Admission::Responded(response) => {
             response.send(&head, &mut out).unwrap();
             return (out, Ok(()));
         }
@@ -109,8 +116,14 @@ fn cache(lifetime: u64) -> Option<CachePlan> {
 fn what_is_off_gives_no_policies() {
     let site = site(&SitePlan::default());
     let mut head = request("GET", "/", &[]);
-    let arrival =
-        Arrival { head: &mut head, endpoints: &from("192.0.2.1"), is_trusted: true, length: Some(1 << 40) };
+    let arrival = Arrival {
+        head: &mut head,
+        endpoints: &from("192.0.2.1"),
+        is_trusted: true,
+        length: Some(1 << 40),
+        reloads: false,
+        hidden_client: false,
+    };
     assert!(matches!(site.admit(arrival), Admission::Passed(None)));
     assert!(!site.may_block());
     assert_eq!(site.body_max_bytes(&head), None);
@@ -131,7 +144,7 @@ fn health_needs_no_application() {
     let site = site(&plan);
     let ask = |method, path| serve(&site, request(method, path, &[]), &mut says("application"));
     assert_eq!((ask("GET", "/health").status(), ask("HEAD", "/ready").status()), (200, 200));
-    assert_eq!(ask("GET", "/ready").body, b"ok\n");
+    assert_eq!(ask("GET", "/ready").body, b"READY");
     assert_eq!(ask("POST", "/health").body, b"application");
     assert_eq!(ask("GET", "/healthy").body, b"application");
     site.vitals().set_queued(2);
@@ -173,7 +186,7 @@ fn limits_refuse_before_the_application_is_asked() {
     let late = refused("/often", None);
     assert_eq!((late.status(), late.field("retry-after").is_some()), (429, true));
     assert!(late.field("x-request-id").is_some());
-    // A request that is being answered counts until it ends.
+    // A request counts until its response has ended.
     let mut inner = 0;
     serve(&site, request("GET", "/", &[]), &mut |_, out| {
         inner = serve(&site, request("GET", "/", &[]), &mut says("yes")).status();
@@ -190,10 +203,17 @@ fn a_body_may_turn_out_too_long() {
     let site = site(&plan);
     let admit = |fields, length| {
         let mut head = request("POST", "/", fields);
-        let arrival = Arrival { head: &mut head, endpoints: &from("192.0.2.1"), is_trusted: false, length };
+        let arrival = Arrival {
+            head: &mut head,
+            endpoints: &from("192.0.2.1"),
+            is_trusted: false,
+            length,
+            reloads: false,
+            hidden_client: false,
+        };
         match site.admit(arrival) {
             Admission::Passed(policies) => policies,
-            Admission::Answered(response) => panic!("{}", response.status()),
+            Admission::Responded(response) => panic!("{}", response.status()),
         }
     };
     assert!(admit(&[], None).is_none());
@@ -207,7 +227,7 @@ fn a_body_may_turn_out_too_long() {
 }
 
 #[test]
-fn answers_get_what_the_site_adds() {
+fn responses_get_what_the_site_adds() {
     let security = SecurityPlan { profile: SecurityProfile::Default, fields: Vec::new() };
     let cors = CorsPlan {
         origins: vec![PageOrigin::read("https://a.example").unwrap()],
@@ -218,9 +238,9 @@ fn answers_get_what_the_site_adds() {
         max_age: None,
     };
     let site = site(&SitePlan { security, cors: Some(cors), ..SitePlan::default() });
-    let answer = serve(&site, request("GET", "/", &[("Origin", "https://a.example")]), &mut says("x"));
-    assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
-    assert_eq!(answer.field("access-control-allow-origin"), Some("https://a.example"));
+    let sent = serve(&site, request("GET", "/", &[("Origin", "https://a.example")]), &mut says("x"));
+    assert_eq!(sent.field("x-content-type-options"), Some("nosniff"));
+    assert_eq!(sent.field("access-control-allow-origin"), Some("https://a.example"));
     let asks = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")];
     let preflight = serve(&site, request("OPTIONS", "/", &asks), &mut says("application"));
     assert_eq!((preflight.status(), preflight.body.len()), (204, 0));
@@ -236,13 +256,13 @@ fn a_body_that_is_known_keeps_a_length_when_it_is_compressed() {
     let site = site(&SitePlan { compression: compression(), ..SitePlan::default() });
     let ask = || request("GET", "/", &[("Accept-Encoding", "gzip")]);
     let text = "a text ".repeat(100);
-    let answer = serve(&site, ask(), &mut says(&text));
-    assert_eq!(answer.field("content-encoding"), Some("gzip"));
-    assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
-    assert_eq!(gunzip(&answer.body), text.as_bytes());
+    let sent = serve(&site, ask(), &mut says(&text));
+    assert_eq!(sent.field("content-encoding"), Some("gzip"));
+    assert_eq!(sent.field("content-length"), Some(sent.body.len().to_string().as_str()));
+    assert_eq!(gunzip(&sent.body), text.as_bytes());
     // What is given in pieces with flushes between them goes out in pieces.
     let mut seen = 0;
-    let answer = serve(&site, ask(), &mut |_, out| {
+    let sent = serve(&site, ask(), &mut |_, out| {
         let head = response("200 OK", &[("Content-Type", "text/html"), ("Content-Length", "700")]);
         out.start(&head, None).unwrap();
         out.write(text.get(..350).unwrap().as_bytes()).unwrap();
@@ -252,17 +272,17 @@ fn a_body_that_is_known_keeps_a_length_when_it_is_compressed() {
         out.write(text.get(350..).unwrap().as_bytes()).unwrap();
         Ok(())
     });
-    assert_eq!((seen, answer.field("content-length")), (1, None));
-    assert_eq!(gunzip(&answer.body), text.as_bytes());
+    assert_eq!((seen, sent.field("content-length")), (1, None));
+    assert_eq!(gunzip(&sent.body), text.as_bytes());
     // Without a length it is compressed as it comes; images are not.
     for (kind, is_coded) in [("text/plain", true), ("image/png", false)] {
-        let answer = serve(&site, ask(), &mut |_, out| {
+        let sent = serve(&site, ask(), &mut |_, out| {
             out.start(&response("200 OK", &[("Content-Type", kind)]), None).unwrap();
             (0..50).for_each(|_| out.write(b"piece after piece").unwrap());
             Ok(())
         });
-        assert_eq!(answer.field("content-encoding").is_some(), is_coded);
-        let body = if is_coded { gunzip(&answer.body) } else { answer.body };
+        assert_eq!(sent.field("content-encoding").is_some(), is_coded);
+        let body = if is_coded { gunzip(&sent.body) } else { sent.body };
         assert_eq!(body, b"piece after piece".repeat(50));
     }
 }
@@ -271,17 +291,17 @@ fn a_body_that_is_known_keeps_a_length_when_it_is_compressed() {
 fn an_application_that_announces_more_than_it_gives_is_passed_on_as_it_is() {
     let site = site(&SitePlan { compression: compression(), ..SitePlan::default() });
     let head = response("200 OK", &[("Content-Type", "text/html"), ("Content-Length", "700")]);
-    let answer = serve(&site, request("GET", "/", &[("Accept-Encoding", "gzip")]), &mut |_, out| {
+    let sent = serve(&site, request("GET", "/", &[("Accept-Encoding", "gzip")]), &mut |_, out| {
         out.start(&head, None).unwrap();
         out.write(b"too little for what was said").unwrap();
         Ok(())
     });
-    assert_eq!(answer.field("content-length"), Some("700"));
-    assert_eq!(answer.body, b"too little for what was said");
+    assert_eq!(sent.field("content-length"), Some("700"));
+    assert_eq!(sent.body, b"too little for what was said");
 }
 
 #[test]
-fn a_cache_answers_the_second_request() {
+fn a_cache_serves_the_second_request() {
     let plan =
         SitePlan { cache: cache(60), compression: compression(), request_id: true, ..SitePlan::default() };
     let site = site(&plan);
@@ -290,22 +310,22 @@ fn a_cache_answers_the_second_request() {
         .map(|turn| {
             let fields = [("Accept-Encoding", if turn == 2 { "gzip" } else { "identity" })];
             let mut calls = 0;
-            let answer = serve(&site, request("GET", "/page", &fields), &mut |head, out| {
+            let sent = serve(&site, request("GET", "/page", &fields), &mut |head, out| {
                 calls += 1;
                 says(&text)(head, out)
             });
             assert_eq!(calls, i32::from(turn == 0), "{turn}");
-            let body = if turn == 2 { gunzip(&answer.body) } else { answer.body.clone() };
+            let body = if turn == 2 { gunzip(&sent.body) } else { sent.body.clone() };
             assert_eq!(body, text.as_bytes());
-            assert!(answer.field("cache-status").unwrap().contains(if turn == 0 { "stored" } else { "hit" }));
-            answer.field("x-request-id").unwrap().to_owned()
+            assert!(sent.field("cache-status").unwrap().contains(if turn == 0 { "stored" } else { "hit" }));
+            sent.field("x-request-id").unwrap().to_owned()
         })
         .collect();
     assert!(ids[0] != ids[1] && ids[1] != ids[2]);
 }
 
 #[test]
-fn a_long_answer_of_a_cache_is_compressed_to_its_end() {
+fn a_long_response_of_a_cache_is_compressed_to_its_end() {
     let cache = cache(60).map(|plan| CachePlan { entry_max_bytes: 1 << 20, ..plan });
     let site = site(&SitePlan { cache, compression: compression(), ..SitePlan::default() });
     let text = "a text ".repeat(100_000);
@@ -316,12 +336,12 @@ fn a_long_answer_of_a_cache_is_compressed_to_its_end() {
 }
 
 #[test]
-fn a_stale_answer_is_given_and_refreshed_out_of_sight() {
+fn a_stale_response_is_given_and_refreshed_out_of_sight() {
     let site = site(&SitePlan { cache: cache(0), ..SitePlan::default() });
     let fields = [("Content-Type", "text/html"), ("Cache-Control", "max-age=0, stale-while-revalidate=60")];
     let mut version = 0;
     let mut ask = || {
-        let answer = serve(&site, request("GET", "/", &[]), &mut |_, out| {
+        let sent = serve(&site, request("GET", "/", &[]), &mut |_, out| {
             version += 1;
             assert!(!out.started());
             out.start(&response("200 OK", &fields), None).unwrap();
@@ -330,13 +350,13 @@ fn a_stale_answer_is_given_and_refreshed_out_of_sight() {
             out.flush().unwrap();
             Ok(())
         });
-        String::from_utf8(answer.body).unwrap()
+        String::from_utf8(sent.body).unwrap()
     };
     assert_eq!([ask(), ask(), ask()], ["version 1", "version 1", "version 2"]);
 }
 
 #[test]
-fn a_failed_application_is_covered_by_a_page_or_a_stale_answer() {
+fn a_failed_application_is_covered_by_a_page_or_a_stale_response() {
     let fails = |_: &RequestHead, _: &mut dyn Response| Err(Failed);
     let errors = ErrorsPlan { pages: true, folder: None };
     let plan = SitePlan { errors, compression: compression(), ..SitePlan::default() };
@@ -347,7 +367,7 @@ fn a_failed_application_is_covered_by_a_page_or_a_stale_answer() {
     let (page, result) = serve_with_length(&pages, ask(), None, &mut |_, out| {
         // The client has seen nothing of this.
         out.start(&response("200 OK", &[("Content-Type", "text/html")]), Some(500)).unwrap();
-        out.write(b"half of the answer").unwrap();
+        out.write(b"half of the response").unwrap();
         Err(Failed)
     });
     assert_eq!((page.status(), result), (500, Ok(())));
@@ -380,7 +400,7 @@ fn a_failed_application_is_covered_by_a_page_or_a_stale_answer() {
 }
 
 #[test]
-fn files_are_sent_as_answers_are() {
+fn files_are_sent_as_responses_are() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("page.html"), "a page ".repeat(100)).unwrap();
     let mount = StaticPlan {
@@ -413,7 +433,7 @@ fn files_are_sent_as_answers_are() {
 proptest! {
     /// However an application cuts its response, a client gets the same bytes.
     #[test]
-    fn any_cut_of_an_answer_is_the_same_answer(
+    fn any_cut_of_a_response_is_the_same_response(
         body in proptest::collection::vec(any::<u8>(), 0..2000),
         cuts in proptest::collection::vec((0usize..500, any::<bool>()), 0..8),
         is_announced: bool,
@@ -428,7 +448,7 @@ proptest! {
         let site = site(&plan);
         let encoding = if is_coded { "gzip" } else { "identity" };
         for _ in 0..2 {
-            let answer = serve(&site, request("GET", "/", &[("Accept-Encoding", encoding)]), &mut |_, out| {
+            let sent = serve(&site, request("GET", "/", &[("Accept-Encoding", encoding)]), &mut |_, out| {
                 let length = is_announced.then_some(body.len() as u64);
                 out.start(&response("200 OK", &[("Content-Type", "text/plain")]), length).unwrap();
                 let mut rest = body.as_slice();
@@ -444,9 +464,47 @@ proptest! {
                 assert_eq!(out.body_bytes(), body.len() as u64);
                 Ok(())
             });
-            let is_gzip = answer.field("content-encoding") == Some("gzip");
-            let got = if is_gzip { gunzip(&answer.body) } else { answer.body.clone() };
+            let is_gzip = sent.field("content-encoding") == Some("gzip");
+            let got = if is_gzip { gunzip(&sent.body) } else { sent.body.clone() };
             prop_assert_eq!(&got, &body);
         }
+    }
+}
+
+#[test]
+fn metrics_are_for_clients_on_this_machine_or_those_that_are_named() {
+    let ask = |allow: &[&str], (address, hidden): (&str, bool), host: &str| {
+        let allow = allow.iter().map(|source| Source::read(source).unwrap()).collect();
+        let metrics = Some(MetricsPagePlan { path: "/metrics".to_owned(), allow });
+        let plan = SitePlan { metrics, ..SitePlan::default() };
+        let site =
+            prepared(&plan).with_metrics(Vec::new(), Arc::new(|| "figures\n".to_owned())).site(0).unwrap();
+        let mut head = request("GET", "/metrics", &[]);
+        let authority = head.push_text(host.as_bytes()).unwrap();
+        head.set_authority(authority);
+        let arrival = Arrival {
+            head: &mut head,
+            endpoints: &from(address),
+            is_trusted: true,
+            length: None,
+            reloads: false,
+            hidden_client: hidden,
+        };
+        match site.admit(arrival) {
+            Admission::Responded(response) => response.status(),
+            Admission::Passed(_) => panic!("the application has no metrics"),
+        }
+    };
+    let (near, far) = (("127.0.0.1", false), ("192.0.2.1", false));
+    for (allow, client, host, status) in [
+        (&[][..], near, "localhost:8000", 200),
+        (&[], near, "evil.example", 403),
+        (&[], ("127.0.0.1", true), "localhost", 403),
+        (&[], far, "localhost", 403),
+        (&["192.0.2.0/24"], far, "site.example", 200),
+        (&["192.0.2.0/24"], ("192.0.2.1", true), "site.example", 403),
+        (&["192.0.2.0/24"], near, "localhost", 403),
+    ] {
+        assert_eq!(ask(allow, client, host), status, "{allow:?} {client:?} {host}");
     }
 }

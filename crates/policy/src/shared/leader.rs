@@ -185,14 +185,14 @@ impl Node {
         while !asked.is_leaving {
             let minute = asked.minute.filter(|_| !matches!(asked.taken, Some(Taken::Ours | Taken::Passed)));
             drop(asked);
-            let (answer, news) = self.ask(minute);
+            let (taken, news) = self.ask(minute);
             asked = shared.asked.lock();
             asked.news.extend(news);
             if asked.is_leaving {
                 break;
             }
             if minute.is_some() && asked.minute == minute {
-                asked.taken = answer;
+                asked.taken = taken;
             } else if asked.minute.is_some() && asked.taken.is_none() {
                 // Another minute was asked for meanwhile.
                 continue;
@@ -212,9 +212,9 @@ impl Node {
 
     /// Renews the lease and asks for a minute; returns what has changed, too.
     fn ask(&mut self, minute: Option<i64>) -> (Option<Taken>, Vec<News>) {
-        let answer = self.try_ask(minute);
+        let result = self.try_ask(minute);
         let (address, mut news) = (&self.redis.address, Vec::new());
-        match answer {
+        match result {
             Ok((leads, taken)) => {
                 if std::mem::take(&mut self.lost) {
                     news.push(News::Good(format!("redis at {address} responds again, and cron jobs run")));
@@ -290,7 +290,7 @@ mod tests {
     fn candidate(folder: &Path) -> Candidate {
         let address = format!("unix://{}", folder.join("redis.sock").display());
         let plan = SharedPlan { address, prefix: "anygate".to_owned(), timeout: Duration::from_secs(1) };
-        Candidate::with(&plan, Duration::from_millis(500), Duration::from_millis(20)).unwrap()
+        Candidate::with(&plan, Duration::from_secs(3), Duration::from_millis(20)).unwrap()
     }
 
     fn taken(candidate: &mut Candidate, minute: i64) -> Taken {

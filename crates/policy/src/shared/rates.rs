@@ -17,7 +17,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local debts, answers, refused = {}, {}, false
+local debts, results, refused = {}, {}, false
 for i, key in ipairs(KEYS) do
   local interval, whole = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local debt = (tonumber(redis.call('GET', key)) or 0) - now
@@ -36,11 +36,11 @@ for i, key in ipairs(KEYS) do
     redis.call('SET', key, string.format('%.0f', now + debt), 'PX', math.ceil(debt / 1000))
   end
   local remaining = math.floor((whole - debt) / interval)
-  answers[3 * i - 2] = allowed
-  answers[3 * i - 1] = remaining
-  answers[3 * i] = interval * (remaining + 1) + debt - whole
+  results[3 * i - 2] = allowed
+  results[3 * i - 1] = remaining
+  results[3 * i] = interval * (remaining + 1) + debt - whole
 end
-return answers",
+return results",
     )
 });
 

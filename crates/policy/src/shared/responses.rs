@@ -1,5 +1,5 @@
 //! A store of the cache that all nodes use. One URI is one hash, so that forgetting it is one command: the field `vary` has
-//! the lists of names by which its answers differ, every other field is a response, named by the values of those.
+//! the lists of names by which its responses differ, every other field is a response, named by the values of those.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ const SCAN: usize = 1000;
 /// Saves a response. A URI that has too many of them, or too many lists, starts anew.
 static SAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local key, name, answer, names, keep = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+        "local key, name, response, names, keep = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lists = redis.call('HGET', key, 'vary') or ''
 if not string.find('\\n' .. lists, '\\n' .. names .. '\\n', 1, true) then
   local _, count = string.gsub(lists, '\\n', '')
@@ -27,7 +27,7 @@ if not string.find('\\n' .. lists, '\\n' .. names .. '\\n', 1, true) then
   lists = names .. '\\n' .. lists
 end
 if redis.call('HLEN', key) > 16 then redis.call('DEL', key) lists = names .. '\\n' end
-redis.call('HSET', key, 'vary', lists, name, answer)
+redis.call('HSET', key, 'vary', lists, name, response)
 if redis.call('PTTL', key) < keep then redis.call('PEXPIRE', key, keep) end
 return 1",
     )
@@ -35,7 +35,7 @@ return 1",
 
 impl Store for Redis {
     fn load(&self, key: &[u8], request: &RequestHead, now: SystemTime) -> Option<Arc<Entry>> {
-        let key = self.key(&[b"answer", key]);
+        let key = self.key(&[b"response", key]);
         let plain = name(b"", request);
         // Most URIs have one response, which is here then at once.
         let read = |names: &[Vec<u8>]| -> Option<Vec<Option<Vec<u8>>>> {
@@ -48,11 +48,11 @@ impl Store for Redis {
             .filter(|list| !list.is_empty() && *list != b"-")
             .map(|list| name(list, request))
             .collect();
-        let mut answers: Vec<_> = found.into_iter().skip(1).flatten().collect();
+        let mut responses: Vec<_> = found.into_iter().skip(1).flatten().collect();
         if !names.is_empty() {
-            answers.extend(read(&names)?.into_iter().skip(1).flatten());
+            responses.extend(read(&names)?.into_iter().skip(1).flatten());
         }
-        answers
+        responses
             .iter()
             .filter_map(|bytes| Entry::decode(bytes))
             .find(|entry| entry.fits(request) && !entry.keep(now).is_zero())
@@ -67,14 +67,14 @@ impl Store for Redis {
             return;
         }
         let mut call = SAVE.prepare_invoke();
-        call.key(self.key(&[b"answer", key])).arg(name(&list, request)).arg(entry.encode());
+        call.key(self.key(&[b"response", key])).arg(name(&list, request)).arg(entry.encode());
         call.arg(if list.is_empty() { b"-" } else { &list[..] }).arg(keep);
         // A response that cannot be stored is asked for again.
         let _: Option<i64> = self.ask(|connection| call.invoke(connection));
     }
 
     fn remove(&self, key: &[u8]) {
-        let key = self.key(&[b"answer", key]);
+        let key = self.key(&[b"response", key]);
         // What cannot be reached gives no responses either. Those that it still has when it is back are then as old as their
         // lifetimes let them be (RFC 9111 section 4.4 asks for no more).
         let _: Option<i64> = self.ask(|connection| redis::cmd("UNLINK").arg(&key).query(connection));
@@ -82,7 +82,7 @@ impl Store for Redis {
 
     fn remove_prefix(&self, prefix: &[u8]) {
         let mut pattern = Vec::new();
-        for &byte in &self.key(&[b"answer", prefix]) {
+        for &byte in &self.key(&[b"response", prefix]) {
             if b"*?[]\\^".contains(&byte) {
                 pattern.push(b'\\');
             }

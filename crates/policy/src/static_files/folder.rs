@@ -169,7 +169,7 @@ fn is_compressed(name: &[u8]) -> bool {
 }
 
 /// What an error of opening means. Clients do not learn that a file exists which may not be read.
-fn missing(error: &io::Error) -> Found {
+pub(super) fn missing(error: &io::Error) -> Found {
     use rustix::io::Errno;
 
     match error.raw_os_error().map(Errno::from_raw_os_error) {

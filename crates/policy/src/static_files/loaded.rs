@@ -1,4 +1,4 @@
-//! A file that is ready to be sent, with the heads of its answers.
+//! A file that is ready to be sent, with the heads of its responses.
 
 use std::fs::{File, Metadata};
 use std::io;

@@ -4,12 +4,13 @@
 //! * [`Mount`]: one folder and its prefix, as it is configured. `folder`: finds the file of a path below a prefix.
 //! * `root`: opening files. `pattern`: names with wildcards.
 //! * `loaded`: files that are ready to be sent. `cache`: those that were sent a moment ago.
-//! * `listing`: pages that list a folder.
+//! * `listing`: pages that list a folder. [`NamedFiles`]: files that an application names.
 
 mod cache;
 mod folder;
 mod listing;
 mod loaded;
+mod named;
 mod pattern;
 mod root;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::accept;
 use crate::conditional::Outcome;
 use crate::error_pages::ErrorPages;
 use crate::range::{self, ByteRange, Wanted};
+pub use named::NamedFiles;
 
 /// Methods for files.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
@@ -66,8 +68,8 @@ impl StaticFiles {
         self.place(path).is_some()
     }
 
-    /// Answers a request for a file; `None` when it is for nothing of ours, and nothing was answered.
-    pub fn answer(
+    /// Responds to a request for a file; `None` when it is for nothing of ours, and nothing was started.
+    pub fn respond(
         &self,
         request: &RequestHead,
         now: SystemTime,
@@ -283,7 +285,7 @@ impl StaticFiles {
         fields: &[(&str, &str)],
         response: &mut dyn Response,
     ) -> Result<(), SendError> {
-        let (mut head, page) = self.pages.answer(status, request);
+        let (mut head, page) = self.pages.response(status, request);
         for (name, value) in fields {
             checked(head.push_field(name.as_bytes(), value.as_bytes()))?;
         }

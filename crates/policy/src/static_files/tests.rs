@@ -73,7 +73,7 @@ impl Site {
 
     fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Option<TakenResponse> {
         let mut kept = TakenResponse::default();
-        self.files.answer(&request(method, target, fields), self.now, &mut kept)?.unwrap();
+        self.files.respond(&request(method, target, fields), self.now, &mut kept)?.unwrap();
         if let Some(length) = kept.field("content-length")
             && method != "HEAD"
         {
@@ -241,7 +241,7 @@ fn ranges_are_sent_from_memory_and_from_files() {
 }
 
 #[test]
-fn several_ranges_are_parts_of_one_answer() {
+fn several_ranges_are_parts_of_one_response() {
     let site = Site::new(|_| {});
     let kept = site.get("/static/large.bin", &[("Range", "bytes=50000-50009,0-4")]);
     assert_eq!((kept.status(), kept.files), (206, 2));
@@ -329,7 +329,7 @@ fn a_redirect_leads_nowhere_else() {
     let files = StaticFiles::new(&[plan("/", folder.path())], Arc::new(ErrorPages::default()), now).unwrap();
     let location = |target: &str| {
         let mut kept = TakenResponse::default();
-        files.answer(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
+        files.respond(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
         kept.field("location").map(str::to_owned)
     };
     assert_eq!(location("//evil.com"), None);
@@ -458,7 +458,7 @@ fn the_longest_prefix_counts() {
             .unwrap();
     for (target, expected) in [("/s/x", "a"), ("/s/b/x", "b")] {
         let mut kept = TakenResponse::default();
-        files.answer(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
+        files.respond(&request("GET", target, &[]), now, &mut kept).unwrap().unwrap();
         assert_eq!(kept.body, expected.as_bytes());
     }
 }
@@ -497,7 +497,7 @@ proptest! {
     }
 
     #[test]
-    fn any_request_is_answered_truly(
+    fn any_request_gets_a_true_response(
         range in "bytes=([0-9]{0,2}-[0-9]{0,2},?){0,5}",
         method in "GET|HEAD",
     ) {

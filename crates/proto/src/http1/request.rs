@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::target::{self, Target};
 use super::{Error, number};
@@ -76,29 +76,34 @@ impl HeadDecoder {
 
     /// Finds where the head ends, line by line, and enforces the limits on the way.
     fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Error> {
-        while let Some(found) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
-            let newline = self.scanned + found;
-            let line = bytes.get(self.lines_end..newline).unwrap_or_default();
-            // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. A proxy may not, so we do not.
-            let Some(line) = line.strip_suffix(b"\r") else { return Err(Error::LineEnd) };
-            if line.contains(&b'\r') {
-                return Err(Error::LineEnd);
+        while let Some(found) = bytes.get(self.scanned..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
+            let line_end = self.scanned + found;
+            match bytes.get(line_end..).unwrap_or_default() {
+                [b'\r', b'\n', ..] => {}
+                // Its LF is still to come.
+                [b'\r'] => {
+                    self.scanned = line_end;
+                    return self.check_partial(bytes, limits);
+                }
+                // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. A proxy may not, so we do not.
+                _ => return Err(Error::LineEnd),
             }
-            self.scanned = newline + 1;
+            let length = line_end - self.lines_end;
+            self.scanned = line_end + 2;
             if self.request_line_end == 0 {
-                if line.is_empty() {
+                if length == 0 {
                     // Section 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at
                     // least one empty line (CRLF) received prior to the request-line."
                     if self.skipped > 0 {
                         return Err(Error::RequestLine);
                     }
                     self.skipped = self.scanned;
-                } else if line.len() > limits.request_line_max_bytes {
+                } else if length > limits.request_line_max_bytes {
                     return Err(Error::RequestLineTooLong);
                 } else {
                     self.request_line_end = self.scanned;
                 }
-            } else if line.is_empty() {
+            } else if length == 0 {
                 return Ok(Some(self.scanned));
             } else {
                 self.lines += 1;
@@ -111,6 +116,11 @@ impl HeadDecoder {
             self.lines_end = self.scanned;
         }
         self.scanned = bytes.len();
+        self.check_partial(bytes, limits)
+    }
+
+    /// Enforces the limits on a head whose end is still to come.
+    fn check_partial(&self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Error> {
         let partial = bytes.len() - self.lines_end;
         if self.request_line_end == 0 {
             // One more for a CR whose LF is still to come.
@@ -184,7 +194,7 @@ fn read<'b>(
         }
     }
     head.set_query(span(head, query.as_bytes())?);
-    let path = if path.contains('%') {
+    let path = if memchr(b'%', path.as_bytes()).is_some() {
         let decoded = target::percent_decode(path)?;
         head.push_text(&decoded).map_err(too_long)?
     } else if text.as_ptr_range().contains(&path.as_ptr()) {

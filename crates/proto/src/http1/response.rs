@@ -15,10 +15,10 @@ pub struct ResponseOptions<'a> {
     pub keep_alive: bool,
     /// The length of the whole body in bytes, where it is known without the application saying so.
     pub body_length: Option<u64>,
-    /// The Date field's value, for responses that set none.
-    pub date: &'a [u8],
-    /// The Server field's value, for responses that set none; empty for no field.
-    pub server: &'a [u8],
+    /// The line of the Date field, for responses that set none.
+    pub date_line: &'a [u8],
+    /// The line of the Server field, for responses that set none; empty for no field.
+    pub server_line: &'a [u8],
 }
 
 /// How the body of a response is framed (RFC 9112 section 6.3).
@@ -50,11 +50,11 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub fn encode_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
-    answer: &ResponseOptions<'_>,
+    options: &ResponseOptions<'_>,
 ) -> Result<(BodyFraming, bool), SendError> {
     let mut length = Length::new(head.status());
-    let mut keep_alive = answer.keep_alive;
-    let (mut has_date, mut has_server) = (false, answer.server.is_empty());
+    let mut keep_alive = options.keep_alive;
+    let (mut has_date, mut has_server) = (false, false);
     status_line(out, head);
     for (name, value) in head.fields() {
         match own(name, head.status()) {
@@ -76,28 +76,28 @@ pub fn encode_head(
         }
         field(out, name, value);
     }
-    if let Some(told) = length.to_tell(answer.head_request, answer.body_length) {
+    if let Some(told) = length.to_tell(options.head_request, options.body_length) {
         content_length(out, told);
     }
-    let framing = if let Some(framing) = length.framing(answer.head_request, answer.body_length) {
+    let framing = if let Some(framing) = length.framing(options.head_request, options.body_length) {
         framing
-    } else if answer.version == Version::Http10 {
+    } else if options.version == Version::Http10 {
         keep_alive = false;
         BodyFraming::UntilClose
     } else {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         BodyFraming::Chunked
     };
-    match (keep_alive, answer.version) {
+    match (keep_alive, options.version) {
         (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
         (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         (true, _) => {}
     }
     if !has_date {
-        field(out, b"Date", answer.date);
+        out.extend_from_slice(options.date_line);
     }
-    if !has_server && !answer.server.is_empty() {
-        field(out, b"Server", answer.server);
+    if !has_server {
+        out.extend_from_slice(options.server_line);
     }
     out.extend_from_slice(b"\r\n");
     Ok((framing, keep_alive))
@@ -191,6 +191,9 @@ pub fn is_dropped(name: &[u8], status: u16) -> bool {
 }
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead) {
+    if head.status() == 200 && head.reason() == b"OK" {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(head.status()).as_bytes());
     out.push(b' ');
@@ -269,14 +272,14 @@ mod tests {
         head_request: false,
         keep_alive: true,
         body_length: None,
-        date: b"D",
-        server: b"S",
+        date_line: b"Date: D\r\n",
+        server_line: b"Server: S\r\n",
     };
 
     fn encode(
         status: &str,
         fields: &[(&str, &str)],
-        answer: ResponseOptions<'_>,
+        options: ResponseOptions<'_>,
     ) -> Result<(String, BodyFraming, bool), SendError> {
         let mut head = ResponseHead::default();
         head.set_status_line(status.as_bytes()).unwrap();
@@ -284,7 +287,7 @@ mod tests {
             head.push_field(name.as_bytes(), value.as_bytes()).unwrap();
         }
         let mut out = Vec::new();
-        let (framing, keep_alive) = encode_head(&mut out, &head, &answer)?;
+        let (framing, keep_alive) = encode_head(&mut out, &head, &options)?;
         Ok((String::from_utf8(out).unwrap(), framing, keep_alive))
     }
 
@@ -362,8 +365,8 @@ mod tests {
     fn content_of_a_205_is_dropped_and_its_length_is_told() {
         for (length, head_request) in [(Some(3), false), (None, false), (Some(3), true)] {
             for fields in [&[][..], &[("Content-Length", "7")]] {
-                let answer = ResponseOptions { body_length: length, head_request, ..PLAIN };
-                let (text, framing, keep_alive) = encode("205 Reset Content", fields, answer).unwrap();
+                let options = ResponseOptions { body_length: length, head_request, ..PLAIN };
+                let (text, framing, keep_alive) = encode("205 Reset Content", fields, options).unwrap();
                 assert_eq!((framing, keep_alive), (BodyFraming::Empty, true));
                 assert_eq!(
                     (text.matches("Length:").count(), text.contains("Content-Length: 0\r\n")),

@@ -1,10 +1,10 @@
-//! What a client sends: frames to messages and control frames (RFC 6455 sections 5 and 7).
+//! What a peer sends: frames to messages and control frames (RFC 6455 sections 5 and 7).
 //!
 //! Payloads are taken as they come: unmasked, out of compression and checked, so that nothing is held twice and a message
 //! that is too long or broken is refused with the first byte that makes it so.
 
 use super::deflate::{Agreed, InflateContext, Inflater};
-use super::frame::{CONTROL_MAX_BYTES, Head, HeadDecoder, Opcode, mask};
+use super::frame::{CONTROL_MAX_BYTES, Head, HeadDecoder, Opcode, Sender, mask};
 use super::utf8::Utf8;
 use super::{Close, Error, Event, Kind, Limits, Message, is_close_code};
 
@@ -14,6 +14,7 @@ const PIECE_BYTES: usize = 4 * 1024;
 /// Reads frames, whatever pieces they come in.
 #[derive(Debug)]
 pub struct Decoder {
+    sender: Sender,
     limits: Limits,
     state: State,
     message: Option<Partial>,
@@ -64,9 +65,19 @@ struct Partial {
 impl Decoder {
     /// A decoder for the frames of a client with which that was agreed on compression.
     pub fn new(limits: Limits, compression: Option<&Agreed>) -> Self {
+        Decoder::new_for(Sender::Client, limits, compression)
+    }
+
+    /// A decoder for the frames of a server, which compresses nothing.
+    pub fn of_server(limits: Limits) -> Self {
+        Decoder::new_for(Sender::Server, limits, None)
+    }
+
+    fn new_for(sender: Sender, limits: Limits, compression: Option<&Agreed>) -> Self {
         Decoder {
+            sender,
             limits,
-            state: State::Head(HeadDecoder::default()),
+            state: State::Head(HeadDecoder::new(sender)),
             message: None,
             inflater: compression.map(Inflater::new),
         }
@@ -137,7 +148,7 @@ impl Decoder {
                 let event = if piece.len() == missing {
                     let mut payload = std::mem::take(payload);
                     mask(&mut payload, frame.mask, 0);
-                    self.state = State::Head(HeadDecoder::default());
+                    self.state = State::Head(HeadDecoder::new(self.sender));
                     Some(self.control(frame.opcode, payload)?)
                 } else {
                     None
@@ -162,7 +173,7 @@ impl Decoder {
     fn begin(&mut self, frame: Head) -> Result<Option<Event>, Error> {
         if frame.opcode.is_control() {
             if frame.length == 0 {
-                self.state = State::Head(HeadDecoder::default());
+                self.state = State::Head(HeadDecoder::new(self.sender));
                 return self.control(frame.opcode, Vec::new()).map(Some);
             }
             self.state = State::Control { frame, payload: Vec::new() };
@@ -227,7 +238,7 @@ impl Decoder {
     }
 
     fn end_of_frame(&mut self, frame: Head) -> Result<Option<Event>, Error> {
-        self.state = State::Head(HeadDecoder::default());
+        self.state = State::Head(HeadDecoder::new(self.sender));
         if !frame.last {
             return Ok(None);
         }

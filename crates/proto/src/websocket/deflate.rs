@@ -302,7 +302,7 @@ impl Deflater {
 mod tests {
     use super::*;
 
-    fn answer(offers: &[&str], preference: &Preference) -> Option<String> {
+    fn negotiated(offers: &[&str], preference: &Preference) -> Option<String> {
         negotiate(offers.iter().map(|offer| offer.as_bytes()), preference).map(|agreed| agreed.field())
     }
 
@@ -319,11 +319,11 @@ mod tests {
         for offer in
             ["permessage-deflate", "Permessage-Deflate; client_max_window_bits", "x, permessage-deflate"]
         {
-            assert_eq!(answer(&[offer], &Preference::default()).as_deref(), Some(both), "{offer}");
+            assert_eq!(negotiated(&[offer], &Preference::default()).as_deref(), Some(both), "{offer}");
         }
-        assert_eq!(answer(&["permessage-deflate"], &KEEPS).as_deref(), Some("permessage-deflate"));
+        assert_eq!(negotiated(&["permessage-deflate"], &KEEPS).as_deref(), Some("permessage-deflate"));
         assert_eq!(
-            answer(&["permessage-deflate; server_no_context_takeover"], &KEEPS).as_deref(),
+            negotiated(&["permessage-deflate; server_no_context_takeover"], &KEEPS).as_deref(),
             Some("permessage-deflate; server_no_context_takeover")
         );
     }
@@ -340,8 +340,8 @@ mod tests {
             ("client_max_window_bits", &small, "; server_max_window_bits=11; client_max_window_bits=10"),
             ("client_max_window_bits=8", &small, "; server_max_window_bits=11; client_max_window_bits=8"),
         ] {
-            let answered = answer(&[&format!("permessage-deflate; {offer}")], preference);
-            assert_eq!(answered, Some(format!("permessage-deflate{expected}")), "{offer}");
+            let response = negotiated(&[&format!("permessage-deflate; {offer}")], preference);
+            assert_eq!(response, Some(format!("permessage-deflate{expected}")), "{offer}");
         }
     }
 
@@ -361,12 +361,15 @@ mod tests {
             "permessage-deflate;",
             "permessage-deflat\u{e9}",
         ] {
-            assert_eq!(answer(&[offer], &KEEPS), None, "{offer}");
+            assert_eq!(negotiated(&[offer], &KEEPS), None, "{offer}");
         }
         let second = ["permessage-deflate; unknown, permessage-deflate; server_max_window_bits=10"];
-        assert_eq!(answer(&second, &KEEPS).as_deref(), Some("permessage-deflate; server_max_window_bits=10"));
+        assert_eq!(
+            negotiated(&second, &KEEPS).as_deref(),
+            Some("permessage-deflate; server_max_window_bits=10")
+        );
         let second = ["permessage-deflate; unknown", "permessage-deflate"];
-        assert_eq!(answer(&second, &KEEPS).as_deref(), Some("permessage-deflate"));
+        assert_eq!(negotiated(&second, &KEEPS).as_deref(), Some("permessage-deflate"));
     }
 
     #[test]

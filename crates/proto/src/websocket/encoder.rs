@@ -76,6 +76,16 @@ pub fn encode_close(out: &mut Vec<u8>, number: u16, reason: &str) {
     encode_control(out, Opcode::Close, &[&number.to_be_bytes(), reason.as_bytes()].concat());
 }
 
+/// Writes a close as a client; see [`encode_close`].
+pub fn encode_client_close(out: &mut Vec<u8>, number: u16, reason: &str) {
+    let mut close = Vec::new();
+    encode_close(&mut close, number, reason);
+    // Two bytes, then the payload.
+    let payload = close.get(2..).unwrap_or_default();
+    out.extend_from_slice(encode_head(Opcode::Close, false, payload.len()).of_client().as_ref());
+    out.extend_from_slice(payload);
+}
+
 fn encode_control(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let payload = payload.get(..CONTROL_MAX_BYTES).unwrap_or(payload);
     out.extend_from_slice(encode_head(opcode, false, payload.len()).as_ref());

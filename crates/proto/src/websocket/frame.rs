@@ -76,14 +76,28 @@ pub struct Head {
     pub mask: [u8; 4],
 }
 
-/// Collects a head of a client, whatever pieces it comes in.
-#[derive(Clone, Copy, Debug, Default)]
+/// Collects a head of a peer, whatever pieces it comes in.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct HeadDecoder {
+    sender: Sender,
     bytes: [u8; HEAD_MAX_BYTES],
     count: u8,
 }
 
+/// Whose frames they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// They are masked.
+    Client,
+    /// They are not.
+    Server,
+}
+
 impl HeadDecoder {
+    pub(super) fn new(sender: Sender) -> Self {
+        HeadDecoder { sender, bytes: [0; HEAD_MAX_BYTES], count: 0 }
+    }
+
     /// Takes bytes of a head from the front of `input`; returns how many, and the head if it is complete. What is wrong
     /// with a head is told as early as it is certain.
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), Error> {
@@ -94,7 +108,7 @@ impl HeadDecoder {
             if have == need
                 && let Some(head) = self.head()?
             {
-                *self = HeadDecoder::default();
+                *self = HeadDecoder::new(self.sender);
                 return Ok((taken, Some(head)));
             }
             let missing = need - have;
@@ -122,10 +136,14 @@ impl HeadDecoder {
             return Err(Error::ReservedBit);
         }
         let opcode = Opcode::of(first & 0xf).ok_or(Error::Opcode)?;
-        // Section 5.1: "The server MUST close the connection upon receiving a frame that is not masked."
-        if second & MASKED == 0 {
-            return Err(Error::Unmasked);
-        }
+        // Section 5.1: "The server MUST close the connection upon receiving a frame that is not masked. [...] A client MUST
+        // close a connection if it detects a masked frame."
+        let mask_bytes = match self.sender {
+            Sender::Client if second & MASKED == 0 => return Err(Error::Unmasked),
+            Sender::Server if second & MASKED != 0 => return Err(Error::Masked),
+            Sender::Client => 4,
+            Sender::Server => 0,
+        };
         let short = second & !MASKED;
         // Section 5.5: "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
         if opcode.is_control() && (first & FINAL == 0 || short > 125) {
@@ -135,28 +153,30 @@ impl HeadDecoder {
         if first & COMPRESSED != 0 && !matches!(opcode, Opcode::Data(_)) {
             return Err(Error::ReservedBit);
         }
-        Ok(match short {
-            126 => 8,
-            127 => HEAD_MAX_BYTES,
-            _ => 6,
-        })
+        Ok(mask_bytes
+            + match short {
+                126 => 4,
+                127 => 10,
+                _ => 2,
+            })
     }
 
     fn head(&self) -> Result<Option<Head>, Error> {
         let [first, second, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13] = self.bytes;
-        let (length, mask) = match (self.count, second & !MASKED) {
-            (6, short @ ..126) => (u64::from(short), [b2, b3, b4, b5]),
-            (8, 126) => (u64::from(u16::from_be_bytes([b2, b3])), [b4, b5, b6, b7]),
-            (14, 127) => (u64::from_be_bytes([b2, b3, b4, b5, b6, b7, b8, b9]), [b10, b11, b12, b13]),
-            _ => return Ok(None),
+        if self.count < 2 || usize::from(self.count) < self.needed()? {
+            return Ok(None);
+        }
+        let (length, least, mask) = match second & !MASKED {
+            126 => (u64::from(u16::from_be_bytes([b2, b3])), 126, [b4, b5, b6, b7]),
+            127 => {
+                let length = u64::from_be_bytes([b2, b3, b4, b5, b6, b7, b8, b9]);
+                (length, 1 << 16, [b10, b11, b12, b13])
+            }
+            short => (u64::from(short), 0, [b2, b3, b4, b5]),
         };
+        let mask = if self.sender == Sender::Client { mask } else { [0; 4] };
         // Section 5.2: "the minimal number of bytes MUST be used to encode the length", "the most significant bit MUST be
         // 0".
-        let least = match self.count {
-            8 => 126,
-            14 => 1 << 16,
-            _ => 0,
-        };
         if length < least || length >> 63 != 0 {
             return Err(Error::Length);
         }
@@ -179,6 +199,15 @@ impl AsRef<[u8]> for Encoded {
 }
 
 impl Encoded {
+    /// The same for a client, whose payload goes on as it is: under a mask of zeros.
+    #[must_use]
+    pub fn of_client(mut self) -> Self {
+        let [_, second, ..] = &mut self.bytes;
+        *second |= MASKED;
+        self.push(&[0; 4]);
+        self
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         for (place, byte) in self.bytes.iter_mut().skip(self.count).zip(bytes) {
             *place = *byte;
@@ -238,6 +267,26 @@ mod tests {
             mask(first, key, 0);
             mask(second, key, cut as u64);
             assert_eq!(data, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn each_side_reads_what_the_other_one_writes() {
+        for length in [0, 1, 125, 126, 65_535, 65_536] {
+            let head = encode_head(Opcode::Data(Kind::Binary), false, length);
+            for (sender, encoded, wrong) in
+                [(Sender::Server, head, Error::Unmasked), (Sender::Client, head.of_client(), Error::Masked)]
+            {
+                let other = if sender == Sender::Client { Sender::Server } else { Sender::Client };
+                let (bytes, mut decoder) = (encoded.as_ref(), HeadDecoder::new(sender));
+                for byte in &bytes[..bytes.len() - 1] {
+                    assert_eq!(decoder.decode(&[*byte]).unwrap(), (1, None));
+                }
+                let (_, decoded) = decoder.decode(&bytes[bytes.len() - 1..]).unwrap();
+                let decoded = decoded.unwrap();
+                assert_eq!((decoded.length, decoded.mask), (length as u64, [0; 4]), "{sender:?}");
+                assert_eq!(HeadDecoder::new(other).decode(bytes), Err(wrong));
+            }
         }
     }
 

@@ -129,7 +129,7 @@ pub fn protocols(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
 /// not. The handshake's own fields are not the application's to set.
 ///
 /// Errors: those of a head; `protocol` comes from an application.
-pub fn answer(
+pub fn response(
     given: &ResponseHead,
     offer: &Offer,
     protocol: Option<&[u8]>,

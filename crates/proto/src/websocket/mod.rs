@@ -57,9 +57,9 @@ pub struct Message {
 pub enum Event {
     /// A message is complete.
     Message(Message),
-    /// To be answered by a pong with the same bytes.
+    /// To be responded to by a pong with the same bytes.
     Ping(Vec<u8>),
-    /// Answers a ping, or comes unasked.
+    /// Responds to a ping, or comes unasked.
     Pong(Vec<u8>),
     /// The client sends no more.
     Close(Close),
@@ -105,6 +105,8 @@ pub enum Error {
     Opcode,
     /// A frame of a client that is not masked (section 5.1).
     Unmasked,
+    /// A frame of a server that is masked (section 5.1).
+    Masked,
     /// A control frame that is fragmented or longer than 125 bytes (section 5.5).
     Control,
     /// A continuation of nothing, or another message inside one (section 5.4).
@@ -130,6 +132,7 @@ impl Error {
             Error::ReservedBit
             | Error::Opcode
             | Error::Unmasked
+            | Error::Masked
             | Error::Control
             | Error::Fragmentation
             | Error::Length
@@ -147,6 +150,7 @@ impl fmt::Display for Error {
             Error::ReservedBit => "a reserved bit is set",
             Error::Opcode => "unknown opcode",
             Error::Unmasked => "a frame is not masked",
+            Error::Masked => "a frame is masked",
             Error::Control => "a control frame is fragmented or too long",
             Error::Fragmentation => "fragments out of order",
             Error::Length => "malformed length",

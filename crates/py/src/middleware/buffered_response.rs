@@ -1,4 +1,4 @@
-//! What was answered and the server has not taken yet.
+//! Response that the server has not taken yet.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +20,10 @@ pub(super) struct BufferedResponse {
     /// The head, until it is taken.
     head: Option<ResponseHead>,
     is_started: bool,
+    status: Option<u16>,
+    /// The head once more, if it is kept for the log.
+    logged_head: Option<ResponseHead>,
+    keeps_head: bool,
     spools: bool,
     pieces: Vec<Piece>,
     /// How much of them was put into memory.
@@ -44,6 +48,9 @@ impl BufferedResponse {
             is_head_request: request.method() == b"HEAD",
             head: None,
             is_started: false,
+            status: None,
+            logged_head: None,
+            keeps_head: false,
             spools: false,
             pieces: Vec::new(),
             memory_bytes: 0,
@@ -54,6 +61,31 @@ impl BufferedResponse {
     /// Whether what is written may be long without being anywhere else yet.
     pub(super) fn spool(&mut self, spools: bool) {
         self.spools = spools;
+    }
+
+    /// Keeps the head for the log as well.
+    pub(super) fn keep_head(&mut self) {
+        self.keeps_head = true;
+    }
+
+    /// Returns the status, and the head if it was kept.
+    pub(super) fn take_outcome(&mut self) -> (Option<u16>, Option<ResponseHead>) {
+        (self.status, self.logged_head.take())
+    }
+
+    /// Bytes of the body that the server has taken or takes.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        if self.is_head_request { 0 } else { self.body_bytes }
+    }
+
+    /// The application has responded with this status in a way of its own.
+    pub(super) fn set_status(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// So many bytes went to the server without coming here.
+    pub(super) fn passed_on(&mut self, bytes: u64) {
+        self.body_bytes = self.body_bytes.saturating_add(bytes);
     }
 
     /// Whether what is written goes nowhere.
@@ -141,6 +173,8 @@ impl Response for BufferedResponse {
             let pushed = head.push_field(b"Content-Length", length.to_string().as_bytes());
             debug_assert!(pushed.is_ok(), "a number is a valid value");
         }
+        self.status = Some(head.status());
+        self.logged_head = self.keeps_head.then(|| head.clone());
         self.head = Some(head);
         Ok(())
     }

@@ -2,9 +2,13 @@
 //! called by Python (`anygate.middleware`), for the reason that [`Steps`] says.
 //!
 //! * [`Site`]: what is around. [`Exchange`]: one request with its response. * `request`: environ and head.
-//!   * `buffered_response`: what was answered and the server has not taken. * `process_rows`: which process counts where.
+//!   * `buffered_response`: response that the server has not taken.
+//!   * `process`: what one process has. `process_rows`: which process counts where. `counting`: what all have counted.
 
 mod buffered_response;
+mod counting;
+mod exchange;
+mod process;
 mod process_rows;
 mod request;
 
@@ -14,28 +18,36 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use anygate_config::options::{self, protects_under_own_server, works_under_any_server};
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
-use anygate_config::{LogPlan, Plan, Settings, file};
-use anygate_lock::{Mutex, MutexGuard};
+use anygate_config::{LogPlan, Origins, Plan, Settings, StatsdPlan, file};
+use anygate_lock::Mutex;
 use anygate_policy::forwarded::{self, Applied, Forwarding};
+use anygate_policy::metrics_page::Figures;
 use anygate_policy::policies::{self, Arrival, Prepared, Surroundings};
-use anygate_proto::application::{Failed, Response};
+use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::Decoded;
 use anygate_proto::head::RequestHead;
 use anygate_proto::local_host::LocalHosts;
-use anygate_server::{Call, error_response};
-use anygate_wsgi::{FileWrapper, HIDDEN_CLIENT, Lender, Steps};
-use pyo3::exceptions::{PyOSError, PyRuntimeWarning, PyTypeError, PyValueError};
+use anygate_server::{Call, CallRecords};
+use anygate_wsgi::HIDDEN_CLIENT;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBool, PyDict};
 
-use crate::policies::shared;
+use crate::loading::warn_of_debug;
+use crate::logs::Logs;
+use crate::policies::{shared, unprepared};
+use crate::statsd::Push;
 use crate::{logs, ready_check, settings};
-use buffered_response::BufferedResponse;
+use counting::Counting;
+pub(crate) use exchange::Exchange;
+use exchange::ReceivedRequest;
+use process::{CallLocations, ServingProcess, Upkeep};
 use process_rows::Rows;
 
 /// Processes that are counted apart at the same time.
@@ -50,11 +62,22 @@ pub(crate) struct Site {
     forwarding: Forwarding,
     health: HealthPlan,
     log: LogPlan,
+    /// The access log; its error log is never used.
+    logs: Logs,
     pythonpath: Vec<PathBuf>,
+    /// `module:function` that is told of failed requests.
+    on_error: Option<String>,
+    debug: Option<LocalHosts>,
+    slow_request: Option<Duration>,
+    statsd: Option<StatsdPlan>,
     rows: Rows,
+    /// What processes have counted, if anything is to tell it.
+    counting: Option<Counting>,
+    /// The process that made this object.
+    maker: u32,
     /// The process that made the last one, and what it made. The lock is never held while the interpreter is let go,
     /// so that no thread has it when a process forks.
-    made: Mutex<Option<(u32, Arc<policies::ProcessPolicies>)>>,
+    made: Mutex<Option<(u32, Arc<ServingProcess>)>>,
 }
 
 #[pymethods]
@@ -101,15 +124,31 @@ impl Site {
             body_max_bytes,
             proxies: Vec::new(),
         };
-        let prepared = Prepared::new(&plan.site, surroundings, &shared)
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let mut prepared = Prepared::new(&plan.site, surroundings, &shared)
+            .map_err(|error| PyValueError::new_err(unprepared(&plan.origins, &error).to_string()))?;
+        let rows = Rows::new(shared(PROCESSES).map_err(PyOSError::new_err)?);
+        let is_counted = plan.site.metrics.is_some() || plan.admin.statsd.is_some();
+        let counting = is_counted.then(|| Counting::new(rows.clone(), PROCESSES)).transpose();
+        let counting = counting.map_err(PyOSError::new_err)?;
+        if let Some(counting) = counting.clone() {
+            let figures: Figures = Arc::new(move || counting.prometheus());
+            prepared = prepared.with_metrics(plan.local_hosts(), figures);
+        }
+        let logs = Logs::of_access(&plan).map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
         Ok(Site {
             prepared,
+            logs,
+            debug: plan.application.debug.then(|| LocalHosts::new(plan.local_hosts())),
+            slow_request: plan.server.call_limits.slow_request,
+            statsd: plan.admin.statsd,
+            counting,
+            maker: std::process::id(),
             forwarding: Forwarding::new(plan.server.forwarding),
             health: plan.site.health,
             log: plan.log,
             pythonpath: plan.application.pythonpath,
-            rows: Rows::new(shared(PROCESSES).map_err(PyOSError::new_err)?),
+            on_error: plan.application.on_error,
+            rows,
             made: Mutex::default(),
         })
     }
@@ -120,17 +159,59 @@ impl Site {
         self.pythonpath.clone()
     }
 
+    /// `module:function` that is told of failed requests.
+    #[getter]
+    fn on_error(&self) -> Option<String> {
+        self.on_error.clone()
+    }
+
+    /// The metrics of all processes in Prometheus' text format.
+    ///
+    /// Errors: they are not counted.
+    fn metrics(&self) -> PyResult<String> {
+        let Some(counting) = &self.counting else {
+            let message = "metrics are counted if metrics_path or statsd is set, and neither is";
+            return Err(PyRuntimeError::new_err(message));
+        };
+        if let Some((_, process)) = self.made.lock().as_ref().filter(|(of, _)| *of == std::process::id()) {
+            process.upkeep.show();
+        }
+        Ok(counting.prometheus())
+    }
+
+    /// The process ends: sends and writes what waits.
+    fn end(&self, py: Python<'_>) {
+        let made = self.made.lock().as_ref().filter(|(of, _)| *of == std::process::id()).cloned();
+        let Some((_, process)) = made else { return };
+        py.detach(|| {
+            process.upkeep.show();
+            if let Some(push) = &process.push {
+                push.send();
+            }
+            process.upkeep.logs.finish();
+        });
+    }
+
     /// Takes a request in; `None` if nothing is to be done about its response. `environ` becomes what the application is to
     /// see.
     fn ask(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<Option<Exchange>> {
-        let site = self.of_process(environ)?;
+        let process = self.of_process(environ)?;
         request::part_peer(environ)?;
         let mut head = RequestHead::default();
         let Decoded { length, mut endpoints, .. } = match request::read(environ, &mut head) {
             Ok(decoded) => decoded,
             Err(error) => {
                 let https = request::is_https(environ)?;
-                return refuse(&site, head, https, error.status()).map(Some);
+                let endpoints =
+                    Endpoints { remote_addr: request::peer(environ)?.into(), ..Endpoints::default() };
+                let received = ReceivedRequest {
+                    process: Arc::clone(&process),
+                    head,
+                    endpoints,
+                    hidden_client: true,
+                    length: None,
+                };
+                return Exchange::refuse(received, https, error.status()).map(Some);
             }
         };
         let before = head.clone();
@@ -140,87 +221,128 @@ impl Site {
         } else {
             self.forwarding.apply(&mut head, &endpoints)
         };
-        environ.set_item(HIDDEN_CLIENT, applied.hides_client(&head, &endpoints))?;
+        let hidden_client = applied.hides_client(&head, &endpoints) || request::hides_proxies(environ)?;
+        environ.set_item(HIDDEN_CLIENT, hidden_client)?;
         if let Applied::Believed { ends, .. } = applied {
             endpoints = ends;
             request::tell_ends(environ, &before, &head, &endpoints)?;
         }
-        let arrival = Arrival { head: &mut head, endpoints: &endpoints, is_trusted, length };
-        let mut call = match Call::admit(Some(&site), arrival) {
-            Ok(call) => call,
-            Err(response) => {
-                let mut out = BufferedResponse::new(&head);
-                response.send(&head, &mut out).map_err(|error| PyOSError::new_err(error.to_string()))?;
-                return Ok(Some(Exchange::new(None, head, out)));
-            }
+        let arrival = Arrival {
+            head: &mut head,
+            endpoints: &endpoints,
+            is_trusted,
+            length,
+            reloads: false,
+            hidden_client,
         };
-        if let (Some(max), Some(_), None) =
-            (site.body_max_bytes(&head), head.field("transfer-encoding"), length)
-        {
+        let admitted = Call::admit(Some(&process.policies), arrival);
+        let received =
+            ReceivedRequest { process: Arc::clone(&process), head, endpoints, hidden_client, length };
+        let call = match admitted {
+            Ok(call) => call,
+            Err(response) => return Exchange::of_policies(received, *response).map(Some),
+        };
+        if let (Some(max), Some(_), None) = (
+            process.policies.body_max_bytes(&received.head),
+            received.head.field("transfer-encoding"),
+            length,
+        ) {
             limit(environ, max)?;
         }
-        if !call.has_policies() {
-            request::tell_fields(environ, &before, &head)?;
+        request::tell_path(environ, &before, &received.head)?;
+        if !call.has_policies() && process.is_idle() {
+            request::tell_fields(environ, &before, &received.head)?;
             return Ok(None);
         }
-        let mut out = BufferedResponse::new(&head);
-        let answered = py.detach(|| {
-            call.prepare(&mut head);
-            out.spool(true);
-            let answered = call.answer_in_place(None, &head, &mut out);
-            out.spool(false);
-            answered
-        });
-        Ok(Some(match answered {
-            Some(Ok(())) => Exchange::new(None, head, out),
-            Some(Err(Failed)) => return Err(PyOSError::new_err("cannot send a cached response or a file")),
-            None => {
-                request::tell_fields(environ, &before, &head)?;
-                Exchange::new(Some(call), head, out)
-            }
-        }))
+        let exchange = Exchange::begin(py, received, call)?;
+        exchange.tell_fields(environ, &before)?;
+        Ok(Some(exchange))
     }
 }
 
 impl Site {
-    /// Returns the policies of this process.
-    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<policies::ProcessPolicies>> {
-        let process = std::process::id();
-        if let Some((of, site)) = &*lock(&self.made)
-            && *of == process
+    /// Returns what this process has.
+    fn of_process(&self, environ: &Bound<'_, PyDict>) -> PyResult<Arc<ServingProcess>> {
+        let number = std::process::id();
+        if let Some((of, process)) = &*self.made.lock()
+            && *of == number
         {
-            return Ok(Arc::clone(site));
+            return Ok(Arc::clone(process));
         }
         let py = environ.py();
         let greenlets: bool =
             py.import("anygate.middleware")?.call_method0(intern!(py, "has_greenlets"))?.extract()?;
-        let threads =
-            environ.get_item("wsgi.multithread")?.is_some_and(|many| many.is_truthy().unwrap_or(false));
-        let mut made = lock(&self.made);
-        if let Some((of, site)) = &*made
-            && *of == process
+        let is = |name| environ.get_item(name).map(|is| is.is_some_and(|is| is.is_truthy().unwrap_or(false)));
+        let (threads, processes) = (is("wsgi.multithread")?, is("wsgi.multiprocess")?);
+        let mut made = self.made.lock();
+        if let Some((of, process)) = &*made
+            && *of == number
         {
-            return Ok(Arc::clone(site));
+            return Ok(Arc::clone(process));
         }
         // A server that is our own has its log already.
-        logs::start(&self.log, None).map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
+        logs::start(&self.log, &Origins::default(), None)
+            .map_err(|refusal| PyOSError::new_err(refusal.to_string()))?;
         // With one thread for all requests, the response that a request waits for would never come.
         let waiting_max = if threads && !greenlets { WAITING_MAX } else { 0 };
-        let prepared = self.prepared.with_waiting_max(waiting_max);
-        let site =
-            prepared.site(self.rows.claim(process)).map_err(|error| PyOSError::new_err(error.to_string()))?;
-        if let Some((_, of_parent)) = made.replace((process, Arc::clone(&site))) {
+        let process = Arc::new(self.serving(number, waiting_max, greenlets)?);
+        process.watch().map_err(PyOSError::new_err)?;
+        if let Some((_, of_parent)) = made.replace((number, Arc::clone(&process))) {
             // Its connections and its locks are those of the process that this one was forked from.
             std::mem::forget(of_parent);
         }
         drop(made);
-        self.watch(py, &site, greenlets);
-        Ok(site)
+        warn_of_debug(self.debug.is_some());
+        if (self.debug.is_some() || self.counting.is_some()) && request::hides_proxies(environ)? {
+            tracing::warn!(
+                "waitress removes the fields of proxies, so that no client counts as one on this machine: serve with \
+                 clear_untrusted_proxy_headers=False"
+            );
+        }
+        if self.counting.is_some() && processes && self.maker == number {
+            tracing::warn!(
+                "metrics_path shows the metrics of one process, whichever responds: let the server load the application \
+                 before it forks its processes (gunicorn --preload), or send them to StatsD"
+            );
+        }
+        self.check_ready(py, &process.policies, greenlets);
+        Ok(process)
+    }
+
+    /// Makes what a process has.
+    fn serving(&self, number: u32, waiting_max: usize, has_greenlets: bool) -> PyResult<ServingProcess> {
+        let place = self.rows.claim(number, &|row| {
+            if let Some(counting) = &self.counting {
+                counting.retire(row);
+            }
+        });
+        let policies = self
+            .prepared
+            .with_waiting_max(waiting_max)
+            .site(place)
+            .map_err(|error| PyOSError::new_err(unprepared(&Origins::default(), &error).to_string()))?;
+        let row = self.counting.as_ref().map(|counting| counting.row(place));
+        let push = self.statsd.clone().zip(self.counting.clone()).map(|(plan, counting)| {
+            Push::start(plan, Box::new(move || counting.sends(number).then(|| counting.totals())))
+        });
+        let push = push.transpose().map_err(PyOSError::new_err)?;
+        let records = CallRecords::new(row.clone(), self.logs.access_log(), self.slow_request);
+        if let Some(row) = row.clone() {
+            logs::show_in(row);
+        }
+        Ok(ServingProcess {
+            policies,
+            records,
+            debug: self.debug.clone(),
+            locations: CallLocations::new(has_greenlets),
+            upkeep: Upkeep::new(row, self.logs.tender()),
+            push,
+        })
     }
 
     /// Has the site's own check asked, beside the requests. This one waits for its first response, unless it would keep all
     /// others of the process waiting, too.
-    fn watch(&self, py: Python<'_>, site: &policies::ProcessPolicies, greenlets: bool) {
+    fn check_ready(&self, py: Python<'_>, site: &policies::ProcessPolicies, greenlets: bool) {
         if self.health.ready_check.is_none() {
             return;
         }
@@ -268,20 +390,6 @@ fn limit(environ: &Bound<'_, PyDict>, max: u64) -> PyResult<()> {
     environ.set_item("wsgi.input", limited)
 }
 
-/// The response to a request that is none.
-fn refuse(
-    site: &policies::ProcessPolicies,
-    request: RequestHead,
-    https: bool,
-    status: u16,
-) -> PyResult<Exchange> {
-    let (head, body) = error_response(Some(site), &request, false, https, status);
-    let mut out = BufferedResponse::new(&request);
-    let sent = out.start(&head, Some(body.len() as u64)).and_then(|()| out.write(&body));
-    sent.map_err(|error| PyOSError::new_err(error.to_string()))?;
-    Ok(Exchange::new(None, request, out))
-}
-
 /// Whether a page that only users of this machine may see can be shown, as far as its host and what stands between client and
 /// server tell. `hosts` mean this machine besides.
 #[pyfunction]
@@ -292,161 +400,8 @@ pub(crate) fn is_for_this_machine(environ: &Bound<'_, PyDict>, hosts: Vec<String
     let Ok(_) = request::read(environ, &mut head) else { return Ok(false) };
     let is_hidden = match environ.get_item(HIDDEN_CLIENT)? {
         Some(hidden) => !hidden.is(PyBool::new(environ.py(), false)),
-        None => forwarded::is_passed_on(&head),
+        None => forwarded::is_passed_on(&head) || request::hides_proxies(environ)?,
     };
     let host = head.authority();
     Ok(!is_hidden && (host.is_empty() || LocalHosts::new(hosts).holds(host)))
-}
-
-/// One request with its response.
-#[pyclass(frozen, module = "anygate._anygate")]
-pub(crate) struct Exchange {
-    inner: Arc<Held>,
-    steps: Steps,
-}
-
-struct Held(Mutex<Inner>);
-
-struct Inner {
-    /// Until the response is over.
-    call: Option<Call>,
-    head: RequestHead,
-    out: BufferedResponse,
-}
-
-impl Held {
-    fn passes_on(&self) -> bool {
-        let Inner { call, out, .. } = &*lock(&self.0);
-        call.as_ref().is_some_and(Call::passes_on) && !out.is_head_request()
-    }
-}
-
-impl Lender for Held {
-    fn lend(&self, work: &mut dyn FnMut(&mut (dyn Response + Send))) {
-        let Inner { call, head, out } = &mut *lock(&self.0);
-        if let Some(call) = call {
-            call.respond(head, out, |out| work(out));
-        }
-    }
-}
-
-#[pymethods]
-impl Exchange {
-    /// Returns the request's name in the error log, until its response is complete; `None` if it has none.
-    #[getter]
-    fn name(&self) -> Option<String> {
-        lock(&self.inner.0).call.as_ref()?.name()
-    }
-
-    /// The client's response is there, whatever becomes of the application's.
-    #[getter]
-    fn is_answered(&self) -> bool {
-        lock(&self.inner.0).out.is_started()
-    }
-
-    /// The application is to be asked.
-    #[getter]
-    fn is_open(&self) -> bool {
-        lock(&self.inner.0).call.is_some()
-    }
-
-    /// The application may make something else of the connection, in a way that is its server's.
-    #[getter]
-    fn is_upgrade(&self) -> bool {
-        let inner = lock(&self.inner.0);
-        inner.head.field("upgrade").is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"))
-    }
-
-    /// From now on blocks need not be given here: they go on as they are.
-    #[getter]
-    fn passes_on(&self) -> bool {
-        self.inner.passes_on()
-    }
-
-    /// What `start_response` does, but for its result.
-    #[pyo3(signature = (status, response_headers, exc_info, /))]
-    fn start(
-        &self,
-        status: &Bound<'_, PyAny>,
-        response_headers: &Bound<'_, PyAny>,
-        exc_info: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        self.steps.begin(status, response_headers, exc_info)
-    }
-
-    /// Takes what the application gives to `write`.
-    #[pyo3(signature = (data, /))]
-    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.steps.write(data)
-    }
-
-    /// Takes one block. `whole`: it is all of the body.
-    #[pyo3(signature = (block, whole, /))]
-    fn block(&self, block: &Bound<'_, PyAny>, whole: bool) -> PyResult<()> {
-        self.steps.block(block, whole)
-    }
-
-    /// Takes the blocks of a list or a tuple, unless they go on as they are; says whether it took them.
-    #[pyo3(signature = (blocks, /))]
-    fn blocks(&self, blocks: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.steps.blocks(blocks, || !self.inner.passes_on())
-    }
-
-    /// Returns the head of a response that is a file, if the application has set it.
-    #[pyo3(signature = (file, /))]
-    fn file(&self, file: &Bound<'_, FileWrapper>) -> PyResult<()> {
-        self.steps.file(file)
-    }
-
-    /// All blocks were given.
-    fn end_of_blocks(&self) -> PyResult<()> {
-        self.steps.end_of_blocks()
-    }
-
-    /// Ends the response; returns whether it is whole. Where the application failed it is if there is something to be said
-    /// in its place.
-    #[pyo3(signature = (failed, /))]
-    fn finish(&self, py: Python<'_>, failed: bool) -> bool {
-        py.detach(|| {
-            let Inner { call, head, out } = &mut *lock(&self.inner.0);
-            let Some(call) = call.take() else { return false };
-            call.end(head, if failed { Err(Failed) } else { Ok(()) }, out).is_ok()
-        })
-    }
-
-    /// Responses that the request body is too large; returns whether that was possible.
-    fn refuse_body(&self) -> bool {
-        let Inner { call, head, out } = &mut *lock(&self.inner.0);
-        call.take().is_some_and(|call| call.refuse_body(head, out).is_ok())
-    }
-
-    /// Lets go of what accompanies the request; nothing more comes of it.
-    fn end(&self) {
-        lock(&self.inner.0).call = None;
-    }
-
-    /// Status and headers for the server, once they are there, and once only.
-    fn head<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyList>)>> {
-        let Some(head) = lock(&self.inner.0).out.take_head() else { return Ok(None) };
-        request::head_in_python(py, &head).map(Some)
-    }
-
-    /// Bytes of the body that are there; none if there are none.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let take = || lock(&self.inner.0).out.take();
-        let is_read = lock(&self.inner.0).out.reads_next();
-        Ok(PyBytes::new(py, &if is_read { py.detach(take) } else { take() }?))
-    }
-}
-
-impl Exchange {
-    fn new(call: Option<Call>, head: RequestHead, out: BufferedResponse) -> Exchange {
-        let inner = Arc::new(Held(Mutex::new(Inner { call, head, out })));
-        let steps = Steps::new(Arc::clone(&inner) as Arc<dyn Lender>);
-        Exchange { inner, steps }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -39,6 +39,23 @@ pub(super) fn part_peer(environ: &Bound<'_, PyDict>) -> PyResult<()> {
     Ok(())
 }
 
+/// Returns the address of the peer, as far as an environ says it.
+pub(super) fn peer(environ: &Bound<'_, PyDict>) -> PyResult<String> {
+    environ.get_item("REMOTE_ADDR")?.map_or(Ok(String::new()), |peer| Ok(peer.extract().unwrap_or_default()))
+}
+
+/// Whether its server has taken off the fields in which proxies name clients, so that it is not known whether there was one.
+///
+/// waitress does, unless it was told otherwise, and shows itself by its connection.
+pub(super) fn hides_proxies(environ: &Bound<'_, PyDict>) -> PyResult<bool> {
+    let Some(connection) = environ.get_item("waitress.client_disconnected")? else { return Ok(false) };
+    let clears = || -> PyResult<bool> {
+        connection.getattr("__self__")?.getattr("adj")?.getattr("clear_untrusted_proxy_headers")?.is_truthy()
+    };
+    // One that is built otherwise may do so, too.
+    Ok(clears().unwrap_or(true))
+}
+
 /// Reads the request that an environ describes.
 ///
 /// Errors: it describes none, as for a front server's.
@@ -108,6 +125,36 @@ pub(super) fn tell_fields(
     }
     for (name, new) in head.fields().filter(|(name, new)| value(before, name) != Some(*new)) {
         environ.set_item(key(py, name)?, latin1(py, new)?)?;
+    }
+    Ok(())
+}
+
+/// Puts the path and the query that a rule has changed into the environ.
+pub(super) fn tell_path(
+    environ: &Bound<'_, PyDict>,
+    before: &RequestHead,
+    head: &RequestHead,
+) -> PyResult<()> {
+    let py = environ.py();
+    if head.path() != before.path() {
+        environ.set_item("PATH_INFO", latin1(py, head.path())?)?;
+        environ.set_item("SCRIPT_NAME", latin1(py, head.script_name())?)?;
+    }
+    if head.query() != before.query() {
+        environ.set_item("QUERY_STRING", latin1(py, head.query())?)?;
+    }
+    Ok(())
+}
+
+/// Puts into the environ who the user is, if the policies have found out. What the server says of that does not count then.
+pub(super) fn tell_user(environ: &Bound<'_, PyDict>, head: &RequestHead) -> PyResult<()> {
+    let py = environ.py();
+    // Variables of the server are not in the head.
+    if head.variables().next().is_some() {
+        environ.call_method1(intern!(py, "pop"), (intern!(py, "REMOTE_USER"), py.None()))?;
+    }
+    for (name, value) in head.variables() {
+        environ.set_item(latin1(py, name)?, latin1(py, value)?)?;
     }
     Ok(())
 }

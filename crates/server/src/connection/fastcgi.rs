@@ -58,7 +58,7 @@ impl OpenRequests {
         let (taken, event) = self.decoder.decode(bytes, &rules.plan.limits)?;
         let arrived = match event {
             Event::More => Arrived::Nothing,
-            Event::Reply { record, keep } => Arrived::Record { record, keep },
+            Event::Send { record, keep } => Arrived::Record { record, keep },
             Event::TooLarge { id } => {
                 tracing::debug!(
                     "refused a request from {}: too many or too large variables",

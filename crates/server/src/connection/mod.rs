@@ -6,6 +6,7 @@
 
 mod fastcgi;
 mod gateway;
+mod introduction;
 mod protocol_hint;
 mod refusals;
 
@@ -15,11 +16,13 @@ use std::time::Instant;
 
 use anygate_config::{BodyRate, Protocol, WebSocketPlan};
 use anygate_policy::concurrency::ConnectionPermit;
+use anygate_policy::policies::OwnResponse;
 use anygate_proto::application::Endpoints;
+use anygate_proto::head::Version;
 use anygate_proto::http1::{BodyDecoder, CONTINUE, Framing, HeadDecoder};
 use anygate_proto::http2::PREFACE;
 use anygate_proto::limits::Limits;
-use anygate_proto::proxy;
+use anygate_proto::routed;
 use anygate_proto::websocket::handshake;
 
 use crate::attention::Attention;
@@ -29,7 +32,6 @@ use crate::finished::Finished;
 use crate::http2::Http2;
 use crate::outbox::Pipe;
 use crate::rules::{OutboxRules, ReadRules};
-use crate::transport::Http2Stream;
 use fastcgi::OpenRequests;
 
 /// Maximum bytes of a body that one read takes.
@@ -40,8 +42,10 @@ pub(crate) struct Connection {
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) protocol: Protocol,
-    /// A PROXY preface comes before anything else.
+    /// A PROXY preface comes before anything else, or a router's.
     preface: bool,
+    /// What a router has decided about the only request.
+    routed: Option<Box<routed::Preface>>,
     /// FastCGI requests that are being received.
     requests: Option<Box<OpenRequests>>,
     /// Present from the first byte of a request to the end of its response; idle connections hold no buffers.
@@ -81,6 +85,8 @@ pub(crate) enum State {
     Http2(Box<Http2>),
     /// An app thread.
     Ready,
+    /// The worker to end: then this is the response.
+    Held(Box<OwnResponse>),
     /// The client to take the response; then another request may follow, or not.
     Writing { keep_alive: bool },
     /// The client to close: it was refused while it may still be sending, and closing now would reset the connection
@@ -151,6 +157,7 @@ impl Connection {
             endpoints,
             protocol,
             preface,
+            routed: None,
             requests: None,
             exchange: None,
             input: Vec::new(),
@@ -192,6 +199,7 @@ impl Connection {
             State::Records { .. }
             | State::Body(..)
             | State::Ready
+            | State::Held(_)
             | State::Writing { .. }
             | State::Lingering => None,
         }
@@ -199,7 +207,12 @@ impl Connection {
 
     /// Whether no client waits for the response any more: the client has left, or the stream was reset.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.pipe.is_broken() || self.pipe.stream().http2().is_some_and(Http2Stream::is_reset)
+        self.pipe.is_abandoned()
+    }
+
+    /// The same for a response that is held.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        matches!(self.state, State::Held(_)) && self.is_abandoned()
     }
 
     /// Begins the request of a stream.
@@ -272,7 +285,7 @@ impl Connection {
     }
 
     /// Ends the exchange whose call has ended.
-    pub(crate) fn answered(&mut self, finished: &Finished, stream: Option<&BodyStream>) -> bool {
+    pub(crate) fn end_exchange(&mut self, finished: &Finished, stream: Option<&BodyStream>) -> bool {
         self.served += 1;
         let mut keep_alive = finished.keep_alive;
         if let Some(stream) = stream {
@@ -325,7 +338,7 @@ impl Connection {
     /// Sends what a response left to send. A client that is gone shows in the pipe.
     pub(crate) fn send_rest(&mut self, limits: &OutboxRules) {
         let Some(exchange) = &mut self.exchange else { return };
-        let _entered = exchange.span().entered();
+        let _entered = exchange.name.enter();
         if std::mem::take(&mut exchange.held) {
             self.pipe.take_held(&mut exchange.out);
         }
@@ -394,6 +407,7 @@ impl Connection {
                 State::Body(..) => self.take_body(rest, rules),
                 State::Ready => Step::Leave(0, Next::Ready),
                 State::Writing { .. } | State::Http2(_) => Step::Leave(0, Next::Wait),
+                State::Held(_) => Step::Drop(Next::Close),
                 State::Lingering => Step::Drop(Next::Wait),
             };
             match step {
@@ -431,7 +445,7 @@ impl Connection {
         }
         self.begun = true;
         self.state = match self.protocol {
-            Protocol::Http | Protocol::Https | Protocol::Redirect => {
+            Protocol::Http | Protocol::Https | Protocol::Redirect | Protocol::Routed => {
                 self.exchange = Some(spare.pop().unwrap_or_default());
                 State::Head(HeadDecoder::default())
             }
@@ -467,14 +481,14 @@ impl Connection {
         let step = match decoder.decode(rest) {
             Ok(step) => step,
             Err(error) => {
-                let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
+                let _entered = self.exchange.as_ref().map(|exchange| exchange.name.enter());
                 tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
                 return Step::Drop(refuse(error.status()));
             }
         };
         let data = rest.get(step.data).unwrap_or_default();
         if let Err(error) = spool.push(data, &rules.body_memory, rules.plan.temp_dir.as_deref()) {
-            let _entered = self.exchange.as_ref().map(|exchange| exchange.span().entered());
+            let _entered = self.exchange.as_ref().map(|exchange| exchange.name.enter());
             tracing::error!("cannot spool a request body to a temporary file: {error}");
             return Step::Drop(refuse(503));
         }
@@ -495,24 +509,6 @@ impl Connection {
         }
     }
 
-    /// Takes a PROXY preface: the connection's ends are those of the client. Returns how much was taken; 0 if more is needed.
-    fn introduced(&mut self, bytes: &[u8]) -> Result<usize, Next> {
-        let preface = match proxy::decode(bytes) {
-            Ok(Some(preface)) => preface,
-            Ok(None) => return Ok(0),
-            Err(error) => return Err(Next::Broken(error.to_string())),
-        };
-        self.preface = false;
-        self.endpoints = Arc::new(match preface.forwarded {
-            Some(forwarded) => {
-                let ends = Endpoints::between(forwarded.source, forwarded.destination);
-                Endpoints { https: forwarded.https, ..ends }
-            }
-            None => self.endpoints.of_unnamed_connection(),
-        });
-        Ok(preface.consumed)
-    }
-
     /// A head is complete: decides how its body is received. Returns how much of `rest` was taken.
     pub(crate) fn headed(
         &mut self,
@@ -529,7 +525,10 @@ impl Connection {
             (Framing::None, RequestBody::Received(body)) => body.length(),
             (Framing::None | Framing::Chunked, _) => None,
         };
-        let mounted = exchange.mount(&rules.plan.mount);
+        let mounted = match &self.routed {
+            Some(preface) => exchange.take_over(preface),
+            None => exchange.mount(&rules.plan.mount),
+        };
         if let Err(next) =
             mounted.and_then(|()| exchange.enter(&self.endpoints, self.protocol, length, rules))
         {
@@ -542,6 +541,10 @@ impl Connection {
             let offer = handshake::check(&exchange.head, origins, compression.as_ref());
             exchange.offer(offer, &self.endpoints)?;
         }
+        // The response is one of HTTP/1.1 all the same.
+        if let Some(preface) = self.routed.as_ref().filter(|preface| preface.version > Version::Http11) {
+            exchange.head.set_version(preface.version);
+        }
         exchange.streamed = rules.streams(&exchange.head);
         if matches!(framing, Framing::None) {
             self.state = State::Ready;
@@ -549,7 +552,7 @@ impl Connection {
         }
         let limits = Limits { body_max_bytes: rules.body_max_bytes(&exchange.head), ..rules.plan.limits };
         let decoder = BodyDecoder::new(framing, &limits).map_err(|error| {
-            let _entered = exchange.span().entered();
+            let _entered = exchange.name.enter();
             tracing::debug!("refused a body from {}: {error}", self.endpoints.remote_addr);
             refuse(error.status())
         })?;

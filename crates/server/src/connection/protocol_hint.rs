@@ -37,7 +37,7 @@ fn guess(bytes: &[u8]) -> Option<Protocol> {
 
 fn name(protocol: Protocol) -> &'static str {
     match protocol {
-        Protocol::Http | Protocol::Redirect => "HTTP",
+        Protocol::Http | Protocol::Redirect | Protocol::Routed => "HTTP",
         Protocol::Https => "HTTPS",
         Protocol::Scgi => "SCGI",
         Protocol::FastCgi => "FastCGI",

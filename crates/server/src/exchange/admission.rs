@@ -3,14 +3,17 @@
 
 use std::sync::Once;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use anygate_config::Protocol;
 use anygate_policy::forwarded::Applied;
 use anygate_policy::policies::{self, Admission, OwnResponse};
+use anygate_policy::proxy_queue::proxy_queue;
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::{self, Mount};
 use anygate_proto::error::InvalidHead;
 use anygate_proto::head::RequestHead;
+use anygate_proto::routed::Preface;
 use anygate_proto::websocket::handshake::{Offer, Refusal};
 
 use super::{Admitted, Exchange, Form};
@@ -43,6 +46,12 @@ impl Exchange {
         Ok(())
     }
 
+    /// Takes over what a router has decided about the request.
+    pub(crate) fn take_over(&mut self, preface: &Preface) -> Result<(), EarlyResponse> {
+        self.hidden_client = preface.hidden_client;
+        preface.apply(&mut self.head).map_err(|_| EarlyResponse::Error(431))
+    }
+
     /// The head is complete: what a proxy said of the client holds, and the site admits or refuses the request. `ends`
     /// are those of the connection, `length` is that of the body if it is known.
     pub(crate) fn enter(
@@ -54,8 +63,15 @@ impl Exchange {
     ) -> Result<(), EarlyResponse> {
         self.entered = true;
         let peer = self.endpoints.as_ref().unwrap_or(ends);
-        let applied = rules.forwarding.apply(&mut self.head, peer);
-        self.hidden_client = applied.hides_client(&self.head, peer);
+        // A router has decided whom to believe.
+        let is_routed = protocol == Protocol::Routed;
+        let applied = match is_routed {
+            true => Applied::Nothing,
+            false => rules.forwarding.apply(&mut self.head, peer),
+        };
+        if !is_routed {
+            self.hidden_client = applied.hides_client(&self.head, peer);
+        }
         match applied {
             Applied::Nothing => {}
             // Front servers that speak another protocol say who the client is in its variables.
@@ -69,6 +85,13 @@ impl Exchange {
             Applied::Removed => {}
             Applied::Believed { ends, .. } => self.endpoints = Some(ends),
         }
+        let is_trusted = || is_routed || rules.forwarding.trusts(ends);
+        if !rules.forwarding.is_empty() {
+            self.proxy_queue = proxy_queue(&self.head, SystemTime::now(), is_trusted);
+        }
+        if let Some(tracer) = &rules.tracer {
+            self.span = tracer.begin(&mut self.head, is_trusted);
+        }
         if protocol == Protocol::Redirect {
             let place = to_https(&self.head, rules.https_port);
             return Err(place.map_or(EarlyResponse::Error(400), |(status, place)| {
@@ -79,17 +102,21 @@ impl Exchange {
             return Err(EarlyResponse::Error(503));
         }
         if let Some(site) = &rules.site {
+            let client = self.endpoints.as_ref().unwrap_or(ends);
+            let pages = site.page_reload();
             let arrival = policies::Arrival {
+                reloads: pages.is_some_and(|pages| pages.is_for(&self.head, client, self.hidden_client)),
+                hidden_client: self.hidden_client,
                 head: &mut self.head,
-                endpoints: self.endpoints.as_ref().unwrap_or(ends),
-                is_trusted: rules.forwarding.trusts(ends),
+                endpoints: client,
+                is_trusted: is_trusted(),
                 length,
             };
             let https = arrival.endpoints.https;
             self.admitted = Some(Admitted { https });
             match site.admit(arrival) {
                 Admission::Passed(policies) => self.pass(policies),
-                Admission::Answered(reply) => return Err(EarlyResponse::Site(reply)),
+                Admission::Responded(response) => return Err(EarlyResponse::Site(response)),
             }
         }
         Ok(())
@@ -102,7 +129,7 @@ impl Exchange {
         ends: &Endpoints,
     ) -> Result<(), EarlyResponse> {
         let offer = offer.map_err(|refusal| {
-            let _entered = self.span().entered();
+            let _entered = self.name.enter();
             tracing::debug!("refused a WebSocket of {}: {refusal}", ends.remote_addr);
             if refusal == Refusal::Origin {
                 let origin = self.head.field("origin").unwrap_or_default().escape_ascii();

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anygate_lock::Mutex;
 use anygate_proto::application::Body;
-use anygate_proto::http1::{BodyDecoder, CONTINUE};
+use anygate_proto::http1::{BodyDecoder, CONTINUE, Error};
 
 use super::body_memory::{BodyBuffer, BodyMemory, UNSPOOLED_BYTES_MAX};
 use crate::body_rate::ReaderWait;
@@ -22,6 +22,22 @@ use crate::rules::ReadRules;
 
 /// Maximum bytes of a body that are taken for its end when the application has not read it, so that the connection may stay.
 const READY_MAX_BYTES: usize = 64 * 1024;
+
+/// Why a body is no longer read whose client sent more of it than it may.
+pub(crate) fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "the body is longer than body_max_bytes")
+}
+
+/// The status of a response in place of one that the application could not give because reading the body failed so; `None`
+/// if that is not the client's fault.
+pub(crate) fn refusal(failed: io::ErrorKind) -> Option<u16> {
+    match failed {
+        io::ErrorKind::TimedOut => Some(408),
+        io::ErrorKind::FileTooLarge => Some(413),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => Some(400),
+        _ => None,
+    }
+}
 
 /// A body while it is being received.
 #[derive(Default)]
@@ -253,15 +269,10 @@ impl BodyStream {
         }
     }
 
-    /// The status of a response in place of one that the application could not give, where the client did not send the
-    /// body as it should.
+    /// See [`refusal`].
     pub(crate) fn refusal(&self) -> Option<u16> {
         // A reader waits for more at this moment.
-        match self.state.try_lock()?.failed? {
-            io::ErrorKind::TimedOut => Some(408),
-            io::ErrorKind::UnexpectedEof => Some(400),
-            _ => None,
-        }
+        refusal(self.state.try_lock()?.failed?)
     }
 
     /// Ends the body's use. Returns what was received behind it when it was read to its end, else `None`: then the
@@ -292,6 +303,10 @@ impl Body for BodyStream {
         result
     }
 
+    fn stop_waiting(&mut self) {
+        self.state.lock().wait.hear(Instant::now());
+    }
+
     fn may_block(&self) -> bool {
         true
     }
@@ -316,8 +331,9 @@ impl StreamState {
         let mut at = 0;
         while !self.decoder.is_done() {
             let rest = self.input.get(at..).unwrap_or_default();
-            let step = self.decoder.decode(rest).map_err(|error| {
-                io::Error::new(io::ErrorKind::UnexpectedEof, format!("broken request body: {error}"))
+            let step = self.decoder.decode(rest).map_err(|error| match error {
+                Error::BodyTooLarge => too_long(),
+                error => io::Error::new(io::ErrorKind::InvalidData, format!("broken request body: {error}")),
             })?;
             if step.consumed == 0 {
                 break;

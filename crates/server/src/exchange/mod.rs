@@ -1,5 +1,6 @@
 //! One request and its response. The exchange keeps the memory that both need and is used again by another connection
-//! when it is over; an [`ResponseWriter`] lives while the application answers: it frames, counts and hands bytes to the pipe.
+//! when it is over; a [`ResponseWriter`] lives while the application responds: it frames, counts and hands bytes to the
+//! outbox.
 //!
 //! What may follow a response on its connection is decided here (RFC 9112 section 9); carrying it out is `connection`'s.
 
@@ -11,21 +12,22 @@ mod own_response;
 mod progress;
 mod response;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
 use anygate_policy::policies::RequestPolicies;
+use anygate_policy::spans::Span;
 use anygate_proto::application::{Body, Endpoints};
 use anygate_proto::cgi::StatusForm;
 use anygate_proto::head::{RequestHead, ResponseHead};
-use tracing::Span;
 
+use crate::request_name::RequestName;
 use crate::websocket::Upgrade;
 pub(crate) use admission::EarlyResponse;
-pub(crate) use body::{BodySpool, BodyStream};
+pub(crate) use body::{BodySpool, BodyStream, refusal, too_long};
 pub(crate) use body_memory::BodyMemory;
 pub use error_page::error_response;
-pub(crate) use progress::{Announced, Wanted};
+pub(crate) use progress::{Announced, Wanted, wants_more};
 use progress::{Beginning, Given, Progress};
 pub(crate) use response::ResponseWriter;
 
@@ -53,12 +55,16 @@ pub(crate) struct Exchange {
     pub(crate) entered: bool,
     /// Policies of the request.
     pub(crate) policies: Option<Box<RequestPolicies>>,
-    /// Log span of a request that has an identifier.
-    span: Option<Span>,
+    /// What it is called in the error log.
+    pub(crate) name: RequestName,
     /// The site has looked at the request.
     pub(crate) admitted: Option<Admitted>,
     /// Since when the request is complete, where requests are counted.
     pub(crate) ready: Option<Instant>,
+    /// Its span, if it is traced.
+    pub(crate) span: Option<Span>,
+    /// How long a proxy had it before, if that said so.
+    pub(crate) proxy_queue: Option<Duration>,
     /// Progress of the response.
     given: Given,
     pub(crate) out: Vec<u8>,
@@ -73,7 +79,7 @@ impl Exchange {
     pub(crate) fn set_form(&mut self, protocol: Protocol) {
         match protocol {
             // Only a request knows that it is one of HTTP/2.
-            Protocol::Http | Protocol::Https | Protocol::Redirect => {}
+            Protocol::Http | Protocol::Https | Protocol::Redirect | Protocol::Routed => {}
             Protocol::Scgi => self.form = Form::Cgi(StatusForm::Field),
             Protocol::Uwsgi => self.form = Form::Cgi(StatusForm::Line),
             // Each of its requests knows its number already.
@@ -83,29 +89,29 @@ impl Exchange {
 
     /// A copy that has what a response of our own must know.
     pub(crate) fn outline(&self) -> Box<Exchange> {
-        let (head, span) = (self.head.clone(), self.span.clone());
-        Box::new(Exchange { head, form: self.form, admitted: self.admitted, span, ..Exchange::default() })
+        let outline = Exchange::outline_of(self.head.clone(), self.name.clone());
+        Box::new(Exchange { form: self.form, admitted: self.admitted, ..*outline })
+    }
+
+    /// The same of a request alone.
+    pub(crate) fn outline_of(head: RequestHead, name: RequestName) -> Box<Exchange> {
+        Box::new(Exchange { head, name, ..Exchange::default() })
     }
 
     /// The site lets the request go on.
     pub(crate) fn pass(&mut self, policies: Option<Box<RequestPolicies>>) {
-        self.span = policies.as_deref().and_then(span);
+        self.name = RequestName::new(policies.as_deref().and_then(RequestPolicies::name));
         self.policies = policies;
     }
 
-    /// What is logged inside is told apart from what other requests do.
-    pub(crate) fn span(&self) -> Span {
-        self.span.clone().unwrap_or_else(Span::none)
-    }
-
     /// Whether the head of the response was given.
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(crate) fn response_has_begun(&self) -> bool {
         let upgraded = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.upgraded.is_some());
         self.given.progress != Progress::NotStarted || upgraded
     }
 
     /// Bytes of the response's body so far.
-    pub(crate) fn answered_bytes(&self) -> u64 {
+    pub(crate) fn body_bytes(&self) -> u64 {
         self.given.body_bytes
     }
 
@@ -120,6 +126,7 @@ impl Exchange {
             kept_head: wanted.keep_head.then(ResponseHead::default),
             usage: Beginning::wanted(wanted.measured),
             entered: Beginning::wanted(wanted.timed),
+            first_byte: Beginning::wanted(wanted.traced),
             ..Given::default()
         };
     }
@@ -137,9 +144,11 @@ impl Exchange {
         self.upgrade = None;
         self.entered = false;
         self.policies = None;
-        self.span = None;
+        self.name = RequestName::default();
         self.admitted = None;
         self.ready = None;
+        self.span = None;
+        self.proxy_queue = None;
         self.given = Given::default();
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES);
@@ -148,12 +157,6 @@ impl Exchange {
         self.held = false;
         self.ends = false;
     }
-}
-
-/// The span of a request, if it has a name.
-pub(crate) fn span(policies: &RequestPolicies) -> Option<Span> {
-    let (id, trace) = (policies.id(), policies.trace());
-    (id.is_some() || trace.is_some()).then(|| tracing::error_span!(parent: None, "request", id, trace))
 }
 
 /// What a site knows of a request that it has looked at.

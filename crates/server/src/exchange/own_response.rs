@@ -16,11 +16,11 @@ impl ResponseWriter<'_> {
         let _ = self.start(&head, Some(body.len() as u64)).and_then(|()| self.write(&body));
     }
 
-    /// Responds with a response of the site's; possible while nothing was started.
-    pub(crate) fn reply(&mut self, reply: OwnResponse) {
+    /// Sends a response of the site; possible while nothing was started.
+    pub(crate) fn send_own(&mut self, response: OwnResponse) {
         let request = self.head;
         // As above.
-        let _ = reply.send(request, self);
+        let _ = response.send(request, self);
     }
 
     /// Sends the client elsewhere; possible while nothing was started.

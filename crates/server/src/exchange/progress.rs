@@ -6,6 +6,7 @@ use anygate_proto::head::ResponseHead;
 use anygate_proto::http1::BodyFraming;
 
 use super::body::BodyStream;
+use crate::finished::Noted;
 use crate::sampling::Started;
 
 /// How far a response is.
@@ -27,6 +28,11 @@ impl Progress {
             Progress::NotStarted => None,
             Progress::Started(framing) | Progress::Concluded(framing) => Some(framing),
         }
+    }
+
+    /// Whether nothing tells how long the body is, as that of a stream of events.
+    pub(super) fn is_of_unknown_length(self) -> bool {
+        matches!(self.framing(), Some(BodyFraming::Chunked | BodyFraming::UntilClose))
     }
 
     /// The client has the end of the message.
@@ -63,13 +69,18 @@ pub(super) enum Beginning<T> {
 }
 
 impl<T> Beginning<T> {
+    /// Whether anything is to be noted.
+    pub(super) fn is_wanted(&self) -> bool {
+        !matches!(self, Beginning::Unwanted)
+    }
+
     pub(super) fn wanted(wanted: bool) -> Self {
         if wanted { Beginning::Awaited } else { Beginning::Unwanted }
     }
 
     /// Notes what `now` says, if it is wanted.
     pub(super) fn note(&mut self, now: impl FnOnce() -> T) {
-        if !matches!(self, Beginning::Unwanted) {
+        if self.is_wanted() {
             *self = Beginning::Noted(now());
         }
     }
@@ -102,8 +113,19 @@ pub(super) struct Given {
     pub(super) kept_head: Option<ResponseHead>,
     /// For a measured call.
     pub(super) usage: Beginning<Started>,
-    /// Where responses are counted.
+    /// Where responses are counted or traced.
     pub(super) entered: Beginning<Instant>,
+    /// Where they are traced: when the response began, and the template of the path.
+    pub(super) first_byte: Beginning<Instant>,
+    pub(super) route: Option<Box<str>>,
+}
+
+impl Given {
+    /// What was noted while the application responded.
+    pub(super) fn noted(&mut self) -> Noted {
+        let [entered, first_byte] = [&self.entered, &self.first_byte].map(|at| at.noted().copied());
+        Noted { entered, first_byte, route: self.route.take() }
+    }
 }
 
 /// What the application announced with Content-Length and has not yet given.
@@ -131,6 +153,16 @@ impl Announced {
     }
 }
 
+/// [`Response::wants_more`](anygate_proto::application::Response::wants_more) of a body that is framed so, of which the
+/// application has given `body_bytes`.
+pub(crate) fn wants_more(framing: Option<BodyFraming>, announced: &Announced, body_bytes: u64) -> bool {
+    match framing {
+        Some(BodyFraming::Empty) => body_bytes == 0,
+        Some(BodyFraming::Length(_)) => !announced.exceeded,
+        Some(BodyFraming::UntilClose | BodyFraming::Chunked) | None => true,
+    }
+}
+
 /// Which facts about a response are recorded.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
@@ -140,4 +172,6 @@ pub(crate) struct Wanted {
     pub(crate) measured: bool,
     /// When the application's own code began.
     pub(crate) timed: bool,
+    /// When the response began, and the template of the path.
+    pub(crate) traced: bool,
 }

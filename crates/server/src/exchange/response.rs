@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
+use anygate_policy::spans::record::Outcome;
 use anygate_proto::application::{Endpoints, Response, SendError, SharedBytes, Socket};
 use anygate_proto::cgi::{self, StatusForm};
 use anygate_proto::fastcgi;
@@ -17,8 +18,8 @@ use anygate_proto::http1::{self, BodyFraming, CHUNK_END, LAST_CHUNK};
 use anygate_proto::http2;
 use anygate_proto::websocket::handshake;
 
-use super::progress::{Announced, Ending, Given, Progress};
-use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES};
+use super::progress::{Announced, Ending, Given, Progress, wants_more};
+use super::{Admitted, BodyStream, Exchange, Form, KEPT_BYTES, refusal};
 use crate::attention::Attention;
 use crate::date::DateCache;
 use crate::finished::Finished;
@@ -68,26 +69,9 @@ impl<'a> ResponseWriter<'a> {
         date: &'a mut DateCache,
         draining: &'a AtomicBool,
     ) -> (Self, &'a RequestHead, Option<&'a Endpoints>) {
-        let Exchange {
-            ready: _,
-            entered: _,
-            policies: _,
-            span: _,
-            admitted,
-            head,
-            body: _,
-            endpoints,
-            hidden_client: _,
-            form,
-            keep_alive: _,
-            streamed,
-            upgrade,
-            given,
-            out,
-            held,
-            ends,
-        } = exchange;
-        let answer = ResponseWriter {
+        let Exchange { admitted, head, endpoints, form, streamed, upgrade, given, out, held, ends, .. } =
+            exchange;
+        let writer = ResponseWriter {
             pipe,
             streamed: *streamed,
             limits: if *streamed { &rules.streamed_outbox } else { &rules.outbox },
@@ -106,7 +90,7 @@ impl<'a> ResponseWriter<'a> {
             upgrade: upgrade.as_deref_mut(),
             given,
         };
-        (answer, head, endpoints.as_ref())
+        (writer, head, endpoints.as_ref())
     }
 
     /// From now on it is given in place of the application's, which is not heard any more.
@@ -128,7 +112,8 @@ impl<'a> ResponseWriter<'a> {
                 body_bytes: upgraded.finish(failed),
                 head: self.given.kept_head.take(),
                 sample: None,
-                entered: self.given.entered.noted().copied(),
+                noted: self.given.noted(),
+                outcome: self.outcome(failed),
                 upgraded: true,
             };
         }
@@ -136,7 +121,7 @@ impl<'a> ResponseWriter<'a> {
             if !failed {
                 tracing::error!("the application returned without a response");
             }
-            let of_client = self.given.body.as_ref().filter(|_| failed).and_then(BodyStream::refusal);
+            let of_client = failed.then(|| self.refusal_of_body()).flatten();
             self.refuse(of_client.unwrap_or(500));
         }
         let ending = self.end(failed);
@@ -152,9 +137,21 @@ impl<'a> ResponseWriter<'a> {
             body_bytes: self.given.sent_bytes,
             head: self.given.kept_head.take(),
             sample: self.given.usage.noted().map(Started::ended),
-            entered: self.given.entered.noted().copied(),
+            noted: self.given.noted(),
+            outcome: self.outcome(failed),
             upgraded: false,
         }
+    }
+
+    /// Nothing is broken off where the client has left.
+    fn outcome(&self, failed: bool) -> Outcome {
+        if failed && !self.pipe.is_over() { Outcome::BrokenOff } else { Outcome::Whole }
+    }
+
+    /// The status of a response in place of one that failed because of the client's body.
+    fn refusal_of_body(&self) -> Option<u16> {
+        let of_stream = || refusal(self.pipe.stream().http2()?.body_failure()?);
+        self.given.body.as_ref().and_then(BodyStream::refusal).or_else(of_stream)
     }
 
     /// The response must not look complete. Where only the close ends it nothing more is sent: reset at once. A client that
@@ -162,9 +159,9 @@ impl<'a> ResponseWriter<'a> {
     /// without buffering, lighttpd) would take for one.
     fn cut_short(&mut self) {
         match self.given.progress.framing() {
-            Some(BodyFraming::Length(_) | BodyFraming::Chunked) if self.form != Form::Http2 => {
-                self.pipe.set_short()
-            }
+            Some(BodyFraming::Length(_) | BodyFraming::Chunked) => self.pipe.set_short(),
+            // Frames tell an end from a reset.
+            Some(BodyFraming::UntilClose) if self.form == Form::Http2 => self.pipe.set_short(),
             _ => {
                 // What the application gave before it failed is sent, as if it had not been gathered.
                 self.pipe.send_gathered();
@@ -228,15 +225,15 @@ impl<'a> ResponseWriter<'a> {
         let keep_alive = self.given.keep_alive && !ends && self.given.body.as_ref().is_none_or(is_received);
         match self.form {
             Form::Http => {
-                let answer = http1::ResponseOptions {
+                let options = http1::ResponseOptions {
                     version: self.version,
                     head_request: self.is_head_request(),
                     keep_alive,
                     body_length,
-                    date: self.date.at(SystemTime::now()),
-                    server: &self.rules.server,
+                    date_line: self.date.line_at(SystemTime::now()),
+                    server_line: &self.rules.server_line,
                 };
-                http1::encode_head(self.out, head, &answer)
+                http1::encode_head(self.out, head, &options)
             }
             Form::Cgi(form) => {
                 let framing = cgi::encode_head(self.out, head, form, self.is_head_request(), body_length)?;
@@ -255,13 +252,13 @@ impl<'a> ResponseWriter<'a> {
                 Ok((framing, keep_alive))
             }
             Form::Http2 => {
-                let answer = http2::ResponseOptions {
+                let options = http2::ResponseOptions {
                     head_request: self.is_head_request(),
                     body_length,
                     date: self.date.at(SystemTime::now()),
                     server: &self.rules.server,
                 };
-                let (message, framing) = http2::encode_head(head, &answer)?;
+                let (message, framing) = http2::encode_head(head, &options)?;
                 let end = matches!(framing, BodyFraming::Empty | BodyFraming::Length(0));
                 // A client that is gone shows in the pipe.
                 let is_ours = self.in_place || self.pipe.claim();
@@ -284,7 +281,7 @@ impl<'a> ResponseWriter<'a> {
         self.head.method() == b"HEAD"
     }
 
-    /// What the request asks for, as long as nothing was answered, and who is to be told.
+    /// What the request asks for, as long as nothing was started, and who is to be told.
     fn wish(&mut self) -> Result<(&mut Upgrade, Arc<Attention>, usize), SendError> {
         if self.started() {
             return Err(SendError::Order);
@@ -338,17 +335,12 @@ impl<'a> ResponseWriter<'a> {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         self.given.sent_bytes += bytes.len() as u64;
-        if let Form::FastCgi { id } = self.form {
-            if bytes.len() > COPY_MAX_BYTES {
-                return self.send_records(id, bytes);
-            }
-            fastcgi::encode_stdout(self.out, id, bytes);
-            return if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) };
+        match self.form {
+            Form::FastCgi { id } if bytes.len() > COPY_MAX_BYTES => return self.send_records(id, bytes),
+            Form::FastCgi { id } => fastcgi::encode_stdout(self.out, id, bytes),
+            _ if bytes.len() > COPY_MAX_BYTES => return self.send(bytes),
+            _ => self.out.extend_from_slice(bytes),
         }
-        if bytes.len() > COPY_MAX_BYTES {
-            return self.send(bytes);
-        }
-        self.out.extend_from_slice(bytes);
         if self.out.len() > KEPT_BYTES { self.send(&[]) } else { Ok(()) }
     }
 }
@@ -359,10 +351,17 @@ impl Response for ResponseWriter<'_> {
         self.given.usage.note(Started::now);
     }
 
+    fn set_route(&mut self, route: &str) {
+        if self.given.first_byte.is_wanted() {
+            self.given.route = Some(route.into());
+        }
+    }
+
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
         if self.started() {
             return Err(SendError::Order);
         }
+        self.given.first_byte.note(Instant::now);
         let before = self.out.len();
         match self.encode(head, body_length) {
             Ok((framing, keep_alive)) => {
@@ -375,7 +374,8 @@ impl Response for ResponseWriter<'_> {
             }
         }
         self.given.announced = Announced::new(self.given.progress.framing());
-        self.given.is_prompt = self.streamed || (body_length.is_none() && head.is_event_stream());
+        self.given.is_prompt =
+            self.streamed || (self.given.progress.is_of_unknown_length() && head.is_event_stream());
         self.given.status = head.status();
         if let Some(kept) = &mut self.given.kept_head {
             kept.clone_from(head);
@@ -435,6 +435,11 @@ impl Response for ResponseWriter<'_> {
 
     fn holds_end(&mut self) -> bool {
         *self.held && self.is_complete()
+    }
+
+    fn wants_more(&mut self) -> bool {
+        !self.pipe.is_abandoned()
+            && wants_more(self.given.progress.framing(), &self.given.announced, self.given.body_bytes)
     }
 
     fn conclude(&mut self) -> Result<(), SendError> {
@@ -507,7 +512,7 @@ impl Response for ResponseWriter<'_> {
         {
             return Err(SendError::Subprotocol);
         }
-        let head = handshake::answer(head, &upgrade.offer, protocol).map_err(|_| SendError::Subprotocol)?;
+        let head = handshake::response(head, &upgrade.offer, protocol).map_err(|_| SendError::Subprotocol)?;
         let early = std::mem::take(&mut upgrade.early);
         let caller = (Arc::clone(&attention), token);
         let session = Session::new(pipe, caller, Arc::clone(rules), &upgrade.offer, protocol, early);
@@ -515,19 +520,19 @@ impl Response for ResponseWriter<'_> {
         upgrade.upgraded = Some(Arc::clone(&session) as _);
         let sent = match pipe.stream().http2() {
             Some(stream) => {
-                let answer = http2::ResponseOptions {
+                let options = http2::ResponseOptions {
                     head_request: false,
                     body_length: None,
                     date: self.date.at(SystemTime::now()),
                     server: &self.rules.server,
                 };
                 let sent =
-                    http2::encode_head(&head, &answer).and_then(|(message, _)| stream.start(message, false));
+                    http2::encode_head(&head, &options).and_then(|(message, _)| stream.start(message, false));
                 stream.nudge();
                 sent
             }
             None => {
-                http1::encode_switch(self.out, &head, b"websocket", &self.rules.server);
+                http1::encode_switch(self.out, &head, b"websocket", self.rules.server.as_bytes());
                 self.send(&[])
             }
         };
@@ -543,7 +548,7 @@ impl Response for ResponseWriter<'_> {
     }
 
     fn take_over(&mut self) -> Result<OwnedFd, SendError> {
-        // A library that speaks WebSocket itself would answer as HTTP/1.1 does.
+        // A library that speaks WebSocket itself would respond as HTTP/1.1 does.
         if self.form == Form::Http2 {
             return Err(SendError::NoWebSocket);
         }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use anygate_config::Protocol;
+use anygate_lock::Mutex;
 use anygate_proto::application::Endpoints;
 use anygate_proto::http2;
 use bytes::Bytes;
@@ -28,16 +29,16 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use super::body::StreamedBody;
+use super::receiving::{IncomingBody, Outcome};
 use super::unwanted::UnwantedBodies;
 use super::window::{WindowLimits, Windows};
 use super::wire::Wire;
-use crate::body_rate::{BodyArrival, ReaderWait};
-use crate::exchange::BodySpool;
+use crate::body_rate::ReaderWait;
 use crate::exchange::{EarlyResponse, Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
 use crate::panics::panic_text;
 use crate::rules::ReadRules;
-use crate::transport::{Call, Handle, Http2Stream, Shared, StreamHome};
+use crate::transport::{Call, Half, Handle, Http2Stream, Shared, StreamHome};
 
 /// Maximum requests of one client at a time.
 const STREAMS_MAX: usize = 100;
@@ -60,10 +61,12 @@ const EARLY_RESETS_MAX: usize = 2 * STREAMS_MAX;
 /// One client's connection.
 pub(crate) struct Http2 {
     link: Link,
+    pipe: Arc<Pipe>,
     pub(crate) endpoints: Arc<Endpoints>,
     pub(crate) protocol: Protocol,
     shared: Arc<Shared>,
-    receiving: Vec<Receiving>,
+    /// Requests whose bodies are on the way.
+    receiving: Vec<(Arrival, IncomingBody)>,
     unwanted: UnwantedBodies,
     windows: Windows,
     /// Requests that came.
@@ -79,16 +82,6 @@ enum Link {
     Shaking(Handle<Pin<Box<Handshake<Wire, Bytes>>>>),
     Open(Handle<Box<Connection<Wire, Bytes>>>),
     Over,
-}
-
-/// A request whose body is on the way.
-struct Receiving {
-    arrival: Arrival,
-    body: Handle<RecvStream>,
-    spool: BodySpool,
-    received: u64,
-    coming: BodyArrival,
-    due: Instant,
 }
 
 /// A request that came.
@@ -112,9 +105,7 @@ enum Follows {
 impl Arrival {
     /// RFC 9113 section 8.1.1: malformed requests "MUST be treated as a stream error [...] of type PROTOCOL_ERROR".
     fn reset(mut self) {
-        tracing::debug!(
-            "refused a request over HTTP/2: its path has a fragment, or its trailers pseudo-fields"
-        );
+        tracing::debug!("refused a request over HTTP/2: it is malformed (RFC 9113 section 8.1.1)");
         self.respond.get().send_reset(Reason::PROTOCOL_ERROR);
     }
 
@@ -162,7 +153,7 @@ impl Http2 {
     ) -> Self {
         let shared = Arc::new(Shared::new(READ_MAX_BYTES, now));
         shared.look_at(&received);
-        let wire = Wire { pipe, received: received.into(), shared: Arc::clone(&shared) };
+        let wire = Wire { pipe: Arc::clone(&pipe), received: received.into(), shared: Arc::clone(&shared) };
         let windows = if rules.streams_some() { STREAMED_WINDOWS } else { WINDOWS };
         let mut builder = Builder::new();
         if rules.websocket.plan.over_http2 {
@@ -180,6 +171,7 @@ impl Http2 {
             .handshake(wire);
         Http2 {
             link: Link::Shaking(Handle::new(Box::pin(handshake))),
+            pipe,
             endpoints,
             protocol,
             shared,
@@ -225,6 +217,11 @@ impl Http2 {
         self.served > 0
     }
 
+    /// Whether requests came, and more may come.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.served > 0 && !self.leaving
+    }
+
     /// Takes no new requests and ends when those that came have their responses.
     pub(crate) fn leave(&mut self) {
         if let (Link::Open(connection), false) = (&mut self.link, self.leaving) {
@@ -258,20 +255,58 @@ impl Http2 {
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
-            if !self.accept(turn) {
+            let broken_off = std::mem::take(&mut *self.shared.broken_off.lock());
+            // If the socket takes no more, it is said again.
+            self.shared.blocked.store(false, Ordering::Relaxed);
+            let is_open = self.accept(turn);
+            if !self.flush() || !is_open {
                 return;
             }
+            let reset = self.reset(broken_off);
             // What was taken of bodies makes room that the client must be told of.
             let received = self.receive(turn);
             let dropped = self.drop_unwanted(turn.now);
             let measured = self.measure(turn.now);
-            if !received && !dropped && !measured {
+            if !received && !dropped && !measured && !reset {
                 break;
             }
         }
         if turn.rules.has_served_all(self.served) {
             self.leave();
         }
+    }
+
+    /// Sends what the connection has gathered; returns whether that is possible.
+    fn flush(&mut self) -> bool {
+        let (stream, shared) = (self.pipe.stream(), &self.shared);
+        match stream.flush() {
+            // What `h2` could not give away is not flushed.
+            Ok(true) => {
+                let is_blocked = shared.blocked.load(Ordering::Relaxed);
+                shared.sent.fetch_or(!is_blocked, Ordering::Relaxed);
+            }
+            Ok(false) => {
+                shared.sent.fetch_or(stream.is_moving(), Ordering::Relaxed);
+                shared.blocked.store(true, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.shut();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Resets streams if what was given to them is sent; returns whether any was.
+    fn reset(&mut self, broken_off: Vec<Arc<Mutex<Half>>>) -> bool {
+        if self.shared.blocked.load(Ordering::Relaxed) {
+            self.shared.broken_off.lock().extend(broken_off);
+            return false;
+        }
+        for half in &broken_off {
+            half.lock().reset();
+        }
+        !broken_off.is_empty()
     }
 
     /// When it must have got what it waits for. `now` and `at`: the time, and what was said before.
@@ -307,7 +342,7 @@ impl Http2 {
         } else if self.shared.blocked.load(Ordering::Relaxed) {
             Waits::Client
         } else if let Some(due) =
-            self.receiving.iter().map(|receiving| receiving.due).chain(self.unwanted.due()).min()
+            self.receiving.iter().map(|(_, body)| body.due).chain(self.unwanted.due()).min()
         {
             Waits::Bodies(due)
         } else if self.shared.open.load(Ordering::Relaxed) > 0 {
@@ -365,6 +400,7 @@ impl Http2 {
         self.link = Link::Over;
         self.receiving.clear();
         self.unwanted.clear();
+        self.shared.broken_off.lock().clear();
     }
 
     /// A head is complete: decides how its body is received.
@@ -377,19 +413,19 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let exchange = turn.spare.pop().unwrap_or_default();
         let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
-        if self.shared.is_malformed(arrival.respond.get().stream_id().as_u32()) {
+        if self.shared.is_malformed(arrival.respond.get().stream_id().as_u32())
+            || http2::are_malformed(&parts.headers)
+        {
             return arrival.reset();
         }
         let mut body = Some(Handle::new(body));
         match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
             Ok(()) => {
                 if let Some(body) = body {
-                    let taken = self.shared.taken.load(Ordering::Relaxed);
-                    let coming = BodyArrival::new(turn.now, taken);
-                    let due = coming.due(taken, &turn.rules.plan.body_rate);
                     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-                    let spool = BodySpool::new(announced.and_then(|length| length.parse().ok()));
-                    return self.receiving.push(Receiving { arrival, body, spool, received: 0, coming, due });
+                    let announced = announced.and_then(|length| length.parse().ok());
+                    let body = IncomingBody::new(body, announced, (turn.now, &self.shared), turn.rules);
+                    return self.receiving.push((arrival, body));
                 }
             }
             Err(response) => {
@@ -471,15 +507,15 @@ impl Http2 {
         let mut context = Context::from_waker(Waker::noop());
         let mut progress = false;
         let mut index = 0;
-        while let Some(receiving) = self.receiving.get_mut(index) {
-            let received = receiving.received;
-            let outcome = receiving.take((turn.now, &self.shared), turn.rules, &mut context);
-            progress |= receiving.received > received;
+        while let Some((arrival, body)) = self.receiving.get_mut(index) {
+            let received = body.received;
+            let outcome = body.take(&arrival.exchange, (turn.now, &self.shared), turn.rules, &mut context);
+            progress |= body.received > received;
             let Some(outcome) = outcome else {
                 index += 1;
                 continue;
             };
-            let Receiving { mut arrival, body, spool, .. } = self.receiving.swap_remove(index);
+            let (mut arrival, IncomingBody { body, spool, .. }) = self.receiving.swap_remove(index);
             match outcome {
                 Outcome::Whole => {
                     arrival.exchange.body = spool.finish().map_or(RequestBody::None, RequestBody::Received);
@@ -496,53 +532,6 @@ impl Http2 {
             }
         }
         progress
-    }
-}
-
-enum Outcome {
-    Whole,
-    Refused(u16),
-    Malformed,
-    Gone,
-}
-
-impl Receiving {
-    fn take(
-        &mut self,
-        (now, shared): (Instant, &Shared),
-        rules: &ReadRules,
-        context: &mut Context<'_>,
-    ) -> Option<Outcome> {
-        loop {
-            match self.body.get().poll_data(context) {
-                Poll::Pending => {
-                    self.due = self.coming.due(shared.taken.load(Ordering::Relaxed), &rules.plan.body_rate);
-                    return (self.due <= now).then_some(Outcome::Refused(408));
-                }
-                // With its trailers the request may have turned out to be malformed.
-                Poll::Ready(None) if shared.is_malformed(self.body.get().stream_id().as_u32()) => {
-                    return Some(Outcome::Malformed);
-                }
-                Poll::Ready(None) => return Some(Outcome::Whole),
-                Poll::Ready(Some(Err(_))) => return Some(Outcome::Gone),
-                Poll::Ready(Some(Ok(data))) => {
-                    self.coming.hear(now);
-                    self.received = self.received.saturating_add(data.len() as u64);
-                    shared.taken.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    if self.received > rules.body_max_bytes(&self.arrival.exchange.head) {
-                        return Some(Outcome::Refused(413));
-                    }
-                    let spooled = self.spool.push(&data, &rules.body_memory, rules.plan.temp_dir.as_deref());
-                    if let Err(error) = spooled {
-                        let _entered = self.arrival.exchange.span().entered();
-                        tracing::error!("cannot spool a request body to a temporary file: {error}");
-                        return Some(Outcome::Refused(503));
-                    }
-                    // It fails only for more than was received.
-                    let _ = self.body.get().flow_control().release_capacity(data.len());
-                }
-            }
-        }
     }
 }
 

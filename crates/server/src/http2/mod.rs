@@ -2,6 +2,7 @@
 
 mod body;
 mod connection;
+mod receiving;
 #[cfg(test)]
 mod tests;
 mod unwanted;

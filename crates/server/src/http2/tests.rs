@@ -1,6 +1,6 @@
 //! HTTP/2 over a pair of sockets: bodies that are read while they arrive, and a panic inside `h2`.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -33,7 +33,15 @@ fn rules(stream_paths: Vec<String>) -> ReadRules {
     plan.reading.stream_paths = stream_paths;
     plan.reading.bodies_memory_max_bytes = 1000;
     plan.reading.body_rate.timeout = Duration::from_secs(1);
-    let around = Around { access_log: None, files: None, site: None, tls: None, counts: None, peers: None };
+    let around = Around {
+        access_log: None,
+        files: None,
+        site: None,
+        tls: None,
+        counts: None,
+        tracer: None,
+        peers: None,
+    };
     Rules::new(plan, around, None, false).read
 }
 
@@ -55,7 +63,7 @@ fn a_streamed_body_calls_its_stream_when_more_came() {
     let home = StreamHome { attention: &attention, parent: 0 };
     let mut hello = http2::PREFACE.to_vec();
     hello.extend(b"\0\0\0\x04\0\0\0\0\0");
-    hello.extend([0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]);
+    hello.extend([0, 0, 6, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84, 0x01, 1, b'a']);
     let now = Instant::now();
     let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
     let (mut spare, mut arrived) = (Vec::new(), Vec::new());
@@ -81,7 +89,7 @@ fn a_panic_inside_h2_ends_only_its_connection() {
     let mut hello = http2::PREFACE.to_vec();
     hello.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0");
     for stream in [1, 3] {
-        hello.extend([0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84]);
+        hello.extend([0, 0, 6, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84, 0x01, 1, b'a']);
     }
     let now = Instant::now();
     let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
@@ -104,4 +112,38 @@ fn a_panic_inside_h2_ends_only_its_connection() {
     assert_eq!(second.send(b"x").unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     drop(streams);
     drop(http2);
+}
+
+#[test]
+fn what_was_given_is_sent_before_a_reset_however_long_the_socket_is_full() {
+    let (rules, attention, (pipe, mut client)) = (rules(Vec::new()), attention(), pipe());
+    let home = StreamHome { attention: &attention, parent: 0 };
+    let mut hello = http2::PREFACE.to_vec();
+    hello.extend(b"\0\0\0\x04\0\0\0\0\0");
+    hello.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x01, 1, b'a']);
+    let now = Instant::now();
+    let mut http2 = Http2::new(Arc::clone(&pipe), (Arc::default(), Protocol::Http), hello, &rules, now);
+    let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+    let mut advance = |http2: &mut Http2| {
+        http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+        arrived.pop()
+    };
+    let arrival = advance(&mut http2).unwrap();
+    let (_, stream) = http2.stream(arrival, 1, &rules, &home);
+
+    while pipe.stream().send(&[0; 4096]).is_ok() {}
+    stream.start(Response::new(()), false).unwrap();
+    assert_eq!(stream.send(b"some of it").unwrap(), 10);
+    stream.reset();
+    drop(stream);
+    advance(&mut http2);
+    assert_eq!(http2.waits(), Waits::Client);
+    client.set_nonblocking(true).unwrap();
+    let mut sent = Vec::new();
+    assert_eq!(client.read_to_end(&mut sent).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    advance(&mut http2);
+    assert_eq!(client.read_to_end(&mut sent).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let (given, reset) = sent.split_at(sent.len() - 13);
+    assert!(given.ends_with(b"some of it"));
+    assert_eq!(reset, [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
 }

@@ -1,5 +1,6 @@
 //! The socket of a connection of HTTP/2, as the `h2` crate wants it.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::outbox::Pipe;
 use crate::transport::Shared;
+
+/// Maximum bytes of one read.
+const PIECE_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// Where bytes are received before `h2` has them, whose own memory would have to be set to zero for each read.
+    static PIECE: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE_BYTES].into_boxed_slice());
+}
 
 /// The socket as `h2` wants it: it says "not now" as soon as the socket does, and asks it no more until an event.
 pub(super) struct Wire {
@@ -36,20 +45,29 @@ impl AsyncRead for Wire {
         if !shared.readable.load(Ordering::Relaxed) || budget == 0 || shared.is_flooded() {
             return Poll::Pending;
         }
+        PIECE.with_borrow_mut(|piece| {
+            let wanted = buffer.remaining().min(PIECE_BYTES);
+            self.receive(piece.get_mut(..wanted).unwrap_or_default(), budget, buffer)
+        })
+    }
+}
+
+impl Wire {
+    /// Receives into `room`, and takes what came over into `buffer`.
+    fn receive(&self, room: &mut [u8], budget: usize, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (shared, wanted) = (&self.shared, room.len());
         loop {
-            let room = buffer.initialize_unfilled();
-            let wanted = room.len();
             match self.pipe.stream().recv(room) {
                 Ok(count) => {
-                    shared.look_at(room.get(..count).unwrap_or_default());
+                    let bytes = room.get(..count).unwrap_or_default();
+                    shared.look_at(bytes);
                     shared.budget.store(budget.saturating_sub(count), Ordering::Relaxed);
-                    // A socket gives all it has; a session of TLS may have more.
                     let may_have_more =
-                        shared.ended.load(Ordering::Relaxed) || !self.pipe.stream().is_plain();
+                        shared.ended.load(Ordering::Relaxed) || !self.pipe.stream().is_emptied();
                     if count > 0 && count < wanted && !may_have_more {
                         shared.readable.store(false, Ordering::Relaxed);
                     }
-                    buffer.advance(count);
+                    buffer.put_slice(bytes);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -61,9 +79,7 @@ impl AsyncRead for Wire {
             }
         }
     }
-}
 
-impl Wire {
     fn sent<T>(&self, result: io::Result<T>) -> Poll<io::Result<T>> {
         self.shared.sent.fetch_or(result.is_ok(), Ordering::Relaxed);
         let blocked = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -74,7 +90,7 @@ impl Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.sent(self.pipe.stream().send(bytes))
+        self.sent(self.pipe.stream().gather(&[io::IoSlice::new(bytes)]))
     }
 
     fn poll_write_vectored(
@@ -82,7 +98,7 @@ impl AsyncWrite for Wire {
         _: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.sent(self.pipe.stream().send_slices(slices))
+        self.sent(self.pipe.stream().gather(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -90,15 +106,12 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.pipe.stream().flush() {
-            Ok(true) => self.sent(Ok(())),
-            Ok(false) => self.sent(Err(io::ErrorKind::WouldBlock.into())),
-            Err(error) => self.sent(Err(error)),
-        }
+        // `h2` flushes behind each large frame; the connection does when all frames are there.
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's owner closes it.
-        self.poll_flush(context)
+        Poll::Ready(Ok(()))
     }
 }

@@ -1,11 +1,12 @@
 //! Files that applications and static paths have named, while parts of them wait for clients: one descriptor for each file,
-//! however many clients wait for it.
+//! however many clients wait for it, and no more than a part of the descriptors for all files.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock, Weak};
 
 use anygate_lock::Mutex;
+use anygate_sys::limits;
 use rustix::fs::{FileType, fstat};
 
 /// Files by device and inode, as long as they are waited for.
@@ -13,25 +14,39 @@ static FILES: LazyLock<Mutex<Files>> = LazyLock::new(Mutex::default);
 
 type Files = HashMap<(u64, u64), Weak<OwnedFd>>;
 
-/// Number of entries above which unused ones are looked for.
-const ENTRIES: usize = 64;
+/// One in so many descriptors may be a file that is waited for.
+const SHARE: u64 = 8;
+/// Maximum number of files, for as long as the limit of descriptors is not known.
+const FILES_MAX: usize = 64;
 
-/// The descriptor through which others wait for the same file, or this one. Parts are read at their places, so that no reader
-/// notices.
-pub(super) fn shared(file: &Arc<OwnedFd>) -> Arc<OwnedFd> {
-    let Ok(found) = fstat(file) else { return Arc::clone(file) };
+static MAX: LazyLock<usize> = LazyLock::new(|| {
+    limits::open_files().ok().and_then(|most| usize::try_from(most / SHARE).ok()).unwrap_or(FILES_MAX)
+});
+
+/// The descriptor through which others wait for the same file, or this one; `None` if too many files are waited for. Parts are
+/// read at their places, so that no reader notices.
+pub(super) fn shared(file: &Arc<OwnedFd>) -> Option<Arc<OwnedFd>> {
+    shared_below(file, &FILES, *MAX)
+}
+
+fn shared_below(file: &Arc<OwnedFd>, files: &Mutex<Files>, max: usize) -> Option<Arc<OwnedFd>> {
+    let Ok(found) = fstat(file) else { return Some(Arc::clone(file)) };
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return Arc::clone(file);
+        return Some(Arc::clone(file));
     }
-    let mut files = FILES.lock();
-    if files.len() >= ENTRIES {
+    let key = (found.st_dev, found.st_ino);
+    let mut files = files.lock();
+    if let Some(file) = files.get(&key).and_then(Weak::upgrade) {
+        return Some(file);
+    }
+    if files.len() >= max {
         files.retain(|_, file| file.strong_count() > 0);
+        if files.len() >= max {
+            return None;
+        }
     }
-    let entry = files.entry((found.st_dev, found.st_ino)).or_default();
-    entry.upgrade().unwrap_or_else(|| {
-        *entry = Arc::downgrade(file);
-        Arc::clone(file)
-    })
+    files.insert(key, Arc::downgrade(file));
+    Some(Arc::clone(file))
 }
 
 #[cfg(test)]
@@ -47,11 +62,13 @@ mod tests {
         std::fs::write(&one, "1").unwrap();
         std::fs::write(&other, "2").unwrap();
         let open = |path| Arc::new(OwnedFd::from(File::open(path).unwrap()));
-        let first = shared(&open(&one));
-        assert!(Arc::ptr_eq(&first, &shared(&open(&one))));
-        assert!(!Arc::ptr_eq(&first, &shared(&open(&other))));
+        let files = Mutex::default();
+        let shared = |file: &Arc<OwnedFd>| shared_below(file, &files, 1);
+        let first = shared(&open(&one)).unwrap();
+        assert!(Arc::ptr_eq(&first, &shared(&open(&one)).unwrap()));
+        assert!(shared(&open(&other)).is_none());
         drop(first);
-        let again = open(&one);
-        assert!(Arc::ptr_eq(&again, &shared(&again)));
+        let again = open(&other);
+        assert!(Arc::ptr_eq(&again, &shared(&again).unwrap()));
     }
 }

@@ -19,7 +19,7 @@ use anygate_proto::application::SendError;
 
 use crate::gathering::{Gathered, Gathering};
 use crate::rules::OutboxRules;
-use crate::transport::Transport;
+use crate::transport::{Http2Stream, Transport};
 pub(crate) use queue::{FilePart, Records};
 use queue::{Outbox, Segment};
 use seizure::{AtomicSeizure, Seizure};
@@ -354,6 +354,11 @@ impl Pipe {
     pub(crate) fn break_off(&self) {
         self.broken.store(true, Ordering::Release);
         self.tell_news();
+    }
+
+    /// Whether no client waits for the response any more: the client has left, or the stream was reset.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_broken() || self.stream().http2().is_some_and(Http2Stream::is_reset)
     }
 
     pub(crate) fn is_broken(&self) -> bool {

@@ -101,6 +101,10 @@ pub(super) struct Outbox {
     pub(super) progress: Option<Instant>,
 }
 
+/// Maximum bytes of a file that are copied where too many files are held, and how many at a time.
+const FILE_COPY_MAX_BYTES: u64 = 16 << 20;
+const COPY_BYTES: usize = 64 * 1024;
+
 /// One thing that waits.
 pub(super) enum Segment {
     Memory {
@@ -134,6 +138,17 @@ pub(crate) struct FilePart {
     pub(crate) records: Option<Records>,
 }
 
+impl FilePart {
+    /// Its next bytes are on their way.
+    fn advance(&mut self, count: usize) {
+        self.offset += count as u64;
+        self.left = self.left.saturating_sub(count as u64);
+        if let Some(records) = &mut self.records {
+            records.content_left = records.content_left.saturating_sub(count);
+        }
+    }
+}
+
 /// The FastCGI record in which a part of a file is being sent.
 pub(crate) struct Records {
     id: u16,
@@ -164,10 +179,40 @@ impl Records {
 }
 
 impl Outbox {
-    /// Parts of files wait: no file is held twice.
-    pub(super) fn share_files(&mut self) {
-        if let Some(Segment::File(part)) = self.queue.back_mut() {
-            part.file = held_files::shared(&part.file);
+    /// A part of a file waits: no file is held twice, and where too many are held, what is no more than
+    /// [`FILE_COPY_MAX_BYTES`] is spooled instead.
+    pub(super) fn share_files(&mut self, limits: &OutboxRules) {
+        let Some(Segment::File(part)) = self.queue.back_mut() else { return };
+        if let Some(file) = held_files::shared(&part.file) {
+            part.file = file;
+        } else if part.left <= FILE_COPY_MAX_BYTES
+            && limits.plan.spool_max_bytes > 0
+            && let Some(Segment::File(part)) = self.queue.pop_back()
+        {
+            self.copy(part, limits);
+        }
+    }
+
+    /// Keeps the bytes of a part of a file in place of it.
+    fn copy(&mut self, mut part: FilePart, limits: &OutboxRules) {
+        let mut piece = vec![0; COPY_BYTES];
+        while part.left > 0 {
+            let mut most = usize::try_from(part.left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            if let Some(records) = &mut part.records {
+                let header = records.header(part.left).to_vec();
+                self.push(&header, limits);
+                records.header_sent += header.len();
+                most = most.min(records.content_left);
+            }
+            let room = piece.get_mut(..most).unwrap_or_default();
+            let count = match rustix::io::pread(&part.file, room, part.offset) {
+                Err(rustix::io::Errno::INTR) => continue,
+                // A sender of the rest will see it.
+                Ok(0) | Err(_) => return self.queue.push_back(Segment::File(part)),
+                Ok(count) => count,
+            };
+            self.push(piece.get(..count).unwrap_or_default(), limits);
+            part.advance(count);
         }
     }
 
@@ -279,13 +324,9 @@ impl Outbox {
                 self.spool_bytes = self.spool_bytes.saturating_sub(wide);
                 *sent >= extent.len()
             }
-            Some(Segment::File(FilePart { offset, left, records, .. })) => {
-                *offset += wide;
-                *left = left.saturating_sub(wide);
-                if let Some(records) = records {
-                    records.content_left = records.content_left.saturating_sub(count);
-                }
-                *left == 0
+            Some(Segment::File(part)) => {
+                part.advance(count);
+                part.left == 0
             }
         };
         if done {

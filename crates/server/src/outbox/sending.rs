@@ -9,6 +9,15 @@ use super::queue::{FilePart, Outbox, Segment};
 use super::{Flushed, Pipe};
 use crate::rules::OutboxRules;
 
+/// What is held, and `head` behind it.
+fn join<'a>(held: &'a mut Vec<u8>, head: &'a [u8]) -> &'a [u8] {
+    if held.is_empty() {
+        return head;
+    }
+    held.extend_from_slice(head);
+    held
+}
+
 impl Pipe {
     /// Sends `parts` one after the other behind what is held, or keeps what the socket does not take.
     pub(crate) fn send(&self, parts: &mut [IoSlice<'_>], limits: &OutboxRules) -> Result<(), SendError> {
@@ -33,10 +42,10 @@ impl Pipe {
     ) -> Result<(), SendError> {
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
-        let mut before = std::mem::take(&mut outbox.held);
-        before.extend_from_slice(head);
+        let mut held = std::mem::take(&mut outbox.held);
+        let before = join(&mut held, head);
         let bytes = (**shared).as_ref().get(..length).unwrap_or_default();
-        let mut parts = [IoSlice::new(&before), IoSlice::new(bytes)];
+        let mut parts = [IoSlice::new(before), IoSlice::new(bytes)];
         let left = self.send_while_empty(&outbox, &mut parts)?.iter().map(|part| part.len()).sum();
         match bytes.len().checked_sub(left) {
             // The head was sent, and a part of the bytes.
@@ -62,12 +71,7 @@ impl Pipe {
         let mut outbox = self.room(limits)?;
         outbox.begun = true;
         let mut held = std::mem::take(&mut outbox.held);
-        let head = if held.is_empty() {
-            head
-        } else {
-            held.extend_from_slice(head);
-            &held
-        };
+        let head = join(&mut held, head);
         let mut sent = 0;
         if outbox.queue.is_empty() && !head.is_empty() {
             // What failed here fails below as well, where it is looked at.
@@ -82,7 +86,7 @@ impl Pipe {
             Flushed::Broken => Err(SendError::Disconnected),
             Flushed::Empty => Ok(()),
             Flushed::Blocked => {
-                outbox.share_files();
+                outbox.share_files(limits);
                 Ok(())
             }
         }

@@ -66,7 +66,7 @@ impl Reactor {
     }
 
     /// Number of connections that were accepted.
-    fn clients(&self) -> usize {
+    pub(super) fn clients(&self) -> usize {
         self.connections.len() - self.streams
     }
 
@@ -109,7 +109,7 @@ impl Reactor {
             if better.is_some() {
                 self.acceptance.alone_until = Some(self.now + ALONE);
             }
-            return self.accept();
+            return self.accept(event);
         }
         // Watching again later, it is woken after the others.
         self.stop_accepting();
@@ -135,7 +135,7 @@ impl Reactor {
     }
 
     /// The worker that should rather take the next client, if one may be waited for.
-    fn better_peer(&self) -> Option<BetterPeer> {
+    pub(super) fn better_peer(&self) -> Option<BetterPeer> {
         if self.acceptance.alone_until.is_some_and(|until| self.now < until) {
             return None;
         }
@@ -190,23 +190,27 @@ impl Reactor {
         }
     }
 
-    fn accept(&mut self) {
-        self.accept_up_to(if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN });
+    /// `announced`: the poll has just announced a client.
+    fn accept(&mut self, announced: bool) {
+        let most = if self.peers().is_some() { ACCEPTS_PER_TURN_SHARED } else { ACCEPTS_PER_TURN };
+        self.accept_up_to(most, self.connections_max, announced);
     }
 
-    /// Before the listeners are closed: takes all clients that wait already, unless other workers may.
+    /// Before the listeners are closed: takes all clients that wait already, unless other workers may. They are no more than
+    /// the system lets wait, and would be lost.
     pub(super) fn accept_last(&mut self) {
         match &self.rules.peers {
-            Some(peers) if peers.remain() => self.accept(),
-            _ => self.accept_up_to(usize::MAX),
+            Some(peers) if peers.remain() => self.accept(false),
+            _ => self.accept_up_to(usize::MAX, usize::MAX, false),
         }
     }
 
-    fn accept_up_to(&mut self, mut left: usize) {
+    fn accept_up_to(&mut self, mut left: usize, connections_max: usize, announced: bool) {
         self.acceptance.looked();
+        let mut is_expected = announced && self.listeners.len() == 1;
         for index in 0..self.listeners.len() {
             while left > 0 {
-                if self.clients() >= self.connections_max && self.close_idle() == 0 {
+                if self.clients() >= connections_max && self.close_idle() == 0 {
                     // Others may accept; we go on when a connection ends, or has been idle for long enough.
                     self.stop_accepting();
                     self.acceptance.look_at(self.now + ACCEPT_PAUSE);
@@ -214,7 +218,7 @@ impl Reactor {
                 }
                 let Some((protocol, listener)) = self.listeners.get(index) else { return };
                 // The system makes a socket before it looks for a client, so that asking first costs less.
-                if !poll::is_readable(listener.as_fd()) {
+                if !std::mem::take(&mut is_expected) && !poll::is_readable(listener.as_fd()) {
                     break;
                 }
                 match listener.accept() {
@@ -273,7 +277,9 @@ impl Reactor {
         if let Some(row) = self.rules.row() {
             row.counts().add(metrics::CONNECTIONS_TOTAL, 1);
         }
-        let permit = match self.rules.read.site.as_ref().map(|site| site.connect(&endpoints)).transpose() {
+        // A router's connections are its clients', whom it has counted.
+        let site = self.rules.read.site.as_ref().filter(|_| protocol != Protocol::Routed);
+        let permit = match site.map(|site| site.connect(&endpoints)).transpose() {
             Ok(permit) => permit.flatten(),
             Err(_) => {
                 if let Some(row) = self.rules.row() {
@@ -285,13 +291,14 @@ impl Reactor {
         };
         let place = self.connections.vacant_entry();
         let token = place.key();
-        let preface = self.rules.read.plan.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints);
+        let preface = protocol == Protocol::Routed
+            || (self.rules.read.plan.proxy_protocol && self.rules.read.forwarding.trusts(&endpoints));
         let mut connection = Connection::new(token, Pipe::new(stream), endpoints, protocol, preface);
         connection.permit = permit;
         connection.newcomer = true;
         self.newcomers += 1;
         place.insert(Entry::Here(Box::new(connection)));
-        self.deadlines.set(token, Some(self.now + self.rules.timeouts.header));
+        self.deadlines.set_after(token, self.rules.timeouts.header);
         self.tell_peers();
         if protocol == Protocol::Https {
             // The first word of a handshake comes later.

@@ -19,7 +19,7 @@ const IDLE_SHARE: usize = 16;
 impl Reactor {
     pub(super) fn expire(&mut self) {
         let mut expired = std::mem::take(&mut self.expired);
-        self.deadlines.sweep(self.now, &mut expired);
+        self.deadlines.sweep(&mut expired);
         for token in expired.drain(..) {
             self.expire_one(token);
         }
@@ -54,7 +54,7 @@ impl Reactor {
                 State::Http2(_) => self.expire_http2(token),
                 State::Records { body: true } => self.refuse_late_body(token),
                 State::Idle => self.close_unused(token),
-                State::Records { .. } | State::Lingering | State::Ready => self.close(token),
+                State::Records { .. } | State::Lingering | State::Held(_) | State::Ready => self.close(token),
             },
         }
     }
@@ -97,7 +97,7 @@ impl Reactor {
         if connection.pipe.stream().shutdown_write().is_err() {
             return self.close(token);
         }
-        self.deadlines.set(token, Some(self.now + LINGER));
+        self.deadlines.set_after(token, LINGER);
         self.again.push_back(token);
     }
 

@@ -10,20 +10,20 @@ impl Reactor {
     pub(super) fn count(&mut self) {
         self.counted = self.now;
         let Some(row) = self.rules.row() else { return };
-        let [mut idle, mut reading, mut answering, mut writing] = [0; 4];
+        let [mut idle, mut reading, mut responding, mut writing] = [0; 4];
         let (mut sockets, mut streams) = (0, 0);
         for (_, entry) in &self.connections {
             let pipe = match entry {
                 Entry::Here(connection) => {
                     match connection.state {
                         State::Idle | State::Http2(_) => idle += 1,
-                        State::Writing { .. } | State::Lingering => writing += 1,
+                        State::Writing { .. } | State::Held(_) | State::Lingering => writing += 1,
                         _ => reading += 1,
                     }
                     &connection.pipe
                 }
                 Entry::Out { pipe, .. } => {
-                    answering += 1;
+                    responding += 1;
                     pipe
                 }
                 Entry::Greeting { pipe, .. } => {
@@ -38,13 +38,13 @@ impl Reactor {
         for (state, value) in [
             (ConnectionState::Idle, idle),
             (ConnectionState::Reading, reading),
-            (ConnectionState::Answering, answering),
+            (ConnectionState::Responding, responding),
             (ConnectionState::Writing, writing),
         ] {
             counts.set(metrics::cell(metrics::CONNECTIONS, state), value);
         }
         counts.set(metrics::QUEUED, queued);
-        counts.set(metrics::BUSY, answering.saturating_sub(queued));
+        counts.set(metrics::BUSY, responding.saturating_sub(queued));
         counts.set(metrics::STREAMS, streams);
         counts.set(metrics::WEBSOCKETS, sockets);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 /// Deadlines by token. Times are kept as milliseconds since `origin`; 0 means none.
 pub(crate) struct Deadlines {
     origin: Instant,
+    now: u64,
     due: Vec<u64>,
     /// No deadline is earlier than this; `u64::MAX` when there is none at all.
     next: u64,
@@ -17,12 +18,26 @@ const GRAIN: u64 = 50;
 
 impl Deadlines {
     pub(crate) fn new(origin: Instant) -> Self {
-        Deadlines { origin, due: Vec::new(), next: u64::MAX }
+        Deadlines { origin, now: 0, due: Vec::new(), next: u64::MAX }
+    }
+
+    /// The time is `now`.
+    pub(crate) fn pass(&mut self, now: Instant) {
+        self.now = self.millis(now);
+    }
+
+    /// Sets the deadline of `token`, this long after now.
+    pub(crate) fn set_after(&mut self, token: usize, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.set_millis(token, self.now.saturating_add(time).max(1));
     }
 
     /// Sets the deadline of `token`; `None` removes it.
     pub(crate) fn set(&mut self, token: usize, at: Option<Instant>) {
-        let due = at.map_or(0, |at| self.millis(at).max(1));
+        self.set_millis(token, at.map_or(0, |at| self.millis(at).max(1)));
+    }
+
+    fn set_millis(&mut self, token: usize, due: u64) {
         if token >= self.due.len() {
             if due == 0 {
                 return;
@@ -44,13 +59,13 @@ impl Deadlines {
     }
 
     /// How long to wait at most before the next sweep; `None` when nothing is due ever.
-    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
-        (self.next != u64::MAX).then(|| Duration::from_millis(self.next.saturating_sub(self.millis(now))))
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        (self.next != u64::MAX).then(|| Duration::from_millis(self.next.saturating_sub(self.now)))
     }
 
     /// Takes the tokens that are due into `expired`.
-    pub(crate) fn sweep(&mut self, now: Instant, expired: &mut Vec<usize>) {
-        let now = self.millis(now);
+    pub(crate) fn sweep(&mut self, expired: &mut Vec<usize>) {
+        let now = self.now;
         if now < self.next {
             return;
         }
@@ -83,22 +98,28 @@ mod tests {
         let origin = Instant::now();
         let at = |ms| origin + Duration::from_millis(ms);
         let mut deadlines = Deadlines::new(origin);
-        assert_eq!(deadlines.wait(origin), None);
-        deadlines.set(3, Some(at(1000)));
+        assert_eq!(deadlines.wait(), None);
+        deadlines.pass(at(400));
+        deadlines.set_after(3, Duration::from_millis(600));
         deadlines.set(1, Some(at(500)));
         deadlines.set(1, Some(at(2000)));
         deadlines.set(7, Some(at(900)));
         deadlines.set(7, None);
         deadlines.set(900, None);
         let mut expired = Vec::new();
-        deadlines.sweep(at(999), &mut expired);
+        deadlines.pass(at(999));
+        deadlines.sweep(&mut expired);
         assert!(expired.is_empty());
-        deadlines.sweep(at(1049), &mut expired);
+        deadlines.pass(at(1049));
+        deadlines.sweep(&mut expired);
         assert_eq!(expired, [3]);
-        assert_eq!(deadlines.wait(at(1050)), Some(Duration::from_millis(950)));
-        deadlines.sweep(at(5000), &mut expired);
-        deadlines.sweep(at(6000), &mut expired);
+        deadlines.pass(at(1050));
+        assert_eq!(deadlines.wait(), Some(Duration::from_millis(950)));
+        deadlines.pass(at(5000));
+        deadlines.sweep(&mut expired);
+        deadlines.pass(at(6000));
+        deadlines.sweep(&mut expired);
         assert_eq!(expired, [3, 1]);
-        assert_eq!(deadlines.wait(at(6000)), None);
+        assert_eq!(deadlines.wait(), None);
     }
 }

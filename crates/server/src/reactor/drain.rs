@@ -60,6 +60,7 @@ impl Reactor {
                 Entry::Here(_) | Entry::Out { .. } | Entry::Greeting { .. } => None,
             })
             .collect();
+        self.release_held();
         for (token, allowed) in idle {
             let used = self.deadlines.at(token).and_then(|due| due.checked_sub(allowed)).unwrap_or(self.now);
             if used + RECENT <= self.now {
@@ -72,11 +73,11 @@ impl Reactor {
 
     /// Whether the worker drained and nothing is left to do.
     pub(crate) fn is_finished(&self) -> bool {
-        self.drain.is_some_and(|until| self.is_answered() || until <= Instant::now())
+        self.drain.is_some_and(|until| self.has_responded() || until <= Instant::now())
     }
 
     /// Whether every request got its response, be it in place of the application's.
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(crate) fn has_responded(&self) -> bool {
         self.connections.iter().all(|(_, entry)| match entry {
             Entry::Here(_) | Entry::Greeting { .. } => false,
             Entry::Out { pipe, .. } => pipe.is_done_without_application(),

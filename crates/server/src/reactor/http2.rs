@@ -35,10 +35,12 @@ impl Reactor {
             let mut due = std::mem::take(&mut self.due);
             due.sort_unstable();
             due.dedup();
-            for token in due {
+            for token in due.drain(..) {
                 self.look_after(token);
                 self.attend(token);
             }
+            due.append(&mut self.due);
+            self.due = due;
         }
     }
 
@@ -55,7 +57,8 @@ impl Reactor {
         if self.drain.is_some() || (self.attention.draining().load(Ordering::Relaxed) && http2.has_served()) {
             http2.leave();
         }
-        let mut arrived = Vec::new();
+        let is_kept = http2.is_kept();
+        let mut arrived = std::mem::take(&mut self.arrived);
         let mut rounds = 0;
         loop {
             http2.advance(&mut Turn {
@@ -64,6 +67,9 @@ impl Reactor {
                 spare: &mut self.spare,
                 arrived: &mut arrived,
             });
+            if is_kept && !arrived.is_empty() && self.releases_one() {
+                http2.leave();
+            }
             for arrival in arrived.drain(..) {
                 self.begin_stream(&http2, arrival, &home);
             }
@@ -82,6 +88,7 @@ impl Reactor {
                 break;
             }
         }
+        self.arrived = arrived;
         let waits = http2.waits();
         let timeouts = self.rules.timeouts;
         let at = self.deadlines.at(token);
@@ -124,6 +131,7 @@ impl Reactor {
     /// A stream can send more, or never will.
     pub(super) fn go_on(&mut self, token: usize) {
         match self.connections.get(token) {
+            Some(Entry::Here(connection)) if connection.is_forsaken() => self.close(token),
             Some(Entry::Here(_)) => self.write(token),
             Some(Entry::Out { pipe, .. }) => {
                 let pipe = Arc::clone(pipe);

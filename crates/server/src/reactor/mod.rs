@@ -3,8 +3,8 @@
 //!
 //! A connection that is out with an app thread leaves its pipe behind, so that what waits in its outbox goes on.
 //!
-//! In reading order: [`acceptance`], [`accepting`], [`reading`], [`sending`], [`own_responses`], [`http2`], [`closing`], [`drain`]; and
-//! [`deadlines`], [`counting`], [`peer_warnings`].
+//! In reading order: [`acceptance`], [`accepting`], [`reading`], [`sending`], [`own_responses`], [`http2`], [`closing`], [`drain`],
+//! [`surplus`]; and [`deadlines`], [`counting`], [`peer_warnings`].
 
 mod acceptance;
 mod accepting;
@@ -18,6 +18,7 @@ mod peer_warnings;
 mod queue;
 mod reading;
 mod sending;
+mod surplus;
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,6 +39,7 @@ use crate::connection::{Connection, Next, State};
 use crate::control::Control;
 use crate::exchange::{EarlyResponse, Exchange};
 use crate::handshakes::Handshakes;
+use crate::http2::Arrival;
 use crate::inbox::Inbox;
 use crate::outbox::Pipe;
 use crate::rules::Rules;
@@ -71,6 +73,9 @@ pub(crate) struct Reactor {
     events: mio::Events,
     listeners: Vec<(Protocol, Listener)>,
     acceptance: Acceptance,
+    /// Number of connections that are to end with their responses, and when this was found.
+    surplus: usize,
+    compared: Instant,
     /// Every app thread is busy.
     busy: bool,
     connections: slab::Slab<Entry>,
@@ -83,15 +88,18 @@ pub(crate) struct Reactor {
     told_queued: Option<(usize, bool)>,
     /// Connections with unread bytes that no event will tell of.
     again: VecDeque<usize>,
-    /// Connections whose responses are complete but not sent, and since when there are any.
+    /// Connections whose responses are complete but not sent, and since when there are any: the time of the first call that
+    /// began with them.
     unsent: Vec<usize>,
-    unsent_since: Instant,
+    unsent_since: Option<Instant>,
     /// The connection whose call began last, and when.
     lent_for: Option<usize>,
     lent_since: Instant,
     returned: Vec<Box<Connection>>,
     /// Connections that want attention, or whose streams have something to send.
     due: Vec<usize>,
+    /// Memory for the requests that came on a connection of HTTP/2; empty between two looks.
+    arrived: Vec<Arrival>,
     /// Of all connections, those that are streams of others.
     streams: usize,
     /// Those that have had no response yet.
@@ -154,6 +162,8 @@ impl Reactor {
             events: mio::Events::with_capacity(256),
             listeners,
             acceptance: Acceptance::new(),
+            surplus: 0,
+            compared: now,
             busy: false,
             connections: slab::Slab::new(),
             connections_max: connections_max.max(1),
@@ -163,11 +173,12 @@ impl Reactor {
             told_queued: None,
             again: VecDeque::new(),
             unsent: Vec::new(),
-            unsent_since: now,
+            unsent_since: None,
             lent_for: None,
             lent_since: now,
             returned: Vec::new(),
             due: Vec::new(),
+            arrived: Vec::new(),
             streams: 0,
             newcomers: 0,
             counted: now,
@@ -192,16 +203,16 @@ impl Reactor {
     /// The next connection whose exchange is ready. It is out until [`put_back`](Self::put_back).
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         loop {
-            let (since, mut connection) = self.ready.pop()?;
+            let (since, mut connection, has_left) = self.ready.pop()?;
             self.tell_queued();
-            if connection.is_abandoned() {
+            if has_left {
                 self.forget(connection);
                 continue;
             }
             if let Some(Entry::Out { queued, .. }) = self.connections.get_mut(connection.token) {
                 *queued = false;
             }
-            if let (Some(exchange), Some(_)) = (&mut connection.exchange, &self.rules.counts) {
+            if let (Some(exchange), true) = (&mut connection.exchange, self.rules.is_timed()) {
                 exchange.ready = Some(since);
             }
             self.lent_for = Some(connection.token);
@@ -278,6 +289,7 @@ impl Reactor {
         }
         let before = std::mem::replace(&mut self.now, Instant::now());
         self.ready.pass(before, self.now);
+        self.deadlines.pass(self.now);
         if self.rules.counts.is_some() && self.counted + COUNT_EVERY <= self.now {
             self.count();
         }
@@ -326,7 +338,7 @@ impl Reactor {
         let count = self.rules.counts.as_ref().map(|_| until(self.counted + COUNT_EVERY));
         [
             longest,
-            self.deadlines.wait(self.now),
+            self.deadlines.wait(),
             self.acceptance.due().map(until),
             self.drain.map(until),
             queue,
@@ -359,10 +371,10 @@ impl Reactor {
         match next {
             Next::Wait => match connection.state {
                 State::Head(_) | State::Packet | State::Records { body: false } if begun => {
-                    self.deadlines.set(token, Some(self.now + timeouts.header))
+                    self.deadlines.set_after(token, timeouts.header)
                 }
                 State::Idle if connection.is_between_records() => {
-                    self.deadlines.set(token, Some(self.now + timeouts.keepalive))
+                    self.deadlines.set_after(token, timeouts.keepalive)
                 }
                 State::Body(..) | State::Records { body: true } => {
                     let due = connection.body_due(self.now, &self.rules.read.plan.body_rate);
@@ -374,9 +386,9 @@ impl Reactor {
             Next::Http2 => self.begin_http2(token),
             Next::Respond(EarlyResponse::Error(status)) => self.refuse(token, status),
             Next::Respond(EarlyResponse::Redirect(status, place)) => {
-                self.answer(token, |answer| answer.redirect(status, &place));
+                self.respond_and_close(token, |writer| writer.redirect(status, &place));
             }
-            Next::Respond(EarlyResponse::Site(reply)) => self.reply(token, *reply),
+            Next::Respond(EarlyResponse::Site(response)) => self.send_own(token, *response),
             Next::Broken(reason) => {
                 self.peer_warnings.add(self.now, &connection.endpoints, &reason);
                 self.close(token);
@@ -386,15 +398,19 @@ impl Reactor {
     }
 
     fn take_out(&mut self, token: usize) {
+        let is_last = self.is_surplus(token);
         let Some(entry) = self.connections.get_mut(token) else { return };
         if let Entry::Here(connection) = entry {
             connection.prepare_upgrade(&self.attention);
             let pipe = Arc::clone(&connection.pipe);
             let out = Entry::Out { pipe, more: false, queued: true, since: self.now };
-            if let Entry::Here(connection) = std::mem::replace(entry, out) {
+            if let Entry::Here(mut connection) = std::mem::replace(entry, out) {
+                if let (Some(exchange), true) = (&mut connection.exchange, is_last) {
+                    exchange.keep_alive = false;
+                }
                 self.ready.push(self.now, connection);
                 self.tell_queued();
-                self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+                self.deadlines.set_after(token, self.rules.timeouts.write);
                 if self.busy || self.ready.is_slow(self.now) {
                     // While it waits, its client may leave.
                     self.watch(token);

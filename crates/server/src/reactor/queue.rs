@@ -66,15 +66,16 @@ impl Queue {
         self.waiting.push_back((now, connection));
     }
 
-    /// The first, whatever became of its client.
-    pub(super) fn pop(&mut self) -> Option<(Instant, Box<Connection>)> {
+    /// The first, since when it has waited, and whether its client has left.
+    pub(super) fn pop(&mut self) -> Option<(Instant, Box<Connection>, bool)> {
         let (since, connection) = self.waiting.pop_front()?;
-        if connection.is_abandoned() {
+        let has_left = connection.is_abandoned();
+        if has_left {
             self.left = self.left.saturating_sub(1);
         } else {
             self.throughput.begun_since += 1;
         }
-        Some((since, connection))
+        Some((since, connection, has_left))
     }
 
     /// The connections of all that wait.
@@ -116,7 +117,7 @@ impl Queue {
     /// Whether a further request would probably wait longer than `wait_max`, or than clients do.
     pub(super) fn is_full(&self, wait_max: Duration) -> bool {
         let waiting = self.waiting.len().saturating_sub(self.left);
-        if self.throughput.seconds < SEEN_MIN.min(wait_max / 5).as_secs_f64() {
+        if self.throughput.seconds < SEEN_MIN.as_secs_f64().min(wait_max.as_secs_f64() / 5.0) {
             return false;
         }
         self.throughput

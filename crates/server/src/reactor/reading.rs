@@ -106,8 +106,9 @@ impl Reactor {
                 Ok(0) => return self.ended(token),
                 Ok(count) => {
                     // Less than asked for means that the socket is empty, unless its end was announced as well.
-                    let all =
-                        count < self.scratch.len() && !connection.more && connection.pipe.stream().is_plain();
+                    let all = count < self.scratch.len()
+                        && !connection.more
+                        && connection.pipe.stream().is_emptied();
                     connection.more = !all;
                     let bytes = self.scratch.get(..count).unwrap_or_default();
                     let next = connection.receive(bytes, &self.rules.read, &mut self.spare);
@@ -133,7 +134,7 @@ impl Reactor {
         match received {
             Ok((0, _)) => self.ended(token),
             Ok((_, fewer)) => {
-                let all = fewer && !connection.more && connection.pipe.stream().is_plain();
+                let all = fewer && !connection.more && connection.pipe.stream().is_emptied();
                 connection.more = !all;
                 let next = connection.after_body();
                 self.follow(token, next);
@@ -224,7 +225,9 @@ impl Reactor {
     }
 
     /// Takes a connection back whose handshake is over, or needs the client.
-    pub(super) fn greeted(&mut self, connection: Box<Connection>, more: bool) {
+    pub(super) fn greeted(&mut self, mut connection: Box<Connection>, more: bool) {
+        // The session may have emptied the socket before that.
+        connection.more |= more;
         let (token, stream) = (connection.token, connection.pipe.stream());
         let over = !stream.is_greeting();
         let lost = stream.is_refused() || connection.pipe.is_broken();

@@ -42,20 +42,20 @@ impl Reactor {
 
     /// A response is complete and to be sent soon.
     pub(super) fn unsent(&mut self, token: usize) {
-        if self.unsent.is_empty() {
-            self.unsent_since = Instant::now();
-        }
         self.unsent.push(token);
     }
 
     /// Before a call: sends the responses that would have waited too long after it.
     pub(crate) fn send_due(&mut self) {
         let now = Instant::now();
-        let last_call = now - self.lent_since;
-        self.lent_since = now;
+        let last_began = std::mem::replace(&mut self.lent_since, now);
+        if self.unsent.is_empty() {
+            return;
+        }
+        let unsent_since = *self.unsent_since.get_or_insert(now);
         // Where calls wait, the processor has time for short batches.
-        let may_wait = now - self.unsent_since + last_call < UNSENT_MAX && !self.sampling.is_eager();
-        if !self.unsent.is_empty() && !may_wait {
+        let may_wait = (now - unsent_since) + (now - last_began) < UNSENT_MAX && !self.sampling.is_eager();
+        if !may_wait {
             self.send_unsent();
         }
     }
@@ -63,6 +63,7 @@ impl Reactor {
     /// Sends the responses that wait.
     pub(crate) fn send_unsent(&mut self) {
         let mut unsent = std::mem::take(&mut self.unsent);
+        self.unsent_since = None;
         for token in unsent.drain(..) {
             self.send(token);
         }
@@ -96,7 +97,7 @@ impl Reactor {
         self.due.extend(connection.pipe.stream().http2().map(Http2Stream::parent));
         match connection.pipe.flush() {
             Flushed::Blocked => {
-                self.deadlines.set(token, Some(self.now + self.rules.timeouts.write));
+                self.deadlines.set_after(token, self.rules.timeouts.write);
                 self.watch(token);
             }
             Flushed::Broken => self.close(token),
@@ -108,7 +109,7 @@ impl Reactor {
                 let pipelined = connection.has_input();
                 let more = connection.more;
                 let wait = if self.drain.is_some() { RECENT } else { self.rules.timeouts.keepalive };
-                self.deadlines.set(token, Some(self.now + wait));
+                self.deadlines.set_after(token, wait);
                 self.watch(token);
                 if newcomer {
                     self.is_settled(token);
@@ -130,8 +131,10 @@ impl Reactor {
     /// beforehand.
     fn end_between_records(&mut self, token: usize) {
         let Some(Entry::Here(connection)) = self.connections.get(token) else { return };
-        let ends = self.drain.is_some() || connection.is_last_request(0, &self.rules.read);
-        if !ends || connection.protocol != Protocol::FastCgi || !matches!(connection.state, State::Idle) {
+        if connection.protocol != Protocol::FastCgi || !matches!(connection.state, State::Idle) {
+            return;
+        }
+        if self.drain.is_none() && !connection.is_last_request(0, &self.rules.read) {
             return;
         }
         self.read(token);

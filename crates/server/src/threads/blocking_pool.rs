@@ -1,4 +1,5 @@
-//! The blocking pool: threads for what may wait where neither the reactor's thread nor the hub's may, such as asking Redis.
+//! The blocking pool: threads for what may wait where neither the reactor's thread nor the hub's may, such as asking Redis or
+//! another server, and for comparing passwords.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use anygate_lock::Mutex;
 use crate::panics::panic_text;
 
 /// Enough to hide that each waits for the network.
-const THREADS: usize = 4;
+const THREADS: usize = 8;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -46,7 +47,7 @@ fn work(receiver: &Mutex<Receiver<Work>>) {
         let work = receiver.lock().recv();
         let Ok(work) = work else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            tracing::error!("a request to Redis failed inside anygate: {}", panic_text(panic.as_ref()));
+            tracing::error!("what a request waits for failed inside anygate: {}", panic_text(panic.as_ref()));
         }
     }
 }

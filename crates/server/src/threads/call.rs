@@ -1,17 +1,17 @@
 //! One call of the application: its steps and their order, which are written here alone.
 //!
 //! 1. [`begin`](Call::begin): the call is numbered and watched if it has a time limit, shown among the requests in flight,
-//!    and timed if calls are counted or logged. The policies of the request, its body and its span (its identifier and trace)
+//!    and timed if calls are counted or logged. The policies of the request, its body and its name (its identifier and trace)
 //!    are the call's from here on.
 //! 2. [`prepare`](Call::prepare): the policies decide whether the application is to be called. They may wait.
-//! 3. [`answer`](Call::answer): the policies or a static file in the application's place, else the application, whose
+//! 3. [`respond`](Call::respond): the policies or a static file in the application's place, else the application, whose
 //!    response goes through the policies' filter.
 //! 4. [`end`](Call::end): the policies end the response and let go of the request; what failed is replaced or broken off; the
 //!    call is watched no longer, counted, and logged.
 //!
 //! An app thread goes through them in one go ([`run`](Call::run)), the hub in steps. A CGI program and the middleware have
-//! responses of their own and no worker around them: nothing is watched, counted or logged ([`admit`](Call::admit)). What
-//! needs no call has the last step only ([`respond`]).
+//! responses of their own and no worker around them ([`admit`](Call::admit)): `call_records` watches, counts and logs the
+//! middleware's calls, and nothing does a CGI program's. What needs no call has the last step only ([`respond`]).
 //!
 //! A panic in a step is a fault of ours, or of a policy; it is logged and stays this call's.
 
@@ -26,17 +26,16 @@ use anygate_policy::policies::{Admission, Arrival, OwnResponse, ProcessPolicies,
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Body, Endpoints, Failed, Request, Response};
 use anygate_proto::head::RequestHead;
-use tracing::Span;
-use tracing::span::EnteredSpan;
 
 use crate::access_log::AccessLog;
 use crate::accounting::{Timing, account, hide, show};
 use crate::attention::Attention;
 use crate::connection::Connection;
 use crate::date::DateCache;
-use crate::exchange::{BodyStream, Exchange, RequestBody, ResponseWriter, Wanted, span};
+use crate::exchange::{BodyStream, Exchange, RequestBody, ResponseWriter, Wanted};
 use crate::finished::Finished;
 use crate::panics::panic_text;
+use crate::request_name::{NameGuard, RequestName};
 use crate::rules::Rules;
 use crate::sampling::Sampling;
 use crate::threads::call_limits::CallLimits;
@@ -55,8 +54,8 @@ pub(crate) struct Surroundings<'a> {
 pub struct Call {
     /// What the policies do with the request and its response, until either is over.
     policies: Option<Box<RequestPolicies>>,
-    /// What is logged inside belongs to the request.
-    span: Span,
+    /// What the request is called in the error log.
+    name: RequestName,
     /// The policies have panicked, so that there is nothing to expect of this call.
     is_broken: bool,
     /// Tells it from others that are watched.
@@ -89,10 +88,10 @@ impl Call {
         let policies = match process.map(|process| process.admit(arrival)) {
             None => None,
             Some(Admission::Passed(policies)) => policies,
-            Some(Admission::Answered(response)) => return Err(response),
+            Some(Admission::Responded(response)) => return Err(response),
         };
         Ok(Call {
-            span: policies.as_deref().and_then(span).unwrap_or_else(Span::none),
+            name: RequestName::new(policies.as_deref().and_then(RequestPolicies::name)),
             policies,
             is_broken: false,
             number: 0,
@@ -115,12 +114,13 @@ impl Call {
         unwatched: impl FnOnce() -> u64,
     ) -> Call {
         let (log, row) = (around.rules.access_log.as_ref(), around.rules.row());
-        let begun = (log.is_some() || row.is_some()).then(Instant::now);
+        let begun = (log.is_some() || around.rules.is_timed()).then(Instant::now);
         let number = around
             .limits
             .map_or_else(unwatched, |limits| limits.watch(&connection.pipe, exchange, &connection.endpoints));
         let keep_head = log.is_some_and(AccessLog::wants_response_fields);
-        exchange.begin_response(Wanted { keep_head, measured, timed: row.is_some() });
+        let (timed, traced) = (around.rules.is_timed(), exchange.span.is_some());
+        exchange.begin_response(Wanted { keep_head, measured, timed, traced });
         let (body, stream): (Option<Box<dyn Body>>, _) = match std::mem::take(&mut exchange.body) {
             RequestBody::None => (None, None),
             RequestBody::Received(body) => (Some(body), None),
@@ -129,14 +129,20 @@ impl Call {
         let received = body.as_ref().and_then(|body| body.length()).unwrap_or_default();
         Call {
             policies: exchange.policies.take(),
-            span: exchange.span(),
+            name: exchange.name.clone(),
             is_broken: false,
             number,
             body,
             stream,
             hidden_client: exchange.hidden_client,
             websocket: exchange.upgrade.is_some(),
-            timing: Timing { begun, ready: exchange.ready, received },
+            timing: Timing {
+                begun,
+                ready: exchange.ready,
+                received,
+                span: exchange.span.take(),
+                proxy_queue: exchange.proxy_queue,
+            },
             place: row.and_then(|row| show(row, &exchange.head)),
         }
     }
@@ -165,23 +171,19 @@ impl Call {
         }
     }
 
-    /// The span of the request, for what is logged as a part of it.
-    pub(crate) fn span(&self) -> &Span {
-        &self.span
+    /// What the request is called, for what is logged as a part of it.
+    pub(crate) fn request_name(&self) -> &RequestName {
+        &self.name
     }
 
-    /// Enters the span for as long as what is returned is there, so that no step need do so.
-    pub(crate) fn enter(&mut self) -> EnteredSpan {
-        std::mem::replace(&mut self.span, Span::none()).entered()
+    /// What this thread logs belongs to the request as long as what is returned is there, so that no step need say so.
+    pub(crate) fn enter(&mut self) -> NameGuard {
+        std::mem::take(&mut self.name).enter()
     }
 
     /// The identifier of the request and its trace, as the error log shows them; `None` if it has neither.
     pub fn name(&self) -> Option<String> {
-        let policies = self.policies.as_ref()?;
-        let names = [("id", policies.id()), ("trace", policies.trace())];
-        let names: Vec<_> =
-            names.iter().filter_map(|(what, name)| Some(format!("{what}={:?}", (*name)?))).collect();
-        (!names.is_empty()).then(|| format!("request{{{}}}", names.join(" ")))
+        Some((**self.policies.as_ref()?.name()?).to_owned())
     }
 }
 
@@ -217,7 +219,7 @@ impl Call {
 
     fn with_policies<R>(&mut self, work: impl FnOnce(&mut RequestPolicies) -> R) -> Option<R> {
         let policies = self.policies.as_mut()?;
-        let _entered = self.span.enter();
+        let _entered = self.name.enter();
         let worked = guarded(|| work(policies));
         if worked.is_none() {
             self.policies = None;
@@ -232,7 +234,7 @@ impl Call {
 impl Call {
     /// Sends a response: in the application's place if possible, else the application's. The result is for
     /// [`end`](Self::end).
-    pub fn answer(
+    pub fn respond(
         &mut self,
         application: &dyn Application,
         request: Request<'_>,
@@ -240,16 +242,16 @@ impl Call {
         out: &mut (dyn Response + Send),
     ) -> Result<(), Failed> {
         let head = request.head;
-        if let Some(answered) = self.answer_in_place(files, head, out) {
-            return answered;
+        if let Some(result) = self.respond_in_place(files, head, out) {
+            return result;
         }
-        let call = || self.respond(head, out, |out| application.call(request, out));
+        let call = || self.with_response(head, out, |out| application.call(request, out));
         guarded(call).unwrap_or(Err(Failed))
     }
 
     /// Responds in the application's place; `None`: the application is to be called. What it then writes may be for the
     /// cache alone.
-    pub fn answer_in_place(
+    pub fn respond_in_place(
         &mut self,
         files: Option<&Web2pyStatic>,
         head: &RequestHead,
@@ -261,32 +263,32 @@ impl Call {
         if files.is_none() && self.policies.is_none() {
             return None;
         }
-        let file = |out: &mut (dyn Response + Send)| files.and_then(|files| files.answer(head, out));
-        let Call { policies, span, .. } = self;
-        let _entered = span.enter();
-        let answered = guarded(|| match policies {
+        let file = |out: &mut (dyn Response + Send)| files.and_then(|files| files.respond(head, out));
+        let Call { policies, name, .. } = self;
+        let _entered = name.enter();
+        let result = guarded(|| match policies {
             None => file(out).map(|sent| sent.map_err(|_| Failed)),
             Some(policies) => policies.respond(head, out).or_else(|| {
                 let sent = file(&mut policies.filter(head, out))?;
                 Some(policies.finish(head, sent.map_err(|_| Failed), out))
             }),
         });
-        let answered = answered.unwrap_or(Some(Err(Failed)));
-        if answered.is_some() {
+        let result = result.unwrap_or(Some(Err(Failed)));
+        if result.is_some() {
             // From now on the request counts no longer.
             self.policies = None;
         }
-        answered
+        result
     }
 
     /// Lets the application use its response.
-    pub fn respond<R>(
+    pub fn with_response<R>(
         &mut self,
         head: &RequestHead,
         out: &mut (dyn Response + Send),
         work: impl FnOnce(&mut (dyn Response + Send)) -> R,
     ) -> R {
-        let _entered = self.span.enter();
+        let _entered = self.name.enter();
         match &mut self.policies {
             None => work(out),
             Some(policies) => work(&mut policies.filter(head, out)),
@@ -328,7 +330,7 @@ impl Call {
         self.end_response(head, result, out)
     }
 
-    /// Ends the call with the answer that the body is longer than it may be.
+    /// Ends the call with the response that the body is longer than it may be.
     ///
     /// Errors: the application has begun a response.
     pub fn refuse_body(mut self, head: &RequestHead, out: &mut (dyn Response + Send)) -> Result<(), Failed> {
@@ -342,7 +344,7 @@ impl Call {
         out: &mut (dyn Response + Send),
     ) -> Result<(), Failed> {
         let Some(mut policies) = self.policies.take() else { return result };
-        let _entered = self.span.enter();
+        let _entered = self.name.enter();
         // When this is over, the request counts no longer.
         guarded(move || policies.finish(head, result, out)).unwrap_or(Err(Failed))
     }
@@ -357,26 +359,26 @@ impl Call {
         result: Result<(), Failed>,
     ) {
         let (rules, draining) = (&around.rules.response, around.attention.draining());
-        let (answer, head, endpoints) =
+        let (writer, head, endpoints) =
             ResponseWriter::resume(&mut exchange, &connection.pipe, rules, date, draining);
-        let ended = self.conclude(around, answer, head, endpoints.unwrap_or(&connection.endpoints), result);
+        let ended = self.conclude(around, writer, head, endpoints.unwrap_or(&connection.endpoints), result);
         ended.leave(connection, exchange);
     }
 
     fn conclude(
         mut self,
         around: Surroundings<'_>,
-        mut answer: ResponseWriter<'_>,
+        mut writer: ResponseWriter<'_>,
         head: &RequestHead,
         endpoints: &Endpoints,
         result: Result<(), Failed>,
     ) -> Ended {
-        let result = self.end_response(head, result, &mut answer);
+        let result = self.end_response(head, result, &mut writer);
         if let Some(limits) = around.limits {
             limits.release(self.number);
         }
-        let _entered = self.span.enter();
-        let finished = answer.finish(result.is_err());
+        let _entered = self.name.enter();
+        let finished = writer.finish(result.is_err());
         if let Some(sample) = finished.sample {
             around.sampling.sample(sample);
         }
@@ -390,7 +392,7 @@ impl Call {
 
 impl Ended {
     fn leave(self, connection: &mut Connection, exchange: Box<Exchange>) {
-        connection.answered(&self.finished, self.stream.as_ref());
+        connection.end_exchange(&self.finished, self.stream.as_ref());
         connection.exchange = Some(exchange);
     }
 }
@@ -409,12 +411,12 @@ impl Call {
         let _entered = call.enter();
         call.prepare(&mut exchange.head);
         let (rules, draining) = (around.rules, around.attention.draining());
-        let (mut answer, head, endpoints) =
+        let (mut writer, head, endpoints) =
             ResponseWriter::resume(&mut exchange, &connection.pipe, &rules.response, date, draining);
         let endpoints = endpoints.unwrap_or(&connection.endpoints);
         let request = call.request(head, endpoints);
-        let result = call.answer(application, request, rules.files.as_ref(), &mut answer);
-        let ended = call.conclude(around, answer, head, endpoints, result);
+        let result = call.respond(application, request, rules.files.as_ref(), &mut writer);
+        let ended = call.conclude(around, writer, head, endpoints, result);
         ended.leave(connection, exchange);
     }
 }
@@ -432,16 +434,19 @@ pub(crate) fn respond(
     exchange.keep_alive = keep_alive;
     exchange.set_form(connection.protocol);
     let keep_head = rules.access_log.as_ref().is_some_and(AccessLog::wants_response_fields);
-    exchange.begin_response(Wanted { keep_head, ..Wanted::default() });
+    let tracer = rules.read.tracer.as_deref();
+    let span = exchange.span.take().or_else(|| tracer.filter(|_| !exchange.entered)?.begin_without_head());
+    exchange.begin_response(Wanted { keep_head, traced: span.is_some(), ..Wanted::default() });
+    let (ready, proxy_queue) = (exchange.ready, exchange.proxy_queue);
     let (mut date, draining) = (DateCache::default(), AtomicBool::new(!keep_alive));
-    let (mut answer, head, endpoints) =
+    let (mut writer, head, endpoints) =
         ResponseWriter::resume(&mut exchange, &connection.pipe, &rules.response, &mut date, &draining);
-    give(&mut answer);
-    let finished = answer.finish(false);
+    give(&mut writer);
+    let finished = writer.finish(false);
     if let (Some(row), 429 | 503) = (rules.row(), finished.status) {
         row.counts().add(metrics::REJECTED, 1);
     }
-    let timing = Timing { begun: Some(Instant::now()), ..Timing::default() };
+    let timing = Timing { begun: Some(Instant::now()), ready, span, proxy_queue, received: 0 };
     let endpoints = endpoints.unwrap_or(&connection.endpoints);
     account(rules, attention, endpoints, head, &finished, &timing);
     Ended { finished, stream: None }.leave(connection, exchange);
@@ -452,7 +457,7 @@ fn guarded<R>(work: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(worked) => Some(worked),
         Err(panic) => {
-            tracing::error!("answering failed inside anygate: {}", panic_text(panic.as_ref()));
+            tracing::error!("a response failed inside anygate: {}", panic_text(panic.as_ref()));
             None
         }
     }

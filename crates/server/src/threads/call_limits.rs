@@ -14,12 +14,16 @@ use std::{io, thread};
 use anygate_config::CallLimitsPlan;
 use anygate_lock::{Condvar, Mutex, MutexGuard};
 use anygate_policy::metrics;
+use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_proto::application::{Endpoints, LongCall};
+use anygate_proto::head::RequestHead;
 use compact_str::CompactString;
 
+use crate::control::SharedRow;
 use crate::date::DateCache;
 use crate::exchange::{Exchange, ResponseWriter, Wanted};
 use crate::outbox::Pipe;
+use crate::request_name::RequestName;
 use crate::rules::Rules;
 
 /// A thread that has not stopped so long after it was interrupted does not run Python code: nothing can stop it.
@@ -28,6 +32,8 @@ const STUCK: Duration = Duration::from_secs(5);
 /// The running calls, and the limits of their time.
 pub(crate) struct CallLimits {
     plan: CallLimitsPlan,
+    /// The counters of this process, if they are used.
+    row: Option<SharedRow>,
     calls: Mutex<Calls>,
     /// Notified at the end only.
     ended: Condvar,
@@ -49,30 +55,39 @@ struct Calls {
 
 struct Running {
     begun: Instant,
-    pipe: Arc<Pipe>,
+    /// Where its response goes; `None`: another server has the connection.
+    pipe: Option<Arc<Pipe>>,
     client: CompactString,
-    /// Enough of the exchange to answer it.
+    /// Enough of the exchange to respond to it.
     exchange: Box<Exchange>,
 }
 
 impl CallLimits {
     /// Watches for calls that exceed a limit; `None` if there is none.
-    pub(crate) fn new(plan: CallLimitsPlan) -> Option<Self> {
+    pub(crate) fn new(plan: CallLimitsPlan, row: Option<SharedRow>) -> Option<Self> {
         plan.slow_request.or(plan.request_timeout)?;
         let (calls, ended, stuck) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Some(CallLimits { plan, calls, ended, stuck })
+        Some(CallLimits { plan, row, calls, ended, stuck })
     }
 
     /// A call begins. Returns its number.
     pub(crate) fn watch(&self, pipe: &Arc<Pipe>, exchange: &Exchange, endpoints: &Endpoints) -> u64 {
         pipe.begin();
         let endpoints = exchange.endpoints.as_ref().unwrap_or(endpoints);
-        let (client, exchange) = (endpoints.remote_addr.clone(), exchange.outline());
+        self.add(Some(Arc::clone(pipe)), endpoints, exchange.outline())
+    }
+
+    /// The same of a call whose connection another server has.
+    pub(crate) fn watch_alone(&self, head: &RequestHead, name: RequestName, endpoints: &Endpoints) -> u64 {
+        self.add(None, endpoints, Exchange::outline_of(head.clone(), name))
+    }
+
+    fn add(&self, pipe: Option<Arc<Pipe>>, endpoints: &Endpoints, exchange: Box<Exchange>) -> u64 {
         let mut calls = self.lock();
         calls.last += 1;
         let number = calls.last;
-        let running = Running { begun: Instant::now(), pipe: Arc::clone(pipe), client, exchange };
-        calls.running.insert(number, running);
+        let client = endpoints.remote_addr.clone();
+        calls.running.insert(number, Running { begun: Instant::now(), pipe, client, exchange });
         number
     }
 
@@ -95,12 +110,13 @@ impl CallLimits {
         self.ended.notify_all();
     }
 
-    /// Starts the threads that watch and look at calls. They end with the watching, unless the application holds them.
+    /// Starts the threads that watch and look at calls. They end with the watching, unless the application holds them. `rules`
+    /// are those of responses that are broken off.
     ///
     /// Errors: a thread cannot be started.
     pub(crate) fn start(
         self: &Arc<Self>,
-        rules: &Arc<Rules>,
+        rules: Option<&Arc<Rules>>,
         attend_to: impl Fn(&LongCall) + Send + 'static,
     ) -> io::Result<()> {
         let (send, receive): (Sender<LongCall>, Receiver<LongCall>) = mpsc::channel();
@@ -109,18 +125,18 @@ impl CallLimits {
                 call.within(&mut || attend_to(&call));
             }
         })?;
-        let (watch, rules) = (Arc::clone(self), Arc::clone(rules));
-        thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(&rules, &send))?;
+        let (watch, rules) = (Arc::clone(self), rules.cloned());
+        thread::Builder::new().name("watch".to_owned()).spawn(move || watch.run(rules.as_deref(), &send))?;
         Ok(())
     }
 
-    fn run(&self, rules: &Rules, attendant: &Sender<LongCall>) {
+    fn run(&self, rules: Option<&Rules>, attendant: &Sender<LongCall>) {
         let shortest =
             self.plan.slow_request.into_iter().chain(self.plan.request_timeout).min().unwrap_or(STUCK);
         let mut calls = self.lock();
         while !calls.ended {
             let now = Instant::now();
-            let next_slow = self.find_slow(&mut calls, now, rules, attendant);
+            let next_slow = self.find_slow(&mut calls, now, attendant);
             let next_overdue = self.find_overdue(&mut calls, now, rules, attendant);
             let next_stuck = self.find_stuck(&mut calls, now);
             // A call that begins while this thread sleeps has its time from then on, so it need not be woken.
@@ -131,13 +147,7 @@ impl CallLimits {
     }
 
     /// Has each call looked at that became slow; returns when the next one may.
-    fn find_slow(
-        &self,
-        calls: &mut Calls,
-        now: Instant,
-        rules: &Rules,
-        attendant: &Sender<LongCall>,
-    ) -> Option<Instant> {
+    fn find_slow(&self, calls: &mut Calls, now: Instant, attendant: &Sender<LongCall>) -> Option<Instant> {
         let slow = self.plan.slow_request?;
         let Calls { running, slow: last, .. } = calls;
         for (&number, running) in running.range(*last + 1..) {
@@ -146,8 +156,8 @@ impl CallLimits {
             }
             *last = number;
             // A WebSocket may last.
-            if running.pipe.upgraded().is_none() {
-                count(rules, metrics::SLOW);
+            if !running.is_upgraded() {
+                self.count(metrics::SLOW);
                 // The receiver is gone when the worker has ended.
                 let _ = attendant.send(running.describe(number, now));
             }
@@ -160,7 +170,7 @@ impl CallLimits {
         &self,
         calls: &mut Calls,
         now: Instant,
-        rules: &Rules,
+        rules: Option<&Rules>,
         attendant: &Sender<LongCall>,
     ) -> Option<Instant> {
         let limit = self.plan.request_timeout?;
@@ -170,12 +180,14 @@ impl CallLimits {
             }
             let (number, running) = oldest.remove_entry();
             // As above.
-            if running.pipe.upgraded().is_some() {
+            if running.is_upgraded() {
                 continue;
             }
             let call = LongCall { is_overdue: true, ..running.describe(number, now) };
-            running.break_off(rules);
-            count(rules, metrics::TIMEOUTS);
+            if let Some(rules) = rules {
+                running.break_off(rules);
+            }
+            self.count(metrics::TIMEOUTS);
             calls.interrupted.insert(number, (now, call.clone()));
             // As above.
             let _ = attendant.send(call);
@@ -204,17 +216,21 @@ impl CallLimits {
     fn lock(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock()
     }
-}
 
-fn count(rules: &Rules, metric: usize) {
-    if let Some(row) = rules.row() {
-        row.counts().add(metric, 1);
+    fn count(&self, metric: usize) {
+        if let Some(row) = &self.row {
+            ProcessRow((**row).as_ref()).counts().add(metric, 1);
+        }
     }
 }
 
 impl Running {
+    fn is_upgraded(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.upgraded().is_some())
+    }
+
     fn describe(&self, number: u64, now: Instant) -> LongCall {
-        let (head, span) = (&self.exchange.head, self.exchange.span());
+        let (head, name) = (&self.exchange.head, self.exchange.name.clone());
         LongCall {
             number,
             is_overdue: false,
@@ -222,21 +238,22 @@ impl Running {
             method: head.method().escape_ascii().to_string(),
             target: head.target().escape_ascii().to_string(),
             age: now - self.begun,
-            scope: Arc::new(move |work: &mut dyn FnMut()| span.in_scope(work)),
+            scope: Arc::new(move |work: &mut dyn FnMut()| name.within(work)),
         }
     }
 
     /// Sends 504 if no response has begun, else breaks the connection off (RFC 9110 section 15.6.5).
     fn break_off(mut self, rules: &Rules) {
+        let Some(pipe) = &self.pipe else { return };
         let (mut date, draining) = (DateCache::default(), AtomicBool::new(true));
         self.exchange.begin_response(Wanted::default());
-        let (answer, _, _) =
-            ResponseWriter::resume(&mut self.exchange, &self.pipe, &rules.response, &mut date, &draining);
-        let mut answer = answer.in_place();
-        if self.pipe.seize(504) {
-            answer.refuse(504);
-            answer.finish(false);
-            self.pipe.send_in_place(std::mem::take(&mut self.exchange.out));
+        let (writer, _, _) =
+            ResponseWriter::resume(&mut self.exchange, pipe, &rules.response, &mut date, &draining);
+        let mut writer = writer.in_place();
+        if pipe.seize(504) {
+            writer.refuse(504);
+            writer.finish(false);
+            pipe.send_in_place(std::mem::take(&mut self.exchange.out));
         }
     }
 }

@@ -158,7 +158,7 @@ impl Handoff {
 
     /// Ends the worker, whose reactor has nothing left to do or no time to do it.
     pub(crate) fn finish(&self, reactor: &Reactor) {
-        self.drained.store(reactor.is_answered(), Ordering::Release);
+        self.drained.store(reactor.has_responded(), Ordering::Release);
         self.stop();
     }
 

@@ -1,5 +1,5 @@
 //! Between the reactor, which the steward runs all the time where the application is a hub, and the one thread of that
-//! hub: requests go through the [`HubQueue`], and each [`HubCall`] gives its connection back when it is answered.
+//! hub: requests go through the [`HubQueue`], and each [`HubCall`] gives its connection back when it has its response.
 //!
 //! The hub's thread never owns the reactor and never waits outside its own loop: what it waits for is told by the queue.
 
@@ -27,7 +27,7 @@ use crate::threads::shared::Shared;
 pub(crate) struct HubQueue {
     calls: Mutex<Tray>,
     closed: AtomicBool,
-    /// The hub has several calls to begin, and gives back what it has answered in between without a word.
+    /// The hub has several calls to begin, and gives back what has its response in between without a word.
     batch: AtomicBool,
     /// Such connections wait.
     put_down: AtomicBool,
@@ -108,7 +108,7 @@ impl HubQueue {
         self.open.load(Ordering::Acquire) < self.open_max
     }
 
-    /// Hands over a connection with its ready exchange, unless it can be answered here. To be followed by
+    /// Hands over a connection with its ready exchange, unless it can get its response here. To be followed by
     /// [`ring`](Self::ring).
     pub(crate) fn hand_over(self: &Arc<Self>, mut connection: Box<Connection>, now: Instant) {
         let Some(exchange) = connection.exchange.take() else { return };
@@ -135,7 +135,7 @@ impl HubQueue {
         }
     }
 
-    /// Puts a call into the queue, unless it has to wait or can be answered here.
+    /// Puts a call into the queue, unless it has to wait or can get its response here.
     fn take_up(&self, mut call: Box<HubCall>, waiter: Option<Waiter>, ender: Ender) {
         if let Some(waiter) = waiter {
             self.wait_for(waiter, call);
@@ -145,8 +145,8 @@ impl HubQueue {
             }
             return;
         }
-        match call.answer_here() {
-            Some(answered) => call.end(answered, ender),
+        match call.respond_here() {
+            Some(result) => call.end(result, ender),
             None => {
                 call.set_waits(true);
                 self.lock().calls.push_back(call);
@@ -210,7 +210,7 @@ impl HubQueue {
     }
 
     /// Whether connections may come back without a word. Waking the reactor for each of them would cost more than
-    /// answering it.
+    /// responding to it.
     pub(crate) fn is_in_batch(&self) -> bool {
         self.batch.load(Ordering::Acquire)
     }
@@ -344,7 +344,7 @@ struct Inside {
 }
 
 impl Inside {
-    /// What goes on with the answer, and the request.
+    /// What goes on with the response, and the request.
     fn resume<'a>(
         &'a mut self,
         shared: &'a Shared,
@@ -352,8 +352,8 @@ impl Inside {
     ) -> (&'a mut Call, ResponseWriter<'a>, &'a RequestHead) {
         let Inside { call, connection, exchange } = self;
         let (rules, draining) = (&shared.rules.response, shared.attention.draining());
-        let (answer, head, _) = ResponseWriter::resume(exchange, &connection.pipe, rules, date, draining);
-        (call, answer, head)
+        let (writer, head, _) = ResponseWriter::resume(exchange, &connection.pipe, rules, date, draining);
+        (call, writer, head)
     }
 }
 
@@ -393,8 +393,8 @@ impl HubCall {
         call.try_prepare(&mut exchange.head, waited)
     }
 
-    /// Whether it was answered in place of the application, or no client waits for its response. A client that got a stored
-    /// response may leave: the application refreshes it all the same.
+    /// Whether it got its response in place of the application, or no client waits for its response. A client that got a
+    /// stored response may leave: the application refreshes it all the same.
     fn is_over(&self) -> bool {
         let is_over = |connection: &Connection| {
             connection.pipe.seized().is_some() || (connection.is_abandoned() && !connection.pipe.has_begun())
@@ -410,26 +410,26 @@ impl HubCall {
     }
 
     /// Goes on with the response; `None` after the end.
-    fn answer<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
+    fn with_response<R>(&mut self, work: impl FnOnce(&mut (dyn Response + Send)) -> R) -> Option<R> {
         let mut date = self.queue.date.lock();
-        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
-        Some(call.respond(head, &mut answer, work))
+        let (call, mut writer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
+        Some(call.with_response(head, &mut writer, work))
     }
 
-    /// Answers a request that needs no application.
-    fn answer_here(&mut self) -> Option<Result<(), Failed>> {
+    /// Responds to a request that needs no application.
+    fn respond_here(&mut self) -> Option<Result<(), Failed>> {
         // The hub's thread does not wait for what is looked for here.
         let mut date = DateCache::default();
-        let (call, mut answer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
-        call.answer_in_place(self.queue.shared.rules.files.as_ref(), head, &mut answer)
+        let (call, mut writer, head) = self.inside.as_mut()?.resume(&self.queue.shared, &mut date);
+        call.respond_in_place(self.queue.shared.rules.files.as_ref(), head, &mut writer)
     }
 
     /// Responds in place of the application.
     fn refuse(&mut self, status: u16) -> Result<(), Failed> {
         let mut date = self.queue.date.lock();
         let Some(inside) = self.inside.as_mut() else { return Err(Failed) };
-        let (_, mut answer, _) = inside.resume(&self.queue.shared, &mut date);
-        answer.refuse(status);
+        let (_, mut writer, _) = inside.resume(&self.queue.shared, &mut date);
+        writer.refuse(status);
         Ok(())
     }
 
@@ -467,8 +467,8 @@ impl application::Call for HubCall {
     fn has_room(&mut self) -> bool {
         let (shared, mut date) = (&self.queue.shared, DateCache::default());
         let Some(inside) = &mut self.inside else { return true };
-        let (_, answer, _) = inside.resume(shared, &mut date);
-        answer.has_room()
+        let (_, writer, _) = inside.resume(shared, &mut date);
+        writer.has_room()
     }
 
     fn want_news(&mut self) {
@@ -480,7 +480,7 @@ impl application::Call for HubCall {
 
     fn within(&mut self, work: &mut dyn FnMut(&RequestHead)) {
         if let Some(inside) = &self.inside {
-            inside.call.span().in_scope(|| work(&inside.exchange.head));
+            inside.call.request_name().within(|| work(&inside.exchange.head));
         }
     }
 
@@ -498,36 +498,45 @@ impl application::Call for HubCall {
 impl Response for HubCall {
     fn entered(&mut self) {}
 
+    fn set_route(&mut self, route: &str) {
+        self.with_response(|response| response.set_route(route));
+    }
+
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {
-        self.answer(|answer| answer.start(head, body_length)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.start(head, body_length)).unwrap_or(Err(SendError::Order))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.answer(|answer| answer.write(bytes)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.write(bytes)).unwrap_or(Err(SendError::Order))
     }
 
     fn write_shared(&mut self, bytes: &SharedBytes) -> Result<(), SendError> {
-        self.answer(|answer| answer.write_shared(bytes)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.write_shared(bytes)).unwrap_or(Err(SendError::Order))
     }
 
     fn flush(&mut self) -> Result<(), SendError> {
-        self.answer(|answer| answer.flush()).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.flush()).unwrap_or(Err(SendError::Order))
     }
 
     fn hold_back(&mut self) -> bool {
-        self.answer(|answer| answer.hold_back()).unwrap_or(false)
+        self.with_response(|response| response.hold_back()).unwrap_or(false)
     }
 
     fn holds_end(&mut self) -> bool {
-        self.answer(|answer| answer.holds_end()).unwrap_or(false)
+        self.with_response(|response| response.holds_end()).unwrap_or(false)
+    }
+
+    fn wants_more(&mut self) -> bool {
+        self.with_response(|response| response.wants_more()).unwrap_or(false)
     }
 
     fn send_file(&mut self, file: OwnedFd, offset: u64, length: u64) -> Result<(), SendError> {
-        self.answer(|answer| answer.send_file(file, offset, length)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.send_file(file, offset, length))
+            .unwrap_or(Err(SendError::Order))
     }
 
     fn interim(&mut self, head: &ResponseHead) -> Result<(), SendError> {
-        self.answer(|answer| answer.interim(head)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.interim(head)).unwrap_or(Err(SendError::Order))
     }
 
     fn offers_interim(&self) -> bool {
@@ -539,18 +548,19 @@ impl Response for HubCall {
         head: &ResponseHead,
         protocol: Option<&[u8]>,
     ) -> Result<Arc<dyn Socket>, SendError> {
-        self.answer(|answer| answer.accept_websocket(head, protocol)).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.accept_websocket(head, protocol))
+            .unwrap_or(Err(SendError::Order))
     }
 
     fn take_over(&mut self) -> Result<OwnedFd, SendError> {
-        self.answer(|answer| answer.take_over()).unwrap_or(Err(SendError::Order))
+        self.with_response(|response| response.take_over()).unwrap_or(Err(SendError::Order))
     }
 
     fn started(&self) -> bool {
-        self.inside.as_ref().is_some_and(|inside| inside.call.has_begun(inside.exchange.is_answered()))
+        self.inside.as_ref().is_some_and(|inside| inside.call.has_begun(inside.exchange.response_has_begun()))
     }
 
     fn body_bytes(&self) -> u64 {
-        self.inside.as_ref().map_or(0, |inside| inside.call.body_bytes(inside.exchange.answered_bytes()))
+        self.inside.as_ref().map_or(0, |inside| inside.call.body_bytes(inside.exchange.body_bytes()))
     }
 }

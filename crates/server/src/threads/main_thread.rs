@@ -2,11 +2,13 @@
 //! application's language once a second and whenever a signal came, so that handlers of the application's own run there. How
 //! long it waits to be let in tells whether the interpreter is held by a call that lets no other thread run.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anygate_lock::Mutex;
 use anygate_proto::application::Application;
+use anygate_sys::ours::Ours;
 use anygate_sys::{Bell, poll};
 
 /// How often it enters without a signal.
@@ -24,19 +26,26 @@ impl Visits {
 
     /// Enters the application's language again and again until `end` rings.
     pub(crate) fn run(&self, application: &dyn Application, end: &Bell) {
+        if let Err(error) = self.visit(application, end) {
+            tracing::error!("the main thread of the worker cannot wait: {error}");
+        }
+    }
+
+    fn visit(&self, application: &dyn Application, end: &Bell) -> io::Result<()> {
+        // The system tells the thread whose child has ended, not this one.
+        let signals = Bell::new()?;
+        let _marks = [Ours::mark(&signals.as_fd()), Ours::mark(&signals.button())];
+        application.tell_signals(signals.button(), false);
         loop {
-            match poll::wait_readable_or_signalled(end.as_fd(), VISIT) {
-                Ok(true) => return,
-                Ok(false) => {
-                    *self.0.lock() = Some(Instant::now());
-                    application.run_signal_handlers();
-                    *self.0.lock() = None;
-                }
-                Err(error) => {
-                    tracing::error!("the main thread of the worker cannot wait: {error}");
-                    return;
-                }
+            poll::wait_any_readable(&[end.as_fd(), signals.as_fd()], Some(VISIT))?;
+            if poll::is_readable(end.as_fd()) {
+                application.tell_signals(signals.button(), true);
+                return Ok(());
             }
+            signals.silence()?;
+            *self.0.lock() = Some(Instant::now());
+            application.run_signal_handlers();
+            *self.0.lock() = None;
         }
     }
 }

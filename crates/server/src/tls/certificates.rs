@@ -2,11 +2,10 @@
 //! one line each.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs, io};
 
 use anygate_config::{CertificateSource, TlsPlan};
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
@@ -15,10 +14,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
 
-use super::files::{CertificateError, read, shown};
+use super::files::{CertificateError, missing, read, shown};
 
 const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
@@ -139,21 +138,36 @@ fn load_pair(
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
     let Some(own) = chain.first() else {
-        return Err(CertificateError::Content(format!("{called} contains no certificate (PEM)")));
+        return Err(CertificateError::Content(missing(&files.certificate, &pem, "certificate")));
     };
     let (_, parsed) = X509Certificate::from_der(own).map_err(|error| unusable(&error))?;
+    if parsed.version() != X509Version::V3 {
+        return Err(unusable(
+            &"it is of version 1 of X.509, which clients refuse; issue it with an extension, such as subjectAltName",
+        ));
+    }
     let names = names(&parsed);
     let warning = out_of_time(&parsed, now).map(|reason| format!("the certificate {called} {reason}"));
-    let key = key(files, password)?;
-    let key = CertifiedKey::from_der(chain.clone(), key, provider).map_err(|error| match error {
-        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-            "the certificate {called} and the key {} do not fit; the server's own certificate must be the first of \
-             its file",
+    let private = provider.key_provider.load_private_key(key(files, password)?).map_err(|_| {
+        CertificateError::Content(format!(
+            "the private key {} cannot be used: it must be an RSA key of at least 2048 bits, an ECDSA key on the curve \
+             P-256, P-384 or P-521, or an Ed25519 key",
             shown(&files.key)
-        ),
-        error => format!("the certificate {called} and the key {} cannot be used: {error}", shown(&files.key)),
-    });
-    let mut key = key.map_err(CertificateError::Content)?;
+        ))
+    })?;
+    let mut key = CertifiedKey::new(chain, private);
+    match key.keys_match() {
+        // What cannot be compared may fit.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(Error::InconsistentKeys(_)) => {
+            return Err(CertificateError::Content(format!(
+                "the certificate {called} and the key {} do not fit; the server's own certificate must be the first of \
+                 its file",
+                shown(&files.key)
+            )));
+        }
+        Err(error) => return Err(unusable(&error)),
+    }
     match fs::read(&files.staple) {
         // DER, as `openssl ocsp -respout` writes it: RFC 6960 section 4.2.1, a SEQUENCE.
         Ok(staple) if staple.first() == Some(&0x30) => key.ocsp = Some(staple),
@@ -213,8 +227,8 @@ fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'stati
         && let Some((inner, _)) = rest.split_once(ENCRYPTED_END)
     {
         let Some(password) = password else {
-            return Err(CertificateError::Setting(format!(
-                "the private key {called} is encrypted: name the file with its password: ssl_key_password_file"
+            return Err(CertificateError::NoPassword(format!(
+                "the private key {called} is encrypted: name the file with its password"
             )));
         };
         return decrypt(&format!("{ENCRYPTED_BEGIN}{inner}{ENCRYPTED_END}\n"), password).map_err(|reason| {
@@ -224,12 +238,12 @@ fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'stati
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) if files.key == files.certificate => {
-            Err(CertificateError::Setting(format!(
-                "{called} contains no private key (PEM): name the file that does: ssl_private_key"
+            Err(CertificateError::NoKey(format!(
+                "{called} contains no private key (PEM): name the file that does"
             )))
         }
         Err(rustls::pki_types::pem::Error::NoItemsFound) => {
-            Err(CertificateError::Content(format!("{called} contains no private key (PEM)")))
+            Err(CertificateError::Content(missing(&files.key, &pem, "private key")))
         }
         Err(error) => {
             Err(CertificateError::Content(format!("the private key {called} cannot be used: {error}")))
@@ -237,15 +251,33 @@ fn key(files: &PairFiles, password: Option<&str>) -> Result<PrivateKeyDer<'stati
     }
 }
 
+/// Reason why a key cannot be decrypted.
+#[derive(Debug)]
+enum DecryptError {
+    /// The file is damaged.
+    Malformed(pkcs8::Error),
+    /// A wrong password gives bytes that make no sense.
+    Password(pkcs8::Error),
+}
+
+impl fmt::Display for DecryptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecryptError::Malformed(error) => write!(f, "{error}"),
+            DecryptError::Password(error) => {
+                write!(f, "{error}; is the password in ssl_key_password_file the right one?")
+            }
+        }
+    }
+}
+
 /// PKCS #8's form of an encrypted key (RFC 5958 section 3).
-fn decrypt(pem: &str, password: &str) -> Result<PrivateKeyDer<'static>, String> {
-    let (_, document) = SecretDocument::from_pem(pem).map_err(|error| error.to_string())?;
+fn decrypt(pem: &str, password: &str) -> Result<PrivateKeyDer<'static>, DecryptError> {
+    let (_, document) =
+        SecretDocument::from_pem(pem).map_err(|error| DecryptError::Malformed(error.into()))?;
     let encrypted =
-        EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|error| error.to_string())?;
-    // A wrong password gives bytes that make no sense.
-    let decrypted = encrypted
-        .decrypt(password)
-        .map_err(|error| format!("{error}; is the password in ssl_key_password_file the right one?"))?;
+        EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(DecryptError::Malformed)?;
+    let decrypted = encrypted.decrypt(password).map_err(DecryptError::Password)?;
     Ok(PrivatePkcs8KeyDer::from(decrypted.as_bytes().to_vec()).into())
 }
 

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+/// The first bytes of UTF-8 text that is marked as such.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Reason why certificates cannot be used. Its message is one line that names the file.
 #[derive(Debug)]
 pub enum CertificateError {
@@ -15,8 +18,12 @@ pub enum CertificateError {
     },
     /// A file or directory does not contain what it should.
     Content(String),
-    /// The settings lack an option that these files need.
+    /// The settings do not fit each other.
     Setting(String),
+    /// A certificate has no key in its file: `ssl_private_key` is missing.
+    NoKey(String),
+    /// A key is encrypted: `ssl_key_password_file` is missing.
+    NoPassword(String),
 }
 
 impl fmt::Display for CertificateError {
@@ -25,7 +32,10 @@ impl fmt::Display for CertificateError {
             CertificateError::Unreadable { path, error } => {
                 write!(f, "{} cannot be read: {error}", shown(path))
             }
-            CertificateError::Content(message) | CertificateError::Setting(message) => f.write_str(message),
+            CertificateError::Content(message)
+            | CertificateError::Setting(message)
+            | CertificateError::NoKey(message)
+            | CertificateError::NoPassword(message) => f.write_str(message),
         }
     }
 }
@@ -36,9 +46,34 @@ impl CertificateError {
     }
 }
 
-/// The content of a file.
+/// The content of a text file, without the byte order mark that some editors write in front of it.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(path).map_err(|error| CertificateError::unreadable(path, error))
+    let mut content = fs::read(path).map_err(|error| CertificateError::unreadable(path, error))?;
+    if content.starts_with(BYTE_ORDER_MARK) {
+        content.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(content)
+}
+
+/// Message about a file in which the certificate or the private key (`what`) is missing, with what is there instead.
+pub(super) fn missing(path: &Path, content: &[u8], what: &str) -> String {
+    let (called, path) = (shown(path), path.display());
+    let text = String::from_utf8_lossy(content);
+    // DER is a SEQUENCE (X.690 section 8.9), whose first byte no PEM text has.
+    if content.first() == Some(&0x30) {
+        let command = if what == "certificate" { "x509" } else { "pkey" };
+        format!(
+            "{called} is in DER form; convert it to PEM: openssl {command} -inform der -in {path} -out {path}.pem"
+        )
+    } else if what == "certificate" && text.contains("-----BEGIN TRUSTED CERTIFICATE-----") {
+        format!("{called} is in a form of OpenSSL's own; convert it: openssl x509 -in {path} -out {path}.new")
+    } else if what == "certificate" && text.contains("PRIVATE KEY-----") {
+        format!("{called} contains no certificate (PEM) but a private key")
+    } else if what == "private key" && text.contains("-----BEGIN CERTIFICATE-----") {
+        format!("{called} contains no private key (PEM) but a certificate")
+    } else {
+        format!("{called} contains no {what} (PEM)")
+    }
 }
 
 /// A path as messages name it.

@@ -94,8 +94,7 @@ fn config(plan: &TlsPlan, tickets: &Tickets) -> Result<(ServerConfig, Vec<String
     // The best of what both can do, in our order: a client may put what is weak first.
     config.ignore_client_order = true;
     // A ticket tells of a client that was verified: it is no good where other clients are let in.
-    let [required] = [u8::from(plan.client_cert_required)];
-    config.ticketer = tickets.issuer(&[&[required], authority.as_slice()]);
+    config.ticketer = tickets.issuer(&[&[u8::from(plan.client_cert_required)], authority.as_slice()]);
     // What one worker remembers is no use in the next; tickets are.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok((config, warnings))

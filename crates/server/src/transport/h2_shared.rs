@@ -1,12 +1,15 @@
 //! What a connection of HTTP/2, its socket and its streams share, and how all of them hold what is `h2`'s.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anygate_lock::{Mutex, MutexGuard};
 use anygate_proto::http2::Frames;
-use h2::RecvStream;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
 
 /// Frames that make work for the server alone: maximum at once, and how many more may come each second and for each response.
 const IDLE_FRAMES_MAX: u32 = 1000;
@@ -35,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) over: AtomicBool,
     /// Streams that have a response to give.
     pub(crate) open: AtomicUsize,
+    /// The client has reset a stream, or is about to: `h2` may not have read it.
+    pub(crate) resets: AtomicBool,
     /// Tokens of streams that can send more, or never will.
     pub(crate) called: Mutex<Vec<usize>>,
     /// Bytes of bodies that were taken.
@@ -43,6 +48,8 @@ pub(crate) struct Shared {
     malformed: Mutex<Vec<u32>>,
     /// Bodies that are not read any more.
     pub(crate) unwanted: Mutex<Vec<Handle<RecvStream>>>,
+    /// Streams that are to be reset when what was given to them is sent.
+    pub(crate) broken_off: Mutex<Vec<Arc<Mutex<Half>>>>,
     idle_frames: Mutex<IdleFrames>,
 }
 
@@ -65,10 +72,12 @@ impl Shared {
             budget: AtomicUsize::new(read_max_bytes),
             over: AtomicBool::new(false),
             open: AtomicUsize::new(0),
+            resets: AtomicBool::new(false),
             called: Mutex::default(),
             taken: AtomicU64::new(0),
             malformed: Mutex::default(),
             unwanted: Mutex::default(),
+            broken_off: Mutex::default(),
             idle_frames: Mutex::new(IdleFrames {
                 frames: Frames::new(),
                 left: IDLE_FRAMES_MAX,
@@ -92,6 +101,9 @@ impl Shared {
         let count = idle.frames.count(bytes);
         idle.left = idle.left.saturating_sub(count.idle);
         idle.windows_left = idle.windows_left.saturating_sub(count.windows);
+        if count.resets > 0 {
+            self.resets.store(true, Ordering::Relaxed);
+        }
         let malformed = idle.frames.take_malformed();
         if !malformed.is_empty() {
             // Each of them is work for nothing, too.
@@ -144,6 +156,23 @@ impl Shared {
             idle.windows_left = idle.windows_left.max(windows_left);
             idle.since = now;
         }
+    }
+}
+
+/// The sending half of one stream.
+pub(crate) struct Half {
+    pub(super) respond: Handle<SendResponse<Bytes>>,
+    pub(super) send: Option<Handle<SendStream<Bytes>>>,
+    /// The last bytes were given.
+    pub(super) ended: bool,
+    /// By us.
+    pub(super) reset: bool,
+}
+
+impl Half {
+    /// Resets the stream. `h2` drops what it has not sent.
+    pub(crate) fn reset(&mut self) {
+        self.respond.get().send_reset(Reason::INTERNAL_ERROR);
     }
 }
 

@@ -3,21 +3,24 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use anygate_lock::{Condvar, Mutex};
 use anygate_proto::application::SendError;
 use bytes::{Buf, Bytes};
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
 use http::Response;
 
-use super::h2_shared::{Handle, Shared};
+use super::h2_shared::{Half, Handle, Shared};
 use crate::attention::Attention;
 use crate::panics::panic_text;
+
+/// Data of one frame: with the frame's own 9 bytes it fills one record of TLS.
+const FRAME_BYTES: usize = 16 * 1024 - 9;
 
 /// Where streams are at home.
 pub(crate) struct StreamHome<'a> {
@@ -28,7 +31,7 @@ pub(crate) struct StreamHome<'a> {
 
 /// The sending half of one stream, which stands where other connections have a socket.
 pub(crate) struct Stream {
-    half: Mutex<Half>,
+    half: Arc<Mutex<Half>>,
     incoming: Mutex<Option<Incoming>>,
     shared: Arc<Shared>,
     attention: Arc<Attention>,
@@ -42,35 +45,49 @@ pub(crate) struct Incoming {
     at_hand: Bytes,
 }
 
-struct Half {
-    respond: Handle<SendResponse<Bytes>>,
-    send: Option<Handle<SendStream<Bytes>>>,
-    /// The last bytes were given.
-    ended: bool,
-    /// By us.
-    reset: bool,
-}
-
 /// Told when a stream can send more, or has more to read.
 pub(crate) struct Call {
     token: usize,
     shared: Arc<Shared>,
-    told: Mutex<bool>,
+    news: Mutex<News>,
     changed: Condvar,
+    /// Why the body that is read while it arrives cannot be read to its end.
+    body_failure: OnceLock<io::ErrorKind>,
+}
+
+#[derive(Default)]
+struct News {
+    /// There are some.
+    told: bool,
+    /// How many threads wait for them. A notice costs a system call even if none does.
+    waiting: u32,
 }
 
 impl Call {
     /// `token` is that of the stream's own connection.
     pub(crate) fn new(token: usize, shared: Arc<Shared>) -> Self {
-        Call { token, shared, told: Mutex::new(false), changed: Condvar::new() }
+        Call { token, shared, news: Mutex::default(), changed: Condvar::new(), body_failure: OnceLock::new() }
+    }
+
+    /// The body cannot be read to its end.
+    pub(crate) fn note_body_failure(&self, failure: io::ErrorKind) {
+        self.body_failure.get_or_init(|| failure);
+    }
+
+    /// Why the body cannot be read to its end.
+    pub(crate) fn body_failure(&self) -> Option<io::ErrorKind> {
+        self.body_failure.get().copied()
     }
 }
 
 impl Wake for Call {
     fn wake(self: Arc<Self>) {
         self.shared.called.lock().push(self.token);
-        *self.told.lock() = true;
-        self.changed.notify_all();
+        let mut news = self.news.lock();
+        news.told = true;
+        if news.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -85,7 +102,7 @@ impl Stream {
         let shared = Arc::clone(&call.shared);
         shared.open.fetch_add(1, Ordering::Relaxed);
         Stream {
-            half: Mutex::new(Half { respond, send: None, ended: false, reset: false }),
+            half: Arc::new(Mutex::new(Half { respond, send: None, ended: false, reset: false })),
             incoming: Mutex::new(messages.map(|body| Incoming { body, at_hand: Bytes::new() })),
             shared,
             attention: Arc::clone(home.attention),
@@ -97,6 +114,11 @@ impl Stream {
     /// The token of the connection that it is a stream of.
     pub(crate) fn parent(&self) -> usize {
         self.parent
+    }
+
+    /// Why the body of the request cannot be read to its end.
+    pub(crate) fn body_failure(&self) -> Option<io::ErrorKind> {
+        self.call.body_failure()
     }
 
     /// Has the connection send what was given, for threads that do not own the reactor.
@@ -158,7 +180,7 @@ impl Stream {
         self.with(|half| {
             let room = self.room(half, bytes.len())?;
             let now = bytes.get(..room).unwrap_or(bytes);
-            half.data(Bytes::copy_from_slice(now), false)?;
+            half.data(now, false)?;
             self.shared.earn_windows(now.len());
             Ok(now.len())
         })
@@ -178,36 +200,47 @@ impl Stream {
                     Err(error) => return Err(error),
                 }
             }
-            half.data(Bytes::copy_from_slice(bytes), true)?;
+            half.data(bytes, true)?;
             self.shared.earn_windows(bytes.len());
             Ok(true)
         })
     }
 
-    /// Resets the stream, so that its client does not take the response for complete.
+    /// Resets the stream, so that its client does not take the response for complete, when what was given is sent. That is the
+    /// connection's to do.
     pub(crate) fn reset(&self) {
-        // A stream that is gone already needs no reset.
-        let _ = self.with(|half| {
-            half.respond.get().send_reset(Reason::INTERNAL_ERROR);
-            half.ended = true;
-            half.reset = true;
-            Ok(())
-        });
+        let mut half = self.half.lock();
+        (half.ended, half.reset) = (true, true);
+        drop(half);
+        self.shared.broken_off.lock().push(Arc::clone(&self.half));
     }
 
     /// Whether the client has given the stream up.
     pub(crate) fn is_reset(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        let reset = self.with(|half| Ok(half.respond.get().poll_reset(&mut context).is_ready()));
+        // A client that has reset none of its streams waits for all: `h2`, which would lock them, is not asked.
+        if !self.shared.resets.load(Ordering::Relaxed) {
+            return self.shared.over.load(Ordering::Relaxed);
+        }
+        let waker = Waker::from(Arc::clone(&self.call));
+        let mut context = Context::from_waker(&waker);
+        let reset = self.with(|half| {
+            // Which of the two knows depends on whether the response has begun.
+            let reset = match &mut half.send {
+                Some(send) => send.get().poll_reset(&mut context),
+                None => half.respond.get().poll_reset(&mut context),
+            };
+            Ok(reset.is_ready())
+        });
         self.shared.over.load(Ordering::Relaxed) || reset.unwrap_or(true)
     }
 
     /// Waits until more can be sent, at most `longest`. Returns `false` when nothing changed.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
-        let told = self.call.told.lock();
-        let waited = self.call.changed.wait_timeout_while(told, longest, |told| !*told);
-        let mut told = waited;
-        std::mem::take(&mut *told)
+        let mut news = self.call.news.lock();
+        news.waiting += 1;
+        let mut news = self.call.changed.wait_timeout_while(news, longest, |news| !news.told);
+        news.waiting -= 1;
+        std::mem::take(&mut news.told)
     }
 
     /// How many of `wanted` bytes there is room for, at least one.
@@ -255,7 +288,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        let half = self.half.get_mut();
+        let half = self.half.lock();
         if half.ended && !half.reset {
             self.shared.earn();
         }
@@ -267,9 +300,13 @@ fn gone() -> io::Error {
 }
 
 impl Half {
-    fn data(&mut self, bytes: Bytes, end: bool) -> io::Result<()> {
-        let send = self.send.as_mut().ok_or_else(gone)?;
-        send.get().send_data(bytes, end).map_err(|_| gone())?;
+    fn data(&mut self, bytes: &[u8], end: bool) -> io::Result<()> {
+        let send = self.send.as_mut().ok_or_else(gone)?.get();
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        while bytes.len() > FRAME_BYTES {
+            send.send_data(bytes.split_to(FRAME_BYTES), false).map_err(|_| gone())?;
+        }
+        send.send_data(bytes, end).map_err(|_| gone())?;
         self.ended |= end;
         Ok(())
     }

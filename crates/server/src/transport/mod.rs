@@ -13,7 +13,7 @@ use std::time::Duration;
 use anygate_sys::{Stream, poll};
 
 use crate::tls::Tls;
-pub(crate) use h2_shared::{Handle, Shared};
+pub(crate) use h2_shared::{Half, Handle, Shared};
 pub(crate) use h2_stream::{Call, Stream as Http2Stream, StreamHome};
 pub(crate) use tls_session::Greeting;
 use tls_session::Secured;
@@ -100,9 +100,13 @@ impl Transport {
         }
     }
 
-    /// Whether a read that gives less than was asked for has emptied the socket.
-    pub(crate) fn is_plain(&self) -> bool {
-        matches!(self, Transport::Plain(_))
+    /// Whether the last read has emptied the socket, since it gave less than was asked for.
+    pub(crate) fn is_emptied(&self) -> bool {
+        match self {
+            Transport::Plain(_) => true,
+            Transport::Tls(secured) => secured.is_emptied(),
+            Transport::Http2(_) => false,
+        }
     }
 
     /// As [`Stream::recv`].
@@ -135,6 +139,16 @@ impl Transport {
             Transport::Tls(secured) => secured.send(slices),
             Transport::Http2(stream) => send_each(slices, |slice| stream.send(slice)),
         }
+    }
+
+    /// The same for bytes that others follow soon: they may be kept until they are [flushed](Self::flush).
+    pub(crate) fn gather(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if let Transport::Tls(secured) = self { secured.gather(slices) } else { self.send_slices(slices) }
+    }
+
+    /// Whether the socket has taken something of what was gathered since this was asked last.
+    pub(crate) fn is_moving(&self) -> bool {
+        matches!(self, Transport::Tls(secured) if secured.is_moving())
     }
 
     /// As [`Stream::send_file`]; where the system cannot send a file, it is read here.

@@ -13,6 +13,10 @@ use crate::tls::{Tls, facts};
 
 /// Ciphertext of one read.
 const PIECE_BYTES: usize = 16 * 1024;
+/// Ciphertext that is gathered before any is sent: rustls keeps 64 KB, and takes up to a frame of HTTP/2 more at a time.
+const GATHERED_BYTES: usize = 40 * 1024;
+/// More than a record adds to what is in it.
+const RECORD_BYTES: usize = 64;
 /// Response to a client that sends plain HTTP.
 const NOT_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 51\r\n\
@@ -26,6 +30,8 @@ pub(crate) struct Secured {
     greeted: OnceLock<Greeted>,
     /// The handshake waits until the socket takes more.
     is_stuck: AtomicBool,
+    /// Nothing was left to receive behind what was received last.
+    is_emptied: AtomicBool,
 }
 
 /// How a handshake ended.
@@ -48,10 +54,18 @@ pub(crate) enum Greeting {
 
 struct Session {
     tls: ServerConnection,
-    /// Received and not yet taken in: rustls takes no more while it has plaintext of a whole record for us.
+    /// Received, and taken in up to a place: rustls takes a few KB at a time, and none while it has plaintext of a whole
+    /// record for us.
     pending: Vec<u8>,
+    taken: usize,
+    /// The socket gave less than it could have, and the client has not said goodbye.
+    socket_is_empty: bool,
     /// Something was received; until then the client may turn out to speak plain HTTP.
     begun: bool,
+    /// Bytes that were gathered since all of them were sent last.
+    gathered: usize,
+    /// The socket has taken something since this was asked last.
+    is_moving: bool,
     /// Nothing more can be received or sent.
     broken: bool,
 }
@@ -62,9 +76,18 @@ impl Secured {
     /// Errors: rustls says no, which it does for lack of memory only.
     pub(super) fn new(stream: Stream, tls: &Tls) -> io::Result<Self> {
         let tls = tls.session().map_err(io::Error::other)?;
-        let session = Mutex::new(Session { tls, pending: Vec::new(), begun: false, broken: false });
-        let (greeted, is_stuck) = (OnceLock::new(), AtomicBool::new(false));
-        Ok(Secured { stream, session, greeted, is_stuck })
+        let session = Mutex::new(Session {
+            tls,
+            pending: Vec::new(),
+            taken: 0,
+            socket_is_empty: false,
+            begun: false,
+            gathered: 0,
+            is_moving: false,
+            broken: false,
+        });
+        let (is_stuck, is_emptied) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Secured { stream, session, greeted: OnceLock::new(), is_stuck, is_emptied })
     }
 
     /// Goes on with the handshake as far as the socket allows.
@@ -108,11 +131,30 @@ impl Secured {
     }
 
     pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.lock().recv(&self.stream, buffer)
+        let mut session = self.lock();
+        let received = session.recv(&self.stream, buffer);
+        let is_emptied = received.as_ref().is_ok_and(|&count| count < buffer.len()) && session.is_empty();
+        self.is_emptied.store(is_emptied, Ordering::Relaxed);
+        received
+    }
+
+    /// Whether the last [`recv`](Self::recv) left nothing behind that no event will tell of.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.is_emptied.load(Ordering::Relaxed)
     }
 
     pub(super) fn send(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.lock().send(&self.stream, slices)
+    }
+
+    /// Takes what is to be sent together with what follows it, at the latest when it is flushed.
+    pub(super) fn gather(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.lock().gather(&self.stream, slices)
+    }
+
+    /// Whether the socket has taken something since this was asked last.
+    pub(super) fn is_moving(&self) -> bool {
+        std::mem::take(&mut self.lock().is_moving)
     }
 
     /// Sends what the session still has; `false` when the socket takes no more now.
@@ -180,22 +222,30 @@ impl Session {
     /// Lets rustls have what was received, or what can be received now. Returns how much it took; 0 at the end.
     fn take_in(&mut self, stream: &Stream) -> io::Result<usize> {
         if self.pending.is_empty() {
-            let mut piece = [0; PIECE_BYTES];
-            let count = stream.recv(&mut piece)?;
-            self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+            let mut piece = Vec::with_capacity(PIECE_BYTES);
+            let count = stream.recv_behind(&mut piece)?;
+            self.socket_is_empty = count < piece.capacity();
+            self.pending = piece;
         }
-        let first = self.pending.first().copied();
-        let taken = self.tls.read_tls(&mut self.pending.as_slice())?;
-        self.pending.drain(..taken);
-        if self.pending.is_empty() {
+        let mut rest = self.pending.get(self.taken..).unwrap_or_default();
+        let first = rest.first().copied();
+        let taken = self.tls.read_tls(&mut rest)?;
+        self.taken += taken;
+        if self.taken >= self.pending.len() {
             // An idle connection keeps no memory for its next request.
-            self.pending = Vec::new();
+            (self.pending, self.taken) = (Vec::new(), 0);
         }
-        if let Err(error) = self.tls.process_new_packets() {
-            return Err(self.refuse(stream, first, &error));
+        match self.tls.process_new_packets() {
+            Ok(state) => self.socket_is_empty &= !state.peer_has_closed(),
+            Err(error) => return Err(self.refuse(stream, first, &error)),
         }
         self.begun = true;
         Ok(taken)
+    }
+
+    /// Whether there is nothing to receive, provided that all plaintext was read.
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.socket_is_empty
     }
 
     /// The client broke the protocol: tells it so.
@@ -222,6 +272,16 @@ impl Session {
         Ok(taken)
     }
 
+    /// Each record that is sent by itself costs a system call, and HTTP/2 has one for each frame.
+    fn gather(&mut self, stream: &Stream, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if (self.broken || self.gathered > GATHERED_BYTES) && !self.flush(stream)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = self.tls.writer().write_vectored(slices)?;
+        self.gathered += taken + RECORD_BYTES;
+        Ok(taken)
+    }
+
     fn flush(&mut self, stream: &Stream) -> io::Result<bool> {
         if self.broken {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -229,12 +289,13 @@ impl Session {
         let mut writer = Writer(stream);
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut writer) {
-                Ok(_) => {}
+                Ok(_) => self.is_moving = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        self.gathered = 0;
         Ok(true)
     }
 

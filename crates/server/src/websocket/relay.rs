@@ -12,9 +12,9 @@ use std::thread::{self, JoinHandle};
 
 use anygate_lock::Mutex;
 use anygate_sys::poll::{self, Wanted};
-use tracing::Span;
 
 use crate::outbox::{Flushed, Pipe, Upgraded};
+use crate::request_name::RequestName;
 use crate::rules::OutboxRules;
 
 /// Maximum number of bytes carried at once.
@@ -50,8 +50,8 @@ impl Relay {
             arrived: early,
             sent_bytes: 0,
         };
-        let span = Span::current();
-        let work = move || span.in_scope(|| carrier.run());
+        let name = RequestName::current();
+        let work = move || name.within(|| carrier.run());
         let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
         Ok((Relay { ours, thread: Mutex::new(Some(thread)), over }, theirs.into()))
     }

@@ -15,10 +15,10 @@ use anygate_proto::application::{Received, SendError, Socket};
 use anygate_proto::websocket::encoder::{encode_close, encode_ping, encode_pong};
 use anygate_proto::websocket::handshake::Offer;
 use anygate_proto::websocket::{Close, Decoder, Encoder, Event, Kind, Message, code};
-use tracing::Span;
 
 use crate::attention::Attention;
 use crate::outbox::{Pipe, Upgraded};
+use crate::request_name::RequestName;
 use crate::rules::WebSocketRules;
 
 /// The inbox is full with so many bytes, or so many messages.
@@ -43,8 +43,8 @@ pub(crate) struct Session {
     /// Signals that there is something to receive.
     arrived: Condvar,
     sent_bytes: AtomicU64,
-    /// Log span of its request.
-    span: Span,
+    /// What its request is called in the error log.
+    name: RequestName,
 }
 
 struct Inner {
@@ -99,7 +99,7 @@ impl Session {
             inner: Mutex::new(inner),
             arrived: Condvar::new(),
             sent_bytes: AtomicU64::new(0),
-            span: Span::current(),
+            name: RequestName::current(),
         }
     }
 
@@ -136,7 +136,7 @@ impl Session {
                 Ok(step) => step,
                 Err(error) => {
                     if inner.closed.is_none() {
-                        self.span.in_scope(|| tracing::debug!("closed a WebSocket: {error}"));
+                        self.name.within(|| tracing::debug!("closed a WebSocket: {error}"));
                         encode_close(&mut last, error.code(), &error.to_string());
                         inner.closed = Some(Close { code: Some(error.code()), reason: error.to_string() });
                     }
@@ -217,7 +217,7 @@ impl Upgraded for Session {
                 Ok(count) => {
                     self.receive(pipe, scratch.get(..count).unwrap_or_default(), now);
                     // A socket that gave less than was asked for is empty, but for an end; of what comes later there is an event.
-                    if goes_on && count < scratch.len() && pipe.stream().is_plain() {
+                    if goes_on && count < scratch.len() && pipe.stream().is_emptied() {
                         return true;
                     }
                 }
@@ -232,7 +232,7 @@ impl Upgraded for Session {
         false
     }
 
-    /// Pings a client that was silent, and closes a WebSocket whose client has not answered a ping.
+    /// Pings a client that was silent, and closes a WebSocket whose client has not responded to a ping.
     fn tick(&self, pipe: &Pipe, now: Instant) -> Option<Instant> {
         if pipe.is_broken() {
             self.lose(pipe);
@@ -246,18 +246,19 @@ impl Upgraded for Session {
         Some(match inner.pinged {
             Some(at) if at + ping_timeout <= now => {
                 drop(inner);
-                self.span.in_scope(|| tracing::debug!("a WebSocket client did not respond to a ping"));
+                self.name.within(|| tracing::debug!("a WebSocket client did not respond to a ping"));
                 self.lose(pipe);
                 now + ping_interval
             }
-            Some(at) => at + ping_timeout,
+            // The pong may come before; then silence counts from there.
+            Some(at) => (at + ping_timeout).min(now + ping_interval),
             None if inner.heard + ping_interval <= now => {
                 inner.pinged = Some(now);
                 drop(inner);
                 let mut ping = Vec::new();
                 encode_ping(&mut ping, b"");
                 pipe.send_aside(&ping, PONGS_MAX_BYTES);
-                now + ping_timeout
+                now + ping_timeout.min(ping_interval)
             }
             None => inner.heard + ping_interval,
         })

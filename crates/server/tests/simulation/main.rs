@@ -31,9 +31,7 @@ use random::Random;
 /// Seeds of each kind of worker without further wishes.
 const SEEDS: u64 = 12;
 /// A simulation that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Age of a request from which on those that are ready are a queue, as in the worker.
-const QUEUE_AGE: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Steps in which nothing happened, after which a gate is opened.
 const IDLE_STEPS: usize = 12;
 
@@ -47,6 +45,7 @@ fn requests_of_a_hub_are_responded_to_exactly_once_and_in_order() {
     simulate(true);
 }
 
+#[expect(clippy::print_stdout, reason = "whoever lets it run for long wants to know how far it got")]
 fn simulate(hub: bool) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("SIMULATION_SEED") {
@@ -124,6 +123,7 @@ impl<'a> Simulation<'a> {
             site: None,
             tls: None,
             counts: None,
+            tracer: None,
             peers: None,
             requests_max: None,
         };
@@ -239,8 +239,10 @@ impl<'a> Simulation<'a> {
         let was_full = times
             .chain([from])
             .any(|at| occupied.iter().filter(|(start, end)| *start <= at && at <= *end).count() >= calls);
+        // The worker counts from the beginning of the turn in which the request came. On a busy machine that may be as much
+        // earlier as makes a request too old at once.
         let waits = |(number, index, sent): (usize, usize, Instant)| {
-            sent + QUEUE_AGE <= until && self.ledger.begun((number, index)).is_none_or(|begun| begun >= from)
+            sent <= until && self.ledger.begun((number, index)).is_none_or(|begun| begun >= from)
         };
         let sent = self.clients.iter().flat_map(|other| {
             let sent = other.sent_at.iter().enumerate();

@@ -7,7 +7,7 @@ use crate::options;
 use crate::plan::check::Reader;
 use crate::settings::Wrong;
 
-/// Answers made smaller.
+/// Compression of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompressionPlan {
     /// Never empty. Of those that a client likes equally it gets the first one.

@@ -49,8 +49,12 @@ impl CorsPlan {
             max_age: read.get(options::CORS_MAX_AGE),
         };
         if plan.credentials && plan.origins.contains(&PageOrigin::Any) {
-            let reason = "cannot be combined with the origin *, which would let every page act for its visitors: name the origins in cors_origins";
-            return Err(read.wrong(options::CORS_CREDENTIALS, reason));
+            let reason = format!(
+                "cannot be combined with the origin *, which would let every page act for its visitors: name the \
+                 origins in {}",
+                read.name(options::CORS_ORIGINS, options::CORS_CREDENTIALS)
+            );
+            return Err(read.wrong(options::CORS_CREDENTIALS, &reason));
         }
         Ok(Some(plan).filter(|plan| !plan.origins.is_empty()))
     }

@@ -27,11 +27,15 @@ impl HealthPlan {
         if let (Some(health), Some(ready)) = (&health_path, &ready_path)
             && health == ready
         {
-            let reason = format!("{ready:?} is also health_path: they must differ");
+            let other = read.name(options::HEALTH_PATH, options::READY_PATH);
+            let reason = format!("{ready:?} is also {other}: they must differ");
             return Err(read.wrong(options::READY_PATH, &reason));
         }
         if ready_check.is_some() && ready_path.is_none() {
-            return Err(read.wrong(options::READY_CHECK, "needs ready_path, the path that shows its result"));
+            let path = read.name(options::READY_PATH, options::READY_CHECK);
+            return Err(
+                read.wrong(options::READY_CHECK, &format!("needs {path}, the path that shows its result"))
+            );
         }
         if health_path.is_none() && ready_path.is_none() {
             return Ok(HealthPlan::default());

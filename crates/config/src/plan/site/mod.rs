@@ -4,13 +4,16 @@
 //!
 //! * `rate`, `media_type`: what some of them are made of.
 
+mod authentication;
 mod cache;
 mod compression;
 mod cors;
 mod health;
 mod limits;
 mod media_type;
+mod metrics;
 mod rate;
+mod routing;
 mod security;
 mod static_files;
 #[cfg(test)]
@@ -20,17 +23,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::grammar;
+use crate::invalid::Invalid;
 use crate::options;
 pub use crate::options::SecurityProfile;
 use crate::plan::check::Reader;
 use crate::settings::Wrong;
+pub use authentication::{AuthenticationPlan, BasicAuthPlan, ForwardAuthPlan, ServerAddress};
 pub use cache::{CachePath, CachePlan};
 pub use compression::{Coding, CompressionPlan};
 pub use cors::{CorsHeaders, CorsPlan};
 pub use health::HealthPlan;
 pub use limits::{Admitted, AtOncePlan, ClientBy, LimitsPlan, RatePlan};
 pub use media_type::TypePattern;
+pub use metrics::MetricsPagePlan;
 pub use rate::Rate;
+pub(crate) use routing::host_pattern;
+pub use routing::{RouteFrom, RoutePart, RoutePlan, RouteTo, RoutingPlan, compile};
 pub use security::{SecurityField, SecurityPlan};
 pub use static_files::StaticPlan;
 
@@ -41,20 +49,28 @@ pub struct SitePlan {
     pub health: HealthPlan,
     /// Access lists, rates and other limits.
     pub limits: LimitsPlan,
+    /// Who may come in.
+    pub authentication: AuthenticationPlan,
+    /// Redirects and rewrites.
+    pub routing: RoutingPlan,
     /// Fields that tell browsers to be careful.
     pub security: SecurityPlan,
     /// Pages of other origins.
     pub cors: Option<CorsPlan>,
-    /// Answers made smaller.
+    /// Compression of responses.
     pub compression: Option<CompressionPlan>,
     /// Files without the application.
     pub static_files: Vec<StaticPlan>,
+    /// Folder of files that the application may name in `X-Sendfile` or `X-Accel-Redirect`.
+    pub sendfile_root: Option<PathBuf>,
     /// Responses that are given again.
     pub cache: Option<CachePlan>,
     /// Pages for errors.
     pub errors: ErrorsPlan,
     /// Redis that servers share.
     pub shared: Option<SharedPlan>,
+    /// Metrics as a page of the site.
+    pub metrics: Option<MetricsPagePlan>,
     /// Each request has an identifier.
     pub request_id: bool,
     /// Each request has a trace context (W3C Trace Context).
@@ -89,20 +105,27 @@ impl SitePlan {
         let shared = SharedPlan::check(read)?;
         let has_jobs = !read.settings.tables("cron").is_empty() || read.get(options::CRON_MODE).is_some();
         if shared.is_some() && limits.rate_limit.is_empty() && cache.is_none() && !has_jobs {
-            let reason =
-                "is used by rate_limit, cache and cron jobs, and there are none: set one, or remove it";
-            return Err(read.wrong(options::SHARED, reason));
+            let rates = read.name(options::RATE_LIMIT, options::SHARED);
+            let cache = read.name(options::CACHE, options::SHARED);
+            let reason = format!(
+                "is used by {rates}, {cache} and cron jobs, and there are none: set one, or remove it"
+            );
+            return Err(read.wrong(options::SHARED, &reason));
         }
         Ok(SitePlan {
             health: HealthPlan::check(read)?,
             limits,
+            authentication: AuthenticationPlan::check(read)?,
+            routing: RoutingPlan::check(read)?,
             security: SecurityPlan::check(read)?,
             cors: CorsPlan::check(read)?,
             compression: CompressionPlan::check(read)?,
             static_files: StaticPlan::check(read)?,
+            sendfile_root: sendfile_root(read)?,
             cache,
             errors: ErrorsPlan::check(read)?,
             shared,
+            metrics: MetricsPagePlan::check(read)?,
             request_id: read.get(options::REQUEST_ID),
             trace_context: read.get(options::TRACE_CONTEXT),
         })
@@ -112,6 +135,14 @@ impl SitePlan {
     pub fn is_empty(&self) -> bool {
         *self == SitePlan::default()
     }
+}
+
+fn sendfile_root(read: &Reader<'_>) -> Result<Option<PathBuf>, Wrong> {
+    let Some(folder) = read.path(options::SENDFILE_ROOT) else { return Ok(None) };
+    if folder.is_dir() {
+        return Ok(Some(folder));
+    }
+    Err(read.wrong(options::SENDFILE_ROOT, &Invalid::NoFolder(folder).to_string()))
 }
 
 impl ErrorsPlan {

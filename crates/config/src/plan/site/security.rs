@@ -50,7 +50,7 @@ impl SecurityField {
         if FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
             return Err(Invalid::Framing);
         }
-        // The head of every answer will have it.
+        // The head of every response will have it.
         if ResponseHead::new().push_field(name.as_bytes(), value.as_bytes()).is_err() {
             return Err(Invalid::Control);
         }
@@ -59,6 +59,6 @@ impl SecurityField {
     }
 }
 
-/// They say where an answer ends, which only the server knows.
+/// They say where a response ends, which only the server knows.
 const FRAMING: [&str; 7] =
     ["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];

@@ -9,7 +9,7 @@ use crate::options;
 use crate::plan::check::Reader;
 use crate::settings::Wrong;
 
-/// A folder whose files are answered.
+/// A folder whose files are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the option of its name, without `static_`")]
 pub struct StaticPlan {
@@ -29,7 +29,7 @@ pub struct StaticPlan {
     pub max_age: Option<Duration>,
     /// Files, by patterns of their paths below the folder, whose name changes with their content.
     pub immutable: Vec<String>,
-    /// Whether requests for what is not there go to the application instead of being answered with 404.
+    /// Whether requests for what is not there go to the application instead of getting 404.
     pub fall_through: bool,
     /// Types by endings without their dot, before those that are known anyway.
     pub types: Vec<(String, String)>,

@@ -430,3 +430,19 @@ fn requests_have_identifiers_and_traces() {
     assert!(plan("request_id", &["true"]).request_id);
     assert!(plan("trace_context", &["true"]).trace_context);
 }
+
+#[test]
+fn metrics_have_a_path_of_their_own() {
+    let page = checked(&[("metrics_path", &["/metrics"]), ("metrics_allow", &["10.0.0.0/8", "unix"])])
+        .unwrap()
+        .metrics;
+    let allow = ["10.0.0.0/8", "unix"].map(|source| Source::read(source).unwrap()).to_vec();
+    assert_eq!(page, Some(MetricsPagePlan { path: "/metrics".to_owned(), allow }));
+    refused("metrics_path", &["metrics", "/a//b", "/m?x"]);
+    let alone = checked(&[("metrics_allow", &["unix"])]);
+    assert_eq!(alone.unwrap_err(), "metrics_allow: needs metrics_path, the path that they may see");
+    let same = checked(&[("ready_path", &["/x"]), ("metrics_path", &["/x"])]);
+    assert_eq!(same.unwrap_err(), "metrics_path: \"/x\" is also ready_path: they must differ");
+    let wrong = checked(&[("metrics_path", &["/x"]), ("metrics_allow", &["localhost"])]);
+    assert_eq!(wrong.unwrap_err(), "metrics_allow: \"localhost\" must be an address, a network or unix");
+}
