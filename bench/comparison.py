@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import rows
-from load import load, load_http2, undisturbed
+from load import load, load_http2, load_plain, undisturbed
 from peers import LOG, Cannot, Wanted
 from report import comparison_table
 from running import Alone, Failed, Running, Secure
@@ -67,6 +67,8 @@ def loaded(row, running, length, duration):
     if row.streams:
         body = row.body_file() if row.body else None
         figure = load_http2(running, row.connections, row.streams, row.path, duration, row.fields, body)
+    elif running.scheme == "http":
+        figure = load_plain(running, row, duration, core)
     else:
         script, arguments = None, ()
         if row.body:
@@ -79,7 +81,7 @@ def loaded(row, running, length, duration):
     if figure["received"] < 0.97 * length * figure["requests"]:
         raise Failed(f"responses of {figure['received'] / figure['requests']:.0f} bytes under load, not {length}")
     if figure["wrong"]:
-        raise Failed(f"{figure['wrong']} responses with another status under load")
+        raise Failed(f"{figure['wrong']} responses with another status or body under load")
     return figure
 
 

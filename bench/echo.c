@@ -78,7 +78,7 @@ static int open_websocket(const struct sockaddr_in *server)
     static const char request[] = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                   "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     struct timeval patience = {.tv_sec = 10};
-    char answer[4096] = "";
+    char response[4096] = "";
     size_t length = 0;
     int made = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
 
@@ -88,15 +88,15 @@ static int open_websocket(const struct sockaddr_in *server)
     setsockopt(made, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (send(made, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
         err(1, "send");
-    while (!strstr(answer, "\r\n\r\n")) {
-        ssize_t count = recv(made, answer + length, sizeof answer - 1 - length, 0);
+    while (!strstr(response, "\r\n\r\n")) {
+        ssize_t count = recv(made, response + length, sizeof response - 1 - length, 0);
         if (count <= 0)
-            errx(1, "no answer to the handshake");
+            errx(1, "no response to the handshake");
         length += count;
-        answer[length] = 0;
+        response[length] = 0;
     }
-    if (strncmp(answer, "HTTP/1.1 101 ", 13) != 0)
-        errx(1, "%.*s", (int)strcspn(answer, "\r"), answer);
+    if (strncmp(response, "HTTP/1.1 101 ", 13) != 0)
+        errx(1, "%.*s", (int)strcspn(response, "\r"), response);
     return made;
 }
 

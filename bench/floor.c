@@ -1,9 +1,9 @@
-/* What no back end of a front server can go below: it accepts a connection, reads the request, writes an answer that it has
+/* What no back end of a front server can go below: it accepts a connection, reads the request, writes a response that it has
  * made before, and closes, without looking at anything.
  *
  *   floor PROTOCOL PATH BYTES
  *
- * listens on the unix socket PATH and answers with BYTES bytes as uwsgi, scgi or fastcgi. run.py builds it. */
+ * listens on the unix socket PATH and responds with BYTES bytes as uwsgi, scgi or fastcgi. run.py builds it. */
 
 #include <err.h>
 #include <signal.h>
@@ -27,13 +27,13 @@ static char *record(char *to, int type, const char *content, size_t length)
     return to + HEADER + length;
 }
 
-static size_t in_records(char *to, const char *answer, size_t length)
+static size_t in_records(char *to, const char *response, size_t length)
 {
     const char end[HEADER] = {0};
     char *at = to;
 
     for (size_t sent = 0; sent < length; sent += RECORD_MAX)
-        at = record(at, STDOUT, answer + sent, length - sent < RECORD_MAX ? length - sent : RECORD_MAX);
+        at = record(at, STDOUT, response + sent, length - sent < RECORD_MAX ? length - sent : RECORD_MAX);
     at = record(at, STDOUT, end, 0);
     return record(at, END, end, HEADER) - to;
 }
@@ -42,23 +42,23 @@ int main(int count, char **arguments)
 {
     static char request[REQUEST_MAX];
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char *answer, *records;
+    char *response, *records;
     size_t length, body;
     int listener;
 
     if (count != 4)
         errx(2, "floor PROTOCOL PATH BYTES");
     body = strtoul(arguments[3], NULL, 10);
-    answer = malloc(body + 256);
+    response = malloc(body + 256);
     records = malloc(2 * body + 256);
-    if (!answer || !records)
+    if (!response || !records)
         err(1, "malloc");
-    length = sprintf(answer, "Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", body);
-    memset(answer + length, 'x', body);
+    length = sprintf(response, "Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", body);
+    memset(response + length, 'x', body);
     length += body;
     if (strcmp(arguments[1], "fastcgi") == 0) {
-        length = in_records(records, answer, length);
-        answer = records;
+        length = in_records(records, response, length);
+        response = records;
     }
 
     signal(SIGPIPE, SIG_IGN);
@@ -73,7 +73,7 @@ int main(int count, char **arguments)
         if (connection < 0)
             err(1, "accept");
         /* Front servers send the head of a request at once. One that is gone is not of interest. */
-        if (read(connection, request, sizeof request) > 0 && write(connection, answer, length) < 0)
+        if (read(connection, request, sizeof request) > 0 && write(connection, response, length) < 0)
             warn("write");
         close(connection);
     }

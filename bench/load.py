@@ -10,6 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from anygate import _anygate
+from anygate.comparison import quantile
+from anygate.measured_server import on_cores
 from running import Failed
 from servers import ECHO, LOAD_CORE
 
@@ -69,6 +72,49 @@ def load(running, connections, path, duration, script=None, arguments=(), fields
         "sys": spent * (system_after - system) / ticks,
         "memory": running.memory() / 1e6,
         "errors": errors[0] if errors else "",
+    }
+
+
+def request_of(row):
+    """The bytes of a request, as wrk sends it."""
+    head = [f"{'POST' if row.body else 'GET'} {row.path} HTTP/1.1", "Host: 127.0.0.1"]
+    head += [f"{name}: {value}" for name, value in row.fields.items()]
+    body = row.body
+    if row.chunk_bytes:
+        head.append("Transfer-Encoding: chunked")
+        parts = [body[place : place + row.chunk_bytes] for place in range(0, len(body), row.chunk_bytes)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [*parts, b""])
+    elif body:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def load_plain(running, row, duration, core=LOAD_CORE):
+    """Put the load of `anygate compare` on a server: each status is compared, and each body that is known."""
+    expected = row.expected if isinstance(row.expected, bytes) else None
+    before = running.processor()[2]
+    with on_cores(map(int, core.split(","))):
+        figures = _anygate.put_load(
+            ("127.0.0.1", running.port),
+            [(request_of(row), 200, expected)],
+            [0],
+            connections=row.connections,
+            seconds=duration,
+        )
+    spent = running.processor()[2] - before
+    (responses,) = figures["responses"]
+    latencies = dict(figures["latencies"][0])
+    wrong = figures["errors"].pop("status", 0) + figures["errors"].pop("body", 0)
+    return {
+        "requests": responses,
+        "received": figures["received"],
+        "wrong": wrong,
+        "rps": responses / figures["seconds"],
+        "p50": quantile(latencies, 0.5) * 1e3,
+        "p99": quantile(latencies, 0.99) * 1e3,
+        "cpu": spent / max(responses, 1) * 1e6,
+        "memory": running.memory() / 1e6,
+        "errors": ", ".join(f"{kind} {count}" for kind, count in figures["errors"].items()),
     }
 
 
@@ -162,7 +208,7 @@ def open_websocket(running):
         b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
-    answer = connection.recv(4096)
-    if not answer.startswith(b"HTTP/1.1 101"):
-        raise SystemExit(f"not a WebSocket: {answer!r}")
+    response = connection.recv(4096)
+    if not response.startswith(b"HTTP/1.1 101"):
+        raise SystemExit(f"not a WebSocket: {response!r}")
     return connection

@@ -130,7 +130,7 @@ def heading(options):
         "",
         f"{version} ({revision.stdout.strip()}); {peers}; Python {platform.python_version()}.",
         f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}. Server on core "
-        f"{SERVER_CORE}, wrk on core {LOAD_CORE}; {options.rounds} rounds of {options.seconds} s, medians.",
+        f"{SERVER_CORE}, load on core {LOAD_CORE}; {options.rounds} rounds of {options.seconds} s, medians.",
         "",
         f'Command: `make bench BENCH_ARGUMENTS="{shlex.join(sys.argv[1:])}"`',
     ]

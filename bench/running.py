@@ -80,7 +80,7 @@ class Running:
                 break
             time.sleep(0.002)
         self.log.seek(0)
-        raise SystemExit(f"{' '.join(self.command)}\ndid not answer:\n{self.log.read().decode(errors='replace')}")
+        raise SystemExit(f"{' '.join(self.command)}\ndid not respond:\n{self.log.read().decode(errors='replace')}")
 
     def last_line(self):
         """What the server said last."""
@@ -205,7 +205,7 @@ class PriorKnowledge(Running):
             if subprocess.run(command, capture_output=True, check=False).stdout:
                 return time.perf_counter() - self.begun
             time.sleep(0.05)
-        raise SystemExit(f"{' '.join(self.command)}\ndid not answer")
+        raise SystemExit(f"{' '.join(self.command)}\ndid not respond")
 
 
 class Behind(Running):

@@ -112,16 +112,16 @@ def gateways(options):
         ),
     ]
     lines = [
-        "| protocol | answer | back end | requests/s | of uwsgi | CPU µs/request of the back end | of uwsgi | p99 ms |",
+        "| protocol | body | back end | requests/s | of uwsgi | CPU µs/request of the back end | of uwsgi | p99 ms |",
         "| --- | --- | --- | --: | --: | --: | --: | --: |",
     ]
     for protocol, back_ends in pairs:
-        for answer, name in (("13 bytes", "hello"), ("100 KB", "large")):
+        for body, name in (("13 bytes", "hello"), ("100 KB", "large")):
             figures = {title: [] for title, _, _ in back_ends}
             for _ in range(options.rounds):
                 for title, make, keep in back_ends:
                     with Behind(Server(make, 1), "plain", name, protocol, keep) as running:
-                        label = f"{protocol}, {answer}, {title}"
+                        label = f"{protocol}, {body}, {title}"
                         figures[title].append(one_round(running, label, "/", 32, options))
             rows = {
                 title: {key: statistics.median(figure[key] for figure in rounds) for key in ("rps", "cpu", "p99")}
@@ -131,7 +131,7 @@ def gateways(options):
             for title, row in rows.items():
                 notes = "; ".join(sorted({figure["errors"] for figure in figures[title] if figure["errors"]}))
                 lines.append(
-                    f"| {protocol} | {answer} | {title}{f' ({notes})' if notes else ''} | {row['rps']:.0f} "
+                    f"| {protocol} | {body} | {title}{f' ({notes})' if notes else ''} | {row['rps']:.0f} "
                     f"| {row['rps'] / peer['rps']:.2f} | {row['cpu']:.2f} | {row['cpu'] / peer['cpu']:.2f} "
                     f"| {row['p99']:.2f} |"
                 )
@@ -230,7 +230,7 @@ def greenlets(options):
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for what, name, connections in (("hello", "hello", 32), ("sleeps 1 s", "sleeping", 1000)):
-        # Answers of the last second do not count, so there must be many seconds.
+        # Responses of the last second do not count, so there must be many seconds.
         seconds = max(options.seconds, 30) if name == "sleeping" else options.seconds
         longer = argparse.Namespace(**{**vars(options), "seconds": seconds})
         rows = throughput(servers, "plain", name, "/", connections, longer)
@@ -268,7 +268,7 @@ def idle(options):
                         connections.append(connection)
                     except OSError:
                         break
-                held = sum(1 for connection in connections if answered(connection))
+                held = sum(1 for connection in connections if responded(connection))
                 each.append((running.memory() - before) / max(held, 1) / 1024)
                 try:
                     among.append(load(running, 1, "/", options.seconds)["p99"])
@@ -285,7 +285,7 @@ def idle(options):
     return lines
 
 
-def answered(connection):
+def responded(connection):
     try:
         connection.settimeout(5)
         return connection.recv(4096).startswith(b"HTTP/1.1 200")
@@ -295,7 +295,7 @@ def answered(connection):
 
 def start(options):
     lines = [
-        "| server | start to first answer, ms | importing the application alone, ms | over it, ms |",
+        "| server | start to first response, ms | importing the application alone, ms | over it, ms |",
         "| --- | --: | --: | --: |",
     ]
     imports = []
@@ -318,7 +318,7 @@ def start(options):
 
 WORKLOADS = {
     "hello": ("hello: 13 bytes, 32 connections", hello),
-    "flask": ("flask: a route that answers JSON, 32 connections", flask),
+    "flask": ("flask: a route that responds with JSON, 32 connections", flask),
     "mixed": ("mixed: 1 % sleeps 100 ms, 16 connections", mixed),
     "waiting": ("waiting: every request sleeps 0.5 ms, 32 connections", waiting),
     "gateways": ("gateways: behind nginx over unix sockets, 32 connections, 1 thread", gateways),
@@ -331,5 +331,5 @@ WORKLOADS = {
         greenlets,
     ),
     "idle": ("idle: 10 000 connections that do nothing", idle),
-    "start": ("start: from the command to the first answer of the Flask application", start),
+    "start": ("start: from the command to the first response of the Flask application", start),
 }

@@ -1,4 +1,4 @@
-"""A Flask route that answers JSON."""
+"""A Flask route that responds with JSON."""
 
 import flask
 
