@@ -13,10 +13,14 @@ PROGRAMS = {
     "lighttpd": "lighttpd",
     "apache2": "apache2-bin",
     "haproxy": "haproxy",
+    "caddy": "caddy",
     "chromium": "chromium",
     "/etc/mime.types": "media-types",
     # What is wrong with our TLS.
     "testssl": "testssl.sh",
+    # Shells that complete command lines.
+    "zsh": "zsh",
+    "fish": "fish",
     # Clients.
     "curl": "curl",
     "h2load": "nghttp2-client",
@@ -24,6 +28,10 @@ PROGRAMS = {
     "systemd-analyze": "systemd",
     # What servers of one site share.
     "redis-server": "redis-server",
+    # Networks between them.
+    "ip": "iproute2",
+    # What is wrong with our metrics.
+    "promtool": "prometheus",
     # A tool that applications are run inside of.
     "valgrind": "valgrind",
     # To build other servers from their packages, and to run them.
