@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import pwd
 import shutil
 import site
 import sys
@@ -65,22 +64,6 @@ def prepare(env: Iterable[tuple[str, str]] = (), virtualenv: str | os.PathLike[s
     site.addsitedir(packages)
     added = [path for path in sys.path if path not in before]
     sys.path[:] = added + before
-
-
-def name_user(uid: int) -> None:
-    """Set HOME, USER and LOGNAME to a user's, where they are root's or not set."""
-    try:
-        root, user = pwd.getpwuid(0), pwd.getpwuid(uid)
-    except KeyError:
-        # Containers have users without a name.
-        return
-    for name, before, now in (
-        ("HOME", root.pw_dir, user.pw_dir),
-        ("USER", root.pw_name, user.pw_name),
-        ("LOGNAME", root.pw_name, user.pw_name),
-    ):
-        if os.environ.get(name, before) == before:
-            os.environ[name] = now
 
 
 def hook(

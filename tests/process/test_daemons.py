@@ -1,6 +1,7 @@
 """[[daemon]]: programs beside the workers, which live as long as the site."""
 
 import os
+import pwd
 import signal
 
 import pytest
@@ -51,6 +52,18 @@ def test_it_runs_beside_the_workers_and_its_output_is_logged(served, site):
     (pid,) = pids(served)
     served.wait_for_log(f"helper: runs as {pid} blue {site}/beside")
     assert served.get("/pid").status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("user", "who"), [("nobody", f"{pwd.getpwnam('nobody').pw_dir} nobody 65534"), ("47123", "/root root 47123")]
+)
+def test_it_has_home_and_groups_of_the_user(launch, tmp_path, user, who):
+    write(tmp_path, """command = ["sh", "-c", 'echo "it is $HOME $USER" $(id -G)']\n""")
+    tmp_path.chmod(0o755)
+    environment = {"HOME": "/root", "USER": "root"}
+    # The template imports the application before workers become the user, who may not be able to read Python here.
+    launch("--preload", "--user", user, folder=tmp_path, environment=environment).wait_for_log(f"it is {who}\n")
 
 
 def test_it_is_started_again_when_it_ends(served):

@@ -364,16 +364,17 @@ class TestScale:
 
 class TestRights:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-    def test_workers_run_as_somebody_else(self, serve, tmp_path):
+    @pytest.mark.parametrize("user", ["65534", "47123"])
+    def test_workers_run_as_somebody_else(self, serve, tmp_path, user):
         (tmp_path / "app.py").write_text(
             "import os\n"
             "def app(environ, start_response):\n"
             "    start_response('200 OK', [])\n    return [f'{os.getuid()} {os.getgid()} {os.getgroups()}'.encode()]\n"
         )
         tmp_path.chmod(0o755)
-        served = serve("app:app", "--user", "65534", "--group", "65533", "--preload")
+        served = serve("app:app", "--user", user, "--group", "65533", "--preload")
         uid, gid, groups = served.get().text.split(" ", 2)
-        assert (uid, gid) == ("65534", "65533")
+        assert (uid, gid) == (user, "65533")
         assert "0" not in groups.strip("[]").split(", ")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

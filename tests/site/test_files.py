@@ -451,6 +451,13 @@ def test_folders_are_listed_for_who_wants_it(tmp_path, concurrency):
         assert site.get("/static/", method="HEAD")["content-length"] == page["content-length"]
 
 
+def test_a_link_that_is_not_followed_is_logged_once(tmp_path, concurrency):
+    with planned(tmp_path, "--static", f"/static={fill(tmp_path)}", *concurrency) as site:
+        assert [site.get(f"/static/{name}").status for name in ("missing", "absolute", "out")] == [404, 404, 404]
+        site.wait_for_log("public/absolute: is not served, since a symbolic link is absolute")
+        assert site.log().count("a symbolic link") == 1
+
+
 def test_links_are_followed_for_who_wants_it(tmp_path, concurrency):
     with planned(tmp_path, "--static", f"/static={fill(tmp_path)}", "--static-symlinks", *concurrency) as site:
         assert site.get("/static/out").text == "secret"

@@ -251,6 +251,7 @@ def test_files_in_forms_that_are_not_read(run, pair, tmp_path):
 
     openssl("x509", "-in", pair[0], "-outform", "der", "-out", "certificate.der")
     openssl("pkey", "-in", pair[1], "-outform", "der", "-out", "key.der")
+    openssl("pkcs12", "-export", "-in", pair[0], "-inkey", pair[1], "-passout", "pass:", "-out", "both.p12")
     openssl("x509", "-in", pair[0], "-trustout", "-out", "trusted.pem")
     openssl("req", "-new", "-key", pair[1], "-subj", "/CN=localhost", "-out", "request.pem")
     openssl("x509", "-req", "-in", "request.pem", "-signkey", pair[1], "-out", "first.pem")
@@ -263,6 +264,8 @@ def test_files_in_forms_that_are_not_read(run, pair, tmp_path):
             'certificate.der" is in DER form; convert it to PEM: openssl x509 -inform der',
         ),
         (pair[0], "key.der", 'key.der" is in DER form; convert it to PEM: openssl pkey -inform der -in'),
+        ("both.p12", pair[1], 'both.p12" is a PKCS #12 file; take the certificate out of it: openssl pkcs12 -nokeys'),
+        (pair[0], "both.p12", "take the private key out of it: openssl pkcs12 -nocerts -noenc -in"),
         ("trusted.pem", pair[1], "trusted.pem\" is in a form of OpenSSL's own; convert it: openssl x509 -in"),
         (pair[1], pair[0], "contains no certificate (PEM) but a private key"),
         (pair[0], "first.pem", 'first.pem" contains no private key (PEM) but a certificate'),

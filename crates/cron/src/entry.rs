@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anygate_config::{CronJob, CronTask, Overlap};
+use anygate_sys::identity::Identity;
 
 use crate::error::Error;
 use crate::schedule::{Schedule, zone};
@@ -19,17 +20,8 @@ pub struct Sources {
     pub python: PathBuf,
     /// The crontabs of a web2py folder.
     pub crontabs: Option<Crontabs>,
-    /// User and group of jobs, if not those of this process.
-    pub identity: Option<Identity>,
-}
-
-/// A user and a group, by their numbers. A job has no other groups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The user; this process's when `None`.
-    pub uid: Option<u32>,
-    /// The group; this process's when `None`.
-    pub gid: Option<u32>,
+    /// User and group of jobs.
+    pub identity: Identity,
 }
 
 /// The crontabs of a web2py folder: `applications/<app>/cron/crontab`.

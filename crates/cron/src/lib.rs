@@ -24,7 +24,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use entry::{Crontabs, Identity, Sources};
+pub use entry::{Crontabs, Sources};
 pub use error::Error;
 pub use list::{JobStatus, list, table};
 pub use nodes::{Nodes, Share};

@@ -10,10 +10,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use anygate_sys::identity::Identity;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
 
-use crate::entry::{Identity, Job};
+use crate::entry::Job;
 
 /// Maximum number of bytes logged from the end of a run's output.
 const OUTPUT_MAX: u64 = 64 * 1024;
@@ -49,22 +50,16 @@ impl Run {
     /// Starts a job in a process group of its own.
     ///
     /// Errors: there is no such program or folder, or the system has no room. Nothing is left behind then.
-    pub(crate) fn start(job: Job, identity: Identity, now: SystemTime) -> io::Result<Run> {
+    pub(crate) fn start(job: Job, identity: &Identity, now: SystemTime) -> io::Result<Run> {
         let output = tempfile::tempfile()?;
         let Some((program, arguments)) = job.arguments.split_first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command"));
         };
         let mut command = Command::new(program);
+        identity.give_to(&mut command)?;
         command.args(arguments).envs(&job.environment).process_group(0);
         if let Some(folder) = &job.folder {
             command.current_dir(folder);
-        }
-        if let Some(gid) = identity.gid {
-            command.gid(gid);
-        }
-        if let Some(uid) = identity.uid {
-            // The standard library also takes the other groups away.
-            command.uid(uid);
         }
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         let child = command.spawn()?;

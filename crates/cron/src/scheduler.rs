@@ -9,11 +9,12 @@ use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use anygate_config::Overlap;
+use anygate_sys::identity::Identity;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
 
 use crate::claim::{Claim, claim, pass_by};
-use crate::entry::{self, Identity, Job, Sources};
+use crate::entry::{self, Job, Sources};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::nodes::{Nodes, Share};
@@ -78,8 +79,11 @@ struct Queued {
 impl Jobs {
     pub(crate) fn new(sources: Sources) -> Result<Jobs, Error> {
         let entries = entry::jobs(&sources)?;
-        let identity = sources.identity.unwrap_or_default();
-        Ok(Jobs { entries, folder: sources.crontabs.map(Folder::new).transpose()?, identity })
+        Ok(Jobs {
+            entries,
+            folder: sources.crontabs.map(Folder::new).transpose()?,
+            identity: sources.identity,
+        })
     }
 
     /// Reads what has changed.
@@ -332,7 +336,7 @@ impl Scheduler {
         for job in jobs {
             let (key, name) = (job.key.clone(), job.name.clone());
             let program = job.arguments.first().cloned().unwrap_or_default();
-            match Run::start(job, self.jobs.identity, now) {
+            match Run::start(job, &self.jobs.identity, now) {
                 Ok(run) => {
                     tracing::info!(target: "anygate::cron", "{name}: started, process {}", run.pid);
                     self.summary.started += 1;

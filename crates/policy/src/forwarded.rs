@@ -163,7 +163,9 @@ impl Forwarding {
         Claims {
             client: known.client,
             hidden: known.hidden,
-            https: scheme.and_then(|scheme| is_https(&scheme)),
+            https: scheme
+                .and_then(|scheme| is_https(&scheme))
+                .or_else(|| last("x-forwarded-ssl").and_then(|word| is_on(&word))),
             host: last("x-forwarded-host").filter(|host| cgi::is_host(host.as_bytes())),
             port: last("x-forwarded-port").and_then(|text| port(&text)),
             prefix: last("x-forwarded-prefix").and_then(|prefix| clean_prefix(&prefix)),
@@ -395,6 +397,12 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| digits && port > 0)
 }
 
+fn is_on(word: &str) -> Option<bool> {
+    [("on", true), ("off", false)]
+        .into_iter()
+        .find_map(|(other, is)| word.eq_ignore_ascii_case(other).then_some(is))
+}
+
 fn is_https(scheme: &str) -> Option<bool> {
     let is = |other: &str| scheme.eq_ignore_ascii_case(other);
     if is("https") || is("wss") {
@@ -567,6 +575,21 @@ mod tests {
         let ends =
             forwarding(&TRUSTED, ForwardedHeader::XForwarded).apply(&mut head, &from("10.0.0.1")).believed();
         assert!(ends.https);
+    }
+
+    #[test]
+    fn the_field_about_tls_counts_where_no_scheme_is_named() {
+        for (fields, https) in [
+            (&[("X-Forwarded-Ssl", "on")][..], true),
+            (&[("X-Forwarded-Ssl", "off"), ("X-Forwarded-For", "192.0.2.1")], false),
+            (&[("X-Forwarded-Ssl", "1")], false),
+            (&[("X-Forwarded-Ssl", "on"), ("X-Forwarded-Proto", "http")], false),
+            (&[("X-Forwarded-Ssl", "off"), ("X-Forwarded-Proto", "https")], true),
+        ] {
+            let mut head = head(fields);
+            let forwarding = forwarding(&TRUSTED, ForwardedHeader::XForwarded);
+            assert_eq!(forwarding.apply(&mut head, &from("10.0.0.1")).believed().https, https, "{fields:?}");
+        }
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_config::{CronAction, CronMode, Overlap, Plan, options};
-use anygate_cron::{Crontabs, Identity, Nodes, Scheduler, Share, Sources};
+use anygate_cron::{Crontabs, Nodes, Scheduler, Share, Sources};
 use anygate_policy::shared::{Candidate, Taken};
 use anygate_supervisor::{SAME_SIGNAL, Schedule};
 use anygate_sys::poll;
 use anygate_sys::signals::{Held, Signal, Signals};
 use pyo3::prelude::*;
 
-use crate::identity::user_and_group;
+use crate::identity::identity;
 use crate::logs;
 use crate::refusal::Refusal;
 
@@ -161,11 +161,7 @@ fn sources(py: Python<'_>, plan: &Plan, crontabs: bool) -> Result<Sources, Refus
         time_limit: None,
     });
     // Crontabs are written by applications, which may have less rights than the supervisor.
-    let (user, group) = user_and_group(plan)?;
-    let identity = (user.is_some() || group.is_some()).then(|| Identity {
-        uid: user.as_ref().map(|user| user.uid),
-        gid: group.or(user.as_ref().map(|user| user.gid)),
-    });
+    let identity = identity(plan)?;
     Ok(Sources { entries: plan.cron.jobs.clone(), python, crontabs, identity })
 }
 

@@ -5,6 +5,7 @@ use std::{env, fs, io};
 
 use anygate_config::Plan;
 use anygate_config::options::{self, Key, Typed};
+use anygate_sys::identity::{self, Identity};
 use anygate_sys::limits::{self as resources, Resource};
 use anygate_sys::process;
 use pyo3::prelude::*;
@@ -12,19 +13,19 @@ use pyo3::prelude::*;
 use crate::refusal::Refusal;
 
 /// The user and group that workers are to become.
-pub(crate) fn user_and_group(plan: &Plan) -> Result<(Option<process::User>, Option<u32>), Refusal> {
+pub(crate) fn identity(plan: &Plan) -> Result<Identity, Refusal> {
     let machine = |error: io::Error| Refusal::machine(error.to_string());
     let wrong = |option, reason: String| plan.origins.wrong(option, reason);
     let mut user = None;
     if let Some(name) = &plan.process.user {
-        user = process::user(name).map_err(machine)?;
+        user = identity::user(name).map_err(machine)?;
         if user.is_none() {
             return Err(Refusal::usage(wrong(options::USER, format!("there is no user {name:?}"))));
         }
     }
     let mut group = None;
     if let Some(name) = &plan.process.group {
-        group = process::group(name).map_err(machine)?;
+        group = identity::group(name).map_err(machine)?;
         if group.is_none() {
             return Err(Refusal::usage(wrong(options::GROUP, format!("there is no group {name:?}"))));
         }
@@ -34,7 +35,7 @@ pub(crate) fn user_and_group(plan: &Plan) -> Result<(Option<process::User>, Opti
         let reason = "only root can run workers as another user; start anygate as root".to_owned();
         return Err(Refusal::usage(wrong(option, reason)));
     }
-    Ok((user, group))
+    Ok(Identity { user, group })
 }
 
 /// Goes to where the application wants to be.
@@ -73,21 +74,17 @@ pub(crate) fn limit(plan: &Plan, place: usize) -> Result<(), Refusal> {
 }
 
 /// Becomes the user and group that workers run as.
-pub(crate) fn drop_rights(user: Option<&process::User>, group: Option<u32>) -> Result<(), Refusal> {
-    let refused =
-        |error: io::Error| Refusal::machine(format!("cannot run as the configured user or group: {error}"));
-    if let Some(user) = user {
-        process::become_user(user, group).map_err(refused)?;
-    } else if let Some(group) = group {
-        process::become_group(group).map_err(refused)?;
-    }
-    Ok(())
+pub(crate) fn drop_rights(identity: &Identity) -> Result<(), Refusal> {
+    identity
+        .assume()
+        .map_err(|error| Refusal::machine(format!("cannot run as the configured user or group: {error}")))
 }
 
 /// Tells the application the home folder and the name of the user that it runs as.
-pub(crate) fn name_user(py: Python<'_>, user: Option<&process::User>) -> Result<(), Refusal> {
-    let Some(user) = user else { return Ok(()) };
-    let named = || py.import("anygate.importer")?.call_method1("name_user", (user.uid,));
+pub(crate) fn name_user(py: Python<'_>, identity: &Identity) -> Result<(), Refusal> {
+    let Some(user) = &identity.user else { return Ok(()) };
+    let variables = user.variables().map_err(|error| Refusal::machine(error.to_string()))?;
+    let named = || py.import("os")?.getattr("environ")?.call_method1("update", (variables,));
     named().map(drop).map_err(|error: PyErr| Refusal::machine(error.to_string()))
 }
 

@@ -24,7 +24,7 @@ use pyo3::types::PyDict;
 use crate::assistant::Assistant;
 use crate::beginning::{Activation, Beginning};
 use crate::foreign::Interpreter;
-use crate::identity::{change_folder, user_and_group};
+use crate::identity::{change_folder, identity};
 use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::{Refusal, say, show};
@@ -187,8 +187,8 @@ fn launch(
     {
         return Ok(code);
     }
-    let (user, group) = user_and_group(&plan)?;
-    let owner = user.as_ref().map(|user| user.uid);
+    let identity = identity(&plan)?;
+    let owner = identity.user.as_ref().map(|user| user.uid);
     let logs = Logs::open(&plan, owner)?;
     if is_new {
         announce(&plan);
@@ -205,7 +205,7 @@ fn launch(
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan)?;
     if checks {
-        let code = upgrade::check(py, &plan, user.as_ref(), group)?;
+        let code = upgrade::check(py, &plan, &identity)?;
         logs::finish();
         return Ok(code);
     }
@@ -223,8 +223,7 @@ fn launch(
         logs,
         application,
         tickets,
-        user,
-        group,
+        identity,
         site,
         assistant,
         sources,

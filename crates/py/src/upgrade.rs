@@ -9,13 +9,14 @@ use std::process::{Command, Stdio};
 use anygate_config::Plan;
 use anygate_supervisor::APPLICATION_FAILED;
 use anygate_supervisor::handover::{self, Handover};
-use anygate_sys::process::{self, Pid, User};
+use anygate_sys::identity::Identity;
+use anygate_sys::process::{self, Pid};
 use anygate_sys::signals;
 use pyo3::prelude::*;
 
 use crate::beginning::Beginning;
 use crate::hooks::Hooks;
-use crate::identity::drop_rights;
+use crate::identity::{drop_rights, name_user};
 use crate::loading::{load, on_error};
 use crate::refusal::Refusal;
 
@@ -53,14 +54,10 @@ pub(crate) fn only_checks(py: Python<'_>) -> Result<bool, Refusal> {
 }
 
 /// Loads the application, as a worker or its template would. Returns the exit code.
-pub(crate) fn check(
-    py: Python<'_>,
-    plan: &Plan,
-    user: Option<&User>,
-    group: Option<u32>,
-) -> Result<i32, Refusal> {
+pub(crate) fn check(py: Python<'_>, plan: &Plan, identity: &Identity) -> Result<i32, Refusal> {
     if !plan.application.preload {
-        drop_rights(user, group)?;
+        name_user(py, identity)?;
+        drop_rights(identity)?;
     }
     let has_hooks = plan.application.hooks.is_none() || Hooks::load(py, plan, &[]).is_some();
     let loaded = has_hooks

@@ -3,10 +3,11 @@
 
 use anygate_config::{BindAddress, Plan, Protocol, options};
 use anygate_policy::web2py_static::Web2pyStatic;
+use anygate_sys::identity::Identity;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::identity::user_and_group;
+use crate::identity::identity;
 use crate::refusal::Refusal;
 
 /// The static files of a web2py site, unless its routes map them.
@@ -39,7 +40,7 @@ pub(crate) fn save_password(py: Python<'_>, plan: &Plan) -> Result<(), Refusal> 
     ports.sort_unstable();
     ports.dedup();
     // Workers read it.
-    let (user, group) = user_and_group(plan)?;
+    let Identity { user, group } = identity(plan)?;
     let (uid, gid) = (user.as_ref().map(|user| user.uid), group.or(user.as_ref().map(|user| user.gid)));
     let number = |id: Option<u32>| id.map_or(-1, i64::from);
     py.import("anygate.web2py")

@@ -14,10 +14,11 @@ use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Ended, Runner, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Birth, Event, Identity, Load, News, Renewed, Report, SERVER_FAILED,
-    Tended, Unusable, WorkerBody, WorkerContext,
+    APPLICATION_FAILED, AssistantContext, Birth, Event, Load, News, Renewed, Report, SERVER_FAILED, Tended,
+    Unusable, WorkerBody, WorkerContext,
 };
-use anygate_sys::process::{self, Fork, Pid, User};
+use anygate_sys::identity::Identity;
+use anygate_sys::process::{self, Fork, Pid};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -50,8 +51,7 @@ pub(crate) struct Body {
     /// Keys of TLS session tickets.
     pub(crate) tickets: Tickets,
     /// User that workers run as.
-    pub(crate) user: Option<User>,
-    pub(crate) group: Option<u32>,
+    pub(crate) identity: Identity,
     /// How this program was started, if its settings can be read anew.
     pub(crate) beginning: Option<Beginning>,
     /// What a reload that fails goes back to.
@@ -243,7 +243,7 @@ impl WorkerBody for Body {
         keep_what_cannot_change(&mut plan, &self.plan);
         let folder = File::open(".")
             .map_err(|error| Unusable(format!("the current directory cannot be used: {error}")))?;
-        let owner = self.user.as_ref().map(|user| user.uid);
+        let owner = self.identity.user.as_ref().map(|user| user.uid);
         let renewed = renewed(&plan, &beginning.folder, &self.tickets, self.site.as_ref())
             .and_then(|site| Ok((site, self.logs.renewed(&plan, owner)?)));
         match renewed {
@@ -316,8 +316,7 @@ impl WorkerBody for Body {
     }
 
     fn identity(&self) -> Identity {
-        let user = self.user.as_ref();
-        Identity { uid: user.map(|user| user.uid), gid: self.group.or(user.map(|user| user.gid)) }
+        self.identity.clone()
     }
 
     fn wants_assistant(&self) -> bool {
@@ -434,9 +433,9 @@ impl Body {
 
     /// Becomes the user of this worker, and says so if that one may not read the modules that it needs.
     fn become_user(&self) -> Result<(), Failure> {
-        Python::attach(|py| name_user(py, self.user.as_ref())).map_err(Failure::Server)?;
+        Python::attach(|py| name_user(py, &self.identity)).map_err(Failure::Server)?;
         self.drop_rights().map_err(Failure::Server)?;
-        if self.user.is_none() && self.group.is_none() {
+        if self.identity == Identity::default() {
             return Ok(());
         }
         let Some(folder) = Python::attach(unreadable_modules) else { return Ok(()) };
@@ -560,7 +559,7 @@ impl Body {
     }
 
     fn drop_rights(&self) -> Result<(), Refusal> {
-        drop_rights(self.user.as_ref(), self.group)
+        drop_rights(&self.identity)
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anygate_config::DaemonPlan;
+use anygate_sys::identity::Identity;
 use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Pid};
 use anygate_sys::signals::Signal;
@@ -26,15 +27,6 @@ const LINE_MAX: usize = 8 * 1024;
 const LOOK: Duration = Duration::from_millis(50);
 /// Reads in a row of one daemon.
 const READS_PER_TURN: usize = 16;
-
-/// User and group of programs, if not those of this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The user.
-    pub uid: Option<u32>,
-    /// The group.
-    pub gid: Option<u32>,
-}
 
 /// All daemons of a site.
 #[derive(Debug, Default)]
@@ -221,7 +213,7 @@ impl Daemons {
     }
 
     fn start(&mut self, plan: DaemonPlan, now: Instant) {
-        match Daemon::start(&plan, self.identity, now) {
+        match Daemon::start(&plan, &self.identity, now) {
             Ok(daemon) => {
                 tracing::info!("{}: started, process {}", plan.name, daemon.pid);
                 self.running.push(daemon);
@@ -249,22 +241,16 @@ impl Daemons {
 }
 
 impl Daemon {
-    fn start(plan: &DaemonPlan, identity: Identity, now: Instant) -> io::Result<Daemon> {
+    fn start(plan: &DaemonPlan, identity: &Identity, now: Instant) -> io::Result<Daemon> {
         let (reader, writer) = io::pipe()?;
         let Some((program, arguments)) = plan.command.split_first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command"));
         };
         let mut command = Command::new(program);
+        identity.give_to(&mut command)?;
         command.args(arguments).envs(&plan.environment).process_group(0);
         if let Some(folder) = &plan.folder {
             command.current_dir(folder);
-        }
-        if let Some(gid) = identity.gid {
-            command.gid(gid);
-        }
-        if let Some(uid) = identity.uid {
-            // The standard library also takes the other groups away.
-            command.uid(uid);
         }
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         // A site that is started again after its supervisor was killed must not have two of them.

@@ -39,7 +39,6 @@ mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker};
 pub use children::SAME_SIGNAL;
-pub use daemons::Identity;
 pub use notify::ServiceManager;
 pub use orders::Orders;
 pub use pid_file::PidFile;

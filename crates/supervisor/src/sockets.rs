@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anygate_config::{Bind, BindAddress, Protocol, SocketPlan};
-use anygate_sys::{Address, BindError, Families, Listener, UnixOptions, process};
+use anygate_sys::{Address, BindError, Families, Listener, UnixOptions, identity};
 
 /// A listening socket, and what is spoken there.
 #[derive(Debug)]
@@ -247,11 +247,11 @@ fn unix(path: &Path, plan: &SocketPlan) -> Result<Listener, OpenError> {
     if let Some((user, group)) = &plan.unix_owner {
         let unknown = |kind, name: &str| OpenError::UnknownOwner { kind, name: name.to_owned() };
         if !user.is_empty() {
-            let found = process::user(user).map_err(OpenError::Owner)?;
+            let found = identity::user(user).map_err(OpenError::Owner)?;
             options.uid = Some(found.ok_or_else(|| unknown("user", user))?.uid);
         }
         if let Some(group) = group {
-            let found = process::group(group).map_err(OpenError::Owner)?;
+            let found = identity::group(group).map_err(OpenError::Owner)?;
             options.gid = Some(found.ok_or_else(|| unknown("group", group))?);
         }
     }

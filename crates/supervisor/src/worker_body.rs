@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anygate_config::ProcessPlan;
+use anygate_sys::identity::Identity;
 use anygate_sys::process::{Fork, Pid};
 use anygate_sys::signals::Signals;
 
 use crate::board::{Report, Tree};
-use crate::daemons::Identity;
 use crate::orders::Orders;
 use crate::sockets::Socket;
 

@@ -15,6 +15,7 @@ pub mod bell;
 pub mod clock;
 pub mod folders;
 pub mod forked;
+pub mod identity;
 pub mod limits;
 pub mod listen_queue;
 pub mod listener;

@@ -1,4 +1,4 @@
-//! Processes: making them, waiting for them, and who they run as.
+//! Processes: making them and waiting for them.
 
 use std::ffi::CString;
 use std::io;
@@ -183,54 +183,6 @@ pub fn end_with_parent(command: &mut std::process::Command, signal: Signal) {
     }
 }
 
-/// The user and group that a name stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// The name, for its further groups.
-    pub name: Option<CString>,
-    /// User ID.
-    pub uid: u32,
-    /// ID of the primary group.
-    pub gid: u32,
-}
-
-/// Finds a user by name or number in the system's table. `None`: there is no such user.
-pub fn user(name: &str) -> io::Result<Option<User>> {
-    let number = name.parse::<u32>().ok();
-    let found = match number {
-        Some(uid) => unistd::User::from_uid(uid.into())?,
-        None => unistd::User::from_name(name)?,
-    };
-    let Some(found) = found else {
-        // A bare number needs no entry in the table.
-        return Ok(number.map(|uid| User { name: None, uid, gid: uid }));
-    };
-    Ok(Some(User { name: CString::new(found.name).ok(), uid: found.uid.as_raw(), gid: found.gid.as_raw() }))
-}
-
-/// Finds a group's number by name or number. `None`: there is no such group.
-pub fn group(name: &str) -> io::Result<Option<u32>> {
-    if let Ok(gid) = name.parse() {
-        return Ok(Some(gid));
-    }
-    Ok(unistd::Group::from_name(name)?.map(|group| group.gid.as_raw()))
-}
-
-/// Becomes `user`, for good, with its further groups and `gid` as first group (the user's own when `None`).
-pub fn become_user(user: &User, gid: Option<u32>) -> io::Result<()> {
-    let gid = gid.unwrap_or(user.gid);
-    if let Some(name) = &user.name {
-        unistd::initgroups(name, gid.into())?;
-    }
-    become_group(gid)?;
-    Ok(unistd::setuid(user.uid.into())?)
-}
-
-/// Makes `gid` the first group of this process.
-pub fn become_group(gid: u32) -> io::Result<()> {
-    Ok(unistd::setgid(gid.into())?)
-}
-
 /// Makes the folder `fd` the current one.
 pub fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::fchdir(fd)?)
@@ -340,17 +292,6 @@ pub fn is_root() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        let root = user("root").unwrap().unwrap();
-        assert_eq!((root.uid, root.gid), (0, 0));
-        assert_eq!(user("0").unwrap().unwrap().uid, 0);
-        assert_eq!(user("no-such-user-here").unwrap(), None);
-        assert_eq!(user("4000000001").unwrap().unwrap().name, None);
-        assert_eq!(group("root").unwrap(), Some(0));
-        assert_eq!(group("no-such-group-here").unwrap(), None);
-    }
 
     #[test]
     fn a_process_is_in_memory() {

@@ -88,7 +88,7 @@ choices! {
     /// Fields that trusted proxies set.
     #[derive(Default)]
     pub enum ForwardedHeader {
-        /// X-Forwarded-For, -Proto, -Host, -Port, -Prefix.
+        /// X-Forwarded-For, -Proto, -Ssl, -Host, -Port, -Prefix.
         #[default]
         XForwarded = "x-forwarded",
         /// Forwarded (RFC 7239).

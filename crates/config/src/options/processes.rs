@@ -318,7 +318,7 @@ rows! {
         metavar: "USER",
         help: "user that workers run as (name or number)",
         details: "Sockets and logs are opened before. The supervisor keeps its own privileges, so that it can start \
-                  further workers. HOME, USER and LOGNAME are that user's in workers, where they are root's or not set.",
+                  further workers. HOME, USER and LOGNAME are that user's, too, where they are root's or not set.",
         ..PROCESS
     },
     GROUP: Option<String> = Opt {

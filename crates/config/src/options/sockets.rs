@@ -55,7 +55,7 @@ rows! {
         metavar: "KIND",
         help: "forwarding fields that trusted proxies set: x-forwarded, forwarded",
         details: "Only one kind is trusted, because a proxy that sets one kind passes on what its client wrote into \
-                  the other. The other kind is removed. `x-forwarded`: X-Forwarded-For, -Proto, -Host, -Port and \
+                  the other. The other kind is removed. `x-forwarded`: X-Forwarded-For, -Proto, -Ssl, -Host, -Port and \
                   -Prefix. `forwarded`: Forwarded (RFC 7239).",
         ..SOCKET
     },

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anygate_config::{Bind, BindAddress, ForwardedHeader, Plan, Protocol, Source, options};
-use anygate_sys::process;
+use anygate_sys::identity;
 
 use super::directive::Directive;
 use crate::finding::Finding;
@@ -188,7 +188,7 @@ impl Site {
     pub(super) fn socket(&self, addresses: &[String], user: Option<&str>, at: &Directive) -> Option<Finding> {
         let path = addresses.iter().find_map(|address| socket_path(address))?;
         let name = user?;
-        let user = process::user(name).ok()??;
+        let user = identity::user(name).ok()??;
         let facts = fs::metadata(&path).ok()?;
         let (mode, bits) = (facts.mode(), |shift: u32| 0o2 << shift);
         let may = user.uid == 0

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anygate_lock::Mutex;
@@ -25,13 +26,19 @@ pub(super) struct Root {
     follow_symlinks: bool,
     /// The folder, and when it was opened.
     folder: Mutex<(Arc<OwnedFd>, SystemTime)>,
+    told_of_link: AtomicBool,
 }
 
 impl Root {
     /// Opens the folder.
     pub(super) fn new(path: PathBuf, follow_symlinks: bool, now: SystemTime) -> io::Result<Root> {
         let folder = Arc::new(open_folder(&path)?);
-        Ok(Root { path, follow_symlinks, folder: Mutex::new((folder, now)) })
+        Ok(Root {
+            path,
+            follow_symlinks,
+            folder: Mutex::new((folder, now)),
+            told_of_link: AtomicBool::new(false),
+        })
     }
 
     /// Opens what is at `path`, which has no `..` and does not begin with a slash; empty for the folder itself. It may be
@@ -43,9 +50,25 @@ impl Root {
         let file = if self.follow_symlinks {
             openat(folder.as_fd(), path, flags, Mode::empty())?
         } else {
-            open_beneath(folder.as_fd(), path, flags)?
+            open_beneath(folder.as_fd(), path, flags).inspect_err(|error| {
+                if *error == Errno::XDEV {
+                    self.tell_of_link(path);
+                }
+            })?
         };
         Ok(File::from(file))
+    }
+
+    /// Says in the log, once, why a file that is there is not found.
+    fn tell_of_link(&self, path: &[u8]) {
+        if !self.told_of_link.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}/{}: is not served, since a symbolic link is absolute or leads out of the folder \
+                 (--static-symlinks follows such links of --static)",
+                self.path.display(),
+                String::from_utf8_lossy(path).escape_debug()
+            );
+        }
     }
 
     fn folder(&self, now: SystemTime) -> io::Result<Arc<OwnedFd>> {

@@ -60,7 +60,12 @@ pub(super) fn missing(path: &Path, content: &[u8], what: &str) -> String {
     let (called, path) = (shown(path), path.display());
     let text = String::from_utf8_lossy(content);
     // DER is a SEQUENCE (X.690 section 8.9), whose first byte no PEM text has.
-    if content.first() == Some(&0x30) {
+    if is_pkcs12(content) {
+        let only = if what == "certificate" { "-nokeys" } else { "-nocerts -noenc" };
+        format!(
+            "{called} is a PKCS #12 file; take the {what} out of it: openssl pkcs12 {only} -in {path} -out {path}.pem"
+        )
+    } else if content.first() == Some(&0x30) {
         let command = if what == "certificate" { "x509" } else { "pkey" };
         format!(
             "{called} is in DER form; convert it to PEM: openssl {command} -inform der -in {path} -out {path}.pem"
@@ -74,6 +79,18 @@ pub(super) fn missing(path: &Path, content: &[u8], what: &str) -> String {
     } else {
         format!("{called} contains no {what} (PEM)")
     }
+}
+
+/// Whether this is a SEQUENCE in DER form that begins with the version 3 (RFC 7292 section 4); certificates begin with another
+/// SEQUENCE, keys with the versions 0 and 1.
+fn is_pkcs12(content: &[u8]) -> bool {
+    let Some((0x30, rest)) = content.split_first() else { return false };
+    let more = match rest.first() {
+        // The length has this number of bytes (X.690 section 8.1.3.5), or one byte, or is not said (BER).
+        Some(length @ 0x81..=0x84) => usize::from(length & 0x0f) + 1,
+        _ => 1,
+    };
+    rest.get(more..).is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03]))
 }
 
 /// A path as messages name it.
