@@ -11,6 +11,8 @@ import os
 import signal as signals
 import socket
 import struct
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from anygate import uwsgi_memory
 from anygate._anygate import __version__, log_record
 from anygate.failures import formatted
 from anygate.uwsgi_memory import OWN_LOCKS, Memory
-from anygate.uwsgi_signals import Signals
+from anygate.uwsgi_signals import Bell, Signals, make_bell
 from anygate.websocket import WebSocket, WebSocketError, current
 
 #: What a function of the spooler returns: done, to be tried again later, not for it.
@@ -60,7 +62,7 @@ _memory: Memory
 _signals: Signals
 
 
-def share(fd: int, bells: list[int], supervisor: int) -> None:
+def share(fd: int, bells: list[Bell], supervisor: int) -> None:
     """Use this memory, and ring these bells of the workers; both were made by the supervisor before the workers."""
     global _memory, _signals, _supervisor
     if _supervisor == supervisor and _memory.fd == fd:
@@ -145,8 +147,9 @@ def stop() -> bool:
 
 
 def setprocname(name: str) -> None:
-    """Name this process, for ps and top, in 15 bytes."""
-    ctypes.CDLL(None).prctl(15, name.encode()[:15], 0, 0, 0)
+    """Name this process, for ps and top, in 15 bytes; only Linux shows it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(15, name.encode()[:15], 0, 0, 0)
 
 
 def log(message: str | bytes) -> bool:
@@ -450,9 +453,14 @@ def _text(value: str | bytes) -> str:
 
 def _own_memory() -> None:
     """Have memory of this process alone, until there is that of a server."""
-    fd = os.memfd_create("anygate-uwsgi")
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("anygate-uwsgi")
+    else:
+        # It goes with its number, which is never closed.
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
     os.ftruncate(fd, uwsgi_memory.BYTES)
-    share(fd, [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)], os.getpid())
+    share(fd, [make_bell()], os.getpid())
 
 
 _own_memory()

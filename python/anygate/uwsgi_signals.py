@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +20,28 @@ from anygate.uwsgi_memory import ROWS, SIGNALS, Memory
 #: Five numbers of a cron: minute, hour, day of the month, month, day of the week; -1 for any, -N for each Nth.
 Cron = tuple[int, int, int, int, int]
 
+#: Where a bell is heard, and where it is rung: one counter of Linux, or the ends of a pipe.
+Bell = tuple[int, int]
+
+#: What rings it: 1 as a number of the machine.
+RING = (1).to_bytes(8, sys.byteorder)
+
+
+def make_bell() -> Bell:
+    """Make a bell of this process."""
+    if hasattr(os, "eventfd"):
+        fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return fd, fd
+    heard, rung = os.pipe()
+    os.set_blocking(heard, False)
+    os.set_blocking(rung, False)
+    return heard, rung
+
 
 class Signals:
     """The signals of one process."""
 
-    def __init__(self, memory: Memory, bells: list[int], say: Callable[[str], object]):
+    def __init__(self, memory: Memory, bells: list[Bell], say: Callable[[str], object]):
         self._memory = memory
         self._bells = bells
         self._say = say
@@ -71,22 +89,25 @@ class Signals:
             return
         if row >= len(self._bells):
             # Its own signals ring it, and no other worker.
-            self._bells += [-1] * (row - len(self._bells))
-            self._bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+            self._bells += [(-1, -1)] * (row - len(self._bells))
+            self._bells.append(make_bell())
         self._row = row
         threading.Thread(target=self._run, name="anygate-uwsgi", daemon=True).start()
 
     def _ring(self, row: int) -> None:
-        if row < len(self._bells) and self._bells[row] >= 0:
-            os.eventfd_write(self._bells[row], 1)
+        _, rung = self._bells[row] if row < len(self._bells) else (-1, -1)
+        if rung >= 0:
+            # A pipe that is full rings already.
+            with contextlib.suppress(BlockingIOError):
+                os.write(rung, RING)
 
     def _run(self) -> None:
-        bell = self._bells[self._row]
+        bell, _ = self._bells[self._row]
         while True:
             due = self._send_due(time.time())
             select.select([bell], [], [], max(0, due - time.time()) if due is not None else None)
             with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(bell)
+                os.read(bell, 4096)
             for number in self._memory.take_posted(self._row):
                 self._handle(number)
 

@@ -67,14 +67,7 @@ pub(crate) struct Process {
 impl Process {
     /// A process that lives; `None` when the system does not tell, or it is dead already.
     pub(crate) fn find(pid: i32) -> Option<Process> {
-        // proc(5): the name in brackets may hold anything, so what follows the last bracket is taken: the state, and
-        // as the twentieth after it, field 22 of all, the start.
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, fields) = text.rsplit_once(')')?;
-        let mut fields = fields.split_whitespace();
-        let state = fields.next()?;
-        let began = fields.nth(18)?.parse().ok()?;
-        (state != "Z").then_some(Process { pid, began })
+        Some(Process { pid, began: anygate_sys::process::start_of(pid)? })
     }
 
     pub(crate) fn lives(&self) -> bool {

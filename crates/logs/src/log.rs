@@ -428,8 +428,7 @@ mod tests {
         const LINES: u64 = 100_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
-            .unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         let outlet = open(LogTarget::File(path.clone()));
         let filler = "x".repeat(40);
         let mut batch = Vec::new();

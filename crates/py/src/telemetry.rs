@@ -1,7 +1,6 @@
 //! Spans and metrics on their way to an OpenTelemetry collector: the memory through which spans go from the workers to the
 //! assistant, and both its ends.
 
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -71,7 +70,7 @@ impl Telemetry {
         (tree, processes): (Tree, Arc<dyn Processes>),
     ) -> io::Result<Exporter> {
         // A machine without a name has none.
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = process::host_name();
         let count = move |sent, dropped| {
             let [supervisor, _] = tree.others();
             let counts = ProcessRow(supervisor).counts();

@@ -1,7 +1,7 @@
 //! The module `uwsgi` of Python (`uwsgi_module`): what its functions share between workers is made before the workers.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 use anygate_config::Plan;
@@ -55,7 +55,11 @@ pub(crate) fn register(py: Python<'_>, plan: &Plan) -> PyResult<()> {
     }
     let module = py.import("anygate.uwsgi")?;
     if let Some(Shared { memory, bells, supervisor }) = SHARED.get() {
-        let bells: Vec<RawFd> = bells.iter().map(|bell| bell.as_fd().as_raw_fd()).collect();
+        let ends = |bell: &SharedBell| {
+            let (heard, rung) = bell.ends();
+            (heard.as_raw_fd(), rung.as_raw_fd())
+        };
+        let bells: Vec<(RawFd, RawFd)> = bells.iter().map(ends).collect();
         module.call_method1("share", (memory.as_raw_fd(), bells, *supervisor))?;
     }
     module.call_method1("tell", (settings(py, plan)?, plan.workers, plan.server.threads))?;

@@ -182,6 +182,16 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Workers that have ended and are no children of this process, where those of a template cannot be: how is not known.
+    pub(crate) fn gone(&self) -> Vec<Pid> {
+        match process::ADOPTS || !self.body.wants_template() {
+            true => Vec::new(),
+            false => {
+                self.children.iter().map(|child| child.pid).filter(|pid| !process::exists(*pid)).collect()
+            }
+        }
+    }
+
     fn fork(&mut self) -> io::Result<Fork> {
         let held = Held::all()?;
         match self.body.fork() {

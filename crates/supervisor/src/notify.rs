@@ -1,11 +1,10 @@
 //! What the service manager is told (sd_notify(3)): that the site serves, reloads and ends, and that the supervisor lives.
 
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use anygate_sys::clock;
+use anygate_sys::{clock, stream};
 
 /// Time beyond a limit in which the supervisor enforces it and ends itself.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -26,7 +25,7 @@ impl ServiceManager {
     pub fn new(address: &std::ffi::OsStr, watchdog: Option<Duration>) -> ServiceManager {
         let connect = || {
             let address = match address.as_bytes().strip_prefix(b"@") {
-                Some(name) => SocketAddr::from_abstract_name(name)?,
+                Some(name) => stream::abstract_address(name)?,
                 None => SocketAddr::from_pathname(address)?,
             };
             let socket = UnixDatagram::unbound()?;

@@ -354,6 +354,7 @@ impl<'a> Supervisor<'a> {
             while let Some((pid, ended)) = process::reap()? {
                 self.ended(pid, ended);
             }
+            self.gone().into_iter().for_each(|pid| self.ended(pid, Ended::Exited(0)));
             return Ok(());
         }
         let assistant = self.assistant.as_ref().and_then(|assistant| assistant.pid);

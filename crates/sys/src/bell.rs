@@ -1,11 +1,10 @@
 //! Descriptors by which one thread or process tells another that waits in a loop of its own.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::{EventfdFlags, eventfd};
-
+pub use crate::os::bell::SharedBell;
 use crate::signals::set_nonblocking;
 
 /// A bell between threads: it is readable from the first ring until it is silenced.
@@ -61,37 +60,20 @@ impl AsFd for Bell {
     }
 }
 
-/// A bell between processes, made before they are forked. It is watched edge-triggered and never silenced: each ring is told
-/// once.
-#[derive(Debug)]
-pub struct SharedBell(OwnedFd);
-
-impl SharedBell {
-    /// Errors: no descriptors are left.
-    pub fn new() -> io::Result<SharedBell> {
-        Ok(SharedBell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    /// Rings.
-    ///
-    /// Errors: whatever the system says to writing.
-    pub fn ring(&self) -> io::Result<()> {
-        rustix::io::write(&self.0, &1_u64.to_ne_bytes())?;
-        Ok(())
-    }
-}
-
-impl AsFd for SharedBell {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::poll::wait_readable;
+    use crate::poll::{is_readable, wait_readable};
     use std::time::Duration;
+
+    #[test]
+    fn a_shared_bell_can_be_rung_without_end() {
+        let bell = SharedBell::new().unwrap();
+        assert!(!is_readable(bell.as_fd()));
+        // More than a pipe has room for.
+        (0..100_000).for_each(|_| bell.ring().unwrap());
+        assert!(is_readable(bell.as_fd()));
+    }
 
     #[test]
     fn it_is_readable_from_the_first_ring_until_it_is_silenced() {

@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{ours, signals};
+use crate::{os, ours, signals};
 
 /// The fork that is under way is our own.
 static OWN_FORK: AtomicBool = AtomicBool::new(false);
@@ -59,8 +59,8 @@ extern "C" fn in_child() {
 /// Makes `fd` another name of `null`, or closes it where there is none. Either fails only for a number that is not open.
 fn replace(fd: RawFd, null: RawFd) {
     if null >= 0 {
-        // SAFETY: integers only. The child has one thread, which is in here, so no other thread uses the number meanwhile.
-        unsafe { libc::dup3(null, fd, libc::O_CLOEXEC) };
+        // The child has one thread, which is in here, so no other thread uses the number meanwhile.
+        os::process::duplicate_onto(null, fd);
     } else {
         // SAFETY: as above.
         unsafe { libc::close(fd) };

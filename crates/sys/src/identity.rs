@@ -8,6 +8,8 @@ use std::process::Command;
 
 use nix::unistd::{self, Gid, Uid};
 
+use crate::os::process as os;
+
 /// A user of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -101,7 +103,7 @@ impl Identity {
         };
         let gid = Gid::from_raw(self.group.unwrap_or(user.gid));
         // A user that is only a number is in no further groups, least of all in those of root.
-        let groups = user.name.as_ref().map_or(Ok(vec![gid]), |name| unistd::getgrouplist(name, gid))?;
+        let groups = user.name.as_ref().map_or(Ok(vec![gid]), |name| os::groups_of(name, gid))?;
         Ok(Rights { uid: Some(user.uid.into()), gid: Some(gid), groups: Some(groups) })
     }
 }
@@ -117,7 +119,7 @@ struct Rights {
 impl Rights {
     fn assume(&self) -> nix::Result<()> {
         if let Some(groups) = &self.groups {
-            unistd::setgroups(groups)?;
+            os::set_groups(groups)?;
         }
         if let Some(gid) = self.gid {
             unistd::setgid(gid)?;

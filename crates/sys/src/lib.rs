@@ -10,6 +10,9 @@
 //! * [`orders`]: what a worker is told. * [`packets`]: messages between two processes, with descriptors.
 //! * [`folders`]: changes of files. * [`output`]: writing without waiting. * [`standard_streams`]: descriptors 0 to 2.
 //! * [`title`]: what `ps` and `top` call this process. * [`timer`]: a timer for a loop.
+//!
+//! What only Linux has, or has in a better way, is in `linux`; `portable` does the same with what POSIX and macOS have. This is the
+//! only place where one of them is chosen. The feature `portable` chooses the second on Linux, too, so that it can be tested there.
 
 pub mod bell;
 pub mod clock;
@@ -21,6 +24,9 @@ pub mod listen_queue;
 pub mod listener;
 pub mod lock;
 pub mod orders;
+#[cfg_attr(all(target_os = "linux", not(feature = "portable")), path = "linux/mod.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(feature = "portable"))), path = "portable/mod.rs")]
+mod os;
 pub mod ours;
 pub mod output;
 pub mod packets;

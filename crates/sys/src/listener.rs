@@ -3,16 +3,15 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-#[cfg(target_os = "linux")]
-use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::os::listener as os;
 use crate::ours::Ours;
 use crate::{Address, Stream, standard_streams, syscall};
 
@@ -44,20 +43,6 @@ pub enum Families {
     /// As the system says (`net.ipv6.bindv6only`), which usually is those of IPv4 too.
     System,
 }
-
-/// Program of a socket filter (Documentation/networking/filter.rst in Linux) that drops segments with SYN, which ask for a
-/// connection, and passes all others, which finish handshakes under way. A client that was not heard asks again.
-#[cfg(target_os = "linux")]
-const WITHOUT_SYN: [SockFilter; 4] = [
-    // Loads the flags of the TCP header, tests SYN, and returns how many bytes to keep.
-    SockFilter::new(0x30, 0, 0, 13),
-    SockFilter::new(0x45, 0, 1, 0x02),
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-];
-
-/// Longest path of a unix socket: `sun_path` has 108 bytes, and one ends it.
-const UNIX_PATH_MAX: usize = 107;
 
 /// Rights of a unix socket's file. `None` keeps what the umask and the running user give.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,10 +76,8 @@ impl fmt::Display for BindError {
             BindError::Live => f.write_str("another server is listening there"),
             BindError::NotASocket => f.write_str("the path exists and is not a socket"),
             BindError::TooLong(length) => {
-                write!(
-                    f,
-                    "the path has {length} bytes, and that of a unix socket has {UNIX_PATH_MAX} at most"
-                )
+                let most = os::UNIX_PATH_MAX;
+                write!(f, "the path has {length} bytes, and that of a unix socket has {most} at most")
             }
             BindError::NotListening => f.write_str("it is not an open, listening stream socket"),
             BindError::System(error) => match error.kind() {
@@ -138,7 +121,7 @@ impl Listener {
     /// meets it with wrong rights, and two servers that start at once cannot both believe that they own it.
     pub fn bind_unix(path: &Path, options: UnixOptions, backlog: u32) -> Result<Self, BindError> {
         let length = path.as_os_str().len();
-        if length > UNIX_PATH_MAX {
+        if length > os::UNIX_PATH_MAX {
             return Err(BindError::TooLong(length));
         }
         match fs::symlink_metadata(path) {
@@ -157,11 +140,10 @@ impl Listener {
         let mut name = name.to_owned();
         name.push(format!(".{}", std::process::id()));
         let mut temporary = path.with_file_name(&name);
-        let folder;
-        if temporary.as_os_str().len() > UNIX_PATH_MAX {
-            // The other name is too long where the path itself just is not: the folder has a short name here.
-            folder = fs::File::open(path.parent().unwrap_or(Path::new("/")))?;
-            temporary = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(&name);
+        let mut folder = None;
+        if temporary.as_os_str().len() > os::UNIX_PATH_MAX {
+            // The other name is too long where the path itself just is not.
+            (temporary, folder) = os::shorter(path, &name)?;
         }
         let listener = Self::bind_unix_at(&temporary, options, backlog).and_then(|mut listener| {
             fs::rename(&temporary, path)?;
@@ -175,6 +157,7 @@ impl Listener {
             // It may never have been made; what matters is the error that we have.
             let _ = fs::remove_file(&temporary);
         }
+        drop(folder);
         listener
     }
 
@@ -238,8 +221,9 @@ impl Listener {
     /// Takes a listening socket.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, BindError> {
         let socket = SockRef::from(&fd);
-        let listening = socket.is_listener().unwrap_or(false);
-        if !listening || socket.r#type().map_err(|_| BindError::NotListening)? != Type::STREAM {
+        if !os::is_listening(fd.as_fd())
+            || socket.r#type().map_err(|_| BindError::NotListening)? != Type::STREAM
+        {
             return Err(BindError::NotListening);
         }
         socket.set_nonblocking(true)?;
@@ -261,28 +245,12 @@ impl Listener {
     ///
     /// Errors: whatever the system says. The socket can be closed all the same.
     pub fn refuse_newcomers(&self) -> io::Result<()> {
-        if !self.own || cfg!(not(target_os = "linux")) {
-            return Ok(());
-        }
-        match self.local {
-            Address::Unix(_) => SockRef::from(&self.fd).shutdown(Shutdown::Read),
-            #[cfg(target_os = "linux")]
-            Address::Inet(_) => SockRef::from(&self.fd).attach_filter(&WITHOUT_SYN),
-            #[cfg(not(target_os = "linux"))]
-            Address::Inet(_) => Ok(()),
-        }
+        if self.own { os::refuse_newcomers(self.fd.as_fd(), &self.local) } else { Ok(()) }
     }
 
     /// Takes the next connection. `WouldBlock` when there is none.
     pub fn accept(&self) -> io::Result<(Stream, Address)> {
-        #[cfg(target_os = "linux")]
-        let (socket, peer) = SockRef::from(&self.fd).accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
-        #[cfg(not(target_os = "linux"))]
-        let (socket, peer) = {
-            let (socket, peer) = SockRef::from(&self.fd).accept()?;
-            socket.set_nonblocking(true)?;
-            (socket, peer)
-        };
+        let (socket, peer) = os::accept(self.fd.as_fd())?;
         let peer = peer.try_into().unwrap_or(Address::Unix(None));
         Ok((Stream::from(OwnedFd::from(socket)), peer))
     }
@@ -369,37 +337,6 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_is_accepted_when_no_more_can_come() {
-        let folder = folder("newcomers");
-        let path = folder.join("x.sock");
-        let unix = Listener::bind_unix(&path, UnixOptions::default(), 16).unwrap();
-        let _before = UnixStream::connect(&path).unwrap();
-        unix.try_clone().unwrap().refuse_newcomers().unwrap();
-        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert!(unix.accept().is_ok());
-        assert_eq!(unix.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-
-        let tcp = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
-        let Address::Inet(address) = tcp.local().clone() else { panic!() };
-        let _before = TcpStream::connect(address).unwrap();
-        tcp.refuse_newcomers().unwrap();
-        // It asks, and is not heard, until the socket is closed.
-        let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        late.set_nonblocking(true).unwrap();
-        late.connect(&address.into()).unwrap_err();
-        assert!(tcp.accept().is_ok());
-        assert_eq!(tcp.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        late.peer_addr().unwrap_err();
-
-        // One that another program opened may serve others yet.
-        let foreign = Listener::bind_tcp(loopback(), Families::System, 16).unwrap();
-        let Address::Inet(address) = foreign.local().clone() else { panic!() };
-        Listener::adopt(foreign.as_raw_fd()).unwrap().refuse_newcomers().unwrap();
-        TcpStream::connect(address).unwrap();
-        fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
     fn a_stale_socket_is_replaced_and_a_live_one_refused() {
         let path = folder("stale").join("x.sock");
         let options = UnixOptions { mode: Some(0o620), uid: None, gid: None };
@@ -417,6 +354,22 @@ mod tests {
         second.remove_file().unwrap();
         assert!(path.exists(), "what is not ours is not removed");
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_path_may_be_as_long_as_one_can_be() {
+        let folder = folder("long");
+        let long = |bytes: usize| folder.join("x".repeat(bytes - folder.as_os_str().len() - 1));
+        let path = long(os::UNIX_PATH_MAX);
+        let listener = Listener::bind_unix(&path, UnixOptions::default(), 16).unwrap();
+        assert_eq!(listener.local(), &Address::Unix(Some(path.clone())));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        UnixStream::connect(&path).unwrap();
+        listener.remove_file().unwrap();
+        let path = long(os::UNIX_PATH_MAX + 1);
+        let error = Listener::bind_unix(&path, UnixOptions::default(), 16).unwrap_err();
+        assert!(matches!(error, BindError::TooLong(length) if length == os::UNIX_PATH_MAX + 1));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -4,22 +4,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-#[cfg(target_os = "linux")]
-use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// Adds `listener` to `epoll`, level-triggered: what one process leaves is told to the next. A new connection wakes one of
-/// the processes that have it `exclusive` (EPOLLEXCLUSIVE, epoll_ctl(2)), and all others.
-#[cfg(target_os = "linux")]
-pub fn register_listener(
-    epoll: BorrowedFd<'_>,
-    listener: BorrowedFd<'_>,
-    token: u64,
-    exclusive: bool,
-) -> io::Result<()> {
-    let exclusive = if exclusive { epoll::EventFlags::EXCLUSIVE } else { epoll::EventFlags::empty() };
-    Ok(epoll::add(epoll, listener, epoll::EventData::new_u64(token), epoll::EventFlags::IN | exclusive)?)
-}
+pub use crate::os::poll::register_listener;
 
 /// Waits until `fd` can be read, has ended or failed; `false` when `longest` passed first.
 pub fn wait_readable(fd: BorrowedFd<'_>, longest: Option<Duration>) -> io::Result<bool> {

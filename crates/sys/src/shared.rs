@@ -1,22 +1,11 @@
 //! Counters that a supervisor and its workers all see, and that outlive a worker's death: anonymous shared memory
 //! made before the fork. Also files that are memory.
 
-use std::fs::File;
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
-/// Makes a file of so many bytes that is in memory, has no name in the file system and is closed on exec (memfd_create(2)).
-/// Bytes that are never written take no memory. `name` is what /proc shows.
-///
-/// Errors: out of memory or descriptors.
-pub fn memory_file(name: &str, bytes: u64) -> io::Result<File> {
-    let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
-    file.set_len(bytes)?;
-    Ok(file)
-}
+pub use crate::os::shared::{give_back, memory_file};
 
 /// A table of counters: `slots` rows of `fields` each, all zero at first.
 #[derive(Debug)]
@@ -100,7 +89,20 @@ impl Drop for Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
     use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_file_in_memory_is_empty_and_has_its_size() {
+        let file = memory_file("test", 1 << 20).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        file.write_all_at(b"x", 100).unwrap();
+        let mut bytes = [0; 3];
+        file.read_exact_at(&mut bytes, 99).unwrap();
+        assert_eq!(&bytes, b"\0x\0");
+        assert!(rustix::io::fcntl_getfd(&file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    }
 
     #[test]
     fn cells_are_separate_and_bounded() {

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::os::signals as os;
 use crate::ours::{self, Ours};
 use crate::syscall;
 use nix::sys::signal::{self as system, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
@@ -93,15 +94,12 @@ extern "C" fn note(number: libc::c_int) {
     }
     let pipe = PIPE.load(Ordering::Relaxed);
     let byte = u8::try_from(number).unwrap_or(0);
-    // SAFETY: gives the address of this thread's errno.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: that address is valid as long as the thread; a handler must leave the value as it was.
-    let before = unsafe { *errno };
+    // A handler must leave it as it was.
+    let before = nix::errno::Errno::last_raw();
     // SAFETY: write is async-signal-safe (signal-safety(7)), the byte is a local. A full pipe loses nothing that
     // matters: the same signal is already in it. -1 is an error without effect.
     let _ = unsafe { libc::write(pipe, ptr::from_ref(&byte).cast(), 1) };
-    // SAFETY: as above.
-    unsafe { *errno = before };
+    nix::errno::Errno::set_raw(before);
 }
 
 /// Does what a handler of ours does at a signal, for a handler of foreign code that was called instead.
@@ -117,28 +115,15 @@ pub fn raise_if_handled(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Where there is no process that sent a signal, it is the kernel's own: a terminal's, which tells a background job with
-/// TTIN and TTOU that it may not use it. Those are no orders (sigaction(2): codes of a process are not positive).
+/// Takes a signal for an order, unless it is the terminal's.
 extern "C" fn note_if_sent(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes the address of a siginfo_t that is valid while the handler runs.
-    if unsafe { (*info).si_code } <= 0 {
+    if os::is_sent(number, unsafe { &*info }) {
         note(number);
     }
 }
 
-/// Signals that end a process unless it handles them, and that are not meant to end anygate.
-const WITHOUT_MEANING: [system::Signal; 8] = [
-    system::Signal::SIGHUP,
-    system::Signal::SIGUSR1,
-    system::Signal::SIGUSR2,
-    system::Signal::SIGIO,
-    system::Signal::SIGPWR,
-    system::Signal::SIGSTKFLT,
-    system::Signal::SIGTTIN,
-    system::Signal::SIGTTOU,
-];
-
-/// The same, except that an application may want to be ended by its own timers.
+/// Signals that end a process unless it handles them, and of which an application may want to be ended: its own timers.
 const TIMERS: [system::Signal; 3] =
     [system::Signal::SIGALRM, system::Signal::SIGVTALRM, system::Signal::SIGPROF];
 
@@ -157,13 +142,13 @@ impl Signals {
     /// stay. To be called before [`install`](Self::install).
     pub fn survive(who: Survivor) -> io::Result<()> {
         let timers = if who == Survivor::Supervisor { &TIMERS[..] } else { &[] };
-        for &signal in WITHOUT_MEANING.iter().chain(timers) {
+        for &signal in os::WITHOUT_MEANING.iter().chain(timers) {
             if is_handled(signal as libc::c_int) {
                 continue;
             }
             set_handler(signal, SigHandler::Handler(note))?;
         }
-        for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        for number in os::real_time() {
             if is_handled(number) {
                 continue;
             }
@@ -349,10 +334,9 @@ impl Drop for Held {
     }
 }
 
-/// Number of the signal at which a worker's threads write down their stacks: the last but one. Nothing uses it by name,
-/// and the last one is not free where a tool such as valgrind keeps it for itself.
+/// Number of the signal at which a worker's threads write down their stacks.
 pub fn stacks() -> i32 {
-    libc::SIGRTMAX() - 1
+    os::stacks()
 }
 
 /// Sends that signal to the calling thread, whose handler has run when this returns.

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use rustix::buffer::spare_capacity;
-use rustix::net::{self, RecvFlags, SendFlags};
+use rustix::net::{self, RecvFlags};
 use socket2::{SockAddr, SockRef};
 
+use crate::os::stream as os;
+pub use crate::os::stream::abstract_address;
 use crate::ours::Ours;
 
 /// One end of a connection; non-blocking and closed on exec.
@@ -72,41 +74,23 @@ impl Stream {
 
     /// Sends from `bytes`; a peer that is gone is an error, never a signal.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(net::send(&self.fd, bytes, SendFlags::NOSIGNAL)?)
+        Ok(net::send(&self.fd, bytes, os::SEND)?)
     }
 
     /// As [`Stream::send`], for bytes that more will follow at once: they may share a packet with it.
     pub fn send_before_more(&self, bytes: &[u8]) -> io::Result<usize> {
-        #[cfg(target_os = "linux")]
-        const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::MORE);
-        #[cfg(not(target_os = "linux"))]
-        const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-        Ok(net::send(&self.fd, bytes, FLAGS)?)
+        Ok(net::send(&self.fd, bytes, os::SEND_BEFORE_MORE)?)
     }
 
     /// Sends from several slices with one call.
     pub fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        SockRef::from(&self.fd).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL)
+        SockRef::from(&self.fd).send_vectored_with_flags(slices, os::SEND_VECTORED)
     }
 
-    /// Sends up to `count` bytes of `file` from `offset`, without them passing through this process. `Ok(0)` means that
-    /// the file ends at or before `offset`.
-    #[cfg(target_os = "linux")]
+    /// Sends up to `count` bytes of `file` from `offset`. `Ok(0)` means that the file ends at or before `offset`.
     pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
-        let mut offset = offset;
         // SIGPIPE is ignored by every worker (see `signals`), so a peer that is gone is an error here as well.
-        Ok(rustix::fs::sendfile(&self.fd, file, Some(&mut offset), count_max)?)
-    }
-
-    /// Sends up to `count` bytes of `file` from `offset`, through memory where the system has no sendfile of one shape.
-    #[cfg(not(target_os = "linux"))]
-    pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count_max: usize) -> io::Result<usize> {
-        use std::os::unix::fs::FileExt;
-        let mut buffer = vec![0; count_max.min(64 * 1024)];
-        let file = std::fs::File::from(file.try_clone_to_owned()?);
-        let read = file.read_at(&mut buffer, offset)?;
-        buffer.truncate(read);
-        if read == 0 { Ok(0) } else { self.send(&buffer) }
+        os::send_file(self.fd.as_fd(), file, offset, count_max)
     }
 
     /// Says that nothing more will be sent; the peer may still send.

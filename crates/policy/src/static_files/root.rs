@@ -86,7 +86,7 @@ fn open_folder(path: &std::path::Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn open_beneath(
     folder: std::os::fd::BorrowedFd<'_>,
     path: &[u8],
@@ -108,7 +108,7 @@ fn open_beneath(
     Err(Errno::AGAIN)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 use open_stepwise as open_beneath;
 
 /// Opens one folder after the other and follows links only as long as they stay beneath the first. A step upwards goes

@@ -1,6 +1,5 @@
 //! Files, conditions, ranges, and what must not be reached.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -132,15 +131,7 @@ fn nothing_else_is_ever_opened() {
     symlink("a.txt", site.at("inner.txt")).unwrap();
     symlink("/dev/zero", site.at("zero")).unwrap();
     symlink("/proc/self/environ", site.at("environ")).unwrap();
-    let pipe = CString::new(site.at("pipe").to_str().unwrap()).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        pipe.as_c_str(),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )
-    .unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(site.at("pipe")).status().unwrap().success());
     for target in [
         "/static/../secret.txt",
         "/static/%2e%2e/secret.txt",

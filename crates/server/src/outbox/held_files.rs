@@ -7,12 +7,12 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use anygate_lock::Mutex;
 use anygate_sys::limits;
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{Dev, FileType, fstat};
 
 /// Files by device and inode, as long as they are waited for.
 static FILES: LazyLock<Mutex<Files>> = LazyLock::new(Mutex::default);
 
-type Files = HashMap<(u64, u64), Weak<OwnedFd>>;
+type Files = HashMap<(Dev, u64), Weak<OwnedFd>>;
 
 /// One in so many descriptors may be a file that is waited for.
 const SHARE: u64 = 8;

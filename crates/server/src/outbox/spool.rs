@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use anygate_lock::Mutex;
-use rustix::fs::{FallocateFlags, fallocate};
+use anygate_sys::shared::give_back;
 
 /// Bytes of the first extent of a body. Each further one is larger, up to the maximum.
 const EXTENT_BYTES: u64 = 256 * 1024;
@@ -100,8 +100,7 @@ impl Drop for Extent {
     /// Gives the room of the extent back. Where the file system cannot do so the file has it until the end.
     fn drop(&mut self) {
         if Arc::strong_count(&self.file) > 1 && self.length > 0 {
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = fallocate(&*self.file, hole, self.offset, self.size);
+            let _ = give_back(&self.file, self.offset, self.size);
         }
     }
 }
