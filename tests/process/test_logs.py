@@ -488,8 +488,11 @@ def test_large_files_are_rotated_under_load_and_no_line_is_lost_or_torn(launch, 
             with served.connect(address) as connection:
                 for _ in range(20):
                     numbers[name] += 1
-                    target = f"/errors?{name}{numbers[name]}"
-                    assert connection.ask("GET", target).status == 200
+                    response = connection.ask("GET", f"/errors?{name}{numbers[name]}")
+                    assert response.status == 200
+                    if response["connection"] == "close":
+                        # The other worker has fewer connections.
+                        break
 
     threads = [threading.Thread(target=load, args=[name]) for name in numbers]
     for thread in threads:
