@@ -222,6 +222,10 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
             f"{worker['pid']:>8}  {worker['stage']:<9}{worker['requests']:>11,}{speed:>9}{len(worker['in_flight']):>11}"
             f"{_bytes(worker['memory_bytes']):>11}{_age(worker['age']):>11}"
         )
+    if now.get("routes"):
+        lines += ["", f"{bold}   REQ/S        P50        P99      4XX      5XX     REQUESTS  ROUTE{plain}"]
+        before_each = {one["route"]: one["requests"] for one in before["routes"]} if seconds else {}
+        lines += _routes(now["routes"], before_each, seconds, width)
     if flights:
         lines += ["", f"{bold}REQUESTS IN FLIGHT{plain}"]
         for age, pid, request in sorted(flights, reverse=True)[:LINES_MAX]:
@@ -234,6 +238,21 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
             mark = red if message["level"] in ("critical", "error") else yellow
             lines.append(f"{clock:>10}  {mark}{message['level']:<8}{plain}  {_cut(message['text'], width - 22)}")
     return "\n".join(lines)
+
+
+def _routes(now: Any, before: dict[str, int], seconds: float | None, width: int) -> list[str]:
+    """Return a line for each of the routes that have most to do."""
+    rows = []
+    for route in now:
+        added = max(0, route["requests"] - before.get(route["route"], 0))
+        rows.append((added / seconds if seconds else None, route))
+    rows.sort(key=lambda row: (-(row[0] or 0), -row[1]["requests"]))
+    return [
+        f"{'-' if rate is None else format(rate, ',.1f'):>8}{_duration(route['p50']):>11}{_duration(route['p99']):>11}"
+        f"{route['requests_4xx']:>9,}{route['requests_5xx']:>9,}{route['requests']:>13,}"
+        f"  {_cut(route['route'], width - 64)}"
+        for rate, route in rows[:LINES_MAX]
+    ]
 
 
 def _hour(past: Any, faint: str, plain: str) -> list[str]:

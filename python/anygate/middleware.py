@@ -190,6 +190,7 @@ class _Response:
             self._environ["wsgi.file_wrapper"] = FileWrapper
         try:
             response = self._response = application(self._environ, self._start)
+            self._name_route()
             if type(response) is list or type(response) is tuple:
                 if not exchange.blocks(response):
                     return self._as_it_is(response)
@@ -202,10 +203,18 @@ class _Response:
             else:
                 self._blocks = iter(response)
         except BaseException as error:
+            self._name_route()
             if not self._covers(error):
                 raise
         self.tell_head()
         return self
+
+    def _name_route(self) -> None:
+        """Tell the route that the application has named, if it is to be counted."""
+        if self._exchange.wants_route:
+            route = self._environ.get("anygate.route")
+            if isinstance(route, str):
+                self._exchange.set_route(route)
 
     def _as_it_is(self, response: Iterable[bytes]) -> Iterable[bytes]:
         self.tell_head()
@@ -277,6 +286,7 @@ class _Response:
 
     def _finish(self) -> None:
         self._blocks = None
+        self._name_route()
         self._exchange.end_of_blocks()
         if not self._exchange.finish(False):
             raise OSError("the response cannot be completed")

@@ -203,6 +203,9 @@ class PolicyOptions(TypedDict, total=False):
     metrics_allow: Texts | None
     """Networks whose clients may see metrics_path, instead of this machine (repeatable)."""
 
+    route_metrics: Texts | None
+    """Routes whose requests, errors and times are counted apart (repeatable)."""
+
     statsd: Text | None
     """StatsD server that metrics are sent to every 10 seconds."""
 

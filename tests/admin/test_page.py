@@ -18,7 +18,7 @@ def browser(tmp_path):
 
 
 @pytest.fixture
-def at(serve, tmp_path):
+def app(tmp_path):
     os.mkfifo(tmp_path / "nobody-writes")
     (tmp_path / "shop.py").write_text(
         "def app(environ, start_response):\n"
@@ -26,7 +26,12 @@ def at(serve, tmp_path):
         "    if environ['PATH_INFO'] == '/broken':\n        raise LookupError('<img src=x onerror=alert(1)>')\n"
         "    start_response('200 OK', [])\n    return [b'x']\n"
     )
-    return watch(serve, "--graceful-timeout", "1s", app="shop:app")
+    return "shop:app"
+
+
+@pytest.fixture
+def at(serve, app):
+    return watch(serve, "--graceful-timeout", "1s", app=app)
 
 
 def text(selector):
@@ -127,6 +132,46 @@ def test_a_worker_is_replaced_and_stacks_and_tracebacks_are_shown(at, browser):
     assert browser.complaints() == []
 
 
+def test_routes_are_a_table_that_can_be_sorted(serve, tmp_path, browser):
+    (tmp_path / "shop.py").write_text(
+        "def app(environ, start_response):\n"
+        "    path = environ['anygate.route'] = environ['PATH_INFO']\n"
+        "    if path == '/b':\n        raise LookupError\n"
+        "    start_response('404 Not Found' if path == '/c' else '200 OK', [])\n    return [b'x']\n"
+    )
+    at = watch(serve, "--route-metrics", "app", app="shop:app")
+    browser.open(at.url + "/")
+    browser.wait_for(f"{text('#state')} === 'live'")
+    assert browser.run(text("#no-routes")) == "No request with a route so far."
+    assert browser.run("document.querySelector('#routes').closest('.scroll').hidden")
+    for path, count in [("/<a>", 3), ("/b", 2), ("/c", 1)]:
+        for _ in range(count):
+            at.served.get(path)
+    shown = (
+        "[...document.querySelectorAll('#routes tr')].map(row => row.cells[0].textContent + row.cells[6].textContent)"
+    )
+    # The one with most requests a second is first.
+    browser.wait_for(f"({shown}).join() === '/<a>3,/b2,/c1'")
+    columns = "[...document.querySelectorAll('#by-route th')]"
+    sorted_by = f"{columns}.filter(head => head.ariaSort).map(head => head.textContent + ' ' + head.ariaSort).join()"
+    assert browser.run(sorted_by) == "Requests/s descending"
+    for column, order, rows in [
+        ("4xx", "descending", "/c1,/<a>3,/b2"),
+        ("5xx", "descending", "/b2,/<a>3,/c1"),
+        ("Total", "descending", "/<a>3,/b2,/c1"),
+        ("Total", "ascending", "/c1,/b2,/<a>3"),
+        ("Route", "ascending", "/<a>3,/b2,/c1"),
+        ("Route", "descending", "/c1,/b2,/<a>3"),
+    ]:
+        browser.run(f"{columns}.find(head => head.textContent === '{column}').firstChild.click()")
+        assert browser.run(sorted_by) == f"{column} {order}"
+        assert browser.run(f"({shown}).join()") == rows
+    figures = "[...document.querySelectorAll('#routes tr')].find(row => row.cells[0].textContent === '/b').cells"
+    assert browser.run(f"{figures}[5].textContent") == "2"
+    assert re.fullmatch(r"[0-9.]+ m?s", browser.run(f"{figures}[2].textContent"))
+    assert browser.complaints() == []
+
+
 def test_a_server_that_is_gone_is_told_and_found_again(at, browser):
     browser.open(at.url + "/")
     browser.wait_for(f"{text('#state')} === 'live'")
@@ -137,14 +182,16 @@ def test_a_server_that_is_gone_is_told_and_found_again(at, browser):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [375, 1200])
-def test_it_fits_and_can_be_read(at, browser, width, dark):
+def test_it_fits_and_can_be_read(serve, app, browser, width, dark):
+    at = watch(serve, "--route-metrics", "/**", "--route-metrics", "/users/*/orders", app=app)
     at.served.get("/broken")
     browser.size(width)
     browser.dark(dark)
     browser.open(at.url + "/")
     browser.wait_for(f"{text('#state')} === 'live'")
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-    assert browser.run("document.querySelector('#workers').closest('.scroll').scrollWidth <= innerWidth")
+    for table in ("#workers", "#routes"):
+        assert browser.run(f"document.querySelector('{table}').closest('.scroll').scrollWidth <= innerWidth")
     # WCAG 2.2, 1.4.3: text stands out from what is behind it at least 4.5 to 1.
     assert browser.run(CONTRASTS) == []
     named = "e => e.ariaLabel || e.labels?.length || e.textContent.trim()"

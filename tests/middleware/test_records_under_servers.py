@@ -25,6 +25,8 @@ import gates
 
 def app(environ, start_response):
     path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
+    if path != "/":
+        environ["anygate.route"] = "/<page>"
     if path == "/fails":
         raise ValueError("<this> fails")
     if path == "/waits":
@@ -41,6 +43,7 @@ application = anygate.wsgihandler(
     access_log="access.log",
     access_log_format="%(m)s %(U)s %(s)s %(B)s %({x-place}o)s %({x-name}i)s",
     metrics_path="/metrics",
+    route_metrics=["app", "/"],
     slow_request="50ms",
     debug=True,
 )
@@ -143,6 +146,20 @@ def test_metrics_are_those_of_all_processes(site):
     assert not [name for name in shown if name.startswith("anygate_connections")]
     refused = site.ask("/metrics", ("X-Forwarded-For", "127.0.0.1"))
     assert refused.status == 403
+
+
+def test_routes_are_counted_whoever_responds(site):
+    name = 'anygate_route_requests_total{{route="{}",status="{}"}}'
+    before = site.metrics()[name.format("/", "2xx")]
+    for target in ("/", "/blocks", "/file", "/fails"):
+        site.ask(target)
+    expected = {("/", "2xx"): before + 1, ("/<page>", "2xx"): 2, ("/<page>", "5xx"): 1}
+
+    def counted():
+        shown = site.metrics()
+        return {route: shown.get(name.format(*route)) for route in expected}
+
+    wait_for(site.served, lambda: counted() == expected)
 
 
 def test_a_slow_request_is_told_while_it_runs(site):

@@ -5,6 +5,7 @@ use std::io;
 use anygate_config::{Order, WorkerStage};
 use anygate_policy::metrics::Totals;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::shared_memory::route_table::RouteTable;
 
 /// Access to the process tree, and control of it.
 pub trait Processes: Send + Sync {
@@ -13,6 +14,9 @@ pub trait Processes: Send + Sync {
 
     /// Returns the rows of the supervisor, and of all processes that are gone.
     fn others(&self) -> [ProcessRow<'_>; 2];
+
+    /// Returns what is counted by route, if anything is.
+    fn routes(&self) -> Option<&RouteTable>;
 
     /// Asks something of the supervisor.
     ///
@@ -52,5 +56,6 @@ pub fn totals(processes: &dyn Processes) -> Totals {
     let workers = processes.workers();
     let [supervisor, gone] = processes.others();
     let rows = workers.iter().map(|worker| worker.row).chain([supervisor, gone]);
-    Totals::of(rows.map(|row| row.counts().0)).at(supervisor.addresses())
+    let totals = Totals::of(rows.map(|row| row.counts().0)).at(supervisor.addresses());
+    totals.with_routes(processes.routes().into_iter().flat_map(RouteTable::routes))
 }

@@ -50,13 +50,11 @@ impl Statsd {
             Kind::Resource(resource) => {
                 vec![format!("{name}:{}|g{tags}", resource.shown(now.get(sample.cell)))]
             }
-            Kind::Counter(_) => match self.added(sample.cell, now) {
+            Kind::Counter(_) | Kind::RouteCounter(_) => match self.added(sample.cell, now) {
                 0 => Vec::new(),
                 added => vec![format!("{name}:{added}|c{tags}")],
             },
-            Kind::Histogram => {
-                // StatsD's times are milliseconds.
-                let name = name.trim_end_matches("_seconds");
+            Kind::Histogram | Kind::RouteHistogram => {
                 let lower = std::iter::once(0).chain(BOUNDS);
                 let upper = BOUNDS.into_iter().chain(BOUNDS.last().copied());
                 let mut lines = Vec::new();
@@ -74,7 +72,13 @@ impl Statsd {
     }
 
     fn name(&self, sample: &Sample) -> (String, String) {
-        let mut name = format!("{}{}", self.prefix, sample.family.name);
+        let family = sample.family;
+        // StatsD's times are milliseconds.
+        let own = match family.kind {
+            Kind::Histogram | Kind::RouteHistogram => family.name.trim_end_matches("_seconds"),
+            _ => family.name,
+        };
+        let mut name = format!("{}{own}", self.prefix);
         if self.tags && !sample.labels.is_empty() {
             let pairs: Vec<String> =
                 sample.labels.iter().map(|(label, value)| format!("{label}:{}", tag(value))).collect();
@@ -158,6 +162,9 @@ mod tests {
         ] {
             assert!(lines.contains(&line), "{line}\n{text}");
         }
+        let routes = [("/<a>".to_owned(), std::array::from_fn(|cell| u64::from(cell == 9)))].into_iter();
+        let text = plain.packets(&totals(&row).with_routes(routes)).join("\n");
+        assert!(text.lines().any(|line| line == "a.route_request_duration.__a_:1.75|ms"), "{text}");
         let text = tagged.packets(&totals(&row).at(addresses())).join("\n");
         for line in ["requests_total:4|c|#method:GET,status:2xx", "listen_queue:2|g|#address:http://[::1]:80"]
         {

@@ -3,7 +3,7 @@
 use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anygate_policy::metrics::{self, BOUNDS, Totals};
+use anygate_policy::metrics::{self, BOUNDS, Route, Totals};
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
@@ -53,20 +53,37 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
             "reloads": totals.sum(metrics::RELOADS),
         },
         "latency": {
-            "p50": quantile(&totals, 0.5),
-            "p90": quantile(&totals, 0.9),
-            "p99": quantile(&totals, 0.99),
+            "p50": quantile(&totals, metrics::REQUEST_SECONDS, 0.5),
+            "p90": quantile(&totals, metrics::REQUEST_SECONDS, 0.9),
+            "p99": quantile(&totals, metrics::REQUEST_SECONDS, 0.99),
             "bounds": BOUNDS.map(|micros| Duration::from_micros(micros).as_secs_f64()),
             "counts": totals.buckets(metrics::REQUEST_SECONDS),
         },
         "waiting": {
-            "queue": quantile_of(&totals, metrics::QUEUE_SECONDS),
-            "lock": quantile_of(&totals, metrics::LOCK_SECONDS),
+            "queue": quantile(&totals, metrics::QUEUE_SECONDS, 0.99),
+            "lock": quantile(&totals, metrics::LOCK_SECONDS, 0.99),
             "queue_counts": totals.buckets(metrics::QUEUE_SECONDS),
             "lock_counts": totals.buckets(metrics::LOCK_SECONDS),
         },
+        "routes": processes.routes().map(|_| routes(&totals)),
         "messages": messages(rows),
     })
+}
+
+fn routes(totals: &Totals) -> Vec<Value> {
+    let route = |route: Route<'_>| {
+        json!({
+            "route": route.name,
+            "requests": route.statuses.iter().sum::<u64>(),
+            "requests_4xx": route.statuses.get(3),
+            "requests_5xx": route.statuses.get(4),
+            "seconds": Duration::from_micros(totals.micros(route.seconds)).as_secs_f64(),
+            "p50": quantile(totals, route.seconds, 0.5),
+            "p99": quantile(totals, route.seconds, 0.99),
+            "counts": totals.buckets(route.seconds),
+        })
+    };
+    totals.routes().map(route).collect()
 }
 
 fn one(worker: &Worker<'_>, now: SystemTime) -> Value {
@@ -105,13 +122,8 @@ fn messages<'t>(rows: impl Iterator<Item = (Option<u64>, ProcessRow<'t>)>) -> Ve
         .collect()
 }
 
-/// The 99th of a hundred observations of a histogram.
-fn quantile_of(totals: &Totals, family: usize) -> Option<f64> {
-    totals.quantile(family, 0.99).map(|duration| duration.as_secs_f64())
-}
-
-fn quantile(totals: &Totals, part: f64) -> Option<f64> {
-    totals.quantile(metrics::REQUEST_SECONDS, part).map(|duration| duration.as_secs_f64())
+fn quantile(totals: &Totals, histogram: usize, part: f64) -> Option<f64> {
+    totals.quantile(histogram, part).map(|duration| duration.as_secs_f64())
 }
 
 fn seconds(time: SystemTime) -> f64 {
@@ -150,6 +162,26 @@ mod tests {
         assert_eq!((&messages[0]["level"], &messages[0]["text"]), (&json!("warn"), &json!("odd")));
         assert_eq!((&messages[0]["pid"], &messages[1]["pid"]), (&json!(41), &json!(40)));
         assert_eq!(messages[1]["time"], 70.0);
+    }
+
+    #[test]
+    fn routes_are_told_if_they_are_counted() {
+        let fake = Fake::serving();
+        let routes = |fake: &Fake| status(&about(), fake, SystemTime::now())["routes"].clone();
+        assert_eq!(routes(&fake), Value::Null);
+        let fake = fake.with_routes();
+        assert_eq!(routes(&fake), json!([]));
+        let table = fake.routes().unwrap();
+        for status in [200, 404, 500] {
+            table.count(table.place("/<a>"), status, Duration::from_millis(20));
+        }
+        let told = &routes(&fake)[0];
+        assert_eq!((&told["route"], &told["requests"]), (&json!("/<a>"), &json!(3)));
+        assert_eq!(
+            (&told["requests_4xx"], &told["requests_5xx"], &told["seconds"]),
+            (&json!(1), &json!(1), &json!(0.06))
+        );
+        assert!(told["p50"].as_f64().unwrap() > 0.01);
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub use plan::origin::PageOrigin;
 pub use plan::otlp::{Endpoint, OtlpPlan, SamplerPlan};
 pub use plan::process::{ProcessLimitsPlan, ProcessPlan, ScalingPlan};
 pub use plan::route::AppRoute;
+pub use plan::route_metrics::{RouteMetricsPlan, RoutePattern};
 pub use plan::server::{
     BodyRate, CallLimitsPlan, ForwardingPlan, OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan,
 };

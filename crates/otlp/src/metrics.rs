@@ -44,11 +44,13 @@ fn metric(sample: &Sample) -> Metric {
     };
     let aggregation_temporality = AggregationTemporality::Cumulative.into();
     let data = match family.kind {
-        Kind::Counter(_) => {
+        Kind::Counter(_) | Kind::RouteCounter(_) => {
             Data::Sum(Sum { is_monotonic: true, aggregation_temporality, data_points: Vec::new() })
         }
         Kind::Gauge(_) | Kind::Resource(_) | Kind::Address => Data::Gauge(Gauge::default()),
-        Kind::Histogram => Data::Histogram(Histogram { aggregation_temporality, data_points: Vec::new() }),
+        Kind::Histogram | Kind::RouteHistogram => {
+            Data::Histogram(Histogram { aggregation_temporality, data_points: Vec::new() })
+        }
     };
     Metric {
         name: format!("anygate_{name}"),
@@ -64,9 +66,16 @@ fn number(sample: &Sample, totals: &Totals, start: u64, time: u64) -> NumberData
         Kind::Resource(resource) => Number::Double(resource.shown(value).parse().unwrap_or_default()),
         _ => Number::Integer(i64::try_from(value).unwrap_or(i64::MAX)),
     };
-    let attributes: Vec<KeyValue> =
-        sample.labels.iter().map(|(label, value)| attribute(label, value.as_ref())).collect();
-    NumberDataPoint { start_time_unix_nano: start, time_unix_nano: time, value: Some(value), attributes }
+    NumberDataPoint {
+        start_time_unix_nano: start,
+        time_unix_nano: time,
+        value: Some(value),
+        attributes: attributes(sample),
+    }
+}
+
+fn attributes(sample: &Sample) -> Vec<KeyValue> {
+    sample.labels.iter().map(|(label, value)| attribute(label, value.as_ref())).collect()
 }
 
 fn histogram(sample: &Sample, totals: &Totals, start: u64, time: u64) -> HistogramDataPoint {
@@ -78,6 +87,7 @@ fn histogram(sample: &Sample, totals: &Totals, start: u64, time: u64) -> Histogr
         sum: Some(seconds(totals.micros(sample.cell))),
         bucket_counts,
         explicit_bounds: BOUNDS.iter().map(|&bound| seconds(bound)).collect(),
+        attributes: attributes(sample),
     }
 }
 
@@ -94,7 +104,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
-    use anygate_policy::metrics::{CELLS, Counts, FAMILIES, MEMORY, REQUEST_SECONDS, Request};
+    use anygate_policy::metrics::{CELLS, Counts, FAMILIES, MEMORY, REQUEST_SECONDS, ROUTE_CELLS, Request};
 
     use super::*;
 
@@ -112,6 +122,8 @@ mod tests {
         });
         Counts(&row).set(MEMORY, 5);
         let totals = Totals::of(std::iter::once(row.as_slice())).at(vec!["http://127.0.0.1:8000".to_owned()]);
+        let routes = [("/<a>".to_owned(), [2; ROUTE_CELLS]), ("/b".to_owned(), [1; ROUTE_CELLS])];
+        let totals = totals.with_routes(routes.into_iter());
         let since = UNIX_EPOCH + Duration::from_secs(1);
         let message = request(&Resource::default(), &totals, since);
         let message = ExportMetricsServiceRequest::decode(message.as_slice()).unwrap();
@@ -131,6 +143,13 @@ mod tests {
         assert_eq!((point.count, point.sum, point.bucket_counts[4]), (1, Some(0.002), 1));
         assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
         assert_eq!(totals.buckets(REQUEST_SECONDS).len(), point.bucket_counts.len());
+        let durations = find("anygate_route_request_duration_seconds");
+        let Some(Data::Histogram(histogram)) = &durations.data else { panic!("no histogram") };
+        let [first, second] = histogram.data_points.as_slice() else { panic!("not two routes") };
+        assert_eq!(
+            (first.count, second.count, &first.attributes),
+            (34, 17, &vec![attribute("route", "/<a>")])
+        );
         let Some(Data::Gauge(memory)) = &find("anygate_worker_memory_bytes").data else { panic!("no gauge") };
         assert_eq!(memory.data_points[0].value, Some(Number::Double(5.0)));
     }

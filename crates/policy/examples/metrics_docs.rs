@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use anygate_policy::metrics;
+use anygate_policy::metrics_text;
 
 const BEGIN: &str = "<!-- metrics, made by make docs -->\n";
 const END: &str = "<!-- end of metrics -->\n";
@@ -15,6 +15,6 @@ fn main() -> io::Result<()> {
     let missing = || io::Error::other("the page has no place for the table of metrics");
     let (before, rest) = page.split_once(BEGIN).ok_or_else(missing)?;
     let (_, after) = rest.split_once(END).ok_or_else(missing)?;
-    print!("{before}{BEGIN}\n{}\n{END}{after}", metrics::documentation());
+    print!("{before}{BEGIN}\n{}\n{END}{after}", metrics_text::documentation());
     Ok(())
 }

@@ -8,7 +8,8 @@
 //! * `routing`: redirects and rewrites.
 //! * [`rate_limit`]: how many requests a client may send. [`rate_table`]: where they are counted.
 //! * [`concurrency`]: how much there may be at once, requests, connections and bytes.
-//! * [`metrics`]: what is counted. [`metrics_page`]: a page of the site that tells it. [`in_flight`]: requests whose responses have not ended.
+//! * [`metrics`]: what is counted. [`metrics_text`]: the same as text. [`metrics_page`]: a page of the site that tells it. [`in_flight`]: requests whose responses have not ended.
+//! * [`route_metrics`]: which route a request is counted under.
 //! * [`shared_memory`]: what processes see of each other: counters, recent errors, and the row of each process.
 //! * [`compression`]: compressed responses. `conditional`: validators and conditional requests.
 //! * [`security_headers`] and [`cors`]: what browsers are told to do with responses.
@@ -37,6 +38,7 @@ pub mod forwarded;
 pub mod in_flight;
 pub mod metrics;
 pub mod metrics_page;
+pub mod metrics_text;
 pub mod network;
 pub mod page_reload;
 pub mod paths;
@@ -46,6 +48,7 @@ mod range;
 pub mod rate_limit;
 pub mod rate_table;
 pub mod refusal;
+pub mod route_metrics;
 mod routing;
 pub mod security_headers;
 pub mod shared;

@@ -5,7 +5,6 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>) and the table in the documentation.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,6 +32,10 @@ pub enum Kind {
     Resource(Resource),
     /// Goes up and down. One number for each address of the server, which the supervisor has.
     Address,
+    /// Only grows. One number for each route and these labels; they are in a table of their own.
+    RouteCounter(&'static [Label]),
+    /// Seconds of each route, there.
+    RouteHistogram,
 }
 
 /// A resource.
@@ -47,8 +50,8 @@ pub enum Resource {
 /// A label and its values.
 #[derive(Debug)]
 pub struct Label {
-    name: &'static str,
-    values: &'static [&'static str],
+    pub(crate) name: &'static str,
+    pub(crate) values: &'static [&'static str],
 }
 
 /// Upper bounds of the buckets of histograms, in microseconds.
@@ -63,6 +66,11 @@ pub const ADDRESSES_MAX: usize = 16;
 const METHODS: Label =
     Label { name: "method", values: &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"] };
 const CLASSES: Label = Label { name: "status", values: &["1xx", "2xx", "3xx", "4xx", "5xx"] };
+
+/// Numbers of a route: responses of each class, and a histogram,
+pub const ROUTE_CELLS: usize = ROUTE_SECONDS_CELL + BOUNDS.len() + 2;
+/// which begins here.
+pub const ROUTE_SECONDS_CELL: usize = CLASSES.values.len();
 
 /// A value of a label that code names. Its place among the others is that of its cell among those of a metric.
 pub trait LabelValue {
@@ -176,13 +184,16 @@ families! {
     WORKER_RECYCLES = "worker_recycles_total", Kind::Counter(&[RECYCLES]), "Workers replaced as a precaution, by reason.";
     RELOADS = "reloads_total", Kind::Counter(&[OUTCOMES]), "Reloads.";
     CRON_RUNS = "cron_runs_total", Kind::Counter(&[OUTCOMES]), "Cron jobs that have ended.";
+    // These have no cells in a row, so that nothing may follow them.
+    ROUTE_REQUESTS = "route_requests_total", Kind::RouteCounter(&[CLASSES]), "Responses sent for each route, by class of status (route_metrics).";
+    ROUTE_SECONDS = "route_request_duration_seconds", Kind::RouteHistogram, "The same as request_duration_seconds, for each route (route_metrics).";
 }
 
 #[expect(
     clippy::indexing_slicing,
     reason = "the compiler counts, and an index past the end would not compile"
 )]
-const fn width(kind: &Kind) -> usize {
+pub(crate) const fn width(kind: &Kind) -> usize {
     match kind {
         Kind::Counter(labels) | Kind::Gauge(labels) => {
             let (mut cells, mut at) = (1, 0);
@@ -196,6 +207,7 @@ const fn width(kind: &Kind) -> usize {
         Kind::Histogram => BOUNDS.len() + 2,
         Kind::Resource(_) => 1,
         Kind::Address => ADDRESSES_MAX,
+        Kind::RouteCounter(_) | Kind::RouteHistogram => 0,
     }
 }
 
@@ -276,13 +288,17 @@ impl Counts<'_> {
     pub fn request(self, request: &Request<'_>) {
         let name = METHODS.values.iter().position(|method| method.as_bytes() == request.method);
         let method = name.unwrap_or(METHODS.values.len() - 1);
-        let class = usize::from(request.status / 100).clamp(1, CLASSES.values.len()) - 1;
-        self.add(REQUESTS + method * CLASSES.values.len() + class, 1);
+        self.add(REQUESTS + method * CLASSES.values.len() + Self::class(request.status), 1);
         self.observe(REQUEST_SECONDS, request.duration);
         self.observe(QUEUE_SECONDS, request.queued);
         self.observe(LOCK_SECONDS, request.lock);
         self.add(REQUEST_BYTES, request.received);
         self.add(RESPONSE_BYTES, request.sent);
+    }
+
+    /// The place of a status among the classes.
+    pub(crate) fn class(status: u16) -> usize {
+        usize::from(status / 100).clamp(1, CLASSES.values.len()) - 1
     }
 
     /// Empties the row into another one, which keeps what only grows: its process is gone.
@@ -307,7 +323,7 @@ pub struct Sample {
     /// The metric.
     pub family: &'static Family,
     /// Names and values of its labels.
-    pub labels: Vec<(&'static str, Cow<'static, str>)>,
+    pub labels: Vec<Pair>,
     /// Where it is.
     pub cell: usize,
 }
@@ -335,7 +351,20 @@ pub struct Totals {
     /// The metrics that are told, by their first cells; `None`: all.
     told: Option<&'static [usize]>,
     /// Addresses of the server, in the order of their cells.
-    addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
+    /// Routes, in the order of their cells, which follow all others. One without a name is not told yet.
+    routes: Vec<String>,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Responses by the first digit of their status, from 1xx on.
+    pub statuses: &'a [u64],
+    /// The first cell of its histogram.
+    pub seconds: usize,
 }
 
 impl Totals {
@@ -347,13 +376,32 @@ impl Totals {
                 *total = total.wrapping_add(cell.load(Ordering::Relaxed));
             }
         }
-        Totals { cells: totals, told: None, addresses: Vec::new() }
+        Totals { cells: totals, told: None, addresses: Vec::new(), routes: Vec::new() }
     }
 
     /// The same of a server with these addresses.
     #[must_use]
     pub fn at(self, addresses: Vec<String>) -> Totals {
         Totals { addresses, ..self }
+    }
+
+    /// The same with these routes and their numbers. Each call must give those of the one before in the same order.
+    #[must_use]
+    pub fn with_routes(mut self, routes: impl Iterator<Item = (String, [u64; ROUTE_CELLS])>) -> Totals {
+        for (route, numbers) in routes {
+            self.routes.push(route);
+            self.cells.extend(numbers);
+        }
+        self
+    }
+
+    /// Returns the routes, but for those that have no name yet.
+    pub fn routes(&self) -> impl Iterator<Item = Route<'_>> {
+        let cells = (CELLS..).step_by(ROUTE_CELLS).zip(&self.routes).filter(|(_, name)| !name.is_empty());
+        cells.map(|(at, name)| {
+            let seconds = at + ROUTE_SECONDS_CELL;
+            Route { name, statuses: self.cells.get(at..seconds).unwrap_or_default(), seconds }
+        })
     }
 
     /// The same, of which only these metrics are told.
@@ -363,20 +411,25 @@ impl Totals {
     }
 
     /// Metrics that are told, each with its first cell.
-    fn families(&self) -> impl Iterator<Item = (usize, &'static Family)> {
+    pub(crate) fn families(&self) -> impl Iterator<Item = (usize, &'static Family)> {
         let (mut at, told) = (0, self.told);
         let families = FAMILIES.iter().map(move |family| {
             let start = at;
             at += width(&family.kind);
             (start, family)
         });
-        families.filter(move |(start, _)| told.is_none_or(|told| told.contains(start)))
+        let has_routes = !self.routes.is_empty();
+        families.filter(move |(start, family)| match family.kind {
+            Kind::RouteCounter(_) | Kind::RouteHistogram => has_routes,
+            _ => told.is_none_or(|told| told.contains(start)),
+        })
     }
 
     /// What was counted since `earlier`; of gauges, what they rose by.
     #[must_use]
     pub fn since(&self, earlier: &Totals) -> Totals {
-        let pairs = self.cells.iter().zip(&earlier.cells);
+        // Routes may have come since.
+        let pairs = self.cells.iter().zip(earlier.cells.iter().chain(std::iter::repeat(&0)));
         Totals { cells: pairs.map(|(now, before)| now.saturating_sub(*before)).collect(), ..self.clone() }
     }
 
@@ -443,72 +496,38 @@ impl Totals {
                 Kind::Counter(_) | Kind::Gauge(_) => width(&family.kind),
                 Kind::Histogram | Kind::Resource(_) => 1,
                 Kind::Address => self.addresses.len().min(ADDRESSES_MAX),
+                Kind::RouteCounter(_) | Kind::RouteHistogram => 0,
             };
-            (0..count).map(move |cell| {
+            let own = (0..count).map(move |cell| {
                 let labels = match family.kind {
-                    Kind::Counter(labels) | Kind::Gauge(labels) => {
-                        pairs(labels, cell).into_iter().map(|(name, value)| (name, value.into())).collect()
-                    }
+                    Kind::Counter(labels) | Kind::Gauge(labels) => owned(pairs(labels, cell)),
                     Kind::Address => {
                         let address = self.addresses.get(cell).cloned().unwrap_or_default();
                         vec![("address", address.into())]
                     }
-                    Kind::Histogram | Kind::Resource(_) => Vec::new(),
+                    _ => Vec::new(),
                 };
                 Sample { family, labels, cell: start + cell }
-            })
+            });
+            own.chain(self.route_samples(family))
         })
     }
 
-    /// Returns the metrics in Prometheus' text format 0.0.4. `workers`: their numbers, from 1 on, and rows.
-    pub fn prometheus(&self, workers: &[(usize, Counts<'_>)]) -> String {
-        let mut text = String::with_capacity(16 * 1024);
-        for (at, family) in self.families() {
-            let name = family.name;
-            let kind = match family.kind {
-                Kind::Counter(_) | Kind::Resource(Resource::Time) => "counter",
-                Kind::Gauge(_) | Kind::Address | Kind::Resource(Resource::Amount) => "gauge",
-                Kind::Histogram => "histogram",
+    /// Those of routes, if the metric is theirs.
+    pub(crate) fn route_samples(&self, family: &'static Family) -> impl Iterator<Item = Sample> {
+        self.routes().flat_map(move |route| {
+            let first = route.seconds - ROUTE_SECONDS_CELL;
+            let (labels, cells) = match family.kind {
+                Kind::RouteCounter(labels) => (labels, first..route.seconds),
+                Kind::RouteHistogram => (&[][..], route.seconds..route.seconds + 1),
+                _ => (&[][..], 0..0),
             };
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "# HELP anygate_{name} {}\n# TYPE anygate_{name} {kind}", family.help);
-            match family.kind {
-                Kind::Counter(labels) | Kind::Gauge(labels) => {
-                    for cell in 0..width(&family.kind) {
-                        let value = self.get(at + cell);
-                        let _ = writeln!(text, "anygate_{name}{} {value}", labelled(labels, cell));
-                    }
-                }
-                Kind::Histogram => self.histogram(&mut text, name, at),
-                Kind::Resource(resource) => {
-                    for (number, counts) in workers {
-                        let value = resource.shown(counts.get(at));
-                        let _ = writeln!(text, "anygate_{name}{{worker=\"{number}\"}} {value}");
-                    }
-                }
-                Kind::Address => {
-                    for (cell, address) in (at..at + ADDRESSES_MAX).zip(&self.addresses) {
-                        let (address, value) = (escaped(address), self.get(cell));
-                        let _ = writeln!(text, "anygate_{name}{{address=\"{address}\"}} {value}");
-                    }
-                }
-            }
-        }
-        text
-    }
-
-    fn histogram(&self, text: &mut String, name: &str, at: usize) {
-        let mut count = 0;
-        for (place, bound) in BOUNDS.iter().enumerate() {
-            count += self.get(at + place);
-            let _ = writeln!(text, "anygate_{name}_bucket{{le=\"{}\"}} {count}", seconds(*bound));
-        }
-        count += self.get(at + BOUNDS.len());
-        let sum = seconds(self.micros(at));
-        let _ = writeln!(
-            text,
-            "anygate_{name}_bucket{{le=\"+Inf\"}} {count}\nanygate_{name}_sum {sum}\nanygate_{name}_count {count}"
-        );
+            cells.zip(0..).map(move |(cell, place)| {
+                let name = [("route", route.name.to_owned().into())];
+                let labels = name.into_iter().chain(owned(pairs(labels, place))).collect();
+                Sample { family, labels, cell }
+            })
+        })
     }
 }
 
@@ -522,20 +541,15 @@ impl Resource {
     }
 }
 
-/// `{method="GET",status="2xx"}` of a cell, or nothing.
-fn labelled(labels: &[Label], cell: usize) -> String {
-    let pairs: Vec<String> =
-        pairs(labels, cell).iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-    if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
-}
+/// Name and value of a label.
+pub type Pair = (&'static str, Cow<'static, str>);
 
-/// A value of a label as it stands between quotes.
-fn escaped(value: &str) -> String {
-    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+pub(crate) fn owned(pairs: Vec<(&'static str, &'static str)>) -> Vec<Pair> {
+    pairs.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
 /// Labels and values of a cell.
-fn pairs(labels: &[Label], mut cell: usize) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn pairs(labels: &[Label], mut cell: usize) -> Vec<(&'static str, &'static str)> {
     let mut pairs = Vec::new();
     for label in labels.iter().rev() {
         let count = label.values.len().max(1);
@@ -546,41 +560,8 @@ fn pairs(labels: &[Label], mut cell: usize) -> Vec<(&'static str, &'static str)>
     pairs
 }
 
-/// The table of all metrics for the documentation, in Markdown.
-pub fn documentation() -> String {
-    let mut text =
-        "| metric | kind | labels | unit | what it is |\n| --- | --- | --- | --- | --- |\n".to_owned();
-    for family in FAMILIES {
-        let (kind, labels) = match family.kind {
-            Kind::Counter(labels) => ("counter", labels),
-            Kind::Gauge(labels) => ("gauge", labels),
-            Kind::Histogram => ("histogram", &[][..]),
-            Kind::Resource(Resource::Time) => ("counter", &[][..]),
-            Kind::Address | Kind::Resource(Resource::Amount) => ("gauge", &[][..]),
-        };
-        let mut labels: Vec<String> =
-            labels.iter().map(|label| format!("`{}`: {}", label.name, label.values.join(", "))).collect();
-        match family.kind {
-            Kind::Resource(_) => labels.push("`worker`: its number".to_owned()),
-            Kind::Address => labels.push("`address`: URL of the listening socket".to_owned()),
-            _ => {}
-        }
-        let name = family.name.trim_end_matches("_total");
-        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)).unwrap_or_default();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "| `anygate_{}` | {kind} | {} | {unit} | {} |",
-            family.name,
-            labels.join("; "),
-            family.help
-        );
-    }
-    text
-}
-
 /// Microseconds as seconds, without zeros at the end.
-fn seconds(micros: u64) -> String {
+pub(crate) fn seconds(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let text = text.trim_end_matches('0').trim_end_matches('.');
     text.to_owned()
@@ -623,7 +604,9 @@ mod tests {
     #[test]
     fn cells_do_not_overlap() {
         let starts: Vec<usize> = (0..FAMILIES.len()).map(start).collect();
-        assert!(starts.windows(2).all(|pair| pair[0] < pair[1]));
+        let in_rows = starts.len() - 2;
+        assert!(starts[..in_rows].windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(starts[in_rows..], [CELLS, CELLS]);
         assert_eq!(REQUESTS, 0);
         assert_eq!(REQUEST_SECONDS, METHODS.values.len() * CLASSES.values.len());
         assert_eq!(QUEUE_SECONDS, REQUEST_SECONDS + BOUNDS.len() + 2);
@@ -719,8 +702,40 @@ mod tests {
     }
 
     #[test]
-    fn the_guide_has_the_table_as_it_is() {
-        assert!(include_str!("../../../docs/guide/admin.md").contains(&documentation()), "run make docs");
+    fn routes_are_told_with_their_names() {
+        let row = row();
+        let none = Totals::of(std::iter::once(row.as_slice()));
+        assert!(!none.prometheus(&[]).contains("anygate_route_"));
+        let numbers = |count: u64| {
+            let mut numbers = [0; ROUTE_CELLS];
+            (numbers[1], numbers[4]) = (count, 1);
+            (numbers[ROUTE_SECONDS_CELL], numbers[ROUTE_CELLS - 1]) = (count + 1, 2500);
+            numbers
+        };
+        let one = none.clone().with_routes([("/<a>".to_owned(), numbers(3))].into_iter());
+        // One that has just come has no name yet.
+        let routes =
+            [("/<a>".to_owned(), numbers(4)), (String::new(), numbers(0)), ("/\"".to_owned(), numbers(7))];
+        let all = none.with_routes(routes.into_iter());
+        let text = all.prometheus(&[]);
+        for line in [
+            "# TYPE anygate_route_requests_total counter",
+            "anygate_route_requests_total{route=\"/<a>\",status=\"2xx\"} 4",
+            "anygate_route_requests_total{route=\"/\\\"\",status=\"5xx\"} 1",
+            "anygate_route_request_duration_seconds_bucket{route=\"/<a>\",le=\"0.0001\"} 5",
+            "anygate_route_request_duration_seconds_bucket{route=\"/<a>\",le=\"+Inf\"} 5",
+            "anygate_route_request_duration_seconds_sum{route=\"/\\\"\"} 0.0025",
+            "anygate_route_request_duration_seconds_count{route=\"/\\\"\"} 8",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("route=\"\""));
+        let samples = all.samples().filter(|sample| sample.family.name.starts_with("route_"));
+        assert_eq!(samples.count(), 2 * (CLASSES.values.len() + 1));
+        let since: Vec<_> = all.since(&one).routes().map(|route| route.statuses.to_vec()).collect();
+        assert_eq!(since, [[0, 1, 0, 0, 0], [0, 7, 0, 0, 1]]);
+        let told = all.only(&[REQUESTS]).prometheus(&[]);
+        assert!(told.contains("anygate_route_requests_total{") && !told.contains("anygate_workers"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use anygate_config::{BindAddress, Order, Plan, Protocol, VERSION, options};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_server::{Events, Runner, Service, Supervision, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree};
@@ -90,6 +91,7 @@ impl Assistant {
         &self,
         plan: &Plan,
         cache: Option<Arc<Cache>>,
+        routes: Option<RouteTable>,
         context: AssistantContext,
     ) -> io::Result<()> {
         let AssistantContext { sockets, signals, told, tree, orders } = context;
@@ -101,7 +103,7 @@ impl Assistant {
         };
         let stacks = self.stacks.try_clone()?;
         let processes: Arc<dyn Processes> =
-            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(stacks) });
+            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(stacks), routes });
         let (own, stats): (Vec<Socket>, Vec<Socket>) =
             sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
         for socket in stats {
@@ -136,6 +138,7 @@ impl Assistant {
             tls: None,
             counts: None,
             tracer: None,
+            routes: None,
             peers: None,
             requests_max: None,
         };
@@ -197,6 +200,7 @@ struct BoardProcesses {
     tree: Tree,
     orders: Orders,
     stacks: Mutex<File>,
+    routes: Option<RouteTable>,
 }
 
 impl Processes for BoardProcesses {
@@ -206,6 +210,10 @@ impl Processes for BoardProcesses {
 
     fn others(&self) -> [ProcessRow<'_>; 2] {
         self.tree.others().map(ProcessRow)
+    }
+
+    fn routes(&self) -> Option<&RouteTable> {
+        self.routes.as_ref()
     }
 
     fn order(&self, order: Order) -> io::Result<()> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anygate_config::{Concurrency, Plan};
 use anygate_lock::Mutex;
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::shared_memory::process_row;
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_server::{Ended, Events, Handle, Runner, Service, SharedRow, Tickets, Worker};
 use anygate_supervisor::sockets::{self, Socket};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -40,6 +42,7 @@ struct Running {
     sockets: Arc<Vec<Socket>>,
     /// What is counted, if the metrics have a path.
     counts: Option<SharedRow>,
+    routes: Option<RouteTable>,
     /// The thread that tells how many connections there are.
     teller: Option<JoinHandle<()>>,
 }
@@ -112,14 +115,14 @@ impl Server {
             .map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
         let site =
             policies::prepare(&self.plan).map_err(|Refusal(_, message)| PyValueError::new_err(message))?;
-        let counts = self.counts()?;
+        let (counts, routes) = (self.counts()?, policies::routes(&self.plan)?);
         let told =
             self.on_connection.as_ref().map(|function| ConnectionCounts::start(function.clone_ref(py)));
         let (connections, teller) = told.transpose()?.unzip();
         let site = site.map(|site| match &counts {
             Some(row) => {
                 // What shows the queues must not keep the sockets open.
-                let figures = policies::own_figures(row, Arc::downgrade(&sockets));
+                let figures = policies::own_figures(row, routes.as_ref(), Arc::downgrade(&sockets));
                 site.with_metrics(self.plan.local_hosts(), figures).site(0)
             }
             None => site.site(0),
@@ -146,6 +149,13 @@ impl Server {
             tls,
             counts: counts.clone(),
             tracer: None,
+            routes: self
+                .plan
+                .admin
+                .route_metrics
+                .as_ref()
+                .zip(routes.clone())
+                .map(|(plan, table)| RouteMetrics::new(plan, table)),
             peers: connections.clone().map(|connections| connections as _),
             requests_max: None,
         };
@@ -161,7 +171,8 @@ impl Server {
         };
         let thread = thread::Builder::new().name("anygate".to_owned()).spawn(work)?;
         *self.urls.lock() = sockets.iter().map(Socket::url).collect();
-        *running = Some(Running { process: std::process::id(), handle, thread, sockets, counts, teller });
+        *running =
+            Some(Running { process: std::process::id(), handle, thread, sockets, counts, routes, teller });
         Ok(())
     }
 
@@ -190,7 +201,8 @@ impl Server {
             return Err(PyRuntimeError::new_err("metrics are counted if metrics_path is set, and it is not"));
         }
         let figures = self.running.lock().as_ref().and_then(|running| {
-            running.counts.as_ref().map(|row| policies::own_figures(row, Arc::downgrade(&running.sockets)))
+            let Running { counts, routes, sockets, .. } = running;
+            counts.as_ref().map(|row| policies::own_figures(row, routes.as_ref(), Arc::downgrade(sockets)))
         });
         let figures = figures.ok_or_else(|| PyRuntimeError::new_err("the server is not running"))?;
         Ok(figures())

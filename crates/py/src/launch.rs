@@ -204,6 +204,8 @@ fn launch(
     settle(py, &plan, application.is_some(), beginning.is_some())?;
     let site = policies::prepare(&plan)?;
     let assistant = Assistant::prepare(&plan)?;
+    let routes =
+        policies::routes(&plan).map_err(|error| Refusal::machine(format!("no memory to share: {error}")))?;
     if checks {
         let code = upgrade::check(py, &plan, &identity)?;
         logs::finish();
@@ -226,6 +228,7 @@ fn launch(
         identity,
         site,
         assistant,
+        routes,
         sources,
         hooks: None,
         failing: false,

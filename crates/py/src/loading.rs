@@ -214,7 +214,7 @@ fn around(
         on_error: on_error(py, plan)?,
         on_overdue: None,
         debug: plan.application.debug.then(|| LocalHosts::new(plan.local_hosts())),
-        routes: plan.admin.otlp.as_ref().is_some_and(|otlp| otlp.traces.is_some()),
+        routes: plan.admin.wants_routes(),
         page_reload: plan.process.reload,
     };
     Ok((callable, options))

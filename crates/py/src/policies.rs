@@ -11,6 +11,7 @@ use anygate_policy::metrics_page::Figures;
 use anygate_policy::policies::{Prepared, Surroundings, Unprepared};
 use anygate_policy::rate_table::Cells;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_server::SharedRow;
 use anygate_supervisor::Tree;
 use anygate_supervisor::sockets::Socket;
@@ -44,14 +45,23 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Option<Prepared>, Refusal> {
         .map_err(|error| unprepared(&plan.origins, &error))
 }
 
+/// Memory to count by route in, if that is wanted; to be taken before processes part.
+///
+/// Errors: there is none.
+pub(crate) fn routes(plan: &Plan) -> io::Result<Option<RouteTable>> {
+    let is_wanted = plan.is_counted() && plan.admin.route_metrics.is_some();
+    is_wanted.then(|| shared(RouteTable::CELLS).map(RouteTable::new)).transpose()
+}
+
 /// The metrics of all processes, for a page of the site.
-pub(crate) fn figures(tree: Tree) -> Figures {
+pub(crate) fn figures(tree: Tree, routes: Option<RouteTable>) -> Figures {
     Arc::new(move || {
         let workers: Vec<_> = tree.workers().collect();
         let [supervisor, gone] = tree.others();
         let rows = workers.iter().map(|worker| worker.counts).chain([supervisor, gone]);
         let totals = Totals::of(rows.map(|row| ProcessRow(row).counts().0));
         let totals = totals.at(ProcessRow(supervisor).addresses());
+        let totals = totals.with_routes(routes.iter().flat_map(RouteTable::routes));
         let living = workers.iter().map(|worker| (worker.number, ProcessRow(worker.counts).counts()));
         totals.prometheus(&living.collect::<Vec<_>>())
     })
@@ -68,15 +78,20 @@ pub(crate) fn show_queues(sockets: &[Socket], row: ProcessRow<'_>) {
 }
 
 /// The metrics of the one process that has this row, and these sockets as long as they are open.
-pub(crate) fn own_figures(row: &SharedRow, sockets: Weak<Vec<Socket>>) -> Figures {
-    let row = Arc::clone(row);
+pub(crate) fn own_figures(
+    row: &SharedRow,
+    routes: Option<&RouteTable>,
+    sockets: Weak<Vec<Socket>>,
+) -> Figures {
+    let (row, routes) = (Arc::clone(row), routes.cloned());
     Arc::new(move || {
         let own = ProcessRow((*row).as_ref());
         show_queues(sockets.upgrade().as_deref().map(Vec::as_slice).unwrap_or_default(), own);
         let counts = own.counts();
         counts.set(metrics::WORKERS, 1);
         Resources::now().put_into(own);
-        Totals::of(std::iter::once(counts.0)).at(own.addresses()).prometheus(&[(1, counts)])
+        let totals = Totals::of(std::iter::once(counts.0)).at(own.addresses());
+        totals.with_routes(routes.iter().flat_map(RouteTable::routes)).prometheus(&[(1, counts)])
     })
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anygate_config::{ApplicationPlan, CRITICAL, Concurrency, Plan, Protocol, VERSION};
 use anygate_policy::policies::{Prepared, ProcessPolicies};
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Ended, Runner, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks};
 use anygate_supervisor::sockets::Socket;
@@ -60,6 +62,8 @@ pub(crate) struct Body {
     pub(crate) site: Option<Prepared>,
     /// Inputs of the assistant, if there is to be one.
     pub(crate) assistant: Option<Assistant>,
+    /// What is counted by route, if anything is.
+    pub(crate) routes: Option<RouteTable>,
     /// What is told of the files that are imported, if their changes are to trigger reloads.
     pub(crate) sources: Option<Sources>,
     /// The site's functions for events of the server, in the template and in workers.
@@ -335,7 +339,7 @@ impl WorkerBody for Body {
             let site = self.site.as_ref().map(|site| site.site(usize::MAX)).transpose();
             let site = site.map_err(|error| unprepared(&self.plan.origins, &error))?;
             let cache = site.and_then(|site| site.cache().cloned());
-            assistant.live(&self.plan, cache, context).map_err(Refusal::machine)
+            assistant.live(&self.plan, cache, self.routes.clone(), context).map_err(Refusal::machine)
         });
         if let Err(error) = &ended {
             tracing::error!("the assistant (the process of the admin address) cannot continue: {error}");
@@ -386,6 +390,7 @@ impl Body {
             tls,
             counts: row.clone(),
             tracer: self.telemetry().map_or(Ok(None), Telemetry::tracer).map_err(Failure::Server)?,
+            routes: self.route_metrics(),
             peers: Some(Arc::new(Sharing(report.peers()))),
             requests_max: requests_max(&self.plan.process, &report).map_err(server)?,
         };
@@ -424,7 +429,8 @@ impl Body {
     /// The policies of this worker, in its place among the others.
     fn policies(&self, report: &Report) -> Result<Option<Arc<ProcessPolicies>>, Failure> {
         let policies = self.site.as_ref().map(|site| {
-            let site = site.with_metrics(self.plan.local_hosts(), figures(report.tree()));
+            let site =
+                site.with_metrics(self.plan.local_hosts(), figures(report.tree(), self.routes.clone()));
             let page_reload = self.sources.as_ref().map(|sources| sources.page_reload(&self.plan));
             site.with_page_reload(page_reload).site(report.slot())
         });
@@ -551,6 +557,12 @@ impl Body {
         let Some(assistant) = &self.assistant else { return Ok(None) };
         let (stacks, file) = (Arc::clone(stacks), assistant.stacks.try_clone()?);
         Ok(Some(Box::new(move || stacks.write(&file))))
+    }
+
+    /// Where responses are counted by route.
+    fn route_metrics(&self) -> Option<RouteMetrics> {
+        let plan = self.plan.admin.route_metrics.as_ref();
+        plan.zip(self.routes.clone()).map(|(plan, table)| RouteMetrics::new(plan, table))
     }
 
     /// What is sent to a collector.

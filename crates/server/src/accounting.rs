@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anygate_policy::metrics::{self, Request as Counted};
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::spans::{Ended, Span};
 use anygate_proto::application::Endpoints;
@@ -67,26 +68,41 @@ pub(crate) fn account(
             row.counts().add(metrics::SPANS_DROPPED, 1);
         }
     }
-    record(rules.row(), rules.access_log.as_ref(), endpoints, head, finished, timing);
+    let recorders = Recorders {
+        row: rules.row(),
+        routes: rules.response.routes.as_deref(),
+        log: rules.access_log.as_ref(),
+    };
+    record(&recorders, endpoints, head, finished, timing);
 }
 
-/// The same without a span, in these places alone.
+/// Where calls are recorded.
+pub(crate) struct Recorders<'a> {
+    pub(crate) row: Option<ProcessRow<'a>>,
+    pub(crate) routes: Option<&'a RouteMetrics>,
+    pub(crate) log: Option<&'a AccessLog>,
+}
+
+/// The same without a span, in these recorders alone.
 pub(crate) fn record(
-    row: Option<ProcessRow<'_>>,
-    log: Option<&AccessLog>,
+    recorders: &Recorders<'_>,
     endpoints: &Endpoints,
     head: &RequestHead,
     finished: &Finished,
     timing: &Timing,
 ) {
     let Some(begun) = timing.begun else { return };
-    if let Some(row) = row {
+    if let Some(row) = recorders.row {
         let (ready, noted) = (timing.ready.unwrap_or(begun), &finished.noted);
+        let duration = ready.elapsed();
+        if let Some(routes) = recorders.routes {
+            routes.count(noted.route_slot, head, finished.status, duration);
+        }
         row.counts().add(metrics::WEBSOCKETS_TOTAL, u64::from(finished.upgraded));
         row.counts().request(&Counted {
             method: head.method(),
             status: finished.status,
-            duration: ready.elapsed(),
+            duration,
             queued: begun.saturating_duration_since(ready),
             lock: noted.entered.map_or(Duration::ZERO, |entered| entered.saturating_duration_since(begun)),
             received: timing.received,
@@ -96,7 +112,7 @@ pub(crate) fn record(
             row.counts().observe(metrics::PROXY_QUEUE_SECONDS, queued);
         }
     }
-    if let Some(log) = log {
+    if let Some(log) = recorders.log {
         log.record(endpoints, head, finished, begun.elapsed());
     }
 }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use anygate_config::CallLimitsPlan;
 use anygate_policy::metrics;
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::shared_memory::route_table::RouteSlot;
 use anygate_policy::spans::record::Outcome;
 use anygate_proto::application::{Endpoints, LongCall};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
 use crate::access_log::AccessLog;
-use crate::accounting::{Timing, record};
+use crate::accounting::{Recorders, Timing, record};
 use crate::control::SharedRow;
 use crate::finished::{Finished, Noted};
 use crate::threads::call::Call;
@@ -22,6 +24,7 @@ use crate::threads::call_limits::CallLimits;
 /// Where the calls of one process are recorded.
 pub struct CallRecords {
     row: Option<SharedRow>,
+    routes: Option<RouteMetrics>,
     access_log: Option<AccessLog>,
     limits: Option<Arc<CallLimits>>,
 }
@@ -31,6 +34,7 @@ pub struct CallRecord {
     begun: Instant,
     received: u64,
     number: u64,
+    route_slot: Option<RouteSlot>,
 }
 
 /// What is known of a response at its end.
@@ -44,15 +48,16 @@ pub struct CallReport {
 }
 
 impl CallRecords {
-    /// Counts in `row` and logs in `access_log`, where there are any.
+    /// Counts in `row` and `routes` and logs in `access_log`, where there are any.
     pub fn new(
         row: Option<SharedRow>,
+        routes: Option<RouteMetrics>,
         access_log: Option<AccessLog>,
         slow_request: Option<Duration>,
     ) -> Self {
         let plan = CallLimitsPlan { slow_request, request_timeout: None };
         let limits = CallLimits::new(plan, row.clone()).map(Arc::new);
-        CallRecords { row, access_log, limits }
+        CallRecords { row, routes, access_log, limits }
     }
 
     /// Whether nothing is recorded.
@@ -85,7 +90,7 @@ impl CallRecords {
         }
         let name = call.map(|call| call.request_name().clone()).unwrap_or_default();
         let number = self.limits.as_ref().map_or(0, |limits| limits.watch_alone(head, name, endpoints));
-        CallRecord { begun: Instant::now(), received, number }
+        CallRecord { begun: Instant::now(), received, number, route_slot: None }
     }
 
     /// A call has ended.
@@ -104,16 +109,27 @@ impl CallRecords {
             body_bytes,
             head: response,
             sample: None,
-            noted: Noted::default(),
+            noted: Noted { route_slot: call.route_slot, ..Noted::default() },
             outcome: Outcome::Whole,
             upgraded: status == 101,
         };
         let timing = Timing { begun: Some(call.begun), received: call.received, ..Timing::default() };
-        record(row, self.access_log.as_ref(), endpoints, head, &finished, &timing);
+        let recorders = Recorders { row, routes: self.routes.as_ref(), log: self.access_log.as_ref() };
+        record(&recorders, endpoints, head, &finished, &timing);
         if let Some(log) = &self.access_log {
             // There is no reactor to do so.
             log.flush();
         }
+    }
+
+    /// Whether routes are counted, if the application names them.
+    pub fn wants_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// The application has named the route of a call.
+    pub fn name_route(&self, call: &mut CallRecord, route: &str) {
+        call.route_slot = self.routes.as_ref().and_then(|routes| routes.named(route));
     }
 
     /// A request got its response before it was a call.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anygate_policy::shared_memory::route_table::RouteSlot;
 use anygate_policy::spans::record::Outcome;
 use anygate_proto::head::ResponseHead;
 
@@ -33,4 +34,6 @@ pub(crate) struct Noted {
     pub(crate) first_byte: Option<Instant>,
     /// and the template of the request's path.
     pub(crate) route: Option<Box<str>>,
+    /// Where that is counted, if it is.
+    pub(crate) route_slot: Option<RouteSlot>,
 }

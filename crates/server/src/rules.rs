@@ -8,6 +8,7 @@ use anygate_config::{OutboxPlan, ReadPlan, ServerPlan, Timeouts, WebSocketPlan};
 use anygate_policy::forwarded::Forwarding;
 use anygate_policy::paths;
 use anygate_policy::policies::ProcessPolicies;
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::spans::Tracer;
 use anygate_policy::web2py_static::Web2pyStatic;
@@ -50,6 +51,7 @@ pub(crate) struct Around {
     pub(crate) tls: Option<Tls>,
     pub(crate) counts: Option<SharedRow>,
     pub(crate) tracer: Option<Arc<Tracer>>,
+    pub(crate) routes: Option<Arc<RouteMetrics>>,
     pub(crate) peers: Option<Arc<dyn Peers>>,
 }
 
@@ -57,7 +59,7 @@ impl Rules {
     /// `https_port`: where clients of a redirect are sent. `waits`: whether threads may wait for a client's bodies, and for
     /// room in its outbox.
     pub(crate) fn new(plan: ServerPlan, around: Around, https_port: Option<u16>, waits: bool) -> Rules {
-        let Around { access_log, files, site, tls, counts, tracer, peers } = around;
+        let Around { access_log, files, site, tls, counts, tracer, routes, peers } = around;
         let outbox = OutboxRules { plan: plan.outbox, waits };
         let websocket = Arc::new(WebSocketRules {
             plan: plan.websocket,
@@ -84,6 +86,7 @@ impl Rules {
                 server: HeaderValue::from_str(&plan.server_header).expect("the plan was checked"),
                 websocket,
                 site,
+                routes,
                 gathering: Arc::default(),
             },
             timeouts: plan.timeouts,
@@ -168,6 +171,8 @@ pub(crate) struct ResponseRules {
     pub(crate) websocket: Arc<WebSocketRules>,
     /// The policies around the application.
     pub(crate) site: Option<Arc<ProcessPolicies>>,
+    /// Where responses are counted by route, if they are.
+    pub(crate) routes: Option<Arc<RouteMetrics>>,
     /// Where blocks wait for those that follow them.
     pub(crate) gathering: Arc<Gathering>,
 }

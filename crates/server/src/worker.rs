@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anygate_config::{Protocol, ServerPlan};
 use anygate_policy::metrics;
 use anygate_policy::policies::ProcessPolicies;
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_policy::spans::Tracer;
 use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_proto::application::{Application, Hub, LongCall, News};
@@ -61,6 +62,8 @@ pub struct Service {
     pub counts: Option<SharedRow>,
     /// What makes spans of requests.
     pub tracer: Option<Tracer>,
+    /// Where responses are counted by route.
+    pub routes: Option<RouteMetrics>,
     /// The workers that accept from the same listeners, if there may be others.
     pub peers: Option<Arc<dyn Peers>>,
     /// Who is told of a number of calls.
@@ -137,6 +140,7 @@ impl Worker {
             tls,
             counts,
             tracer,
+            routes,
             peers,
             requests_max,
         } = service;
@@ -144,8 +148,8 @@ impl Worker {
         let mut own = plan.clone();
         own.outbox.temp_dir = spool::usable_folder(plan.outbox.temp_dir.as_deref());
         own.reading.temp_dir.clone_from(&own.outbox.temp_dir);
-        let tracer = tracer.map(Arc::new);
-        let around = rules::Around { access_log, files, site, tls, counts, tracer, peers };
+        let (tracer, routes) = (tracer.map(Arc::new), routes.map(Arc::new));
+        let around = rules::Around { access_log, files, site, tls, counts, tracer, routes, peers };
         let rules = Rules::new(own, around, https_port(&listeners), waits);
         if let Some(row) = rules.row() {
             row.counts().set(metrics::THREADS, rules.calls_max as u64);

@@ -10,6 +10,7 @@ use anygate_config::{LogLevel, Order, WorkerStage};
 use anygate_policy::cache::Cache;
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::shared_memory::process_row::{self, ProcessRow};
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_proto::application::{Application, Endpoints, Request, Response, SendError};
 use anygate_proto::head::{RequestHead, ResponseHead};
 
@@ -23,6 +24,7 @@ use crate::processes::{Processes, Worker};
 pub(crate) struct Fake {
     pub(crate) cache: Option<Arc<Cache>>,
     rows: Arc<Vec<Vec<AtomicU64>>>,
+    routes: Option<RouteTable>,
     orders: Arc<Mutex<Option<Vec<Order>>>>,
     pub(crate) token: Option<String>,
 }
@@ -34,6 +36,7 @@ impl Fake {
         let fake = Fake {
             cache: None,
             rows: Arc::new((0..4).map(|_| row()).collect()),
+            routes: None,
             orders: Arc::new(Mutex::new(Some(Vec::new()))),
             token: None,
         };
@@ -46,6 +49,13 @@ impl Fake {
         fake.row(2).recent().add(UNIX_EPOCH + Duration::from_secs(70), "ERROR worker 40 ended");
         fake.row(0).recent().add(UNIX_EPOCH + Duration::from_secs(80), "WARN odd");
         fake
+    }
+
+    /// The same that counts by route.
+    pub(crate) fn with_routes(mut self) -> Fake {
+        let cells: Vec<_> = (0..RouteTable::CELLS).map(|_| AtomicU64::new(0)).collect();
+        self.routes = Some(RouteTable::new(Arc::new(cells)));
+        self
     }
 
     /// Has worker 41 respond so often.
@@ -95,6 +105,10 @@ impl Processes for Fake {
 
     fn others(&self) -> [ProcessRow<'_>; 2] {
         [self.row(2), self.row(3)]
+    }
+
+    fn routes(&self) -> Option<&RouteTable> {
+        self.routes.as_ref()
     }
 
     fn order(&self, order: Order) -> io::Result<()> {

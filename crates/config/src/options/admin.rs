@@ -58,6 +58,19 @@ rows! {
                   `trusted_proxies` name; clients of a proxy that is not trusted never see them.",
         ..CONTROL
     },
+    ROUTE_METRICS: Vec<String> = Opt {
+        name: "route_metrics",
+        kind: Kind::List,
+        metavar: "app|PATTERN",
+        reach: Reach::AnyServer,
+        help: "routes whose requests, errors and times are counted apart (repeatable)",
+        details: "`app`: the route that the application names in `environ[\"anygate.route\"]`, such as `/users/<id>`. A pattern, \
+                  such as `/users/*/orders`: requests whose path has this form and whose route the application does not name; `*` is \
+                  one whole segment, and `/**` at the end is anything below. The first pattern counts. Up to 256 routes have \
+                  figures of their own; more are counted as `other`. Clients name none. See \
+                  [the guide](guide/admin.md#routes).",
+        ..CONTROL
+    },
     STATSD: Option<String> = Opt {
         name: "statsd",
         foreign_names: &["statsd_host"],

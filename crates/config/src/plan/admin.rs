@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::address::{Bind, BindAddress, Protocol, bind_address, is_loopback};
 use super::check::Reader;
 use super::otlp::OtlpPlan;
+use super::route_metrics::RouteMetricsPlan;
 use crate::invalid::Invalid;
 use crate::options;
 use crate::settings::Wrong;
@@ -22,6 +23,8 @@ pub struct AdminPlan {
     pub statsd: Option<StatsdPlan>,
     /// Where spans and metrics are sent.
     pub otlp: Option<OtlpPlan>,
+    /// Which requests are counted by route.
+    pub route_metrics: Option<RouteMetricsPlan>,
 }
 
 /// Where metrics are sent, and how.
@@ -49,6 +52,12 @@ impl AdminPlan {
     /// Whether there is to be a process that serves the admin address or sends something.
     pub fn wants_assistant(&self) -> bool {
         self.is_wanted() || self.otlp.is_some()
+    }
+
+    /// Whether routes are wanted that the application names: by spans, or as figures.
+    pub fn wants_routes(&self) -> bool {
+        self.otlp.as_ref().is_some_and(|otlp| otlp.traces.is_some())
+            || self.route_metrics.as_ref().is_some_and(|routes| routes.from_application)
     }
 
     /// The addresses to open. The protocol says what each is for: HTTP for the admin address, uwsgi for the statistics.
@@ -91,6 +100,7 @@ impl AdminPlan {
             uwsgi_stats,
             statsd,
             otlp: OtlpPlan::check(read)?,
+            route_metrics: RouteMetricsPlan::check(read)?,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! works by.
 //!
 //! * [`application`], [`mount`], [`route`], [`address`], [`tls`], [`server`], [`process`], [`interpreter`], [`log`], [`cron`],
-//!   [`admin`], [`otlp`], [`site`]: the parts, each with its check. * [`network`], [`origin`]: what several of them hold. * `check`: reads values out of settings.
+//!   [`admin`], [`route_metrics`], [`otlp`], [`site`]: the parts, each with its check. * [`network`], [`origin`]: what several of them hold. * `check`: reads values out of settings.
 
 pub mod address;
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod origin;
 pub mod otlp;
 pub mod process;
 pub mod route;
+pub mod route_metrics;
 pub mod server;
 pub mod site;
 mod table;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anygate_policy::metrics::{self, Counts, Totals, UNDER_ANY_SERVER};
 use anygate_policy::rate_table::Cells;
 use anygate_policy::shared_memory::process_row::ProcessRow;
+use anygate_policy::shared_memory::route_table::RouteTable;
 use anygate_server::SharedRow;
 
 use super::process_rows::{Rows, is_gone};
@@ -21,6 +22,8 @@ pub(super) struct Counting {
     /// How many processes are counted apart.
     processes: usize,
     cells: Cells,
+    /// What is counted by route, if anything is.
+    routes: Option<RouteTable>,
     /// The process that sends the metrics to StatsD.
     sender: Cells,
 }
@@ -41,9 +44,10 @@ impl Counting {
     /// Takes memory.
     ///
     /// Errors: there is none.
-    pub(super) fn new(owners: Rows, processes: usize) -> io::Result<Counting> {
+    pub(super) fn new(owners: Rows, processes: usize, has_routes: bool) -> io::Result<Counting> {
         let cells = shared(processes.saturating_add(1).saturating_mul(metrics::CELLS))?;
-        Ok(Counting { owners, processes, cells, sender: shared(1)? })
+        let routes = has_routes.then(|| shared(RouteTable::CELLS).map(RouteTable::new)).transpose()?;
+        Ok(Counting { owners, processes, cells, routes, sender: shared(1)? })
     }
 
     /// The counters of the process that has this row.
@@ -53,6 +57,11 @@ impl Counting {
             cells: Arc::clone(&self.cells),
             range: start..start.saturating_add(metrics::CELLS),
         })
+    }
+
+    /// What is counted by route, if anything is.
+    pub(super) fn routes(&self) -> Option<&RouteTable> {
+        self.routes.as_ref()
     }
 
     /// The process that had this row is gone: what it has counted is kept.
@@ -65,7 +74,8 @@ impl Counting {
     pub(super) fn totals(&self) -> Totals {
         self.owners.sweep(&|row| self.retire(row));
         let rows = (*self.cells).as_ref().chunks(metrics::CELLS);
-        Totals::of(rows).only(UNDER_ANY_SERVER)
+        let totals = Totals::of(rows).only(UNDER_ANY_SERVER);
+        totals.with_routes(self.routes.iter().flat_map(RouteTable::routes))
     }
 
     /// The metrics in Prometheus' text format.
@@ -97,7 +107,7 @@ mod tests {
         // No process has such a number.
         let gone = 1 << 30;
         let owners: Vec<_> = [gone, u64::from(std::process::id())].into_iter().map(AtomicU64::new).collect();
-        let counting = Counting::new(Rows::new(Arc::new(owners)), 2).expect("there is memory");
+        let counting = Counting::new(Rows::new(Arc::new(owners)), 2, false).expect("there is memory");
         for (row, bytes) in [(0, 7), (1, 11)] {
             let shared = counting.row(row);
             let counts = ProcessRow((*shared).as_ref()).counts();

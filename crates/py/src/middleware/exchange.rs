@@ -126,6 +126,23 @@ impl Exchange {
         self.inner.passes_on()
     }
 
+    /// Whether the route is to be told that the application names.
+    #[getter]
+    fn wants_route(&self) -> bool {
+        let inner = self.inner.0.lock();
+        inner.record.is_some() && inner.received.process.records.wants_routes()
+    }
+
+    /// Takes the route that the application has named.
+    #[pyo3(signature = (route, /))]
+    fn set_route(&self, route: &Bound<'_, PyString>) {
+        let route = route.to_string_lossy();
+        let Inner { received, record, .. } = &mut *self.inner.0.lock();
+        if let Some(record) = record {
+            received.process.records.name_route(record, &route);
+        }
+    }
+
     /// What `start_response` does, but for its result.
     #[pyo3(signature = (status, response_headers, exc_info, /))]
     fn start(

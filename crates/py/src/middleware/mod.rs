@@ -23,11 +23,12 @@ use std::time::Duration;
 use anygate_config::options::{self, protects_under_own_server, works_under_any_server};
 use anygate_config::plan::server::WEB2PY_TRUSTED_PROXIES;
 use anygate_config::site::HealthPlan;
-use anygate_config::{LogPlan, Origins, Plan, Settings, StatsdPlan, file};
+use anygate_config::{LogPlan, Origins, Plan, RouteMetricsPlan, Settings, StatsdPlan, file};
 use anygate_lock::Mutex;
 use anygate_policy::forwarded::{self, Applied, Forwarding};
 use anygate_policy::metrics_page::Figures;
 use anygate_policy::policies::{self, Arrival, Prepared, Surroundings};
+use anygate_policy::route_metrics::RouteMetrics;
 use anygate_proto::application::Endpoints;
 use anygate_proto::cgi::Decoded;
 use anygate_proto::head::RequestHead;
@@ -70,6 +71,7 @@ pub(crate) struct Site {
     debug: Option<LocalHosts>,
     slow_request: Option<Duration>,
     statsd: Option<StatsdPlan>,
+    route_metrics: Option<RouteMetricsPlan>,
     rows: Rows,
     /// What processes have counted, if anything is to tell it.
     counting: Option<Counting>,
@@ -128,7 +130,9 @@ impl Site {
             .map_err(|error| PyValueError::new_err(unprepared(&plan.origins, &error).to_string()))?;
         let rows = Rows::new(shared(PROCESSES).map_err(PyOSError::new_err)?);
         let is_counted = plan.site.metrics.is_some() || plan.admin.statsd.is_some();
-        let counting = is_counted.then(|| Counting::new(rows.clone(), PROCESSES)).transpose();
+        let counting = is_counted
+            .then(|| Counting::new(rows.clone(), PROCESSES, plan.admin.route_metrics.is_some()))
+            .transpose();
         let counting = counting.map_err(PyOSError::new_err)?;
         if let Some(counting) = counting.clone() {
             let figures: Figures = Arc::new(move || counting.prometheus());
@@ -141,6 +145,7 @@ impl Site {
             debug: plan.application.debug.then(|| LocalHosts::new(plan.local_hosts())),
             slow_request: plan.server.call_limits.slow_request,
             statsd: plan.admin.statsd,
+            route_metrics: plan.admin.route_metrics,
             counting,
             maker: std::process::id(),
             forwarding: Forwarding::new(plan.server.forwarding),
@@ -326,7 +331,10 @@ impl Site {
             Push::start(plan, Box::new(move || counting.sends(number).then(|| counting.totals())))
         });
         let push = push.transpose().map_err(PyOSError::new_err)?;
-        let records = CallRecords::new(row.clone(), self.logs.access_log(), self.slow_request);
+        let table = self.counting.as_ref().and_then(|counting| counting.routes().cloned());
+        let routes =
+            self.route_metrics.as_ref().zip(table).map(|(plan, table)| RouteMetrics::new(plan, table));
+        let records = CallRecords::new(row.clone(), routes, self.logs.access_log(), self.slow_request);
         if let Some(row) = row.clone() {
             logs::show_in(row);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anygate_policy::shared_memory::route_table::RouteSlot;
 use anygate_proto::head::ResponseHead;
 use anygate_proto::http1::BodyFraming;
 
@@ -118,13 +119,15 @@ pub(super) struct Given {
     /// Where they are traced: when the response began, and the template of the path.
     pub(super) first_byte: Beginning<Instant>,
     pub(super) route: Option<Box<str>>,
+    /// Where that is counted, if it is.
+    pub(super) route_slot: Option<RouteSlot>,
 }
 
 impl Given {
     /// What was noted while the application responded.
     pub(super) fn noted(&mut self) -> Noted {
         let [entered, first_byte] = [&self.entered, &self.first_byte].map(|at| at.noted().copied());
-        Noted { entered, first_byte, route: self.route.take() }
+        Noted { entered, first_byte, route: self.route.take(), route_slot: self.route_slot }
     }
 }
 

@@ -355,6 +355,7 @@ impl Response for ResponseWriter<'_> {
         if self.given.first_byte.is_wanted() {
             self.given.route = Some(route.into());
         }
+        self.given.route_slot = self.rules.routes.as_ref().and_then(|routes| routes.named(route));
     }
 
     fn start(&mut self, head: &ResponseHead, body_length: Option<u64>) -> Result<(), SendError> {

@@ -40,6 +40,7 @@ fn rules(stream_paths: Vec<String>) -> ReadRules {
         tls: None,
         counts: None,
         tracer: None,
+        routes: None,
         peers: None,
     };
     Rules::new(plan, around, None, false).read

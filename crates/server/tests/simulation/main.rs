@@ -124,6 +124,7 @@ impl<'a> Simulation<'a> {
             tls: None,
             counts: None,
             tracer: None,
+            routes: None,
             peers: None,
             requests_max: None,
         };
