@@ -12,10 +12,10 @@ import time
 
 import rows
 from load import load, load_http2, load_plain, undisturbed
-from peers import LOG, Cannot, Wanted
+from peers import Cannot, Wanted
 from report import comparison_table
 from running import Alone, Failed, Running, Secure
-from servers import CACHE, FLOOR_HTTP, FOLDER, LOAD_CORE, SERVER_CORE, Server
+from servers import CACHE, FLOOR_HTTP, FOLDER, LOAD_CORE, LOG, SERVER_CORE, Server
 
 WEB2PY_SITE = FOLDER.parent / "tests" / "web2py" / "site"
 BOTH = f"{SERVER_CORE},{LOAD_CORE}"

@@ -22,11 +22,14 @@ from pathlib import Path
 from installation import prepare
 from running import Alone, environment, family, free_port
 from servers import (
+    ALL_POLICIES,
     CACHE,
     FOLDER,
+    POLICIES,
     anygate,
     anygate_static,
     anygate_tls,
+    anygate_with,
     site_folder,
 )
 
@@ -54,8 +57,13 @@ USER = b'{"active":true,"id":7,"name":"somebody","tags":["a","b","c"]}\n'
 
 def rows():
     file = (site_folder() / "1k").read_bytes()
+    policies = {**POLICIES, "all policies": ALL_POLICIES}
     return {
         "hello": RequestKind("plain", "hello", "/", HELLO),
+        **{
+            name: RequestKind("plain", "hello", "/", HELLO, make=anygate_with(*options))
+            for name, options in policies.items()
+        },
         "flask": RequestKind("flask_app", "app", "/users/7", USER),
         "http2": RequestKind("plain", "hello", "/", HELLO, client="http2"),
         "static": RequestKind("plain", "hello", "/static/1k", file, make=anygate_static),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import servers
-from servers import BIN, CACHE, certificate, nginx, site_folder
+from servers import BIN, CACHE, LOG, certificate, nginx, site_folder
 
 
 class Cannot(Exception):
@@ -35,9 +35,6 @@ class Wanted:
         for wish in vars(self):
             if wish not in offered and getattr(self, wish) != getattr(plain, wish):
                 raise Cannot(f"{name} does not offer {wish.replace('_', ' ')}")
-
-
-LOG = CACHE / "access.log"
 
 
 def pair():

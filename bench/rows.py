@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import peers
 from peers import Wanted
-from servers import CACHE, site_folder
+from servers import ALL_POLICIES, CACHE, POLICIES, site_folder
 
 HELLO = b"Hello, World!"
 BOUNDARY = "a-boundary-between-parts"
@@ -159,21 +159,8 @@ def frameworks():
 
 def policies():
     """Hello with policies one by one and together; peers with those that they have."""
-    one_by_one = {
-        "no policy": (),
-        "security headers": ("--security-headers", "default"),
-        "request id": ("--request-id",),
-        "trace context": ("--trace-context",),
-        "health": ("--health-path", "/up"),
-        "compression": ("--compression",),
-        "access log": ("--access-log", peers.LOG),
-        "admin": ("--admin", f"unix:{CACHE / 'admin.sock'}"),
-    }
-    together = tuple(part for parts in one_by_one.values() for part in parts)
-    variants = {
-        f"anygate, {name}": functools.partial(peers.anygate, extra=extra)
-        for name, extra in {**one_by_one, "all together": together}.items()
-    }
+    chosen = {"no policy": (), **POLICIES, "all together": ALL_POLICIES}
+    variants = {f"anygate, {name}": functools.partial(peers.anygate, extra=extra) for name, extra in chosen.items()}
     logged = Wanted(request_ids=True, access_log=True)
 
     def peregrine(module, name, port, wanted):

@@ -18,6 +18,18 @@ SERVER_CORE, LOAD_CORE = "0", "1"
 ECHO = CACHE / "echo"
 FLOOR = CACHE / "floor"
 FLOOR_HTTP = CACHE / "floor_http"
+LOG = CACHE / "access.log"
+# What each policy of a site is turned on with.
+POLICIES = {
+    "security headers": ("--security-headers", "default"),
+    "request id": ("--request-id",),
+    "trace context": ("--trace-context",),
+    "health": ("--health-path", "/up"),
+    "compression": ("--compression",),
+    "access log": ("--access-log", LOG),
+    "admin": ("--admin", f"unix:{CACHE / 'admin.sock'}"),
+}
+ALL_POLICIES = tuple(part for parts in POLICIES.values() for part in parts)
 
 
 def started_by(name, line):
@@ -47,6 +59,13 @@ def anygate(module, name, port, threads):
         "--log-level",
         "error",
     ]
+
+
+def anygate_with(*options):
+    def make(module, name, port, threads):
+        return [*anygate(module, name, port, threads), *options]
+
+    return make
 
 
 def anygate_gevent(module, name, port, threads):
