@@ -17,6 +17,15 @@ impl Span {
     fn of(self, text: &[u8]) -> &[u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
+
+    /// Reaches to the end of the other one, if that one begins where this one ends; says whether it does.
+    pub(crate) fn join(&mut self, other: Span) -> bool {
+        let joined = self.end == other.start;
+        if joined {
+            self.end = other.end;
+        }
+        joined
+    }
 }
 
 /// The version of HTTP that the client spoke (RFC 9110 section 2.5).
@@ -248,7 +257,8 @@ impl RequestHead {
     }
 }
 
-/// One response's head as the application gave it, checked: nothing in it can split a message.
+/// One response's head as the application gave it, checked: nothing in it can split a message. Its text has fields as
+/// HTTP/1.1 sends them, so that those that were added one after the other are sent in one go.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     text: Vec<u8>,
@@ -370,6 +380,19 @@ impl ResponseHead {
         self.fields.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
     }
 
+    /// The same, each with the place of its line, from the name to the end of the line.
+    pub(crate) fn lines(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8], Span)> {
+        self.fields.iter().map(|(name, value)| {
+            let line = Span { start: name.start, end: value.end + LINE_END_BYTES };
+            (name.of(&self.text), value.of(&self.text), line)
+        })
+    }
+
+    /// The text at the place of lines.
+    pub(crate) fn text(&self, lines: Span) -> &[u8] {
+        lines.of(&self.text)
+    }
+
     /// The value of the first field of that name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
@@ -395,9 +418,23 @@ impl ResponseHead {
         if !is_value(value) {
             return Err(InvalidHead::FieldValue);
         }
-        Ok((push(&mut self.text, name)?, push(&mut self.text, value.trim_ascii())?))
+        let value = value.trim_ascii();
+        self.text.reserve(name.len() + SEPARATOR.len() + value.len() + LINE_END.len());
+        let name = push(&mut self.text, name)?;
+        self.text.extend_from_slice(SEPARATOR);
+        let value = push(&mut self.text, value)?;
+        value.end.checked_add(LINE_END_BYTES).ok_or(InvalidHead::TooLong)?;
+        self.text.extend_from_slice(LINE_END);
+        Ok((name, value))
     }
 }
+
+/// Between the name and the value of a field (RFC 9112 section 5).
+const SEPARATOR: &[u8] = b": ";
+/// The end of a field's line
+const LINE_END: &[u8] = b"\r\n";
+/// and its length.
+const LINE_END_BYTES: u32 = 2;
 
 fn push(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Span, InvalidHead> {
     let start = u32::try_from(text.len()).map_err(|_| InvalidHead::TooLong)?;

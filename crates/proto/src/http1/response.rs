@@ -2,7 +2,7 @@
 
 use super::number;
 use crate::application::SendError;
-use crate::head::{ResponseHead, Version};
+use crate::head::{ResponseHead, Span, Version};
 
 /// What the server knows when a response begins.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,8 @@ pub fn encode_head(
     let mut keep_alive = options.keep_alive;
     let (mut has_date, mut has_server) = (false, false);
     status_line(out, head);
-    for (name, value) in head.fields() {
+    let mut sent = Span::default();
+    for (name, value, line) in head.lines() {
         match own(name, head.status()) {
             Own::Application => {}
             // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
@@ -74,8 +75,12 @@ pub fn encode_head(
             Own::Date => has_date = true,
             Own::Server => has_server = true,
         }
-        field(out, name, value);
+        if !sent.join(line) {
+            out.extend_from_slice(head.text(sent));
+            sent = line;
+        }
     }
+    out.extend_from_slice(head.text(sent));
     if let Some(told) = length.to_tell(options.head_request, options.body_length) {
         content_length(out, told);
     }
@@ -374,6 +379,31 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn fields_are_sent_in_their_order_wherever_their_text_is() {
+        let mut more = ResponseHead::new();
+        more.push_field(b"C", b"3").unwrap();
+        more.push_field(b"TE", b"x").unwrap();
+        more.push_field(b"D", b"").unwrap();
+        let mut head = ResponseHead::new();
+        head.push_field(b"A", b"1").unwrap();
+        head.push_field(b"X", b"gone").unwrap();
+        head.push_field(b"Keep-Alive", b"x").unwrap();
+        head.push_field(b"B", b" 2 ").unwrap();
+        head.set_status_line(b"200 Fine").unwrap();
+        head.append_fields(&more).unwrap();
+        head.set_field(b"a", b"4").unwrap();
+        head.remove_field("x");
+        head.push_field(b"E", b"5").unwrap();
+        let mut out = Vec::new();
+        encode_head(&mut out, &head, &ResponseOptions { body_length: Some(0), ..PLAIN }).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 Fine\r\na: 4\r\nB: 2\r\nC: 3\r\nD: \r\nE: 5\r\nContent-Length: 0\r\nDate: D\r\n\
+             Server: S\r\n\r\n"
+        );
     }
 
     #[test]
