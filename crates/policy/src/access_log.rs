@@ -1,6 +1,7 @@
 //! One line for each request. Whatever a client or an application sent is escaped, so that a line stays one line and
 //! no terminal is told anything. Writing lines is the server's.
 
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anygate_config::AccessLogFormat;
@@ -191,8 +192,18 @@ fn escape_or_dash(line: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
+/// Whether nothing in a text must be escaped. All of it is looked at, many bytes at a time: hardly ever something must.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .fold(true, |plain, &byte| plain & (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\'))
+}
+
 /// As Apache does: everything but printable ASCII becomes `\xhh`; quotes and backslashes get a backslash.
 fn escape(line: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) {
+        return line.extend_from_slice(bytes);
+    }
     for &byte in bytes {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
@@ -205,6 +216,10 @@ fn escape(line: &mut Vec<u8>, bytes: &[u8]) {
 /// A string of RFC 8259 section 7. Bytes that are not UTF-8 become the four characters `\xhh`.
 fn json_string(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
+    if is_plain(bytes) {
+        line.extend_from_slice(bytes);
+        return line.push(b'"');
+    }
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {
@@ -256,13 +271,11 @@ struct Civil {
     hour: u64,
     minute: u64,
     second: u64,
-    milli: u64,
 }
 
-/// The proleptic Gregorian calendar (after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(time: SystemTime) -> Civil {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+/// A second since 1970 in the proleptic Gregorian calendar (after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil(second: u64) -> Civil {
+    let (days, second) = (second / 86_400, second % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -276,14 +289,45 @@ fn civil(time: SystemTime) -> Civil {
         hour: second / 3600,
         minute: second / 60 % 60,
         second: second % 60,
-        milli: u64::from(since.subsec_millis()),
     }
 }
 
+/// A second as text, which most requests have in common with those before them.
+struct Second {
+    /// Since 1970.
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl Second {
+    const NONE: Second = Second { number: 0, text: Vec::new() };
+
+    /// Adds the second of `time` to a line. `write` makes its text.
+    fn add(&mut self, line: &mut Vec<u8>, time: SystemTime, write: fn(&mut Vec<u8>, &Civil)) {
+        let number = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.number != number || self.text.is_empty() {
+            self.text.clear();
+            write(&mut self.text, &civil(number));
+            self.number = number;
+        }
+        line.extend_from_slice(&self.text);
+    }
+}
+
+thread_local! {
+    /// The second of the last line of this thread, in the format of Apache
+    static CLF_SECOND: RefCell<Second> = const { RefCell::new(Second::NONE) };
+    /// and in that of RFC 3339.
+    static ISO_SECOND: RefCell<Second> = const { RefCell::new(Second::NONE) };
+}
+
 fn clf_time(line: &mut Vec<u8>, time: SystemTime) {
+    CLF_SECOND.with_borrow_mut(|second| second.add(line, time, clf_second));
+}
+
+fn clf_second(line: &mut Vec<u8>, at: &Civil) {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let at = civil(time);
     line.push(b'[');
     padded(line, at.day, 2);
     line.push(b'/');
@@ -298,16 +342,20 @@ fn clf_time(line: &mut Vec<u8>, time: SystemTime) {
 
 /// RFC 3339 with milliseconds.
 fn iso_time(line: &mut Vec<u8>, time: SystemTime) {
-    let at = civil(time);
+    ISO_SECOND.with_borrow_mut(|second| second.add(line, time, iso_second));
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    line.push(b'.');
+    padded(line, u64::from(since.subsec_millis()), 3);
+    line.push(b'Z');
+}
+
+fn iso_second(line: &mut Vec<u8>, at: &Civil) {
     padded(line, at.year, 4);
     let parts = [(b'-', at.month), (b'-', at.day), (b'T', at.hour), (b':', at.minute), (b':', at.second)];
     for (separator, value) in parts {
         line.push(separator);
         padded(line, value, 2);
     }
-    line.push(b'.');
-    padded(line, at.milli, 3);
-    line.push(b'Z');
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Requests that the threads or greenlets of a worker are responding to, in memory that all processes share. What does not fit is not shown.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,9 +40,13 @@ impl<'a> InFlight<'a> {
         })?;
         let (begun, words) = self.place(place)?;
         let mut text = [0; TEXT_BYTES];
-        let bytes = method.iter().chain(b" ").chain(target).copied();
-        let length = text.iter_mut().zip(bytes).map(|(to, byte)| *to = byte).count();
-        text::store(words, text.get(..length).unwrap_or_default());
+        let mut room = &mut text[..];
+        for part in [method, b" ", target] {
+            // What there is no room for is cut off: a slice takes what it has room for.
+            let _ = room.write(part);
+        }
+        let left = room.len();
+        text::store(words, text.get(..TEXT_BYTES - left).unwrap_or_default());
         begun.store(micros(now).max(1), Ordering::Release);
         Some(place)
     }

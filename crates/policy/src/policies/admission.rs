@@ -75,7 +75,7 @@ impl ProcessPolicies {
     /// Decides about a request. Never waits.
     pub fn admit(self: &Arc<Self>, arrival: Arrival<'_>) -> Admission {
         let Arrival { head, endpoints, is_trusted, length, reloads, hidden_client } = arrival;
-        let client = Client::of(endpoints);
+        let client = if self.asks_for_clients() { Client::of(endpoints) } else { Client::Unknown };
         let page_reload = self.page_reload.as_ref().filter(|_| reloads);
         if let Some(news) = page_reload.and_then(|page_reload| page_reload.news(head)) {
             return Admission::Responded(Box::new(news.into()));
@@ -192,10 +192,19 @@ impl ProcessPolicies {
         self.vitals.admit(self.queue.as_ref())?;
         let Some(policies) = policies else { return Ok(()) };
         policies.permit = self.requests.enter(head, client)?;
-        if !self.rates.may_block() {
+        if !self.rates.is_empty() && !self.rates.may_block() {
             policies.filter.rates = self.count(head, client)?;
         }
         Ok(())
+    }
+
+    /// Whether a policy has to do with who the client is, whose address is a text until then.
+    fn asks_for_clients(&self) -> bool {
+        !self.access.is_empty()
+            || !self.requests.is_empty()
+            || !self.rates.is_empty()
+            || self.authentication.is_some()
+            || self.metrics.is_some()
     }
 
     fn areas(&self, head: &RequestHead) -> Areas {

@@ -2,19 +2,19 @@
 //! a trusted peer (`X-Request-ID`), and a trace context (<https://www.w3.org/TR/trace-context/>).
 
 use std::cell::RefCell;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
 use anygate_proto::head::{RequestHead, ResponseHead};
 
-use crate::spans::context::{TRACEPARENT, TRACESTATE, TraceParent, digit, remove};
+use crate::spans::context::{TRACESTATE, TraceParent, remove, trace_digits};
 
 const REQUEST_ID: &str = "X-Request-ID";
 /// Longest identifier that is accepted.
 const ID_MAX_BYTES: usize = 128;
-/// Digits of a trace and of its parent.
+/// Digits of a trace.
 const TRACE_DIGITS: usize = 32;
-const PARENT_DIGITS: usize = 16;
 
 /// Rules for identifiers and trace contexts.
 #[derive(Clone, Copy, Debug)]
@@ -54,37 +54,28 @@ impl Identity {
             let given = head.field(REQUEST_ID);
             id = match given.filter(|id| is_trusted && is_id(id)) {
                 Some(given) => text.add("id", given),
-                None => text.add("id", &self.random::<TRACE_DIGITS>()),
+                None => text.add("id", &trace_digits(u128::from_ne_bytes(self.random()))),
             };
             replace(head, REQUEST_ID, text.get(&id));
         }
         if self.has_trace {
-            match TraceParent::of(head) {
-                Some(known) => text.add("trace", known.trace_digits().as_bytes()),
-                None => {
-                    let (trace, parent) = (self.random::<TRACE_DIGITS>(), self.random::<PARENT_DIGITS>());
-                    // The recorder decides whether this one is sampled.
-                    replace(head, TRACEPARENT, &[b"00-", &trace[..], b"-", &parent[..], b"-00"].concat());
-                    // Section 3.3: without a valid parent the state means nothing.
-                    remove(head, TRACESTATE);
-                    text.add("trace", &trace)
-                }
-            };
+            let context = TraceParent::of(head).unwrap_or_else(|| {
+                let (trace, span) = (u128::from_ne_bytes(self.random()), u64::from_ne_bytes(self.random()));
+                // The recorder decides whether this one is sampled.
+                let own = TraceParent { trace: trace.max(1), span: span.max(1), is_sampled: false };
+                own.put(head);
+                // Section 3.3: without a valid parent the state means nothing.
+                remove(head, TRACESTATE);
+                own
+            });
+            text.add("trace", &trace_digits(context.trace));
         }
         Some(Names { text: text.end(), id })
     }
 
-    /// Returns random hexadecimal digits that no request had before, never all zero.
-    fn random<const DIGITS: usize>(self) -> [u8; DIGITS] {
-        let mut digits = [b'0'; DIGITS];
-        RANDOMNESS.with_borrow_mut(|randomness| {
-            let bytes = randomness.take(DIGITS / 2, self.process);
-            for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-                pair.copy_from_slice(&[digit(*byte >> 4), digit(*byte & 15)]);
-                *byte = 0;
-            }
-        });
-        if digits.iter().all(|&digit| digit == b'0') { [b'1'; DIGITS] } else { digits }
+    /// Returns random bytes that no request had before.
+    fn random<const COUNT: usize>(self) -> [u8; COUNT] {
+        RANDOMNESS.with_borrow_mut(|randomness| randomness.take(self.process))
     }
 
     /// What a request was called.
@@ -196,19 +187,20 @@ thread_local! {
 }
 
 impl Randomness {
-    /// Bytes that no request had before, to be overwritten with zeros; at most [`RANDOM_BYTES`]. What a process has from the
-    /// one that it was forked from is not taken.
-    fn take(&mut self, count: usize, process: u64) -> &mut [u8] {
-        if self.used + count > RANDOM_BYTES || self.process != process {
+    /// Bytes that no request had before; at most [`RANDOM_BYTES`]. What a process has from the one that it was forked from
+    /// is not taken.
+    fn take<const COUNT: usize>(&mut self, process: u64) -> [u8; COUNT] {
+        if self.used + COUNT > RANDOM_BYTES || self.process != process {
             // The system's generator does not fail once it is seeded (getrandom(2)).
             if getrandom::fill(&mut self.bytes).is_err() {
                 self.bytes.fill(1);
             }
             (self.used, self.process) = (0, process);
         }
-        let start = self.used;
-        self.used += count;
-        self.bytes.get_mut(start..self.used).unwrap_or_default()
+        let bytes = self.bytes.get_mut(self.used..).and_then(<[u8]>::first_chunk_mut);
+        self.used += COUNT;
+        // Memory does not tell what a request was called.
+        bytes.map_or([0; COUNT], |bytes| mem::replace(bytes, [0; COUNT]))
     }
 }
 
@@ -216,6 +208,7 @@ impl Randomness {
 mod tests {
     use super::*;
     use crate::fixtures;
+    use crate::spans::context::TRACEPARENT;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -263,7 +256,8 @@ mod tests {
     #[test]
     fn no_two_requests_have_the_same_name() {
         let identity = Identity::new(true, true);
-        let random = move || String::from_utf8(identity.random::<32>().to_vec()).unwrap();
+        let random =
+            move || String::from_utf8(trace_digits(u128::from_ne_bytes(identity.random())).to_vec()).unwrap();
         let names: std::collections::HashSet<String> = (0..1000).map(|_| random()).collect();
         assert_eq!(names.len(), 1000);
         assert!(names.iter().all(|name| name.len() == 32
@@ -276,8 +270,8 @@ mod tests {
     fn a_process_takes_none_of_the_bytes_of_the_one_that_it_was_forked_from() {
         let (parent, child) = (Identity::new(true, false), Identity::new(true, false));
         let mut inherited = Randomness { bytes: [7; RANDOM_BYTES], used: 0, process: parent.process };
-        assert_eq!(inherited.take(16, parent.process), [7; 16]);
-        assert_ne!(inherited.take(16, child.process), [7; 16]);
+        assert_eq!(inherited.take(parent.process), [7; 16]);
+        assert_ne!(inherited.take(child.process), [7; 16]);
     }
 
     #[test]

@@ -15,8 +15,10 @@ pub(crate) fn store(words: &[AtomicU64], text: &[u8]) {
     let Some((length, words)) = words.split_first() else { return };
     let text = text.get(..words.len() * BYTES).unwrap_or(text);
     length.store(text.len() as u64, Ordering::Relaxed);
-    for (word, bytes) in words.iter().zip(text.chunks(BYTES)) {
-        let packed = bytes.iter().rev().fold(0, |packed, &byte| packed << 8 | u64::from(byte));
+    let (whole, rest) = text.as_chunks();
+    let last = rest.iter().rev().fold(0, |packed, &byte| packed << 8 | u64::from(byte));
+    let packed = whole.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain([last]);
+    for (word, packed) in words.iter().zip(packed) {
         word.store(packed, Ordering::Relaxed);
     }
 }

@@ -56,20 +56,13 @@ impl TraceParent {
         }
     }
 
-    /// The trace as hexadecimal digits.
-    pub(crate) fn trace_digits(self) -> String {
-        self.text().iter().skip(3).take(32).map(|&digit| char::from(digit)).collect()
-    }
-
     fn text(self) -> [u8; TEXT_BYTES] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let [a, b, c, d] = parts(self.trace.to_be_bytes());
-        let [e, f] = parts(self.span.to_be_bytes());
-        // Each is eight digits.
-        for (at, number) in [(3, a), (11, b), (19, c), (27, d), (36, e), (44, f)] {
-            if let Some(place) = text.get_mut(at..at + 8) {
-                place.copy_from_slice(&digits(number));
-            }
+        if let Some(place) = text.get_mut(3..35) {
+            place.copy_from_slice(&trace_digits(self.trace));
+        }
+        if let Some(place) = text.get_mut(36..52) {
+            place.copy_from_slice(&hexadecimal::<8, 16>(self.span.to_be_bytes()));
         }
         if let (true, Some(flags)) = (self.is_sampled, text.last_mut()) {
             *flags = b'0' + SAMPLED;
@@ -78,13 +71,18 @@ impl TraceParent {
     }
 }
 
-/// A number as numbers of 32 bits.
-fn parts<const BYTES: usize, const COUNT: usize>(bytes: [u8; BYTES]) -> [u32; COUNT] {
-    let mut parts = [0; COUNT];
-    for (part, bytes) in parts.iter_mut().zip(bytes.as_chunks().0) {
-        *part = u32::from_be_bytes(*bytes);
+/// A trace as hexadecimal digits.
+pub(crate) fn trace_digits(trace: u128) -> [u8; 32] {
+    hexadecimal(trace.to_be_bytes())
+}
+
+/// Two hexadecimal digits for each byte.
+fn hexadecimal<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
+    let mut text = [b'0'; DIGITS];
+    for (place, bytes) in text.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0) {
+        *place = digits(u32::from_be_bytes(*bytes));
     }
-    parts
+    text
 }
 
 /// Eight hexadecimal digits, all at once: each takes a byte of a number.
@@ -119,11 +117,6 @@ fn number(digits: &[u8], count: usize) -> Option<u128> {
         };
         Some(number << 4 | u128::from(value))
     })
-}
-
-/// The hexadecimal digit of a number below 16.
-pub(crate) fn digit(number: u8) -> u8 {
-    if number < 10 { b'0' + number } else { b'a' - 10 + number }
 }
 
 #[cfg(test)]
