@@ -284,6 +284,13 @@ def test_a_collector_is_reached_over_tls(serve, tmp_path, app):
         collector.close()
 
 
+def counted(served, name):
+    """A metric of a server whose admin address is admin.sock."""
+    with served.connect(str(served.errors.parent / "admin.sock")) as connection:
+        text = connection.ask("GET", "/metrics").body.decode()
+    return int(next(line for line in text.splitlines() if line.startswith(f"anygate_{name} ")).split()[1])
+
+
 class TestTroubles:
     def test_a_collector_that_is_gone_hurts_nobody_and_gets_the_spans_later(self, serve, app):
         collector = Collector(listens=False)
@@ -296,6 +303,29 @@ class TestTroubles:
             served.wait_for_log(f"spans are sent to {collector.url}/v1/traces again")
         finally:
             collector.close()
+
+    def test_a_collector_that_hangs_costs_spans_and_no_request(self, serve, app):
+        # Whoever connects waits for a response that never comes.
+        collector = Collector(listens=False)
+        collector.server_activate()
+        variables = {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600000", "OTEL_METRICS_EXPORTER": "none"}
+        served = serve(app, "--otlp", collector.url, "--admin", "unix:admin.sock", environment=variables)
+        # Of 12 MB of spans 8 have room.
+        fields = (
+            f"Host: {'h' * 128}\r\nUser-Agent: {'u' * 192}\r\ntraceparent: {SAMPLED}\r\ntracestate: a={'s' * 500}\r\n"
+        )
+        request = f"GET /{'p' * 255} HTTP/1.1\r\n{fields}\r\n".encode()
+        with served.connect() as connection:
+            for _ in range(100):
+                connection.send(request * 100)
+                assert [connection.response().status for _ in range(100)] == [200] * 100
+        served.wait_until(lambda: counted(served, "spans_dropped_total") > 0, "dropped spans")
+        assert counted(served, "spans_sent_total") == 0
+        assert counted(served, "spans_dropped_total") < 10_000
+        assert served.get("/").status == 200
+        assert served.terminate() == 0
+        assert "the last spans and metrics were not sent" in served.log()
+        collector.server_close()
 
     def test_spans_that_a_busy_collector_put_off_are_sent_again_once(self, traced, collector, app):
         collector.responses += [(503, {"Retry-After": "1"}, b""), (429, {}, b"")]
@@ -310,19 +340,15 @@ class TestTroubles:
         collector.responses += [(400, {}, b""), (200, {}, partial(1, "too old"))]
         variables = {"OTEL_METRICS_EXPORTER": "none"}
         served = traced(app, "--admin", "unix:admin.sock", **variables)
-
-        def counted(name):
-            with served.connect(str(served.errors.parent / "admin.sock")) as connection:
-                text = connection.ask("GET", "/metrics").body.decode()
-            return int(next(line for line in text.splitlines() if line.startswith(f"anygate_{name} ")).split()[1])
-
         for dropped in (1, 2):
             served.get("/")
-            served.wait_until(lambda dropped=dropped: counted("spans_dropped_total") == dropped, "a dropped span")
+            served.wait_until(
+                lambda dropped=dropped: counted(served, "spans_dropped_total") == dropped, "a dropped span"
+            )
         served.wait_for_log("does not take spans")
         served.wait_for_log("too old")
         served.get("/")
-        served.wait_until(lambda: counted("spans_sent_total") == 1, "a span that was sent")
+        served.wait_until(lambda: counted(served, "spans_sent_total") == 1, "a span that was sent")
 
     def test_a_worker_that_is_killed_holds_nothing(self, traced, collector, app):
         served = traced(CONTRACT, "--workers", "2", "--deny", "/sent 127.0.0.1")
