@@ -1,5 +1,6 @@
 # make serve   build, install into .venv and serve the demo application on http://127.0.0.1:8000
 # make test    everything that must hold: formatting, lints, types, Rust tests, Python tests, a little fuzzing
+# make portable  build without what only Linux has, into .venv-portable, and run tests of processes, protocol and site with it
 # make bench   measure against other servers (bench/README.md); make instructions: count those of one request
 # make fuzz    fuzz each codec for minutes
 # make soak    simulate clients, then look for leaks, for SOAK_SECONDS each; roll out 20 times behind each front server; replace,
@@ -14,10 +15,13 @@ FUZZ_SECONDS ?= 120
 SOAK_SECONDS ?= 3600
 BENCH_ARGUMENTS ?=
 INSTRUCTIONS_ARGUMENTS ?=
+# Of make portable; make test runs fewer.
+PORTABLE_TESTS ?= tests/process/test_lifecycle.py tests/protocol tests/site
+PORTABLE_FEW := tests/process/test_lifecycle.py tests/protocol tests/site/test_files.py
 
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml -o -name '*.html' -o -name 'script.*')
 
-.PHONY: serve crates test packages lint rust-test python-test fuzz soak bench instructions docs site format clean
+.PHONY: serve crates test portable packages lint rust-test python-test fuzz soak bench instructions docs site format clean
 
 # Crates are fetched while the environment is made.
 serve:
@@ -29,6 +33,7 @@ serve:
 test:
 	$(MAKE) --jobs 2 packages $(VENV)/checked $(VENV)/tools $(VENV)/servers
 	$(MAKE) rust-test lint python-test
+	$(MAKE) portable PORTABLE_TESTS='$(PORTABLE_FEW)'
 	$(MAKE) fuzz FUZZ_SECONDS=5
 
 # The environment for building: maturin and, for tests, what pyproject.toml names.
@@ -87,6 +92,22 @@ packages:
 python-test: $(VENV)/checked $(VENV)/tools packages $(VENV)/servers
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
+# The native module without what only Linux has (docs/platforms.md), in an environment that has the packages of the first one
+# behind its own.
+$(VENV)-portable/checked: $(BIN)/maturin $(RUST) $(shell find python -name '*.py') | $(VENV)/tools
+	rm -rf target/portable $(VENV)-portable
+	$(BIN)/maturin build --quiet --features portable --interpreter $(BIN)/python --out target/portable
+	$(BIN)/python -m venv $(VENV)-portable
+	$(VENV)-portable/bin/python -m pip install --quiet --no-deps target/portable/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(VENV)-portable/bin/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))')/behind.pth
+	touch $@
+
+portable: $(VENV)-portable/checked
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --features anygate-py/portable --quiet -- -D warnings
+	cargo test --quiet --package anygate-sys --features portable
+	$(VENV)-portable/bin/python -m pytest -n 4 --dist worksteal $(PORTABLE_TESTS)
+
 fuzz: $(BIN)/maturin
 	$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
@@ -118,4 +139,4 @@ format: $(VENV)/tools
 	$(BIN)/ruff format --quiet .
 
 clean:
-	rm -rf target $(VENV) fuzz/target
+	rm -rf target $(VENV) $(VENV)-portable fuzz/target

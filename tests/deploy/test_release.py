@@ -35,7 +35,8 @@ def test_every_python_that_is_tested_is_built_for_and_tried():
     tried = WORKFLOWS["release"]["jobs"]["try"]["strategy"]["matrix"]["python"]
     (arguments,) = {
         step["with"]["args"]
-        for step in WORKFLOWS["release"]["jobs"]["wheels"]["steps"]
+        for job in ("wheels", "macos")
+        for step in WORKFLOWS["release"]["jobs"][job]["steps"]
         if "args" in step.get("with", {})
     }
     assert re.findall(r"python(3\.\d+)", arguments) == tried == tested
