@@ -184,12 +184,13 @@ impl Supervisor<'_> {
 
     /// Workers that have ended and are no children of this process, where those of a template cannot be: how is not known.
     pub(crate) fn gone(&self) -> Vec<Pid> {
-        match process::ADOPTS || !self.body.wants_template() {
-            true => Vec::new(),
-            false => {
-                self.children.iter().map(|child| child.pid).filter(|pid| !process::exists(*pid)).collect()
-            }
+        if process::ADOPTS {
+            return Vec::new();
         }
+        let workers =
+            self.children.iter().map(|child| child.pid).chain(self.former.iter().map(|former| former.pid));
+        // A child of this process exists until its end is taken.
+        workers.filter(|pid| !process::exists(*pid)).collect()
     }
 
     fn fork(&mut self) -> io::Result<Fork> {

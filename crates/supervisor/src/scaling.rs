@@ -55,9 +55,9 @@ impl Supervisor<'_> {
             return;
         }
         let load = self.children.tree_load(|rows| self.body.load(rows));
-        let times =
-            serving.iter().filter_map(|child| Some((child.pid, process::processor_time_of(child.pid)?)));
-        let times = times.collect();
+        // Where the system does not say, none is used.
+        let used = |pid| process::processor_time_of(pid).unwrap_or_default();
+        let times = serving.iter().map(|child| (child.pid, used(child.pid))).collect();
         let machine = process::machine_time().unwrap_or_default();
         let wanted = self.scaling.decide(now, load, (times, machine), self.target, &plan);
         let wanted = wanted.clamp(self.floor, plan.workers_max.max(self.floor));
