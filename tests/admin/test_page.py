@@ -48,6 +48,7 @@ def test_figures_arrive_and_nothing_from_outside_is_run_or_loaded(at, browser):
         assert "<img src=x onerror=alert(1)>" in browser.run(text("#messages"))
         assert browser.run("document.querySelectorAll('#messages img, #flight script').length") == 0
         assert browser.run(text("#workers td")) == str(at.status()["workers"][0]["pid"])
+        assert browser.run(text("#about")).endswith(" · 1 worker started, 0 reloads")
         before = browser.run(text("#throughput .legend b"))
         for _ in range(20):
             at.served.get("/")

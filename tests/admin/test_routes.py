@@ -3,13 +3,17 @@
 import re
 import textwrap
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import anygate
 import http2_frames
 import pytest
 from admin_address import watch
 from gateways import scgi, variables
 from http2_frames import Client
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
+from wire import Connection
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "admin.md").read_text()
 SECTION = GUIDE[GUIDE.index("### Routes") : GUIDE.index("## uwsgitop")]
@@ -143,6 +147,20 @@ def test_a_page_of_the_site_shows_them(serve, app):
             return samples(connection.ask("GET", "/metrics", host="localhost").text).get(name) == 1
 
     served.wait_until(look, "the request")
+
+
+def test_an_embedded_server_counts_them():
+    def app(environ, start_response):
+        environ["anygate.route"] = "/own"
+        start_response("200 OK", [])
+        return [b"x"]
+
+    with anygate.Server(app, port=0, metrics_path="/metrics", route_metrics=["app", "/b"]) as server:
+        with Connection(("127.0.0.1", urlsplit(server.urls[0]).port)) as connection:
+            assert connection.ask("GET", "/a").status == 200
+        name = ("anygate_route_requests_total", ("route", "/own"), ("status", "2xx"))
+        wait_until(lambda: samples(server.metrics())[name] == 1, "the request")
+        assert ("anygate_route_requests_total", ("route", "/b"), ("status", "2xx")) in samples(server.metrics())
 
 
 def test_the_example_for_flask_names_routes(serve, tmp_path):
