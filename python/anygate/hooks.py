@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from types import FrameType, ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ HOOKS = {
     "post_worker_init": ("worker",),
     "pre_request": ("worker", "req"),
     "post_request": ("worker", "req", "environ", "resp"),
+    "worker_int": ("worker",),
     "worker_abort": ("worker",),
     "worker_exit": ("server", "worker"),
     "child_exit": ("server", "worker"),
@@ -61,6 +63,8 @@ class Hooks:
         #: Workers of this process, by their numbers.
         self._workers: dict[int, Worker] = {}
         self._beside: Callable[[Callable[[], object]], object] | None = None
+        #: INT or QUIT has come; its hook has returned.
+        self._is_broken_off = self._has_ended_int = False
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a hook, if the site has it. What it raises is logged."""
@@ -129,8 +133,9 @@ class Hooks:
         """Return the application of this worker with the hooks of requests around it."""
         self._worker.wsgi = application
         self._worker.booted = True
-        if "worker_abort" in self._functions:
+        if self._functions.keys() & {"worker_int", "worker_abort"}:
             self._beside = hook_limits.beside()
+        if "worker_abort" in self._functions:
             signal.signal(signal.SIGABRT, self._end_by_signal)
         self.call("post_worker_init", self._worker)
         if self._functions.keys() & {"pre_request", "post_request"}:
@@ -139,8 +144,20 @@ class Hooks:
 
     def overdue(self) -> None:
         """A request has taken longer than it may."""
-        if self._beside is not None:
+        if self._beside is not None and "worker_abort" in self._functions:
             self._beside(self._abort)
+
+    def broken_off(self) -> None:
+        """INT or QUIT ends the worker or the server."""
+        if self._is_broken_off or "worker_int" not in self._functions:
+            return
+        self._is_broken_off = True
+        if self._beside is not None:
+            self._beside(self._interrupt)
+
+    def _interrupt(self) -> None:
+        self.call("worker_int", self._worker)
+        self._has_ended_int = True
 
     def _abort(self) -> None:
         self._worker.aborted = True
@@ -149,6 +166,12 @@ class Hooks:
     def end_worker(self) -> None:
         """The worker ends."""
         self._worker.alive = False
+        if self._is_broken_off:
+            if self._beside is None:
+                self._interrupt()
+            until = time.monotonic() + hook_limits.SECONDS + 1
+            while not self._has_ended_int and time.monotonic() < until:
+                time.sleep(0.01)
         self.call("worker_exit", self._server, self._worker)
 
     def _end_by_signal(self, _number: int, _frame: FrameType | None) -> None:

@@ -31,6 +31,7 @@ def pre_fork(server, worker):
     note("pre_fork", worker.age, worker.pid)
 def post_fork(server, worker): note("post_fork", worker.age, worker.pid, server.started, "app" in sys.modules)
 def post_worker_init(worker): note("post_worker_init", worker.age, worker.name, callable(worker.wsgi))
+def worker_int(worker): note("worker_int", worker.age)
 def worker_exit(server, worker): note("worker_exit", worker.age, worker.pid)
 def child_exit(server, worker): note("child_exit", worker.age, worker.pid)
 def on_exit(server): note("on_exit", server.pid)
@@ -145,6 +146,26 @@ def test_a_program_that_is_tried_is_announced(serve, site, notes):
     assert served.terminate() == 0
     assert len(notes("on_starting")) == 2
     assert len(notes("on_exit")) == 1
+
+
+@KINDS
+def test_workers_are_told_that_they_are_broken_off(serve, site, notes, kind):
+    (site / "gunicorn.conf.py").write_text(CONF)
+    served = serve("--config", "gunicorn.conf.py", *kind)
+    served.wait_until(lambda: len(notes("post_worker_init")) == 2, "both workers")
+    first = served.workers()[0]
+    os.kill(first, signal.SIGQUIT)
+    served.wait_until(lambda: notes("child_exit"), "the end of a worker")
+    assert processes(site, "worker_int") == processes(site, "worker_exit") == [first]
+    served.wait_until(lambda: len(notes("post_worker_init")) == 3, "another worker")
+    workers = served.workers()
+    served.send_signal(signal.SIGINT)
+    assert served.wait() == 0
+    assert sorted(processes(site, "worker_int")[1:]) == workers
+    order = [
+        line.split()[0] for line in (site / "notes").read_text().splitlines() if int(line.split()[-1]) == workers[0]
+    ]
+    assert order[-2:] == ["worker_int", "worker_exit"]
 
 
 HOOKS = """

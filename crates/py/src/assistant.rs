@@ -143,8 +143,13 @@ impl Assistant {
             requests_max: None,
         };
         // A signal from elsewhere is for the supervisor.
-        let supervision =
-            Supervision { signals, orders: told, signalled: Box::new(|| ()), ending: Box::new(|| ()) };
+        let supervision = Supervision {
+            signals,
+            orders: told,
+            signalled: Box::new(|| ()),
+            broken_off: Box::new(|| ()),
+            ending: Box::new(|| ()),
+        };
         let (worker, _handle) = Worker::new(&plan, admin_sockets, service, Some(supervision))?;
         worker.run(Box::new(Following(tree)))?;
         if let Some(push) = push {

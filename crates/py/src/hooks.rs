@@ -68,6 +68,13 @@ impl Hooks {
         Ok((around, Some(self.0.getattr(py, "overdue")?)))
     }
 
+    /// Returns what is called when INT or QUIT ends this worker or the server.
+    pub(crate) fn broken_off(hooks: Option<&Hooks>) -> Box<dyn Fn() + Send + Sync> {
+        let Some(hooks) = hooks else { return Box::new(|| ()) };
+        let hooks = Python::attach(|py| Hooks(hooks.0.clone_ref(py)));
+        Box::new(move || Python::attach(|py| hooks.call(py, "broken_off", ())))
+    }
+
     /// This worker ends.
     pub(crate) fn end_worker(&self, py: Python<'_>) {
         self.call(py, "end_worker", ());

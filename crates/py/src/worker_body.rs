@@ -400,6 +400,7 @@ impl Body {
             signals,
             orders: told,
             signalled: Box::new(move || teller.signalled()),
+            broken_off: Hooks::broken_off(self.hooks.as_ref()),
             ending: Box::new(tell_of_end),
         };
         let (worker, _handle) =

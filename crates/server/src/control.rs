@@ -79,6 +79,8 @@ pub struct Supervision {
     pub orders: Orders,
     /// Tells the supervisor that this worker was told to end by a signal.
     pub signalled: Box<dyn Fn() + Send + Sync>,
+    /// Tells the application that INT or QUIT ends the worker or the server. It may be called again.
+    pub broken_off: Box<dyn Fn() + Send + Sync>,
     /// Tells the application that the worker begins to end, by an order.
     pub ending: Box<dyn Fn() + Send + Sync>,
 }
@@ -122,13 +124,17 @@ impl Control {
         if let Some(supervision) = &self.supervision {
             for signal in supervision.signals.take() {
                 match signal {
-                    Signal::Term | Signal::Int | Signal::Quit => (supervision.signalled)(),
+                    Signal::Term => (supervision.signalled)(),
+                    Signal::Int | Signal::Quit => {
+                        (supervision.broken_off)();
+                        (supervision.signalled)();
+                    }
                     Signal::Usr1 => self.reopen(log),
                     _ => {}
                 }
             }
             let serves = self.demanded.load(Ordering::Acquire) == 0;
-            self.follow(&supervision.orders, log);
+            self.follow(supervision, log);
             if serves && self.demanded.load(Ordering::Acquire) != 0 {
                 (supervision.ending)();
             }
@@ -142,14 +148,15 @@ impl Control {
     }
 
     /// Does what the supervisor wants; finishes when it is gone.
-    fn follow(&self, orders: &Orders, log: Option<&AccessLog>) {
-        let (taken, alive) = orders.take().unwrap_or_else(|error| {
+    fn follow(&self, supervision: &Supervision, log: Option<&AccessLog>) {
+        let (taken, alive) = supervision.orders.take().unwrap_or_else(|error| {
             tracing::error!("cannot read the supervisor's orders: {error}");
             (Vec::new(), false)
         });
         for order in taken {
             match order {
                 WorkerOrder::Leave => self.demand(Command::Leave),
+                WorkerOrder::BrokenOff => (supervision.broken_off)(),
                 WorkerOrder::Drain => self.demand(Command::Drain),
                 WorkerOrder::ReopenLogs => self.reopen(log),
                 WorkerOrder::WriteStacks => {

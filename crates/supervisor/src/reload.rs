@@ -54,6 +54,13 @@ impl Supervisor<'_> {
         self.backoff = Backoff::default();
     }
 
+    /// Has all processes go on in fresh log files.
+    pub(crate) fn reopen_logs(&mut self) {
+        self.body.reopen_logs();
+        self.children.tell_all(WorkerOrder::ReopenLogs);
+        self.tell_assistant(WorkerOrder::ReopenLogs);
+    }
+
     /// Whether workers are replaced one after another.
     fn is_rolling(&self) -> bool {
         self.phase == Phase::Reloading && self.plan.reload_mode == ReloadMode::Rolling

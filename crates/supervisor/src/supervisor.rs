@@ -505,6 +505,9 @@ impl<'a> Supervisor<'a> {
             return;
         }
         self.told_at = Some(now);
+        if signal != Signal::Term {
+            self.children.tell_all(WorkerOrder::BrokenOff);
+        }
         match self.phase {
             Phase::Ending(_) => {
                 tracing::warn!("stopping at once");
@@ -531,13 +534,6 @@ impl<'a> Supervisor<'a> {
             }
             Phase::Starting | Phase::Serving | Phase::Reloading => self.end(0),
         }
-    }
-
-    /// Has all processes go on in fresh log files.
-    pub(crate) fn reopen_logs(&mut self) {
-        self.body.reopen_logs();
-        self.children.tell_all(WorkerOrder::ReopenLogs);
-        self.tell_assistant(WorkerOrder::ReopenLogs);
     }
 
     pub(crate) fn tell_assistant(&self, order: WorkerOrder) {

@@ -11,6 +11,8 @@ use crate::signals::set_nonblocking;
 pub enum WorkerOrder {
     /// Have clients and balancers go elsewhere, and serve those that still come.
     Leave,
+    /// The server was broken off: by INT (Ctrl-C) or QUIT.
+    BrokenOff,
     /// Finish.
     Drain,
     /// Open log files anew.
@@ -23,6 +25,7 @@ impl WorkerOrder {
     fn byte(self) -> u8 {
         match self {
             WorkerOrder::Leave => b'l',
+            WorkerOrder::BrokenOff => b'b',
             WorkerOrder::Drain => b'd',
             WorkerOrder::ReopenLogs => b'r',
             WorkerOrder::WriteStacks => b's',
@@ -81,6 +84,7 @@ impl Orders {
                 Ok(count) => taken.extend(bytes.iter().take(count).filter_map(|&byte| {
                     [
                         WorkerOrder::Leave,
+                        WorkerOrder::BrokenOff,
                         WorkerOrder::Drain,
                         WorkerOrder::ReopenLogs,
                         WorkerOrder::WriteStacks,
@@ -120,8 +124,12 @@ mod tests {
         sender.send(WorkerOrder::Drain).unwrap();
         assert_eq!(orders.take().unwrap(), (vec![WorkerOrder::ReopenLogs, WorkerOrder::Drain], true));
         sender.send(WorkerOrder::Leave).unwrap();
+        sender.send(WorkerOrder::BrokenOff).unwrap();
         sender.send(WorkerOrder::WriteStacks).unwrap();
         drop(sender);
-        assert_eq!(orders.take().unwrap(), (vec![WorkerOrder::Leave, WorkerOrder::WriteStacks], false));
+        assert_eq!(
+            orders.take().unwrap(),
+            (vec![WorkerOrder::Leave, WorkerOrder::BrokenOff, WorkerOrder::WriteStacks], false)
+        );
     }
 }
