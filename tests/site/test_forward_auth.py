@@ -29,7 +29,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if "user" in cookies:
-            self.respond(200, [("Remote-User", cookies["user"]), ("Remote-Groups", "a"), ("X-Other", "1")], b"welcome")
+            fields = [("Remote-User", cookies["user"]), ("Remote-Groups", "a"), ("X-Other", "1")]
+            fresh = [("Set-Cookie", "session=fresh; Path=/"), ("Set-Cookie", "seen=1")] if "renew" in cookies else []
+            self.respond(200, fields + fresh, b"welcome")
         elif "status" in cookies:
             self.respond(int(cookies["status"]), [("Set-Cookie", "a=b"), ("WWW-Authenticate", "Basic realm=x")], b"no")
         else:
@@ -48,12 +50,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class KeepingHandler(Handler):
+    """Keeps connections open until one sends the cookie `leave`, and counts them."""
+
+    protocol_version = "HTTP/1.1"
+    # Head and body in one piece.
+    wbufsize = -1
+
+    def setup(self):
+        self.server.connections += 1
+        super().setup()
+
+    def do_GET(self):
+        super().do_GET()
+        if "leave" in self.headers.get("Cookie", ""):
+            self.close_connection = True
+
+
 class AuthServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
 
-    def __init__(self, address):
-        self.asked, self.gate = [], threading.Event()
-        super().__init__(address, Handler)
+    def __init__(self, address, handler=Handler):
+        self.asked, self.gate, self.connections = [], threading.Event(), 0
+        super().__init__(address, handler)
 
     @property
     def url(self):
@@ -134,6 +153,46 @@ def test_others_are_sent_where_that_server_says(site, protocol, target):
     assert site.count("GET " + target) == 0
 
 
+def given(response):
+    return [value for name, value in response.fields if name.lower() == "set-cookie"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_cookies_that_it_sets_reach_the_client(site, protocol):
+    site.plan("/in/page", body="a page", fields=[("Cache-Control", "public, max-age=600"), ("Set-Cookie", "own=1")])
+    for target in ("/in/page", "/in/static/a.txt"):
+        # The second of each is a stored one, if it can be.
+        for _ in range(2):
+            cookies = given(site.speak(protocol, "GET", target, [cookie(user="joe", renew=1)]))
+            assert cookies[-2:] == ["session=fresh; Path=/", "seen=1"]
+            cookies = given(site.speak(protocol, "GET", target, [cookie(user="joe")]))
+            assert not [text for text in cookies if not text.startswith("own=")]
+
+
+@pytest.mark.parametrize("concurrency", ["threads", "gevent"])
+def test_cookies_come_with_websockets(serve, auth, concurrency):
+    served = serve(APPS / "websocket.py", "--forward-auth", f"/={auth.url}", "--concurrency", concurrency)
+    with served.connect() as connection:
+        connection.send(handshake("/echo", [cookie(user="joe", renew=1)]))
+        head = connection.head()
+        assert (head.status, given(head)) == (101, ["session=fresh; Path=/", "seen=1"])
+
+
+def test_connections_to_it_are_kept(tmp_path):
+    with (
+        running(AuthServer(("127.0.0.1", 0), KeepingHandler)) as auth,
+        planned(tmp_path, "--forward-auth", f"/={auth.url}", "--workers", "1") as site,
+    ):
+        for fields, status in [([cookie(user="joe")], 200), ([cookie(status=403)], 403), ([], 302)] * 3:
+            assert site.get("/", fields).status == status
+        assert auth.connections == 1
+        # One that the server has closed is none, and no failure.
+        assert site.get("/", [cookie(user="joe", leave=1)]).status == 200
+        assert site.get("/", [cookie(user="joe")]).status == 200
+        assert auth.connections == 2
+        assert "nobody gets in" not in site.log()
+
+
 @pytest.mark.parametrize(("status", "expected"), [(401, 401), (403, 403), (404, 404), (500, 502), (503, 502)])
 def test_its_refusals_are_those_of_the_site(site, status, expected):
     response = site.get("/in", [cookie(status=status)])
@@ -161,7 +220,7 @@ def test_it_is_told_of_the_request_as_it_is(site, auth):
         "X-Forwarded-For": "127.0.0.1",
         "Cookie": "user=joe",
         "X-Mine": "1",
-        "Connection": "close",
+        "Connection": None,
     }
     assert {name: told.get(name) for name in expected} == expected
     assert not {"Content-Length", "Accept-Encoding", "X-Hop", "Remote-User", "remote-groups"} & set(told)

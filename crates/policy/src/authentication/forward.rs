@@ -9,7 +9,7 @@ use anygate_lock::Mutex;
 use anygate_proto::head::{RequestHead, ResponseHead};
 use std::time::Duration;
 
-use super::subrequest::{self, NoResponse, Response};
+use super::subrequest::{NoResponse, Response, Server};
 use crate::network::Client;
 use crate::refusal::Refusal;
 
@@ -62,6 +62,7 @@ const PASSED_ON: [&str; 9] = [
 #[derive(Debug)]
 pub(super) struct Forward {
     plan: ForwardAuthPlan,
+    server: Server,
     /// The server has failed since it was last well.
     is_failing: AtomicBool,
     /// What was last said about that.
@@ -83,12 +84,23 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Who the user is: fields of the request.
-pub(super) type Identity = Vec<(String, Vec<u8>)>;
+/// What the other server says of a request that may come in.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// Who the user is: fields of the request.
+    pub(super) identity: Vec<(String, Vec<u8>)>,
+    /// Values of Set-Cookie for the client.
+    pub(super) cookies: Vec<Vec<u8>>,
+}
 
 impl Forward {
     pub(super) fn new(plan: &ForwardAuthPlan) -> Forward {
-        Forward { plan: plan.clone(), is_failing: AtomicBool::new(false), trouble: Mutex::default() }
+        Forward {
+            plan: plan.clone(),
+            server: Server::new(&plan.address),
+            is_failing: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        }
     }
 
     /// Names of the fields that say who the user is, that of the user first.
@@ -97,14 +109,13 @@ impl Forward {
     }
 
     /// Asks about a request, and waits for the response.
-    pub(super) fn check(&self, head: &RequestHead, client: Client, https: bool) -> Result<Identity, Denied> {
+    pub(super) fn check(&self, head: &RequestHead, client: Client, https: bool) -> Result<Admitted, Denied> {
         let request = self.request(head, client, https);
-        let response =
-            subrequest::ask(&self.plan.address, self.plan.timeout, &request, |status| status >= 300);
+        let response = self.server.ask(self.plan.timeout, &request, |status| status >= 300);
         let denied = match response {
             Ok(response) if (200..300).contains(&response.status) => {
                 self.recovered();
-                return Ok(self.identity(response));
+                return Ok(self.passed(response));
             }
             Ok(response) if (300..500).contains(&response.status) => match told(response) {
                 Some(told) => {
@@ -136,7 +147,7 @@ impl Forward {
         let mut text = Vec::new();
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| text.extend_from_slice(part));
         push(&[b"GET ", self.plan.target.as_bytes(), b" HTTP/1.1\r\nHost: ", self.plan.host.as_bytes()]);
-        push(&[b"\r\nConnection: close\r\n"]);
+        push(&[b"\r\n"]);
         let (method, host, target) = (head.method(), head.authority(), target(head));
         let scheme: &[u8] = if https { b"https" } else { b"http" };
         for name in ["X-Forwarded-Method", "X-Original-Method"] {
@@ -161,10 +172,19 @@ impl Forward {
         text
     }
 
-    fn identity(&self, response: Response) -> Identity {
-        let fields = response.fields.into_iter();
+    fn passed(&self, response: Response) -> Admitted {
+        let mut told = Admitted::default();
         let own = |name: &str| self.plan.fields.iter().find(|own| own.eq_ignore_ascii_case(name)).cloned();
-        fields.filter_map(|(name, value)| Some((own(&name)?, value.trim_ascii().to_vec()))).collect()
+        for (name, value) in response.fields {
+            let value = value.trim_ascii().to_vec();
+            if name.eq_ignore_ascii_case("set-cookie") {
+                told.cookies.push(value.clone());
+            }
+            if let Some(own) = own(&name) {
+                told.identity.push((own, value));
+            }
+        }
+        told
     }
 
     /// Logs each cause once.
@@ -288,7 +308,7 @@ mod tests {
         let client = Client::from(IpAddr::from([192, 0, 2, 1]));
         assert_eq!(
             String::from_utf8(forward().request(&head, client, true)).unwrap(),
-            "GET /verify HTTP/1.1\r\nHost: auth\r\nConnection: close\r\n\
+            "GET /verify HTTP/1.1\r\nHost: auth\r\n\
              X-Forwarded-Method: POST\r\nX-Original-Method: POST\r\n\
              X-Forwarded-Proto: https\r\nX-Forwarded-Host: site.example\r\nX-Forwarded-Uri: /a%20b?c=d\r\n\
              X-Original-URL: https://site.example/a%20b?c=d\r\nX-Forwarded-For: 192.0.2.1\r\n\
@@ -310,10 +330,13 @@ mod tests {
     #[test]
     fn only_named_fields_identify() {
         let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-        let fields = vec![field("remote-user", " joe "), field("X-Admin", "1"), field("REMOTE-GROUPS", "a")];
+        let mut fields =
+            vec![field("remote-user", " joe "), field("X-Admin", "1"), field("REMOTE-GROUPS", "a")];
+        fields.push(field("set-cookie", "a=b"));
         let response = Response { status: 200, fields, ..Response::default() };
-        let identity = forward().identity(response);
-        assert_eq!(identity, [field("Remote-User", "joe"), field("Remote-Groups", "a")]);
+        let told = forward().passed(response);
+        assert_eq!(told.identity, [field("Remote-User", "joe"), field("Remote-Groups", "a")]);
+        assert_eq!(told.cookies, [b"a=b"]);
     }
 
     #[test]

@@ -138,7 +138,8 @@ impl Authentication {
         Ok(areas)
     }
 
-    /// Decides about a request, and tells the application who the user is. It may wait.
+    /// Decides about a request, and tells the application who the user is. It may wait. `cookies` gets values of Set-Cookie for
+    /// the client.
     pub(crate) fn check(
         &self,
         areas: &Areas,
@@ -146,6 +147,7 @@ impl Authentication {
         client: Client,
         https: bool,
         now: Duration,
+        cookies: &mut Vec<Vec<u8>>,
     ) -> Result<(), Denied> {
         for basic in &areas.basic {
             let user = basic.check(head, &self.guesses, client, now)?;
@@ -155,6 +157,8 @@ impl Authentication {
         let mut user = None;
         for forward in &areas.forward {
             let found = forward.check(head, client, https)?;
+            cookies.extend(found.cookies);
+            let found = found.identity;
             if let Some(name) = forward.fields().first() {
                 user = found.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
             }

@@ -1,5 +1,5 @@
-//! One question to another server: a GET request over a connection of its own (RFC 9112), all of it within one time. There is
-//! no TLS: the server is on this machine or on a network that is trusted.
+//! Questions to another server: GET requests (RFC 9112), each within one time. Connections are kept for the next ones. There
+//! is no TLS: the server is on this machine or on a network that is trusted.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -7,6 +7,7 @@ use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 use anygate_config::site::ServerAddress;
+use anygate_lock::Mutex;
 use anygate_proto::http1::{BodyDecoder, Framing};
 use anygate_proto::limits::Limits;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,6 +18,9 @@ const FIELDS_MAX: usize = 128;
 /// Longest body of a response.
 const BODY_MAX_BYTES: u64 = 64 * 1024;
 const READ_BYTES: usize = 16 * 1024;
+/// So many connections are kept, as long as they are used again within this time.
+const KEPT_MAX: usize = 16;
+const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// A response.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub(super) struct Response {
     pub(super) reason: String,
     pub(super) fields: Vec<(String, Vec<u8>)>,
     pub(super) body: Vec<u8>,
+    /// The version is HTTP/1.1.
+    pub(super) is_persistent: bool,
 }
 
 /// Why there is no response.
@@ -57,23 +63,136 @@ impl From<io::Error> for NoResponse {
     }
 }
 
-/// Sends a request, which closes its connection, and returns the response. `wants_body`: whether a response of that status is
-/// wanted as a whole.
-pub(super) fn ask(
-    address: &ServerAddress,
-    timeout: Duration,
-    request: &[u8],
-    wants_body: impl Fn(u16) -> bool,
-) -> Result<Response, NoResponse> {
-    let until = Instant::now() + timeout;
-    let socket = connect(address, until)?;
-    socket.set_write_timeout(Some(left(until)?))?;
-    (&socket).write_all(request)?;
-    let mut receive = |buffer: &mut [u8]| {
-        socket.set_read_timeout(Some(left(until)?))?;
-        Ok((&socket).read(buffer)?)
-    };
-    read(&mut receive, wants_body)
+/// The way to another server, and connections that no request uses now.
+#[derive(Debug)]
+pub(super) struct Server {
+    address: ServerAddress,
+    kept: Mutex<Vec<IdleConnection>>,
+}
+
+/// A connection between two requests.
+#[derive(Debug)]
+struct IdleConnection {
+    socket: Socket,
+    since: Instant,
+    /// Reads what is left of a body that was not wanted.
+    rest: Option<BodyDecoder>,
+}
+
+impl Server {
+    pub(super) fn new(address: &ServerAddress) -> Server {
+        Server { address: address.clone(), kept: Mutex::default() }
+    }
+
+    /// Sends a request and returns the response. `wants_body`: whether a response of that status is wanted as a whole.
+    pub(super) fn ask(
+        &self,
+        timeout: Duration,
+        request: &[u8],
+        wants_body: impl Fn(u16) -> bool,
+    ) -> Result<Response, NoResponse> {
+        let until = Instant::now() + timeout;
+        while let Some(socket) = self.idle() {
+            // It may have been closed meanwhile, which is no failure of the server.
+            match self.exchange(socket, until, request, &wants_body) {
+                Err((NoResponse::Io(_) | NoResponse::Malformed, false)) => {}
+                result => return result.map_err(|(error, _)| error),
+            }
+        }
+        let socket = connect(&self.address, until)?;
+        self.exchange(socket, until, request, &wants_body).map_err(|(error, _)| error)
+    }
+
+    /// A connection that can be used again.
+    fn idle(&self) -> Option<Socket> {
+        loop {
+            let kept = self.kept.lock().pop()?;
+            if kept.since.elapsed() < KEPT_FOR
+                && let Some(socket) = kept.ready()
+            {
+                return Some(socket);
+            }
+        }
+    }
+
+    /// Sends a request over a connection, and keeps that for others; an error has with it whether any of the response came.
+    fn exchange(
+        &self,
+        socket: Socket,
+        until: Instant,
+        request: &[u8],
+        wants_body: impl Fn(u16) -> bool,
+    ) -> Result<Response, (NoResponse, bool)> {
+        let mut has_come = false;
+        let mut receive = |buffer: &mut [u8]| {
+            socket.set_read_timeout(Some(left(until)?))?;
+            let count = (&socket).read(buffer)?;
+            has_come |= count > 0;
+            Ok(count)
+        };
+        let sent = left(until).and_then(|left| {
+            socket.set_write_timeout(Some(left))?;
+            Ok((&socket).write_all(request)?)
+        });
+        let read = sent.and_then(|()| read(&mut receive, wants_body));
+        let (response, end) = read.map_err(|error| (error, has_come))?;
+        if let End::Known(rest) = end {
+            let mut kept = self.kept.lock();
+            if kept.len() < KEPT_MAX {
+                kept.push(IdleConnection { socket, since: Instant::now(), rest });
+            }
+        }
+        Ok(response)
+    }
+}
+
+impl IdleConnection {
+    /// The connection, if the last response on it has come to its end, and nothing after it.
+    fn ready(mut self) -> Option<Socket> {
+        self.socket.set_nonblocking(true).ok()?;
+        let mut buffer = [0; 4096];
+        loop {
+            match (&self.socket).read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.rest.is_none() => break,
+                Ok(count) if count > 0 => {
+                    let mut bytes = buffer.get(..count)?;
+                    let rest = self.rest.as_mut()?;
+                    if pass(rest, &mut bytes)? {
+                        self.rest = None;
+                    }
+                    if !bytes.is_empty() {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        self.socket.set_nonblocking(false).ok()?;
+        Some(self.socket)
+    }
+}
+
+/// Passes over a body; says whether it is complete. `None`: it is none.
+fn pass(decoder: &mut BodyDecoder, input: &mut &[u8]) -> Option<bool> {
+    loop {
+        let step = decoder.decode(input).ok()?;
+        *input = input.get(step.consumed..)?;
+        if step.done || decoder.is_done() {
+            return Some(true);
+        }
+        if step.consumed == 0 {
+            return Some(false);
+        }
+    }
+}
+
+/// Where a response ends.
+enum End {
+    /// With its connection.
+    Closes,
+    /// There, or where this decoder says.
+    Known(Option<BodyDecoder>),
 }
 
 /// The rest of the time.
@@ -109,7 +228,7 @@ fn connect(address: &ServerAddress, until: Instant) -> Result<Socket, NoResponse
 fn read(
     receive: &mut impl FnMut(&mut [u8]) -> Result<usize, NoResponse>,
     wants_body: impl Fn(u16) -> bool,
-) -> Result<Response, NoResponse> {
+) -> Result<(Response, End), NoResponse> {
     let (mut input, mut buffer) = (Vec::new(), vec![0; READ_BYTES]);
     let mut more = |input: &mut Vec<u8>| {
         let count = receive(&mut buffer)?;
@@ -129,36 +248,62 @@ fn read(
             return Err(NoResponse::Malformed);
         }
     };
+    let framing = framing(&response);
     if !wants_body(response.status) {
-        return Ok(response);
+        let end = framing.ok().flatten().map_or(End::Closes, |framing| end_of(framing, &response, &input));
+        return Ok((response, end));
     }
-    match framing(&response)? {
+    let Some(framing) = framing? else {
         // Until the connection closes.
-        None => {
-            while more(&mut input)? {
-                if input.len() as u64 > BODY_MAX_BYTES {
-                    return Err(NoResponse::Malformed);
-                }
+        while more(&mut input)? {
+            if input.len() as u64 > BODY_MAX_BYTES {
+                return Err(NoResponse::Malformed);
             }
-            response.body = input;
         }
-        Some(framing) => {
-            let limits = Limits { body_max_bytes: BODY_MAX_BYTES, ..Limits::default() };
-            let mut decoder = BodyDecoder::new(framing, &limits).map_err(|_| NoResponse::Malformed)?;
-            while !decoder.is_done() {
-                let step = decoder.decode(&input).map_err(|_| NoResponse::Malformed)?;
-                response.body.extend_from_slice(input.get(step.data).unwrap_or_default());
-                input.drain(..step.consumed);
-                if !step.done && step.consumed == 0 && !more(&mut input)? {
-                    return Err(NoResponse::Malformed);
-                }
-                if step.done {
-                    break;
-                }
-            }
+        response.body = input;
+        return Ok((response, End::Closes));
+    };
+    let mut decoder = decoder(framing).ok_or(NoResponse::Malformed)?;
+    while !decoder.is_done() {
+        let step = decoder.decode(&input).map_err(|_| NoResponse::Malformed)?;
+        response.body.extend_from_slice(input.get(step.data).unwrap_or_default());
+        input.drain(..step.consumed);
+        if !step.done && step.consumed == 0 && !more(&mut input)? {
+            return Err(NoResponse::Malformed);
+        }
+        if step.done {
+            break;
         }
     }
-    Ok(response)
+    let is_kept = input.is_empty() && keeps(&response);
+    Ok((response, if is_kept { End::Known(None) } else { End::Closes }))
+}
+
+fn decoder(framing: Framing) -> Option<BodyDecoder> {
+    BodyDecoder::new(framing, &Limits { body_max_bytes: BODY_MAX_BYTES, ..Limits::default() }).ok()
+}
+
+/// Where a response ends whose body is not wanted, of which `input` has come.
+fn end_of(framing: Framing, response: &Response, mut input: &[u8]) -> End {
+    if !keeps(response) {
+        return End::Closes;
+    }
+    let Some(mut decoder) = decoder(framing) else { return End::Closes };
+    match decoder.is_done().then_some(true).or_else(|| pass(&mut decoder, &mut input)) {
+        Some(true) if input.is_empty() => End::Known(None),
+        Some(false) => End::Known(Some(decoder)),
+        _ => End::Closes,
+    }
+}
+
+/// Whether the server keeps the connection (RFC 9112 section 9.3).
+fn keeps(response: &Response) -> bool {
+    let is_connection = |field: &&(String, Vec<u8>)| field.0.eq_ignore_ascii_case("connection");
+    let mut fields = response.fields.iter().filter(is_connection);
+    response.is_persistent
+        && !fields.any(|(_, value)| {
+            value.split(|&byte| byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+        })
 }
 
 /// Takes a head off; `None` if more must come.
@@ -172,7 +317,8 @@ fn head(input: &[u8]) -> Result<Option<(usize, Response)>, NoResponse> {
     };
     let fields = parsed.headers.iter().map(|field| (field.name.to_owned(), field.value.to_vec())).collect();
     let (status, reason) = (parsed.code.unwrap_or_default(), parsed.reason.unwrap_or_default().to_owned());
-    Ok(Some((taken, Response { status, reason, fields, body: Vec::new() })))
+    let is_persistent = parsed.version == Some(1);
+    Ok(Some((taken, Response { status, reason, fields, body: Vec::new(), is_persistent })))
 }
 
 /// How the body of a response to GET ends (RFC 9112 section 6.3); `None`: with the connection.
@@ -210,7 +356,7 @@ mod tests {
                 left = rest;
                 Ok(piece.len())
             };
-            let response = read(&mut receive, |status| status >= 300).ok()?;
+            let (response, _) = read(&mut receive, |status| status >= 300).ok()?;
             Some((response.status, String::from_utf8(response.body).unwrap()))
         };
         let found = whole(usize::MAX);

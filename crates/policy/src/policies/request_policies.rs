@@ -121,7 +121,8 @@ impl RequestPolicies {
         let process = Arc::clone(&self.filter.process);
         let Some(authentication) = &process.authentication else { return true };
         let (now, https) = (process.begun.elapsed(), self.filter.https);
-        match authentication.check(&areas, request, self.client, https, now) {
+        let cookies = &mut self.filter.cookies;
+        match authentication.check(&areas, request, self.client, https, now, cookies) {
             Ok(()) => {
                 self.instead = self.page.take().map(Instead::Own);
                 self.instead.is_none()

@@ -34,6 +34,8 @@ pub(super) struct ResponseFilter {
     pub(super) https: bool,
     names: Option<Names>,
     pub(super) rates: Option<RateFields>,
+    /// Values of Set-Cookie that the server which authenticated the request has for the client.
+    pub(super) cookies: Vec<Vec<u8>>,
     recorder: Option<Box<Recorder>>,
     /// What is added to a page.
     pub(super) insertion: Option<Box<Insertion>>,
@@ -69,6 +71,7 @@ impl ResponseFilter {
             https,
             names,
             rates: None,
+            cookies: Vec::new(),
             recorder: None,
             insertion: None,
             state,
@@ -282,6 +285,7 @@ impl ResponseFilter {
             // The fields are our own, and valid.
             let _ = rates.apply(&mut head);
         }
+        self.add_cookies(&mut head);
         if let Some(names) = &self.names {
             names.apply(&mut head);
         }
@@ -292,6 +296,13 @@ impl ResponseFilter {
                 Ok(())
             }
             _ => self.begin(request, head, body_length, out),
+        }
+    }
+
+    fn add_cookies(&self, head: &mut ResponseHead) {
+        for cookie in &self.cookies {
+            // One that cannot be in a head is no cookie.
+            let _ = head.push_field(b"Set-Cookie", cookie);
         }
     }
 
@@ -557,7 +568,12 @@ impl Response for FilteredResponse<'_> {
         head: &ResponseHead,
         protocol: Option<&[u8]>,
     ) -> Result<Arc<dyn Socket>, SendError> {
-        self.out.accept_websocket(head, protocol)
+        if self.filter.cookies.is_empty() {
+            return self.out.accept_websocket(head, protocol);
+        }
+        let mut own = head.clone();
+        self.filter.add_cookies(&mut own);
+        self.out.accept_websocket(&own, protocol)
     }
 
     fn take_over(&mut self) -> Result<OwnedFd, SendError> {
