@@ -75,6 +75,23 @@ def test_a_program_that_cannot_serve_changes_nothing(serve, site, kind, broken):
     served.wait_until(lambda: served.get().text == "version 2", "new code")
 
 
+@pytest.mark.parametrize("kind", [(), ("--preload",)])
+def test_the_number_of_workers_that_signals_asked_for_is_kept(serve, site, kind):
+    (site / "anygate.toml").write_text('app = "app:app"\nworkers = 1\n')
+    served = serve(*kind, environment=UNCACHED)
+    for count in (2, 3):
+        served.send_signal(signal.SIGTTIN)
+        served.wait_until(lambda count=count: len(served.workers()) == count, "one more worker")
+    old = set(served.workers())
+    upgrade(served)
+    served.wait_until(lambda: len(served.workers()) == 3 and not old & set(served.workers()), "three other workers")
+    # New settings come first.
+    (site / "anygate.toml").write_text('app = "app:app"\nworkers = 2\n')
+    old = set(served.workers())
+    upgrade(served, 2)
+    served.wait_until(lambda: len(served.workers()) == 2 and not old & set(served.workers()), "two other workers")
+
+
 def test_the_lock_of_the_pid_file_is_kept(serve, run, site):
     served = serve("app:app", "--pid-file", "pid")
     for count in (1, 2):

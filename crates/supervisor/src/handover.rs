@@ -1,5 +1,5 @@
 //! What a supervisor leaves to the program that takes its place under the same process number: listening sockets, workers
-//! with what they are told by, and the lock of the pid file. It stands in an environment variable, a line each.
+//! with what they are told by, how many there are to be, and the lock of the pid file. It stands in an environment variable, a line each.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -23,6 +23,19 @@ pub struct Handover {
     pub sockets: Vec<Socket>,
     /// Workers of the former program, which finish when others serve.
     pub(crate) workers: Vec<(Pid, OrderSender)>,
+    /// How many workers there are to be.
+    pub(crate) numbers: Option<Numbers>,
+}
+
+/// Numbers of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    /// So many are wanted now.
+    pub(crate) target: usize,
+    /// So many at least, as signals and orders have asked for.
+    pub(crate) floor: usize,
+    /// So many were in the settings.
+    pub(crate) configured: usize,
 }
 
 /// A worker of the former program.
@@ -60,6 +73,7 @@ impl Handover {
     pub(crate) fn describe<'w>(
         sockets: &[Socket],
         workers: impl Iterator<Item = (Pid, &'w OrderSender)>,
+        numbers: Numbers,
         pid_file: Option<BorrowedFd<'_>>,
     ) -> std::io::Result<String> {
         let mut text = format!("process {}\n", std::process::id());
@@ -73,6 +87,8 @@ impl Handover {
             process::keep_on_exec(orders.as_fd())?;
             text.push_str(&format!("worker {pid} {}\n", orders.as_fd().as_raw_fd()));
         }
+        let Numbers { target, floor, configured } = numbers;
+        text.push_str(&format!("numbers {target} {floor} {configured}\n"));
         if let Some(file) = pid_file {
             process::keep_on_exec(file)?;
             text.push_str(&format!("lock {}\n", file.as_raw_fd()));
@@ -114,6 +130,14 @@ impl Handover {
                 let fd = process::inherit(words.next()?.parse().ok()?).ok()?;
                 self.workers.push((pid, OrderSender::from(fd)));
             }
+            "numbers" => {
+                let [target, floor, configured] = [words.next()?, words.next()?, words.next()?];
+                self.numbers = Some(Numbers {
+                    target: target.parse().ok()?,
+                    floor: floor.parse().ok()?,
+                    configured: configured.parse().ok()?,
+                });
+            }
             // To close any descriptor of that file would give up the lock, which this process has already.
             "lock" => std::mem::forget(process::inherit(words.next()?.parse().ok()?).ok()?),
             _ => return None,
@@ -137,7 +161,8 @@ mod tests {
         let plan = SocketPlan { backlog: 8, unix_mode: None, unix_owner: None };
         let left = sockets::open(&[bind], &plan, false).unwrap();
         let (sender, told) = orders().unwrap();
-        let text = Handover::describe(&left, [(70_000, &sender)].into_iter(), None).unwrap();
+        let numbers = Numbers { target: 5, floor: 3, configured: 2 };
+        let text = Handover::describe(&left, [(70_000, &sender)].into_iter(), numbers, None).unwrap();
         assert!(Handover::take(&text.replacen("process ", "process 1", 1)).unwrap().is_none());
         let taken = Handover::take(&text).unwrap().unwrap();
         // The descriptors have one owner now.
@@ -145,6 +170,7 @@ mod tests {
         assert_eq!(taken.sockets[0].url(), format!("scgi+unix:{}", path.display()));
         assert_eq!(taken.sockets[0].listener.made(), Some(path.as_path()));
         assert_eq!(taken.workers[0].0, 70_000);
+        assert_eq!(taken.numbers, Some(numbers));
         drop(taken);
         assert_eq!(told.take().unwrap(), (vec![], false));
         assert!(

@@ -11,7 +11,7 @@ use anygate_sys::process::{Ended, Pid};
 use anygate_sys::signals::{self, Held, Signal};
 
 use crate::children::{Stage, signal};
-use crate::handover::{Check, Former, Handover};
+use crate::handover::{Check, Former, Handover, Numbers};
 use crate::supervisor::{Phase, Supervisor};
 use crate::worker_body::News;
 
@@ -22,6 +22,11 @@ impl<'a> Supervisor<'a> {
     pub fn take_over(&mut self, handover: Handover) -> io::Result<()> {
         let former = |(pid, orders)| Former { pid, orders, until: None };
         self.former = handover.workers.into_iter().map(former).collect();
+        // What signals asked for holds, unless the settings ask for something new.
+        if let Some(numbers) = handover.numbers.filter(|numbers| numbers.configured == self.configured) {
+            self.floor = numbers.floor.max(1);
+            self.target = if numbers.target == 0 { self.floor } else { numbers.target };
+        }
         if let Some(schedule) = &mut self.schedule {
             schedule.take_over();
         }
@@ -77,7 +82,9 @@ impl<'a> Supervisor<'a> {
             .filter(|child| !serving(child.stage))
             .map(|child| (child.pid, &child.orders));
         let former = self.former.iter().map(|former| (former.pid, &former.orders));
-        let described = Handover::describe(&self.sockets, own.chain(others).chain(former), self.lock);
+        let numbers = Numbers { target: self.target, floor: self.floor, configured: self.configured };
+        let workers = own.chain(others).chain(former);
+        let described = Handover::describe(&self.sockets, workers, numbers, self.lock);
         let failed = match described {
             Ok(text) => {
                 tracing::info!("upgrading: the new program takes over");
