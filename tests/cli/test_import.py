@@ -213,6 +213,55 @@ def test_a_file_of_uwsgi_serves(launch, site):
     assert "site.ini:19: spooler = /tmp has no effect" in stderr
 
 
+ROUTED = r"""
+[uwsgi]
+http-socket = 127.0.0.1:0
+module = app
+mount = /shop=app.py
+mount = blog.example.org=app:create_app()
+manage-script-name = true
+static-map = /files=.
+static-map = /files=/srv
+attach-daemon = sh -c 'echo "$0 runs" > daemon.txt; exec sleep 1000'
+smart-attach-daemon = queue.pid sleep 1000
+smart-attach-daemon = cache.pid memcached -d -P cache.pid
+attach-daemon2 = cmd=sleep 1000,freq=3
+route = ^/old/(.*)$ redirect-permanent:/new/$1
+route-host = ^www\.example\.org$ redirect:https://example.org${REQUEST_URI}
+route = ^/user/([0-9]+)$ rewrite:/users?id=$1
+route-run = addheader:X-Routed: yes
+route = ^/x redirect:/y/${REMOTE_USER}
+route-if = equal:${HTTPS};off redirect:/y
+route = ^/admin basicauth:Staff,joe:secret
+"""
+
+
+def test_mounts_routes_and_daemons_of_uwsgi_are_ours(launch, run, site):
+    (site / "site.ini").write_text(ROUTED)
+    text = imported(run, site, "site.ini")
+    settings = tomllib.loads(text)
+    assert settings["redirect"] == ["301 ~^/old/(.*)$ /new/$1?", "302 www.example.org/ https://example.org/"]
+    assert settings["rewrite"] == ["~^/user/([0-9]+)$ /users?id=$1"]
+    assert settings["mount"] == [
+        {"app": "app.py", "path": "/shop"},
+        {"app": "app:create_app()", "host": "blog.example.org"},
+    ]
+    assert [daemon["command"][0] for daemon in settings["daemon"]] == ["/bin/sh", "sleep", "sleep"]
+    without = [typed.split(" = ")[0] for typed, verdict in verdicts(text) if verdict == "without counterpart"]
+    assert without == ["static-map", "smart-attach-daemon", "route", "route-if", "route"]
+    served = launch("--config", "site.ini", folder=site).wait_ready()
+    served.wait_until(lambda: (site / "daemon.txt").exists(), "the program beside the workers")
+    assert served.get("/shop/cart").json["path"] == ["/shop", "/cart"]
+    assert served.get("/cart").json["path"] == ["", "/cart"]
+    assert served.get("/user/7").json["path"] == ["", "/users"]
+    moved = served.get("/old/a?b=c")
+    assert (moved.status, moved["location"]) == (301, "/new/a")
+    with served.connect() as connection:
+        moved = connection.ask("GET", "/a?b=c", host="www.example.org")
+    assert (moved.status, moved["location"]) == (302, "https://example.org/a?b=c")
+    assert served.get("/cart")["x-routed"] == "yes"
+
+
 def test_a_socket_of_uwsgi_speaks_its_protocol(launch, site):
     (site / "a.xml").write_text(
         "<uwsgi><socket>127.0.0.1:0</socket><module>app</module><threads>3</threads><disable-logging/></uwsgi>"
@@ -344,6 +393,51 @@ def test_a_file_of_unit_serves(launch, site):
     page = served.get("/x").json
     assert (page["mode"], page["threads"], page["processes"]) == ("unit", True, True)
     assert served.get("/slow").status == 504
+
+
+def test_redirects_and_rewrites_of_unit_are_ours(launch, run, site):
+    (site / "www" / "files").mkdir(parents=True)
+    (site / "www" / "files" / "a.txt").write_text("a file")
+    (site / "unit.json").write_text(
+        """{"listeners": {"127.0.0.1:0": {"pass": "routes"}},
+            "routes": [{"match": {"host": "www.example.org"},
+                        "action": {"return": 301, "location": "https://example.org$request_uri"}},
+                       {"match": {"uri": ["/old", "/older/*"]}, "action": {"return": 302, "location": "/new"}},
+                       {"match": {"uri": "/gone"}, "action": {"return": 410}},
+                       {"match": {"scheme": "http", "uri": "/tls"},
+                        "action": {"return": 301, "location": "https://$host$request_uri"}},
+                       {"match": {"uri": "/v1/*"}, "action": {"rewrite": "/api$uri", "pass": "applications/a"}},
+                       {"match": {"uri": "/files/*"}, "action": {"share": ["%s/www$uri", "/srv/www$uri"]}},
+                       {"action": {"pass": "applications/a"}}],
+            "applications": {"a": {"type": "python", "module": "app", "path": "%s"}}}""".replace("%s", str(site))
+    )
+    text = imported(run, site, "unit.json")
+    assert [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"] == [
+        "routes.return: 410",
+        "routes.return: 301",
+    ]
+    served = launch("--config", "unit.json", folder=site).wait_ready()
+    with served.connect() as connection:
+        moved = connection.ask("GET", "/a?b=c", host="www.example.org")
+    assert (moved.status, moved["location"]) == (301, "https://example.org/a?b=c")
+    for path in ("/old", "/older/x?y"):
+        assert (served.get(path).status, served.get(path)["location"]) == (302, "/new")
+    assert served.get("/v1/x").json["path"] == ["", "/api/v1/x"]
+    assert served.get("/files/a.txt").text == "a file"
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"X-FORWARDED-PROTO": "https"}, "not needed"),
+        ({"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}, "changed"),
+        ({"X-SCHEME": "https"}, "without counterpart"),
+    ],
+)
+def test_fields_for_tls_of_gunicorns_proxies_are_named(run, site, fields, verdict):
+    (site / "conf.py").write_text(f"wsgi_app = 'app:app'\nsecure_scheme_headers = {fields!r}\n")
+    found = dict(verdicts(imported(run, site, "conf.py")))
+    assert [found[typed] for typed in found if typed.startswith("secure_scheme_headers")] == [verdict]
 
 
 def test_listeners_of_unit_that_lead_elsewhere_are_not_opened(run, site):

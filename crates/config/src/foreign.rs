@@ -30,7 +30,7 @@ const ENVIRONMENT: Instead = Use("the environment that anygate is started in: `N
 const LOG_CONFIG: Instead = Use("{log_config=FILE} and {python_logging}");
 const STRICT: Instead = Nothing("requests that two servers could read differently are always refused");
 /// Names of gunicorn's server hooks, as far as `hooks` calls them.
-pub const GUNICORN_HOOKS: [&str; 14] = [
+pub const GUNICORN_HOOKS: [&str; 15] = [
     "on_starting",
     "on_reload",
     "when_ready",
@@ -43,6 +43,7 @@ pub const GUNICORN_HOOKS: [&str; 14] = [
     "child_exit",
     "worker_exit",
     "worker_abort",
+    "worker_int",
     "nworkers_changed",
     "on_exit",
 ];
@@ -165,22 +166,15 @@ const TABLE: &[(&[&str], Instead)] = &[
         Use("{workers_min} and {workers_max}: the number of workers follows the load"),
     ),
     (
-        &[
-            "spooler",
-            "mule",
-            "mules",
-            "farm",
-            "attach_daemon",
-            "smart_attach_daemon",
-            "emperor",
-            "vassal",
-            "offload_threads",
-        ],
-        Nothing("anygate runs no programs but the application and its cron jobs"),
+        &["spooler", "mule", "mules", "farm", "emperor", "vassal", "offload_threads"],
+        Nothing("anygate runs no programs but the application, its cron jobs and its daemons"),
+    ),
+    (
+        &["attach_daemon", "attach_daemon2", "smart_attach_daemon", "smart_attach_daemon2"],
+        Use("a [[daemon]] table in anygate.toml"),
     ),
     (&["cron2", "unique_cron"], Use("a [[cron]] table in anygate.toml")),
     (&GUNICORN_HOOKS, HOOKS),
-    (&["worker_int"], Use("worker_exit in {hooks=FILE}, which is called whichever signal ends a worker")),
     // Times.
     (
         &["socket_timeout", "so_send_timeout", "z"],
@@ -358,7 +352,7 @@ const TABLE: &[(&[&str], Instead)] = &[
     (&["idle", "cheap", "die_on_idle"], Nothing("workers do not end while nobody sends requests")),
     (
         &["route", "route_uri", "route_host", "route_run", "final_route"],
-        Nothing("the application routes requests"),
+        Use("{redirect=RULE} or {rewrite=RULE}; the application decides about more"),
     ),
     (
         &[

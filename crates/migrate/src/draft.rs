@@ -112,8 +112,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Draft {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) values: Map<String, Value>,
-    /// `[[cron]]` tables.
-    pub(crate) cron: Vec<Value>,
+    /// Tables with their headings, such as `[[cron]]`.
+    pub(crate) tables: Vec<(&'static str, Value)>,
     /// Folder that relative paths are relative to, if the other server changes to one.
     pub(crate) folder: String,
 }
@@ -203,6 +203,37 @@ impl Draft {
     pub(crate) fn record(&mut self, entry: &Entry, verdict: Verdict, options: Vec<&'static str>) {
         let Entry { position, typed, .. } = entry.clone();
         self.outcomes.push(Outcome { position, typed, verdict, options });
+    }
+
+    /// It is a table with this heading.
+    pub(crate) fn add_table(&mut self, entry: &Entry, verdict: Verdict, heading: &'static str, table: Value) {
+        self.tables.push((heading, table));
+        self.record(entry, verdict, vec![heading]);
+    }
+
+    /// How many tables have this heading.
+    pub(crate) fn count(&self, heading: &str) -> usize {
+        self.tables.iter().filter(|(other, _)| *other == heading).count()
+    }
+
+    /// Serves what is below a path from a directory, if no other one serves it.
+    pub(crate) fn serve_files(
+        &mut self,
+        entry: &Entry,
+        mapping: &str,
+        how: Option<&str>,
+    ) -> Result<(), Refused> {
+        let prefix = |item: &str| item.split('=').next().unwrap_or_default().trim_end_matches('/').to_owned();
+        let others = self.values.get("static").and_then(Value::as_array).into_iter().flatten();
+        let others = others.filter_map(Value::as_str);
+        if others.clone().any(|other| other != mapping && prefix(other) == prefix(mapping)) {
+            self.missing(entry, "each path is served from one directory, and this one has another");
+            return Ok(());
+        }
+        match how {
+            Some(how) => self.change(entry, &[("static", json!([mapping]))], how),
+            None => self.map(entry, "static", json!([mapping])),
+        }
     }
 
     /// Does what the table of other servers' options says. `same`: whether a name that is ours means the same there.

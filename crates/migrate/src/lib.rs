@@ -4,7 +4,7 @@
 //! interpreter of its own, when the command line names it.
 //!
 //! * [`around`]: what importers may look at. * `draft`: settings while they are made. * `print`: the file of ours.
-//! * `address`, `target`: addresses and applications as others write them. * `uwsgi`, `gunicorn`, `unit`, `apache`, `waitress`, `paste`: one server
+//! * `address`, `target`: addresses and applications as others write them. * `uwsgi`, `gunicorn`, `unit` (and `unit_routes`), `apache`, `waitress`, `paste`: one server
 //!   each. * `command_line`: command lines of all, and `Procfile`.
 //!
 //! Names of options that mean the same are in the table of `anygate_config`, which also makes the hints for options of
@@ -21,6 +21,7 @@ mod paste;
 mod print;
 mod target;
 mod unit;
+mod unit_routes;
 mod uwsgi;
 mod waitress;
 
@@ -58,8 +59,12 @@ impl Imported {
     /// Returns our options and lists of tables.
     pub fn values(&self) -> Map<String, Value> {
         let mut values = self.draft.values.clone();
-        if !self.draft.cron.is_empty() {
-            values.insert("cron".to_owned(), Value::Array(self.draft.cron.clone()));
+        for (heading, table) in &self.draft.tables {
+            let tables =
+                values.entry(heading.trim_matches(['[', ']'])).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(tables) = tables {
+                tables.push(table.clone());
+            }
         }
         values
     }

@@ -24,8 +24,8 @@ pub(crate) fn toml(draft: &Draft, title: &str) -> String {
             }
         }
     }
-    for table in &draft.cron {
-        let _ = writeln!(text, "\n[[cron]]");
+    for (heading, table) in &draft.tables {
+        let _ = writeln!(text, "\n{heading}");
         for (key, value) in table.as_object().into_iter().flatten() {
             let _ = writeln!(text, "{key} = {}", shown(value));
         }

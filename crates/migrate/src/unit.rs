@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::address::{plain, proxies};
 use crate::draft::{Draft, Entry, Position, Refused, Verdict};
+use crate::unit_routes;
 
 /// Whether a table is Unit's.
 pub(crate) fn is_unit(text: &str) -> bool {
@@ -43,7 +44,7 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
                     } else {
                         let entry = unit.entry("applications", each, &json!("..."));
                         unit.draft
-                            .missing(&entry, "one application is served: start another anygate for this one");
+                            .missing(&entry, "one application is imported: write an [[app]] table for each");
                     }
                 }
             }
@@ -261,10 +262,13 @@ impl Unit<'_> {
                 }
                 "share" if only_paths => self.share(&entry, &value, matching.get("uri"))?,
                 "share" => self.draft.missing(&entry, "static files are told apart by their paths only"),
-                "pass" => self.draft.missing(&entry, "one application is served, for all hosts and methods"),
-                "return" => {
-                    self.draft.missing(&entry, "redirects and fixed responses belong to the application")
+                "pass" => {
+                    self.draft.missing(
+                        &entry,
+                        "one application is imported: [[app]] and [[mount]] tell hosts and paths apart",
+                    );
                 }
+                "return" => self.redirect(&entry, &matching, &action)?,
                 _ => self.draft.missing(&entry, "anygate has nothing like it"),
             }
             for (key, value) in &action {
@@ -275,7 +279,10 @@ impl Unit<'_> {
                     "fallback" => {
                         self.draft.note(&entry, Verdict::Mapped, &[("static_fall_through", json!(true))])?;
                     }
-                    "location" => self.draft.missing(&entry, "redirects belong to the application"),
+                    "location" if action.contains_key("return") => {
+                        self.draft.needless(&entry, "the line about return has it");
+                    }
+                    "rewrite" => self.rewrite(&entry, &matching)?,
                     "follow_symlinks" => {
                         self.draft.map(&entry, "static_symlinks", json!(value == &json!(true)))?;
                     }
@@ -295,6 +302,46 @@ impl Unit<'_> {
         Ok(())
     }
 
+    /// `return`, with the `location` that it leads to.
+    fn redirect(
+        &mut self,
+        entry: &Entry,
+        matching: &Map<String, Value>,
+        action: &Map<String, Value>,
+    ) -> Result<(), Refused> {
+        let Some(to) = action.get("location").and_then(Value::as_str) else {
+            self.draft.missing(entry, "fixed responses belong to the application");
+            return Ok(());
+        };
+        match unit_routes::rules(matching, to, entry.value.parse().ok()) {
+            Some(rules) => self.draft.change(
+                entry,
+                &[("redirect", json!(rules))],
+                "redirects come before all other steps",
+            ),
+            None => {
+                let why = "redirect is about hosts and paths, and leads to a host that is written out; from http to https \
+                           leads redirect_https";
+                self.draft.missing(entry, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn rewrite(&mut self, entry: &Entry, matching: &Map<String, Value>) -> Result<(), Refused> {
+        match unit_routes::rules(matching, &entry.value, None) {
+            Some(rules) => self.draft.change(
+                entry,
+                &[("rewrite", json!(rules))],
+                "the first rule that fits applies, before all other steps",
+            ),
+            None => {
+                self.draft.missing(entry, "rewrite is about hosts and paths");
+                Ok(())
+            }
+        }
+    }
+
     /// `/www$uri`, for the paths that match.
     fn share(&mut self, entry: &Entry, value: &Value, uri: Option<&Value>) -> Result<(), Refused> {
         let shares: Vec<&str> = match value {
@@ -306,15 +353,16 @@ impl Unit<'_> {
             Some(value) => value.as_str().into_iter().collect(),
             None => vec!["/*"],
         };
-        let [share] = shares.as_slice() else {
-            self.draft.missing(entry, "each path is served from one directory");
+        let Some(share) = shares.first() else {
+            self.draft.missing(entry, "it names no directory");
             return Ok(());
         };
+        let how = (shares.len() > 1).then_some("files are looked for in the first directory only");
         let share = share.replace("${uri}", "$uri");
         let mut found = Vec::new();
         for path in paths {
             let prefix = path.strip_suffix('*').unwrap_or(path).trim_end_matches('/');
-            let is_plain = !path.starts_with(['!', '~', '*']) && !prefix.contains('*');
+            let is_plain = path.starts_with('/') && path.ends_with('*') && !prefix.contains('*');
             let folder =
                 share.strip_suffix("$uri").map(|root| format!("{}{prefix}", root.trim_end_matches('/')));
             match folder.filter(|folder| is_plain && !folder.contains('$')) {
@@ -329,7 +377,7 @@ impl Unit<'_> {
                 }
             }
         }
-        self.draft.map(entry, "static", json!(found))
+        found.iter().try_for_each(|mapping| self.draft.serve_files(entry, mapping, how))
     }
 
     fn application(&mut self, name: &str, settings: &Map<String, Value>) -> Result<(), Refused> {

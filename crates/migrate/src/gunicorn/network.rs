@@ -16,7 +16,8 @@ pub(super) fn map(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> 
             let how = "REMOTE_ADDR is the address of the client, not of the proxy";
             gunicorn.draft.trust(entry, &entry.value, Some(how))?;
         }
-        "secure_scheme_headers" | "forwarder_headers" => {
+        "secure_scheme_headers" => scheme(gunicorn, setting, entry)?,
+        "forwarder_headers" => {
             gunicorn.draft.needless(entry, "X-Forwarded-Proto and its like are taken from trusted_proxies");
         }
         "proxy_protocol" if matches!(entry.value.as_str(), "off" | "false") => {
@@ -78,6 +79,26 @@ pub(super) fn map(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> 
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// The fields by which a proxy says that its client came over TLS; one of them is known here.
+fn scheme(gunicorn: &mut Gunicorn, setting: &Setting, entry: &Entry) -> Result<(), Refused> {
+    let fields = setting.value.get("table").and_then(Value::as_object).cloned().unwrap_or_default();
+    let is_known =
+        |name: &str, value: &Value| name.eq_ignore_ascii_case("X-Forwarded-Proto") && value == "https";
+    let is_same = fields.iter().any(|(name, value)| is_known(name, value));
+    match (is_same, fields.len()) {
+        (true, 1) => gunicorn.draft.needless(entry, "trusted_proxies say it by X-Forwarded-Proto"),
+        (true, _) => {
+            let how = "trusted_proxies say it by X-Forwarded-Proto, and by no other field";
+            gunicorn.draft.change(entry, &[], how)?;
+        }
+        (false, _) => gunicorn.draft.missing(
+            entry,
+            "have the proxy set X-Forwarded-Proto to http or https, or Forwarded with forwarded_header",
+        ),
+    }
+    Ok(())
 }
 
 /// One address or several.

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use anygate_config::quoting;
 use serde_json::{Value, json};
 
-/// Characters that a shell has a meaning for.
-const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', ')', '{', '}', '\n'];
+use super::command;
 
 /// Reason why a job is wrong.
 #[derive(Debug)]
@@ -91,13 +89,8 @@ pub(super) fn job(text: &str, number: usize, folder: &str) -> Result<Value, JobE
     if rest.is_empty() {
         return Err(JobError::NoCommand);
     }
-    let command = if rest.contains(SHELL) {
-        vec!["/bin/sh".to_owned(), "-c".to_owned(), rest.to_owned()]
-    } else {
-        quoting::split(rest).map_err(|_| JobError::Quotation)?
-    };
-    let program = command.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
-    let name = program.rsplit('/').next().unwrap_or_default();
+    let command = command::words(rest).map_err(|_| JobError::Quotation)?;
+    let name = command::program(&command);
     let mut table =
         json!({ "name": format!("{name}-{number}"), "schedule": fields.join(" "), "command": command });
     if !folder.is_empty()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::expand::Expanded;
 use super::migration::Uwsgi;
-use super::{cron, log, network, process};
+use super::{cron, daemon, log, network, process, route};
 use crate::draft::{Draft, Entry, Position, Refused, Verdict};
 
 /// Names in the table of other servers' options that are no options of uWSGI, so that files use them for their own
@@ -60,6 +60,9 @@ fn one(uwsgi: &mut Uwsgi, entry: &Entry, used: &BTreeSet<String>) -> Result<(), 
     if application(uwsgi, entry)? || files(uwsgi, entry)? {
         return Ok(());
     }
+    if daemon::map(uwsgi, entry)? || route::map(uwsgi, entry)? {
+        return Ok(());
+    }
     let is_named = used.contains(&entry.key);
     let is_option = !NO_OPTIONS.contains(&entry.key.as_str())
         && (counterpart(&entry.key).is_some() || SAME.contains(&entry.key.as_str()));
@@ -109,7 +112,7 @@ fn application(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
                 (Some(source), None) => source,
                 (None, _) => match mounted(uwsgi) {
                     Some(_) => {
-                        uwsgi.draft.needless(entry, "the mounted application names its own");
+                        uwsgi.draft.needless(entry, "mounted applications have it behind their names");
                         return Ok(true);
                     }
                     None => {
@@ -123,7 +126,9 @@ fn application(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         "chdir" => uwsgi.draft.map(entry, "chdir", Value::from(entry.value.clone()))?,
         "mount" => mount(uwsgi, entry)?,
         "manage_script_name" => match mounted(uwsgi) {
-            Some((path, _)) if path != "/" => uwsgi.draft.map(entry, "script_name", Value::from(path))?,
+            Some((path, _)) if is_sole_mount(uwsgi) && path.len() > 1 && path.starts_with('/') => {
+                uwsgi.draft.map(entry, "script_name", Value::from(path))?
+            }
             _ => uwsgi.draft.needless(entry, "SCRIPT_NAME and PATH_INFO are always set by the path"),
         },
         "pythonpath" | "python_path" | "pp" => {
@@ -142,7 +147,7 @@ fn application(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
             None => uwsgi.draft.needless(entry, "a variable without a value is not set"),
         },
         "cron" | "cron2" | "unique_cron" => {
-            let number = uwsgi.draft.cron.len() + 1;
+            let number = uwsgi.draft.count("[[cron]]") + 1;
             let folder = uwsgi.draft.folder.clone();
             let table = match entry.key.as_str() {
                 "cron2" => cron::job_with_options(&entry.value, number, &folder),
@@ -154,8 +159,7 @@ fn application(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
             {
                 table.insert("overlap".to_owned(), Value::from("allow"));
             }
-            uwsgi.draft.cron.push(table);
-            uwsgi.draft.record(entry, Verdict::Mapped, vec!["[[cron]]"]);
+            uwsgi.draft.add_table(entry, Verdict::Mapped, "[[cron]]", table);
         }
         "include" => uwsgi.draft.needless(entry, "its options are above"),
         "set" => uwsgi.draft.needless(entry, "it names a value for placeholders"),
@@ -174,19 +178,45 @@ fn mounted(uwsgi: &Uwsgi) -> Option<(String, String)> {
     Some((path.trim().to_owned(), target.trim().to_owned()))
 }
 
+/// Whether there is one application, which is mounted.
+fn is_sole_mount(uwsgi: &Uwsgi) -> bool {
+    uwsgi.entries.iter().filter(|entry| entry.key == "mount").count() == 1
+        && uwsgi.value(&["module", "wsgi", "wsgi_file", "file"]).is_none()
+}
+
+/// `PATH=APPLICATION`, `HOST=APPLICATION` or `HOST/PATH=APPLICATION`.
 fn mount(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<(), Refused> {
-    let Some((path, target)) = entry.value.split_once('=') else {
+    let Some((place, target)) = entry.value.split_once('=') else {
         return Err(entry.refuse("must be PATH=APPLICATION, as in mount = /=myapp:app"));
     };
-    if uwsgi.draft.has("app") {
-        uwsgi.draft.missing(entry, "one application is served: start another anygate for this one");
-        return Ok(());
+    let (place, target) = (place.trim(), target.trim());
+    let (host, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let path = path.trim_end_matches('/');
+    let target = match uwsgi.value(&["callable"]) {
+        Some(callable) if !target.contains(':') => format!("{target}:{callable}"),
+        _ => target.to_owned(),
+    };
+    let app = ("app", Value::from(target.as_str()));
+    if host.is_empty() && path.is_empty() {
+        if uwsgi.draft.has("app") {
+            uwsgi.draft.missing(entry, "another application is for everything that is not mounted");
+            return Ok(());
+        }
+        return uwsgi.draft.map(entry, "app", app.1);
     }
-    let app = ("app", Value::from(target.trim()));
-    match path.trim() {
-        "/" | "" => uwsgi.draft.map(entry, "app", app.1),
-        path => uwsgi.draft.note(entry, Verdict::Mapped, &[app, ("script_name", Value::from(path))]),
+    if host.is_empty() && is_sole_mount(uwsgi) {
+        return uwsgi.draft.note(entry, Verdict::Mapped, &[app, ("script_name", Value::from(path))]);
     }
+    let mut table = json!({ "app": target });
+    if let Some(table) = table.as_object_mut() {
+        for (key, value) in
+            [("host", host), ("path", path)].into_iter().filter(|(_, value)| !value.is_empty())
+        {
+            table.insert(key.to_owned(), Value::from(value));
+        }
+    }
+    uwsgi.draft.add_table(entry, Verdict::Mapped, "[[mount]]", table);
+    Ok(())
 }
 
 /// Files that are served without the application, and fields of responses.
@@ -201,7 +231,7 @@ fn files(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
                 "static_map2" => format!("{path}={}{path}", folder.trim_end_matches('/')),
                 _ => format!("{path}={folder}"),
             };
-            uwsgi.draft.map(entry, "static", Value::from(target))?;
+            uwsgi.draft.serve_files(entry, &target, None)?;
         }
         "check_static" | "static_check" => {
             let folder = uwsgi.draft.path(&entry.value);
@@ -234,9 +264,6 @@ fn files(uwsgi: &mut Uwsgi, entry: &Entry) -> Result<bool, Refused> {
         "ini_paste" | "ini_paste_logged" | "paste" => {
             let path = uwsgi.draft.path(&entry.value);
             uwsgi.draft.map(entry, "app", Value::from(crate::target::pasted(&path)))?;
-        }
-        key if key.starts_with("route_") || key.starts_with("final_route") => {
-            uwsgi.draft.missing(entry, "the application routes requests");
         }
         "stats_http" => uwsgi.draft.missing(entry, "admin serves metrics over HTTP"),
         "stats_push" => match entry.value.strip_prefix("statsd:") {

@@ -1,10 +1,12 @@
 //! uWSGI: its files and its command line.
 //!
 //! * `migration`: the options of one uWSGI, and what became of them. * `read`: the formats of its files. * `expand`: placeholders, blocks, included files. * `map`: options, most of them by
-//!   the table of `anygate_config`; `network`, `process` and `log` those that need more. * `log_format`, `cron`: its
+//!   the table of `anygate_config`; `network`, `process`, `log`, `route` and `daemon` those that need more; `command`: what shells would run. * `log_format`, `cron`: its
 //!   formats of lines and of jobs.
 
+mod command;
 mod cron;
+mod daemon;
 mod expand;
 mod log;
 mod log_format;
@@ -13,6 +15,7 @@ mod migration;
 mod network;
 mod process;
 pub(crate) mod read;
+mod route;
 
 use crate::around::Around;
 use crate::draft::{Draft, Entry, Position, Refused};
