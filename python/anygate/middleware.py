@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anygate import failures, importer
+from anygate import failures, importer, mounts
 from anygate._anygate import Exchange, FileWrapper, Site, log_message
 from anygate.failures import Hook, formatted
 from anygate.input_lines import Lines
@@ -23,28 +23,32 @@ from anygate.server import Application
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from anygate.mounts import Mount
     from anygate.options import PolicyOptions
 
 _END = object()
 
 
 def wsgihandler(
-    app: Application | str, config: str | os.PathLike[str] | None = None, **options: Unpack[PolicyOptions]
+    app: Application | str,
+    config: str | os.PathLike[str] | None = None,
+    *,
+    mount: Iterable[Mount] = (),
+    **options: Unpack[PolicyOptions],
 ) -> Middleware:
     """Return ``app`` with a site's policies around it, for any WSGI server.
 
     ``app`` is a WSGI callable, or a target such as ``"myapp:app"``. ``config`` is a settings file, of which only what
-    is around the application counts; ``options`` are such settings, too, and outrank it. Made before a server forks
-    its processes, they count together.
+    is around the application counts; ``options`` are such settings, too, and outrank it. ``mount``: other applications,
+    as for ``anygate.serve``. Made before a server forks its processes, they count together.
 
     Raises TypeError for an option that does not exist or is for anygate's own server, ValueError for a value that an
     option cannot have, and LoadError when there is no such application.
     """
     site = Site(config, **options)
+    app = mounts.around(app, mount, site.pythonpath)
     if isinstance(app, str):
-        from anygate.importer import load
-
-        app = load(app, site.pythonpath)
+        app = importer.load(app, site.pythonpath)
     return Middleware(app, site)
 
 

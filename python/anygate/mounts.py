@@ -1,19 +1,57 @@
-"""Several applications as one: each at a path, at a host, or both (``[[mount]]``).
+"""Several applications as one: each at a path, at a host, or both (``[[mount]]``, ``mount=``).
 
 What is made here is an ordinary WSGI application, so it is loaded, preloaded and reloaded as one, by every server.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 from anygate import importer
+from anygate._anygate import mount_places
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def application(mounts: Iterable[tuple[str, str, str]]) -> Mounts:
+class _Position(TypedDict, total=False):
+    host: str
+    path: str
+
+
+class Mount(_Position):
+    """An application, or the target of one, at a path, a host, or both."""
+
+    app: Application | str
+
+
+def around(
+    app: Application | str, mounts: Iterable[Mount], pythonpath: Iterable[str | os.PathLike[str]] = ()
+) -> Application | str:
+    """Return one application of all; ``app`` is for everything else. If all are targets, it is one, too.
+
+    Raises TypeError and ValueError for what is no mount, and LoadError, which names it, when one cannot be loaded.
+    """
+    mounts = list(mounts)
+    if not mounts:
+        return app
+    for mount in mounts:
+        if not isinstance(mount, dict) or "app" not in mount or mount.keys() - {"host", "path", "app"}:
+            raise TypeError(f"mount: {mount!r} must be a dictionary with app and path, host or both")
+    places = mount_places([(mount.get("host"), mount.get("path")) for mount in mounts])
+    all_of_them = [(host, path, mount["app"]) for (host, path), mount in zip(places, mounts, strict=True)]
+    all_of_them.append(("", "", app))
+    if all(isinstance(target, str) for _, _, target in all_of_them) and not pythonpath:
+        # Lists of strings are the same in JSON and in Python.
+        return f"anygate.mounts:application({json.dumps(all_of_them)})"
+    return application(all_of_them, pythonpath)
+
+
+def application(
+    mounts: Iterable[tuple[str, str, Application | str]], pythonpath: Iterable[str | os.PathLike[str]] = ()
+) -> Mounts:
     """Load the applications of ``mounts``: host (``*.example.org`` for all below, empty for all), path, target.
 
     Raises LoadError, which names the mount, when one cannot be loaded.
@@ -21,9 +59,11 @@ def application(mounts: Iterable[tuple[str, str, str]]) -> Mounts:
     loaded = []
     for host, path, target in mounts:
         try:
+            app = importer.load(target, pythonpath) if isinstance(target, str) else target
             # As PATH_INFO is written (PEP 3333, "Unicode Issues").
-            loaded.append((host, path.encode().decode("latin-1"), importer.load(target)))
+            loaded.append((host, path.encode().decode("latin-1"), app))
         except Exception as error:
+            target = str(target)
             place = f"{host}{path}" if host or path else "/"
             raise importer.LoadError(f"at {place}: {importer.explain(target, error)}") from error
     return Mounts(loaded)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from anygate import _anygate, app_threads
+from anygate import _anygate, app_threads, importer, mounts
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
+    from anygate.mounts import Mount
     from anygate.options import Options
 
 #: A WSGI application as PEP 3333 describes it; ``wsgiref.types.WSGIApplication`` is the precise type.
@@ -23,10 +24,11 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGPIPE")
 
 
-def serve(app: Application | str, **options: Unpack[Options]) -> None:
+def serve(app: Application | str, *, mount: Iterable[Mount] = (), **options: Unpack[Options]) -> None:
     """Serve ``app`` with a supervisor and worker processes until a signal ends it.
 
-    ``app`` is a WSGI callable, or a target such as ``"myapp:app"``, which can be reloaded by SIGHUP.
+    ``app`` is a WSGI callable, or a target such as ``"myapp:app"``, which can be reloaded by SIGHUP. ``mount``: other
+    applications, as in ``[{"path": "/shop", "app": shop}, {"host": "blog.example.org", "app": "blog:app"}]``.
 
     Raises TypeError for an option that does not exist, ValueError for a value that it cannot have, OSError when an
     address or a log cannot be opened, and SystemExit(3) when the application cannot be loaded. The process's signal
@@ -36,7 +38,7 @@ def serve(app: Application | str, **options: Unpack[Options]) -> None:
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in _SIGNALS)}
     try:
-        _anygate.serve(app, **options)
+        _anygate.serve(mounts.around(app, mount), **options)
     finally:
         for number, handler in before.items():
             if handler is not None:
@@ -80,8 +82,21 @@ class Server(_anygate.Server):
 
     ``Server(app, port=0)`` lets the system choose a port, which :attr:`url` tells. Options are those of the command
     line; ``workers`` must be 1. ``on_connection`` is called with the number of open connections each time that changes,
-    in a thread of its own; what it raises is logged. Raises as :func:`serve` does.
+    in a thread of its own; what it raises is logged. ``mount`` is that of :func:`serve`. Raises as that does.
     """
+
+    def __new__(
+        cls,
+        app: Application | str,
+        *,
+        mount: Iterable[Mount] = (),
+        on_connection: Callable[[int], object] | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """Make a server, which does not serve yet."""
+        found = mounts.around(app, mount)
+        found = importer.load(found) if isinstance(found, str) else found
+        return super().__new__(cls, found, on_connection=on_connection, **options)
 
     @property
     def url(self) -> str:

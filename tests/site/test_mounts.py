@@ -2,13 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import urllib.request
+import wsgiref.util
 
+import anygate
 import pytest
 from conftest import ANYGATE
 from gateways import cgi_response, fastcgi, scgi, stdout, variables
 from http2_frames import Client, plain
 from other_servers import started
+from waiting import PATIENCE
 from wire import Connection
 
 SITE = """
@@ -176,3 +182,60 @@ def test_rules_hold_for_mounted_applications(serve, tmp_path):
         403,
     ]
     assert served.get("/buy/x").json[:3] == ["shop", "/shop", "/x"]
+
+
+def named(name):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps([name, environ["SCRIPT_NAME"], environ["PATH_INFO"]]).encode()]
+
+    return application
+
+
+MOUNTS = [{"path": "/shop/", "app": named("shop")}, {"host": "Blog.example", "app": named("blog")}]
+PLACES = [
+    ("/shop/x", "test", ["shop", "/shop", "/x"]),
+    ("/x", "blog.example:80", ["blog", "", "/x"]),
+    ("/x", "test", ["rest", "", "/x"]),
+]
+
+
+def test_a_server_in_a_program_has_mounts():
+    with anygate.Server(named("rest"), port=0, mount=MOUNTS) as server:
+        for path, host, expected in PLACES:
+            request = urllib.request.Request(server.url + path, headers={"Host": host})
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                assert json.load(response) == expected
+
+
+def test_mounts_work_under_any_server():
+    application = anygate.wsgihandler(named("rest"), mount=MOUNTS)
+    for path, host, expected in PLACES:
+        environ = {"HTTP_HOST": host, "PATH_INFO": path}
+        wsgiref.util.setup_testing_defaults(environ)
+        assert json.loads(b"".join(application(environ, lambda status, headers, exc_info=None: None))) == expected
+
+
+def test_a_program_serves_mounts_that_it_can_reload(launch, tmp_path):
+    (tmp_path / "pages.py").write_text(APPLICATIONS)
+    program = "import anygate; anygate.serve('pages:rest', port=0, mount=[{'path': '/shop', 'app': 'pages:shop'}])"
+    served = launch(command=[sys.executable, "-c", program], folder=tmp_path).wait_ready()
+    assert served.get("/shop/x").json[:3] == ["shop", "/shop", "/x"]
+    (tmp_path / "pages.py").write_text(APPLICATIONS.replace('make("shop")', 'make("other")'))
+    served.send_signal(signal.SIGHUP)
+    served.wait_until(lambda: served.get("/shop/x").json[0] == "other", "the new application")
+
+
+@pytest.mark.parametrize(
+    ("mount", "error", "reason"),
+    [
+        ({"path": "shop", "app": named("shop")}, ValueError, "path"),
+        ({"app": named("shop")}, ValueError, "neither a path"),
+        ({"path": "/shop"}, TypeError, "must be a dictionary with app"),
+        ({"path": "/shop", "application": "x"}, TypeError, "must be a dictionary with app"),
+        ({"path": "/shop", "app": "nowhere:app"}, Exception, "/shop"),
+    ],
+)
+def test_what_is_no_mount_is_named(mount, error, reason):
+    with pytest.raises(error, match=reason):
+        anygate.Server(named("rest"), port=0, mount=[mount])

@@ -73,6 +73,8 @@ mod _anygate {
     #[pymodule_export]
     use super::middleware::{Exchange, Site, is_for_this_machine};
     #[pymodule_export]
+    use super::settings::mount_places;
+    #[pymodule_export]
     use anygate_wsgi::{FileWrapper, WebSocket, WebSocketError};
 
     #[pymodule_export]

@@ -1,10 +1,12 @@
 //! Keyword arguments as settings.
 
-use anygate_config::{Origin, Settings, options};
+use std::env;
+
+use anygate_config::{Origin, Plan, Settings, options};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Reads `{"port": 0, "bind": ["unix:x"]}`. `None` leaves an option as it is.
 ///
@@ -22,7 +24,7 @@ pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Se
             let hint = anygate_config::settings::keyword_hint(&key);
             return Err(PyTypeError::new_err(format!("there is no option {key}{hint}")));
         }
-        let json = json(&value).ok_or_else(|| {
+        let json = as_json(&value).ok_or_else(|| {
             PyTypeError::new_err(format!("{key}: a {} is no value of an option", value.get_type()))
         })?;
         settings
@@ -32,7 +34,24 @@ pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Se
     Ok(settings)
 }
 
-fn json(value: &Bound<'_, PyAny>) -> Option<Value> {
+/// Returns hosts and paths of applications in the form that plans have.
+///
+/// Errors: ValueError for one that is none, as for the tables of a file.
+#[pyfunction]
+pub(crate) fn mount_places(places: Vec<(Option<String>, Option<String>)>) -> PyResult<Vec<(String, String)>> {
+    let tables = places.into_iter().map(|(host, path)| {
+        let given = [("host", host), ("path", path), ("app", Some("app".to_owned()))];
+        let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
+        Value::Object(given.collect())
+    });
+    let wrong = |wrong: anygate_config::settings::Wrong| PyValueError::new_err(wrong.to_string());
+    let mut settings = Settings::default();
+    settings.set_json("mount", &Value::Array(tables.collect()), Origin::Argument).map_err(wrong)?;
+    let plan = Plan::check(&settings, &env::current_dir()?).map_err(wrong)?;
+    Ok(plan.application.mounts.into_iter().map(|mount| (mount.host, mount.path)).collect())
+}
+
+fn as_json(value: &Bound<'_, PyAny>) -> Option<Value> {
     if value.is_instance_of::<PyBool>() {
         return value.extract().ok().map(Value::Bool);
     }
@@ -46,7 +65,7 @@ fn json(value: &Bound<'_, PyAny>) -> Option<Value> {
         return value.extract().ok().map(Value::String);
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let items: Option<Vec<Value>> = value.try_iter().ok()?.map(|item| json(&item.ok()?)).collect();
+        let items: Option<Vec<Value>> = value.try_iter().ok()?.map(|item| as_json(&item.ok()?)).collect();
         return items.map(Value::Array);
     }
     // Paths.
