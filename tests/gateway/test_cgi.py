@@ -47,6 +47,24 @@ def cgi(tmp_path):
     return start
 
 
+@pytest.mark.parametrize("place", ["access.log", "-", "/dev/stdout"])
+def test_requests_are_logged(cgi, tmp_path, place):
+    arguments = ["--access-log", place, "--access-log-format", "%(h)s %(m)s %(U)s %(s)s %(B)s %({X-Own}o)s"]
+    app = tmp_path / "app.py"
+    app.write_text(
+        "def app(environ, start_response):\n    start_response('201 Made', [('X-Own', 'mine')])\n    return [b'four']\n"
+    )
+    ended = cgi(request(path="/a"), app=app, arguments=arguments)
+    assert ended.returncode == 0
+    # Standard output is the response's.
+    assert cgi_response(ended.stdout)[2] == b"four"
+    log = (tmp_path / place).read_bytes() if place == "access.log" else ended.stderr
+    assert log == b"192.0.2.7 GET /a 201 4 mine\n"
+    refused = cgi(request("BAD METHOD", path="/a"), app=app, arguments=arguments)
+    log = (tmp_path / place).read_bytes() if place == "access.log" else refused.stderr
+    assert log.splitlines()[-1].split()[-3:] == [b"400", b"16", b"-"]
+
+
 def test_a_page(cgi):
     ended = cgi(request(query="a=b"))
     assert ended.returncode == 0

@@ -5,6 +5,8 @@ use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStringExt;
 
 use anygate_config::Plan;
+use anygate_config::plan::log::LogTarget;
+use anygate_server::CallRecords;
 use anygate_supervisor::APPLICATION_FAILED;
 use anygate_wsgi::WsgiApplication;
 use pyo3::prelude::*;
@@ -13,6 +15,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use crate::identity::change_folder;
 use crate::interpreter::say_goodbye;
 use crate::loading::{import, load, wsgi};
+use crate::logs::Logs;
 use crate::refusal::Refusal;
 use crate::{logs, policies};
 
@@ -25,6 +28,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     }
     logs::start(&plan.log, &plan.origins, None)?;
     change_folder(plan)?;
+    let logs = access_logs(plan)?;
     let environment: Vec<(Vec<u8>, Vec<u8>)> =
         env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     let machine = |error: PyErr| Refusal::machine(error.to_string());
@@ -51,6 +55,7 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
     let application = application.map_err(machine)?;
     let site = policies::prepare(plan)?.map(|site| site.site(0)).transpose();
     let site = site.map_err(|error| policies::unprepared(&plan.origins, &error))?;
+    let records = CallRecords::new(None, None, logs.access_log(), None);
     let mut ended = Ok(());
     py.detach(|| {
         ended = anygate_server::cgi::respond(
@@ -58,14 +63,26 @@ pub(crate) fn run(py: Python<'_>, plan: &Plan) -> Result<i32, Refusal> {
             site.as_ref(),
             &environment,
             &plan.server,
+            &records,
             io::stdin(),
             &mut output,
         );
     });
     say_goodbye(py, plan.process.graceful_timeout);
-    logs::finish();
+    logs.tender().finish();
     ended.map_err(|error| Refusal::machine(format!("cannot write the response: {error}")))?;
     Ok(code)
+}
+
+/// Opens the access log, if there is to be one. Standard output is the response's, so lines for it go to standard error.
+fn access_logs(plan: &Plan) -> Result<Logs, Refusal> {
+    let mut plan = plan.clone();
+    for target in &mut plan.log.access_log {
+        if *target == LogTarget::Stdout {
+            *target = LogTarget::Stderr;
+        }
+    }
+    Logs::of_access(&plan)
 }
 
 /// What stands for an application that cannot be imported: it raises what importing it did, which its client may see.

@@ -15,6 +15,7 @@ use anygate_proto::cgi::{self, Mount, StatusForm};
 use anygate_proto::head::{RequestHead, ResponseHead};
 use anygate_proto::http1::BodyFraming;
 
+use crate::call_records::{CallRecords, CallReport};
 use crate::exchange::{Announced, BodyMemory, BodySpool, error_response, refusal, wants_more};
 use crate::threads::call::Call;
 
@@ -58,7 +59,8 @@ fn is_of_request(name: &[u8]) -> bool {
         || VARIABLES.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Responds to the request that `environment` describes. The application's language has the calling thread already.
+/// Responds to the request that `environment` describes, and records it. The application's language has the calling thread
+/// already.
 ///
 /// Errors: standard output cannot be written.
 pub fn respond(
@@ -66,28 +68,64 @@ pub fn respond(
     site: Option<&Arc<ProcessPolicies>>,
     environment: &[(Vec<u8>, Vec<u8>)],
     plan: &ServerPlan,
+    records: &CallRecords,
     input: impl Read + Send + 'static,
     output: &mut (impl Write + Send),
 ) -> io::Result<()> {
     let mut head = RequestHead::default();
-    let decoded = decode(environment, plan, &mut head);
+    let record = records.begin(&head, &Endpoints::default(), None, 0);
     let mut response = CgiResponse {
         output,
-        head_request: head.method() == b"HEAD",
+        head_request: false,
         framing: None,
         announced: Announced::default(),
         body_bytes: 0,
+        status: 0,
+        head: None,
+        keeps_head: records.wants_response_fields(),
     };
+    let endpoints = handle(application, site, environment, plan, &mut head, input, &mut response);
+    if response.announced.left > 0 {
+        tracing::error!(
+            "the application announced {} bytes more in Content-Length than it sent",
+            response.announced.left
+        );
+    }
+    let flushed = response.output.flush();
+    let CgiResponse { status, body_bytes, head: kept, .. } = response;
+    records.end(&record, &endpoints, &head, CallReport { status, body_bytes, head: kept });
+    flushed
+}
+
+/// Has the request responded to; returns the ends between which it travelled.
+fn handle(
+    application: &dyn Application,
+    site: Option<&Arc<ProcessPolicies>>,
+    environment: &[(Vec<u8>, Vec<u8>)],
+    plan: &ServerPlan,
+    head: &mut RequestHead,
+    input: impl Read + Send + 'static,
+    response: &mut CgiResponse<'_, impl Write + Send>,
+) -> Endpoints {
+    let decoded = decode(environment, plan, head);
+    response.head_request = head.method() == b"HEAD";
+    let mut refused_ends = Endpoints::default();
     let is_chunked =
         environment.iter().any(|(name, value)| name == b"HTTP_TRANSFER_ENCODING" && !value.is_empty());
     let body_failure = Arc::new(OnceLock::new());
     let received = decoded.and_then(|decoded| {
-        let of_path = site.and_then(|site| site.body_max_bytes(&head));
+        let of_path = site.and_then(|site| site.body_max_bytes(head));
         let max = of_path.unwrap_or(plan.reading.limits.body_max_bytes);
-        let body = body((decoded.length, is_chunked), max, input, &body_failure, plan)?;
+        let body = match body((decoded.length, is_chunked), max, input, &body_failure, plan) {
+            Ok(body) => body,
+            Err(status) => {
+                refused_ends = decoded.endpoints;
+                return Err(status);
+            }
+        };
         let forwarding = Forwarding::new(plan.forwarding.clone());
-        let applied = forwarding.apply(&mut head, &decoded.endpoints);
-        let hidden_client = applied.hides_client(&head, &decoded.endpoints);
+        let applied = forwarding.apply(head, &decoded.endpoints);
+        let hidden_client = applied.hides_client(head, &decoded.endpoints);
         let endpoints = match applied {
             Applied::Believed { ends, .. } => ends,
             Applied::Nothing | Applied::Removed => decoded.endpoints,
@@ -98,46 +136,42 @@ pub fn respond(
     let is_admitted = received.is_ok();
     let https = received.as_ref().is_ok_and(|(endpoints, _, _)| endpoints.https);
     let mut _entered = None;
-    let failed = match received {
-        Err(_) => true,
+    let (failed, endpoints) = match received {
+        Err(_) => (true, refused_ends),
         Ok((endpoints, hidden_client, body)) => {
-            let (length, endpoints) = (body.as_ref().and_then(|body| body.length()), &endpoints);
+            let length = body.as_ref().and_then(|body| body.length());
             let arrival = Arrival {
-                head: &mut head,
-                endpoints,
+                head,
+                endpoints: &endpoints,
                 is_trusted: true,
                 length,
                 reloads: false,
                 hidden_client,
             };
-            match Call::admit(site, arrival) {
-                Err(own) => own.send(&head, &mut response).is_err(),
+            let failed = match Call::admit(site, arrival) {
+                Err(own) => own.send(head, response).is_err(),
                 Ok(mut call) => {
                     _entered = Some(call.enter());
-                    call.prepare(&mut head);
+                    call.prepare(head);
+                    let endpoints = &endpoints;
                     let request =
-                        Request { head: &head, body, endpoints, hidden_client, websocket: false, number: 0 };
-                    let result = call.respond(application, request, None, &mut response);
-                    call.end(&head, result, &mut response).is_err()
+                        Request { head, body, endpoints, hidden_client, websocket: false, number: 0 };
+                    let result = call.respond(application, request, None, response);
+                    call.end(head, result, response).is_err()
                 }
-            }
+            };
+            (failed, endpoints)
         }
     };
     if failed && !response.started() {
         let policies = site.map(AsRef::as_ref);
         let of_body = || body_failure.get().copied().and_then(refusal);
         let status = refused.or_else(of_body).unwrap_or(500);
-        let (page, body) = error_response(policies, &head, is_admitted, https, status);
+        let (page, body) = error_response(policies, head, is_admitted, https, status);
         // If it cannot be sent, flushing says why.
         let _ = response.start(&page, Some(body.len() as u64)).and_then(|()| response.write(&body));
     }
-    if response.announced.left > 0 {
-        tracing::error!(
-            "the application announced {} bytes more in Content-Length than it sent",
-            response.announced.left
-        );
-    }
-    response.output.flush()
+    endpoints
 }
 
 /// Fills `head` from the variables. Returns a status if they make no request.
@@ -238,6 +272,10 @@ struct CgiResponse<'a, W> {
     framing: Option<BodyFraming>,
     announced: Announced,
     body_bytes: u64,
+    status: u16,
+    /// The head, if the log has fields of it.
+    head: Option<ResponseHead>,
+    keeps_head: bool,
 }
 
 impl<W: Write> CgiResponse<'_, W> {
@@ -268,6 +306,8 @@ impl<W: Write> Response for CgiResponse<'_, W> {
         let framing = cgi::encode_head(&mut text, head, StatusForm::Field, self.head_request, body_length)?;
         self.framing = Some(framing);
         self.announced = Announced::new(self.framing);
+        self.status = head.status();
+        self.head = self.keeps_head.then(|| head.clone());
         self.put(&text)
     }
 
@@ -351,7 +391,8 @@ mod tests {
         let environment = [("REQUEST_METHOD", "GET"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("SERVER_NAME", "a")]
             .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
         let mut output = Vec::new();
-        respond(&Panics, None, &environment, &plan.server, io::empty(), &mut output)
+        let records = CallRecords::new(None, None, None, None);
+        respond(&Panics, None, &environment, &plan.server, &records, io::empty(), &mut output)
             .expect("memory takes all");
         let text = String::from_utf8(output).expect("it is ASCII");
         assert!(text.starts_with("Status: 500 Internal Server Error\r\n"), "{text}");
