@@ -38,6 +38,11 @@ REQUESTS = [
     b"\x04POST|/|host|a|expect|100-continue|x-a|",
     b"\x18PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x08\x06\0\0\0\0\0" + bytes(8) + b"\0\0\0\x09\x04\0\0\0\1",
 ]
+#: What a router says: facts, then pairs of variables.
+ROUTED = [
+    (b"192.0.2.1", b"5000", b"example.org", b"443", b"", b"1", b"", b"HTTP/2.0", b"/outer/shop", b"6", b"/a b", b"x=1"),
+    (b"", b"", b"", b"", b"1", b"", b"1", b"HTTP/1.1", b"", b"0", b"/", b"", b"REMOTE_USER", b"ann"),
+]
 SETTINGS = [
     b"app:app\n--bind\n[::1]:8000\n-b\nunix:/x",
     b"config\n--print\n--workers\n3",
@@ -66,6 +71,10 @@ def seeds(target):
         yield from RESPONSES
     elif target == "http2":
         yield from REQUESTS
+    elif target == "routed":
+        for texts in ROUTED:
+            content = b"".join(len(text).to_bytes(4, "big") + text for text in texts)
+            yield b"\x20ANYGATE/1 %d\n%b" % (len(content), content)
     elif target == "websocket":
         for table in sorted((CORPUS / "websocket").glob("*.json")):
             for case in json.loads(table.read_text()):

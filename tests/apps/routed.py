@@ -19,7 +19,12 @@ def seen(environ, start_response):
     """The environ, the body, and facts about the process as JSON."""
     facts = {key: value for key, value in environ.items() if isinstance(value, (str, bool))}
     facts |= {"body": environ["wsgi.input"].read().decode("latin-1"), "app": NAME, "pid": os.getpid()}
-    facts |= {"uid": os.getuid(), "prefix": os.environ.get("VIRTUAL_ENV", sys.prefix), "path": sys.path}
+    facts |= {
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+        "prefix": os.environ.get("VIRTUAL_ENV", sys.prefix),
+        "path": sys.path,
+    }
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(facts).encode()]
 

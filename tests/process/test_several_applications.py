@@ -1,6 +1,7 @@
 """`[[app]]`: applications with processes, users and virtual environments of their own, behind a router."""
 
 import contextlib
+import grp
 import hashlib
 import os
 import pwd
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ANYGATE, APPS, Served, children
-from http2_frames import Client, secure
+from http2_frames import Client, plain, secure
+from http2_websockets import Stream, connect
 from other_servers import certificate
 from secure import Secure
 from waiting import Gate, lives, wait_until
@@ -399,6 +401,26 @@ def test_tls_and_http2(begin, tmp_path):
         assert len(client.ask("GET", "/large?1000000").body) == 1_000_000
 
 
+def test_websockets_over_http2_go_both_ways(begin, tmp_path):
+    site = begin(text="websocket_over_http2 = true\n" + SITE).wait_all()
+    with connect(plain(site.address)) as client:
+        streams = [Stream(client, path) for path in ("/shop/socket", "/socket")]
+        for stream, hello in zip(streams, (b"shop /shop", b"rest "), strict=True):
+            assert stream.status() == 200
+            assert stream.frame() == (TEXT, hello)
+        for stream in streams:
+            stream.send(frame(TEXT, b"m" * 70_000))
+            assert stream.frame() == (TEXT, b"m" * 70_000)
+            stream.send(frame(TEXT, b"end"))
+            assert stream.frame() == (CLOSE, b"\x0f\xa1as you say")
+        # The connection goes on.
+        assert client.ask("GET", "/shop/x").json["app"] == "shop"
+        for path, hello in (("/shop/socket", b"shop /shop"), ("/socket", b"rest ")):
+            assert Stream(client, path).frame() == (TEXT, hello)
+    for app in ("shop", "rest"):
+        site.wait_until(lambda app=app: any(tmp_path.glob(f"ended-{app}-*")), "that the application knows of the end")
+
+
 def test_a_virtual_environment_of_its_own(begin, tmp_path):
     for name in ("one", "two"):
         venv.create(tmp_path / name)
@@ -519,6 +541,16 @@ def test_no_user_of_an_application_reaches_what_another_has(begin, public):
         assert path.stat().st_mode & 0o077 == 0
     assert {path.stat().st_mode & 0o777 for path in (root / "sockets").iterdir()} == {0o600}
     site.wait_for_log("app 'rest' has no user of its own and runs as root")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run processes as other users")
+def test_an_application_runs_in_its_group(begin, public):
+    text = USERS.replace('user = "nobody"', 'user = "nobody"\ngroup = "daemon"')
+    site = begin(text=text, folder=public, command=[*visible(), ANYGATE]).wait_all()
+    seen = [site.ask(*where).json for where in [("/shop",), ("/", "blog.example")]]
+    daemon = pwd.getpwnam("daemon")
+    expected = [(pwd.getpwnam("nobody").pw_uid, grp.getgrnam("daemon").gr_gid), (daemon.pw_uid, daemon.pw_gid)]
+    assert [(facts["uid"], facts["gid"]) for facts in seen] == expected
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run processes as other users")

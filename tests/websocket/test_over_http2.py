@@ -3,45 +3,11 @@
 import signal
 
 import pytest
-import websocket_frames
 from conftest import APPS
 from http2_frames import Client, plain
+from http2_websockets import Stream, connect
 from waiting import Gate
 from websocket_frames import BINARY, PING, PONG, TEXT, frame
-
-
-def connect(served):
-    """A client that has been told that streams may be WebSockets."""
-    client = Client(plain(served.address))
-    while not client.state.remote_settings.enable_connect_protocol:
-        assert client.pump(), "closed before the settings"
-    return client
-
-
-class Stream(websocket_frames.Client):
-    """One WebSocket."""
-
-    def __init__(self, client, path, protocol="websocket", **fields):
-        given = {"sec-websocket-version": "13", **{name.replace("_", "-"): value for name, value in fields.items()}}
-        self.client = client
-        self.number = client.begin("CONNECT", path, [(":protocol", protocol), *given.items()], end=False)
-
-    def status(self):
-        return self.client.wait_head(self.number).status
-
-    def send(self, data):
-        self.client.send(self.number, data, end=False)
-
-    def has_ended(self):
-        return self.number in self.client.ended or self.number in self.client.resets
-
-    def take(self, count):
-        chunks = self.client.wait_head(self.number).chunks
-        while sum(map(len, chunks)) < count and not self.has_ended():
-            assert self.client.pump(), "the connection has ended"
-        data = b"".join(chunks)
-        chunks[:] = [data[count:]]
-        return data[:count]
 
 
 @pytest.fixture(params=["threads", "gevent"])
@@ -50,7 +16,7 @@ def served(serve, request):
 
 
 def test_streams_are_websockets_side_by_side(served):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         streams = [Stream(client, "/echo") for _ in range(3)]
         for stream in streams:
             assert stream.status() == 200
@@ -61,7 +27,7 @@ def test_streams_are_websockets_side_by_side(served):
 
 
 def test_large_messages_keep_to_the_windows(served):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         stream = Stream(client, "/echo")
         message = bytes(range(256)) * 3000
         stream.send(frame(BINARY, message))
@@ -69,7 +35,7 @@ def test_large_messages_keep_to_the_windows(served):
 
 
 def test_pings_and_closes(served):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         stream = Stream(client, "/echo")
         stream.send(frame(PING, b"here"))
         assert stream.frame() == (PONG, b"here")
@@ -82,7 +48,7 @@ def test_pings_and_closes(served):
 
 
 def test_the_end_of_the_call_ends_the_stream(served):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         stream = Stream(client, "/responded_as_well")
         while (taken := stream.frame()) and taken[0] != 8:
             pass
@@ -91,7 +57,7 @@ def test_the_end_of_the_call_ends_the_stream(served):
 
 
 def test_a_websocket_that_only_sends_is_accepted_before_it_does(served):
-    with Gate() as gate, connect(served) as client:
+    with Gate() as gate, connect(plain(served.address)) as client:
         stream = Stream(client, f"/only_sends?{gate.name}")
         assert stream.status() == 200
         gate.open()
@@ -107,12 +73,12 @@ def test_a_websocket_that_only_sends_is_accepted_before_it_does(served):
     ],
 )
 def test_what_is_refused(served, fields, status):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         assert Stream(client, "/echo", **fields).status() == status
 
 
 def test_a_worker_that_drains_says_that_it_goes(served):
-    with connect(served) as client:
+    with connect(plain(served.address)) as client:
         stream = Stream(client, "/echo")
         stream.send(frame(TEXT, b"a"))
         assert stream.frame() == (TEXT, b"a")
