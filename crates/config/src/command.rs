@@ -340,9 +340,11 @@ fn layers(
             }
         }
     }
+    settings.settle_addresses();
     if subcommand == Subcommand::Serve || subcommand == Subcommand::Config {
         environment::read_platform(variables, &mut settings, &mut warnings)?;
     }
+    warnings.extend(settings.idle());
     Ok((settings, warnings))
 }
 

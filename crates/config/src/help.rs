@@ -195,6 +195,10 @@ This page is generated from the table in `crates/config/src/options/` by `make d
             if !option.details.is_empty() {
                 let _ = write!(text, "\n{}\n", option.details);
             }
+            if !option.needs.is_empty() {
+                let needed: Vec<_> = option.needs.iter().map(|name| format!("`{name}`")).collect();
+                let _ = write!(text, "\nHas no effect without {}.\n", needed.join(" or "));
+            }
         }
     }
     text

@@ -30,6 +30,16 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Layers with a higher one outrank the others.
+    fn rank(&self) -> u8 {
+        match self {
+            Origin::Default => 0,
+            Origin::File(_) => 1,
+            Origin::Environment => 2,
+            Origin::CommandLine | Origin::Argument => 3,
+        }
+    }
+
     /// How options are written there.
     pub(crate) fn form(&self) -> Form {
         match self {
@@ -299,6 +309,47 @@ impl Settings {
     #[must_use]
     pub fn origins(&self) -> Origins {
         Origins(self.given.iter().map(|(name, given)| (*name, given.origin.clone())).collect())
+    }
+
+    /// Takes out addresses that a higher layer replaces: `bind` does all of them, `ip`, `port` and `scgi` do those of `bind`.
+    pub(crate) fn settle_addresses(&mut self) {
+        let rank = |option: &Opt| {
+            let given = self.given(option).filter(|given| given.value != Value::Flag(false));
+            given.map_or(0, |given| given.origin.rank())
+        };
+        let single = [options::IP.option(), options::PORT.option(), options::SCGI.option()];
+        let (bind, highest) = (rank(options::BIND.option()), single.map(rank).into_iter().max().unwrap_or(0));
+        let mut replaced: Vec<&str> =
+            single.into_iter().filter(|option| rank(option) < bind).map(|option| option.name).collect();
+        if highest > bind {
+            replaced.push(options::BIND.name());
+        }
+        for name in replaced {
+            self.given.remove(name);
+        }
+    }
+
+    /// A line for each option that was set and has no effect, because none of those that it needs is. Variables may be meant
+    /// for several servers.
+    pub fn idle(&self) -> Vec<String> {
+        let is_set = |option: &Opt| {
+            let given = self.given(option).map(|given| &given.value);
+            let is_default = given.cloned() == option.kind.read(option.default).ok();
+            given.is_some_and(|value| !is_default && *value != Value::List(Vec::new()))
+        };
+        let idle = options::OPTIONS.iter().filter(|option| !option.needs.is_empty() && is_set(option));
+        let idle =
+            idle.filter(|option| !option.needs.iter().any(|name| options::find(name).is_some_and(is_set)));
+        let lines = idle.filter_map(|option| {
+            let origin = self.given(option)?.origin.clone();
+            if origin == Origin::Environment {
+                return None;
+            }
+            let needed: Vec<_> = option.needs.iter().map(|name| written(name, origin.form())).collect();
+            let reason = format!("has no effect without {}", needed.join(" or "));
+            Some(wrong(option, origin, &reason).to_string())
+        });
+        lines.collect()
     }
 
     /// Returns the name of an option in the form of its source.

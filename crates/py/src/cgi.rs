@@ -4,8 +4,7 @@ use std::env;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStringExt;
 
-use anygate_config::Plan;
-use anygate_config::plan::log::LogTarget;
+use anygate_config::{LogTarget, Plan};
 use anygate_server::CallRecords;
 use anygate_supervisor::APPLICATION_FAILED;
 use anygate_wsgi::WsgiApplication;

@@ -24,6 +24,7 @@ rows! {
     },
     BASIC_AUTH_REALM: String = Opt {
         name: "basic_auth_realm",
+        needs: &["basic_auth"],
         foreign_names: &["auth_basic"],
         default: "Restricted",
         metavar: "TEXT",
@@ -44,6 +45,7 @@ rows! {
     },
     FORWARD_AUTH_FIELDS: Vec<String> = Opt {
         name: "forward_auth_fields",
+        needs: &["forward_auth"],
         kind: Kind::List,
         default: "Remote-User",
         metavar: "NAME",
@@ -54,6 +56,7 @@ rows! {
     },
     FORWARD_AUTH_TIMEOUT: Duration = Opt {
         name: "forward_auth_timeout",
+        needs: &["forward_auth"],
         kind: Kind::Duration,
         default: "5s",
         metavar: "TIME",

@@ -21,6 +21,7 @@ rows! {
     },
     ADMIN_TOKEN_FILE: Option<PathBuf> = Opt {
         name: "admin_token_file",
+        needs: &["admin"],
         kind: Kind::Path,
         metavar: "FILE",
         help: "file with the token that requests to the admin address need",
@@ -81,6 +82,7 @@ rows! {
     },
     STATSD_PREFIX: String = Opt {
         name: "statsd_prefix",
+        needs: &["statsd"],
         default: "anygate.",
         metavar: "TEXT",
         reach: Reach::AnyServer,
@@ -89,6 +91,7 @@ rows! {
     },
     STATSD_TAGS: bool = Opt {
         name: "statsd_tags",
+        needs: &["statsd"],
         foreign_names: &["dogstatsd_tags"],
         kind: Kind::Flag,
         default: "false",

@@ -82,6 +82,7 @@ rows! {
     },
     ACCESS_LOG_FORMAT: String = Opt {
         name: "access_log_format",
+        needs: &["access_log", "logging"],
         foreign_names: &["access_logformat", "access_log_fmt", "log_format", "logformat", "access_fmt"],
         default: "combined",
         metavar: "FORMAT",
@@ -121,6 +122,7 @@ rows! {
     },
     LOG_ROTATE_NAME: String = Opt {
         name: "log_rotate_name",
+        needs: &["log_rotate_size", "log_rotate_interval"],
         default: "{name}.%Y%m%d-%H%M%S",
         metavar: "NAME",
         help: "name of a rotated log file, with {name} and the time",
@@ -132,6 +134,7 @@ rows! {
     },
     LOG_ROTATE_KEEP: usize = Opt {
         name: "log_rotate_keep",
+        needs: &["log_rotate_size", "log_rotate_interval"],
         kind: Kind::Integer { min: 1, max: 1 << 20 },
         default: "7",
         metavar: "N",
@@ -140,6 +143,7 @@ rows! {
     },
     LOG_ROTATE_GZIP: bool = Opt {
         name: "log_rotate_gzip",
+        needs: &["log_rotate_size", "log_rotate_interval"],
         kind: Kind::Flag,
         default: "false",
         help: "compress rotated log files, as NAME.gz",

@@ -26,6 +26,8 @@ pub struct Opt {
     pub reach: Reach,
     /// Whose it is where there are several applications with processes of their own (`[[app]]`).
     pub owner: Owner,
+    /// It has no effect unless one of these is set; empty: it does not depend on another one.
+    pub needs: &'static [&'static str],
     /// Help: one line that starts with a small letter and has no full stop.
     pub help: &'static str,
     /// Further explanation for the documentation; may be empty.
@@ -183,6 +185,7 @@ pub(super) const BASE: Opt = Opt {
     common: false,
     reach: Reach::OwnServer,
     owner: Owner::Router,
+    needs: &[],
     help: "",
     details: "",
     since: "0.1",

@@ -48,6 +48,7 @@ rows! {
     },
     WORKERS_COOL_DOWN: Duration = Opt {
         name: "workers_cool_down",
+        needs: &["workers_min", "workers_max"],
         kind: Kind::Duration,
         default: "60s",
         metavar: "TIME",
@@ -154,6 +155,7 @@ rows! {
     },
     RELOAD_FILES: Vec<String> = Opt {
         name: "reload_files",
+        needs: &["reload"],
         owner: Owner::Application,
         foreign_names: &["reload_extra_file", "reload_extra_files", "reload_dir", "reload_dirs", "reload_include", "reload_paths", "extra_files"],
         kind: Kind::List,
@@ -196,6 +198,7 @@ rows! {
     },
     MAX_REQUESTS_JITTER: u64 = Opt {
         name: "max_requests_jitter",
+        needs: &["max_requests"],
         foreign_names: &["limit_max_requests_jitter"],
         kind: Kind::Integer { min: 0, max: 1 << 40 },
         default: "0",

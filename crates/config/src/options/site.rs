@@ -121,6 +121,7 @@ rows! {
     },
     READY_CHECK_INTERVAL: Duration = Opt {
         name: "ready_check_interval",
+        needs: &["ready_check"],
         kind: Kind::Duration,
         default: "10s",
         metavar: "TIME",
@@ -129,6 +130,7 @@ rows! {
     },
     READY_CHECK_TIMEOUT: Duration = Opt {
         name: "ready_check_timeout",
+        needs: &["ready_check"],
         kind: Kind::Duration,
         default: "5s",
         metavar: "TIME",
@@ -169,6 +171,7 @@ rows! {
     },
     CORS_METHODS: Vec<String> = Opt {
         name: "cors_methods",
+        needs: &["cors_origins"],
         kind: Kind::List,
         default: "GET,HEAD,POST,PUT,PATCH,DELETE",
         metavar: "METHOD",
@@ -177,6 +180,7 @@ rows! {
     },
     CORS_HEADERS: Vec<String> = Opt {
         name: "cors_headers",
+        needs: &["cors_origins"],
         kind: Kind::List,
         default: "Content-Type",
         metavar: "NAME",
@@ -185,6 +189,7 @@ rows! {
     },
     CORS_EXPOSED_HEADERS: Vec<String> = Opt {
         name: "cors_exposed_headers",
+        needs: &["cors_origins"],
         kind: Kind::List,
         metavar: "NAME",
         help: "response field that pages of cors_origins may read (repeatable)",
@@ -193,6 +198,7 @@ rows! {
     },
     CORS_CREDENTIALS: bool = Opt {
         name: "cors_credentials",
+        needs: &["cors_origins"],
         kind: Kind::Flag,
         default: "false",
         help: "let pages of cors_origins send their user's cookies",
@@ -201,6 +207,7 @@ rows! {
     },
     CORS_MAX_AGE: Option<Duration> = Opt {
         name: "cors_max_age",
+        needs: &["cors_origins"],
         kind: Kind::TimeLimit,
         default: "600s",
         metavar: "TIME",
@@ -220,6 +227,7 @@ rows! {
     },
     COMPRESSION_CODINGS: Vec<String> = Opt {
         name: "compression_codings",
+        needs: &["compression"],
         kind: Kind::List,
         default: "zstd,br,gzip",
         metavar: "CODING",
@@ -229,6 +237,7 @@ rows! {
     },
     COMPRESSION_TYPES: Vec<String> = Opt {
         name: "compression_types",
+        needs: &["compression"],
         kind: Kind::List,
         metavar: "TYPE",
         help: "media type of responses to compress (repeatable)",
@@ -238,6 +247,7 @@ rows! {
     },
     COMPRESSION_MIN_BYTES: u64 = Opt {
         name: "compression_min_bytes",
+        needs: &["compression"],
         kind: Kind::Size { min: 0, max: 1 << 30 },
         default: "1000",
         metavar: "SIZE",
@@ -246,6 +256,7 @@ rows! {
     },
     COMPRESSION_EXCLUDED_PATHS: Vec<String> = Opt {
         name: "compression_excluded_paths",
+        needs: &["compression"],
         kind: Kind::List,
         metavar: "PATH",
         help: "path at and below which responses are not compressed (repeatable)",
@@ -302,6 +313,7 @@ rows! {
     },
     STATIC_INDEX: Vec<String> = Opt {
         name: "static_index",
+        needs: &["static"],
         kind: Kind::List,
         default: "index.html",
         metavar: "FILE",
@@ -310,6 +322,7 @@ rows! {
     },
     STATIC_FALLBACK: Option<String> = Opt {
         name: "static_fallback",
+        needs: &["static"],
         metavar: "FILE",
         help: "file to serve to browsers when a page is not found",
         details: "For single-page applications, which interpret paths themselves: `index.html`, for example, relative \
@@ -318,6 +331,7 @@ rows! {
     },
     STATIC_LISTING: bool = Opt {
         name: "static_listing",
+        needs: &["static"],
         kind: Kind::Flag,
         default: "false",
         help: "list the files of directories without an index file",
@@ -325,6 +339,7 @@ rows! {
     },
     STATIC_SYMLINKS: bool = Opt {
         name: "static_symlinks",
+        needs: &["static"],
         kind: Kind::Flag,
         default: "false",
         help: "follow symbolic links that lead out of the directory",
@@ -332,6 +347,7 @@ rows! {
     },
     STATIC_FALL_THROUGH: bool = Opt {
         name: "static_fall_through",
+        needs: &["static"],
         kind: Kind::Flag,
         default: "false",
         help: "pass requests for missing files to the application, not 404",
@@ -339,6 +355,7 @@ rows! {
     },
     STATIC_MAX_AGE: Option<Duration> = Opt {
         name: "static_max_age",
+        needs: &["static"],
         foreign_names: &["static_expires", "static_path_expires"],
         kind: Kind::TimeLimit,
         default: "60s",
@@ -348,6 +365,7 @@ rows! {
     },
     STATIC_IMMUTABLE: Vec<String> = Opt {
         name: "static_immutable",
+        needs: &["static"],
         kind: Kind::List,
         metavar: "PATTERN",
         help: "pattern of files that never change (repeatable)",
@@ -357,6 +375,7 @@ rows! {
     },
     STATIC_TYPES: Vec<String> = Opt {
         name: "static_types",
+        needs: &["static"],
         kind: Kind::List,
         metavar: "ENDING=TYPE",
         help: "media type of files with a file name extension (repeatable)",
@@ -376,6 +395,7 @@ rows! {
     },
     CACHE_MAX_BYTES: usize = Opt {
         name: "cache_max_bytes",
+        needs: &["cache"],
         kind: Kind::Size { min: 1 << 16, max: 1 << 40 },
         default: "64M",
         metavar: "SIZE",
@@ -384,6 +404,7 @@ rows! {
     },
     CACHE_ENTRY_MAX_BYTES: usize = Opt {
         name: "cache_entry_max_bytes",
+        needs: &["cache"],
         kind: Kind::Size { min: 1, max: BYTES_MAX },
         default: "1M",
         metavar: "SIZE",
@@ -392,6 +413,7 @@ rows! {
     },
     CACHE_OBEY_CLIENTS: bool = Opt {
         name: "cache_obey_clients",
+        needs: &["cache"],
         kind: Kind::Flag,
         default: "true",
         help: "let clients bypass the cache",
@@ -411,6 +433,7 @@ rows! {
     },
     SHARED_PREFIX: String = Opt {
         name: "shared_prefix",
+        needs: &["shared"],
         default: "anygate",
         metavar: "TEXT",
         help: "prefix of keys in Redis, for sites that share one Redis server",
@@ -418,6 +441,7 @@ rows! {
     },
     SHARED_TIMEOUT: Duration = Opt {
         name: "shared_timeout",
+        needs: &["shared"],
         kind: Kind::Duration,
         default: "100ms",
         metavar: "TIME",

@@ -22,7 +22,8 @@ rows! {
                   anygate listens on `127.0.0.1:8000`, or at all addresses on the port that a hosting platform names in the \
                   variable PORT. The protocol is HTTP, or HTTPS if a certificate is configured, \
                   unless another one precedes the address: `scgi://host:port`, `fastcgi://host:port`, \
-                  `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`.",
+                  `uwsgi://host:port`, and likewise `scgi+unix:/path/to.sock`, `scgi+fd://3`. Addresses on the command line \
+                  replace those of the environment and of the file, and those of the environment replace the file's.",
         ..SOCKET
     },
     SCGI: bool = Opt {
@@ -75,8 +76,8 @@ rows! {
         metavar: "IP",
         common: true,
         help: "IP address to listen on, with --port",
-        details: "`--ip` and `--port` together add one address to those of `--bind`. If only one of them is given, the \
-                  other is 127.0.0.1 or 8000.",
+        details: "`--ip` and `--port` together add one address to those of `--bind`, and replace a `bind` of the file. If \
+                  only one of them is given, the other is 127.0.0.1 or 8000.",
         ..SOCKET
     },
     PORT: Option<u16> = Opt {

@@ -300,3 +300,56 @@ fn options_are_named_as_in_the_place_where_they_were_given() {
         assert_eq!(origins.wrong(options::ADMIN, format!("needs {needed}")).to_string(), message);
     }
 }
+
+#[test]
+fn addresses_of_a_layer_replace_those_below_it() {
+    let file = || Origin::File("anygate.toml".into());
+    for (given, expected) in [
+        (vec![("bind", ":1", file()), ("port", "2", Origin::CommandLine)], vec!["port"]),
+        (vec![("bind", ":1", file()), ("scgi", "false", Origin::CommandLine)], vec!["bind"]),
+        (
+            vec![("port", "1", file()), ("ip", "0.0.0.0", file()), ("bind", ":2", Origin::Environment)],
+            vec!["bind"],
+        ),
+        (vec![("ip", "0.0.0.0", file()), ("port", "2", Origin::CommandLine)], vec!["ip", "port"]),
+        (vec![("bind", ":1", Origin::CommandLine), ("port", "2", Origin::CommandLine)], vec!["bind", "port"]),
+    ] {
+        let mut settings = Settings::default();
+        for (name, text, origin) in given {
+            settings.set_text(options::find(name).unwrap(), text, origin).unwrap();
+        }
+        settings.settle_addresses();
+        let left: Vec<_> = ["bind", "ip", "port", "scgi"]
+            .into_iter()
+            .filter(|name| settings.given(options::find(name).unwrap()).is_some())
+            .collect();
+        assert_eq!(left, expected);
+    }
+}
+
+#[test]
+fn options_that_need_another_one_are_named_with_it() {
+    let set = |name: &str, text: &str, origin: Origin| {
+        let mut settings = Settings::default();
+        settings.set_text(options::find(name).unwrap(), text, origin).unwrap();
+        settings
+    };
+    let alone = set("max_requests_jitter", "9", Origin::CommandLine);
+    assert_eq!(alone.idle(), ["--max-requests-jitter: has no effect without --max-requests"]);
+    let mut both = alone.clone();
+    both.set_text(options::find("max_requests").unwrap(), "99", Origin::Environment).unwrap();
+    assert_eq!(both.idle(), Vec::<String>::new());
+    // What is off, or as it is anyway, needs nothing; variables may be meant for several servers.
+    assert_eq!(set("max_requests_jitter", "9", Origin::Environment).idle(), Vec::<String>::new());
+    assert_eq!(set("max_requests_jitter", "0", Origin::CommandLine).idle(), Vec::<String>::new());
+    let kept = set("log_rotate_keep", "77", Origin::File("a.toml".into()));
+    assert_eq!(
+        kept.idle(),
+        ["a.toml: log_rotate_keep: has no effect without log_rotate_size or log_rotate_interval"]
+    );
+    for option in options::OPTIONS {
+        for needed in option.needs {
+            assert!(options::find(needed).is_some_and(|other| other.name != option.name), "{}", option.name);
+        }
+    }
+}
