@@ -100,6 +100,16 @@ def test_a_report_for_people(run, tmp_path):
     )
 
 
+def test_applications_with_processes_of_their_own(run, tmp_path):
+    own = "request_timeout = 30\ngraceful_timeout = 20\n"
+    (tmp_path / "anygate.toml").write_text(
+        f'[[app]]\nname = "shop"\npath = "/shop"\napp = "shop:app"\n{own}[[app]]\nname = "rest"\napp = "rest:app"\n'
+    )
+    ended = run("doctor", "--json", "--backlog", "128", "--connections-max", "100")
+    topics = [finding["topic"] for finding in json.loads(ended.stdout)["findings"]]
+    assert [topic for topic in topics if topic.endswith("graceful_timeout")] == ["app shop: graceful_timeout"]
+
+
 def test_limits_of_this_process(run, tmp_path):
     (tmp_path / "myapp.py").write_text(APP)
     limited = ["sh", "-c", 'ulimit -n 100; exec "$0" "$@"']

@@ -22,6 +22,8 @@ pub struct Apps {
     pub group: Option<String>,
     /// The applications.
     pub apps: Vec<App>,
+    /// Warnings about settings that have no effect.
+    pub warnings: Vec<String>,
 }
 
 /// An application with processes of its own.
@@ -41,6 +43,8 @@ pub struct App {
     pub python: Option<PathBuf>,
     /// Settings, as the text of a TOML file.
     pub settings: String,
+    /// The same, as they were checked.
+    pub plan: Plan,
 }
 
 /// Limits of heads, and how much more than the router an application lets pass, since the router adds fields.
@@ -73,6 +77,7 @@ pub(crate) fn apps(settings: &Settings, folder: &Path) -> Result<Option<Apps>, E
         user: settings.get(options::USER),
         group: settings.get(options::GROUP),
         apps,
+        warnings: Vec::new(),
     }))
 }
 
@@ -141,7 +146,7 @@ fn app(settings: &Settings, table: &Table, place: usize, folder: &Path) -> Resul
     }
     let python = text("python")?.map(|path| folder.join(path));
     let settings = help::given(&own);
-    Ok(App { host, path, user: text("user")?, group: text("group")?, python, settings, name })
+    Ok(App { host, path, user: text("user")?, group: text("group")?, python, settings, plan, name })
 }
 
 /// What an application has that sets nothing: the router has refused what is too much, unless a table is stricter.

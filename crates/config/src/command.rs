@@ -69,8 +69,10 @@ pub struct CertificateTask {
 /// What `anygate doctor` looks at.
 #[derive(Debug)]
 pub struct DoctorTask {
-    /// The settings.
+    /// The settings; with `apps`, those of the router.
     pub plan: Plan,
+    /// Applications with processes of their own: their names and settings.
+    pub apps: Vec<(String, Plan)>,
     /// Warnings about settings that have no effect.
     pub warnings: Vec<String>,
     /// Files of front servers, as the user wrote them.
@@ -148,14 +150,13 @@ pub fn parse_with(
         _ => Vec::new(),
     };
     let apps = match subcommand {
-        Subcommand::Serve | Subcommand::Config => apps(&settings, folder)?,
+        Subcommand::Serve | Subcommand::Config | Subcommand::Doctor => apps(&settings, folder)?,
         _ => None,
     };
-    if subcommand == Subcommand::Serve
-        && let Some(apps) = apps
-    {
-        return Ok(Command::Apps(Box::new(apps)));
-    }
+    let apps = match apps {
+        Some(apps) if subcommand == Subcommand::Serve => return Ok(served(apps, warnings)),
+        apps => apps.into_iter().flat_map(|apps| apps.apps),
+    };
     let plan = Plan::check(&settings, folder)?;
     match subcommand {
         Subcommand::Config if matches.get_flag("print") => {
@@ -172,9 +173,9 @@ pub fn parse_with(
         }
         Subcommand::Cgi => Ok(Command::Cgi(Box::new(plan))),
         Subcommand::Doctor => {
-            let front = matches.get_many::<PathBuf>("front").into_iter().flatten().cloned().collect();
-            let json = matches.get_flag("json");
-            Ok(Command::Doctor(Box::new(DoctorTask { plan, warnings, front, json })))
+            let apps = apps.map(|app| (app.name, app.plan)).collect();
+            let (front, json) = (paths(matches, "front"), matches.get_flag("json"));
+            Ok(Command::Doctor(Box::new(DoctorTask { plan, apps, warnings, front, json })))
         }
         Subcommand::Compare => Ok(Command::Compare(Box::new(Comparison::read(matches, &settings, &plan)?))),
         Subcommand::Top => Ok(Command::Top(plan.admin)),
@@ -193,6 +194,14 @@ pub fn parse_with(
             Ok(Command::OtherServer(Box::new(OtherServer { given, settings, plan })))
         }
     }
+}
+
+fn served(apps: Apps, warnings: Vec<String>) -> Command {
+    Command::Apps(Box::new(Apps { warnings, ..apps }))
+}
+
+fn paths(matches: &ArgMatches, name: &str) -> Vec<PathBuf> {
+    matches.get_many::<PathBuf>(name).into_iter().flatten().cloned().collect()
 }
 
 /// Task that the first word names.
@@ -344,7 +353,10 @@ fn layers(
     if subcommand == Subcommand::Serve || subcommand == Subcommand::Config {
         environment::read_platform(variables, &mut settings, &mut warnings)?;
     }
-    warnings.extend(settings.idle());
+    // A router's file is made of settings that were given elsewhere.
+    if settings.tables("route").is_empty() {
+        warnings.extend(settings.idle());
+    }
     Ok((settings, warnings))
 }
 

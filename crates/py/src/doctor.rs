@@ -18,17 +18,25 @@ type Examined = (Vec<(String, String, String)>, bool);
 
 /// Looks at everything, shows what is found, and ends the process: with 1 if there is something.
 pub(crate) fn run(py: Python<'_>, task: &DoctorTask, beginning: &Beginning) -> Result<i32, Refusal> {
-    let DoctorTask { plan, warnings, front, json } = task;
+    let DoctorTask { plan, apps, warnings, front, json } = task;
     let mut findings: Vec<Finding> = Vec::new();
     let module = || py.import("anygate._anygate")?.getattr("__file__")?.extract::<PathBuf>();
     let machine = Machine::look(module().ok().as_deref());
     let mut has_websockets = false;
-    if front.is_empty() || plan.application.target.is_some() {
+    if front.is_empty() || plan.application.target.is_some() || !apps.is_empty() {
         let warned =
             |text: &String| Finding::new("settings", text, "anygate config --print shows what is in effect");
         findings.extend(warnings.iter().map(warned));
         findings.extend(settings::check(plan, &machine));
         findings.extend(files::check(plan, machine.now));
+        for (name, plan) in apps {
+            let found = settings::check(plan, &machine).into_iter().chain(files::check(plan, machine.now));
+            // What is wrong for the router is said once.
+            let own: Vec<_> = found.filter(|finding| !findings.contains(finding)).collect();
+            let named =
+                |finding: Finding| Finding { topic: format!("app {name}: {}", finding.topic), ..finding };
+            findings.extend(own.into_iter().map(named));
+        }
     }
     // Files are named from where the command was typed.
     let paths: Vec<_> =

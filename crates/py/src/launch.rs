@@ -96,7 +96,10 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
             let run = || py.import("anygate.pool")?.call_method1("run", (servers,))?.extract();
             run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
         }
-        Command::Apps(apps) => apps::run(py, *apps, beginning),
+        Command::Apps(apps) => {
+            warn(&apps.warnings);
+            apps::run(py, *apps, beginning)
+        }
         Command::Cron(action, plan) => cron::run(py, action, &plan),
         Command::OtherServer(task) => other_servers::run(py, &task, &beginning.arguments),
         Command::Doctor(task) => doctor::run(py, &task, &beginning),
