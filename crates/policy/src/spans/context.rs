@@ -50,6 +50,11 @@ impl TraceParent {
     /// Makes it the only traceparent of a request. A head that is too long stays without.
     pub(crate) fn put(self, head: &mut RequestHead) {
         remove(head, TRACEPARENT);
+        self.add(head);
+    }
+
+    /// The same for a request that has none.
+    pub(crate) fn add(self, head: &mut RequestHead) {
         if let (Ok(name), Ok(value)) = (head.push_text(TRACEPARENT.as_bytes()), head.push_text(&self.text()))
         {
             head.push_field(name, value);
@@ -69,6 +74,12 @@ impl TraceParent {
         }
         text
     }
+}
+
+/// Whether a request has one of the two fields.
+pub(crate) fn names_trace(head: &RequestHead) -> bool {
+    let names = [TRACEPARENT, TRACESTATE].map(str::as_bytes);
+    head.fields().any(|(name, _)| names.iter().any(|own| name.eq_ignore_ascii_case(own)))
 }
 
 /// A trace as hexadecimal digits.

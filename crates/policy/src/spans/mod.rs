@@ -32,6 +32,8 @@ pub struct Span {
     trace: u128,
     span: u64,
     parent: u64,
+    /// Whether its request may have a state of the trace.
+    has_state: bool,
     begun: Instant,
 }
 
@@ -80,7 +82,9 @@ impl Tracer {
     /// Decides about a request whose head has arrived, and tells the application in its fields. `is_trusted`: whether the
     /// peer may decide. Returns the span, if there is to be one.
     pub fn begin(&self, head: &mut RequestHead, is_trusted: impl FnOnce() -> bool) -> Option<Span> {
-        let parent = TraceParent::of(head);
+        // Most requests name no trace, and their fields need to be looked at once only.
+        let names_trace = context::names_trace(head);
+        let parent = if names_trace { TraceParent::of(head) } else { None };
         let (trace, is_sampled) = match parent {
             None => {
                 let trace = self.names.trace();
@@ -95,19 +99,26 @@ impl Tracer {
             return None;
         }
         let own = TraceParent { trace, span: self.names.span(), is_sampled };
-        if parent.is_none() {
+        if names_trace && parent.is_none() {
             // Section 3.3: without a valid parent the state means nothing.
             remove(head, TRACESTATE);
         }
-        own.put(head);
+        if names_trace {
+            own.put(head);
+        } else {
+            own.add(head);
+        }
+        let has_state = parent.is_some();
         let parent = parent.map_or(0, |parent| parent.span);
-        is_sampled.then(|| Span { trace, span: own.span, parent, begun: Instant::now() })
+        is_sampled.then(|| Span { trace, span: own.span, parent, has_state, begun: Instant::now() })
     }
 
     /// The same for a request that has no head.
     pub fn begin_without_head(&self) -> Option<Span> {
         let trace = self.names.trace();
-        self.samples(trace).then(|| Span { trace, span: self.names.span(), parent: 0, begun: Instant::now() })
+        let begun = Instant::now();
+        let span = || Span { trace, span: self.names.span(), parent: 0, has_state: false, begun };
+        self.samples(trace).then(span)
     }
 
     /// Puts down a span; returns whether there was room for it.
@@ -116,7 +127,7 @@ impl Tracer {
         let (now, time) = (Instant::now(), SystemTime::now());
         let lasted = nanos(now.saturating_duration_since(span.begun));
         let moment = |at: Option<Instant>| at.map(|at| nanos(at.saturating_duration_since(span.begun)));
-        let state = state(head);
+        let state = if span.has_state { state(head) } else { Vec::new() };
         let record = Record {
             trace: span.trace,
             span: span.span,
@@ -255,6 +266,14 @@ mod tests {
             tracer(true, 1 << 64).begin(&mut head, || true);
             assert_eq!(head.field("tracestate").is_some(), is_kept, "{given}");
         }
+    }
+
+    #[test]
+    fn a_state_without_a_trace_is_removed() {
+        let mut head = fixtures::request("GET", "/", &[("Tracestate", "a=b")]);
+        let span = tracer(true, 1 << 64).begin(&mut head, || true).unwrap();
+        assert_eq!((head.field("tracestate"), span.has_state), (None, false));
+        assert!(TraceParent::of(&head).is_some());
     }
 
     #[test]
