@@ -96,7 +96,7 @@ python-test: $(VENV)/checked $(VENV)/tools packages $(VENV)/servers
 # behind its own.
 $(VENV)-portable/checked: $(BIN)/maturin $(RUST) $(shell find python -name '*.py') | $(VENV)/tools
 	rm -rf target/portable $(VENV)-portable
-	$(BIN)/maturin build --quiet --features portable --interpreter $(BIN)/python --out target/portable
+	$(BIN)/maturin build --quiet --auditwheel skip --features portable --interpreter $(BIN)/python --out target/portable
 	$(BIN)/python -m venv $(VENV)-portable
 	$(VENV)-portable/bin/python -m pip install --quiet --no-deps target/portable/*.whl
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(VENV)-portable/bin/python -c \
