@@ -64,6 +64,7 @@ rows! {
         kind: Kind::List,
         metavar: "app|PATTERN",
         reach: Reach::AnyServer,
+        needs: &["admin", "metrics_path", "statsd", "otlp"],
         help: "routes whose requests, errors and times are counted apart (repeatable)",
         details: "`app`: the route that the application names in `environ[\"anygate.route\"]`, such as `/users/<id>`. A pattern, \
                   such as `/users/*/orders`: requests whose path has this form and whose route the application does not name; `*` is \
