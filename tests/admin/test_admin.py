@@ -12,6 +12,7 @@ import time
 
 import pytest
 from admin_address import CONTRACT, watch
+from conftest import ANYGATE
 from http2_frames import PREFACE, SETTINGS, frame
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE, stop, wait_until
@@ -45,6 +46,12 @@ def metrics_of(admin, requests):
         return found if total(found, "anygate_requests_total") >= requests else None
 
     return admin.served.wait_until(look, f"{requests} requests")
+
+
+def test_the_figures_are_told_under_valgrind(admin):
+    """It hides from a process what the system tells programs at their start."""
+    at = admin(command=["valgrind", "--quiet", "--tool=none", "--trace-children=yes", ANYGATE])
+    at.served.wait_until(lambda: total(metrics(at), "anygate_worker_memory_bytes") > 0, "the memory of a worker")
 
 
 def serving(count):
