@@ -36,23 +36,25 @@ pub struct Record<'a> {
 #[derive(Clone, Debug)]
 pub struct Formatter {
     format: AccessLogFormat,
+    has_response_fields: bool,
     pid: u32,
 }
 
 impl Formatter {
     /// A formatter for this process.
     pub fn new(format: AccessLogFormat) -> Self {
-        Formatter { format, pid: std::process::id() }
-    }
-
-    /// Whether lines hold fields of responses, so that heads must be kept until the end.
-    pub fn wants_response_fields(&self) -> bool {
-        match &self.format {
+        let has_response_fields = match &format {
             AccessLogFormat::Json | AccessLogFormat::Web2py => false,
             AccessLogFormat::Text(pieces) => {
                 pieces.iter().any(|piece| matches!(piece, Piece::Atom(Atom::ResponseField(_))))
             }
-        }
+        };
+        Formatter { format, has_response_fields, pid: std::process::id() }
+    }
+
+    /// Whether lines hold fields of responses, so that heads must be kept until the end.
+    pub fn wants_response_fields(&self) -> bool {
+        self.has_response_fields
     }
 
     /// Adds one line, with its line feed.
@@ -396,7 +398,7 @@ mod tests {
             text => AccessLogFormat::Text(log_format::read(text).unwrap()),
         };
         let mut line = Vec::new();
-        Formatter { format, pid: 7 }.line(&mut line, &record);
+        Formatter { pid: 7, ..Formatter::new(format) }.line(&mut line, &record);
         String::from_utf8(line).unwrap()
     }
 

@@ -55,7 +55,11 @@ impl Drop for NameGuard {
         // A thread that is about to end logs no more.
         let _ = ENTERED.try_with(|entered| {
             let mut entered = entered.borrow_mut();
-            if let Some(place) = entered.iter().rposition(|other| ptr::addr_eq(Arc::as_ptr(other), name)) {
+            if entered.last().is_some_and(|last| ptr::addr_eq(Arc::as_ptr(last), name)) {
+                entered.pop();
+            } else if let Some(place) =
+                entered.iter().rposition(|other| ptr::addr_eq(Arc::as_ptr(other), name))
+            {
                 entered.remove(place);
             }
         });

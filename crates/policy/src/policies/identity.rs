@@ -53,10 +53,13 @@ impl Identity {
         if self.has_id {
             let given = head.field(REQUEST_ID);
             id = match given.filter(|id| is_trusted && is_id(id)) {
-                Some(given) => text.add("id", given),
-                None => text.add("id", &trace_digits(u128::from_ne_bytes(self.random()))),
+                Some(given) => text.add(b"id=\"", given),
+                None => text.add(b"id=\"", &trace_digits(u128::from_ne_bytes(self.random()))),
             };
-            replace(head, REQUEST_ID, text.get(&id));
+            if given.is_some() {
+                remove(head, REQUEST_ID);
+            }
+            push(head, REQUEST_ID, text.get(&id));
         }
         if self.has_trace {
             let context = TraceParent::of(head).unwrap_or_else(|| {
@@ -68,7 +71,7 @@ impl Identity {
                 remove(head, TRACESTATE);
                 own
             });
-            text.add("trace", &trace_digits(context.trace));
+            text.add(b"trace=\"", &trace_digits(context.trace));
         }
         Some(Names { text: text.end(), id })
     }
@@ -123,13 +126,12 @@ impl NamesText {
         text
     }
 
-    /// Adds a name, none of whose characters would have to be escaped. Returns its place.
-    fn add(&mut self, what: &str, name: &[u8]) -> Range<usize> {
+    /// Adds a name, none of whose characters would have to be escaped, behind what begins it. Returns its place.
+    fn add(&mut self, begin: &[u8], name: &[u8]) -> Range<usize> {
         if self.length > Self::BEGIN.len() {
             self.push(b" ");
         }
-        self.push(what.as_bytes());
-        self.push(b"=\"");
+        self.push(begin);
         let start = self.length;
         self.push(name);
         let end = self.length;
@@ -156,9 +158,8 @@ impl NamesText {
     }
 }
 
-/// Makes `value` the only one of a field. A head that is too long stays without.
-fn replace(head: &mut RequestHead, name: &str, value: &[u8]) {
-    remove(head, name);
+/// Adds a field. A head that is too long stays without.
+fn push(head: &mut RequestHead, name: &str, value: &[u8]) {
     if let (Ok(name), Ok(value)) = (head.push_text(name.as_bytes()), head.push_text(value)) {
         head.push_field(name, value);
     }
