@@ -15,9 +15,10 @@ FUZZ_SECONDS ?= 120
 SOAK_SECONDS ?= 3600
 BENCH_ARGUMENTS ?=
 INSTRUCTIONS_ARGUMENTS ?=
-# Of make portable; make test runs fewer.
+# Of make portable; make test runs fewer, and none with preload: the end of a worker is seen there when its number is gone, and the
+# first process of a container may never take it.
 PORTABLE_TESTS ?= tests/process/test_lifecycle.py tests/protocol tests/site
-PORTABLE_FEW := tests/process/test_lifecycle.py tests/protocol tests/site/test_files.py
+PORTABLE_FEW := -k "not preload" tests/process/test_daemon.py tests/protocol tests/site/test_files.py
 
 RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml -o -name '*.html' -o -name 'script.*')
 
