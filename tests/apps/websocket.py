@@ -86,6 +86,11 @@ def closes(environ, start_response):
         ws.send("late")
     except WebSocketError as error:
         say(f"closed={ws.closed} {error}")
+    say(f"then {ws.receive()}")
+    try:
+        ws.receive()
+    except WebSocketError as error:
+        say(f"at last: {error}")
     return []
 
 

@@ -317,6 +317,9 @@ def test_the_application_says_why_it_closes(sockets):
         ws.send(frame(CLOSE, (4001).to_bytes(2, "big")))
         assert ws.is_closed()
     sockets.wait_for_log("closed=True the WebSocket is closed")
+    # A loop that receives ends as it does when the client closes.
+    sockets.wait_for_log("then None")
+    sockets.wait_for_log("at last: the WebSocket is closed")
 
 
 @pytest.mark.parametrize(("path", "code"), [("/responded_as_well", 1000), ("/raises", 1011)])

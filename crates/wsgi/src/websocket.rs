@@ -340,7 +340,6 @@ impl WebSocket {
             },
         };
         let socket = self.accepted(py)?;
-        self.told.store(true, Ordering::Relaxed);
         py.detach(|| socket.close(code, &reason));
         Ok(())
     }
