@@ -1,5 +1,6 @@
 //! What a supervisor leaves to the program that takes its place under the same process number: listening sockets, workers
-//! with what they are told by, how many there are to be, and the lock of the pid file. It stands in an environment variable, a line each.
+//! with what they are told by, how many there are to be, and the lock of the pid file. It stands in an environment variable, a
+//! line each.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
