@@ -35,17 +35,75 @@ impl Visits {
         // The system tells the thread whose child has ended, not this one.
         let signals = Bell::new()?;
         let _marks = [Ours::mark(&signals.as_fd()), Ours::mark(&signals.button())];
-        application.tell_signals(signals.button(), false);
+        self.enter(|| application.tell_signals(signals.button(), false));
         loop {
             poll::wait_any_readable(&[end.as_fd(), signals.as_fd()], Some(VISIT))?;
             if poll::is_readable(end.as_fd()) {
-                application.tell_signals(signals.button(), true);
+                self.enter(|| application.tell_signals(signals.button(), true));
                 return Ok(());
             }
             signals.silence()?;
-            *self.0.lock() = Some(Instant::now());
-            application.run_signal_handlers();
-            *self.0.lock() = None;
+            self.enter(|| application.run_signal_handlers());
         }
+    }
+
+    /// Enters the application's language for `work`: app threads run already before the first time.
+    fn enter(&self, work: impl FnOnce()) {
+        *self.0.lock() = Some(Instant::now());
+        work();
+        *self.0.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use anygate_proto::application::{Failed, LongCall, Request, Response};
+
+    use super::*;
+
+    /// An application that counts the entries in which it finds that the thread is said to wait.
+    struct Held {
+        visits: Visits,
+        known: AtomicUsize,
+        end: Bell,
+    }
+
+    impl Held {
+        fn entered(&self) {
+            self.known.fetch_add(self.visits.held().into_iter().count(), Ordering::Relaxed);
+        }
+    }
+
+    impl Application for Held {
+        fn start_thread(&self, _name: &str, _work: Box<dyn FnMut() + Send>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn call(&self, _request: Request<'_>, _response: &mut (dyn Response + Send)) -> Result<(), Failed> {
+            Ok(())
+        }
+
+        fn run_signal_handlers(&self) {
+            self.entered();
+            self.end.ring().unwrap();
+        }
+
+        fn tell_signals(&self, _to: BorrowedFd<'_>, _ends: bool) {
+            self.entered();
+        }
+
+        fn attend_to(&self, _call: &LongCall) {}
+    }
+
+    #[test]
+    fn a_thread_that_waits_to_be_let_in_is_known_to_wait_from_its_first_entry_on() {
+        let application =
+            Held { visits: Visits::default(), known: AtomicUsize::new(0), end: Bell::new().unwrap() };
+        application.visits.run(&application, &application.end);
+        assert_eq!(application.known.load(Ordering::Relaxed), 3);
+        assert_eq!(application.visits.held(), None);
     }
 }
