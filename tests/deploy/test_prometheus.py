@@ -58,6 +58,7 @@ SERIES = {
     "AnygateDown": ('up{job="anygate",instance="a"}', "0x20", "1x20"),
     "AnygateNoWorkers": ('anygate_workers{instance="a"}', "0x20", "2x20"),
     "AnygateErrors": ('anygate_requests_total{instance="a",status="5xx"}', "0+60x20", "0+1x20"),
+    "AnygateRouteErrors": ('anygate_route_requests_total{instance="a",route="/b",status="5xx"}', "0+2x20", "0+1x20"),
     "AnygateSlow": ('anygate_request_duration_seconds_bucket{instance="a",le="1"}', "0+0x20", "0+600x20"),
     "AnygateRequestsWait": ('anygate_request_queue_seconds_bucket{instance="a",le="0.1"}', "0+0x20", "0+600x20"),
     "AnygateListenQueueFull": ('anygate_listen_queue{instance="a",address="u"}', "60x20", "1x20"),
@@ -77,6 +78,8 @@ SERIES = {
 BESIDE = [
     ('anygate_listen_queue_max{instance="a",address="u"}', "100x20"),
     ('anygate_requests_total{instance="a",status="2xx"}', "0+600x20"),
+    ('anygate_route_requests_total{instance="a",route="/b",status="2xx"}', "0+4x20"),
+    ('anygate_route_requests_total{instance="a",route="/hardly-used",status="5xx"}', "0x6 1x6 2x6"),
     ('anygate_request_duration_seconds_bucket{instance="a",le="10"}', "0+600x20"),
     ('anygate_request_duration_seconds_bucket{instance="a",le="+Inf"}', "0+600x20"),
     ('anygate_request_duration_seconds_sum{instance="a"}', "0+60x20"),
