@@ -11,29 +11,23 @@ writes only in folders of its own, so that no link that another user has made le
 
 from __future__ import annotations
 
-import grp
+import json
 import logging
 import os
-import pwd
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from anygate.server_processes import HOPELESS, SETTLED, NotedSignals, next_pause
-
-T = TypeVar("T")
+from anygate.app_server import Child, Identity, Server
+from anygate.server_processes import HOPELESS, SETTLED, NotedSignals
 
 LOG = logging.getLogger("anygate.apps")
-
-#: Maximum number of connections that wait for an application.
-BACKLOG = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +42,8 @@ class App:
     python: os.PathLike[str] | None
     #: Text of a TOML file.
     settings: str
+    #: The router's admin address tells of it.
+    is_watched: bool
 
 
 @dataclass(frozen=True)
@@ -61,56 +57,44 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Whom processes run as."""
+class Program:
+    """What this program knows of itself."""
 
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    name: str
-    home: str
-
-    @classmethod
-    def of(cls, whose: str, user: str | None, group: str | None) -> Identity:
-        """Look a user up, who is the present one if none is named; a ValueError says what is wrong."""
-        is_known = user is not None or group is not None
-        try:
-            found = pwd.getpwuid(os.geteuid() if user is None else int(user))
-        except ValueError:
-            found = _named(pwd.getpwnam, whose, "user", str(user))
-        except KeyError:
-            if user is None:
-                return cls(os.geteuid(), os.getegid(), tuple(os.getgroups()), "", os.environ.get("HOME", "/"))
-            raise ValueError(f"{whose}: user: there is no user {user!r}") from None
-        gid = found.pw_gid if user is not None else os.getegid()
-        if group is not None:
-            gid = int(group) if group.isdigit() else _named(grp.getgrnam, whose, "group", group).gr_gid
-        if is_known and os.geteuid() != 0 and (found.pw_uid, gid) != (os.geteuid(), os.getegid()):
-            raise ValueError(f"{whose}: user: only root can run processes as another user; start anygate as root")
-        groups = os.getgrouplist(found.pw_name, gid) if user is not None else os.getgroups()
-        return cls(found.pw_uid, gid, tuple(groups), found.pw_name, found.pw_dir)
+    #: Reads the settings anew; a ValueError says what is wrong.
+    read: Callable[[], Site]
+    #: Starts a process of the program that is installed now, which only checks the settings; returns its number.
+    start_check: Callable[[], int]
+    #: Becomes that program, which is left the text. Returns why it cannot.
+    execute: Callable[[str], str]
+    #: What the program before this one has left.
+    left: str | None
 
 
-def _named(look_up: Callable[[str], T], whose: str, kind: str, name: str) -> T:
-    try:
-        return look_up(name)
-    except KeyError:
-        raise ValueError(f"{whose}: {kind}: there is no {kind} {name!r}") from None
-
-
-def run(site: Site, read: Callable[[], Site]) -> int:
-    """Serve ``site`` until told to end; ``read`` reads it anew. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+def check(site: Site) -> dict[str, Identity]:
+    """Return whom processes of ``site`` run as; a ValueError says why it cannot be served."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         raise ValueError("sockets of a service manager (LISTEN_FDS) cannot be combined with [[app]]: set bind")
-    identities = _identities(site)
-    folder = tempfile.mkdtemp(prefix="anygate-apps-")
+    return _identities(site)
+
+
+def run(site: Site, program: Program) -> int:
+    """Serve ``site`` until told to end. Returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    identities = check(site)
+    left = _left(program.left)
+    folder: str = left["folder"] if left else tempfile.mkdtemp(prefix="anygate-apps-")
     try:
         # Names in it are no secret; what is below is.
         os.chmod(folder, 0o711)
-        return _Apps(site, identities, folder, read).run()
+        return _Apps(site, identities, folder, program, left).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(text: str | None) -> Any:
+    """Return what the program before this one has left, if it was for this process."""
+    left = json.loads(text) if text else None
+    return left if left and left["pid"] == os.getpid() else None
 
 
 def _identities(site: Site) -> dict[str, Identity]:
@@ -129,157 +113,41 @@ def _identities(site: Site) -> dict[str, Identity]:
     return found
 
 
-@dataclass
-class Server:
-    """A process: the router, whose name is empty, or an application's."""
-
-    name: str
-    identity: Identity
-    folder: str
-    command: list[str]
-    #: Path of the socket on which it is to serve.
-    path: str | None = None
-    #: Whom that socket belongs to.
-    owner: Identity | None = None
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    start_at: float = 0.0
-    pause: float = 0.0
-    is_ready: bool = False
-    #: It was ready, or has failed to become so.
-    was_judged: bool = False
-    #: It has been told to end.
-    is_leaving: bool = False
-    notices: socket.socket = field(init=False)
-
-    def __post_init__(self) -> None:
-        os.mkdir(self.folder, 0o700)
-        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notices.setblocking(False)
-        self.notices.bind(os.path.join(self.folder, "notices"))
-        if os.geteuid() == 0 and self.command_user is not None:
-            os.chown(os.path.join(self.folder, "notices"), self.identity.uid, self.identity.gid)
-            os.chown(self.folder, self.identity.uid, self.identity.gid)
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return f"application {self.name!r}" if self.name else "the router"
-
-    @property
-    def command_user(self) -> Identity | None:
-        """Who runs the whole process; the router's own supervisor may have to open low ports."""
-        return self.identity if self.name else None
-
-    def write(self, settings: str) -> None:
-        """Write its settings, which only it can read, and move them into its folder, where it may have made links."""
-        new = self.folder + ".new"
-        try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(settings)
-                if os.geteuid() == 0 and self.command_user is not None:
-                    os.fchown(file.fileno(), self.identity.uid, self.identity.gid)
-            os.replace(new, os.path.join(self.folder, "settings.toml"))
-        except OSError as error:
-            LOG.error("the settings of %s cannot be written: %s", self.title, error)
-
-    def start(self, now: float) -> None:
-        """Start its process."""
-        self.started, self.is_ready = now, False
-        arguments = [*self.command, "--config", os.path.join(self.folder, "settings.toml")]
-        listener, descriptors = None, []
-        user = self.command_user if os.geteuid() == 0 else None
-        try:
-            listener = self._listen()
-            if listener is not None:
-                # Only its own processes have it, so that it refuses connections when they are gone.
-                descriptors.append(listener.fileno())
-                arguments += ["--bind", f"routed+fd://{listener.fileno()}"]
-            self.process = subprocess.Popen(
-                arguments,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                # Ctrl-C is for this process, which ends the others in order.
-                start_new_session=True,
-                user=user.uid if user else None,
-                group=user.gid if user else None,
-                extra_groups=user.groups if user else None,
-            )
-        except OSError as error:
-            LOG.error("%s cannot be started: %s", self.title, error)
-            self.wait_before_start(now)
-        finally:
-            if listener is not None:
-                listener.close()
-
-    def _listen(self) -> socket.socket | None:
-        if self.path is None or self.owner is None:
-            return None
-        if os.path.lexists(self.path):
-            os.unlink(self.path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(self.path)
-        finally:
-            os.umask(mask)
-        if os.geteuid() == 0:
-            os.chown(self.path, self.owner.uid, self.owner.gid)
-        listener.listen(BACKLOG)
-        return listener
-
-    def _environment(self) -> dict[str, str]:
-        own = ("ANYGATE_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        environment["_ANYGATE_WITH_PARENT"] = "1"
-        environment["NOTIFY_SOCKET"] = os.path.join(self.folder, "notices")
-        if not self.name:
-            # The folder where anygate was started may hold modules of an application.
-            environment["PYTHONSAFEPATH"] = "1"
-        elif os.geteuid() == 0 and self.identity.name:
-            environment |= {
-                "HOME": self.identity.home,
-                "USER": self.identity.name,
-                "LOGNAME": self.identity.name,
-            }
-        return environment
-
-    def wait_before_start(self, now: float) -> None:
-        """Pause before the next start, longer each time it ends soon."""
-        self.pause = next_pause(self.pause, now - self.started)
-        self.start_at = now + self.pause
-        self.was_judged = True
-
-    def signal(self, number: int) -> None:
-        """Send a signal to its process, if it has one."""
-        if self.process is not None:
-            self.process.send_signal(number)
-
-    def close(self) -> None:
-        """Remove what it had."""
-        self.notices.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 class _Apps:
-    def __init__(self, site: Site, identities: dict[str, Identity], folder: str, read: Callable[[], Site]):
-        self.folder, self.read = folder, read
+    def __init__(self, site: Site, identities: dict[str, Identity], folder: str, program: Program, left: Any):
+        self.folder, self.program = folder, program
         self.numbers = 0
         self.code = 0
         self.ending = False
         self.reloading = False
         self.is_told = False
+        #: Checks the program that is to take the place of this one.
+        self.check: Child | None = None
         self.manager = os.environ.get("NOTIFY_SOCKET")
         self.site = site
         self.sockets = os.path.join(folder, "sockets")
+        self.apps: dict[str, Server] = {}
+        command = [sys.executable, "-m", "anygate"]
+        if left is not None:
+            self._take_over(left, identities, command)
+            return
         os.mkdir(self.sockets)
         os.chmod(self.sockets, 0o711)
-        self.router = Server("", identities[""], self._place(), [sys.executable, "-m", "anygate"])
-        self.apps: dict[str, Server] = {}
+        self.router = Server.new("", identities[""], self._place(), command)
         for app in site.apps:
             self.apps[app.name] = self._new(app, identities[app.name])
         self._write(site)
+
+    def _take_over(self, left: Any, identities: dict[str, Identity], command: list[str]) -> None:
+        """Go on with the processes of the program before this one, which replace theirs, too."""
+        self.numbers = left["numbers"]
+        router, commands = identities[""], {app.name: _command(app) for app in self.site.apps}
+        self.router = Server.left(left["router"], router, command, None)
+        for key, what in left["apps"].items():
+            # One that is not wanted any more is not started again.
+            identity, of_app = identities.get(what["name"], router), commands.get(what["name"], command)
+            self.apps[key] = Server.left(what, identity, of_app, router)
+        self._renew(self.site, identities, left["needs"], signal.SIGUSR2)
 
     def _place(self) -> str:
         self.numbers += 1
@@ -287,17 +155,20 @@ class _Apps:
 
     def _new(self, app: App, identity: Identity) -> Server:
         place = self._place()
-        command = [str(app.python or sys.executable), "-m", "anygate"]
         path = os.path.join(self.sockets, os.path.basename(place))
-        return Server(app.name, identity, place, command, path, self.router.identity)
+        admin = f"{path}.admin" if app.is_watched else None
+        owner = self.router.identity
+        return Server.new(app.name, identity, place, _command(app), path=path, admin=admin, owner=owner)
 
     def _write(self, site: Site) -> None:
         for app in site.apps:
             self.apps[app.name].write(app.settings)
         text = site.router
         for app in site.apps:
-            pairs = {"name": app.name, "host": app.host, "path": app.path, "socket": self.apps[app.name].path}
-            text += "\n[[route]]\n" + "".join(f"{key} = {_quoted(str(value))}\n" for key, value in pairs.items())
+            server = self.apps[app.name]
+            pairs = {"name": app.name, "host": app.host, "path": app.path, "socket": server.path, "admin": server.admin}
+            lines = [f"{key} = {_quoted(value)}\n" for key, value in pairs.items() if value is not None]
+            text += "\n[[route]]\n" + "".join(lines)
         self.router.write(text)
 
     @property
@@ -306,8 +177,11 @@ class _Apps:
 
     def run(self) -> int:
         signals = NotedSignals()
+        # The program before this one may have held some.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         while True:
             now = time.monotonic()
+            self._look_at_check(signals)
             for server in self.servers:
                 self._look(server, now)
             self.apps = {name: server for name, server in self.apps.items() if not self._is_gone(server)}
@@ -409,6 +283,46 @@ class _Apps:
         elif number == signal.SIGUSR1:
             for server in self.servers:
                 server.signal(signal.SIGUSR1)
+        elif number == signal.SIGUSR2 and not self.ending and self.check is None:
+            try:
+                self.check = Child(self.program.start_check())
+            except OSError as error:
+                LOG.error("not upgraded: %s", error)
+
+    def _look_at_check(self, signals: NotedSignals) -> None:
+        """Become the new program if it was checked."""
+        code = self.check.poll() if self.check is not None else None
+        if code is None:
+            return
+        self.check = None
+        if code != 0:
+            LOG.error("not upgraded: the new program ended with %d when it was checked; all stays as it was", code)
+        elif not self.ending:
+            LOG.info("upgrading: the new program takes over")
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            # What came meanwhile is for the new program.
+            for number in signals.take():
+                os.kill(os.getpid(), number)
+            for server in self.servers:
+                server.notices.set_inheritable(True)
+            failed = self.program.execute(self._left())
+            LOG.error("not upgraded: cannot execute the new program: %s", failed)
+            for server in self.servers:
+                server.notices.set_inheritable(False)
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+    def _left(self) -> str:
+        """Return what the next program needs."""
+        return json.dumps(
+            {
+                "pid": os.getpid(),
+                "folder": self.folder,
+                "numbers": self.numbers,
+                "router": self.router.leave(),
+                "apps": {key: server.leave() for key, server in self.apps.items()},
+                "needs": {app.name: _needs(app) for app in self.site.apps},
+            }
+        )
 
     def _end(self, code: int) -> None:
         if self.ending:
@@ -427,7 +341,7 @@ class _Apps:
     def _reload(self) -> None:
         """Read the settings anew; every application reloads, and only those that must start anew do."""
         try:
-            site = self.read()
+            site = self.program.read()
             identities = _identities(site)
         except ValueError as error:
             LOG.error("not reloaded: %s", error)
@@ -437,11 +351,14 @@ class _Apps:
             return
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self.reloading = True
-        before = {app.name: app for app in self.site.apps}
+        self._renew(site, identities, {app.name: _needs(app) for app in self.site.apps}, signal.SIGHUP)
+
+    def _renew(self, site: Site, identities: dict[str, Identity], before: dict[str, list[Any]], number: int) -> None:
+        """Serve ``site``; ``before`` is what applications needed, and ``number`` the signal for those that go on."""
         for app in site.apps:
-            server, old = self.apps.get(app.name), before.get(app.name)
-            if server is not None and old is not None and not server.is_leaving:
-                if (old.user, old.group, old.python) == (app.user, app.group, app.python):
+            server = self.apps.get(app.name)
+            if server is not None and not server.is_leaving:
+                if before.get(app.name) == _needs(app):
                     continue
                 self._dismiss(server)
             if server is not None:
@@ -456,10 +373,20 @@ class _Apps:
         self._write(site)
         for server in self.servers:
             if server.process is not None and not server.is_leaving:
-                server.was_judged = False
-                server.signal(signal.SIGHUP)
+                # One that does not upgrade says nothing of that.
+                server.was_judged = number == signal.SIGUSR2
+                server.signal(number)
             else:
                 server.start_at = 0.0
+
+
+def _command(app: App) -> list[str]:
+    return [str(app.python or sys.executable), "-m", "anygate"]
+
+
+def _needs(app: App) -> list[str | None]:
+    """Return what an application cannot change without another start."""
+    return [app.user, app.group, None if app.python is None else str(app.python)]
 
 
 def _quoted(text: str) -> str:

@@ -191,10 +191,11 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
     )
     totals, latency = now["totals"], now["latency"]
     seconds = max(now["time"] - before["time"], 1e-3) if before and before is not now else None
-    earlier = {worker["pid"]: worker["requests"] for worker in before["workers"]} if seconds else {}
+    earlier = {worker["pid"]: worker["requests"] for worker, _, _ in _workers(before)} if seconds else {}
     flights = [
         (seen["age"], worker["pid"], seen["request"]) for worker in now["workers"] for seen in worker["in_flight"]
     ]
+    whose = "  APPLICATION" if now.get("apps") else ""
     rate = ""
     if seconds:
         rate = f"{max(0, totals['requests'] - before['totals']['requests']) / seconds:,.1f}/s   "
@@ -212,15 +213,15 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
         f"started {totals['worker_starts']}   died {totals['worker_deaths']}   reloads {totals['reloads']}",
         *_hour(past, faint, plain),
         "",
-        f"{bold} PROCESS  STAGE       REQUESTS    REQ/S  IN FLIGHT     MEMORY        AGE{plain}",
+        f"{bold} PROCESS  STAGE       REQUESTS    REQ/S  IN FLIGHT     MEMORY        AGE{whose}{plain}",
     ]
-    for worker in now["workers"]:
+    for worker, in_flight, app in _workers(now):
         speed = "-"
         if seconds and worker["pid"] in earlier:
             speed = f"{max(0, worker['requests'] - earlier[worker['pid']]) / seconds:,.1f}"
         lines.append(
-            f"{worker['pid']:>8}  {worker['stage']:<9}{worker['requests']:>11,}{speed:>9}{len(worker['in_flight']):>11}"
-            f"{_bytes(worker['memory_bytes']):>11}{_age(worker['age']):>11}"
+            f"{worker['pid']:>8}  {worker['stage']:<9}{worker['requests']:>11,}{speed:>9}{in_flight:>11}"
+            f"{_bytes(worker['memory_bytes']):>11}{_age(worker['age']):>11}{app and '  ' + app}"
         )
     if now.get("routes"):
         lines += ["", f"{bold}   REQ/S        P50        P99      4XX      5XX     REQUESTS  ROUTE{plain}"]
@@ -238,6 +239,14 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
             mark = red if message["level"] in ("critical", "error") else yellow
             lines.append(f"{clock:>10}  {mark}{message['level']:<8}{plain}  {_cut(message['text'], width - 22)}")
     return "\n".join(lines)
+
+
+def _workers(status: Any) -> list[tuple[Any, int, str]]:
+    """Return each worker, the number of its requests in flight, and its application if that has its own processes."""
+    own = [(worker, len(worker["in_flight"]), "") for worker in status["workers"]]
+    return own + [
+        (worker, worker["in_flight"], app["app"]) for app in status.get("apps", []) for worker in app["workers"]
+    ]
 
 
 def _routes(now: Any, before: dict[str, int], seconds: float | None, width: int) -> list[str]:

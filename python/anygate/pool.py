@@ -168,6 +168,8 @@ class _Pool:
             for member in self.members:
                 if member.reloads:
                     member.signal(signal.SIGUSR1)
+        elif number == signal.SIGUSR2:
+            LOG.error("not upgraded: USR2 is for one server; with [[server]] start anygate anew")
 
     def _return(self, standby: Member) -> None:
         """Stop a standby; the server that it stands by for is started when it has ended."""

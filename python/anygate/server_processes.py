@@ -16,7 +16,15 @@ PAUSE_MAX = 30.0
 #: Exit codes with which another start is no use: wrong usage, an application or a server that cannot be loaded.
 HOPELESS = (2, 3)
 #: Signals that tell such a program something, or that a server has ended.
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+NUMBERS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
 
 
 def next_pause(last: float, lived: float) -> float:

@@ -15,6 +15,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from admin_address import Admin
 from conftest import ANYGATE, APPS, Served, children
 from http2_frames import Client, plain, secure
 from http2_websockets import Stream, connect
@@ -363,6 +364,87 @@ def test_requests_are_finished_at_the_end(site, gate):
     assert site.wait() == 0
     assert not [pid for pid in below if lives(pid)]
     assert not folder.exists()
+
+
+def test_usr2_replaces_all_programs_and_no_request_fails(site, tmp_path, gate):
+    pids = {name: site.below(name) for name in ("shop", "blog", "rest")}
+    workers = {target: site.ask(target).json["pid"] for target in ("/", "/shop")}
+    folder = site.folder
+    with site.connect() as connection:
+        connection.send(f"GET /shop/gate?{gate.name} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        gate.wait_for()
+        # Applications that are new or gone in the settings are seen, as at a reload.
+        text = SITE.replace('["APP_NAME=shop"]', '["APP_NAME=boutique"]').replace('name = "blog"', 'name = "new"')
+        write(tmp_path, text.replace("blog.example", "new.example"))
+        site.send_signal(signal.SIGUSR2)
+        site.wait_for_log("upgrading: the new program takes over")
+        site.wait_until(lambda: site.ask("/shop").json["app"] == "boutique", "new settings")
+        site.wait_until(lambda: site.ask("/", "new.example").json["app"] == "blog", "the new application")
+        site.wait_until(lambda: site.ask("/").json["pid"] != workers["/"], "a new worker")
+        gate.open()
+        assert connection.response().body == b"shop"
+    assert (site.below("shop"), site.below("rest")) == (pids["shop"], pids["rest"])
+    site.wait_until(lambda: not lives(pids["blog"]), "the end of what is gone")
+    # The new program knows its processes: it starts them again, reloads and ends them.
+    site.wait_for_log("serves routed:application", 6)
+    os.kill(pids["shop"], signal.SIGKILL)
+    site.wait_for_log("application 'shop' ended with -9")
+    site.wait_until(lambda: site.ask("/shop").status == 200, "another process")
+    site.send_signal(signal.SIGHUP)
+    site.wait_until(lambda: site.ask("/").json["pid"] != workers["/"], "a reload")
+    below = children(site.pid)
+    assert site.terminate() == 0
+    assert not [pid for pid in below if lives(pid)]
+    assert not folder.exists()
+
+
+def test_usr2_with_settings_that_cannot_be_used_changes_nothing(site, tmp_path):
+    pids = [site.ask(target).json["pid"] for target in ("/", "/shop")]
+    write(tmp_path, SITE + "threads = 0\n")
+    site.send_signal(signal.SIGUSR2)
+    site.wait_for_log("not upgraded: the new program ended with 2 when it was checked; all stays as it was")
+    assert [site.ask(target).json["pid"] for target in ("/", "/shop")] == pids
+    write(tmp_path)
+    site.send_signal(signal.SIGUSR2)
+    site.wait_for_log("upgrading: the new program takes over")
+    site.wait_until(lambda: not {site.ask(target).json["pid"] for target in ("/", "/shop")} & {*pids}, "new workers")
+
+
+def test_the_admin_address_tells_of_the_workers_of_each_application(begin, run, tmp_path):
+    site = begin("--admin", "127.0.0.1:0").wait_all()
+    admin = Admin(site)
+    pids = {site.ask(*where).json["pid"]: name for name, *where in [("shop", "/shop"), ("blog", "/", "blog.example")]}
+
+    def workers(status):
+        return {worker["pid"]: app["app"] for app in status["apps"] for worker in app["workers"]}
+
+    status = admin.wait_until(lambda status: pids.items() <= workers(status).items(), "the workers")
+    assert [(app["app"], app["up"]) for app in status["apps"]] == [("shop", True), ("blog", True), ("rest", True)]
+    metrics = admin.ask("/metrics").text
+    for name in ("shop", "blog"):
+        assert f'anygate_requests_total{{app="{name}",method="GET",status="2xx"}} 1\n' in metrics
+        assert f'anygate_worker_memory_bytes{{app="{name}",worker="1"}} ' in metrics
+        assert f'anygate_app_up{{app="{name}"}} 1\n' in metrics
+    # Its own have no such label.
+    assert 'anygate_requests_total{method="GET",status="2xx"} 2\n' in metrics
+    assert len(re.findall("^# TYPE anygate_requests_total ", metrics, re.MULTILINE)) == 1
+    top = run("top", "--admin", admin.address).stdout
+    for pid, name in pids.items():
+        assert re.search(rf"^ +{pid}  serving .*  {name}$", top, re.MULTILINE), top
+    shop = next(pid for pid, name in pids.items() if name == "shop")
+    stacks = admin.post(f"/api/stacks?pid={shop}").json["workers"]
+    assert [worker["pid"] for worker in stacks] == [shop]
+    assert admin.post(f"/api/recycle?pid={shop}").status == 202
+    site.wait_until(lambda: site.ask("/shop").json["pid"] != shop, "another worker")
+    assert admin.post("/api/recycle?pid=1").status == 404
+    # One that is new, and one that is gone.
+    write(tmp_path, SITE.replace('name = "blog"', 'name = "new"').replace("blog.example", "new.example"))
+    site.send_signal(signal.SIGHUP)
+
+    def names():
+        return [app["app"] for app in admin.status()["apps"] if app["up"]]
+
+    site.wait_until(lambda: names() == ["shop", "new", "rest"], "the applications of the new settings")
 
 
 def test_websockets_go_both_ways(site, tmp_path):

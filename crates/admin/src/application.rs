@@ -16,7 +16,7 @@ use crate::about::About;
 use crate::guard::{Guard, OWN_FIELD, Refused};
 use crate::history::History;
 use crate::processes::{Processes, prometheus};
-use crate::{status, uwsgi};
+use crate::{apps, status, uwsgi};
 
 /// Placeholder for the nonce in the page.
 const NONCE: &str = "NONCE";
@@ -95,7 +95,11 @@ impl Admin {
                 fields: Vec::new(),
             },
             "/stats" => AdminResponse::json(&uwsgi::stats(&self.about, processes)),
-            "/api/status" => AdminResponse::json(&status::status(&self.about, processes, SystemTime::now())),
+            "/api/status" => {
+                let mut status = status::status(&self.about, processes, SystemTime::now());
+                apps::add_to(&mut status, &processes.ask_apps("GET", "/api/status"));
+                AdminResponse::json(&status)
+            }
             "/api/history" => AdminResponse::json(&self.history.show(processes, SystemTime::now())),
             "/api/reload" | "/api/scale" | "/api/end" | "/api/log-level" | "/api/recycle" | "/api/stacks"
             | "/api/purge"
@@ -139,13 +143,19 @@ impl Admin {
 
     fn recycle(&self, pid: Option<&str>) -> AdminResponse {
         let is_worker =
-            |pid: &i32| self.processes.workers().iter().any(|one| u64::try_from(*pid) == Ok(one.pid));
-        match pid.and_then(|pid| pid.parse().ok()).filter(is_worker) {
-            Some(pid) => self.order(Order::Recycle(pid), "recycle"),
-            None => {
-                AdminResponse::error("404 Not Found", "pid must be that of a worker: /api/recycle?pid=4711")
+            |pid: i32| self.processes.workers().iter().any(|one| u64::try_from(pid) == Ok(one.pid));
+        match pid.and_then(|pid| pid.parse().ok()) {
+            Some(pid) if is_worker(pid) => self.order(Order::Recycle(pid), "recycle"),
+            Some(pid) if self.app_has_accepted(&format!("/api/recycle?pid={pid}")) => {
+                AdminResponse::accepted("recycle")
             }
+            _ => AdminResponse::error("404 Not Found", "pid must be that of a worker: /api/recycle?pid=4711"),
         }
+    }
+
+    /// Whether one of the applications has done what is ordered.
+    fn app_has_accepted(&self, order: &str) -> bool {
+        self.processes.ask_apps("POST", order).iter().any(|told| told.body.is_some())
     }
 
     fn purge(&self, head: &RequestHead) -> AdminResponse {
@@ -181,6 +191,15 @@ impl Admin {
                 Ok(text) => stacks.push(json!({ "pid": worker.pid, "stacks": without_idle(&text) })),
                 Err(error) => return gone(&error),
             }
+        }
+        // Whose worker it is only the applications know.
+        let target = match only.map(str::parse::<u32>) {
+            None => Some("/api/stacks".to_owned()),
+            Some(Ok(pid)) if stacks.is_empty() => Some(format!("/api/stacks?pid={pid}")),
+            Some(_) => None,
+        };
+        if let Some(target) = target {
+            stacks.extend(apps::stacks(&self.processes.ask_apps("POST", &target)));
         }
         AdminResponse::json(&json!({ "workers": stacks }))
     }

@@ -4,13 +4,14 @@
 //!
 //! * [`application`]: requests and responses of the admin address. [`About`]: facts about the server.
 //! * [`guard`]: who may ask. * [`processes`]: the tree as it is seen here.
-//! * `status`: the figures as JSON, and `page.html`, which draws them. * [`uwsgi`]: the same in uWSGI's form.
+//! * `apps`: what applications of a router tell. * `status`: the figures as JSON, and `page.html`, which draws them. * [`uwsgi`]: the same in uWSGI's form.
 //! * [`history`]: the figures of the last hour.
 //! * [`statsd`]: the same as lines for a StatsD server.
 #![forbid(unsafe_code)]
 
 mod about;
 pub mod application;
+mod apps;
 pub mod guard;
 pub mod history;
 pub mod processes;
@@ -20,6 +21,7 @@ pub mod uwsgi;
 
 pub use about::About;
 pub use application::Admin;
+pub use apps::AppReport;
 pub use guard::Guard;
 pub use history::History;
 pub use processes::{Processes, Worker};

@@ -7,6 +7,8 @@ use anygate_policy::metrics::Totals;
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::shared_memory::route_table::RouteTable;
 
+use crate::apps::{self, AppReport};
+
 /// Access to the process tree, and control of it.
 pub trait Processes: Send + Sync {
     /// The workers that live.
@@ -27,6 +29,11 @@ pub trait Processes: Send + Sync {
     ///
     /// Errors: the supervisor is gone, or what the worker wrote cannot be read.
     fn stacks(&self, pid: u64) -> io::Result<String>;
+
+    /// Asks the admin address of each application that has processes of its own.
+    fn ask_apps(&self, _method: &str, _target: &str) -> Vec<AppReport> {
+        Vec::new()
+    }
 }
 
 /// One worker.
@@ -48,7 +55,11 @@ pub struct Worker<'t> {
 pub fn prometheus(processes: &dyn Processes) -> String {
     let workers: Vec<_> =
         processes.workers().iter().map(|worker| (worker.number, worker.row.counts())).collect();
-    totals(processes).prometheus(&workers)
+    let own = totals(processes).prometheus(&workers);
+    match processes.ask_apps("GET", "/metrics") {
+        apps if apps.is_empty() => own,
+        apps => apps::with_metrics(&own, &apps),
+    }
 }
 
 /// Adds up the counters of all processes.

@@ -43,6 +43,8 @@ pub struct App {
     pub python: Option<PathBuf>,
     /// Settings, as the text of a TOML file.
     pub settings: String,
+    /// The admin address of the router tells of it.
+    pub is_watched: bool,
     /// The same, as they were checked.
     pub plan: Plan,
 }
@@ -71,7 +73,10 @@ pub(crate) fn apps(settings: &Settings, folder: &Path) -> Result<Option<Apps>, E
         apps.push(app);
     }
     let router = settings.without_tables("app");
-    Plan::check(&router, folder)?;
+    let is_watched = Plan::check(&router, folder)?.admin.address.is_some();
+    for app in &mut apps {
+        app.is_watched = is_watched && app.plan.admin.address.is_none();
+    }
     Ok(Some(Apps {
         router: help::given(&router),
         user: settings.get(options::USER),
@@ -146,7 +151,17 @@ fn app(settings: &Settings, table: &Table, place: usize, folder: &Path) -> Resul
     }
     let python = text("python")?.map(|path| folder.join(path));
     let settings = help::given(&own);
-    Ok(App { host, path, user: text("user")?, group: text("group")?, python, settings, plan, name })
+    Ok(App {
+        host,
+        path,
+        user: text("user")?,
+        group: text("group")?,
+        python,
+        settings,
+        is_watched: false,
+        plan,
+        name,
+    })
 }
 
 /// What an application has that sets nothing: the router has refused what is too much, unless a table is stricter.

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use crate::metrics::{
-    ADDRESSES_MAX, BOUNDS, Counts, FAMILIES, Kind, Pair, Resource, Sample, Totals, owned, pairs, seconds,
-    width,
+    ADDRESSES_MAX, BOUNDS, Counts, FAMILIES, Family, Kind, Pair, Resource, Sample, Totals, owned, pairs,
+    seconds, width,
 };
 
 impl Totals {
@@ -14,13 +14,7 @@ impl Totals {
         let mut text = String::with_capacity(16 * 1024);
         for (at, family) in self.families() {
             let name = family.name;
-            let kind = match family.kind {
-                Kind::Counter(_) | Kind::RouteCounter(_) | Kind::Resource(Resource::Time) => "counter",
-                Kind::Gauge(_) | Kind::Address | Kind::Resource(Resource::Amount) => "gauge",
-                Kind::Histogram | Kind::RouteHistogram => "histogram",
-            };
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "# HELP anygate_{name} {}\n# TYPE anygate_{name} {kind}", family.help);
+            text.push_str(&head(family));
             match family.kind {
                 Kind::Counter(labels) | Kind::Gauge(labels) => {
                     for cell in 0..width(&family.kind) {
@@ -67,6 +61,26 @@ impl Totals {
         }
         let (labels, sum) = (braced(labels), seconds(self.micros(at)));
         let _ = writeln!(text, "anygate_{name}_sum{labels} {sum}\nanygate_{name}_count{labels} {count}");
+    }
+}
+
+/// What stands before the samples of a metric.
+pub fn head(family: &Family) -> String {
+    let Family { name, kind, help } = family;
+    let kind = match kind {
+        Kind::Counter(_) | Kind::RouteCounter(_) | Kind::Resource(Resource::Time) => "counter",
+        Kind::Gauge(_) | Kind::Address | Kind::Resource(Resource::Amount) => "gauge",
+        Kind::Histogram | Kind::RouteHistogram => "histogram",
+    };
+    format!("# HELP anygate_{name} {help}\n# TYPE anygate_{name} {kind}\n")
+}
+
+/// Whether samples of a metric have this name, without `anygate_`.
+pub fn has_samples(family: &Family, name: &str) -> bool {
+    let end = name.strip_prefix(family.name);
+    match family.kind {
+        Kind::Histogram | Kind::RouteHistogram => matches!(end, Some("_bucket" | "_sum" | "_count")),
+        _ => end == Some(""),
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anygate_admin::history::STEP;
 use anygate_admin::processes::totals;
-use anygate_admin::{About, Admin, Guard, History, Processes, Worker as Shown, uwsgi};
-use anygate_config::{BindAddress, Order, Plan, Protocol, VERSION, options};
+use anygate_admin::{About, Admin, AppReport, Guard, History, Processes, Worker as Shown, uwsgi};
+use anygate_config::{AppRoute, BindAddress, Order, Plan, Protocol, VERSION, options};
 use anygate_lock::Mutex;
 use anygate_policy::cache::Cache;
 use anygate_policy::shared_memory::process_row::ProcessRow;
@@ -23,6 +23,7 @@ use anygate_supervisor::sockets::{self, Socket};
 use anygate_supervisor::{AssistantContext, Orders, Tree};
 use anygate_sys::Address;
 
+use crate::app_admin;
 use crate::logs;
 use crate::refusal::{Refusal, say};
 use crate::statsd::{Figures, Push};
@@ -102,8 +103,13 @@ impl Assistant {
             _ => Vec::new(),
         };
         let stacks = self.stacks.try_clone()?;
-        let processes: Arc<dyn Processes> =
-            Arc::new(BoardProcesses { tree: tree.clone(), orders, stacks: Mutex::new(stacks), routes });
+        let processes: Arc<dyn Processes> = Arc::new(BoardProcesses {
+            tree: tree.clone(),
+            orders,
+            stacks: Mutex::new(stacks),
+            routes,
+            apps: plan.application.routes.clone(),
+        });
         let (own, stats): (Vec<Socket>, Vec<Socket>) =
             sockets.into_iter().partition(|socket| socket.protocol == Protocol::Http);
         for socket in stats {
@@ -206,6 +212,8 @@ struct BoardProcesses {
     orders: Orders,
     stacks: Mutex<File>,
     routes: Option<RouteTable>,
+    /// Applications of a router.
+    apps: Vec<AppRoute>,
 }
 
 impl Processes for BoardProcesses {
@@ -243,6 +251,10 @@ impl Processes for BoardProcesses {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn ask_apps(&self, method: &str, target: &str) -> Vec<AppReport> {
+        app_admin::ask(&self.apps, method, target)
     }
 }
 

@@ -8,7 +8,7 @@
 //! * [`loading`]: the application, from its target to the bridge. * [`policies`]: what is around it.
 //!   * [`ready_check`]: what a site's own check says of a worker. * [`middleware`]: policies under a server of another package.
 //! * [`daemon`]: the server in the background. * [`upgrade`]: another program under the same process number. * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
-//! * [`apps`]: several applications with processes of their own.
+//! * [`apps`]: several applications with processes of their own. * [`app_admin`]: what they tell the admin address.
 //! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
 //! * [`logs`]: the error log and the access log. * [`error_outlets`]: where messages are written to. * [`python_logging`]: messages as records of Python.
 //! * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
@@ -17,6 +17,7 @@
 //! * [`comparison`]: `anygate compare`. * [`load`]: load on a server.
 #![forbid(unsafe_code)]
 
+mod app_admin;
 mod apps;
 mod assistant;
 mod beginning;

@@ -27,7 +27,7 @@ const CHECK: &str = "_ANYGATE_CHECK";
 const OWN: [&str; 2] = [CHECK, handover::VARIABLE];
 
 /// Takes a variable out of the environment, so that no program that this one starts takes it for its own.
-fn take(py: Python<'_>, name: &str) -> PyResult<Option<OsString>> {
+pub(crate) fn take(py: Python<'_>, name: &str) -> PyResult<Option<OsString>> {
     py.import("os")?.getattr("environ")?.call_method1("pop", (name, py.None()))?.extract()
 }
 
@@ -55,6 +55,10 @@ pub(crate) fn only_checks(py: Python<'_>) -> Result<bool, Refusal> {
 
 /// Loads the application, as a worker or its template would. Returns the exit code.
 pub(crate) fn check(py: Python<'_>, plan: &Plan, identity: &Identity) -> Result<i32, Refusal> {
+    if !plan.application.routes.is_empty() {
+        // A router loads nothing.
+        return Ok(0);
+    }
     if !plan.application.preload {
         name_user(py, identity)?;
         drop_rights(identity)?;

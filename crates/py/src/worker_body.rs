@@ -271,8 +271,9 @@ impl WorkerBody for Body {
     fn settle(&mut self, serves: bool) -> bool {
         let Some(Former { plan, site, logs, folder }) = self.former.take() else { return false };
         if serves {
-            // It has entries removed from the cache that workers share.
-            return self.plan.site.cache.is_some() || plan.site.cache.is_some();
+            // It has entries removed from the cache that workers share, and asks the applications of a router.
+            let has_cache = self.plan.site.cache.is_some() || plan.site.cache.is_some();
+            return has_cache || self.plan.application.routes != plan.application.routes;
         }
         (self.plan, self.site, self.logs) = (plan, site, logs);
         logs::set_level(self.plan.log.level);

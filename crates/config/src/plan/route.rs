@@ -20,6 +20,8 @@ pub struct AppRoute {
     pub path: String,
     /// Socket of its processes.
     pub socket: PathBuf,
+    /// Socket of its admin address, if it has one.
+    pub admin: Option<PathBuf>,
 }
 
 impl AppRoute {
@@ -28,7 +30,7 @@ impl AppRoute {
         let tables = read.settings.tables("route").iter().enumerate();
         tables
             .map(|(place, table)| {
-                let table = TableReader::new("route", table, place, "name, host, path, socket")?;
+                let table = TableReader::new("route", table, place, "name, host, path, socket, admin")?;
                 Ok(AppRoute {
                     name: table.needed("name")?,
                     host: match table.text("host")?.filter(|host| !host.is_empty()) {
@@ -40,6 +42,7 @@ impl AppRoute {
                     },
                     path: table.text("path")?.unwrap_or_default(),
                     socket: table.needed("socket")?.into(),
+                    admin: table.text("admin")?.map(PathBuf::from),
                 })
             })
             .collect()
