@@ -189,7 +189,7 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
     bold, faint, red, yellow, plain = (
         ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m") if colours else ("",) * 5
     )
-    totals, latency = now["totals"], now["latency"]
+    totals = now["totals"]
     seconds = max(now["time"] - before["time"], 1e-3) if before and before is not now else None
     earlier = {worker["pid"]: worker["requests"] for worker, _, _ in _workers(before)} if seconds else {}
     flights = [
@@ -200,15 +200,17 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
     if seconds:
         rate = f"{max(0, totals['requests'] - before['totals']['requests']) / seconds:,.1f}/s   "
     failed = f"{red if totals['requests_5xx'] else ''}{totals['requests_5xx']:,}{plain}"
+    # A server of an earlier version does not tell it.
+    share = totals.get("listen_queue_share", 0)
+    full = red if share > 0.5 else yellow if share > 0.1 else ""
+    waits = _figures(now["waiting"], queue="p99 for a thread", lock="p99 for Python's lock")
     lines = [
         f"{bold}anygate {now['version']}{plain}   process {now['pid']}   up {_age(now['uptime'])}   "
         f"log level {now['log_level']}",
         f"{faint}requests{plain}   {rate}total {totals['requests']:,}   5xx {failed}   in flight {len(flights)}   "
-        f"queued {totals['requests_queued']}   not accepted {totals['listen_queue']}",
-        f"{faint}latency{plain}    p50 {_duration(latency['p50'])}   p90 {_duration(latency['p90'])}   "
-        f"p99 {_duration(latency['p99'])}",
-        f"{faint}waiting{plain}    p99 for a thread {_duration(now['waiting']['queue'])}   "
-        f"p99 for Python's lock {_duration(now['waiting']['lock'])}",
+        f"queued {totals['requests_queued']}   not accepted {full}{totals['listen_queue']}{plain}",
+        f"{faint}latency{plain}    {_figures(now['latency'], p50='p50', p90='p90', p99='p99')}",
+        f"{faint}waiting{plain}    {waits}",
         f"{faint}workers{plain}    {totals['workers']} serve   memory {_bytes(totals['memory_bytes'])}   "
         f"started {totals['worker_starts']}   died {totals['worker_deaths']}   reloads {totals['reloads']}",
         *_hour(past, faint, plain),
@@ -219,9 +221,10 @@ def render(now: Any, before: Any, width: int, colours: bool = False, past: Any =
         speed = "-"
         if seconds and worker["pid"] in earlier:
             speed = f"{max(0, worker['requests'] - earlier[worker['pid']]) / seconds:,.1f}"
+        memory = _bytes(worker["memory_bytes"]) if worker["memory_bytes"] else "not yet"
         lines.append(
             f"{worker['pid']:>8}  {worker['stage']:<9}{worker['requests']:>11,}{speed:>9}{in_flight:>11}"
-            f"{_bytes(worker['memory_bytes']):>11}{_age(worker['age']):>11}{app and '  ' + app}"
+            f"{memory:>11}{_age(worker['age']):>11}{app and '  ' + app}"
         )
     if now.get("routes"):
         lines += ["", f"{bold}   REQ/S        P50        P99      4XX      5XX     REQUESTS  ROUTE{plain}"]
@@ -279,6 +282,13 @@ def _hour(past: Any, faint: str, plain: str) -> list[str]:
         marks = "".join("^" if any(point["reloads"] for point in minute) else " " for minute in minutes)
         lines.append(f"           {marks:<60} reloads")
     return lines
+
+
+def _figures(durations: Any, **names: str) -> str:
+    """Return durations with their names, or what there is to say as long as no request has ended."""
+    if all(durations[name] is None for name in names):
+        return "no response so far"
+    return "   ".join(f"{what} {_duration(durations[name])}" for name, what in names.items())
 
 
 def _duration(seconds: float | None) -> str:

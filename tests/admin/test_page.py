@@ -1,11 +1,14 @@
 """The status page in a real browser."""
 
+import contextlib
 import os
 import re
+import signal
 
 import pytest
 from admin_address import watch
 from browser import CHROMIUM, Browser
+from waiting import stop
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
@@ -170,6 +173,31 @@ def test_routes_are_a_table_that_can_be_sorted(serve, tmp_path, browser):
     figures = "[...document.querySelectorAll('#routes tr')].find(row => row.cells[0].textContent === '/b').cells"
     assert browser.run(f"{figures}[5].textContent") == "2"
     assert re.fullmatch(r"[0-9.]+ m?s", browser.run(f"{figures}[2].textContent"))
+    assert browser.complaints() == []
+
+
+def test_what_waits_is_told_while_no_request_ends(serve, app, browser):
+    # A worker that is stopped must not be replaced.
+    at = watch(serve, "--backlog", "4", "--worker-timeout", "1h", "--graceful-timeout", "1s", app=app)
+    (worker,) = at.status()["workers"]
+    unit = text("#waiting .figure small")
+    browser.open(at.url + "/")
+    browser.wait_for(f"{unit}?.startsWith('no request ')")
+    with at.served.connect() as slow, contextlib.ExitStack() as clients:
+        slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        browser.wait_for(f"{text('#latency .figure small')}?.startsWith('no response ')")
+        stop(worker["pid"])
+        try:
+            for _ in range(3):
+                clients.enter_context(at.served.connect())
+            browser.wait_for(f"{unit} === 'wait'")
+            alarm = "[...document.querySelectorAll('#waiting .legend b')].at(-1).className"
+            browser.wait_for(f"{alarm} === 'stuck'")
+            assert browser.run(text("#waiting .figure")) == "3wait"
+            assert browser.run(CONTRASTS) == []
+        finally:
+            os.kill(worker["pid"], signal.SIGCONT)
+        browser.wait_for(f"{alarm} === ''")
     assert browser.complaints() == []
 
 

@@ -103,6 +103,20 @@ class TestTop:
         assert "p90 2 ms" in text
         assert "up 1 d 3 h" in text
         assert "p99 for a thread -   p99 for Python's lock 3 ms" in text
+        assert "not yet" in text
+
+    def test_what_nobody_has_measured_is_told_and_full_queues_have_a_colour(self):
+        from anygate.control import render
+
+        names = "requests requests_5xx requests_queued memory_bytes worker_starts worker_deaths reloads workers"
+        totals = dict.fromkeys(names.split(" "), 0)
+        status = {"version": "1", "pid": 1, "uptime": 1, "time": 0, "log_level": "info", "workers": [], "messages": []}
+        status |= {"waiting": {"queue": None, "lock": None}, "latency": {"p50": None, "p90": None, "p99": None}}
+        for share, colour in [(0.1, ""), (0.5, "\x1b[33m"), (0.51, "\x1b[31m")]:
+            status["totals"] = totals | {"listen_queue": 6, "listen_queue_share": share}
+            text = render(status, None, 80, colours=True)
+            assert f"not accepted {colour}6\x1b" in text
+        assert text.count("no response so far") == 2
 
     def test_the_last_hour_is_a_line_of_minutes(self):
         from anygate.control import _hour

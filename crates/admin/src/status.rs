@@ -3,7 +3,7 @@
 use std::iter;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anygate_policy::metrics::{self, BOUNDS, Route, Totals};
+use anygate_policy::metrics::{self, ADDRESSES_MAX, BOUNDS, Route, Totals};
 use anygate_policy::shared_memory::process_row::ProcessRow;
 use anygate_policy::shared_memory::recent_errors::Message;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
             "requests_rejected": totals.get(metrics::REJECTED),
             "requests_queued": totals.get(metrics::QUEUED),
             "listen_queue": totals.sum(metrics::LISTEN_QUEUE),
+            "listen_queue_share": listen_queue_share(&totals),
             "connections": totals.sum(metrics::CONNECTIONS),
             "connections_accepted": totals.get(metrics::CONNECTIONS_TOTAL),
             "websockets": totals.get(metrics::WEBSOCKETS),
@@ -68,6 +69,16 @@ pub(crate) fn status(about: &About, processes: &dyn Processes, now: SystemTime) 
         "routes": processes.routes().map(|_| routes(&totals)),
         "messages": messages(rows),
     })
+}
+
+/// How full the fullest queue of connections is that wait to be accepted: 1 if the next one may be lost.
+fn listen_queue_share(totals: &Totals) -> f64 {
+    let share = |place| {
+        let [waiting, most] =
+            [metrics::LISTEN_QUEUE, metrics::LISTEN_QUEUE_MAX].map(|family| totals.get(family + place));
+        if most == 0 { 0.0 } else { waiting as f64 / most as f64 }
+    };
+    (0..ADDRESSES_MAX).map(share).fold(0.0, f64::max)
 }
 
 fn routes(totals: &Totals) -> Vec<Value> {
@@ -182,6 +193,16 @@ mod tests {
             (&json!(1), &json!(1), &json!(0.06))
         );
         assert!(told["p50"].as_f64().unwrap() > 0.01);
+    }
+
+    #[test]
+    fn the_fullest_queue_is_told() {
+        let fake = Fake::serving();
+        let totals = || status(&about(), &fake, SystemTime::now())["totals"].clone();
+        assert_eq!((&totals()["listen_queue"], &totals()["listen_queue_share"]), (&json!(0), &json!(0.0)));
+        let queues = [("http://127.0.0.1:1", [3, 100]), ("unix:s", [1, 4]), ("unix:no-limit", [0, 0])];
+        fake.others()[0].show_queues(queues.into_iter().map(|(address, queue)| (address.to_owned(), queue)));
+        assert_eq!((&totals()["listen_queue"], &totals()["listen_queue_share"]), (&json!(4), &json!(0.25)));
     }
 
     #[test]
