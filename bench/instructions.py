@@ -25,6 +25,7 @@ from servers import (
     ALL_POLICIES,
     CACHE,
     FOLDER,
+    OTLP,
     POLICIES,
     anygate,
     anygate_static,
@@ -57,7 +58,7 @@ USER = b'{"active":true,"id":7,"name":"somebody","tags":["a","b","c"]}\n'
 
 def rows():
     file = (site_folder() / "1k").read_bytes()
-    policies = {**POLICIES, "all policies": ALL_POLICIES}
+    policies = {**POLICIES, "all policies": ALL_POLICIES, "otlp": OTLP}
     return {
         "hello": RequestKind("plain", "hello", "/", HELLO),
         **{
@@ -114,12 +115,17 @@ def ask(row, port, count):
 
 
 def dumped(folder, processes):
-    """Have callgrind write what was executed since the last time; return the instructions of all processes."""
+    """Have callgrind write what was executed since the last time; return the instructions of these processes."""
     before = set(folder.glob("callgrind.*.*"))
     for process in processes:
         subprocess.run(["callgrind_control", "--dump", str(process)], capture_output=True, check=True)
     new = set(folder.glob("callgrind.*.*")) - before
     return sum(int(re.search(r"^totals: (\d+)", file.read_text(), re.MULTILINE)[1]) for file in new)
+
+
+def workers_of(pid):
+    """The processes that serve requests: what others do takes its time and not that of requests."""
+    return [one for one in family(pid) if re.search(r"-w\d+$", Path(f"/proc/{one}/comm").read_text().strip())]
 
 
 def wait_until_it_accepts(row, port, process):
@@ -148,7 +154,7 @@ def with_a_server(row, folder):
         try:
             wait_until_it_accepts(row, port, process)
             ask(row, port, WARM)
-            processes = family(process.pid)
+            processes = workers_of(process.pid)
             dumped(folder, processes)
             ask(row, port, FEW)
             few = dumped(folder, processes)

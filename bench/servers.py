@@ -29,6 +29,8 @@ POLICIES = {
     "access log": ("--access-log", LOG),
     "admin": ("--admin", f"unix:{CACHE / 'admin.sock'}"),
 }
+# Each request is a span. There is no collector, which changes nothing for workers.
+OTLP = ("--otlp", "http://127.0.0.1:9")
 ALL_POLICIES = tuple(part for parts in POLICIES.values() for part in parts)
 
 

@@ -253,7 +253,8 @@ pub struct Request<'a> {
 impl Counts<'_> {
     /// Adds to a counter or gauge.
     pub fn add(self, cell: usize, count: u64) {
-        if let Some(cell) = self.0.get(cell) {
+        // Most of what may be counted of a request is nothing, and an addition that all processors see is not for nothing.
+        if let (1.., Some(cell)) = (count, self.0.get(cell)) {
             cell.fetch_add(count, Ordering::Relaxed);
         }
     }

@@ -44,8 +44,8 @@ impl AccessLog {
         head: &RequestHead,
         finished: &Finished,
         duration: Duration,
+        now: SystemTime,
     ) {
-        let now = SystemTime::now();
         let record = Record {
             endpoints,
             head,

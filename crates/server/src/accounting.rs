@@ -1,6 +1,6 @@
 //! What is counted, logged, traced and shown of a call.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anygate_policy::metrics::{self, Request as Counted};
 use anygate_policy::route_metrics::RouteMetrics;
@@ -13,10 +13,11 @@ use crate::access_log::AccessLog;
 use crate::attention::Attention;
 use crate::finished::Finished;
 use crate::rules::Rules;
+use crate::time_of_day::time_of_day;
 
-/// Shows a request among those in flight; returns its place.
-pub(crate) fn show(row: ProcessRow<'_>, head: &RequestHead) -> Option<usize> {
-    row.in_flight().begin(SystemTime::now(), head.method(), head.target())
+/// Shows a request whose call has just begun among those in flight; returns its place.
+pub(crate) fn show(row: ProcessRow<'_>, begun: Instant, head: &RequestHead) -> Option<usize> {
+    row.in_flight().begin(time_of_day(begun), head.method(), head.target())
 }
 
 /// Shows it no longer.
@@ -49,6 +50,15 @@ pub(crate) fn account(
     timing: &Timing,
 ) {
     attention.note_response();
+    let Some(begun) = timing.begun else { return };
+    let now = Instant::now();
+    let recorders = Recorders {
+        row: rules.row(),
+        routes: rules.response.routes.as_deref(),
+        log: rules.access_log.as_ref(),
+    };
+    record(&recorders, endpoints, head, finished, timing, (begun, now));
+    // Last, since it writes memory that other processors have read: what is counted would wait for that.
     if let (Some(tracer), Some(span)) = (&rules.read.tracer, timing.span) {
         let ended = Ended {
             head,
@@ -56,24 +66,20 @@ pub(crate) fn account(
             status: finished.status,
             outcome: finished.outcome,
             queued: timing.ready,
-            taken_up: timing.ready.and(timing.begun),
+            taken_up: timing.ready.and(Some(begun)),
             entered: finished.noted.entered,
             first_byte: finished.noted.first_byte,
             proxy_queue: timing.proxy_queue,
             received: timing.received,
             sent: finished.body_bytes,
             route: finished.noted.route.as_deref(),
+            now,
+            time: time_of_day(now),
         };
         if let (false, Some(row)) = (tracer.end(span, &ended), rules.row()) {
             row.counts().add(metrics::SPANS_DROPPED, 1);
         }
     }
-    let recorders = Recorders {
-        row: rules.row(),
-        routes: rules.response.routes.as_deref(),
-        log: rules.access_log.as_ref(),
-    };
-    record(&recorders, endpoints, head, finished, timing);
 }
 
 /// Where calls are recorded.
@@ -83,18 +89,18 @@ pub(crate) struct Recorders<'a> {
     pub(crate) log: Option<&'a AccessLog>,
 }
 
-/// The same without a span, in these recorders alone.
+/// The same of a call that began and ended then, without a span, in these recorders alone.
 pub(crate) fn record(
     recorders: &Recorders<'_>,
     endpoints: &Endpoints,
     head: &RequestHead,
     finished: &Finished,
     timing: &Timing,
+    (begun, now): (Instant, Instant),
 ) {
-    let Some(begun) = timing.begun else { return };
     if let Some(row) = recorders.row {
         let (ready, noted) = (timing.ready.unwrap_or(begun), &finished.noted);
-        let duration = ready.elapsed();
+        let duration = now.saturating_duration_since(ready);
         if let Some(routes) = recorders.routes {
             routes.count(noted.route_slot, head, finished.status, duration);
         }
@@ -113,6 +119,6 @@ pub(crate) fn record(
         }
     }
     if let Some(log) = recorders.log {
-        log.record(endpoints, head, finished, begun.elapsed());
+        log.record(endpoints, head, finished, now.saturating_duration_since(begun), time_of_day(now));
     }
 }

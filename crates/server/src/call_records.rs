@@ -115,7 +115,7 @@ impl CallRecords {
         };
         let timing = Timing { begun: Some(call.begun), received: call.received, ..Timing::default() };
         let recorders = Recorders { row, routes: self.routes.as_ref(), log: self.access_log.as_ref() };
-        record(&recorders, endpoints, head, &finished, &timing);
+        record(&recorders, endpoints, head, &finished, &timing, (call.begun, Instant::now()));
         if let Some(log) = &self.access_log {
             // There is no reactor to do so.
             log.flush();

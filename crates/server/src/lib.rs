@@ -15,7 +15,7 @@
 //! * [`transport`]: plain sockets, TLS, streams of HTTP/2.
 //! * [`websocket`]: a connection that became a WebSocket, or that the application took over.
 //! * [`tls`]: certificates. * [`handshakes`]: the thread that shakes hands. * [`redirect`]: from HTTP to HTTPS.
-//! * [`access_log`], [`date`]. [`call_records`]: what is recorded of calls without a worker. * [`cgi`]: no worker at all: one request by one process.
+//! * [`access_log`], [`date`], [`time_of_day`]. [`call_records`]: what is recorded of calls without a worker. * [`cgi`]: no worker at all: one request by one process.
 #![forbid(unsafe_code)]
 
 mod access_log;
@@ -41,6 +41,7 @@ mod request_name;
 mod rules;
 mod sampling;
 mod threads;
+mod time_of_day;
 mod tls;
 mod transport;
 mod websocket;

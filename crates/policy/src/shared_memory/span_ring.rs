@@ -1,8 +1,9 @@
 //! Records of spans on their way from the processes that serve requests to the one that sends them: a fixed number of places
 //! in memory that all share. No writer waits: what finds no place is lost, and its writer knows.
 //!
-//! A place is free, or is being written by a process, or holds a record. Writers take places in turn; the one reader looks at
-//! all of them. A writer that dies while it writes leaves its place taken; the reader frees it when that process is gone, and
+//! A place is free, or is being written by a process, or holds a record. Processes take blocks of places in turn, and write into
+//! the places of their block one after the other: so no processor waits for memory that another one writes. The one reader
+//! looks at all places. A writer that dies while it writes leaves its place taken; the reader frees it when that process is gone, and
 //! not before, so that no other writes into it meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,12 @@ pub const RECORD_MAX_BYTES: usize = WORDS * BYTES;
 /// Numbers that hold one record.
 const WORDS: usize = 192;
 const BYTES: usize = size_of::<u64>();
-/// Places that a writer looks at.
-const TRIES: usize = 8;
+/// Places that a process takes at a time.
+const BLOCK: u64 = 16;
+/// Places that a writer looks at: if others fill its block meanwhile, there is another one.
+const TRIES: u64 = 2 * BLOCK;
+/// Numbers before the states of places, so that these begin a line of a processor's cache, as the memory does.
+const HEAD: usize = 64 / BYTES;
 
 /// States of a place. What it has above these bits is the process that writes, or the length of the record.
 const FREE: u64 = 0;
@@ -23,26 +28,27 @@ const WRITING: u64 = 1;
 const FULL: u64 = 2;
 const STATE_BITS: u32 = 2;
 
-/// The places, in memory that others may have, too: a counter, the state of each place, then the records.
-#[derive(Clone)]
+/// The places, in memory that others may have, too: a counter of places in blocks, the state of each place, then the records.
 pub struct SpanRing {
     cells: Cells,
     places: usize,
-    /// The process that writes here.
+    /// The process that writes here,
     process: u64,
+    /// and its next place, as the counter has it. At the end of a block it has none.
+    next: AtomicU64,
 }
 
 impl SpanRing {
     /// Returns how many cells a ring of so many places needs.
     pub const fn cells_for(places: usize) -> usize {
-        1 + places * (1 + WORDS)
+        HEAD + places * (1 + WORDS)
     }
 
     /// A ring in cells that are zero when it is first made of them. To be made by each process anew.
     pub fn new(cells: Cells) -> SpanRing {
         let count: &[AtomicU64] = (*cells).as_ref();
-        let places = count.len().saturating_sub(1) / (1 + WORDS);
-        SpanRing { places, cells, process: std::process::id().into() }
+        let places = count.len().saturating_sub(HEAD) / (1 + WORDS);
+        SpanRing { places, cells, process: std::process::id().into(), next: AtomicU64::new(0) }
     }
 
     /// Returns how many places there are.
@@ -60,6 +66,9 @@ impl SpanRing {
         let found = (0..TRIES).find_map(|_| {
             let place = self.next()?;
             let (state, words) = self.place(place)?;
+            if state.load(Ordering::Relaxed) != FREE {
+                return None;
+            }
             let taken = state.compare_exchange(FREE, writing, Ordering::Acquire, Ordering::Relaxed);
             taken.is_ok().then_some((state, words))
         });
@@ -98,18 +107,22 @@ impl SpanRing {
         }
     }
 
-    /// The next place in turn.
+    /// The next place in turn. Threads that ask at the same time may get the same one; its state decides whose it is.
     fn next(&self) -> Option<usize> {
-        let cells: &[AtomicU64] = (*self.cells).as_ref();
-        let turn = cells.first()?.fetch_add(1, Ordering::Relaxed);
+        let mut turn = self.next.load(Ordering::Relaxed);
+        if turn.is_multiple_of(BLOCK) {
+            let cells: &[AtomicU64] = (*self.cells).as_ref();
+            turn = cells.first()?.fetch_add(BLOCK, Ordering::Relaxed);
+        }
+        self.next.store(turn.wrapping_add(1), Ordering::Relaxed);
         usize::try_from(turn.checked_rem(self.places.try_into().ok()?)?).ok()
     }
 
     /// State and record of a place.
     fn place(&self, place: usize) -> Option<(&AtomicU64, &[AtomicU64])> {
         let cells: &[AtomicU64] = (*self.cells).as_ref();
-        let words = cells.get(1 + self.places + place * WORDS..)?.get(..WORDS)?;
-        Some((cells.get(1 + place)?, words))
+        let words = cells.get(HEAD + self.places + place * WORDS..)?.get(..WORDS)?;
+        Some((cells.get(HEAD + place)?, words))
     }
 }
 
@@ -127,6 +140,11 @@ mod tests {
     fn ring(places: usize) -> SpanRing {
         let cells: Vec<_> = (0..SpanRing::cells_for(places)).map(|_| AtomicU64::new(0)).collect();
         SpanRing::new(Arc::new(cells))
+    }
+
+    /// The same memory as another process sees it.
+    fn other(ring: &SpanRing) -> SpanRing {
+        SpanRing::new(Arc::clone(&ring.cells))
     }
 
     fn all(ring: &SpanRing) -> Vec<Vec<u8>> {
@@ -164,14 +182,31 @@ mod tests {
     }
 
     #[test]
+    fn processes_do_not_write_side_by_side() {
+        let ring = ring(64);
+        let other = other(&ring);
+        for number in 0..32 {
+            assert!(ring.push(&[number]) && other.push(&[number]));
+        }
+        assert!(!ring.push(b"one too many"));
+        let found = all(&ring);
+        assert_eq!(found.len(), 64);
+        for block in found.chunks(16) {
+            assert!(block.windows(2).all(|pair| pair[0][0] + 1 == pair[1][0]), "{block:?}");
+        }
+    }
+
+    #[test]
     fn every_record_is_read_once_and_whole_or_was_refused() {
         let (ring, over) = (ring(16), AtomicBool::new(false));
+        let other = other(&ring);
         let record = |number: u64| number.to_le_bytes().repeat(20);
         let (mut found, mut refused) = (Vec::new(), 0);
         thread::scope(|scope| {
             let writers: Vec<_> = (0..3u64)
                 .map(|writer| {
-                    let ring = &ring;
+                    // Two threads of one process, and another process.
+                    let ring = if writer < 2 { &ring } else { &other };
                     scope.spawn(move || {
                         (0..2000).filter(|number| !ring.push(&record(writer << 32 | number))).count()
                     })
@@ -201,7 +236,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_too_short_holds_nothing() {
-        for cells in [0, 1, 2, 1 + WORDS] {
+        for cells in [0, 1, HEAD, HEAD + WORDS] {
             let ring = SpanRing::new(Arc::new((0..cells).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()));
             assert!(!ring.push(b"x"));
             assert!(all(&ring).is_empty());

@@ -64,6 +64,10 @@ pub struct Ended<'a> {
     pub sent: u64,
     /// The template of the path, if the application named it.
     pub route: Option<&'a str>,
+    /// When the response ended,
+    pub now: Instant,
+    /// and by the other clock.
+    pub time: SystemTime,
 }
 
 thread_local! {
@@ -85,20 +89,21 @@ impl Tracer {
         // Most requests name no trace, and their fields need to be looked at once only.
         let names_trace = context::names_trace(head);
         let parent = if names_trace { TraceParent::of(head) } else { None };
+        let turn = self.names.next();
         let (trace, is_sampled) = match parent {
             None => {
-                let trace = self.names.trace();
+                let trace = self.names.trace(turn);
                 (trace, self.samples(trace))
             }
             // It may name the trace, and nothing else: not whether its request is recorded, nor a trace that always is.
-            Some(parent) if !is_trusted() => (parent.trace, self.samples(self.names.trace())),
+            Some(parent) if !is_trusted() => (parent.trace, self.samples(self.names.trace(turn))),
             Some(parent) if self.sampler.is_parent_based => (parent.trace, parent.is_sampled),
             Some(parent) => (parent.trace, self.samples(parent.trace)),
         };
         if parent.is_some_and(|parent| !is_sampled && !parent.is_sampled) {
             return None;
         }
-        let own = TraceParent { trace, span: self.names.span(), is_sampled };
+        let own = TraceParent { trace, span: self.names.span(turn), is_sampled };
         if names_trace && parent.is_none() {
             // Section 3.3: without a valid parent the state means nothing.
             remove(head, TRACESTATE);
@@ -115,24 +120,23 @@ impl Tracer {
 
     /// The same for a request that has no head.
     pub fn begin_without_head(&self) -> Option<Span> {
-        let trace = self.names.trace();
-        let begun = Instant::now();
-        let span = || Span { trace, span: self.names.span(), parent: 0, has_state: false, begun };
+        let turn = self.names.next();
+        let (trace, begun) = (self.names.trace(turn), Instant::now());
+        let span = || Span { trace, span: self.names.span(turn), parent: 0, has_state: false, begun };
         self.samples(trace).then(span)
     }
 
     /// Puts down a span; returns whether there was room for it.
     pub fn end(&self, span: Span, ended: &Ended<'_>) -> bool {
         let Ended { head, endpoints, .. } = ended;
-        let (now, time) = (Instant::now(), SystemTime::now());
-        let lasted = nanos(now.saturating_duration_since(span.begun));
+        let lasted = nanos(ended.now.saturating_duration_since(span.begun));
         let moment = |at: Option<Instant>| at.map(|at| nanos(at.saturating_duration_since(span.begun)));
         let state = if span.has_state { state(head) } else { Vec::new() };
         let record = Record {
             trace: span.trace,
             span: span.span,
             parent: span.parent,
-            begun: nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()).saturating_sub(lasted),
+            begun: nanos(ended.time.duration_since(UNIX_EPOCH).unwrap_or_default()).saturating_sub(lasted),
             moments: Moments {
                 queued: moment(ended.queued),
                 taken_up: moment(ended.taken_up),
@@ -298,6 +302,8 @@ mod tests {
             received: 1,
             sent: 2,
             route: Some("/<x>"),
+            now: begun + Duration::from_nanos(20),
+            time: UNIX_EPOCH + Duration::from_nanos(120),
         };
         for _ in 0..8 {
             assert!(tracer.end(span, &ended));
@@ -316,8 +322,9 @@ mod tests {
             (record.client.as_str(), record.user_agent.as_str(), record.status),
             ("192.0.2.7", "me", 201)
         );
-        let Moments { queued, taken_up, entered, first_byte, .. } = record.moments;
+        let Moments { queued, taken_up, entered, first_byte, ended } = record.moments;
         assert_eq!((queued, taken_up, entered, first_byte), (Some(7), None, Some(0), None));
+        assert_eq!((record.begun, ended), (100, 20));
         assert_eq!((record.proxy_queue, record.received, record.sent), (Some(9), 1, 2));
     }
 }

@@ -9,6 +9,10 @@ pub(super) struct Names {
     secrets: [u64; 3],
 }
 
+/// One place of the counter.
+#[derive(Clone, Copy)]
+pub(super) struct Turn(u64);
+
 impl Names {
     pub(super) fn new() -> Result<Names, getrandom::Error> {
         let mut secrets = [0; 3];
@@ -18,9 +22,13 @@ impl Names {
         Ok(Names { counter: AtomicU64::new(0), secrets })
     }
 
+    /// What the numbers of one request are made of.
+    pub(super) fn next(&self) -> Turn {
+        Turn(self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// A number that no other trace has; not zero.
-    pub(super) fn trace(&self) -> u128 {
-        let turn = self.counter.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn trace(&self, Turn(turn): Turn) -> u128 {
         let [high, low, _] = self.secrets;
         let name =
             u128::from(mixed(high.wrapping_add(turn))) << 64 | u128::from(mixed(low.wrapping_add(turn)));
@@ -28,8 +36,7 @@ impl Names {
     }
 
     /// A number that no other span of its trace has; not zero.
-    pub(super) fn span(&self) -> u64 {
-        let turn = self.counter.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn span(&self, Turn(turn): Turn) -> u64 {
         let [.., secret] = self.secrets;
         mixed(secret.wrapping_add(turn)).max(1)
     }
@@ -52,15 +59,18 @@ mod tests {
     #[test]
     fn no_two_names_are_the_same() {
         let names: Vec<Names> = (0..4).map(|_| Names::new().unwrap()).collect();
-        let spans: HashSet<u64> = names.iter().flat_map(|names| (0..5000).map(|_| names.span())).collect();
-        let traces: HashSet<u128> = names.iter().flat_map(|names| (0..5000).map(|_| names.trace())).collect();
+        let spans: HashSet<u64> =
+            names.iter().flat_map(|names| (0..5000).map(|_| names.span(names.next()))).collect();
+        let traces: HashSet<u128> =
+            names.iter().flat_map(|names| (0..5000).map(|_| names.trace(names.next()))).collect();
         assert_eq!((spans.len(), traces.len()), (20_000, 20_000));
     }
 
     #[test]
     fn names_are_spread_evenly() {
         let names = Names { counter: AtomicU64::new(0), secrets: [1, 2, 3] };
-        let lower = (0..10_000).filter(|_| names.trace() & u128::from(u64::MAX) < 1 << 62).count();
+        let lower =
+            (0..10_000).filter(|_| names.trace(names.next()) & u128::from(u64::MAX) < 1 << 62).count();
         assert!((2200..2800).contains(&lower), "{lower}");
     }
 }

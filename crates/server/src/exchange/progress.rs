@@ -1,6 +1,6 @@
 //! How far a response is.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anygate_policy::shared_memory::route_table::RouteSlot;
 use anygate_proto::head::ResponseHead;
@@ -9,6 +9,7 @@ use anygate_proto::http1::BodyFraming;
 use super::body::BodyStream;
 use crate::finished::Noted;
 use crate::sampling::Started;
+use crate::time_of_day::time_of_day;
 
 /// How far a response is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +125,11 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// The time of day, for the Date field.
+    pub(super) fn time(&self) -> SystemTime {
+        self.first_byte.noted().map_or_else(SystemTime::now, |moment| time_of_day(*moment))
+    }
+
     /// What was noted while the application responded.
     pub(super) fn noted(&mut self) -> Noted {
         let [entered, first_byte] = [&self.entered, &self.first_byte].map(|at| at.noted().copied());

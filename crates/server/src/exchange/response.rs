@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anygate_policy::spans::record::Outcome;
 use anygate_proto::application::{Endpoints, Response, SendError, SharedBytes, Socket};
@@ -230,7 +230,7 @@ impl<'a> ResponseWriter<'a> {
                     head_request: self.is_head_request(),
                     keep_alive,
                     body_length,
-                    date_line: self.date.line_at(SystemTime::now()),
+                    date_line: self.date.line_at(self.given.time()),
                     server_line: &self.rules.server_line,
                 };
                 http1::encode_head(self.out, head, &options)
@@ -255,7 +255,7 @@ impl<'a> ResponseWriter<'a> {
                 let options = http2::ResponseOptions {
                     head_request: self.is_head_request(),
                     body_length,
-                    date: self.date.at(SystemTime::now()),
+                    date: self.date.at(self.given.time()),
                     server: &self.rules.server,
                 };
                 let (message, framing) = http2::encode_head(head, &options)?;
@@ -524,7 +524,7 @@ impl Response for ResponseWriter<'_> {
                 let options = http2::ResponseOptions {
                     head_request: false,
                     body_length: None,
-                    date: self.date.at(SystemTime::now()),
+                    date: self.date.at(self.given.time()),
                     server: &self.rules.server,
                 };
                 let sent =

@@ -143,7 +143,7 @@ impl Call {
                 span: exchange.span.take(),
                 proxy_queue: exchange.proxy_queue,
             },
-            place: row.and_then(|row| show(row, &exchange.head)),
+            place: row.zip(begun).and_then(|(row, begun)| show(row, begun, &exchange.head)),
         }
     }
 
