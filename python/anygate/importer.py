@@ -24,7 +24,11 @@ from typing import Any
 
 DEFAULT_NAMES = ("application", "app")
 INNER_NAMES = ("server", "wsgi_app", "wsgi")
-FACTORY_NAMES = ("create_app", "make_app", "create_application", "make_application")
+FACTORY_NAMES = ("create_app", "make_app", "create_application", "make_application", "default_app")
+#: Modules of a package in which its application is looked for first.
+INNER_MODULES = ("wsgi", "app", "application", "main")
+#: Words that are commands, where a target without a name stands.
+COMMANDS = ("cert", "cgi", "compare", "completions", "config", "cron", "ctl", "doctor", "import", "servers", "top")
 
 
 class LoadError(Exception):
@@ -42,9 +46,9 @@ def load(target: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> Call
     source, _, expression = target.partition(":")
     if not source:
         raise LoadError(f"{target!r} names no module; write it as module:name, for example myapp:app")
-    module = named_module(source, pythonpath)
+    module = named_module(source, pythonpath, () if expression else COMMANDS)
     found = _evaluate(module, source, expression) if expression else _default(module, source)
-    return _checked(found, target)
+    return _checked(found, target, module)
 
 
 def prepare(env: Iterable[tuple[str, str]] = (), virtualenv: str | os.PathLike[str] | None = None) -> None:
@@ -107,21 +111,32 @@ def call(target: str) -> Any:
 
 def explain(target: str, error: BaseException) -> str:
     """Say why ``target`` was not loaded: in one line, or with the traceback of the application's own code."""
+    done = "called" if target.endswith(")") else "imported"
     if target.startswith("anygate.mounts:"):
         target = "the applications of [[mount]]"
+    if target.startswith("anygate.web2py:"):
+        target, done = f"the web2py site {os.getcwd()}", "imported"
     if isinstance(error, LoadError):
         return f"cannot load {target}: {error}"
     frames = traceback.TracebackException.from_exception(error)
     own = [
         frame
         for frame in frames.stack
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen importlib")
     ]
-    if own:
-        frames.stack = traceback.StackSummary.from_list(own)
-    text = "".join(frames.format()).rstrip()
-    done = "called" if target.endswith(")") else "imported"
-    return f"cannot load {target}: it raised {type(error).__name__} while it was {done}\n{text}"
+    frames.stack = traceback.StackSummary.from_list(own)
+    text = "".join(frames.format() if own else frames.format_exception_only()).rstrip()
+    return f"cannot load {target}: it raised {type(error).__name__} while it was {done}\n{text}{_not_installed(error)}"
+
+
+def _not_installed(error: BaseException) -> str:
+    """Return what to do about a package that this Python does not have."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or "." in error.name:
+        return ""
+    return (
+        f"\n{python()} finds no module {error.name!r}: install its package there, or name the virtual environment that "
+        "has it with --virtualenv, or its folder with --pythonpath"
+    )
 
 
 def _function(
@@ -151,8 +166,10 @@ def make_importable(pythonpath: Iterable[str | os.PathLike[str]]) -> None:
     _make_importable(os.getcwd())
 
 
-def named_module(source: str, pythonpath: Iterable[str | os.PathLike[str]] = ()) -> ModuleType:
-    """Return the module that ``source`` names, or the path of its file.
+def named_module(
+    source: str, pythonpath: Iterable[str | os.PathLike[str]] = (), others: Iterable[str] = ()
+) -> ModuleType:
+    """Return the module that ``source`` names, or the path of its file. ``others`` are words that may have been meant.
 
     Raises LoadError when there is none, and whatever its code raises.
     """
@@ -163,7 +180,7 @@ def named_module(source: str, pythonpath: Iterable[str | os.PathLike[str]] = ())
     if source.endswith(".py") or os.sep in source or os.path.isfile(path):
         return _import_file(path)
     _make_importable(os.getcwd())
-    return _import_module(source)
+    return _import_module(source, others)
 
 
 def _make_importable(folder: str) -> None:
@@ -172,7 +189,7 @@ def _make_importable(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _import_module(name: str) -> ModuleType:
+def _import_module(name: str, others: Iterable[str] = ()) -> ModuleType:
     missing = name
     if all(name.split(".")) and "\0" not in name:
         try:
@@ -183,8 +200,38 @@ def _import_module(name: str) -> ModuleType:
                 raise
             missing = error.name
     _refuse_unreadable(os.getcwd())
-    hint = _nearest(missing, _modules_here())
+    hint = _in_parent(missing) or _in_folder(name) or _nearest(missing, [*_modules_in(os.getcwd()), *others])
+    hint = hint or _beside(name.rpartition(".")[2])
     raise LoadError(f"there is no module {missing!r} in {os.getcwd()} or on the Python path{hint}")
+
+
+def _in_parent(name: str) -> str:
+    """Return what may have been meant with a module that its package does not have."""
+    holder, _, last = name.rpartition(".")
+    parent = sys.modules.get(holder)
+    if parent is None:
+        return ""
+    if callable(getattr(parent, last, None)):
+        return f"; did you mean '{holder}:{last}'?"
+    inner = [module for folder in getattr(parent, "__path__", ()) for module in _modules_in(folder)]
+    near = difflib.get_close_matches(last, inner, n=1)
+    return f"; did you mean '{holder}.{near[0]}'?" if near else ""
+
+
+def _in_folder(name: str) -> str:
+    """Return what to write if a folder of the current one has the module."""
+    path = name.replace(".", os.sep)
+    for entry in sorted(glob.glob("*/")):
+        folder = entry.rstrip(os.sep)
+        if any(os.path.isfile(os.path.join(folder, path + end)) for end in (".py", f"{os.sep}__init__.py")):
+            return f"; there is one in {folder}: add --chdir {folder}"
+    return ""
+
+
+def _beside(last: str) -> str:
+    """Return what may have been meant if a package of the current folder has a module that is called ``last``."""
+    found = sorted(glob.glob(f"*/{glob.escape(last)}.py"))
+    return f"; did you mean '{os.path.dirname(found[0])}.{last}'?" if found else ""
 
 
 def _refuse_unreadable(folder: str) -> None:
@@ -198,9 +245,9 @@ def _refuse_unreadable(folder: str) -> None:
         pass
 
 
-def _modules_here() -> list[str]:
+def _modules_in(folder: str) -> list[str]:
     names = []
-    for entry in os.scandir(os.getcwd()):
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
         stem, extension = os.path.splitext(entry.name)
         if extension == ".py" or (entry.is_dir() and os.path.exists(os.path.join(entry.path, "__init__.py"))):
             names.append(stem)
@@ -258,9 +305,8 @@ def _default(module: ModuleType, source: str) -> Any:
     for name in DEFAULT_NAMES:
         if hasattr(module, name):
             return getattr(module, name)
-    raise LoadError(
-        f"{source!r} has neither 'application' nor 'app'{_other_name(module, source)}{_hidden(module, source)}"
-    )
+    hint = _other_name(module, source) or f"; name the one it has: {source}:NAME"
+    raise LoadError(f"{source!r} has neither 'application' nor 'app'{hint}{_hidden(module, source)}")
 
 
 def _other_name(module: ModuleType, source: str) -> str:
@@ -276,11 +322,21 @@ def _other_name(module: ModuleType, source: str) -> str:
     for name in FACTORY_NAMES:
         if name in callables:
             return f"; it has a factory: write '{source}:{name}()'"
-    # An object that can be called is more likely meant than a function, a function of this module than an imported one.
+    # An object that can be called is more likely meant than a function, and what is made here than a module beside it.
     made = [name for name, value in callables.items() if not inspect.isroutine(value) and not inspect.isclass(value)]
     own = [name for name, value in callables.items() if getattr(value, "__module__", None) == module.__name__]
-    likely = [*made, *own, *callables]
-    return f"; name one, for example {source}:{likely[0]}" if likely else ""
+    if likely := [*made, *own]:
+        return f"; name one, for example {source}:{likely[0]}"
+    inner = _inner_module(module)
+    return f"; did you mean {inner!r}?" if inner else ""
+
+
+def _inner_module(module: ModuleType) -> str:
+    """Return the module that likely has the application of the package that ``module`` is, or is in."""
+    package = module.__name__ if hasattr(module, "__path__") else getattr(module, "__package__", None)
+    folders = getattr(sys.modules.get(package or ""), "__path__", ())
+    modules = [name for folder in folders for name in _modules_in(folder)]
+    return next((f"{package}.{name}" for name in INNER_MODULES if name in modules), "")
 
 
 def _evaluate(module: ModuleType, source: str, expression: str) -> Any:
@@ -314,7 +370,17 @@ def _attribute(module: ModuleType, source: str, node: ast.expr, expression: str)
         return getattr(holder, name)
     except AttributeError:
         hint = _nearest(name, [other for other in dir(holder) if not other.startswith("_")])
+        if not hint and holder is module:
+            hint = _instead(module, source, name)
         raise LoadError(f"{source!r} has no attribute {name!r}{hint}{_hidden(module, source)}") from None
+
+
+def _instead(module: ModuleType, source: str, name: str) -> str:
+    """Return what may have been meant with a name that a module does not have."""
+    if any(name in _modules_in(folder) for folder in getattr(module, "__path__", ())):
+        return f"; did you mean '{source}.{name}'?"
+    known = next((other for other in DEFAULT_NAMES if callable(getattr(module, other, None))), "")
+    return f"; did you mean {known!r}?" if known else _other_name(module, source)
 
 
 def _hidden(module: ModuleType, source: str) -> str:
@@ -331,15 +397,19 @@ def _nearest(name: str, others: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _checked(application: Any, target: str) -> Callable[..., Any]:
+def _checked(application: Any, target: str, module: ModuleType) -> Callable[..., Any]:
     if not callable(application):
         # Dash and its like hold an application.
         inner = next((name for name in INNER_NAMES if callable(getattr(application, name, None))), None)
         source, _, expression = target.partition(":")
-        hint = f"; it holds one: write {source}:{expression or 'app'}.{inner}" if inner else ""
+        known = next((name for name in DEFAULT_NAMES if callable(getattr(module, name, None))), "")
+        hint = f"; did you mean {source}:{known}?" if known else ""
+        if inner:
+            hint = f"; it holds one: write {source}:{expression or 'app'}.{inner}"
         raise LoadError(f"it is a {type(application).__name__}, not a WSGI application, which can be called{hint}")
     if _is_coroutine_function(application):
-        raise LoadError("it is an asynchronous (ASGI) application; anygate serves WSGI applications")
+        hint = _as_wsgi(target, module)
+        raise LoadError(f"it is an asynchronous (ASGI) application, and anygate serves WSGI applications; {hint}")
     if inspect.isfunction(application):
         signature = signature_of(application)
         try:
@@ -350,6 +420,16 @@ def _checked(application: Any, target: str) -> Callable[..., Any]:
                 hint = f"; if it is a factory, call it: {target}()"
             raise LoadError(f"it does not take the two arguments of a WSGI application{hint}") from None
     return application  # type: ignore[no-any-return]
+
+
+def _as_wsgi(target: str, module: ModuleType) -> str:
+    """Return what to do with an application of ASGI."""
+    inner = _inner_module(module)
+    if inner.endswith(".wsgi"):
+        return f"did you mean {inner}?"
+    source, _, expression = target.partition(":")
+    name = expression or next(name for name in DEFAULT_NAMES if hasattr(module, name))
+    return f"make it one in {source} (pip install a2wsgi): wsgi = a2wsgi.ASGIMiddleware({name}), and name {source}:wsgi"
 
 
 def signature_of(function: FunctionType) -> inspect.Signature:

@@ -165,6 +165,21 @@ class TestMistakes:
             ("factory", "it has a factory: write 'factory:create_app()'"),
             ("imports", "name one, for example imports:site"),
             ("anygate/away.py", "is in a package 'anygate', but another one of that name comes first"),
+            ("both.app", "did you mean 'both:app'?"),
+            ("project.wsig", "did you mean 'project.wsgi'?"),
+            ("project", "'project' has neither 'application' nor 'app'; did you mean 'project.wsgi'?"),
+            ("project:wsgi", "did you mean 'project.wsgi'?"),
+            ("project.words", "did you mean 'project.wsgi'?"),
+            ("site_of_mine.wsgi", "did you mean 'project.wsgi'?"),
+            ("project.wsgi:app", "'project.wsgi' has no attribute 'app'; did you mean 'application'?"),
+            ("project.asynchronous", "did you mean project.wsgi?"),
+            ("far:app", "there is one in elsewhere: add --chdir elsewhere"),
+            ("imports:application", "name one, for example imports:site"),
+            ("imported", "name the one it has: imported:NAME"),
+            ("texts:text", "did you mean texts:app?"),
+            ("values:asgi", "(pip install a2wsgi): wsgi = a2wsgi.ASGIMiddleware(asgi), and name values:wsgi"),
+            ("confg", "did you mean 'config'?"),
+            ("doctr", "did you mean 'doctor'?"),
         ],
     )
     @pytest.mark.parametrize("preload", [False, True])
@@ -177,6 +192,9 @@ class TestMistakes:
         (site / "site.py").write_text("app = None\n")
         (site / "manage.py").write_text("def main(): pass\n")
         (site / "imports.py").write_text("from functools import partial\nsite = partial(print)\n")
+        (site / "imported.py").write_text("from pathlib import Path\n")
+        (site / "texts.py").write_text("text = ''\ndef app(environ, start_response): ...\n")
+        (site / "project" / "asynchronous.py").write_text("async def app(scope, receive, send): ...\n")
         (site / "anygate").mkdir()
         (site / "anygate" / "__init__.py").touch()
         (site / "anygate" / "away.py").write_text("app = None\n")
@@ -207,7 +225,19 @@ class TestMistakes:
         assert error in ended.stderr
         assert 'failing.py", line 2' in ended.stderr
         assert "importer.py" not in ended.stderr
-        assert "<frozen importlib" not in ended.stderr
+        assert "importlib" not in ended.stderr
+
+    def test_a_package_that_is_not_installed(self, run, site):
+        (site / "failing.py").write_text("import nothing_of_that_name\n")
+        ended = run("failing:app", "--port", "0", folder=site)
+        last = ended.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"{sys.executable} finds no module 'nothing_of_that_name': install its package there")
+        assert "--virtualenv" in last
+
+    def test_a_factory_without_its_arguments(self, run, site):
+        (site / "failing.py").write_text("def create(name):\n    return name\n")
+        ended = run("failing:create()", "--port", "0", folder=site)
+        assert ended.stderr.splitlines()[1:] == ["TypeError: create() missing 1 required positional argument: 'name'"]
 
     def test_a_factory_that_fails_shows_its_own_traceback(self, run, site):
         (site / "failing.py").write_text("def create():\n    raise KeyError('SECRET')\n")
