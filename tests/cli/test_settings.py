@@ -103,7 +103,19 @@ def test_check_is_silent_about_good_settings(run, site):
     [
         ("workers = 0", "anygate.toml: workers: 0 must be auto, or a whole number from 1 to 1024"),
         ("wrokers = 2", "anygate.toml: wrokers: there is no such option; did you mean workers?"),
-        ("workers = [1]", "anygate.toml: workers: must be a whole number"),
+        ("workers = [1]", "anygate.toml: workers: [1] must be a whole number"),
+        ("bind = 8000", 'anygate.toml: bind: 8000 must be a string or a list of strings; write "8000"'),
+        ("gc_threshold = [700, 10]", 'gc_threshold: [700,10] must be a list of strings; write ["700", "10"]'),
+        ("app = 3", 'anygate.toml: app: 3 must be a string; write "3"'),
+        ("app = ['app:app']", "anygate.toml: app: must be one string, or a list of tables: [[app]]"),
+        ("preload = 1", "anygate.toml: preload: 1 must be true or false"),
+        ("[logging]\nfile = 'x'", "anygate.toml: logging: is a table, [logging], and must be true or false"),
+        ("[server]\nport = 1", "server: must be a string; a table of this name is one of several: write [[server]]"),
+        (
+            "[cron]\ncommand = 'x'",
+            "cron: there is no such option; a table of this name is one of several: write [[",
+        ),
+        ("port = 1\nport = 2", "anygate.toml: line 2: port is there twice"),
         ("port = 'http'", 'anygate.toml: port: "http" must be a whole number from 0 to 65535'),
         ("body_max_bytes = 'many'", 'anygate.toml: body_max_bytes: "many" must be'),
         ("graceful_timeout = '0s'", 'anygate.toml: graceful_timeout: "0s" must be'),
@@ -116,7 +128,7 @@ def test_check_is_silent_about_good_settings(run, site):
         ("allow = ['/admin localhost']", 'anygate.toml: allow: "/admin localhost" must be an IP address, a network'),
         ("rate_limit = ['100']", 'anygate.toml: rate_limit: "100" must be [PATH ]N/TIME[ burst N][ by FIELD]'),
         ("body_limits = ['4G']", 'anygate.toml: body_limits: "4G" must be a path and a size'),
-        ("security_headers = true", "anygate.toml: security_headers: must be a string"),
+        ("security_headers = true", "anygate.toml: security_headers: true must be a string"),
         ("security_header = ['A b: c']", 'anygate.toml: security_header: "A b: c" must begin with the name of'),
         (
             "cors_origins = ['*']\ncors_credentials = true",
@@ -159,6 +171,7 @@ def test_check_names_file_key_and_reason(run, site, text, message):
             'ANYGATE_SERVER: ":8000" is not the name of a server; use ANYGATE_BIND=:8000 for HTTP, ',
         ),
         (["--http", ":8000", "app:app"], {}, "unknown option --http; use --bind :8000"),
+        (["--ini", "uwsgi.ini"], {}, "unknown option --ini; use --config"),
         (
             ["--socket=/tmp/a.sock", "app:app"],
             {},

@@ -130,8 +130,15 @@ fn toml_reason(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().lines().next().unwrap_or_default();
     let Some(span) = error.span() else { return message.to_owned() };
     let before = text.get(..span.start).unwrap_or_default().matches('\n').count();
-    match text.lines().nth(before).and_then(toml_line) {
+    let line = text.lines().nth(before).unwrap_or_default();
+    // What is right already is wrong where it stands: a key that is there twice.
+    let bare = |line: &str| line.replace([' ', '\t'], "");
+    match toml_line(line).filter(|right| !bare(line).starts_with(&bare(right))) {
         Some(right) => format!("line {}: write {right}", before + 1),
+        None if message == "duplicate key" => {
+            let key = text.get(span).unwrap_or_default();
+            format!("line {}: {key} is there twice", before + 1)
+        }
         None => format!("line {}: {message}", before + 1),
     }
 }
@@ -177,6 +184,14 @@ fn toml_value(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_right_is_wrong_where_it_stands() {
+        for text in ["port = 1\nport=2", "port = 1\nport = 2 # again", "port = 1\n[[port]]"] {
+            let reason = toml_reason(text, &toml::from_str::<toml::Table>(text).unwrap_err());
+            assert_eq!(reason, "line 2: port is there twice");
+        }
+    }
 
     #[test]
     fn a_line_without_quotes_is_shown_with_them() {

@@ -19,8 +19,9 @@ enum Instead {
 
 use Instead::{Always, Nothing, Use};
 
-const OTHER_FILE: Instead =
-    Use("{config}, a file with anygate's own settings, as `anygate config --print` shows them");
+const OTHER_FILE: Instead = Use(
+    "{config=FILE}, which reads files of other servers, too, and anygate's own, as `anygate config --print` shows them",
+);
 const PASTE: Instead =
     Use("the argument APP, as in `anygate 'paste.deploy:loadapp(\"config:/path/to/production.ini\")'`");
 const MODULE: Instead = Use("the argument APP, as in `anygate myapp:app`");

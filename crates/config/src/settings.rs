@@ -193,10 +193,10 @@ impl Settings {
                     items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
                 match texts {
                     Some(texts) => self.set_list(option, texts, origin),
-                    None => return bad(&origin, "must be a list of strings"),
+                    None => return bad(&origin, &mistyped(key, json, option.kind)),
                 }
             }
-            (_, kind) => return bad(&origin, &format!("must be {}", expected(kind))),
+            (_, kind) => return bad(&origin, &mistyped(key, json, kind)),
         }
         Ok(())
     }
@@ -212,7 +212,8 @@ impl Settings {
             .map(|item| Some(Table { values: item.as_object()?.clone(), origin: origin.clone() }))
             .collect();
         let Some(tables) = tables else {
-            let reason = format!("must be a list of tables: [[{name}]]");
+            let other = if options::find(name).is_some() { "one string, or " } else { "" };
+            let reason = format!("must be {other}a list of tables: [[{name}]]");
             return Err(Wrong { origin: origin.clone(), name: name.to_owned(), reason });
         };
         self.tables.insert(name, tables);
@@ -439,6 +440,9 @@ pub fn keyword_hint(name: &str) -> String {
 
 /// What may be meant by a key that is no option.
 fn hint(key: &str, json: &serde_json::Value, origin: &Origin) -> String {
+    if json.is_object() && TABLES.contains(&key) {
+        return format!("; a table of this name is one of several: write [[{key}]]");
+    }
     if let Some(hint) = foreign::hint(key, origin.form()) {
         return format!("; {hint}");
     }
@@ -461,6 +465,38 @@ fn wrong(option: &Opt, origin: Origin, reason: &str) -> Wrong {
         _ => option.name.to_owned(),
     };
     Wrong { origin, name, reason: reason.to_owned() }
+}
+
+/// Why a value of another type than the option's is wrong.
+fn mistyped(key: &str, json: &serde_json::Value, kind: Kind) -> String {
+    match (json, kind) {
+        (serde_json::Value::Object(_), _) if TABLES.contains(&key) => {
+            format!("must be {}; a table of this name is one of several: write [[{key}]]", expected(kind))
+        }
+        (serde_json::Value::Object(_), _) => format!("is a table, [{key}], and must be {}", expected(kind)),
+        (serde_json::Value::Array(_), Kind::List) => {
+            format!("{json} must be a list of strings{}", as_texts(json))
+        }
+        (serde_json::Value::Number(_), Kind::Text | Kind::Path | Kind::Choice(_) | Kind::List) => {
+            format!("{json} must be {}{}", expected(kind), as_texts(json))
+        }
+        _ => format!("{json} must be {}", expected(kind)),
+    }
+}
+
+/// What to write where numbers have to be texts.
+fn as_texts(json: &serde_json::Value) -> String {
+    match json {
+        serde_json::Value::Number(number) => format!("; write \"{number}\""),
+        serde_json::Value::Array(items) if items.iter().all(|item| item.is_number() || item.is_string()) => {
+            let texts: Vec<String> = items
+                .iter()
+                .map(|item| item.as_str().map_or_else(|| format!("\"{item}\""), |text| format!("{text:?}")))
+                .collect();
+            format!("; write [{}]", texts.join(", "))
+        }
+        _ => String::new(),
+    }
 }
 
 fn expected(kind: Kind) -> &'static str {

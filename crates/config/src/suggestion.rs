@@ -19,7 +19,7 @@ pub(crate) fn of(option: &Opt, text: &str, form: Form) -> Option<String> {
         "port" if text.contains(':') => Some("for an address use {bind}".to_owned()),
         "concurrency" | "ssl_private_key" => worker_class(&plain),
         "ssl_certificate" => {
-            is_settings(text).then(|| format!("for a file of settings use {{config}}: {FILES}"))
+            is_settings(text).then(|| format!("for a file of settings use {{config={text}}}"))
         }
         // uWSGI's -s.
         "server" => return as_bind(text).map(|address| use_bind(&address, Some("uwsgi"), form)),
@@ -27,8 +27,6 @@ pub(crate) fn of(option: &Opt, text: &str, form: Form) -> Option<String> {
     };
     instead.map(|text| filled(&text, form)).or_else(|| of_kind(option.kind, text, &plain))
 }
-
-const FILES: &str = "a file of anygate's own settings that ends in .toml, .yaml or .json";
 
 /// Names of levels elsewhere.
 fn level(plain: &str) -> Option<&'static str> {
@@ -242,7 +240,7 @@ mod tests {
             ("concurrency", "eventlet", "--concurrency gevent"),
             ("ssl_private_key", "gevent", "--concurrency gevent"),
             ("ssl_private_key", "uvicorn.workers.UvicornWorker", "WSGI"),
-            ("ssl_certificate", "gunicorn.conf.py", "--config"),
+            ("ssl_certificate", "gunicorn.conf.py", "--config gunicorn.conf.py"),
             ("port", "/run/a.pid", "--pid-file"),
             ("port", "0.0.0.0:80", "--bind"),
             ("server", "/tmp/a.sock", "use --bind unix:/tmp/a.sock for HTTP"),
