@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import http.client
 import json
 import math
@@ -28,6 +29,7 @@ commands:
   anygate ctl stacks             show the stacks of all threads of all workers
   anygate ctl log-level LEVEL    set the log level: error, warn, info or debug
   anygate ctl end                finish requests in flight and stop"""
+COMMANDS = [line.split()[2] for line in USAGE.splitlines()[1:]]
 PAUSE = 1.0
 LINES_MAX = 15
 #: Heights of a line of the last hour, and the steps of it that one letter shows.
@@ -37,6 +39,14 @@ STEPS = 6
 
 class NoResponse(Exception):
     """The server did not do what was requested; the message says why."""
+
+    code = 1
+
+
+class NoAddress(NoResponse):
+    """There is nobody to ask."""
+
+    code = 2
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -66,6 +76,11 @@ class AdminAddress:
 
     def ask(self, path: str, method: str = "GET") -> Any:
         """Send a request; return its response, parsed as JSON."""
+        if not self.host and self.unix is None:
+            raise NoAddress(
+                "the address of the server is unknown. Give the one it was started with: --admin ADDRESS, "
+                "ANYGATE_ADMIN, or admin in the settings file"
+            )
         fields = {"X-Anygate": "1"}
         token = self._token()
         if token:
@@ -146,11 +161,19 @@ def ctl(words: list[str], **place: Any) -> int:
                 for worker in at.ask("/api/stacks", "POST")["workers"]:
                     print(f"worker {worker['pid']}:\n{_printable(worker['stacks']) or 'It did not respond.'}")
             case _:
-                said = f"unknown command {' '.join(words)!r}; " if words else ""
-                return _refuse(f"ctl: {said}{USAGE}", 2)
+                return _refuse(f"ctl: {_unknown(words)}{USAGE}", 2)
     except NoResponse as error:
-        return _refuse(f"ctl: {error}", 1)
+        return _refuse(f"ctl: {error}", error.code)
     return 0
+
+
+def _unknown(words: list[str]) -> str:
+    if not words:
+        return "name a command; "
+    near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    # One of these, with a word too many or too few.
+    said = f", did you mean {near[0]}?" if near and near[0] != words[0] else ""
+    return f"unknown command {' '.join(words)!r}{said or ';'} "
 
 
 def top(words: list[str], **place: Any) -> int:
@@ -179,7 +202,7 @@ def top(words: list[str], **place: Any) -> int:
                 if now["time"] - past["time"] >= past["step"]:
                     past = at.ask("/api/history")
     except NoResponse as error:
-        return _refuse(f"top: {error}", 1)
+        return _refuse(f"top: {error}", error.code)
     except KeyboardInterrupt:
         return 0
 

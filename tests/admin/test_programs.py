@@ -140,7 +140,7 @@ class TestControl:
         ended = run("ctl", "recycle", str(before), "--admin", at.address)
         assert ended.stdout == f"the supervisor was told to replace worker {before}\n"
         at.wait_until(lambda status: before not in [worker["pid"] for worker in status["workers"]], "another one")
-        assert "pid must be that of a worker" in run("ctl", "recycle", "1", "--admin", at.address).stderr
+        assert "no worker has the process ID 1" in run("ctl", "recycle", "1", "--admin", at.address).stderr
         before = at.status()["workers"][0]["pid"]
         assert run("ctl", "--admin", at.address, "reload").returncode == 0
         at.wait_until(lambda status: before not in [worker["pid"] for worker in status["workers"]], "others")
@@ -178,7 +178,9 @@ class TestControl:
         ("words", "said"),
         [
             ([], "anygate ctl reload"),
-            (["fly"], "unknown command 'fly'"),
+            ([], "ctl: name a command"),
+            (["fly"], "unknown command 'fly'; "),
+            (["relaod"], "unknown command 'relaod', did you mean reload? "),
             (["scale"], "scale needs a number"),
             (["scale", "many"], "scale needs a number"),
             (["recycle", "all"], "recycle needs the process ID"),
@@ -191,6 +193,12 @@ class TestControl:
         assert ended.returncode == 2
         assert said in ended.stderr
         assert "Traceback" not in ended.stderr
+
+    @pytest.mark.parametrize("words", [[], ["relaod"], ["scale", "many"]])
+    def test_wrong_words_are_explained_without_a_server(self, run, words):
+        ended = run("ctl", *words)
+        assert ended.returncode == 2
+        assert "the address of the server is unknown" not in ended.stderr
 
     def test_who_does_not_respond_is_named(self, admin, run, tmp_path):
         at = admin()

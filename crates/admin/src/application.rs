@@ -149,7 +149,13 @@ impl Admin {
             Some(pid) if self.app_has_accepted(&format!("/api/recycle?pid={pid}")) => {
                 AdminResponse::accepted("recycle")
             }
-            _ => AdminResponse::error("404 Not Found", "pid must be that of a worker: /api/recycle?pid=4711"),
+            Some(pid) => {
+                let reason = format!("no worker has the process ID {pid}: /api/status lists them");
+                AdminResponse::error("404 Not Found", &reason)
+            }
+            None => {
+                AdminResponse::error("404 Not Found", "pid must be that of a worker: /api/recycle?pid=4711")
+            }
         }
     }
 

@@ -22,13 +22,9 @@ pub(crate) fn run(py: Python<'_>, command: &str, words: &[String], plan: &AdminP
         py.import("anygate.control")?.call_method(command, (words.to_vec(),), Some(&place))?.extract()
     };
     match &plan.address {
-        None => Err(Refusal::usage(format!(
-            "{command}: the address of the server is unknown. Give the one it was started with: --admin ADDRESS, ANYGATE_ADMIN, or \
-             admin in the settings file"
-        ))),
         Some(BindAddress::Fd(number)) => Err(Refusal::usage(format!(
             "{command}: fd://{number} is an address only in the process that opened it: name it with --admin host:port or unix:PATH"
         ))),
-        Some(_) => call().map_err(|error| Refusal::machine(error.to_string())),
+        _ => call().map_err(|error| Refusal::machine(error.to_string())),
     }
 }
