@@ -289,16 +289,33 @@ def save_password(
         raise ValueError(f"{password!r} is none of <recycle>, <random> and <pam_user:NAME>")
     else:
         line = f'password="{hashed(password)}"\n'
+    without = []
     for port in ports:
         path = os.path.join(folder, f"parameters_{port}.py")
-        if password == "<recycle>" and os.path.exists(path):
-            continue
+        if password == "<recycle>":
+            if _has_password(path):
+                continue
+            without.append(os.path.basename(path))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w") as file:
             # One that was there before keeps its mode when it is opened.
             os.fchmod(descriptor, 0o600)
             os.fchown(descriptor, uid, gid)
             file.write(line)
+    if without:
+        print(
+            f"anygate: warning: --password: there is none to recycle in {' and '.join(without)}, so nobody can log in "
+            "as administrator; give one with -a PASSWORD, or -a '<random>'",
+            file=sys.stderr,
+        )
+
+
+def _has_password(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read().strip() != b"password=None"
+    except FileNotFoundError:
+        return False
 
 
 def hashed(password: str) -> str:

@@ -104,12 +104,18 @@ def test_passwords(launch, run, bare):
     hashed, _ = saved("secret", port)
     assert CRYPT()("secret")[0] == hashed
     assert CRYPT()("Secret")[0] != hashed
-    assert saved("<recycle>", port)[0] == hashed
+    recycled, served = saved("<recycle>", port)
+    assert (recycled, "warning" in served.log()) == (hashed, False)
     assert saved("", port)[0] is None
     assert saved("<pam_user:somebody>", port)[0] == "pam_user:somebody"
     hashed, served = saved("<random>", port)
     assert CRYPT()(re.search(r'your admin password is "(\w{8})"', served.stdout())[1])[0] == hashed
-    assert saved("<recycle>", free_port())[0] is None
+    # At the second start, too.
+    port = free_port()
+    for _ in range(2):
+        recycled, served = saved("<recycle>", port)
+        assert recycled is None
+        assert f"warning: --password: there is none to recycle in parameters_{port}.py" in served.log()
     ended = run("--web2py", bare, "-a", "<rycycle>", "-p", port)
     assert ended.returncode == 2
     assert ended.stderr == (
@@ -380,3 +386,12 @@ def test_there_is_no_web2py(run, bare):
         f"there is no web2py in {bare} (no directory gluon); copy it there, or: pip install web2py-gluon"
         in ended.stderr
     )
+
+
+def test_a_web2py_that_cannot_be_imported(run, bare):
+    (bare / "gluon").mkdir()
+    (bare / "gluon" / "__init__.py").write_text("import nothing_of_that_name\n")
+    ended = run("--web2py", bare, "-p", free_port())
+    assert ended.returncode == 3
+    assert f"cannot load the web2py site {bare}: it raised ModuleNotFoundError while it was imported" in ended.stderr
+    assert "application()" not in ended.stderr
