@@ -220,7 +220,12 @@ def test_it_fits_and_can_be_read(serve, app, browser, width, dark):
     browser.wait_for(f"{text('#state')} === 'live'")
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     for table in ("#workers", "#routes"):
-        assert browser.run(f"document.querySelector('{table}').closest('.scroll').scrollWidth <= innerWidth")
+        assert browser.run(
+            f"(s => s.scrollWidth <= s.clientWidth)(document.querySelector('{table}').closest('.scroll'))"
+        )
+        # The last cell that is shown keeps away from the edge.
+        last = f"[...document.querySelectorAll('{table} tr:first-child td')].filter(cell => cell.offsetWidth).at(-1)"
+        assert browser.run(f"parseFloat(getComputedStyle({last}).paddingRight)") >= 14
     # WCAG 2.2, 1.4.3: text stands out from what is behind it at least 4.5 to 1.
     assert browser.run(CONTRASTS) == []
     named = "e => e.ariaLabel || e.labels?.length || e.textContent.trim()"
