@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anygate.app_server import Child, Identity, Server
-from anygate.server_processes import HOPELESS, SETTLED, NotedSignals
+from anygate.server_processes import HOPELESS, SETTLED, NotedSignals, log_to_standard_error
 
 LOG = logging.getLogger("anygate.apps")
 
@@ -79,7 +79,7 @@ def check(site: Site) -> dict[str, Identity]:
 
 def run(site: Site, program: Program) -> int:
     """Serve ``site`` until told to end. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_standard_error()
     identities = check(site)
     left = _left(program.left)
     folder: str = left["folder"] if left else tempfile.mkdtemp(prefix="anygate-apps-")

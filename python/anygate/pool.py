@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-from anygate.server_processes import HOPELESS, SETTLED, NotedSignals, next_pause
+from anygate.server_processes import HOPELESS, SETTLED, NotedSignals, log_to_standard_error, next_pause
 
 LOG = logging.getLogger("anygate.pool")
 
@@ -78,7 +78,7 @@ def run(servers: list[tuple[str, str, str, str | None]]) -> int:
 
     Returns the exit code.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_standard_error()
     with tempfile.TemporaryDirectory(prefix="anygate-servers-") as folder:
         members = []
         for number, (name, server, settings, standby_for) in enumerate(servers):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import socket
 from collections.abc import Collection, Iterator
+from datetime import datetime, timezone
 from types import FrameType
 
 #: Seconds after which a server counts as started.
@@ -25,6 +27,22 @@ NUMBERS = (
     signal.SIGUSR2,
     signal.SIGCHLD,
 )
+
+
+class _Layout(logging.Formatter):
+    """Messages look as those of the servers do, between which they stand."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        level = {"WARNING": "WARN"}.get(record.levelname, record.levelname)
+        return f"{time} [{record.process}] {level:>5} {super().format(record)}"
+
+
+def log_to_standard_error() -> None:
+    """Have messages of this process written."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Layout())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def next_pause(last: float, lived: float) -> float:

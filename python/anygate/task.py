@@ -106,7 +106,7 @@ class Task:
         """Raise CannotServe for an option that the server does not have."""
         for name in self.options:
             if not has(name):
-                raise self.cannot_have(f"{self.server} has no setting {name!r}")
+                raise self.cannot_have(f"{self.server} has no setting {name!r}; see anygate servers {self.server}")
 
     @cached_property
     def site(self) -> Site | None:

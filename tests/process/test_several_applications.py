@@ -278,6 +278,9 @@ def test_one_that_is_down_gets_503_and_no_other_does(begin):
     text = SITE.replace('path = "/shop"\napp = "routed:application"', 'path = "/shop"\napp = "missing:application"')
     site = begin(text=text).wait_all("blog", "rest")
     site.wait_for_log("application 'shop' could not start and ended with 3; its requests get 503; starting it again in")
+    # Messages of whom starts them look like theirs.
+    layout = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{15}Z \[\d+\] (CRITICAL|ERROR| WARN| INFO|DEBUG) ")
+    assert [line for line in site.log().splitlines() if not layout.match(line)] == []
     site.wait_until(lambda: site.ask("/shop").status == 503, "503")
     response = site.ask("/shop")
     if response.status == 503:
