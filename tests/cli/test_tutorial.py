@@ -13,6 +13,11 @@ from waiting import PATIENCE
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
 CLIENT = ("curl", "anygate ctl")
+ASGI = """
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+"""
 
 
 def blocks(language, heading):
@@ -83,6 +88,13 @@ def test_web2py(launch, web2py_site):
     served = launch(*words, *place).wait_ready()
     assert "your admin password is" in served.stdout()
     assert served.get("/guestbook/default/client").text == "127.0.0.1 GET 127.0.0.1"
+
+
+def test_an_asgi_application(launch, tmp_path):
+    ((target, code),) = re.findall(r"^\| FastAPI, Starlette \| `anygate (\S+)` \| `([^`]+)`", TEXT, re.MULTILINE)
+    (tmp_path / "myapp.py").write_text(f"import a2wsgi\n{ASGI}\n{code}\n")
+    served = launch(target, "--port", "0", folder=tmp_path).wait_ready()
+    assert served.get("/tea").text == "/tea"
 
 
 def test_a_site(launch, run, shop, moved):

@@ -131,7 +131,7 @@ def test_winch_stops_its_workers_and_hup_starts_new_ones(tmp_path, kind):
         wait_until(lambda: int(worker) not in daemon.children(), "the end of the worker", daemon.log)
         assert "all workers finish (WINCH)" in daemon.log()
         os.kill(daemon.pid, signal.SIGHUP)
-        wait_until(lambda: "reloaded: 1 new workers are serving" in daemon.log(), "a new worker", daemon.log)
+        wait_until(lambda: "reloaded: 1 new worker is serving" in daemon.log(), "a new worker", daemon.log)
         assert daemon.get("/pid").text != worker
 
 

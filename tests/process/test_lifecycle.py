@@ -356,7 +356,7 @@ class TestScale:
         (last,) = served.workers()
         served.send_signal(signal.SIGTTOU)
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("reloaded: 1 new workers are serving")
+        served.wait_for_log("reloaded: 1 new worker is serving")
         served.wait_until(lambda: last not in served.workers(), "the old worker to leave")
         assert len(served.workers()) == 1
         assert served.get("/pid").status == 200

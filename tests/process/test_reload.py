@@ -61,7 +61,7 @@ class TestReload:
         assert served.get().body == b"version 1"
         write(site, 3)
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("reloaded: 1 new workers are serving")
+        served.wait_for_log("reloaded: 1 new worker is serving")
         served.wait_until(lambda: len(served.workers()) == 1, "the old worker to leave")
         assert served.get().body == b"version 3"
         assert served.terminate() == 0
@@ -113,7 +113,7 @@ class TestSignalsDuringAReload:
     def test_they_do_not_end_it(self, reloading, gate, number):
         reloading.send_signal(number)
         gate.open()
-        reloading.wait_for_log("new workers are serving")
+        reloading.wait_for_log("reloaded: ")
         reloading.wait_until(lambda: reloading.get().text == "version 2", "the new code")
         if number == signal.SIGTTIN:
             reloading.wait_until(lambda: len(reloading.workers()) == 2, "another worker")
@@ -156,7 +156,7 @@ def test_a_socket_without_its_file_survives_a_preloaded_reload(launch, site):
     (site / "a.sock").unlink()
     write(site, 2)
     served.send_signal(signal.SIGHUP)
-    served.wait_for_log("new workers are serving")
+    served.wait_for_log("reloaded: ")
     assert served.terminate() == 0
 
 
@@ -221,7 +221,7 @@ class TestWhatGoesWrong:
         new = ["access_log = 'two.log'", "access_log_format = 'asked %(U)s'", "log_level = 'debug'"]
         (site / "anygate.toml").write_text("\n".join([*new, "error_log_format = 'json'", ""]))
         served.send_signal(signal.SIGHUP)
-        served.wait_for_log("reloaded: 1 new workers are serving")
+        served.wait_for_log("reloaded: 1 new worker is serving")
         served.wait_until(lambda: before not in served.workers(), "the end of the old worker")
         served.wait_for_log("changed, but needs a restart: error_log_format\n")
         with served.connect() as connection:
@@ -270,7 +270,7 @@ def test_what_drains_since_the_first_reload_is_not_cut_by_the_second(serve, site
         gate.wait_for()
         for count in (1, 2):
             served.send_signal(signal.SIGHUP)
-            served.wait_for_log("reloaded: 1 new workers", count)
+            served.wait_for_log("reloaded: 1 new worker", count)
         gate.open()
         assert connection.response().text == "version 1"
 
@@ -398,10 +398,10 @@ def test_a_file_that_is_touched_triggers_a_reload(serve, site, kind):
     write(site, 2)
     os.utime(site / "touched")
     served.wait_for_log(f"{site / 'touched'} was touched")
-    served.wait_for_log("reloaded: 1 new workers are serving")
+    served.wait_for_log("reloaded: 1 new worker is serving")
     served.wait_until(lambda: served.get().text == "version 2", "new code")
     write(site, 3)
     (site / "later").write_text("")
-    served.wait_for_log("reloaded: 1 new workers are serving", 2)
+    served.wait_for_log("reloaded: 1 new worker is serving", 2)
     served.wait_until(lambda: served.get().text == "version 3", "new code")
     assert served.log().count("was touched") == 2

@@ -199,7 +199,7 @@ def test_tasks_and_threads_run_beside_requests(serve, site, lines, kind):
         served.wait_until(lambda word=word: lines(word), word)
     pid = served.workers()[0]
     assert ask(served, "uwsgi.reload()") is True
-    served.wait_for_log("reloaded: 1 new workers are serving")
+    served.wait_for_log("reloaded: 1 new worker is serving")
     served.wait_until(lambda: [str(pid)] == [process for _, process in lines("atexit")], "the end of the old worker")
 
 

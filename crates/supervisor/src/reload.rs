@@ -39,7 +39,7 @@ impl Supervisor<'_> {
         if self.target == 0 {
             self.target = self.floor;
         }
-        tracing::info!("reloading: starting {} new workers", self.target);
+        tracing::info!("reloading: starting {}", new_workers(self.target));
         let (start, finish) = (self.plan.worker_start_timeout, self.plan.graceful_timeout);
         self.manager.reloading(match self.plan.reload_mode {
             ReloadMode::Beside => start,
@@ -90,7 +90,8 @@ impl Supervisor<'_> {
 
     /// The new generation serves.
     pub(crate) fn reloaded(&mut self) {
-        tracing::info!("reloaded: {} new workers are serving, the old ones are finishing", self.target);
+        let are = if self.target == 1 { "is" } else { "are" };
+        tracing::info!("reloaded: {} {are} serving, the old ones are finishing", new_workers(self.target));
         self.body.count(Event::Reloaded(true), self.children.counts());
         self.before = None;
         if self.body.settle(true) {
@@ -240,4 +241,9 @@ impl Supervisor<'_> {
         let how = if matches!(ended, Ended::Exited(_)) { Death::Exit } else { Death::Signal };
         self.body.count(Event::Died(child.killed.unwrap_or(how)), self.children.counts());
     }
+}
+
+/// How many, in words for the log.
+fn new_workers(number: usize) -> String {
+    if number == 1 { "1 new worker".to_owned() } else { format!("{number} new workers") }
 }
