@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE, Gate, wait_until
+from waiting import PATIENCE, Gate, lives, stop, wait_until
 from wire import Connection
 
 #: Tests that run web2py, by their names.
@@ -61,6 +60,14 @@ def children(parent):
             pid, (_, ppid) = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()[:2]
             if int(ppid) == parent:
                 found.append(pid)
+    return found
+
+
+def family(first):
+    """A process and all below it that live, each behind its parent."""
+    found = [first] if lives(first) else []
+    for pid in children(first):
+        found += family(pid)
     return found
 
 
@@ -184,17 +191,18 @@ class Served:
         """Clean up whatever is left; after this its ports are free."""
         if self.process.poll() is not None:
             return
-        workers = []
-        for pid in self.processes():
+        stopped = []
+        # A process that stands still forks no more. Children of one that has just ended are found below the supervisor.
+        while found := [pid for pid in family(self.pid) if pid not in stopped]:
+            for pid in found:
+                stop(pid)
+            stopped += found
+        for pid in stopped:
             with contextlib.suppress(ProcessLookupError):
-                workers.append(os.pidfd_open(pid))
-        self.process.kill()
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(worker, signal.SIGKILL)
-            select.select([worker], [], [], PATIENCE)
-            os.close(worker)
+        for pid in stopped:
+            wait_until(lambda pid=pid: not lives(pid), f"the end of {pid}")
 
 
 @pytest.fixture

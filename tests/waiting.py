@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -72,9 +73,10 @@ def are_all(pid, state):
 
 
 def stop(pid):
-    """Stop a process, and wait until none of its threads runs: the signal alone returns before that."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: are_all(pid, "T"), f"that process {pid} stands still")
+    """Stop a process, unless it has ended, and wait until no thread runs: the signal alone returns before that."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: are_all(pid, "T") or not lives(pid), f"that process {pid} stands still")
 
 
 class Gate:
