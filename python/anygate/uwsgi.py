@@ -453,10 +453,10 @@ def _text(value: str | bytes) -> str:
 
 def _own_memory() -> None:
     """Have memory of this process alone, until there is that of a server."""
-    if hasattr(os, "memfd_create"):
+    try:
         fd = os.memfd_create("anygate-uwsgi")
-    else:
-        # It goes with its number, which is never closed.
+    except (AttributeError, OSError):
+        # There is no such call here, or a sandbox refuses it. The file goes with its number, which is never closed.
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, uwsgi_memory.BYTES)

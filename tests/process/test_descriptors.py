@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,23 @@ def test_a_process_that_cannot_begin_does_not_go_on_as_a_supervisor(tmp_path, co
         served.wait_until(has_tried, "several tries, a start or an end")
         # Supervisor, worker, template or assistant, and one that has just been forked.
         assert len(processes_of(served.pid)) <= 4
+
+
+REFUSING = Path(__file__).parent.parent / "refusing.py"
+
+
+@pytest.mark.parametrize("options", [("--uwsgi-module",), ("--uwsgi-module", "--preload"), ()], ids=" ".join)
+def test_a_sandbox_that_refuses_files_in_memory_takes_nothing_away(launch, tmp_path, options):
+    (tmp_path / "app.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    import uwsgi\n"
+        "    uwsgi.cache_update('key', b'shared')\n"
+        "    return [uwsgi.cache_get('key')]\n"
+    )
+    command = [sys.executable, REFUSING, "memfd_create", ANYGATE]
+    served = launch("app:app", "--port", "0", "--admin", "unix:admin.sock", *options, command=command).wait_ready()
+    if options:
+        assert served.get().body == b"shared"
+    with Connection(str(tmp_path / "admin.sock")) as connection:
+        assert b"anygate_workers" in connection.ask("GET", "/metrics").body

@@ -1,9 +1,11 @@
 //! Counters that a supervisor and its workers all see, and that outlive a worker's death: anonymous shared memory
-//! made before the fork. Also files that are memory.
+//! made before the fork. Also files that are memory, or have no name at least.
 
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{env, io, process};
 
 pub use crate::os::shared::{give_back, memory_file};
 
@@ -86,22 +88,46 @@ impl Drop for Board {
     }
 }
 
+/// Makes a file of so many bytes that has no name in the file system and is closed on exec, in the folder for temporary files.
+/// Bytes that are never written take no room. `name` is a part of the name that it has for a moment.
+///
+/// Errors: the folder cannot be written, or no room or descriptors are left.
+pub fn unnamed_file(name: &str, bytes: u64) -> io::Result<File> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let (folder, process) = (env::temp_dir(), process::id());
+    loop {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{name}-{process}-{number}"));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => {
+                fs::remove_file(&path)?;
+                file.set_len(bytes)?;
+                return Ok(file);
+            }
+            // Another program, or one that has ended, has it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileExt, MetadataExt};
-    use std::sync::atomic::Ordering;
 
     #[test]
     fn a_file_in_memory_is_empty_and_has_its_size() {
-        let file = memory_file("test", 1 << 20).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 1 << 20);
-        assert_eq!(file.metadata().unwrap().nlink(), 0);
-        file.write_all_at(b"x", 100).unwrap();
-        let mut bytes = [0; 3];
-        file.read_exact_at(&mut bytes, 99).unwrap();
-        assert_eq!(&bytes, b"\0x\0");
-        assert!(rustix::io::fcntl_getfd(&file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        for make in [memory_file, unnamed_file] {
+            let file = make("test", 1 << 20).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+            assert_eq!(file.metadata().unwrap().nlink(), 0);
+            file.write_all_at(b"x", 100).unwrap();
+            let mut bytes = [0; 3];
+            file.read_exact_at(&mut bytes, 99).unwrap();
+            assert_eq!(&bytes, b"\0x\0");
+            assert!(rustix::io::fcntl_getfd(&file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        }
     }
 
     #[test]
