@@ -100,3 +100,31 @@ def test_a_child_of_an_import_ends_with_it(serve, tmp_path, options, what):
     assert children(worker) == []
     assert "cannot load" not in served.log()
     assert served.terminate() == 0
+
+
+SQUARES = "[0, 1, 4, 9]"
+USES = {"pool": SQUARES, "executor": SQUARES, "process": "[True, 0]", "manager": "{'a': 1}"}
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")], ids=" ".join)
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_the_standard_library_work_in_requests(serve, options, method):
+    served = serve(f"{APPS / 'pools.py'}:application", *options)
+    workers = served.workers()
+    for kind, result in USES.items():
+        # These two wait in pipes that gevent does not know of, under any server.
+        if kind not in ("pool", "manager") or "gevent" not in options:
+            assert served.get(f"/{kind}/{method}").text == result
+    assert served.workers() == workers
+    assert served.terminate() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",), ("--concurrency", "gevent")], ids=" ".join)
+@pytest.mark.parametrize("log", ["-", "error.log"])
+def test_an_import_that_closes_all_descriptors_is_named(launch, tmp_path, options, log):
+    (tmp_path / "app.py").write_text("import os\nos.closerange(3, 4096)\ndef app(environ, start_response): pass\n")
+    served = launch("app:app", "--port", "0", "--error-log", log, *options)
+    assert served.wait() == 3
+    text = (tmp_path / log).read_text() if log != "-" else served.log()
+    assert text.count("the application closed descriptors that are the server's") == 1
+    assert len(text.splitlines()) == 1

@@ -16,10 +16,11 @@ use anygate_policy::web2py_static::Web2pyStatic;
 use anygate_server::{Ended, Runner, Service, SharedRow, Supervision, Tickets, Worker, WriteStacks};
 use anygate_supervisor::sockets::Socket;
 use anygate_supervisor::{
-    APPLICATION_FAILED, AssistantContext, Birth, Event, Load, News, Renewed, Report, SERVER_FAILED, Tended,
-    Unusable, WorkerBody, WorkerContext,
+    APPLICATION_FAILED, AssistantContext, Birth, DESCRIPTORS_CLOSED, Event, Load, News, Renewed, Report,
+    SERVER_FAILED, Tended, Unusable, WorkerBody, WorkerContext,
 };
 use anygate_sys::identity::Identity;
+use anygate_sys::ours::Marks;
 use anygate_sys::process::{self, Fork, Pid};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -160,7 +161,9 @@ impl WorkerBody for Body {
                 self.hooks = Some(hooks);
             }
             if self.plan.application.preload {
+                let kept = Marks::now();
                 self.application = Some(self.load(py)?);
+                end_without(&kept);
                 // Each worker takes it from here.
                 on_error(py, &self.runner_plan())
                     .and_then(|_| interpreter::freeze(py, &self.plan.interpreter))
@@ -350,6 +353,14 @@ impl WorkerBody for Body {
     }
 }
 
+/// Ends this process if the application has closed what it needs. Nothing can be written to a log any more, perhaps, and
+/// nothing is closed: what has those numbers now is not ours.
+fn end_without(kept: &Marks) {
+    if !kept.are_open() {
+        process::exit_now(DESCRIPTORS_CLOSED);
+    }
+}
+
 enum Failure {
     /// The application could not be loaded, which was logged.
     Application,
@@ -521,7 +532,9 @@ impl Body {
                 Some(application)
             }
             None => {
+                let kept = Marks::now();
                 let application = self.load(py);
+                end_without(&kept);
                 interpreter::freeze(py, &self.plan.interpreter)?;
                 application
             }

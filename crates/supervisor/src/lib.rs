@@ -52,5 +52,8 @@ pub use worker_body::{
 /// A worker ends with this when the application cannot be loaded: then another try is no use.
 pub const APPLICATION_FAILED: i32 = 3;
 
+/// The same when the application has closed what a worker needs, so that it could not even say so.
+pub const DESCRIPTORS_CLOSED: i32 = 5;
+
 /// A worker ends with this when it cannot go on by itself, whatever its application does.
 pub const SERVER_FAILED: i32 = 4;

@@ -12,7 +12,7 @@ use crate::supervisor::{Phase, Supervisor};
 use crate::template::Template;
 use crate::touched::Touched;
 use crate::worker_body::{Death, Event, Renewed};
-use crate::{APPLICATION_FAILED, SERVER_FAILED};
+use crate::{APPLICATION_FAILED, DESCRIPTORS_CLOSED, SERVER_FAILED};
 
 impl Supervisor<'_> {
     /// Starts a new generation beside the old one, with the settings as they are now.
@@ -219,6 +219,14 @@ impl Supervisor<'_> {
 
     /// A process ended before it was ready: whether that is the end of what it was for.
     fn gives_up(&mut self, who: &str, generation: u64, ended: Ended, how: &str) -> bool {
+        if ended == Ended::Exited(DESCRIPTORS_CLOSED) {
+            tracing::error!(
+                target: CRITICAL,
+                "{who} cannot serve: while it was imported, the application closed descriptors that are the server's (with \
+                 os.closerange, or a library that sends its process to the background): leave that out; with daemon, the \
+                 server goes to the background itself"
+            );
+        }
         if self.phase == Phase::Reloading && generation == self.generation {
             tracing::error!(
                 "{who} ended with {how} before it was ready: not reloaded, the old workers continue"
@@ -227,7 +235,7 @@ impl Supervisor<'_> {
             return true;
         }
         if self.phase == Phase::Starting
-            && ended == Ended::Exited(APPLICATION_FAILED)
+            && matches!(ended, Ended::Exited(APPLICATION_FAILED | DESCRIPTORS_CLOSED))
             && self.former.is_empty()
         {
             // It has said why.
