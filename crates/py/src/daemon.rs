@@ -9,7 +9,7 @@ use anygate_config::options::{ACCESS_LOG, DAEMON, ERROR_LOG};
 use anygate_config::{LogTarget, Plan};
 use anygate_lock::Mutex;
 use anygate_sys::process::{self, Fork};
-use anygate_sys::standard_streams;
+use anygate_sys::{signals, standard_streams};
 use pyo3::prelude::*;
 
 use crate::interpreter::{begin_fork, end_fork};
@@ -39,6 +39,8 @@ pub(crate) fn go(py: Python<'_>, plan: &Plan, is_command: bool) -> Result<Option
     let failed = |error: io::Error| Refusal::machine(plan.origins.wrong(DAEMON, error));
     let (mut read, write) = io::pipe().map_err(failed)?;
     if let Fork::Parent(between) = fork(py).map_err(failed)? {
+        // Who ends it meanwhile is not to hear that the site is served.
+        signals::end_by_default().map_err(failed)?;
         drop(write);
         process::wait(between).map_err(failed)?;
         let mut code = [1];

@@ -5,7 +5,7 @@ use std::{io, thread};
 
 use anygate_config::InterpreterPlan;
 use anygate_sys::process::{self, Fork};
-use anygate_sys::signals::{self, Signal, Signals};
+use anygate_sys::signals::{self, ENDS, Signal, Signals};
 use anygate_wsgi::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -60,9 +60,6 @@ pub(crate) fn dismiss_template(py: Python<'_>, patience: Duration) {
     run_exit_functions(py, patience);
 }
 
-/// Signals that end a program.
-const ENDS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
-
 /// Shows Python functions in the place of the handlers that are not its own, so that handlers of the application can go on to
 /// what was there before, as they often do: by default a signal would end the worker in the middle of its requests.
 pub(crate) fn show_handlers(py: Python<'_>) -> PyResult<()> {
@@ -109,6 +106,19 @@ pub(crate) fn leave_signals(py: Python<'_>) {
     // Some may have to run yet.
     if let Err(error) = py.check_signals() {
         tracing::debug!("a handler of a signal failed: {error}");
+    }
+}
+
+/// Has signals to end do nothing any more: the program has ended but for its interpreter, which would give them their default
+/// actions.
+pub(crate) fn end_in_peace(py: Python<'_>) {
+    let ignore = || {
+        let module = py.import("signal")?;
+        let ignored = module.getattr("SIG_IGN")?;
+        ENDS.iter().try_for_each(|end| module.call_method1("signal", (end.number(), &ignored)).map(drop))
+    };
+    if let Err(error) = ignore() {
+        tracing::debug!("signals may still end this process: {error}");
     }
 }
 

@@ -11,11 +11,11 @@ use anygate_server::Tickets;
 use anygate_supervisor::handover::Handover;
 use anygate_supervisor::sockets::{OpenError, Socket};
 use anygate_supervisor::{
-    APPLICATION_FAILED, PidFile, Reaping, Schedule, ServiceManager, Supervisor, sockets,
+    APPLICATION_FAILED, Notice, PidFile, Reaping, Schedule, ServiceManager, Supervisor, sockets,
 };
 use anygate_sys::limits::{self, Resource};
 use anygate_sys::process;
-use anygate_sys::signals::Signal;
+use anygate_sys::signals::{Early, Signal};
 use anygate_sys::{standard_streams, title};
 use pyo3::exceptions::{PyOSError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
@@ -25,6 +25,7 @@ use crate::assistant::Assistant;
 use crate::beginning::{Activation, Beginning};
 use crate::foreign::Interpreter;
 use crate::identity::{change_folder, identity};
+use crate::interpreter::end_in_peace;
 use crate::loading::{certificates, gevent, load, on_error, warn_of_debug};
 use crate::logs::{self, Logs};
 use crate::refusal::{Refusal, say, show};
@@ -44,6 +45,15 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
     if let Err(error) = upgrade::let_signals_through() {
         return complain(&Refusal::machine(format!("cannot let signals through: {error}")));
     }
+    let early = match upgrade::is_check() {
+        // A check that a signal ends has not found that all is well.
+        true => Ok(None),
+        false => Early::begin().map(Some),
+    };
+    let early = match early {
+        Ok(early) => early,
+        Err(error) => return complain(&Refusal::machine(format!("cannot receive signals: {error}"))),
+    };
     let interpreter = match Interpreter::find(py) {
         Ok(interpreter) => interpreter,
         Err(error) => return complain(&Refusal::machine(error.to_string())),
@@ -58,12 +68,20 @@ pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
         return complain(&refusal);
     }
     let ended = match beginning.parse() {
-        Ok(command) => obey(py, command, beginning),
+        Ok(command) => begin_in_earnest(&command, early).and_then(|()| obey(py, command, beginning)),
         Err(exit) => Err(Refusal(exit.code, exit.message)),
     };
     let code = ended.unwrap_or_else(|refusal| complain(&refusal));
     daemon::tell(code);
     code
+}
+
+/// Lets signals do what they do to any program, unless the command is one that ends well by them.
+fn begin_in_earnest(command: &Command, early: Option<Early>) -> Result<(), Refusal> {
+    match (command, early) {
+        (Command::Serve(..) | Command::Pool(_) | Command::Apps(_), _) | (_, None) => Ok(()),
+        (_, Some(early)) => early.restore().map_err(|error| Refusal::machine(error.to_string())),
+    }
 }
 
 /// Does what a command line asks for.
@@ -88,17 +106,23 @@ fn obey(py: Python<'_>, command: Command, beginning: Beginning) -> Result<i32, R
         }
         Command::Serve(plan, warnings) => {
             warn(&warnings);
-            launch(py, *plan, None, Some(beginning))
+            let code = launch(py, *plan, None, Some(beginning));
+            end_in_peace(py);
+            code
         }
         Command::Pool(servers) => {
             let servers: Vec<_> =
                 servers.into_iter().map(|of| (of.name, of.server, of.settings, of.standby_for)).collect();
             let run = || py.import("anygate.pool")?.call_method1("run", (servers,))?.extract();
-            run().map_err(|error: PyErr| Refusal::machine(error.to_string()))
+            let code = run().map_err(|error: PyErr| Refusal::machine(error.to_string()));
+            end_in_peace(py);
+            code
         }
         Command::Apps(apps) => {
             warn(&apps.warnings);
-            apps::run(py, *apps, beginning)
+            let code = apps::run(py, *apps, beginning);
+            end_in_peace(py);
+            code
         }
         Command::Cron(action, plan) => cron::run(py, action, &plan),
         Command::OtherServer(task) => other_servers::run(py, &task, &beginning.arguments),
@@ -174,6 +198,10 @@ fn launch(
     application: Option<Py<PyAny>>,
     beginning: Option<Beginning>,
 ) -> Result<i32, Refusal> {
+    let failed = |error| Refusal::machine(format!("cannot start: {error}"));
+    // A program that embeds the server has its own signals as long as it has an application to load yet.
+    let begin_embedded = || Notice::begin(Reaping::Own).map_err(failed);
+    let mut notice = application.is_some().then(begin_embedded).transpose()?;
     refuse(py, &plan, application.is_some(), beginning.is_some())?;
     let (told, sources) = sources(&plan, application.is_some(), beginning.is_some())?.unzip();
     let plan = Arc::new(plan);
@@ -198,11 +226,7 @@ fn launch(
         web2py::save_password(py, &plan)?;
     }
     let schedule = cron::schedule(py, &plan)?;
-    let tickets = Tickets::new()
-        .map_err(|error| Refusal::machine(format!("cannot generate random numbers: {error}")))?;
-    if let Some(tls) = certificates(&plan, &tickets)? {
-        tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    }
+    let tickets = tickets(&plan)?;
     warn_of_debug(plan.application.debug);
     settle(py, &plan, application.is_some(), beginning.is_some())?;
     let site = policies::prepare(&plan)?;
@@ -214,6 +238,10 @@ fn launch(
         logs::finish();
         return Ok(code);
     }
+    if beginning.is_some() {
+        // What is opened from now on has to be closed at the end.
+        notice = Some(Notice::begin(Reaping::All).map_err(failed)?);
+    }
     let left = handover.as_mut().map(|handover| std::mem::take(&mut handover.sockets));
     let sockets = listen(&plan, &activation, left, assistant.as_ref())?;
     let started = prepare(py, &plan, application, beginning.is_some());
@@ -221,7 +249,7 @@ fn launch(
     if let Some(beginning) = &beginning {
         name_supervisor(&plan, &beginning.arguments);
     }
-    let reaping = if beginning.is_some() { Reaping::All } else { Reaping::Own };
+    let notice = notice.map_or_else(begin_embedded, Ok)?;
     let mut body = Body {
         beginning,
         former: None,
@@ -237,11 +265,21 @@ fn launch(
         failing: false,
         plan: Arc::clone(&plan),
     };
-    let tree = Tree { sockets, schedule, manager: activation.manager(), handover, reaping, told };
+    let tree = Tree { sockets, schedule, manager: activation.manager(), handover, notice, told };
     let code = py.detach(|| supervise(&plan, &mut body, tree, pid_file.as_ref()))?;
     drop(pid_file);
     logs::finish();
     Ok(code)
+}
+
+/// Keys of TLS session tickets. Says what is to be said of certificates.
+fn tickets(plan: &Plan) -> Result<Tickets, Refusal> {
+    let tickets = Tickets::new()
+        .map_err(|error| Refusal::machine(format!("cannot generate random numbers: {error}")))?;
+    if let Some(tls) = certificates(plan, &tickets)? {
+        tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+    Ok(tickets)
 }
 
 /// Prints what a user is to know of a server that starts.
@@ -328,7 +366,7 @@ struct Tree {
     schedule: Option<Schedule>,
     manager: ServiceManager,
     handover: Option<Handover>,
-    reaping: Reaping,
+    notice: Notice,
     /// Files that workers import.
     told: Option<PipeReader>,
 }
@@ -336,9 +374,9 @@ struct Tree {
 /// Runs the supervisor to its end, or to that of the worker that this process becomes.
 fn supervise(plan: &Plan, body: &mut Body, tree: Tree, pid_file: Option<&PidFile>) -> Result<i32, Refusal> {
     let failed = |error: std::io::Error| Refusal::machine(format!("cannot start: {error}"));
-    let Tree { sockets, schedule, manager, handover, reaping, told } = tree;
+    let Tree { sockets, schedule, manager, handover, notice, told } = tree;
     let mut supervisor =
-        Supervisor::new(plan.process.clone(), plan.workers, sockets, body, reaping).map_err(failed)?;
+        Supervisor::new(plan.process.clone(), plan.workers, sockets, body, notice).map_err(failed)?;
     if plan.admin.is_wanted() {
         logs::show_in(Arc::new(supervisor.counts()));
     }

@@ -47,6 +47,11 @@ pub(crate) fn handed_over(py: Python<'_>) -> Result<Option<Handover>, Refusal> {
     Handover::take(&text).map_err(Refusal::machine)
 }
 
+/// Whether this process is only to check, before that is taken out of its environment.
+pub(crate) fn is_check() -> bool {
+    env::var_os(CHECK).is_some()
+}
+
 /// Whether this process is only to check.
 pub(crate) fn only_checks(py: Python<'_>) -> Result<bool, Refusal> {
     let found = take(py, CHECK).map_err(|error| Refusal::machine(error.to_string()))?;

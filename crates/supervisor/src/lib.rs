@@ -22,6 +22,7 @@ mod farewell;
 pub mod handover;
 mod load;
 mod news;
+mod notice;
 mod notify;
 mod orders;
 mod pid_file;
@@ -39,11 +40,12 @@ mod worker_body;
 
 pub use board::{Counts, Peers, Report, Tree, Worker};
 pub use children::SAME_SIGNAL;
+pub use notice::{Notice, Reaping};
 pub use notify::ServiceManager;
 pub use orders::Orders;
 pub use pid_file::PidFile;
 pub use schedule::Schedule;
-pub use supervisor::{Exit, Reaping, Supervisor};
+pub use supervisor::{Exit, Supervisor};
 pub use worker_body::{
     AssistantContext, Birth, Death, Event, Load, News, Reason, Renewed, Tended, Unusable, WorkerBody,
     WorkerContext,

@@ -9,14 +9,15 @@ use anygate_config::{CRITICAL, Order, ProcessPlan};
 use anygate_sys::orders::{OrderSender, WorkerOrder};
 use anygate_sys::poll;
 use anygate_sys::process::{self, Ended, Pid};
-use anygate_sys::signals::{Signal, Signals, Survivor};
+use anygate_sys::signals::{Signal, Signals};
 
 use crate::backoff::Backoff;
 use crate::board::Counts;
-use crate::children::{Children, SAME_SIGNAL};
+use crate::children::Children;
 use crate::daemons::Daemons;
 use crate::handover::{Check, Former};
 use crate::load::Scaling;
+use crate::notice::{Notice, Reaping};
 use crate::notify::ServiceManager;
 use crate::orders;
 use crate::schedule::Schedule;
@@ -26,19 +27,6 @@ use crate::template::Template;
 use crate::touched::Touched;
 use crate::worker_body::{Event, News, Reason, WorkerBody};
 
-const SIGNALS: [Signal; 10] = [
-    Signal::Term,
-    Signal::Int,
-    Signal::Quit,
-    Signal::Hup,
-    Signal::Usr1,
-    Signal::Usr2,
-    Signal::Winch,
-    Signal::Ttin,
-    Signal::Ttou,
-    Signal::Chld,
-];
-
 /// The supervisor looks around at least this often. If it did not, it stood still,
 const TICK: Duration = Duration::from_secs(1);
 /// if it took longer than this.
@@ -46,15 +34,6 @@ const STANDSTILL: Duration = Duration::from_millis(1_500);
 
 /// How the supervisor ended: the exit code of the program.
 pub type Exit = i32;
-
-/// Whose ends the supervisor takes notice of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reaping {
-    /// Those of all children, and of all descendants without a parent: the process is the command's own.
-    All,
-    /// Those of its own children: the others are for the program in which it runs.
-    Own,
-}
 
 /// The supervisor of one tree.
 pub struct Supervisor<'a> {
@@ -75,7 +54,7 @@ pub struct Supervisor<'a> {
     pub(crate) born: u64,
     /// Children that ended before a template told of them.
     pub(crate) strangers: Vec<(Pid, Ended)>,
-    reaping: Reaping,
+    pub(crate) reaping: Reaping,
     /// Workers that there should be.
     pub(crate) target: usize,
     /// As few as there may be: signals may ask for others than the settings.
@@ -101,7 +80,7 @@ pub struct Supervisor<'a> {
     /// Has the lock of the pid file.
     pub(crate) lock: Option<BorrowedFd<'a>>,
     /// When a signal told it to end.
-    told_at: Option<Instant>,
+    pub(crate) told_at: Option<Instant>,
     /// When it looked around last.
     looked_at: Instant,
     pub(crate) schedule: Option<Schedule>,
@@ -142,15 +121,15 @@ pub(crate) enum Phase {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Prepares a supervisor of `workers` workers on `sockets`. Signals are watched from now on.
+    /// Prepares a supervisor of `workers` workers on `sockets`.
     ///
-    /// Errors: whatever the system says to pipes, shared memory and signal handlers.
+    /// Errors: whatever the system says to pipes and shared memory.
     pub fn new(
         plan: ProcessPlan,
         workers: usize,
         sockets: Vec<Socket>,
         body: &'a mut dyn WorkerBody,
-        reaping: Reaping,
+        Notice { reaping, signals }: Notice,
     ) -> io::Result<Self> {
         let news = io::pipe()?;
         let assistant = match body.wants_assistant() {
@@ -169,10 +148,8 @@ impl<'a> Supervisor<'a> {
         let most = scaling.map_or(workers, |scaling| scaling.workers_max);
         let children = Children::new(body.counts(), most)?;
         if reaping == Reaping::All {
-            Signals::survive(Survivor::Supervisor)?;
             process::become_subreaper()?;
         }
-        let signals = Signals::install(&SIGNALS)?;
         Ok(Supervisor {
             touched: Touched::new(&plan.touch_reload),
             sources: None,
@@ -243,6 +220,7 @@ impl<'a> Supervisor<'a> {
                 Ok(Some(exit)) => {
                     self.await_assistant();
                     sockets::close(&self.sockets);
+                    self.await_same_signal();
                     return exit;
                 }
                 Err(error) => {
@@ -501,7 +479,7 @@ impl<'a> Supervisor<'a> {
     /// A signal says to end. One that comes within a moment after another is the same: `timeout`, terminals and service
     /// managers send it to each process, and then to the group.
     fn told_to_end(&mut self, signal: Signal, now: Instant) {
-        if self.told_at.is_some_and(|at| now.saturating_duration_since(at) < SAME_SIGNAL) {
+        if self.same_signal_until().is_some() {
             return;
         }
         self.told_at = Some(now);

@@ -115,6 +115,50 @@ pub fn raise_if_handled(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// What signals do in a program that has begun nothing yet: those that tell it to end end it with code 0, and orders mean
+/// nothing. Also where the kernel would not let them, in the first process of a container (pid_namespaces(7)).
+#[derive(Debug)]
+pub struct Early(Vec<(system::Signal, SigAction)>);
+
+impl Early {
+    /// From now on. Signals that this process was started to ignore stay ignored.
+    pub fn begin() -> io::Result<Early> {
+        let ends = ENDS.map(|signal| (signal.system(), end as extern "C" fn(libc::c_int)));
+        let orders = [Signal::Hup, Signal::Usr1, Signal::Usr2].map(|order| (order.system(), pass_over as _));
+        let mut early = Early(Vec::new());
+        for (signal, react) in ends.into_iter().chain(orders) {
+            if handler(signal as libc::c_int) != Some(libc::SIG_IGN) {
+                early.0.push((signal, set_handler(signal, SigHandler::Handler(react))?));
+            }
+        }
+        Ok(early)
+    }
+
+    /// They do again what they did before.
+    pub fn restore(self) -> io::Result<()> {
+        for (signal, before) in self.0 {
+            // SAFETY: the action was this process's before, and handlers of other code are never removed from its memory.
+            unsafe { system::sigaction(signal, &before) }?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives signals that tell a program to end their default actions.
+pub fn end_by_default() -> io::Result<()> {
+    ENDS.iter().try_for_each(|signal| set_handler(signal.system(), SigHandler::SigDfl).map(drop))
+}
+
+extern "C" fn end(_number: libc::c_int) {
+    // SAFETY: it is async-signal-safe, and nothing that is registered for the end has to run.
+    unsafe { libc::_exit(0) }
+}
+
+extern "C" fn pass_over(_number: libc::c_int) {}
+
+/// Signals that tell a program to end.
+pub const ENDS: [Signal; 3] = [Signal::Term, Signal::Int, Signal::Quit];
+
 /// Takes a signal for an order, unless it is the terminal's.
 extern "C" fn note_if_sent(number: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes the address of a siginfo_t that is valid while the handler runs.
@@ -141,6 +185,7 @@ impl Signals {
     /// as ever, since handlers do not survive exec. Handlers that an application has set before the fork of this process
     /// stay. To be called before [`install`](Self::install).
     pub fn survive(who: Survivor) -> io::Result<()> {
+        OWNER.store(std::process::id().cast_signed(), Ordering::Release);
         let timers = if who == Survivor::Supervisor { &TIMERS[..] } else { &[] };
         for &signal in os::WITHOUT_MEANING.iter().chain(timers) {
             if is_handled(signal as libc::c_int) {
@@ -210,7 +255,7 @@ impl Signals {
             Signal::Ttin | Signal::Ttou | Signal::Winch => SigHandler::SigAction(note_if_sent),
             _ => SigHandler::Handler(note),
         };
-        set_handler(signal.system(), handler)
+        set_handler(signal.system(), handler).map(drop)
     }
 
     /// Those of `signals` that foreign code handles in this process.
@@ -249,7 +294,7 @@ impl Signals {
 
     /// Ignores `signal` in this process.
     pub fn ignore(signal: Signal) -> io::Result<()> {
-        set_handler(signal.system(), SigHandler::SigIgn)
+        set_handler(signal.system(), SigHandler::SigIgn).map(drop)
     }
 }
 
@@ -281,7 +326,7 @@ fn handler(number: libc::c_int) -> Option<libc::sighandler_t> {
 
 /// Whether foreign code handles a signal.
 fn is_handled(number: libc::c_int) -> bool {
-    let ours = [note as *const () as usize, note_if_sent as *const () as usize];
+    let ours = [note as *const (), note_if_sent as _, end as _, pass_over as _].map(|ours| ours as usize);
     handler(number).is_some_and(|handler| {
         handler != libc::SIG_DFL && handler != libc::SIG_IGN && !ours.contains(&handler)
     })
@@ -299,16 +344,16 @@ fn close_old(fd: i32) {
     }
 }
 
-fn set_handler(signal: system::Signal, handler: SigHandler) -> io::Result<()> {
+/// Returns what was done at this signal before.
+fn set_handler(signal: system::Signal, handler: SigHandler) -> io::Result<SigAction> {
     // Interrupted calls go on by themselves, so that an application never sees EINTR because of us.
     let told = match handler {
         SigHandler::SigAction(_) => SaFlags::SA_SIGINFO,
         _ => SaFlags::empty(),
     };
     let action = SigAction::new(handler, SaFlags::SA_RESTART | told, SigSet::empty());
-    // SAFETY: handlers are `note` and `note_if_sent`, which do only what signal-safety(7) allows, or the system's own.
-    unsafe { system::sigaction(signal, &action) }?;
-    Ok(())
+    // SAFETY: handlers are those of this file, which do only what signal-safety(7) allows, or the system's own.
+    Ok(unsafe { system::sigaction(signal, &action) }?)
 }
 
 /// Signals that come while this lives wait. Around a fork it keeps a signal for the child from being taken for one to
