@@ -93,6 +93,10 @@ schedule = "0 0 29 2 *"
 timezone = "Asia/Tokyo"
 command = "true"
 [[cron]]
+name = "unknown"
+schedule = "* * * * *"
+command = "nothing-of-that-name"
+[[cron]]
 name = "slow"
 schedule = "* * * * *"
 command = "sleep 3600"
@@ -105,6 +109,7 @@ time_limit = "300ms"
         "bad: to stderr",
         "bad: exit code 7",
         "missing: cannot start /nothing/here: No such file",
+        "unknown: cannot start nothing-of-that-name: no folder of PATH (",
     ):
         assert line in ended.stderr
     rows = {line.split()[0]: line for line in run("cron", "list").stdout.splitlines()}

@@ -82,10 +82,13 @@ def test_one_that_fails_again_and_again_is_started_after_longer_pauses(launch, s
     assert served.terminate() == 0
 
 
-def test_a_program_that_is_not_there_is_tried_again(launch, site):
-    write(site, 'command = "/nowhere/program"\n')
+@pytest.mark.parametrize(
+    ("program", "reason"), [("/nowhere/program", "No such file"), ("no-such-program", "no folder of PATH (")]
+)
+def test_a_program_that_is_not_there_is_tried_again(launch, site, program, reason):
+    write(site, f'command = "{program}"\n')
     served = launch(folder=site).wait_ready()
-    served.wait_for_log("helper: cannot start /nowhere/program")
+    served.wait_for_log(f"helper: cannot start {program}: {reason}")
     assert served.get("/pid").status == 200
     assert served.terminate() == 0
 

@@ -336,6 +336,7 @@ impl Scheduler {
         for job in jobs {
             let (key, name) = (job.key.clone(), job.name.clone());
             let program = job.arguments.first().cloned().unwrap_or_default();
+            let path = job.environment.get("PATH").cloned();
             match Run::start(job, &self.jobs.identity, now) {
                 Ok(run) => {
                     tracing::info!(target: "anygate::cron", "{name}: started, process {}", run.pid);
@@ -344,7 +345,8 @@ impl Scheduler {
                     self.running.push(run);
                 }
                 Err(error) => {
-                    tracing::error!(target: "anygate::cron", "{name}: cannot start {}: {error}", program.display());
+                    let reason = process::not_started(&program, path.as_deref(), &error);
+                    tracing::error!(target: "anygate::cron", "{name}: cannot start {}: {reason}", program.display());
                     self.summary.not_started += 1;
                     outcomes.push((key, Err(format!("cannot start: {error}"))));
                 }

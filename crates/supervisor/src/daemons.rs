@@ -221,7 +221,9 @@ impl Daemons {
             Err(error) => {
                 let pause = self.pause(&plan.name, Duration::ZERO);
                 let program = plan.command.first().map_or("", String::as_str);
-                tracing::error!("{}: cannot start {program}: {error}; trying again in {pause:?}", plan.name);
+                let path = plan.environment.get("PATH").map(String::as_str);
+                let reason = process::not_started(program.as_ref(), path, &error);
+                tracing::error!("{}: cannot start {program}: {reason}; trying again in {pause:?}", plan.name);
                 self.pausing.push((plan, now + pause));
             }
         }

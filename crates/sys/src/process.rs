@@ -1,5 +1,6 @@
 //! Processes: making them and waiting for them.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -20,6 +21,18 @@ use crate::syscall;
 
 /// A process's number.
 pub type Pid = i32;
+
+/// Says why a program was not started, and what to write if that is because no folder of PATH has it. `path` is the PATH that
+/// is set for the program, if one is.
+pub fn not_started(program: &OsStr, path: Option<&str>, error: &io::Error) -> String {
+    let path = path.map_or_else(|| std::env::var_os("PATH").unwrap_or_default(), OsString::from);
+    let is_named_alone = !program.as_encoded_bytes().contains(&b'/');
+    let is_there = || std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+    if error.kind() != io::ErrorKind::NotFound || !is_named_alone || is_there() {
+        return error.to_string();
+    }
+    format!("no folder of PATH ({}) has it: write its whole path", path.display())
+}
 
 /// Which of two processes this is after [`fork`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
