@@ -35,8 +35,9 @@ class App:
     """One application, as its table says."""
 
     name: str
-    host: str
-    path: str
+    #: Its hosts, each with a path; empty for all.
+    positions: list[tuple[str, str]]
+    keep_path: bool
     user: str | None
     group: str | None
     python: os.PathLike[str] | None
@@ -166,9 +167,10 @@ class _Apps:
         text = site.router
         for app in site.apps:
             server = self.apps[app.name]
-            pairs = {"name": app.name, "host": app.host, "path": app.path, "socket": server.path, "admin": server.admin}
-            lines = [f"{key} = {_quoted(value)}\n" for key, value in pairs.items() if value is not None]
-            text += "\n[[route]]\n" + "".join(lines)
+            for host, path in app.positions:
+                pairs = {"name": app.name, "host": host, "path": path, "socket": server.path, "admin": server.admin}
+                lines = [f"{key} = {_quoted(value)}\n" for key, value in pairs.items() if value is not None]
+                text += "\n[[route]]\n" + "".join(lines) + f"keep_path = {'true' if app.keep_path else 'false'}\n"
         self.router.write(text)
 
     @property

@@ -13,7 +13,9 @@ from pathlib import Path
 import gateways
 import pytest
 import tomllib
+from other_servers import certificate
 from waiting import PATIENCE
+from wire import Connection
 
 FOREIGN = Path(__file__).parent / "foreign"
 FILES = sorted(path.name for path in FOREIGN.iterdir() if path.name != "commands.txt")
@@ -455,14 +457,112 @@ def test_listeners_of_unit_that_lead_elsewhere_are_not_opened(run, site):
     settings = tomllib.loads(text)
     assert settings["bind"] == ["0.0.0.0:8000"]
     assert settings["static"] == ["/static=/srv/static"]
-    assert settings["app"] == "shop:application"
+    assert settings["app"] == [
+        {"name": "figures", "path": "/figures", "keep_path": True, "app": "figures:application", "threads": 1},
+        {"name": "shop", "app": "shop:application", "threads": 1},
+    ]
+    without = [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"]
+    assert without == ['listeners.*:8001: "..."', 'listeners.*:8181: "..."', 'routes.status: "..."']
+
+
+def test_several_applications_of_unit_are_ours(launch, run, site):
+    """Each has its own processes; paths stay in PATH_INFO, as under Unit, unless they are the prefix."""
+    (site / "unit.json").write_text(
+        """{"listeners": {"127.0.0.1:0": {"pass": "routes"}, "*:9999": {"pass": "applications/b"}},
+            "routes": [{"match": {"uri": ["/api", "/api/*"]}, "action": {"pass": "applications/a"}},
+                       {"match": {"uri": "/own/*"}, "action": {"pass": "applications/b"}},
+                       {"match": {"host": ["c.example", "*.c.example"]}, "action": {"pass": "applications/c d/in"}},
+                       {"match": {"host": "c.example", "uri": "/in/*"}, "action": {"pass": "applications/c d/out"}},
+                       {"match": {"uri": "~^/x"}, "action": {"pass": "applications/e"}},
+                       {"action": {"share": "%s/www$uri", "fallback": {"pass": "applications/rest"}}}],
+            "applications": {
+                "a": {"type": "python 3.11", "module": "app", "path": "%s", "processes": 2,
+                      "environment": {"SITE_MODE": "of a"}},
+                "b": {"type": "python", "module": "app", "path": "%s", "prefix": "/own"},
+                "c d": {"type": "python", "path": "%s",
+                        "targets": {"in": {"module": "app"}, "out": {"module": "app"}, "no": {"module": "app"}}},
+                "e": {"type": "python", "module": "app"},
+                "rest": {"type": "python", "module": "app", "path": "%s", "threads": 3},
+                "page": {"type": "php", "root": "/srv"}}}""".replace("%s", str(site))
+    )
+    (site / "www").mkdir()
+    (site / "www" / "a.txt").write_text("a file")
+    text = imported(run, site, "unit.json")
+    tables = {table["name"]: table for table in tomllib.loads(text)["app"]}
+    assert [*tables] == ["a", "b", "c-d", "rest"]
     without = [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"]
     assert without == [
-        'applications.figures: "..."',
-        'listeners.*:8001: "..."',
-        'listeners.*:8181: "..."',
-        'routes.pass: "applications/figures"',
+        'applications.c d.targets.no: "..."',
+        'applications.e: "..."',
+        'applications.page: "..."',
+        'listeners.*:9999: "..."',
+        'routes.pass: "applications/e"',
     ]
+    served = launch("--config", "unit.json", folder=site)
+    for name in tables:
+        served.wait_for_log(f"application '{name}' is ready")
+    served.wait_for_log("the router is ready")
+    port = int(re.search(r"serves the applications of \[\[app\]\] on http://127.0.0.1:(\d+)", served.log())[1])
+
+    def ask(target, host="test"):
+        with Connection(("127.0.0.1", port)) as connection:
+            response = connection.ask("GET", target, host=host)
+            return response.text if target == "/a.txt" else response.json
+
+    assert (ask("/api/x")["mode"], ask("/api/x")["path"]) == ("of a", ["", "/api/x"])
+    assert ask("/api/x")["processes"]
+    assert not ask("/x")["processes"]
+    assert ask("/own/x")["path"] == ["/own", "/x"]
+    assert ask("/x", "www.c.example")["path"] == ["", "/x"]
+    assert ask("/y")["threads"]
+    assert not ask("/own/x")["threads"]
+    assert ask("/a.txt") == "a file"
+
+
+def test_targets_of_one_application_of_unit_are_mounts(launch, run, site):
+    (site / "other.py").write_text((site / "app.py").read_text().replace("def app", "def other"))
+    (site / "unit.json").write_text(
+        """{"listeners": {"127.0.0.1:0": {"pass": "routes"}},
+            "routes": [{"match": {"uri": "/a/*"}, "action": {"pass": "applications/site/a"}},
+                       {"match": {"uri": "/b/*"}, "action": {"pass": "applications/site/b"}},
+                       {"action": {"pass": "applications/site/rest"}}],
+            "applications": {"site": {"type": "python", "path": "%s", "threads": 2, "targets": {
+                "a": {"module": "app"}, "b": {"module": "app", "prefix": "/b"},
+                "rest": {"module": "app", "callable": "create_app", "factory": true}}}}}""".replace("%s", str(site))
+    )
+    text = imported(run, site, "unit.json")
+    assert not [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"]
+    served = launch("--config", "unit.json", folder=site).wait_ready()
+    paths = [served.get(target).json["path"] for target in ("/a/x", "/b/x", "/x")]
+    assert paths == [["", "/a/x"], ["/b", "/x"], ["", "/x"]]
+
+
+def test_a_listener_of_unit_that_only_leads_to_https_does_so_here(launch, run, site):
+    pair = certificate(site)
+    (site / "unit.json").write_text(
+        """{"listeners": {"127.0.0.1:0": {"pass": "routes", "tls": {"certificate": "bundle"}},
+                          "127.0.0.2:0": {"pass": "routes"}, "127.0.0.3:0": {"pass": "routes/plain"}},
+            "routes": {"plain": [{"action": {"return": 301, "location": "https://${host}${request_uri}"}}]},
+            "applications": {"a": {"type": "python", "module": "app", "path": "%s"}}}""".replace("%s", str(site))
+    )
+    routes = """[{"match": {"scheme": "http"}, "action": {"return": 301, "location": "https://$host$request_uri"}},
+                 {"action": {"pass": "applications/a"}}]"""
+    text = (site / "unit.json").read_text()
+    text = text.replace('"routes": {"plain": ', f'"routes": {{"main": {routes}, "plain": ')
+    (site / "unit.json").write_text(text.replace('{"pass": "routes"', '{"pass": "routes/main"'))
+    text = imported(run, site, "unit.json")
+    assert tomllib.loads(text)["redirect_https"] == "127.0.0.2:0"
+    without = [typed for typed, verdict in verdicts(text) if verdict == "without counterpart"]
+    assert without == ["listeners.127.0.0.1:0.tls: {...}", 'listeners.127.0.0.3:0: "..."']
+    served = launch(
+        "--config", "unit.json", "--ssl-certificate", pair[0], "--ssl-private-key", pair[1], folder=site
+    ).wait_ready()
+    port = re.search(r"http://127\.0\.0\.2:(\d+)", served.log())[1]
+    with Connection(("127.0.0.2", int(port))) as connection:
+        moved = connection.ask("GET", "/x?y", host="site.example")
+    assert moved.status == 301
+    assert moved["location"].startswith("https://site.example")
+    assert moved["location"].endswith("/x?y")
 
 
 def test_a_file_of_paste_serves_its_application(launch, site):

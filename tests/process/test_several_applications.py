@@ -138,6 +138,21 @@ def test_the_application_of_the_host_and_the_longest_path_responds(site):
     )
 
 
+def test_an_application_has_several_hosts_and_paths(begin):
+    places = 'host = ["a.example", "*.a.example"]\npath = ["/one", "/two"]\nkeep_path = true\n'
+    site = begin("--admin", "127.0.0.1:0", text=SITE.replace('path = "/shop"\n', places)).wait_all()
+    for target, host, app in [
+        ("/one", "a.example", "shop"),
+        ("/two/x", "b.a.example", "shop"),
+        ("/one", "b.example", "rest"),
+        ("/three", "a.example", "rest"),
+    ]:
+        seen = site.ask(target, host).json
+        assert (seen["app"], seen["SCRIPT_NAME"], seen["PATH_INFO"]) == (app, "", target)
+    # It is told of once.
+    assert [app["app"] for app in Admin(site).status()["apps"]] == ["shop", "blog", "rest"]
+
+
 def test_the_application_knows_its_client_and_nothing_that_the_client_made_up(site):
     forged = [
         ("X-Forwarded-For", "127.0.0.1"),

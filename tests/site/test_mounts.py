@@ -36,6 +36,11 @@ app = "pages:blog"
 host = "*.example"
 path = "/wide"
 app = "pages:wide"
+
+[[mount]]
+path = "/kept"
+app = "pages:kept"
+keep_path = true
 """
 APPLICATIONS = """
 import json
@@ -48,7 +53,7 @@ def make(name):
 
     return application
 
-shop, blog, wide, rest = make("shop"), make("blog"), make("wide"), make("rest")
+shop, blog, wide, kept, rest = make("shop"), make("blog"), make("wide"), make("kept"), make("rest")
 """
 CASES = [
     ("/", "test", ["rest", "", "/"]),
@@ -67,6 +72,8 @@ CASES = [
     ("/wide/x", "a.b.example", ["wide", "/wide", "/x"]),
     ("/wide/x", "blog.example", ["blog", "", "/wide/x"]),
     ("/x", "a.example", ["rest", "", "/x"]),
+    ("/kept/x", "test", ["kept", "", "/kept/x"]),
+    ("/keptx", "test", ["rest", "", "/keptx"]),
     ("/wide", "example", ["rest", "", "/wide"]),
     ("/x", "blog.example.evil", ["rest", "", "/x"]),
 ]

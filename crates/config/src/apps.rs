@@ -31,10 +31,11 @@ pub struct Apps {
 pub struct App {
     /// Name in messages.
     pub name: String,
-    /// Name of the host in lower case, `*.example.org` for all below; empty for every host.
-    pub host: String,
-    /// Where it is mounted; empty at the root.
-    pub path: String,
+    /// Names of hosts in lower case, `*.example.org` for all below, empty for every host; each with a path where it is
+    /// mounted, empty at the root.
+    pub positions: Vec<(String, String)>,
+    /// PATH_INFO has the path, too.
+    pub keep_path: bool,
     /// User of all its processes.
     pub user: Option<String>,
     /// Their group, if it is not the user's.
@@ -67,7 +68,8 @@ pub(crate) fn apps(settings: &Settings, folder: &Path) -> Result<Option<Apps>, E
         if apps.iter().any(|other| other.name == app.name) {
             return wrong("name: another one has the same");
         }
-        if apps.iter().any(|other| (&other.host, &other.path) == (&app.host, &app.path)) {
+        let is_taken = |position| apps.iter().any(|other| other.positions.contains(position));
+        if app.positions.iter().any(is_taken) {
             return wrong("another one has the same path and host");
         }
         apps.push(app);
@@ -124,11 +126,26 @@ fn app(settings: &Settings, table: &Table, place: usize, folder: &Path) -> Resul
     if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || !name.bytes().all(is_letter) {
         return Err(wrong("name: must be a letter, then letters, digits, -, _ and .".to_owned()).into());
     }
-    let (host, path) = place_of(text("host")?.as_deref(), text("path")?.as_deref(), wrong)?;
+    let texts = |key: &str| match table.values.get(key) {
+        Some(serde_json::Value::Array(items)) if !items.is_empty() => {
+            let texts = items.iter().map(|item| item.as_str().map(|text| Some(text.to_owned())));
+            texts.collect::<Option<Vec<_>>>().ok_or_else(|| wrong(format!("{key}: must be strings")))
+        }
+        _ => Ok(vec![text(key)?]),
+    };
+    let (hosts, paths) = (texts("host")?, texts("path")?);
+    let each = hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)));
+    let each = each.map(|(host, path)| place_of(host.as_deref(), path.as_deref(), wrong));
+    let positions = each.collect::<Result<Vec<_>, Wrong>>()?;
+    let keep_path = match table.values.get("keep_path") {
+        None => false,
+        Some(serde_json::Value::Bool(keep_path)) => *keep_path,
+        Some(other) => return Err(wrong(format!("keep_path: {other} must be true or false")).into()),
+    };
     let mut own = defaults(settings, &name).map_err(|error| wrong(error.to_string()))?;
     for (key, value) in &table.values {
         match key.as_str() {
-            "name" | "host" | "path" | "user" | "group" | "python" => {}
+            "name" | "host" | "path" | "keep_path" | "user" | "group" | "python" => {}
             _ => {
                 if let Some(option) = options::find(key).filter(|_| !value.is_array() || key != "daemon") {
                     let is_edge = option.section == Section::Sockets || option.section == Section::Settings;
@@ -152,8 +169,8 @@ fn app(settings: &Settings, table: &Table, place: usize, folder: &Path) -> Resul
     let python = text("python")?.map(|path| folder.join(path));
     let settings = help::given(&own);
     Ok(App {
-        host,
-        path,
+        positions,
+        keep_path,
         user: text("user")?,
         group: text("group")?,
         python,
@@ -217,6 +234,8 @@ mod tests {
             [[app]]
             name = 'blog'
             host = 'Blog.example'
+            path = ['/a', '/b/']
+            keep_path = true
             app = 'blog:app'
             body_max_bytes = 5
         ";
@@ -224,7 +243,8 @@ mod tests {
         assert_eq!(user.as_deref(), Some("www"));
         assert!(router.contains("workers = 3") && !router.contains("shop"), "{router}");
         let [shop, blog] = apps.as_slice() else { panic!("{apps:?}") };
-        assert_eq!((shop.name.as_str(), shop.path.as_str(), shop.host.as_str()), ("app-1", "/shop", ""));
+        let position = |host: &str, path: &str| (host.to_owned(), path.to_owned());
+        assert_eq!((shop.name.as_str(), &shop.positions), ("app-1", &vec![position("", "/shop")]));
         assert_eq!(
             (shop.user.as_deref(), shop.python.as_deref()),
             (Some("shop"), Some(Path::new("/venv/bin/python")))
@@ -233,7 +253,8 @@ mod tests {
             assert!(shop.settings.contains(line), "{line}: {}", shop.settings);
         }
         assert!(!shop.settings.contains("user") && !shop.settings.contains("port"), "{}", shop.settings);
-        assert_eq!((blog.host.as_str(), blog.path.as_str()), ("blog.example", ""));
+        assert_eq!(blog.positions, [position("blog.example", "/a"), position("blog.example", "/b")]);
+        assert!(blog.keep_path && !shop.keep_path);
         assert!(blog.settings.contains("body_max_bytes = 5\n"), "{}", blog.settings);
     }
 
@@ -246,6 +267,8 @@ mod tests {
             ("[[app]]\npath = '/a'", "app \"app-1\": app is missing"),
             ("[[app]]\napp = 'a:b'\nport = 8000", "app \"app-1\": port: is the router's"),
             ("[[app]]\napp = 'a:b'\npath = 'a'", "must begin with /"),
+            ("[[app]]\napp = 'a:b'\nhost = ['a', 1]", "app \"app-1\": host: must be strings"),
+            ("[[app]]\napp = 'a:b'\nkeep_path = 1", "app \"app-1\": keep_path: 1 must be true or false"),
             ("[[app]]\napp = 'a:b'\nthreads = 0", "app \"app-1\": threads: "),
             ("[[app]]\napp = 'a:b'\nname = 'a b'", "name: must be a letter"),
             ("[[app]]\napp = 'a:b'\nserver = 'gunicorn'", "server: "),

@@ -4,7 +4,7 @@
 //! interpreter of its own, when the command line names it.
 //!
 //! * [`around`]: what importers may look at. * `draft`: settings while they are made. * `print`: the file of ours.
-//! * `address`, `target`: addresses and applications as others write them. * `uwsgi`, `gunicorn`, `unit` (and `unit_routes`), `apache`, `waitress`, `paste`: one server
+//! * `address`, `target`: addresses and applications as others write them. * `uwsgi`, `gunicorn`, `unit` (and `unit_applications`, `unit_positions`, `unit_routes`), `apache`, `waitress`, `paste`: one server
 //!   each. * `command_line`: command lines of all, and `Procfile`.
 //!
 //! Names of options that mean the same are in the table of `anygate_config`, which also makes the hints for options of
@@ -21,6 +21,8 @@ mod paste;
 mod print;
 mod target;
 mod unit;
+mod unit_applications;
+mod unit_positions;
 mod unit_routes;
 mod uwsgi;
 mod waitress;

@@ -1,9 +1,12 @@
-//! NGINX Unit: `unit.json`, as its control API shows it. Of several applications one is served.
+//! NGINX Unit: `unit.json`, as its control API shows it.
 
 use serde_json::{Map, Value, json};
 
 use crate::address::{plain, proxies};
 use crate::draft::{Draft, Entry, Position, Refused, Verdict};
+use crate::unit_positions::{
+    DEPTH_MAX, Passed, Positions, is_python, is_to_https, leads_to_https, next, passed, positions, steps,
+};
 use crate::unit_routes;
 
 /// Whether a table is Unit's.
@@ -12,17 +15,16 @@ pub(crate) fn is_unit(text: &str) -> bool {
     table.is_ok_and(|table| table.get("listeners").is_some() && table.get("uwsgi").is_none())
 }
 
-struct Unit<'a> {
+pub(crate) struct Unit<'a> {
     text: &'a str,
-    shown: &'a str,
+    pub(crate) shown: &'a str,
     root: &'a Map<String, Value>,
-    /// The application that is served.
-    served: String,
-    draft: Draft,
+    /// What requests of listeners that are opened come to.
+    pub(crate) passed: Vec<Passed>,
+    /// Applications that requests come to by something else than host and path.
+    pub(crate) otherwise: Vec<String>,
+    pub(crate) draft: Draft,
 }
-
-/// So many routes may lead from one to the next.
-const DEPTH_MAX: usize = 8;
 
 /// Imports a file.
 pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
@@ -31,23 +33,13 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
         .map_err(|error| position.refuse(format_args!("is not JSON: {error}")))?;
     let Value::Object(root) = root else { return Err(position.refuse("it must be a table with listeners")) };
     let applications = table(root.get("applications"));
-    let served = served(&root, &applications).unwrap_or_default();
-    let mut unit = Unit { text, shown, root: &root, served, draft: Draft::default() };
+    let (passed, otherwise) = served(&root, &applications);
+    let mut unit = Unit { text, shown, root: &root, passed, otherwise, draft: Draft::default() };
     for (key, value) in &root {
         match key.as_str() {
             "listeners" => unit.listeners(&table(Some(value)))?,
             "routes" => unit.routes()?,
-            "applications" => {
-                for (each, settings) in &applications {
-                    if *each == unit.served {
-                        unit.application(each, &table(Some(settings)))?;
-                    } else {
-                        let entry = unit.entry("applications", each, &json!("..."));
-                        unit.draft
-                            .missing(&entry, "one application is imported: write an [[app]] table for each");
-                    }
-                }
-            }
+            "applications" => unit.applications(&applications)?,
             "settings" => unit.settings(&table(Some(value)))?,
             "access_log" => unit.access_log(value)?,
             _ => {
@@ -59,45 +51,37 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
     Ok(unit.draft)
 }
 
-fn table(value: Option<&Value>) -> Map<String, Value> {
+pub(crate) fn table(value: Option<&Value>) -> Map<String, Value> {
     value.and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
-/// The application that the first listener passes most requests to, directly or through routes.
-fn served(root: &Map<String, Value>, applications: &Map<String, Value>) -> Option<String> {
+/// What requests of the listener that leads to most applications come to, and applications that requests of any come to by
+/// something else than host and path. Applications of Python come first; others are served only if there is none.
+fn served(root: &Map<String, Value>, applications: &Map<String, Value>) -> (Vec<Passed>, Vec<String>) {
     let listeners = table(root.get("listeners"));
     let targets = listeners.values().filter_map(|listener| listener.get("pass")?.as_str());
-    let found =
-        targets.filter_map(|target| leads_to(root, target, 0)).find(|name| applications.contains_key(name));
-    found.or_else(|| applications.keys().next().cloned())
-}
-
-/// The application that a target leads to; of the steps of a route the one for all requests comes first.
-fn leads_to(root: &Map<String, Value>, target: &str, depth: usize) -> Option<String> {
-    if let Some(name) = target.strip_prefix("applications/") {
-        return name.split('/').next().map(str::to_owned);
+    let is_known = |name: &str| applications.get(name).is_some_and(|all| is_python(&table(Some(all))));
+    let (mut most, mut none) = (Vec::new(), Vec::new());
+    for target in targets {
+        let (mut all, otherwise) = passed(root, target);
+        none.extend(otherwise);
+        all.retain(|one| is_known(&one.application));
+        if all.len() > most.len() {
+            most = all;
+        }
     }
-    if depth >= DEPTH_MAX {
-        return None;
+    if most.is_empty() {
+        // What leads to the first one cannot be told; it is served for all.
+        let first = none.iter().find(|name| is_known(name)).or_else(|| applications.keys().next()).cloned();
+        let alone = |application| Passed {
+            application,
+            target: None,
+            positions: Positions::default(),
+            has_more: false,
+        };
+        most.extend(first.map(alone));
     }
-    let mut steps = steps(root, target);
-    steps.sort_by_key(|step| step.get("match").is_some());
-    steps.iter().find_map(|step| {
-        let action = step.get("action")?;
-        let fallback = action.get("fallback").and_then(|fallback| fallback.get("pass"));
-        leads_to(root, action.get("pass").or(fallback)?.as_str()?, depth + 1)
-    })
-}
-
-/// The steps of a route that a listener or a step passes requests to.
-fn steps<'a>(root: &'a Map<String, Value>, target: &str) -> Vec<&'a Value> {
-    let routes = root.get("routes");
-    let steps = match target.strip_prefix("routes/") {
-        Some(name) => routes.and_then(|routes| routes.get(name)),
-        None if target == "routes" => routes,
-        None => None,
-    };
-    steps.and_then(Value::as_array).into_iter().flatten().collect()
+    (most, none)
 }
 
 /// Unit accepts comments as in JavaScript.
@@ -138,8 +122,20 @@ fn without_comments(text: &str) -> String {
 }
 
 impl Unit<'_> {
+    /// Whether an application is served.
+    pub(crate) fn is_served(&self, name: &str) -> bool {
+        self.passed.iter().any(|one| one.application == name)
+    }
+
+    /// Whether one application is served.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.passed
+            .iter()
+            .all(|one| self.passed.first().is_some_and(|first| first.application == one.application))
+    }
+
     /// An option below a part of the file, such as `applications.blog`.
-    fn entry(&self, part: &str, key: &str, value: &Value) -> Entry {
+    pub(crate) fn entry(&self, part: &str, key: &str, value: &Value) -> Entry {
         let quoted = Value::from(key).to_string();
         // Behind the part that it belongs to.
         let from = part
@@ -171,12 +167,17 @@ impl Unit<'_> {
             let settings = table(Some(settings));
             let entry = self.entry("listeners", address, &json!("..."));
             let target = settings.get("pass").and_then(Value::as_str).unwrap_or_default();
-            if !self.leads(target, 0) {
-                self.draft.missing(&entry, "it leads to another application or server, which is not served");
-                continue;
-            }
             let has_tls = settings.contains_key("tls");
             let bind = plain(address, str::to_owned);
+            if !has_tls && leads_to_https(self.root, target) {
+                self.redirect_https(address, &settings, &bind)?;
+                continue;
+            }
+            if !self.leads(target, 0) || !self.leads_as_the_others(target) {
+                let why = "it leads to another application or server, or to some of them by other paths";
+                self.draft.missing(&entry, why);
+                continue;
+            }
             let bind = if has_tls { format!("https://{bind}") } else { bind };
             self.draft.map(&entry, "bind", json!([bind]))?;
             for (key, value) in &settings {
@@ -197,6 +198,34 @@ impl Unit<'_> {
         Ok(())
     }
 
+    /// A listener that only leads to https.
+    fn redirect_https(
+        &mut self,
+        address: &str,
+        settings: &Map<String, Value>,
+        bind: &str,
+    ) -> Result<(), Refused> {
+        let entry = self.entry("listeners", address, &json!("..."));
+        if self.draft.has("redirect_https") {
+            self.draft.missing(&entry, "redirect_https is one address, and another listener has it");
+            return Ok(());
+        }
+        let how =
+            "it leads to the first address of HTTPS, with 301 for GET and HEAD and 308 for other methods";
+        self.draft.change(&entry, &[("redirect_https", json!(bind))], how)?;
+        for (key, value) in settings.iter().filter(|(key, _)| key.as_str() != "pass") {
+            let entry = self.entry(&format!("listeners.{address}"), key, value);
+            self.draft.missing(&entry, "this listener only redirects");
+        }
+        Ok(())
+    }
+
+    /// Whether several applications have the same hosts and paths there as at the other listeners, which are not told apart.
+    fn leads_as_the_others(&self, target: &str) -> bool {
+        let (all, _) = passed(self.root, target);
+        self.is_alone() || self.passed.iter().all(|one| all.contains(one))
+    }
+
     fn forwarded(&mut self, entry: &Entry, value: &Value) -> Result<(), Refused> {
         let sources = match value.get("source") {
             Some(Value::Array(items)) => {
@@ -208,42 +237,47 @@ impl Unit<'_> {
         self.draft.note(entry, Verdict::Mapped, &[("trusted_proxies", json!(sources))])
     }
 
-    /// Whether requests come to the application or to static files.
+    /// Whether requests come to an application that is served, or to static files.
     fn leads(&self, target: &str, depth: usize) -> bool {
         if let Some(name) = target.strip_prefix("applications/") {
-            return name.split('/').next() == Some(self.served.as_str());
+            return name.split('/').next().is_some_and(|name| self.is_served(name));
         }
         depth < DEPTH_MAX
             && steps(self.root, target).iter().filter_map(|step| step.get("action")).any(|action| {
-                let next = action.get("pass").and_then(Value::as_str);
-                action.get("share").is_some() || next.is_some_and(|next| self.leads(next, depth + 1))
+                action.get("share").is_some() || next(action).is_some_and(|next| self.leads(next, depth + 1))
             })
     }
 
-    /// The steps of all routes that lead to the application.
-    fn all_steps(&self) -> Vec<Value> {
+    /// The steps of all routes that lead to an application, and the names of these routes.
+    fn all_steps(&self) -> (Vec<Value>, Vec<String>) {
         let listeners = table(self.root.get("listeners"));
         let targets = listeners.values().filter_map(|listener| listener.get("pass")?.as_str());
         let mut waiting: Vec<String> = targets.map(str::to_owned).collect();
         let mut seen = Vec::new();
         let mut all = Vec::new();
         while let Some(target) = waiting.pop() {
-            if seen.contains(&target) || !self.leads(&target, 0) {
+            if seen.contains(&target) || !(self.leads(&target, 0) || leads_to_https(self.root, &target)) {
                 continue;
             }
             for step in steps(self.root, &target) {
-                let next = step.get("action").and_then(|action| action.get("pass")).and_then(Value::as_str);
+                let next = step.get("action").and_then(next);
                 waiting.extend(next.filter(|next| next.starts_with("routes")).map(str::to_owned));
                 all.push(step.clone());
             }
             seen.push(target);
         }
-        all
+        (all, seen)
     }
 
     /// Steps of routes: static files have a counterpart.
     fn routes(&mut self) -> Result<(), Refused> {
-        let steps = self.all_steps();
+        let (steps, seen) = self.all_steps();
+        for name in table(self.root.get("routes")).keys() {
+            if !seen.contains(&format!("routes/{name}")) {
+                let entry = self.entry("routes", name, &json!("..."));
+                self.draft.missing(&entry, "no listener that is opened leads to it");
+            }
+        }
         for step in steps {
             let action = table(step.get("action"));
             let matching = table(step.get("match"));
@@ -256,17 +290,22 @@ impl Unit<'_> {
             };
             let entry = self.entry("routes", key, &value);
             let only_paths = matching.keys().all(|key| key == "uri");
+            let has_positions = positions(step.get("match"), &Positions::default()).is_some();
             match key {
-                "pass" if only_paths && self.leads(&entry.value, 0) => {
+                "return" if is_to_https(&step) && self.draft.has("redirect_https") => {
+                    self.draft.needless(&entry, "redirect_https leads to https");
+                }
+                "pass" if only_paths && self.is_alone() && self.leads(&entry.value, 0) => {
                     self.draft.needless(&entry, "what is no static file goes to the application");
+                }
+                "pass" if !self.is_alone() && has_positions && self.leads(&entry.value, 0) => {
+                    self.draft.needless(&entry, "host and path are in the tables of applications");
                 }
                 "share" if only_paths => self.share(&entry, &value, matching.get("uri"))?,
                 "share" => self.draft.missing(&entry, "static files are told apart by their paths only"),
                 "pass" => {
-                    self.draft.missing(
-                        &entry,
-                        "one application is imported: [[app]] and [[mount]] tell hosts and paths apart",
-                    );
+                    let why = "its requests go where all others go: [[app]] and [[mount]] tell only hosts and paths apart";
+                    self.draft.missing(&entry, why);
                 }
                 "return" => self.redirect(&entry, &matching, &action)?,
                 _ => self.draft.missing(&entry, "anygate has nothing like it"),
@@ -378,95 +417,6 @@ impl Unit<'_> {
             }
         }
         found.iter().try_for_each(|mapping| self.draft.serve_files(entry, mapping, how))
-    }
-
-    fn application(&mut self, name: &str, settings: &Map<String, Value>) -> Result<(), Refused> {
-        let part = format!("applications.{name}");
-        if let Some(kind) = settings.get("type").and_then(Value::as_str)
-            && !kind.starts_with("python")
-        {
-            let entry = self.entry(&part, "type", &json!(kind));
-            return Err(entry.refuse("is no application of Python, and anygate serves only those"));
-        }
-        self.draft.folder =
-            settings.get("working_directory").and_then(Value::as_str).unwrap_or_default().to_owned();
-        for (key, value) in settings {
-            let entry = self.entry(&part, key, value);
-            let module = settings.get("module").and_then(Value::as_str).unwrap_or("wsgi");
-            match key.as_str() {
-                "type" => self.draft.needless(&entry, "anygate serves applications of Python"),
-                "module" | "callable" | "factory" => {
-                    let callable = settings.get("callable").and_then(Value::as_str).unwrap_or("application");
-                    let call = if settings.get("factory") == Some(&json!(true)) { "()" } else { "" };
-                    self.draft.map(&entry, "app", json!(format!("{module}:{callable}{call}")))?;
-                }
-                "path" => {
-                    let paths = match value {
-                        Value::Array(items) => items.clone(),
-                        item => vec![item.clone()],
-                    };
-                    let paths: Vec<_> =
-                        paths.iter().filter_map(Value::as_str).map(|path| self.draft.path(path)).collect();
-                    self.draft.map(&entry, "pythonpath", json!(paths))?;
-                }
-                "home" => self.draft.map(&entry, "virtualenv", json!(entry.value))?,
-                "working_directory" => self.draft.map(&entry, "chdir", json!(entry.value))?,
-                "prefix" => self.draft.map(&entry, "script_name", json!(entry.value))?,
-                "environment" => {
-                    let variables = table(Some(value));
-                    let variables: Vec<_> = variables
-                        .iter()
-                        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
-                        .collect();
-                    self.draft.map(&entry, "env", json!(variables))?;
-                }
-                "threads" => self.draft.map(&entry, "threads", value.clone())?,
-                "user" | "group" => self.draft.map(&entry, key, value.clone())?,
-                "processes" => self.processes(&entry, value)?,
-                "limits" => self.limits(&part, &table(Some(value)))?,
-                "stderr" => self.draft.map(&entry, "error_log", json!(entry.value))?,
-                "protocol" if entry.value == "wsgi" => self.draft.needless(&entry, "anygate serves WSGI"),
-                "protocol" => self.draft.missing(&entry, "it is for ASGI; anygate serves WSGI applications"),
-                "targets" => {
-                    self.draft.missing(&entry, "one application is served: set app to the target's module")
-                }
-                _ => self.draft.missing(&entry, "anygate has nothing like it"),
-            }
-        }
-        if !settings.contains_key("threads") {
-            let entry = Entry {
-                position: Position::whole(self.shown),
-                typed: "threads: 1 (Unit's default)".to_owned(),
-                ..Entry::default()
-            };
-            self.draft.map(&entry, "threads", json!(1))?;
-        }
-        Ok(())
-    }
-
-    fn processes(&mut self, entry: &Entry, value: &Value) -> Result<(), Refused> {
-        match value {
-            Value::Object(table) => {
-                let number = |key: &str| table.get(key).and_then(Value::as_u64);
-                let most = number("max").unwrap_or(1).max(1);
-                let least = number("spare").unwrap_or(0).clamp(1, most);
-                let values = [("workers_min", json!(least)), ("workers_max", json!(most))];
-                self.draft.note(entry, Verdict::Mapped, &values)
-            }
-            value => self.draft.map(entry, "workers", value.clone()),
-        }
-    }
-
-    fn limits(&mut self, part: &str, limits: &Map<String, Value>) -> Result<(), Refused> {
-        for (key, value) in limits {
-            let entry = self.entry(&format!("{part}.limits"), key, value);
-            match key.as_str() {
-                "timeout" => self.draft.map(&entry, "request_timeout", value.clone())?,
-                "requests" => self.draft.map(&entry, "max_requests", value.clone())?,
-                _ => self.draft.missing(&entry, "anygate has nothing like it"),
-            }
-        }
-        Ok(())
     }
 
     fn settings(&mut self, settings: &Map<String, Value>) -> Result<(), Refused> {

@@ -39,14 +39,16 @@ pub(crate) fn rules(matching: &Map<String, Value>, to: &str, status: Option<u64>
     Some(rules)
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+/// A text, or several.
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
         value => value.as_str().into_iter().collect(),
     }
 }
 
-fn host(text: &str) -> Option<String> {
+/// A host, or `*.` and a domain.
+pub(crate) fn host(text: &str) -> Option<String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let is_name = !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));

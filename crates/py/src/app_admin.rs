@@ -17,7 +17,10 @@ const BYTES_MAX: u64 = 8 << 20;
 
 /// Asks all that have an admin address, at the same time.
 pub(crate) fn ask(routes: &[AppRoute], method: &str, target: &str) -> Vec<AppReport> {
-    let watched = routes.iter().filter_map(|route| Some((route, route.admin.as_deref()?)));
+    let mut routes: Vec<&AppRoute> = routes.iter().collect();
+    // One may be at several paths and hosts.
+    routes.dedup_by_key(|route| &route.name);
+    let watched = routes.into_iter().filter_map(|route| Some((route, route.admin.as_deref()?)));
     thread::scope(|scope| {
         let asked: Vec<_> = watched
             .map(|(route, path)| {

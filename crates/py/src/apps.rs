@@ -63,8 +63,8 @@ fn described(py: Python<'_>, apps: Apps) -> PyResult<Bound<'_, PyAny>> {
     let all = apps.apps.into_iter().map(|app| {
         let keywords = PyDict::new(py);
         keywords.set_item("name", app.name)?;
-        keywords.set_item("host", app.host)?;
-        keywords.set_item("path", app.path)?;
+        keywords.set_item("positions", app.positions)?;
+        keywords.set_item("keep_path", app.keep_path)?;
         keywords.set_item("user", app.user)?;
         keywords.set_item("group", app.group)?;
         keywords.set_item("python", app.python)?;

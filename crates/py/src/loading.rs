@@ -168,6 +168,7 @@ pub(crate) fn router(plan: &Plan) -> Runner {
         name: route.name.clone(),
         host: route.host.clone(),
         path: route.path.clone(),
+        keep_path: route.keep_path,
         socket: route.socket.clone(),
     });
     let calls_max = plan.server.greenlets;

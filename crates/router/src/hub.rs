@@ -151,7 +151,8 @@ impl<'r> Floor<'r> {
             let refused = refuse(call.as_mut(), Refusal::Unavailable);
             return call.finish(refused);
         };
-        let mount = self.router.routes.get(place).map(|route| route.path.as_bytes()).unwrap_or_default();
+        let route = self.router.routes.get(place).filter(|route| !route.keep_path);
+        let mount = route.map(|route| route.path.as_bytes()).unwrap_or_default();
         let Some(transfer) = Transfer::new(call, place, mount, stream, self.queue.body_timeout()) else {
             return;
         };

@@ -16,6 +16,8 @@ pub struct Route {
     pub host: Option<HostPattern>,
     /// Where it is mounted, percent-decoded; empty at the root.
     pub path: String,
+    /// PATH_INFO has the path, too.
+    pub keep_path: bool,
     /// Socket of its processes.
     pub socket: PathBuf,
 }
@@ -61,6 +63,7 @@ mod tests {
                 None => (!host.is_empty()).then(|| HostPattern::Exact(host.to_owned())),
             },
             path: path.to_owned(),
+            keep_path: false,
             socket: PathBuf::new(),
         })
         .to_vec();

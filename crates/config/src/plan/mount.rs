@@ -1,5 +1,7 @@
 //! Applications at paths and hosts of their own: `[[mount]]` tables.
 
+use serde_json::json;
+
 use super::check::Reader;
 use super::site::host_pattern;
 use super::table::TableReader;
@@ -14,6 +16,8 @@ pub struct MountPlan {
     pub host: String,
     /// Where it is mounted; empty at the root.
     pub path: String,
+    /// PATH_INFO has the path, too.
+    pub keep_path: bool,
     /// `module:name`
     pub app: String,
 }
@@ -39,12 +43,12 @@ impl MountPlan {
     pub(super) fn check(read: &Reader<'_>) -> Result<Vec<MountPlan>, Wrong> {
         let mut mounts: Vec<MountPlan> = Vec::new();
         for (place, table) in read.settings.tables("mount").iter().enumerate() {
-            let table = TableReader::new("mount", table, place, "path, host, app")?;
+            let table = TableReader::new("mount", table, place, "path, host, keep_path, app")?;
             let app = table.needed("app")?;
             let wrong = |reason| table.wrong(reason);
             let (host, path) =
                 place_of(table.text("host")?.as_deref(), table.text("path")?.as_deref(), wrong)?;
-            let mount = MountPlan { host, path, app };
+            let mount = MountPlan { host, path, keep_path: table.flag("keep_path")?, app };
             if mount.host.is_empty() && mount.path.is_empty() {
                 let reason =
                     "has neither a path below / nor a host: the application for everything else is app";
@@ -65,13 +69,13 @@ impl MountPlan {
 
     /// A target that makes one application of all. `default`: that for everything else.
     pub(super) fn target(mounts: &[MountPlan], default: Option<&str>) -> String {
-        let own = mounts.iter().map(|mount| [&mount.host, &mount.path, &mount.app].map(String::as_str));
-        let all: Vec<_> = own.chain(default.map(|app| ["", "", app])).collect();
-        // Lists of strings are the same in JSON and in Python.
-        format!(
-            "anygate.mounts:application({})",
-            serde_json::Value::from_iter(all.iter().map(|mount| mount.to_vec()))
-        )
+        let own = mounts.iter().map(|MountPlan { host, path, keep_path, app }| {
+            // True has another name in Python.
+            if *keep_path { json!([host, path, app, 1]) } else { json!([host, path, app]) }
+        });
+        let all: Vec<_> = own.chain(default.map(|app| json!(["", "", app]))).collect();
+        // Lists of strings and numbers are the same in JSON and in Python.
+        format!("anygate.mounts:application({})", serde_json::Value::from(all))
     }
 }
 
@@ -96,6 +100,9 @@ mod tests {
         let mounts = serde_json::json!([{"path": "/shop/", "app": "shop:app"}, {"host": "Blog.example", "app": "b's"}]);
         let target = |app| check(&mounts, app).unwrap().application.target.unwrap();
         let all = r#"["","/shop","shop:app"],["blog.example","","b's"]"#;
+        let kept = serde_json::json!([{"path": "/shop", "app": "shop:app", "keep_path": true}]);
+        let kept = check(&kept, None).unwrap().application.target.unwrap();
+        assert_eq!(kept, r#"anygate.mounts:application([["","/shop","shop:app",1]])"#);
         assert_eq!(target(None), format!("anygate.mounts:application([{all}])"));
         assert_eq!(
             target(Some("rest:app")),
@@ -112,6 +119,10 @@ mod tests {
             (serde_json::json!([{"host": "a.example:80", "app": "a"}]), "must name a host without a port"),
             (serde_json::json!([{"app": "a"}]), "has neither a path below / nor a host"),
             (serde_json::json!([{"path": "/", "app": "a"}]), "has neither a path below / nor a host"),
+            (
+                serde_json::json!([{"path": "/a", "app": "a", "keep_path": 1}]),
+                "keep_path: 1 must be true or false",
+            ),
             (serde_json::json!([{"path": "/a", "apps": "a"}]), "there is no key apps"),
             (
                 serde_json::json!([{"path": "/a", "app": "a"}, {"path": "/a/", "app": "b"}]),

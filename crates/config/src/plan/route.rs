@@ -18,6 +18,8 @@ pub struct AppRoute {
     pub host: Option<HostPattern>,
     /// Where it is mounted; empty at the root.
     pub path: String,
+    /// PATH_INFO has the path, too.
+    pub keep_path: bool,
     /// Socket of its processes.
     pub socket: PathBuf,
     /// Socket of its admin address, if it has one.
@@ -30,7 +32,8 @@ impl AppRoute {
         let tables = read.settings.tables("route").iter().enumerate();
         tables
             .map(|(place, table)| {
-                let table = TableReader::new("route", table, place, "name, host, path, socket, admin")?;
+                let table =
+                    TableReader::new("route", table, place, "name, host, path, keep_path, socket, admin")?;
                 Ok(AppRoute {
                     name: table.needed("name")?,
                     host: match table.text("host")?.filter(|host| !host.is_empty()) {
@@ -41,6 +44,7 @@ impl AppRoute {
                         ),
                     },
                     path: table.text("path")?.unwrap_or_default(),
+                    keep_path: table.flag("keep_path")?,
                     socket: table.needed("socket")?.into(),
                     admin: table.text("admin")?.map(PathBuf::from),
                 })

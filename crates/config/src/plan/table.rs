@@ -49,6 +49,14 @@ impl<'a> TableReader<'a> {
         }
     }
 
+    pub(super) fn flag(&self, key: &str) -> Result<bool, Wrong> {
+        match self.value(key) {
+            None => Ok(false),
+            Some(serde_json::Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.wrong(format!("{key}: {other} must be true or false"))),
+        }
+    }
+
     pub(super) fn needed(&self, key: &str) -> Result<String, Wrong> {
         let text = self.text(key)?.filter(|text| !text.is_empty());
         text.ok_or_else(|| self.wrong(format!("{key} is missing")))
