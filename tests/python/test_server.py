@@ -6,6 +6,7 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
+import warnings
 
 import anygate
 import pytest
@@ -290,3 +291,20 @@ def test_the_package_is_typed(tmp_path):
     )
     assert "Success" in ended.stdout, ended.stdout
     assert 'Revealed type is "anygate.server.Server"' in ended.stdout
+
+
+@pytest.mark.parametrize("make", [anygate.Server, anygate.serve, anygate.wsgihandler])
+def test_an_option_that_has_no_effect_without_another_one_is_named(make):
+    # As errors, so that nothing is served.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match=r"^compression_min_bytes: has no effect without compression$"):
+            make(hello, compression_min_bytes=5)
+
+
+@pytest.mark.parametrize("make", [anygate.Server, anygate.serve])
+def test_an_option_that_requires_another_one_is_refused(make):
+    with pytest.raises(
+        ValueError, match=r"^proxy_protocol: needs trusted_proxies, the peers whose preface is trusted$"
+    ):
+        make(hello, port=0, proxy_protocol=True)

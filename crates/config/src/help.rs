@@ -199,6 +199,9 @@ This page is generated from the table in `crates/config/src/options/` by `make d
                 let needed: Vec<_> = option.needs.iter().map(|name| format!("`{name}`")).collect();
                 let _ = write!(text, "\nHas no effect without {}.\n", needed.join(" or "));
             }
+            if let Some((name, what)) = option.requires {
+                let _ = write!(text, "\nNeeds `{name}`, {what}.\n");
+            }
         }
     }
     text

@@ -333,11 +333,7 @@ impl Settings {
     /// A line for each option that was set and has no effect, because none of those that it needs is. Variables may be meant
     /// for several servers.
     pub fn idle(&self) -> Vec<String> {
-        let is_set = |option: &Opt| {
-            let given = self.given(option).map(|given| &given.value);
-            let is_default = given.cloned() == option.kind.read(option.default).ok();
-            given.is_some_and(|value| !is_default && *value != Value::List(Vec::new()))
-        };
+        let is_set = |option: &Opt| self.is_set(option);
         let idle = options::OPTIONS.iter().filter(|option| !option.needs.is_empty() && is_set(option));
         let idle =
             idle.filter(|option| !option.needs.iter().any(|name| options::find(name).is_some_and(is_set)));
@@ -351,6 +347,26 @@ impl Settings {
             Some(wrong(option, origin, &reason).to_string())
         });
         lines.collect()
+    }
+
+    /// Whether an option has another value than its default.
+    fn is_set(&self, option: &Opt) -> bool {
+        let given = self.given(option).map(|given| &given.value);
+        let is_default = given.cloned() == option.kind.read(option.default).ok();
+        given.is_some_and(|value| !is_default && *value != Value::List(Vec::new()))
+    }
+
+    /// Refuses an option that was set without the one that it requires.
+    pub(crate) fn check_requirements(&self) -> Result<(), Wrong> {
+        for option in options::OPTIONS.iter().filter(|option| self.is_set(option)) {
+            if let Some((name, what)) = option.requires
+                && !options::find(name).is_some_and(|required| self.is_set(required))
+            {
+                let form = self.given(option).map_or(Origin::Default, |given| given.origin.clone()).form();
+                return Err(self.wrong(option, &format!("needs {}, {what}", written(name, form))));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the name of an option in the form of its source.

@@ -52,6 +52,7 @@ impl Server {
     #[new]
     #[pyo3(signature = (app, *, on_connection = None, **options))]
     fn new(
+        py: Python<'_>,
         app: Py<PyAny>,
         on_connection: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
@@ -59,6 +60,7 @@ impl Server {
         let settings = settings::from_keywords(options)?;
         let plan = Plan::check(&settings, &env::current_dir()?)
             .map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+        settings::warn_of_idle(py, &settings)?;
         if plan.workers_max() > 1 {
             let message = "workers: a Server is one worker inside this process; anygate.serve() starts more";
             return Err(PyValueError::new_err(message));

@@ -172,6 +172,7 @@ pub(crate) fn serve(
     let settings = settings::from_keywords(options)?;
     let mut plan =
         Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
+    settings::warn_of_idle(py, &settings)?;
     let application = match app.extract::<String>() {
         Ok(target) => {
             plan.application.target = Some(target);

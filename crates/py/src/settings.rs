@@ -1,9 +1,10 @@
 //! Keyword arguments as settings.
 
 use std::env;
+use std::ffi::CString;
 
 use anygate_config::{Origin, Plan, Settings, options};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeWarning, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Value, json};
@@ -49,6 +50,17 @@ pub(crate) fn mount_places(places: Vec<(Option<String>, Option<String>)>) -> PyR
     settings.set_json("mount", &Value::Array(tables.collect()), Origin::Argument).map_err(wrong)?;
     let plan = Plan::check(&settings, &env::current_dir()?).map_err(wrong)?;
     Ok(plan.application.mounts.into_iter().map(|mount| (mount.host, mount.path)).collect())
+}
+
+/// Warns of options that have no effect because another one is not set, as the command line does.
+///
+/// Errors: the program wants warnings to be errors.
+pub(crate) fn warn_of_idle(py: Python<'_>, settings: &Settings) -> PyResult<()> {
+    for line in settings.idle() {
+        let message = CString::new(line).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 2)?;
+    }
+    Ok(())
 }
 
 fn as_json(value: &Bound<'_, PyAny>) -> Option<Value> {

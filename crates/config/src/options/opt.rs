@@ -28,6 +28,8 @@ pub struct Opt {
     pub owner: Owner,
     /// It has no effect unless one of these is set; empty: it does not depend on another one.
     pub needs: &'static [&'static str],
+    /// It is an error to set it unless this option is set: its name, and what that is.
+    pub requires: Option<(&'static str, &'static str)>,
     /// Help: one line that starts with a small letter and has no full stop.
     pub help: &'static str,
     /// Further explanation for the documentation; may be empty.
@@ -186,6 +188,7 @@ pub(super) const BASE: Opt = Opt {
     reach: Reach::OwnServer,
     owner: Owner::Router,
     needs: &[],
+    requires: None,
     help: "",
     details: "",
     since: "0.1",

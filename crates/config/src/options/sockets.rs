@@ -62,6 +62,7 @@ rows! {
     },
     PROXY_PROTOCOL: bool = Opt {
         name: "proxy_protocol",
+        requires: Some(("trusted_proxies", "the peers whose preface is trusted")),
         kind: Kind::Flag,
         default: "false",
         help: "expect the PROXY protocol (v1, v2) from trusted proxies",
@@ -133,6 +134,7 @@ rows! {
     },
     SSL_PRIVATE_KEY: Vec<String> = Opt {
         name: "ssl_private_key",
+        requires: Some(("ssl_certificate", "its certificate")),
         foreign_names: &["keyfile", "ssl_keyfile", "ssl_key", "key", "private_key"],
         short: Some('k'),
         kind: Kind::List,
@@ -144,6 +146,7 @@ rows! {
     },
     SSL_KEY_PASSWORD_FILE: Option<PathBuf> = Opt {
         name: "ssl_key_password_file",
+        requires: Some(("ssl_certificate", "the certificate of the server")),
         foreign_names: &["ssl_keyfile_password", "keyfile_password", "ssl_password"],
         kind: Kind::Path,
         metavar: "FILE",
@@ -153,6 +156,7 @@ rows! {
     },
     CLIENT_CA: Option<PathBuf> = Opt {
         name: "client_ca",
+        requires: Some(("ssl_certificate", "the certificate of the server")),
         foreign_names: &["ca_certs", "ssl_ca_certs", "ssl_ca"],
         kind: Kind::Path,
         metavar: "FILE",
@@ -164,6 +168,7 @@ rows! {
     },
     CLIENT_CERT: ClientCert = Opt {
         name: "client_cert",
+        requires: Some(("client_ca", "the CAs of client certificates")),
         kind: Kind::Choice(ClientCert::WORDS),
         default: "required",
         metavar: "WHEN",

@@ -96,6 +96,7 @@ impl Plan {
 
     /// Checks settings. Relative paths are taken from `folder`.
     pub fn check(settings: &Settings, folder: &Path) -> Result<Plan, Wrong> {
+        settings.check_requirements()?;
         let read = Reader { settings, folder };
         let application = ApplicationPlan::check(&read)?;
         let certificates = tls::certificates(&read)?;

@@ -284,11 +284,6 @@ fn proxy_protocol(read: &Reader<'_>, binds: &[Bind]) -> Result<bool, Wrong> {
         let reason = "is not supported with TLS: end TLS at the balancer, or bind http://";
         return Err(read.wrong(options::PROXY_PROTOCOL, reason));
     }
-    if on && read.get(options::TRUSTED_PROXIES).is_empty() {
-        let proxies = read.name(options::TRUSTED_PROXIES, options::PROXY_PROTOCOL);
-        let reason = format!("needs {proxies}, the peers whose preface is trusted");
-        return Err(read.wrong(options::PROXY_PROTOCOL, &reason));
-    }
     Ok(on)
 }
 

@@ -42,28 +42,14 @@ impl TlsPlan {
         read: &Reader<'_>,
         certificates: Vec<CertificateSource>,
     ) -> Result<Option<TlsPlan>, Wrong> {
-        const ONLY_WITH: [Key<Option<PathBuf>>; 2] = [options::SSL_KEY_PASSWORD_FILE, options::CLIENT_CA];
         if certificates.is_empty() {
-            return match ONLY_WITH.into_iter().find(|key| read.is_given(*key)) {
-                Some(key) => {
-                    let certificate = read.name(options::SSL_CERTIFICATE, key);
-                    Err(read.wrong(key, &format!("needs {certificate}, the certificate of the server")))
-                }
-                None => Ok(None),
-            };
+            return Ok(None);
         }
         let client_ca = read.existing_file(options::CLIENT_CA)?;
         let client_cert_required = match read.get(options::CLIENT_CERT) {
             ClientCert::Required => true,
             ClientCert::Optional => false,
         };
-        if client_ca.is_none() && !client_cert_required {
-            let authorities = read.name(options::CLIENT_CA, options::CLIENT_CERT);
-            return Err(read.wrong(
-                options::CLIENT_CERT,
-                &format!("needs {authorities}, the CAs of client certificates"),
-            ));
-        }
         Ok(Some(TlsPlan {
             certificates,
             key_password_file: read.existing_file(options::SSL_KEY_PASSWORD_FILE)?,
@@ -105,10 +91,6 @@ pub(super) fn certificates(read: &Reader<'_>) -> Result<Vec<CertificateSource>, 
             None => path.clone(),
         };
         sources.push(CertificateSource::Files { certificate: path, key });
-    }
-    if keys_given > 0 && sources.is_empty() {
-        let certificate = read.name(certificates, keys);
-        return Err(read.wrong(keys, &format!("needs {certificate}, its certificate")));
     }
     if keys_given > 0 && keys_given != files {
         let reason = format!(

@@ -95,6 +95,8 @@ impl Site {
         is_web2py: bool,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
+        // The command has warned of its options.
+        let is_command = folder.is_some();
         let folder = folder.map_or_else(env::current_dir, Ok)?;
         let keywords = settings::from_keywords(options)?;
         let mut settings = Settings::default();
@@ -111,6 +113,9 @@ impl Site {
         }
         ignore(py, &settings, &keywords)?;
         settings.add(&keywords);
+        if !is_command {
+            settings::warn_of_idle(py, &settings)?;
+        }
         let settings = settings.only(works_under_any_server);
         let mut plan =
             Plan::check(&settings, &folder).map_err(|wrong| PyValueError::new_err(wrong.to_string()))?;
