@@ -7,6 +7,7 @@ number of requests per second for all; at last beside slow clients, and at twice
 from __future__ import annotations
 
 import http.client
+import mimetypes
 import os
 import resource
 import shutil
@@ -31,6 +32,8 @@ from anygate.task import CannotServe
 
 #: Servers that are compared if none are named.
 USUAL = ("native", "gunicorn", "waitress", "gevent", "uwsgi", "granian")
+#: What all processors have done so far.
+STAT = Path("/proc/stat")
 #: Clients that never end a request, and connections of a burst for each of the usual ones.
 SLOW_CLIENTS = 20
 BURST_CONNECTIONS = 4
@@ -49,6 +52,8 @@ class Reference:
     """The right responses, by path: those of the first server that has responded."""
 
     comparison: Comparison
+    #: The requests, by path.
+    requests: dict[str, bytes]
     server: str | None = None
     responses: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
 
@@ -70,7 +75,7 @@ class Reference:
 
     def _look(self, server: MeasuredServer, path: str) -> tuple[int, bytes | None]:
         try:
-            (status, body), again = server.ask(path), server.ask(path)
+            (status, body), again = server.ask(self.requests[path]), server.ask(self.requests[path])
         except (OSError, http.client.HTTPException) as error:
             raise ServerFailed(f"{path}: no response: {error!r}") from None
         if status >= 500:
@@ -94,6 +99,8 @@ class Cores:
     @classmethod
     def divide(cls) -> Cores:
         """Divide those that this process may use; the load gets a quarter, and at least one."""
+        if not hasattr(os, "sched_getaffinity"):
+            return cls(None, None)
         cores = sorted(os.sched_getaffinity(0))
         count = max(1, len(cores) // 4)
         if len(cores) < 2:
@@ -110,17 +117,23 @@ class Processors:
     own: float
 
     @classmethod
-    def now(cls) -> Processors:
-        """Read it (proc_stat(5))."""
-        user, nice, system, idle, waiting, hard, soft, stolen = (
-            int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
-        )
+    def now(cls) -> Processors | None:
+        """Read it (proc_stat(5)); ``None``: the system does not tell, as in some containers."""
+        try:
+            text = STAT.read_text()
+            user, nice, system, idle, waiting, hard, soft, stolen = (
+                int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in text.split(maxsplit=9)[1:9]
+            )
+        except (OSError, ValueError):
+            return None
         busy = user + nice + system + hard + soft
         used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return cls(busy + idle + waiting + stolen, busy, sum(one.ru_utime + one.ru_stime for one in used))
 
-    def of_others_since(self, before: Processors) -> float:
+    def of_others_since(self, before: Processors | None) -> float | None:
         """Return the share that other programs took."""
+        if before is None:
+            return None
         whole = self.whole - before.whole
         return max(0.0, self.busy - before.busy - (self.own - before.own)) / whole if whole else 0.0
 
@@ -132,7 +145,11 @@ class Run:
         self.comparison = comparison
         self.progress = progress
         self.cores = Cores.divide()
-        self.reference = Reference(comparison)
+        body = Path(comparison.body).read_bytes() if comparison.body is not None else None
+        kind = mimetypes.guess_type(comparison.body or "")[0] or "application/octet-stream"
+        paths = [*comparison.paths, *filter(None, [comparison.slow_path])]
+        requests = {path: request_of(path, comparison.method, body, kind) for path in paths}
+        self.reference = Reference(comparison, requests)
         self.rate = comparison.rate or 0.0
         names = comparison.servers or [name for name in USUAL if SERVERS[name].version is not None]
         #: Responses per second at the first look.
@@ -155,7 +172,7 @@ class Run:
             self.rate,
             self.reference.responses,
             self.cores.server is not None,
-            Processors.now().of_others_since(before),
+            now.of_others_since(before) if (now := Processors.now()) is not None else None,
         )
 
     def _alive(self) -> list[Result]:
@@ -167,8 +184,8 @@ class Run:
             self.progress.show(f"{what}: {result.name}")
             try:
                 arguments = [*equal_options(self.comparison, result.name), *self.comparison.arguments]
-                path, sets_port = self.comparison.paths[0], self.comparison.sets_port
-                with MeasuredServer(result.name, arguments, path, self.cores.server, sets_port) as server:
+                first, sets_port = self.reference.requests[self.comparison.paths[0]], self.comparison.sets_port
+                with MeasuredServer(result.name, arguments, first, self.cores.server, sets_port) as server:
                     result.starts.append(server.start_seconds)
                     self.reference.check(server)
                     self._load(server, seconds=min(WARM_UP_MAX, self.comparison.seconds))
@@ -227,7 +244,7 @@ class Run:
         with on_cores(self.cores.load):
             figures = _anygate.put_load(
                 server.address,
-                [(request_of(path), *self.reference.responses[path]) for path in paths],
+                [(self.reference.requests[path], *self.reference.responses[path]) for path in paths],
                 order,
                 connections=connections or self.comparison.connections,
                 seconds=seconds or self.comparison.seconds,
@@ -285,13 +302,23 @@ def run(text: str) -> int:
     try:
         for name in comparison.servers:
             named(name)
+        if comparison.body is not None:
+            _check_readable(Path(comparison.body))
         if comparison.html is not None:
             _check_writable(Path(comparison.html))
+        if not Path("/proc/self/stat").exists():
+            print(
+                "anygate: error: compare: this system has no /proc, which tells what each server takes: "
+                "compare on Linux, or where /proc is mounted",
+                file=sys.stderr,
+            )
+            return 1
     except CannotServe as error:
         print(f"anygate: error: compare: --servers: {str(error).removeprefix('server: ')}", file=sys.stderr)
         return error.code
     except OSError as error:
-        print(f"anygate: error: compare: --html: {comparison.html}: {error.strerror}", file=sys.stderr)
+        option = "html" if error.filename == comparison.html else "body"
+        print(f"anygate: error: compare: --{option}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     names = comparison.servers or USUAL
     with Progress(sys.stderr, len(names) * (1 + comparison.rounds)) as progress:
@@ -310,6 +337,11 @@ def run(text: str) -> int:
 
 def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else comparison_text.WIDTH
+
+
+def _check_readable(path: Path) -> None:
+    with path.open("rb"):
+        pass
 
 
 def _check_writable(path: Path) -> None:

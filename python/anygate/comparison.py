@@ -37,6 +37,9 @@ class Comparison:
     paths: tuple[str, ...]
     varying: tuple[str, ...]
     slow_path: str | None
+    method: str
+    #: Path of a file.
+    body: str | None
     seconds: float
     rounds: int
     connections: int
@@ -213,7 +216,8 @@ class Report:
     #: Whether servers and load had processor cores of their own.
     is_apart: bool
     #: Share of the processors that other programs took meanwhile.
-    others: float = 0.0
+    #: ``None``: the system does not tell.
+    others: float | None = 0.0
 
     @property
     def measured(self) -> list[Result]:
@@ -302,7 +306,9 @@ def recommend(report: Report) -> Recommendation:
         right = [min(measured, key=lambda result: result.failed / Load.of(result.free).responses)]
         cautions.append("No server was without errors; this one had the fewest.")
     best = right[0]
-    if report.others > OTHERS_MAX:
+    if report.others is None:
+        cautions.append("How much of the processors other programs took is unknown: there is no /proc/stat.")
+    elif report.others > OTHERS_MAX:
         cautions.append(f"Other programs took {report.others:.0%} of the processors: measure again when they do not.")
     few = min(len(result.free) for result in measured) < ROUNDS_MIN
     equal = [result for result in right if result is best or not are_apart(best.rates, result.rates)]

@@ -34,16 +34,16 @@ class MeasuredServer:
     """Context manager: the server runs, and has responded to a request, inside of it."""
 
     def __init__(
-        self, name: str, arguments: Iterable[str], path: str, cores: Iterable[int] | None, sets_port: bool = False
+        self, name: str, arguments: Iterable[str], request: bytes, cores: Iterable[int] | None, sets_port: bool = False
     ) -> None:
         """Start nothing yet.
 
-        ``path``: what the first request is for; ``cores``: the processor cores that it is kept to; ``sets_port``: the
+        ``request``: the first one; ``cores``: the processor cores that it is kept to; ``sets_port``: the
         settings have an address in ``ip`` or ``port``.
         """
         self._sets_port = sets_port
         self.name = name
-        self._path = path
+        self._request = request
         self._arguments = list(arguments)
         self._cores = cores
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,7 +95,7 @@ class MeasuredServer:
         assert self._process is not None
         while True:
             try:
-                self.ask(self._path)
+                self.ask(self._request)
             except OSError as error:
                 code = self._process.poll()
                 if code is not None:
@@ -117,10 +117,10 @@ class MeasuredServer:
         last = "" if not lines or "anygate: error: " in lines[-1] else lines[-1]
         return ": ".join(filter(None, [*messages[-1:], last]))
 
-    def ask(self, path: str) -> tuple[int, bytes]:
-        """Request a path on a connection of its own; return status and body."""
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request on a connection of its own; return status and body."""
         with socket.create_connection(self.address, RESPONSE_MAX) as connection:
-            connection.sendall(request_of(path))
+            connection.sendall(request)
             response = http.client.HTTPResponse(connection)
             response.begin()
             return response.status, response.read()
@@ -203,19 +203,25 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def request_of(path: str) -> bytes:
-    """Return a request without anything that differs from run to run."""
+def request_of(path: str, method: str = "GET", body: bytes | None = None, kind: str = "") -> bytes:
+    """Return a request without anything that differs from run to run; ``kind``: the media type of its body."""
     fields = "Host: localhost\r\nUser-Agent: anygate-compare\r\nAccept: */*\r\nConnection: keep-alive\r\n"
-    return f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode()
+    if body is not None:
+        fields += f"Content-Type: {kind}\r\n"
+    if body is not None or method not in ("GET", "OPTIONS"):
+        fields += f"Content-Length: {len(body or b'')}\r\n"
+    return f"{method} {path} HTTP/1.1\r\n{fields}\r\n".encode() + (body or b"")
 
 
 @contextlib.contextmanager
 def on_cores(cores: Iterable[int] | None) -> Iterator[None]:
     """Keep this thread, and what it starts, to some processor cores; ``None``: all that it has."""
+    if cores is None:
+        yield
+        return
     before = os.sched_getaffinity(0)
     try:
-        if cores is not None:
-            os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, cores)
         yield
     finally:
         os.sched_setaffinity(0, before)

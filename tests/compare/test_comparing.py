@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from anygate import comparing
 from anygate.adapters import SERVERS
 from anygate.measured_server import family
 from browser import CHROMIUM, Browser
@@ -43,6 +44,43 @@ def compare(folder, *arguments):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("ANYGATE_")}
     command = [str(ANYGATE), "compare", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, timeout=1700, check=False)
+
+
+def test_other_methods_and_bodies_are_sent(site, tmp_path):
+    """The application fails unless each request is as it is wanted."""
+    text = """\
+def app(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))
+    assert (environ["REQUEST_METHOD"], environ["CONTENT_TYPE"], body) == ("POST", "application/json", b'{"a": 1}')
+    start_response("201 Created", [("Content-Type", "text/plain")])
+    return [b"made"]
+"""
+    (tmp_path / "order.json").write_text('{"a": 1}')
+    names = ("native", "gunicorn")
+    arguments = ["--servers", ",".join(names), "--method", "POST", "--body", "order.json", "--json"]
+    ended = compare(site(text), *arguments, *QUICK, "myapp:app")
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert {one["name"]: one["failure"] for one in figures["servers"]} == dict.fromkeys(names)
+    assert figures["paths"] == {"/": 201}
+
+
+def test_a_body_that_cannot_be_read_is_named(site):
+    ended = compare(site(), "--body", "missing.json", "myapp:app")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "anygate: error: compare: --body: missing.json: No such file or directory\n",
+    )
+
+
+def test_what_the_system_does_not_tell_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr(comparing, "STAT", tmp_path / "stat")
+    assert comparing.Processors.now() is None
+    monkeypatch.setattr(comparing, "STAT", Path("/proc/stat"))
+    now = comparing.Processors.now()
+    assert now is not None
+    assert now.of_others_since(None) is None
+    assert now.of_others_since(now) == 0
 
 
 def test_real_servers_are_compared(site, tmp_path):

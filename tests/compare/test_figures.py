@@ -48,6 +48,8 @@ def report(*results, others=0.0, **more):
         "paths": ("/",),
         "varying": (),
         "slow_path": None,
+        "method": "GET",
+        "body": None,
         "seconds": 1.0,
         "rounds": 4,
         "connections": 32,
@@ -138,6 +140,8 @@ def test_what_speaks_against_a_recommendation_is_said():
     busy.free[0].load_seconds = 0.99
     assert "whole processor core" in cautions(busy)
     assert cautions(result("a", *FAST), result("b", *SLOW)) == ""
+    unknown = recommend(report(result("a", *FAST), result("b", *SLOW), others=None))
+    assert "other programs took is unknown: there is no /proc/stat" in str(unknown)
     disturbed = recommend(report(result("a", *FAST), result("b", *SLOW), others=0.42))
     assert disturbed.cautions == ("Other programs took 42% of the processors: measure again when they do not.",)
 

@@ -22,6 +22,10 @@ pub struct Comparison {
     pub varying: Vec<String>,
     /// Path that takes long, for one request in a hundred.
     pub slow_path: Option<String>,
+    /// Method of all requests.
+    pub method: String,
+    /// File with the body of all requests.
+    pub body: Option<PathBuf>,
     /// Length of each measurement.
     pub duration: Duration,
     /// How often each server is measured.
@@ -48,6 +52,8 @@ const SERVERS: &str = "servers";
 const PATH: &str = "path";
 const VARYING: &str = "varying";
 const SLOW_PATH: &str = "slow-path";
+const METHOD: &str = "method";
+const BODY: &str = "body";
 const DURATION: &str = "duration";
 const ROUNDS: &str = "rounds";
 const CONNECTIONS: &str = "connections";
@@ -82,6 +88,8 @@ pub(crate) fn with_arguments(command: Command) -> Command {
         .arg(Arg::new(PATH).long(PATH).action(ArgAction::Append))
         .arg(Arg::new(VARYING).long(VARYING).action(ArgAction::Append))
         .arg(value(SLOW_PATH))
+        .arg(value(METHOD))
+        .arg(value(BODY))
         .arg(value(DURATION))
         .arg(value(ROUNDS))
         .arg(value(CONNECTIONS))
@@ -124,6 +132,8 @@ impl Comparison {
             paths,
             varying,
             slow_path,
+            method: method(text(METHOD))?,
+            body: text(BODY).map(PathBuf::from),
             duration: match text(DURATION) {
                 None => Duration::from_secs(3),
                 Some(text) => {
@@ -156,6 +166,19 @@ impl Comparison {
 
 fn wrong(name: &str, value: &str, reason: &str) -> Exit {
     Exit::usage(format!("compare: --{name}: {value:?} {reason}"))
+}
+
+/// A method whose responses have bodies.
+fn method(text: Option<&String>) -> Result<String, Exit> {
+    let Some(text) = text else { return Ok("GET".to_owned()) };
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    match text.as_str() {
+        "HEAD" | "CONNECT" => {
+            Err(wrong(METHOD, text, "is not compared: its responses have no bodies; use GET"))
+        }
+        _ if !is_plain => Err(wrong(METHOD, text, "is not a method, such as POST, in capital letters")),
+        _ => Ok(text.clone()),
+    }
 }
 
 /// A path goes into a request line as it is.
@@ -228,6 +251,7 @@ mod tests {
     fn everything_has_a_default_but_the_application() {
         let comparison = read("compare app:app").unwrap();
         assert_eq!(comparison.paths, ["/"]);
+        assert_eq!((comparison.method.as_str(), comparison.body), ("GET", None));
         assert_eq!(comparison.arguments, ["--", "app:app"]);
         assert_eq!((comparison.duration, comparison.rounds), (Duration::from_secs(3), 4));
         assert!(read("compare").unwrap_err().contains("nothing to serve"));
@@ -236,12 +260,13 @@ mod tests {
     #[test]
     fn the_servers_are_started_with_the_other_options() {
         let line = "compare --servers native,gunicorn --servers waitress --path / --path /login --varying /login --duration 500ms \
-                    --connections 8 --rate 0.5 --json --html r.html -w 2 --no-preload --env A=1 --env B=2 app:app";
+                    --connections 8 --rate 0.5 --method PUT --body b.json --json --html r.html -w 2 --no-preload --env A=1 --env B=2 app:app";
         let comparison = read(line).unwrap();
         assert_eq!(comparison.servers, ["native", "gunicorn", "waitress"]);
         assert_eq!((comparison.paths.len(), comparison.varying.len()), (2, 1));
         assert_eq!((comparison.duration, comparison.connections), (Duration::from_millis(500), 8));
         assert_eq!((comparison.rate, comparison.as_json), (Some(0.5), true));
+        assert_eq!((comparison.method.as_str(), comparison.body), ("PUT", Some(PathBuf::from("b.json"))));
         assert_eq!(comparison.html, Some(PathBuf::from("r.html")));
         let mut arguments = comparison.arguments;
         assert_eq!(arguments.split_off(arguments.len() - 2), ["--", "app:app"]);
@@ -254,6 +279,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_one_line() {
         for (line, message) in [
+            ("--method post", "compare: --method: \"post\" is not a method"),
+            ("--method HEAD", "compare: --method: \"HEAD\" is not compared"),
             ("--path login", "compare: --path: \"login\" is not a path"),
             ("--slow-path x", "compare: --slow-path: \"x\" is not a path"),
             ("--path /ä", "compare: --path: \"/ä\" has a character"),

@@ -45,6 +45,8 @@ Usage: anygate compare [OPTIONS] APP
   --varying PATH       one of these whose bodies differ on purpose (repeatable)
   --slow-path PATH     path that takes long: one request in a hundred is for it, while the latency
                        of the others is measured
+  --method METHOD      method of all requests [GET]
+  --body FILE          file that all requests have as their body
   --duration TIME      length of each measurement [3s]
   --rounds N           number of measurements of each server [4]
   --connections N      connections of the load [32]

@@ -13,6 +13,8 @@ pub(crate) fn run(py: Python<'_>, task: &Comparison) -> Result<i32, Refusal> {
         "paths": task.paths,
         "varying": task.varying,
         "slow_path": task.slow_path,
+        "method": task.method,
+        "body": task.body,
         "seconds": task.duration.as_secs_f64(),
         "rounds": task.rounds,
         "connections": task.connections,
