@@ -211,7 +211,13 @@ pub(crate) fn refuse_foreign(arguments: &[OsString], folder: &Path) -> Option<St
     if is_module && !has_application {
         return None;
     }
-    let application = next.filter(|_| has_application).unwrap_or("myapp:app");
+    // Django's runserver and its like have an address there.
+    let is_address = |next: &str| next.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
+    let application = match next.filter(|_| has_application) {
+        Some(address) if is_address(address) => &format!("myapp:app --bind {address}"),
+        Some(application) => application,
+        None => "myapp:app",
+    };
     Some(format!("there is no command {word}: write {}", instead.replace("APP", application)))
 }
 
@@ -230,6 +236,8 @@ mod tests {
             ("serve app:app", "write anygate app:app"),
             ("run project.wsgi --workers 2", "write anygate project.wsgi"),
             ("run --workers 2", "write anygate myapp:app"),
+            ("runserver 0.0.0.0:8000", "write anygate myapp:app --bind 0.0.0.0:8000"),
+            ("runserver 8000", "write anygate myapp:app --bind 8000"),
             ("reload", "anygate ctl reload"),
             ("help", "anygate --help"),
             ("anygate.toml", "anygate --config anygate.toml"),
