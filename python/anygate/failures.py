@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+#: What raises, at a request, the exception of an import that failed.
+RAISES_AGAIN = os.path.join(os.path.dirname(__file__), "sources.py")
 
 #: ``on_error`` of a site.
 Hook = Callable[[dict[str, Any], tuple[type[BaseException], BaseException, "TracebackType | None"]], object]
@@ -36,6 +39,9 @@ def formatted(error: BaseException) -> str:
     That text may be a client's, and is not to pass for anything else in a log.
     """
     whole = traceback.TracebackException.from_exception(error)
+    if any(frame.filename == RAISES_AGAIN for frame in whole.stack):
+        kept = [frame for frame in whole.stack if not frame.filename.startswith((RAISES_AGAIN, "<frozen importlib"))]
+        whole.stack = traceback.StackSummary.from_list(kept)
     indent_notes(whole)
     return "".join(indented(item) for item in whole.format())
 

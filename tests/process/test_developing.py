@@ -96,6 +96,7 @@ class TestSaves:
         assert served.get().status == 500
         save(site / "helper.py", "TEXT = \n")
         served.wait_until(lambda: "SyntaxError" in served.get().text, "the next failure")
+        assert "anygate/sources.py" not in served.get().text
         save(site / "helper.py", "TEXT = 'mended'\n")
         wait_for(served, "app mended inner")
 
