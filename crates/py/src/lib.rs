@@ -10,7 +10,7 @@
 //! * [`daemon`]: the server in the background. * [`upgrade`]: another program under the same process number. * [`beginning`]: how the program was started. * [`renewal`]: settings that were read anew.
 //! * [`apps`]: several applications with processes of their own. * [`app_admin`]: what they tell the admin address.
 //! * [`other_servers`]: those servers, which Python starts. * [`web2py`]: what belongs to web2py alone. * [`cron`]: jobs.
-//! * [`logs`]: the error log and the access log. * [`error_outlets`]: where messages are written to. * [`python_logging`]: messages as records of Python.
+//! * [`logs`]: the error log and the access log. * [`error_outlets`]: where messages are written to. * [`forks`]: logs while another server forks. * [`python_logging`]: messages as records of Python.
 //! * [`identity`]: user, group and folder. * [`settings`]: keyword arguments.
 //!   * [`interpreter`]: what it is asked for beside the application. * [`refusal`]: why nothing runs.
 //! * [`doctor`]: `anygate doctor`. * [`control`]: `anygate top` and `anygate ctl`. * [`self_signed`]: certificates to try HTTPS with.
@@ -31,6 +31,7 @@ mod doctor;
 mod embedded;
 mod error_outlets;
 mod foreign;
+mod forks;
 mod hooks;
 mod identity;
 mod interpreter;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime as Clock};
 
 use anygate_config::{CRITICAL, LogLevel, LogPlan, LogTarget, MessageFormat, Origins, Plan, options};
-use anygate_lock::{Mutex, RwLock};
+use anygate_lock::{Mutex, RwLock, RwLockWriteGuard};
 use anygate_logs::{Held, Kind, News, Outlet, Rotation, Severity, one_line};
 use anygate_policy::access_log::Formatter;
 use anygate_policy::metrics::{self, LogName};
@@ -156,6 +156,11 @@ static ROW: RwLock<Option<SharedRow>> = RwLock::new(None);
 /// Shows warnings and errors in `row` from now on, too.
 pub(crate) fn show_in(row: SharedRow) {
     *ROW.write() = Some(row);
+}
+
+/// Keeps the row from being read or changed until the result is dropped.
+pub(crate) fn hold_row() -> RwLockWriteGuard<'static, Option<SharedRow>> {
+    ROW.write()
 }
 
 /// Puts messages, with their level before them, where others can see them.
@@ -364,6 +369,11 @@ impl Logs {
     pub(crate) fn again(&self) -> Option<Duration> {
         let needs_tending = error_outlets::all().iter().any(|outlet| outlet.needs_tending());
         (self.rotation.is_some() || needs_tending).then_some(LOOK)
+    }
+
+    /// The access log, as long as the process lives.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = &'static Outlet> {
+        self.access.iter().map(|outlet| &**Box::leak(Box::new(Arc::clone(outlet))))
     }
 
     /// Locks all logs until the result is dropped, so that a process forked meanwhile can use them.

@@ -44,7 +44,7 @@ use crate::loading::warn_of_debug;
 use crate::logs::Logs;
 use crate::policies::{shared, unprepared};
 use crate::statsd::Push;
-use crate::{logs, ready_check, settings};
+use crate::{forks, logs, ready_check, settings};
 use counting::Counting;
 pub(crate) use exchange::Exchange;
 use exchange::ReceivedRequest;
@@ -144,6 +144,7 @@ impl Site {
             prepared = prepared.with_metrics(plan.local_hosts(), figures);
         }
         let logs = Logs::of_access(&plan).map_err(|refusal| PyValueError::new_err(refusal.to_string()))?;
+        forks::hold_logs(py, &logs)?;
         Ok(Site {
             prepared,
             logs,
