@@ -130,8 +130,11 @@ def test_a_program_that_listens_for_a_debugger_stops_at_its_breakpoints(serve, t
 def test_a_debugger_that_has_started_anygate_follows_its_workers(launch, tmp_path, options, environment):
     (tmp_path / "app.py").write_text(APP)
     port = free_port()
-    debugger = [sys.executable, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client", "-m", "anygate"]
-    served = launch("app:app", "--port", "0", *options, command=debugger, environment=environment)
+    debugger = [sys.executable, "-m", "debugpy", "--log-to-stderr"]
+    command = [*debugger, "--listen", f"127.0.0.1:{port}", "--wait-for-client", "-m", "anygate"]
+    served = launch("app:app", "--port", "0", *options, command=command, environment=environment)
+    # The adapter takes no second client if the first one comes before it has said so.
+    served.wait_for_log("Adapter is accepting incoming client connections")
     with Adapter(port) as adapter:
         adapter.attach(tmp_path / "app.py", subProcess=True)
         worker = adapter.event("debugpyAttach")
