@@ -41,6 +41,15 @@ impl Compression {
         Compression { plan: plan.clone(), encoders: Arc::new(Encoders::new(Levels::default())) }
     }
 
+    /// Whether the length alone says that a response goes out as it is, so that nothing need look at its fields. `body_length`:
+    /// bytes of the whole body, if they are known other than by Content-Length.
+    pub fn is_too_short(&self, request: &RequestHead, status: u16, body_length: Option<u64>) -> bool {
+        // Neither the body of a response to HEAD, nor a part of a body, says how long the whole one is.
+        body_length.is_some_and(|length| length < self.plan.min_bytes)
+            && !matches!(status, 206 | 304)
+            && request.method() != b"HEAD"
+    }
+
     /// Decides how a response goes out and puts its head right. `body_length`: bytes of the whole body, if they are known
     /// other than by Content-Length. With an encoder the length is no longer known: `start` must be given `None`.
     ///
@@ -438,7 +447,10 @@ mod tests {
             }
             let method = if head_request { "HEAD" } else { "GET" };
             let request = request(method, "/", &[("Accept-Encoding", &accept)]);
+            let is_true = length.is_none() || length == body_length;
+            let is_too_short = is_true && all().is_too_short(&request, status, body_length);
             let encoder = all().negotiate(&request, &mut head, body_length);
+            prop_assert!(!is_too_short || !head.has_field("vary") && !head.has_field("content-encoding"));
             let coded = head.has_field("content-encoding");
             prop_assert!(encoder.is_none() || coded);
             prop_assert!(!coded || head_request || encoder.is_some());

@@ -218,10 +218,10 @@ impl Prepared {
         }))
     }
 
-    fn named_files(&self, pages: Option<&Arc<ErrorPages>>) -> Result<Option<NamedFiles>, Unprepared> {
+    fn named_files(&self, pages: Option<&Arc<ErrorPages>>) -> Result<Option<Arc<NamedFiles>>, Unprepared> {
         let Some(root) = &self.plan.sendfile_root else { return Ok(None) };
         let files = NamedFiles::new(root, pages.cloned().unwrap_or_default(), SystemTime::now());
-        files.map(Some).map_err(Unprepared::NamedFiles)
+        files.map(|files| Some(Arc::new(files))).map_err(Unprepared::NamedFiles)
     }
 
     fn files(&self, pages: Option<&Arc<ErrorPages>>) -> Result<Option<StaticFiles>, Unprepared> {

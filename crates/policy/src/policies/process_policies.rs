@@ -44,7 +44,7 @@ pub struct ProcessPolicies {
     pub(super) security: SecurityHeaders,
     pub(super) compression: Option<Compression>,
     pub(super) files: Option<StaticFiles>,
-    pub(super) named_files: Option<NamedFiles>,
+    pub(super) named_files: Option<Arc<NamedFiles>>,
     pub(super) cache: Option<Arc<Cache>>,
     pub(super) pages: Option<Arc<ErrorPages>>,
     pub(super) identity: Identity,
@@ -116,6 +116,17 @@ impl ProcessPolicies {
     /// The response cache, if there is one.
     pub fn cache(&self) -> Option<&Arc<Cache>> {
         self.cache.as_ref()
+    }
+
+    /// The compression, unless the body of a response is too short for it.
+    pub(super) fn compression(
+        &self,
+        request: &RequestHead,
+        status: u16,
+        body_length: Option<u64>,
+    ) -> Option<&Compression> {
+        let compression = self.compression.as_ref();
+        compression.filter(|compression| !compression.is_too_short(request, status, body_length))
     }
 
     /// What is added to pages for clients on this machine, if anything is.

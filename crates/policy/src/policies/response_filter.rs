@@ -197,11 +197,11 @@ impl ResponseFilter {
         body_length: Option<u64>,
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
-        let process = Arc::clone(&self.process);
         let mut unnamed = None;
-        if let Some(files) = process.named_files.as_ref().filter(|files| files.is_named(head)) {
+        let named = self.process.named_files.as_ref().filter(|files| files.is_named(head));
+        if let Some(files) = named.cloned() {
             if (200..300).contains(&head.status()) {
-                return self.send_named(files, request, head, out);
+                return self.send_named(&files, request, head, out);
             }
             unnamed = Some(files.without_name(head));
         }
@@ -289,7 +289,7 @@ impl ResponseFilter {
         if let Some(names) = &self.names {
             names.apply(&mut head);
         }
-        let compression = process.compression.as_ref();
+        let compression = self.process.compression(request, head.status(), body_length);
         match compression.and_then(|compression| compression.length_to_code(request, &head, body_length)) {
             Some(length) if length <= GATHER_MAX_BYTES => {
                 self.state = State::Gathering { head, body: Vec::new(), length };
@@ -315,7 +315,7 @@ impl ResponseFilter {
         out: &mut (dyn Response + Send),
     ) -> Result<(), SendError> {
         let (mut encoder, mut body_length) = (None, body_length);
-        if let Some(compression) = &self.process.compression {
+        if let Some(compression) = self.process.compression(request, head.status(), body_length) {
             let was_coded = head.has_field("content-encoding");
             encoder = compression.negotiate(request, &mut head, body_length);
             // The length of a response to HEAD that would be compressed is unknown.
