@@ -192,6 +192,12 @@ def test_windows_opened_byte_by_byte(served):
         for _ in range(200):
             for number in range(50):
                 raw.send(frame(WINDOW_UPDATE, 0, 2 * number + 1, b"\0\0\0\1"))
+            waiting = {2 * number + 1 for number in range(50)}
+            while waiting:
+                kind, _, stream, payload = raw.next()
+                if kind == DATA:
+                    assert len(payload) == 1
+                    waiting.remove(stream)
         assert other.ask("GET", "/pid").status == 200
         assert rss(worker) - before < 80 * MB
 

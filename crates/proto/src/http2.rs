@@ -241,6 +241,8 @@ pub struct Frames {
     broken: bool,
     /// The client's newest stream.
     last_stream: u32,
+    /// Requests whose heads have come.
+    requests: u64,
     malformed: Vec<u32>,
 }
 
@@ -308,6 +310,11 @@ impl Frames {
         }
     }
 
+    /// How many requests have come, of which `h2` may refuse some; `None` if they are not followed any more.
+    pub fn requests(&self) -> Option<u64> {
+        (!self.broken).then_some(self.requests)
+    }
+
     /// Takes the numbers of the streams whose requests have turned out to be malformed: a `:path` with a fragment (section
     /// 8.3.1), or pseudo-fields in trailers (section 8.1).
     pub fn take_malformed(&mut self) -> Vec<u32> {
@@ -343,6 +350,7 @@ impl Frames {
             let hidden = self.blocks.read(block).ok()?;
             let is_request = stream > self.last_stream;
             self.last_stream = self.last_stream.max(stream);
+            self.requests += u64::from(is_request);
             if if is_request { hidden.fragment } else { hidden.pseudo } {
                 self.malformed.push(stream);
             }
@@ -483,6 +491,34 @@ mod tests {
         }
     }
 
+    /// A frame with a block of fields, of a stream.
+    fn block(kind: u8, flags: u8, stream: u8, fields: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(fields.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], fields].concat()
+    }
+
+    #[test]
+    fn requests_are_counted_when_their_heads_are_complete() {
+        const END_HEADERS: u8 = 4;
+        const GET: u8 = 0x82;
+        const BROKEN: u8 = 0x80;
+        let mut frames = Frames::new();
+        frames.count(PREFACE);
+        assert_eq!(frames.requests(), Some(0));
+        for (bytes, requests) in [
+            (block(HEADERS, END_HEADERS, 1, &[GET]), Some(1)),
+            (block(HEADERS, 0, 3, &[GET]), Some(1)),
+            (block(CONTINUATION, END_HEADERS, 3, &[]), Some(2)),
+            // Trailers.
+            (block(HEADERS, END_HEADERS, 1, &[]), Some(2)),
+            (block(HEADERS, END_HEADERS, 9, &[GET]), Some(3)),
+            (block(HEADERS, END_HEADERS, 11, &[BROKEN]), None),
+        ] {
+            frames.count(&bytes);
+            assert_eq!(frames.requests(), requests, "{bytes:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_change_no_count(kinds in prop::collection::vec((0u8..10, 0u8..2, 0usize..40), 0..20), size in 1usize..30) {
@@ -498,7 +534,9 @@ mod tests {
                 counted.windows += more.windows;
                 counted.resets += more.resets;
             }
-            prop_assert_eq!(counted, Frames::new().count(&bytes));
+            let mut whole = Frames::new();
+            prop_assert_eq!(counted, whole.count(&bytes));
+            prop_assert_eq!(pieces.requests(), whole.requests());
         }
     }
 }

@@ -32,7 +32,7 @@ use super::body::StreamedBody;
 use super::receiving::{IncomingBody, Outcome};
 use super::unwanted::UnwantedBodies;
 use super::window::{WindowLimits, Windows};
-use super::wire::Wire;
+use super::wire::{PIECE_BYTES, Wire};
 use crate::body_rate::ReaderWait;
 use crate::exchange::{EarlyResponse, Exchange, Form, RequestBody};
 use crate::outbox::Pipe;
@@ -51,12 +51,15 @@ const STREAMED_WINDOWS: WindowLimits =
     WindowLimits { stream_bytes: 64 * 1024, stream_max_bytes: 512 * 1024, streams: STREAMS_MAX as u32 };
 /// Maximum amount of data that waits in a stream for its window or the socket; the rest waits in its outbox.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// Maximum bytes read in one turn, before others have theirs.
-const READ_MAX_BYTES: usize = 1024 * 1024;
+/// How often it is read in one turn before others have theirs. What came of bodies is taken each time, while the processor
+/// has it at hand.
+const READS_MAX: usize = 16;
 /// Streams that a client makes us reset by breaking the protocol, or by opening too many before it heard how many it may.
 const FAULTY_STREAMS_MAX: usize = 1000;
 /// Streams that a client resets before we took them. A browser leaves a page with all its images at once.
 const EARLY_RESETS_MAX: usize = 2 * STREAMS_MAX;
+/// Time after which a client is allowed more frames that nothing asks for.
+const REFILL_EVERY: Duration = Duration::from_secs(1);
 
 /// One client's connection.
 pub(crate) struct Http2 {
@@ -71,6 +74,8 @@ pub(crate) struct Http2 {
     windows: Windows,
     /// Requests that came.
     served: u64,
+    /// When the client was last allowed more frames that nothing asks for.
+    refilled: Instant,
     leaving: bool,
     ending: bool,
     /// What it waited for last, and how many requests had come then.
@@ -151,9 +156,8 @@ impl Http2 {
         rules: &ReadRules,
         now: Instant,
     ) -> Self {
-        let shared = Arc::new(Shared::new(READ_MAX_BYTES, now));
-        shared.look_at(&received);
-        let wire = Wire { pipe: Arc::clone(&pipe), received: received.into(), shared: Arc::clone(&shared) };
+        let shared = Arc::new(Shared::new(PIECE_BYTES));
+        let wire = Wire::new(Arc::clone(&pipe), received, Arc::clone(&shared));
         let windows = if rules.streams_some() { STREAMED_WINDOWS } else { WINDOWS };
         let mut builder = Builder::new();
         if rules.websocket.plan.over_http2 {
@@ -179,6 +183,7 @@ impl Http2 {
             unwanted: UnwantedBodies::default(),
             windows: Windows::new(windows),
             served: 0,
+            refilled: now,
             leaving: false,
             ending: false,
             waited: Waits::Start,
@@ -249,9 +254,14 @@ impl Http2 {
     }
 
     fn go_on(&mut self, turn: &mut Turn<'_>) {
-        self.shared.budget.store(READ_MAX_BYTES, Ordering::Relaxed);
-        self.shared.refill(turn.now);
+        if turn.now >= self.refilled + REFILL_EVERY {
+            self.shared.refill(turn.now - self.refilled);
+            self.refilled = turn.now;
+        }
+        let mut reads = 0;
         loop {
+            self.shared.budget.store(if reads < READS_MAX { PIECE_BYTES } else { 0 }, Ordering::Relaxed);
+            reads += 1;
             if self.shared.is_flooded() {
                 self.end(Reason::ENHANCE_YOUR_CALM);
             }
@@ -267,7 +277,9 @@ impl Http2 {
             let received = self.receive(turn);
             let dropped = self.drop_unwanted(turn.now);
             let measured = self.measure(turn.now);
-            if !received && !dropped && !measured && !reset {
+            // No event may tell of it again.
+            let must_end = self.shared.is_flooded() && !self.ending;
+            if !received && !dropped && !measured && !reset && !must_end {
                 break;
             }
         }
@@ -380,7 +392,11 @@ impl Http2 {
                 Poll::Ready(Some(Err(error))) => return self.over(Some(&error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.served += 1;
-                    self.request(request, Handle::new(respond), turn);
+                    let is_complete = self.request(request, Handle::new(respond), turn);
+                    // Before it gave this one `h2` has gone as far as it could: it has no other, and nothing to send.
+                    if is_complete && !self.shared.may_have_more_than(self.served) {
+                        return true;
+                    }
                 }
             }
         }
@@ -403,20 +419,22 @@ impl Http2 {
         self.shared.broken_off.lock().clear();
     }
 
-    /// A head is complete: decides how its body is received.
+    /// A head is complete: decides how its body is received. Returns whether it is complete, and
+    /// `h2` was told nothing of it.
     fn request(
         &mut self,
         request: Request<RecvStream>,
         respond: Handle<SendResponse<Bytes>>,
         turn: &mut Turn<'_>,
-    ) {
+    ) -> bool {
         let (parts, body) = request.into_parts();
         let exchange = turn.spare.pop().unwrap_or_default();
         let mut arrival = Arrival { exchange, respond, decided: None, follows: Follows::Nothing };
         if self.shared.is_malformed(arrival.respond.get().stream_id().as_u32())
             || http2::are_malformed(&parts.headers)
         {
-            return arrival.reset();
+            arrival.reset();
+            return false;
         }
         let mut body = Some(Handle::new(body));
         match self.understand(&mut arrival, &parts, &mut body, turn.rules) {
@@ -425,7 +443,8 @@ impl Http2 {
                     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
                     let announced = announced.and_then(|length| length.parse().ok());
                     let body = IncomingBody::new(body, announced, (turn.now, &self.shared), turn.rules);
-                    return self.receiving.push((arrival, body));
+                    self.receiving.push((arrival, body));
+                    return false;
                 }
             }
             Err(response) => {
@@ -433,7 +452,9 @@ impl Http2 {
                 self.shared.unwanted.lock().extend(body);
             }
         }
+        let is_complete = arrival.decided.is_none() && matches!(arrival.follows, Follows::Nothing);
         turn.arrived.push(arrival);
+        is_complete
     }
 
     /// Takes the head of a request, and the body unless it is to be received before the application is called. An error says

@@ -148,3 +148,27 @@ fn what_was_given_is_sent_before_a_reset_however_long_the_socket_is_full() {
     assert!(given.ends_with(b"some of it"));
     assert_eq!(reset, [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
 }
+
+#[test]
+fn all_requests_of_one_read_arrive_and_those_that_are_malformed_are_reset() {
+    let (rules, (pipe, mut client)) = (rules(Vec::new()), pipe());
+    let mut hello = http2::PREFACE.to_vec();
+    hello.extend(b"\0\0\0\x04\0\0\0\0\0");
+    let malformed = b"\x82\x86\x84\x01\x01a\0\x01x\x02 b";
+    let good = b"\x82\x86\x84\x01\x01a";
+    for (stream, fields) in [(1, &good[..]), (3, malformed), (5, good), (7, malformed)] {
+        let length = u8::try_from(fields.len()).unwrap();
+        hello.extend([0, 0, length, 1, 5, 0, 0, 0, stream]);
+        hello.extend(fields);
+    }
+    let now = Instant::now();
+    let mut http2 = Http2::new(pipe, (Arc::default(), Protocol::Http), hello, &rules, now);
+    let (mut spare, mut arrived) = (Vec::new(), Vec::new());
+    http2.advance(&mut Turn { now, rules: &rules, spare: &mut spare, arrived: &mut arrived });
+    assert_eq!(arrived.len(), 2);
+    client.set_nonblocking(true).unwrap();
+    let mut sent = Vec::new();
+    assert_eq!(client.read_to_end(&mut sent).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let resets = [3, 7].map(|stream| [0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, 1]);
+    assert!(sent.ends_with(&resets.concat()), "{sent:?}");
+}

@@ -1,81 +1,124 @@
 //! The socket of a connection of HTTP/2, as the `h2` crate wants it.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use anygate_proto::http2::Frames;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::outbox::Pipe;
 use crate::transport::Shared;
 
 /// Maximum bytes of one read.
-const PIECE_BYTES: usize = 16 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// Where bytes are received before `h2` has them, whose own memory would have to be set to zero for each read.
-    static PIECE: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE_BYTES].into_boxed_slice());
+    /// Where bytes are received before `h2` has them, which asks for few at a time, in memory that would have to be set to zero
+    /// for each read.
+    static PIECE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The socket as `h2` wants it: it says "not now" as soon as the socket does, and asks it no more until an event.
 pub(super) struct Wire {
-    pub(super) pipe: Arc<Pipe>,
-    /// Received before this was HTTP/2.
-    pub(super) received: Bytes,
-    pub(super) shared: Arc<Shared>,
+    pipe: Arc<Pipe>,
+    ahead: Ahead,
+    frames: Frames,
+    shared: Arc<Shared>,
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.received.is_empty() {
-            let count = self.received.len().min(buffer.remaining());
-            buffer.put_slice(&self.received.split_to(count));
-            return Poll::Ready(Ok(()));
+/// Bytes that were received and that `h2` has not taken.
+struct Ahead {
+    piece: Vec<u8>,
+    taken: usize,
+    end: usize,
+}
+
+impl Ahead {
+    fn new(piece: Vec<u8>) -> Self {
+        Ahead { taken: 0, end: piece.len(), piece }
+    }
+
+    /// Gives as many as there is room for. The thread has its memory back when it has given all.
+    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        let end = self.end.min(self.taken.saturating_add(buffer.remaining()));
+        buffer.put_slice(self.piece.get(self.taken..end).unwrap_or_default());
+        self.taken = end;
+        if self.is_empty() {
+            PIECE.set(mem::take(&mut self.piece));
         }
-        let shared = &self.shared;
-        let budget = shared.budget.load(Ordering::Relaxed);
-        if !shared.readable.load(Ordering::Relaxed) || budget == 0 || shared.is_flooded() {
-            return Poll::Pending;
-        }
-        PIECE.with_borrow_mut(|piece| {
-            let wanted = buffer.remaining().min(PIECE_BYTES);
-            self.receive(piece.get_mut(..wanted).unwrap_or_default(), budget, buffer)
-        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken == self.end
     }
 }
 
 impl Wire {
-    /// Receives into `room`, and takes what came over into `buffer`.
-    fn receive(&self, room: &mut [u8], budget: usize, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (shared, wanted) = (&self.shared, room.len());
-        loop {
-            match self.pipe.stream().recv(room) {
-                Ok(count) => {
-                    let bytes = room.get(..count).unwrap_or_default();
-                    shared.look_at(bytes);
-                    shared.budget.store(budget.saturating_sub(count), Ordering::Relaxed);
-                    let may_have_more =
-                        shared.ended.load(Ordering::Relaxed) || !self.pipe.stream().is_emptied();
-                    if count > 0 && count < wanted && !may_have_more {
-                        shared.readable.store(false, Ordering::Relaxed);
-                    }
-                    buffer.put_slice(bytes);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    shared.readable.store(false, Ordering::Relaxed);
-                    return Poll::Pending;
-                }
+    /// `received`: the first bytes, received before this was HTTP/2.
+    pub(super) fn new(pipe: Arc<Pipe>, received: Vec<u8>, shared: Arc<Shared>) -> Self {
+        let mut frames = Frames::new();
+        shared.look_at(&received, &mut frames);
+        Wire { pipe, ahead: Ahead::new(received), frames, shared }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        if wire.ahead.is_empty() {
+            let shared = &wire.shared;
+            let is_over_budget = shared.budget.load(Ordering::Relaxed) == 0;
+            if !shared.readable.load(Ordering::Relaxed) || is_over_budget || shared.is_flooded() {
+                return Poll::Pending;
+            }
+            ready!(wire.receive())?;
+        }
+        wire.ahead.give(buffer);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire {
+    /// Receives more, in memory that the thread has for that.
+    fn receive(&mut self) -> Poll<io::Result<()>> {
+        let mut piece = PIECE.take();
+        piece.resize(PIECE_BYTES, 0);
+        let result = loop {
+            match self.pipe.stream().recv(&mut piece) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                result => break result,
+            }
+        };
+        let end = *result.as_ref().unwrap_or(&0);
+        self.ahead = Ahead { piece, taken: 0, end };
+        let shared = &self.shared;
+        match result {
+            Ok(count) => {
+                shared.look_at(self.ahead.piece.get(..count).unwrap_or_default(), &mut self.frames);
+                let budget = shared.budget.load(Ordering::Relaxed);
+                shared.budget.store(budget.saturating_sub(count), Ordering::Relaxed);
+                let may_have_more = shared.ended.load(Ordering::Relaxed) || !self.pipe.stream().is_emptied();
+                if count > 0 && count < PIECE_BYTES && !may_have_more {
+                    shared.readable.store(false, Ordering::Relaxed);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                PIECE.set(mem::take(&mut self.ahead.piece));
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    return Poll::Ready(Err(error));
+                }
+                shared.readable.store(false, Ordering::Relaxed);
+                Poll::Pending
             }
         }
     }

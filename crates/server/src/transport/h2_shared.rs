@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use anygate_lock::{Mutex, MutexGuard};
+use anygate_lock::Mutex;
 use anygate_proto::http2::Frames;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -50,20 +50,43 @@ pub(crate) struct Shared {
     pub(crate) unwanted: Mutex<Vec<Handle<RecvStream>>>,
     /// Streams that are to be reset when what was given to them is sent.
     pub(crate) broken_off: Mutex<Vec<Arc<Mutex<Half>>>>,
-    idle_frames: Mutex<IdleFrames>,
+    /// Requests that have come, of which `h2` may refuse some; the maximum if that is not known.
+    requests: AtomicU64,
+    idle_frames: Allowance,
+    /// WINDOW_UPDATE frames.
+    windows: Allowance,
 }
 
-struct IdleFrames {
-    frames: Frames,
-    left: u32,
-    /// WINDOW_UPDATE frames that may still come.
-    windows_left: u32,
-    since: Instant,
+/// Frames of a kind that may still come. If there were too many the connection ends, whatever it does then.
+struct Allowance(AtomicU32);
+
+impl Allowance {
+    fn new() -> Self {
+        Allowance(AtomicU32::new(IDLE_FRAMES_MAX))
+    }
+
+    fn spend(&self, count: u32) {
+        if count > 0 {
+            let less = |left: u32| Some(left.saturating_sub(count));
+            // It never fails.
+            let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    /// Adds to it, up to `max`; what is more already stays.
+    fn add(&self, count: u32, max: u32) {
+        let more = |left: u32| (left > 0).then(|| left.saturating_add(count).min(max).max(left));
+        // It fails where nothing is left.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
 }
 
 impl Shared {
-    /// `now`: since when idle frames are counted.
-    pub(crate) fn new(read_max_bytes: usize, now: Instant) -> Self {
+    pub(crate) fn new(read_max_bytes: usize) -> Self {
         Shared {
             readable: AtomicBool::new(true),
             ended: AtomicBool::new(false),
@@ -78,12 +101,9 @@ impl Shared {
             malformed: Mutex::default(),
             unwanted: Mutex::default(),
             broken_off: Mutex::default(),
-            idle_frames: Mutex::new(IdleFrames {
-                frames: Frames::new(),
-                left: IDLE_FRAMES_MAX,
-                windows_left: IDLE_FRAMES_MAX,
-                since: now,
-            }),
+            requests: AtomicU64::new(0),
+            idle_frames: Allowance::new(),
+            windows: Allowance::new(),
         }
     }
 
@@ -92,24 +112,19 @@ impl Shared {
         std::mem::take(&mut self.called.lock())
     }
 
-    fn idle_frames(&self) -> MutexGuard<'_, IdleFrames> {
-        self.idle_frames.lock()
-    }
-
-    pub(crate) fn look_at(&self, bytes: &[u8]) {
-        let mut idle = self.idle_frames();
-        let count = idle.frames.count(bytes);
-        idle.left = idle.left.saturating_sub(count.idle);
-        idle.windows_left = idle.windows_left.saturating_sub(count.windows);
+    /// Looks at bytes that the client has sent, before `h2` does.
+    pub(crate) fn look_at(&self, bytes: &[u8], frames: &mut Frames) {
+        let count = frames.count(bytes);
+        self.idle_frames.spend(count.idle);
+        self.windows.spend(count.windows);
         if count.resets > 0 {
             self.resets.store(true, Ordering::Relaxed);
         }
-        let malformed = idle.frames.take_malformed();
+        self.requests.store(frames.requests().unwrap_or(u64::MAX), Ordering::Relaxed);
+        let malformed = frames.take_malformed();
         if !malformed.is_empty() {
             // Each of them is work for nothing, too.
-            let count = u32::try_from(malformed.len()).unwrap_or(u32::MAX);
-            idle.left = idle.left.saturating_sub(count);
-            drop(idle);
+            self.idle_frames.spend(u32::try_from(malformed.len()).unwrap_or(u32::MAX));
             let mut known = self.malformed.lock();
             known.extend(malformed);
             let excess = known.len().saturating_sub(MALFORMED_MAX);
@@ -122,40 +137,32 @@ impl Shared {
         self.malformed.lock().contains(&stream)
     }
 
+    /// Whether more requests may have come than so many.
+    pub(crate) fn may_have_more_than(&self, requests: u64) -> bool {
+        self.requests.load(Ordering::Relaxed) > requests
+    }
+
     pub(crate) fn is_flooded(&self) -> bool {
-        let idle = self.idle_frames();
-        idle.left == 0 || idle.windows_left == 0
+        self.idle_frames.is_spent() || self.windows.is_spent()
     }
 
     /// Data was sent, for which the client may open windows again, in steps as small as it likes within reason.
     pub(crate) fn earn_windows(&self, bytes: usize) {
-        let more =
-            u32::try_from(bytes / BYTES_PER_WINDOW).unwrap_or(u32::MAX).saturating_add(WINDOWS_PER_DATA);
-        let mut idle = self.idle_frames();
-        if idle.windows_left > 0 {
-            idle.windows_left = idle.windows_left.saturating_add(more);
-        }
+        let more = u32::try_from(bytes / BYTES_PER_WINDOW).unwrap_or(u32::MAX);
+        self.windows.add(more.saturating_add(WINDOWS_PER_DATA), u32::MAX);
     }
 
     /// A response was given: a client whose requests are served may ask for a little more beside it.
     pub(crate) fn earn(&self) {
-        let mut idle = self.idle_frames();
-        if idle.left > 0 {
-            idle.left = idle.left.saturating_add(IDLE_FRAMES_PER_RESPONSE).min(IDLE_FRAMES_MAX);
-        }
+        self.idle_frames.add(IDLE_FRAMES_PER_RESPONSE, IDLE_FRAMES_MAX);
     }
 
-    pub(crate) fn refill(&self, now: Instant) {
-        let mut idle = self.idle_frames();
-        let seconds = now.saturating_duration_since(idle.since).as_secs();
-        if seconds > 0 && idle.left > 0 {
-            let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(IDLE_FRAMES_PER_SECOND);
-            idle.left = idle.left.saturating_add(more).min(IDLE_FRAMES_MAX);
-            // What was earned with data stays.
-            let windows_left = idle.windows_left.saturating_add(more).min(IDLE_FRAMES_MAX);
-            idle.windows_left = idle.windows_left.max(windows_left);
-            idle.since = now;
-        }
+    /// So much time has passed.
+    pub(crate) fn refill(&self, passed: Duration) {
+        let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
+        let more = seconds.saturating_mul(IDLE_FRAMES_PER_SECOND);
+        self.idle_frames.add(more, IDLE_FRAMES_MAX);
+        self.windows.add(more, IDLE_FRAMES_MAX);
     }
 }
 
