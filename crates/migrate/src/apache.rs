@@ -15,6 +15,7 @@ pub(crate) fn is_apache(text: &str) -> bool {
 pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
     let mut draft = Draft::default();
     let mut is_bound = false;
+    let group = group(&text.replace("\\\n", " "));
     let mut lines = text.lines().enumerate();
     while let Some((number, first)) = lines.next() {
         let position = Position::line(shown, number + 1);
@@ -36,7 +37,7 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if matches!(entry.key.as_str(), "listen" | "<virtualhost") {
             listen(&mut draft, &entry, &mut is_bound)?;
-        } else if !wsgi(&mut draft, &entry, &arguments)? && !served(&mut draft, &entry, &arguments)? {
+        } else if !wsgi(&mut draft, &entry, &arguments, &group)? && !served(&mut draft, &entry, &arguments)? {
             others(&mut draft, &entry);
         }
     }
@@ -49,6 +50,30 @@ pub(crate) fn file(shown: &str, text: &str) -> Result<Draft, Refused> {
         draft.map(&entry, "threads", json!(15))?;
     }
     Ok(draft)
+}
+
+/// The group of processes that the application which is served runs in: that of the first script, or the first of all.
+fn group(text: &str) -> String {
+    let mut groups = [None, None, None];
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let Some((directive, arguments)) = words.split_first() else { continue };
+        let (place, name) = match directive.to_ascii_lowercase().as_str() {
+            "wsgiscriptalias" | "wsgiscriptaliasmatch" => {
+                // Only the first script counts, whether it names a group or not.
+                let named = arguments.iter().find_map(|option| option.strip_prefix("process-group="));
+                (0, Some(named.unwrap_or_default()))
+            }
+            "wsgiprocessgroup" => (1, arguments.first().copied()),
+            "wsgidaemonprocess" => (2, arguments.first().copied()),
+            _ => continue,
+        };
+        if let Some(group) = groups.get_mut(place).filter(|group| group.is_none()) {
+            *group = name;
+        }
+    }
+    let named = groups.into_iter().flatten().find(|name| !name.is_empty() && !name.starts_with("%{"));
+    named.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
 /// `Listen 80`, `<VirtualHost *:80>`: the first one counts.
@@ -77,14 +102,18 @@ fn listen(draft: &mut Draft, entry: &Entry, is_bound: &mut bool) -> Result<(), R
 }
 
 /// Directives of mod_wsgi.
-fn wsgi(draft: &mut Draft, entry: &Entry, arguments: &[&str]) -> Result<bool, Refused> {
+fn wsgi(draft: &mut Draft, entry: &Entry, arguments: &[&str], group: &str) -> Result<bool, Refused> {
     match (entry.key.as_str(), arguments) {
-        ("wsgidaemonprocess", [_, options @ ..]) => {
+        ("wsgidaemonprocess", [name, ..]) if *name != group => {
+            let why = "the application that is served runs in other processes: an [[app]] table has processes of its own";
+            draft.missing(entry, why);
+        }
+        ("wsgidaemonprocess", [group, options @ ..]) => {
             for option in options {
                 let (name, value) = option.split_once('=').unwrap_or((option, "true"));
                 let part = Entry {
                     key: name.replace('-', "_"),
-                    value: value.to_owned(),
+                    value: value.replace("%{GROUP}", &format!("(wsgi:{group})")),
                     typed: format!("WSGIDaemonProcess {option}"),
                     ..entry.clone()
                 };
@@ -96,7 +125,7 @@ fn wsgi(draft: &mut Draft, entry: &Entry, arguments: &[&str]) -> Result<bool, Re
         }
         ("wsgiscriptalias" | "wsgiscriptaliasmatch", [path, script, options @ ..]) => {
             if draft.has("app") {
-                draft.missing(entry, "one application is served: start another anygate for this one");
+                draft.missing(entry, "one application is imported: an [[app]] table has one more");
                 return Ok(true);
             }
             let app = ("app", json!(script));
@@ -425,5 +454,32 @@ fn express_option(draft: &mut Draft, entry: &Entry, all: &[Entry]) -> Result<(),
         | "deadlock_timeout"
         | "virtual_memory_limit" => daemon(draft, entry),
         _ => draft.by_table(entry, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Value {
+        Value::Object(file("site.conf", text).unwrap().values)
+    }
+
+    #[test]
+    fn of_several_groups_of_processes_that_of_the_application_counts() {
+        let groups = "WSGIDaemonProcess shop processes=3 threads=7 display-name=%{GROUP}\n\
+                      WSGIDaemonProcess blog processes=2 threads=5\n";
+        let workers = |more: &str| values(&format!("{groups}{more}"))["workers"].clone();
+        assert_eq!(
+            workers("WSGIScriptAlias / /a.wsgi process-group=shop \\\n application-group=%{GLOBAL}\n"),
+            3
+        );
+        assert_eq!(workers("WSGIScriptAlias / /a.wsgi \\\n process-group=blog\n"), 2);
+        assert_eq!(workers("WSGIProcessGroup blog\nWSGIScriptAlias / /a.wsgi\n"), 2);
+        assert_eq!(workers("WSGIScriptAlias / /a.wsgi\nWSGIScriptAlias /b /b.wsgi process-group=blog\n"), 3);
+        let draft = file("site.conf", &format!("{groups}WSGIScriptAlias / /a.wsgi\n")).unwrap();
+        assert_eq!(draft.values["proc_name"], "(wsgi:shop)");
+        let missing = draft.outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Missing(_)));
+        assert_eq!(missing.map(|outcome| outcome.position.line).collect::<Vec<_>>(), [Some(2)]);
     }
 }
