@@ -88,26 +88,14 @@ impl Record<&[u8]> {
     /// Writes it into `bytes`, which are emptied before.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
         let Moments { queued, taken_up, entered, first_byte, ended } = self.moments;
-        let [queued, taken_up, entered, first_byte, proxy_queue] =
-            [queued, taken_up, entered, first_byte, self.proxy_queue].map(|time| time.unwrap_or(NEVER));
-        let [low, high] = halves(self.trace);
-        let numbers = [
-            low,
-            high,
-            self.span,
-            self.parent,
-            self.begun,
-            ended,
-            self.received,
-            self.sent,
-            queued,
-            taken_up,
-            entered,
-            first_byte,
-            proxy_queue,
-        ];
         bytes.clear();
-        bytes.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
+        bytes.extend_from_slice(&self.trace.to_le_bytes());
+        for number in [self.span, self.parent, self.begun, ended, self.received, self.sent] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        for time in [queued, taken_up, entered, first_byte, self.proxy_queue] {
+            bytes.extend_from_slice(&time.unwrap_or(NEVER).to_le_bytes());
+        }
         bytes.extend_from_slice(&self.status.to_le_bytes());
         let version = match self.version {
             Version::Http10 => 0,
@@ -181,13 +169,6 @@ impl Record<String> {
             state: text()?,
         })
     }
-}
-
-/// The lower half of a number, then the upper one.
-fn halves(number: u128) -> [u64; 2] {
-    #[expect(clippy::cast_possible_truncation, reason = "it is the lower half")]
-    let low = number as u64;
-    [low, (number >> 64) as u64]
 }
 
 fn take<const COUNT: usize>(bytes: &mut &[u8]) -> Option<[u8; COUNT]> {
