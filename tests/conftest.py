@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE, Gate, lives, stop, wait_until
+from waiting import PATIENCE, Gate, let_pass, lives, stop, wait_until
 from wire import Connection
 
 #: Tests that run web2py, by their names.
@@ -35,8 +37,25 @@ APPS = Path(__file__).parent / "apps"
 ANYGATE = Path(sys.executable).parent / "anygate"
 
 
+#: The same of processes that no test has started itself (prctl(2)).
+ADOPTED = re.compile(r"-(w\d+|template|assistant)$")
+PR_SET_CHILD_SUBREAPER = 36
+#: Whether anygate is built without what only Linux has, to be tried on Linux (make portable).
+PORTABLE = Path(sys.prefix).name.endswith("-portable")
+
+
+def pytest_sessionstart():
+    """Have the workers of templates taken when they have ended."""
+    if PORTABLE:
+        adopt_orphans()
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs web2py where there is none: its release on the package index needs Python 3.11 or older."""
+    """Skip what only Linux has where that is turned off (docs/platforms.md), and what needs web2py where there is none.
+    Its release on the package index needs Python 3.11 or older."""
+    for item in items if PORTABLE else ():
+        for mark in item.iter_markers("linux"):
+            item.add_marker(pytest.mark.skip(reason=f"only on Linux: {mark.args[0]}"))
     if sys.version_info >= (3, 12):
         skip = pytest.mark.skip(reason="web2py 2.26 does not run on this Python")
         for item in items:
@@ -82,6 +101,33 @@ def patient(arguments, folder):
     return {f"ANYGATE_{name}": value for name, value in PATIENT.items() if name.lower() not in text}
 
 
+def adopt_orphans():
+    """Do for orphans what the first process of a system does; that of a container may leave them as they are."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def is_orphan(pid):
+        # Tests start processes in their own group, or as the first ones of a new group.
+        return ADOPTED.search(name(pid)) or os.getpgid(pid) not in (pid, os.getpgrp())
+
+    def take():
+        while True:
+            for pid in children(os.getpid()):
+                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                    if is_orphan(pid):
+                        os.waitpid(pid, os.WNOHANG)
+            let_pass(0.3, "the end of an orphan is told to nobody else")
+
+    threading.Thread(target=take, daemon=True).start()
+
+
+def marked(mark):
+    """The processes that have a variable of the environment, whoever their parents are."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes().split(b"\0"):
+                yield int(path.parent.name)
+
+
 class Served:
     """A running anygate."""
 
@@ -90,11 +136,13 @@ class Served:
         self.errors = (logs or folder) / f"stderr-{time.monotonic_ns()}"
         self.output = self.errors.with_name(self.errors.name.replace("stderr", "stdout"))
         patience = patient(arguments, folder) if ANYGATE in (command or [ANYGATE]) else {}
+        self.mark = f"SERVED={os.urandom(8).hex()}"
+        variables = dict([self.mark.split("=")]) if PORTABLE else {}
         with self.errors.open("wb") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [str(part) for part in (command or [ANYGATE])] + [str(argument) for argument in arguments],
                 cwd=folder,
-                env={**clean, **patience, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={**clean, **patience, "PYTHONUNBUFFERED": "1", **variables, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -169,11 +217,17 @@ class Served:
 
     def processes(self):
         """The processes below the first one, without the template that forks workers with ``--preload``."""
-        return sorted(pid for pid in children(self.pid) if not name(pid).endswith("-template"))
+        found = {*children(self.pid), *self.orphans()}
+        return sorted(pid for pid in found if not name(pid).endswith("-template"))
 
     def workers(self):
         """The workers. A process that has just been forked is none until it has its name."""
-        return sorted(pid for pid in children(self.pid) if WORKER.search(name(pid)))
+        found = {*children(self.pid), *self.orphans()}
+        return sorted(pid for pid in found if WORKER.search(name(pid)))
+
+    def orphans(self):
+        """Workers that a template has forked, where they cannot become children of the first process."""
+        return [pid for pid in marked(self.mark) if WORKER.search(name(pid))] if PORTABLE else []
 
     def send_signal(self, number):
         os.kill(self.pid, number)

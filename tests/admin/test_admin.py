@@ -199,6 +199,7 @@ class TestMetrics:
         assert buckets == sorted(buckets)
         assert len(buckets) == 17
 
+    @pytest.mark.linux("connections that wait are counted")
     def test_connections_that_no_worker_accepts_are_counted_by_address(self, admin, tmp_path):
         # A worker that is stopped must not be replaced.
         binds = ("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path}/site")

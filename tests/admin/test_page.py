@@ -176,6 +176,7 @@ def test_routes_are_a_table_that_can_be_sorted(serve, tmp_path, browser):
     assert browser.complaints() == []
 
 
+@pytest.mark.linux("connections that wait are counted")
 def test_what_waits_is_told_while_no_request_ends(serve, app, browser):
     # A worker that is stopped must not be replaced.
     at = watch(serve, "--backlog", "4", "--worker-timeout", "1h", "--graceful-timeout", "1s", app=app)

@@ -203,6 +203,7 @@ def test_one_that_does_not_end_is_killed(launch, site):
     assert not lives(pids(served)[0])
 
 
+@pytest.mark.linux("the end of a parent as a signal")
 def test_it_does_not_outlive_a_supervisor_that_is_killed(served):
     (pid,) = pids(served)
     os.kill(served.pid, signal.SIGKILL)

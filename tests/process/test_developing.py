@@ -189,6 +189,7 @@ def descriptors(served):
     return [os.readlink(path) for path in Path(f"/proc/{served.pid}/fd").iterdir()]
 
 
+@pytest.mark.linux("the kernel tells of saves")
 def test_the_kernel_tells_the_supervisor_which_has_one_thread(serve, site):
     served = serve("app:app", "--reload")
     assert descriptors(served).count("anon_inode:inotify") == 1

@@ -234,6 +234,7 @@ with anygate.Server(app, port=0, python_logging=True) as server:
     assert "mine anygate the application failed: GET / failed" in ended.stderr
 
 
+@pytest.mark.linux("the memory of workers")
 def test_what_each_worker_uses_is_told(serve):
     admin = watch(serve, "--workers", "2")
 
@@ -254,6 +255,7 @@ def test_what_each_worker_uses_is_told(serve):
         assert 0 < worker["open_files"] <= len(os.listdir(f"/proc/{worker['pid']}/fd")) + 20
 
 
+@pytest.mark.linux("the memory of workers")
 def test_what_each_worker_uses_is_logged_if_asked(serve):
     served = serve(CONTRACT, "--workers", "2", "--log-resources", "1s")
     line = r"\[(\d+)\]  INFO this worker: \d+\.\d\d s of processor time, \d+ open files, \d+ MB in memory\n"

@@ -42,6 +42,7 @@ def site(tmp_path):
     return tmp_path
 
 
+@pytest.mark.linux("cpu_affinity and no_new_privs")
 @KINDS
 def test_workers_are_limited_as_they_are_told(serve, site, kind):
     served = serve(
@@ -65,6 +66,7 @@ def test_without_options_workers_may_use_what_anygate_may(serve, site, kind):
     assert is_so["limits"]["AS"] == -1
 
 
+@pytest.mark.linux("cpu_affinity")
 def test_workers_take_turns_on_processors(serve, site):
     served = serve("app:app", "--workers", "3", "--cpu-affinity", "1")
     allowed = sorted(os.sched_getaffinity(0))

@@ -124,6 +124,7 @@ def resident(worker):
         return 0
 
 
+@pytest.mark.linux("the memory of workers")
 @EACH_KIND
 def test_a_worker_is_replaced_when_it_has_too_much_memory(serve, tmp_path, kind):
     (tmp_path / "app.py").write_text(LEAKING)
@@ -136,6 +137,7 @@ def test_a_worker_is_replaced_when_it_has_too_much_memory(serve, tmp_path, kind)
     assert "MB in memory, more than worker_memory_max: starting another worker" in served.log()
 
 
+@pytest.mark.linux("the memory of workers")
 @pytest.mark.skipif(not SECONDS, reason="time has to pass: make soak")
 @pytest.mark.timeout(1800 + 2 * SECONDS)
 @EACH_KIND
@@ -154,6 +156,7 @@ def test_a_leaking_application_stays_below_its_limit_and_a_tenth(serve, tmp_path
     assert 180 * MEGABYTE < largest < 220 * MEGABYTE
 
 
+@pytest.mark.linux("the memory of workers")
 @EACH_KIND
 def test_a_worker_above_its_limit_at_birth_is_reported_and_stays(serve, kind):
     served = serve(CONTRACT, "--worker-memory-max", "1M", "--workers", "2", *kind)

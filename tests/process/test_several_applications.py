@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from admin_address import Admin
 from conftest import ANYGATE, APPS, Served, children
+from conftest import name as process_name
 from http2_frames import Client, plain, secure
 from http2_websockets import Stream, connect
 from other_servers import certificate
@@ -75,13 +76,9 @@ class Site(Served):
         """Where it has sockets and settings."""
         return Path(re.search(r"routed\+unix:(\S+)/sockets/", self.log())[1])
 
-    def below(self, name):
+    def below(self, application):
         """The first process of an application."""
-        for pid in children(self.pid):
-            with contextlib.suppress(OSError):
-                if f"anygate-{name}" in Path(f"/proc/{pid}/cmdline").read_text():
-                    return pid
-        return None
+        return next((pid for pid in children(self.pid) if process_name(pid) == f"anygate-{application}"), None)
 
 
 def write(folder, text=SITE):

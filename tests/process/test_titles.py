@@ -8,6 +8,7 @@ import pytest
 from conftest import APPS, children, name
 
 CONTRACT = APPS / "contract.py"
+pytestmark = pytest.mark.linux("titles of processes")
 
 
 def title(pid):
