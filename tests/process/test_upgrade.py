@@ -51,6 +51,7 @@ def test_the_program_is_replaced_and_the_process_stays(serve, site, gate, kind):
     assert Path(f"/proc/{served.pid}/comm").read_text() == "renewed\n"
     assert admin.status()["pid"] == served.pid
     assert served.terminate() == 0
+    assert "the supervisor is gone" not in served.log()
     assert not (site / "pid").exists()
 
 

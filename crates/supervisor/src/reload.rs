@@ -95,10 +95,7 @@ impl Supervisor<'_> {
         self.body.count(Event::Reloaded(true), self.children.counts());
         self.before = None;
         if self.body.settle(true) {
-            self.tell_assistant(WorkerOrder::Drain);
-            if let Some(assistant) = &mut self.assistant {
-                assistant.renewed = assistant.pid.is_some();
-            }
+            self.renew_assistant();
         }
         // The phase is about to be another.
         self.phase = Phase::Serving;

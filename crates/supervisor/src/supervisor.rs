@@ -521,6 +521,14 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Has the assistant finish, and another one take its place.
+    pub(crate) fn renew_assistant(&mut self) {
+        self.tell_assistant(WorkerOrder::Drain);
+        if let Some(assistant) = &mut self.assistant {
+            assistant.renewed = assistant.pid.is_some();
+        }
+    }
+
     /// What the assistant asked for.
     fn orders(&mut self) -> io::Result<Vec<Order>> {
         let Some(assistant) = &mut self.assistant else { return Ok(Vec::new()) };

@@ -90,6 +90,7 @@ impl<'a> Supervisor<'a> {
                 tracing::info!("upgrading: the new program takes over");
                 // It knows nothing of them and starts its own.
                 self.daemons.finish();
+                self.renew_assistant();
                 self.manager.reloading(self.plan.worker_start_timeout);
                 // What came meanwhile is for the new program, too.
                 match Held::all().and_then(|held| self.signals.pass_on(&held).map(|()| held)) {
