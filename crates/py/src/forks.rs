@@ -1,5 +1,5 @@
 //! Logs at forks of servers of other packages: they are held meanwhile, so that no thread which the child does not have keeps one
-//! locked there for ever. What the supervisor forks holds its logs itself.
+//! locked there for ever. The supervisor holds its logs itself, and only the rest where these hooks are there, too.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -47,6 +47,11 @@ pub(crate) fn hold_logs(py: Python<'_>, logs: &Logs) -> PyResult<()> {
     let mut registered = Ok(());
     REGISTERED.call_once(|| registered = register(py));
     registered
+}
+
+/// Whether this thread holds them, between the interpreter's hooks.
+pub(crate) fn are_held() -> bool {
+    HELD.with_borrow(Option::is_some)
 }
 
 fn register(py: Python<'_>) -> PyResult<()> {

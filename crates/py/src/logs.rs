@@ -376,10 +376,12 @@ impl Logs {
         self.access.iter().map(|outlet| &**Box::leak(Box::new(Arc::clone(outlet))))
     }
 
-    /// Locks all logs until the result is dropped, so that a process forked meanwhile can use them.
-    pub(crate) fn hold(&self) -> (HeldQueue, Vec<Held<'_>>) {
-        let queue = python_logging::hold();
-        (queue, error_outlets::all().iter().chain(&self.access).map(|outlet| outlet.hold()).collect())
+    /// Locks all logs until the result is dropped, so that a process forked meanwhile can use them. `are_held`: those that
+    /// are not of this server alone are locked already.
+    pub(crate) fn hold(&self, are_held: bool) -> (Option<HeldQueue>, Vec<Held<'_>>) {
+        let queue = (!are_held).then(python_logging::hold);
+        let errors = error_outlets::all().iter().filter(|_| !are_held);
+        (queue, errors.chain(&self.access).map(|outlet| outlet.hold()).collect())
     }
 }
 

@@ -43,7 +43,7 @@ use crate::sources::Sources;
 use crate::stacks::Stacks;
 use crate::telemetry::{self, Telemetry};
 use crate::web2py::static_files;
-use crate::{daemon, interpreter, process_counts, python_logging, ready_check, upgrade, uwsgi};
+use crate::{daemon, forks, interpreter, process_counts, python_logging, ready_check, upgrade, uwsgi};
 
 /// Everything that passes from the launch to the workers.
 pub(crate) struct Body {
@@ -78,7 +78,7 @@ impl WorkerBody for Body {
         self.tickets.advance();
         Python::attach(|py| {
             begin_fork(py);
-            let held = self.logs.hold();
+            let held = self.logs.hold(forks::are_held());
             let forked = process::fork();
             drop(held);
             end_fork(py, &forked);
@@ -219,7 +219,7 @@ impl WorkerBody for Body {
         self.tickets.advance();
         Python::attach(|py| {
             begin_fork(py);
-            let held = self.logs.hold();
+            let held = self.logs.hold(forks::are_held());
             let forked = process::fork().map(|first| match first {
                 Fork::Parent(between) => Fork::Parent(between),
                 Fork::Child => match process::fork() {
