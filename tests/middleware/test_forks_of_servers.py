@@ -77,3 +77,15 @@ def test_a_process_that_is_forked_while_a_log_is_written_can_write_it(tmp_path):
     os.close(read)
     # Lines are lost, which the error log says.
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--concurrency", "gevent"]])
+def test_the_template_of_an_application_that_holds_logs_makes_workers(serve, tmp_path, more):
+    """Its forks hold the logs that it and the server have in common once, not twice."""
+    (tmp_path / "app.py").write_text(
+        "import anygate\n\n"
+        "def hello(environ, start_response):\n"
+        "    start_response('200 OK', [])\n    return [b'hello']\n\n"
+        "app = anygate.wsgihandler(hello, access_log=['inner.log'])\n"
+    )
+    assert serve("app:app", "--preload", *more).get().body == b"hello"
