@@ -11,10 +11,10 @@ CONTRACT = APPS / "contract.py"
 class Admin:
     """The admin address of a running server."""
 
-    def __init__(self, served):
-        served.wait_for_log("status, metrics and orders: ")
+    def __init__(self, served, begins=""):
+        served.wait_for_log(f"status, metrics and orders: {begins}")
         self.served = served
-        self.url = re.search(r"orders: (\S+)", served.log())[1]
+        self.url = re.search(rf"orders: ({begins}\S+)", served.log())[1]
         self.address = self.url.removeprefix("http://")
 
     def ask(self, path, method="GET", host=None, **fields):

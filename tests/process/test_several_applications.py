@@ -147,7 +147,7 @@ def test_an_application_has_several_hosts_and_paths(begin):
         seen = site.ask(target, host).json
         assert (seen["app"], seen["SCRIPT_NAME"], seen["PATH_INFO"]) == (app, "", target)
     # It is told of once.
-    assert [app["app"] for app in Admin(site).status()["apps"]] == ["shop", "blog", "rest"]
+    assert [app["app"] for app in Admin(site, "http").status()["apps"]] == ["shop", "blog", "rest"]
 
 
 def test_the_application_knows_its_client_and_nothing_that_the_client_made_up(site):
@@ -427,7 +427,7 @@ def test_usr2_with_settings_that_cannot_be_used_changes_nothing(site, tmp_path):
 
 def test_the_admin_address_tells_of_the_workers_of_each_application(begin, run, tmp_path):
     site = begin("--admin", "127.0.0.1:0").wait_all()
-    admin = Admin(site)
+    admin = Admin(site, "http")
     pids = {site.ask(*where).json["pid"]: name for name, *where in [("shop", "/shop"), ("blog", "/", "blog.example")]}
 
     def workers(status):
