@@ -25,7 +25,7 @@ def request(protocol, path):
 
 
 def spread(ask):
-    """How many connections each worker gets. One that often has its turn late, on a busy machine, gets those that follow."""
+    """How many connections each worker gets. One that is late, as on a busy machine, gets those that follow."""
     workers = collections.Counter(ask() for _ in range(32))
     while not is_even(workers) and workers.total() < 128:
         workers[ask()] += 1
