@@ -159,10 +159,10 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill
 def page(rows):
     """The page as Markdown."""
     sources = sorted({(row.source, row.revision) for row in rows})
-    named = " and\n".join(f"`bench/results/{source}` (revision {revision})" for source, revision in sources)
+    named = ",\n".join(f"`bench/results/{source}` (revision {revision})" for source, revision in sources)
     parts = [HEAD.format(sources=named)]
-    if any(row.is_disturbed for row in rows):
-        parts.append(DISTURBED)
+    if disturbed := {row.group for row in rows if row.is_disturbed}:
+        parts.append(DISTURBED.format(groups=", ".join(title for group, title in GROUPS.items() if group in disturbed)))
     for group, title in GROUPS.items():
         chosen = [row for row in rows if row.group == group]
         if chosen:
@@ -189,17 +189,18 @@ def table(rows):
 
 HEAD = """# Performance
 
-How much processor time servers take for a request, in one run over all of them: anygate is the diamond, the dots are
-bjoern, fastwsgi, fastpysgi, peregrine, m0serve, granian, uWSGI, gunicorn with its parser in C, and waitress, as far as
-each can do the work; hypercorn over HTTP/2, nginx for files. Left of the line anygate takes less than the best of them,
-right of it more. A server that did not start or responded wrongly has no dot; the results say why.
+How much processor time servers take for a request, each work in one run over all of them: anygate is the diamond, the
+dots are bjoern, fastwsgi, fastpysgi, peregrine, m0serve, granian, uWSGI, gunicorn with its parser in C, and waitress,
+as far as each can do the work; hypercorn over HTTP/2, nginx for files. Left of the line anygate takes less than the
+best of them, right of it more. A server that did not start or responded wrongly has no dot; the results say why.
 
 The figures are those of {sources}.
 These also have requests per second, latencies, memory, versions and the machine. `bench/pictures.py`
 makes this page from them. What has changed since is in the changelog."""
 
-DISTURBED = """**These measurements were disturbed.** Other programs took most of both processors, and each server had
-one round of one second. Requests per second are left out, and differences of less than a third mean little."""
+DISTURBED = """**Some measurements were disturbed: {groups}.** Other programs took most of both processors, and each
+server had one round of one second. Requests per second are left out, and differences of less than a third mean
+little."""
 
 AHEAD_TEXT = "By these figures the best peer takes clearly less time for this work:"
 

@@ -72,5 +72,5 @@ def test_a_peer_that_is_ahead_is_named(pictures, tmp_path):
 def test_disturbed_results_say_so_and_have_no_requests_per_second(pictures, tmp_path):
     (tmp_path / "2026-01-01-0000.md").write_text(RESULTS.replace("## small", "**Noise.** Much.\n\n## small"))
     page = pictures.page(pictures.newest(tmp_path.glob("*.md")))
-    assert "These measurements were disturbed" in page
+    assert "Some measurements were disturbed: Small responses." in page
     assert "requests/s, ratio" not in page
