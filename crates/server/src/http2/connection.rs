@@ -419,8 +419,8 @@ impl Http2 {
         self.shared.broken_off.lock().clear();
     }
 
-    /// A head is complete: decides how its body is received. Returns whether it is complete, and
-    /// `h2` was told nothing of it.
+    /// A head is complete: decides how its body is received. Returns whether the request is complete with it, and nothing of it
+    /// was told to `h2`.
     fn request(
         &mut self,
         request: Request<RecvStream>,

@@ -43,13 +43,17 @@ impl Ahead {
         Ahead { taken: 0, end: piece.len(), piece }
     }
 
-    /// Gives as many as there is room for. The thread has its memory back when it has given all.
+    /// Gives as many as there is room for. The thread has its memory back when it has given all; the first bytes were in other
+    /// memory.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let end = self.end.min(self.taken.saturating_add(buffer.remaining()));
         buffer.put_slice(self.piece.get(self.taken..end).unwrap_or_default());
         self.taken = end;
         if self.is_empty() {
-            PIECE.set(mem::take(&mut self.piece));
+            let piece = mem::take(&mut self.piece);
+            if piece.len() == PIECE_BYTES {
+                PIECE.set(piece);
+            }
         }
     }
 
