@@ -55,6 +55,15 @@ pub(crate) fn table(value: Option<&Value>) -> Map<String, Value> {
     value.and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
+/// Each name of a table with its text behind it.
+pub(crate) fn pairs(value: &Value, between: &str) -> Vec<String> {
+    let table = table(Some(value));
+    table
+        .iter()
+        .map(|(name, value)| format!("{name}{between}{}", value.as_str().unwrap_or_default()))
+        .collect()
+}
+
 /// What requests of the listener that leads to most applications come to, and applications that requests of any come to by
 /// something else than host and path. Applications of Python come first; others are served only if there is none.
 fn served(root: &Map<String, Value>, applications: &Map<String, Value>) -> (Vec<Passed>, Vec<String>) {
@@ -326,11 +335,7 @@ impl Unit<'_> {
                         self.draft.map(&entry, "static_symlinks", json!(value == &json!(true)))?;
                     }
                     "response_headers" => {
-                        let fields = table(Some(value));
-                        let fields: Vec<_> = fields
-                            .iter()
-                            .map(|(name, value)| format!("{name}: {}", value.as_str().unwrap_or_default()))
-                            .collect();
+                        let fields = pairs(value, ": ");
                         let how = "the fields are set in all responses";
                         self.draft.change(&entry, &[("security_header", json!(fields))], how)?;
                     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::draft::{Draft, Entry, Position, Refused, Verdict};
-use crate::unit::{Unit, table};
+use crate::unit::{Unit, pairs, table};
 use crate::unit_positions::{Passed, Positions, is_python};
 use crate::unit_routes::texts;
 
@@ -100,12 +100,7 @@ impl Unit<'_> {
                         .missing(&entry, "SCRIPT_NAME is the path of an [[app]], which is another one here");
                 }
                 "environment" => {
-                    let variables = table(Some(value));
-                    let variables: Vec<_> = variables
-                        .iter()
-                        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
-                        .collect();
-                    self.draft.map(&entry, "env", json!(variables))?;
+                    self.draft.map(&entry, "env", json!(pairs(value, "=")))?;
                 }
                 "threads" => self.draft.map(&entry, "threads", value.clone())?,
                 // They are keys of [[app]], too.
