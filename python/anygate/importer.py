@@ -28,7 +28,20 @@ FACTORY_NAMES = ("create_app", "make_app", "create_application", "make_applicati
 #: Modules of a package in which its application is looked for first.
 INNER_MODULES = ("wsgi", "app", "application", "main")
 #: Words that are commands, where a target without a name stands.
-COMMANDS = ("cert", "cgi", "compare", "completions", "config", "cron", "ctl", "doctor", "import", "servers", "top")
+COMMANDS = (
+    "cert",
+    "cgi",
+    "compare",
+    "completions",
+    "config",
+    "cron",
+    "ctl",
+    "doctor",
+    "import",
+    "servers",
+    "top",
+    "web2py",
+)
 
 
 class LoadError(Exception):

@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+from anygate.importer import COMMANDS
 from conftest import ANYGATE
 from waiting import PATIENCE
 
@@ -130,3 +131,8 @@ def test_candidates_have_their_help(run, site):
 def test_another_shell_is_refused(run):
     ended = run("completions", "csh")
     assert (ended.returncode, ended.stderr) == (2, "anygate: error: completions: name the shell: bash, fish or zsh\n")
+
+
+def test_commands_that_may_have_been_meant_are_those_that_there_are(run):
+    offered = [line.split("\t")[0] for line in run("completions", "--", "").stdout.splitlines()]
+    assert {word for word in offered if not word.startswith("-")} == {*COMMANDS}
